@@ -1,0 +1,70 @@
+"""/collection: bots."""
+
+from fastapi import APIRouter, Response
+
+from app.api.deps import AccountQuery, BotPath, ServicesDep
+from app.api.errors import documented
+from app.core.bots import NewBot
+from app.models.collection import BotCreated, BotDeleted, BotDetail, BotInfo, BotList, CreateBot
+from app.schemas.rows import Bot
+from app.utils.clock import Stopwatch
+
+router = APIRouter(prefix="/collection", tags=["collection"])
+
+
+@router.post(
+    "/create",
+    status_code=201,
+    responses={200: {"model": BotCreated, "description": "It exists with these values."}, **documented(409, 422, 503)},
+    operation_id="create_collection",
+)
+async def create(body: CreateBot, services: ServicesDep, response: Response) -> BotCreated:
+    """Registers a bot: its row, its partitions and its collection. Asked again with the same body: 200."""
+    bot, is_new = await services.bots.create(
+        NewBot(body.chat_bot_id, body.bot_name, body.collection_name, body.account_name, body.dimension)
+    )
+    response.status_code = 201 if is_new else 200
+    return BotCreated.model_validate(_fields(bot))
+
+
+@router.get("/list", responses=documented(422, 503), operation_id="list_collections")
+async def list_bots(services: ServicesDep, account_name: AccountQuery = None) -> BotList:
+    """Bots of an account, oldest first."""
+    bots = [BotInfo.model_validate(_fields(bot)) for bot in await services.bots.list(account_name)]
+    return BotList(total=len(bots), bots=bots)
+
+
+@router.get("/{chat_bot_id}", responses=documented(404, 422, 503), operation_id="get_collection")
+async def get(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery = None) -> BotDetail:
+    """One bot, with what it holds and what is still to be done for it."""
+    bot, counts = await services.bots.get(bot_id, account_name)
+    return BotDetail.model_validate(
+        {
+            **_fields(bot),
+            "document_count": counts.documents,
+            "chunk_count": counts.chunks,
+            "sagas_in_flight": counts.sagas,
+            "vector_gc_backlog": counts.vector_gc,
+        }
+    )
+
+
+@router.delete("/{chat_bot_id}", responses=documented(404, 422, 503), operation_id="delete_collection")
+async def delete(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery = None) -> BotDeleted:
+    """Removes the bot with all it holds. It is unknown from the first moment on."""
+    watch = Stopwatch()
+    await services.bots.delete(bot_id, account_name)
+    return BotDeleted(chat_bot_id=bot_id, total_time_ms=watch.total)
+
+
+def _fields(bot: Bot) -> dict[str, object]:
+    return {
+        "chat_bot_id": bot.bot_id,
+        "bot_name": bot.bot_name,
+        "collection_name": bot.collection_name,
+        "account_name": bot.account_name,
+        "partition_name": bot.partition_name,
+        "dimension": bot.dimension,
+        "embedding_model": bot.embedding_model,
+        "created_at": bot.created_at,
+    }

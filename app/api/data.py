@@ -1,0 +1,197 @@
+"""/data: documents."""
+
+from typing import Annotated, TypedDict
+
+from fastapi import APIRouter, Query
+
+from app.api.deps import AccountQuery, BotQuery, DocPath, ServicesDep
+from app.api.errors import documented
+from app.core.ingest import Outcome
+from app.models.data import (
+    BatchDeleted,
+    BatchInserted,
+    BatchResult,
+    ChunkOut,
+    DeleteBatch,
+    DocumentDeleted,
+    DocumentDetail,
+    DocumentInserted,
+    DocumentList,
+    DocumentOut,
+    DocumentReplaced,
+    DocumentWithChunks,
+    InsertBatch,
+    InsertDocument,
+    ItemError,
+    MetadataPatched,
+    PatchMetadata,
+)
+from app.models.fields import INT64_MAX
+from app.schemas.rows import NewChunk, NewDocument
+from app.utils.clock import Stopwatch
+
+router = APIRouter(prefix="/data", tags=["data"])
+
+Cursor = Annotated[
+    int, Query(ge=0, le=INT64_MAX, description="next_cursor of the page before; leave it out for the first page.")
+]
+PageSize = Annotated[int, Query(ge=1, le=1000)]
+
+
+@router.post("/insert", status_code=201, responses=documented(404, 409, 422, 503), operation_id="insert_document")
+async def insert(body: InsertDocument, services: ServicesDep) -> DocumentInserted:
+    """Stores one document: found by searches from this answer on."""
+    watch = Stopwatch()
+    doc_id = await services.ingest.insert(body.document.chat_bot_id, body.account_name, _new_document(body), watch)
+    return DocumentInserted(doc_id=doc_id, total_chunks=len(body.chunks), **_times(watch))
+
+
+@router.post("/insert/batch", responses=documented(404, 409, 422, 503), operation_id="insert_documents")
+async def insert_batch(body: InsertBatch, services: ServicesDep) -> BatchInserted:
+    """Stores many documents, each wholly or not at all; a document that fails does not hold up the others.
+
+    A malformed body stores nothing. If no document can be stored because something is away, the answer is 503.
+    """
+    watch = Stopwatch()
+    documents = [(item.document.chat_bot_id, _new_document(item)) for item in body.documents]
+    outcomes = await services.ingest.insert_many(body.account_name, documents, watch)
+    results = [
+        _result(index, item, outcome)
+        for index, (item, outcome) in enumerate(zip(body.documents, outcomes, strict=True))
+    ]
+    succeeded = [result for result in results if result.success]
+    return BatchInserted(
+        status="success" if len(succeeded) == len(results) else "partial" if succeeded else "failed",
+        total_documents=len(results),
+        total_chunks=sum(result.total_chunks for result in succeeded),
+        success_count=len(succeeded),
+        failure_count=len(results) - len(succeeded),
+        results=results,
+        **_times(watch),
+    )
+
+
+@router.get("/document/{doc_id}", responses=documented(404, 422, 503), operation_id="get_document")
+async def get(
+    doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account_name: AccountQuery = None
+) -> DocumentDetail:
+    """A document and its chunks in order."""
+    document, chunks = await services.documents.get(bot_id, account_name, doc_id)
+    return DocumentDetail(
+        document=DocumentOut.model_validate(document),
+        chunk_count=len(chunks),
+        chunks=[ChunkOut.model_validate(chunk) for chunk in chunks],
+    )
+
+
+@router.get("/documents", responses=documented(404, 422, 503), operation_id="list_documents")
+async def list_documents(
+    bot_id: BotQuery,
+    services: ServicesDep,
+    account_name: AccountQuery = None,
+    limit: PageSize = 100,
+    cursor: Cursor = 0,
+) -> DocumentList:
+    """A bot's documents in the order of their doc_id."""
+    documents, following = await services.documents.list(bot_id, account_name, cursor, limit)
+    return DocumentList(
+        documents=[DocumentOut.model_validate(document) for document in documents],
+        next_cursor=None if following is None else str(following),
+    )
+
+
+@router.put("/document/{doc_id}", responses=documented(404, 409, 422, 503), operation_id="replace_document")
+async def replace(doc_id: DocPath, body: InsertDocument, services: ServicesDep) -> DocumentReplaced:
+    """Replaces metadata and chunks. Readers see the old document or the new one, never both."""
+    watch = Stopwatch()
+    deleted_chunks = await services.ingest.replace(
+        body.document.chat_bot_id, body.account_name, doc_id, _new_document(body), watch
+    )
+    return DocumentReplaced(
+        doc_id=doc_id, deleted_chunks=deleted_chunks, inserted_chunks=len(body.chunks), **_times(watch)
+    )
+
+
+@router.patch(
+    "/document/{doc_id}/metadata", responses=documented(404, 422, 503), operation_id="patch_document_metadata"
+)
+async def patch_metadata(doc_id: DocPath, body: PatchMetadata, services: ServicesDep) -> MetadataPatched:
+    """Changes metadata alone: nothing is embedded again, and filters see it at once."""
+    watch = Stopwatch()
+    updates = {name: getattr(body.metadata_updates, name) for name in body.metadata_updates.model_fields_set}
+    updated_at = await services.documents.patch(body.chat_bot_id, body.account_name, doc_id, updates)
+    return MetadataPatched(doc_id=doc_id, updated_at=updated_at, postgres_time_ms=watch.total)
+
+
+@router.delete("/document/{doc_id}", responses=documented(404, 422, 503), operation_id="delete_document")
+async def delete(
+    doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account_name: AccountQuery = None
+) -> DocumentDeleted:
+    """Deletes a document: gone at once for every reader."""
+    watch = Stopwatch()
+    with watch.timing("postgres"):
+        deleted_chunks = await services.documents.delete(bot_id, account_name, doc_id)
+    return DocumentDeleted(
+        doc_id=doc_id, deleted_chunks=deleted_chunks, postgres_time_ms=watch["postgres"], total_time_ms=watch.total
+    )
+
+
+@router.post("/document/delete/batch", responses=documented(404, 422, 503), operation_id="delete_documents")
+async def delete_batch(body: DeleteBatch, services: ServicesDep) -> BatchDeleted:
+    """Deletes many documents at one stroke; unknown ones are named and do not hold up the others."""
+    watch = Stopwatch()
+    with watch.timing("postgres"):
+        deleted = await services.documents.delete_many(body.chat_bot_id, body.account_name, body.doc_ids)
+    not_found = [doc_id for doc_id in dict.fromkeys(body.doc_ids) if doc_id not in deleted]
+    return BatchDeleted(
+        status="success" if not not_found else "partial" if deleted else "failed",
+        deleted_documents=len(deleted),
+        deleted_chunks=sum(deleted.values()),
+        not_found=not_found,
+        postgres_time_ms=watch["postgres"],
+        total_time_ms=watch.total,
+    )
+
+
+def _new_document(item: DocumentWithChunks) -> NewDocument:
+    document = item.document
+    return NewDocument(
+        title=document.title,
+        chunks=[
+            NewChunk(chunk.chunk_index, chunk.text, chunk.page_number)
+            for chunk in sorted(item.chunks, key=lambda chunk: chunk.chunk_index)
+        ],
+        file_path=document.file_path,
+        file_type=document.file_type,
+        author=document.author,
+        tags=document.tags,
+        metadata=document.metadata,
+    )
+
+
+def _result(index: int, item: DocumentWithChunks, outcome: Outcome) -> BatchResult:
+    error = outcome.error
+    return BatchResult(
+        index=index,
+        doc_id=outcome.doc_id,
+        title=item.document.title,
+        total_chunks=len(item.chunks),
+        success=error is None,
+        error=ItemError(code=error.code, detail=error.detail) if error else None,
+    )
+
+
+class _Times(TypedDict):
+    postgres_insert_time_ms: float
+    embedding_time_ms: float
+    milvus_insert_time_ms: float
+    total_time_ms: float
+
+
+def _times(watch: Stopwatch) -> _Times:
+    return {
+        "postgres_insert_time_ms": watch["postgres"],
+        "embedding_time_ms": watch["embedding"],
+        "milvus_insert_time_ms": watch["milvus"],
+        "total_time_ms": watch.total,
+    }

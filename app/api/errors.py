@@ -1,0 +1,101 @@
+"""Renders every error as application/problem+json (RFC 9457). Nothing internal ever stands in it."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.models.problem import Problem
+from app.utils.errors import AppError, InvalidInput, Place
+from app.utils.logging import request_id
+
+log = logging.getLogger(__name__)
+
+PROBLEM_JSON = "application/problem+json"
+MAX_PLACES = 50
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_body"}
+
+
+def problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    places: Sequence[Place] = (),
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    body: dict[str, Any] = {
+        "type": f"urn:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id.get(),
+    }
+    if places:
+        body["errors"] = [{"loc": place.loc, "msg": place.msg} for place in places[:MAX_PLACES]]
+    return JSONResponse(body, status, headers, PROBLEM_JSON)
+
+
+def render(error: AppError) -> JSONResponse:
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
+    return problem(error.status, error.code, error.title, error.detail, places=error.places, headers=headers)
+
+
+async def _app_error(_: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, AppError)
+    if exc.status >= 500:
+        log.warning("%s: %s", exc.code, exc.detail, exc_info=exc.__cause__)
+    return render(exc)
+
+
+async def _validation_error(_: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, RequestValidationError)
+    places = [Place(_readable(error["loc"]), _printable(error["msg"])) for error in exc.errors()]
+    first = places[0]
+    return render(InvalidInput(f"{first.loc}: {first.msg}", places=places))
+
+
+async def _http_error(_: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, HTTPException)
+    code = HTTP_CODES.get(exc.status_code, "http_error")
+    return problem(exc.status_code, code, exc.detail, exc.detail, headers=dict(exc.headers or {}))
+
+
+def internal_error() -> JSONResponse:
+    """For what nobody foresaw: the log has the rest, under the request id."""
+    return problem(500, AppError.code, AppError.title, "The server failed; its log has more under this request_id.")
+
+
+def _readable(loc: Sequence[int | str]) -> str:
+    return ".".join(_printable(str(part)) for part in loc)
+
+
+def _printable(text: str) -> str:
+    """A key or message may repeat a lone surrogate from the body, which no answer can carry."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")[:500]
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route that may answer with these errors."""
+    reasons = {
+        404: "Unknown, or somebody else's.",
+        409: "Conflicts with what is stored.",
+        422: "Bad content; `errors` names each place.",
+        503: "A store or the embedder is away; Retry-After says when to try again.",
+    }
+    return {
+        status: {"description": reasons[status], "content": {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}}
+        for status in statuses
+    }

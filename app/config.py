@@ -1,0 +1,49 @@
+"""All settings, read once from the environment and ``.env``, then passed in."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is an environment variable of the same name in capitals; ``.env.example`` explains them."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address scripts/server listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port scripts/server listens on.")
+    data_dir: Path = Field(Path("data"), description="Folder of the embedded stores.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+
+    postgres_host: str | None = Field(None, description="PostgreSQL server; unset starts the embedded one.")
+    postgres_port: int = Field(5432, ge=1, le=65535, description="Its port.")
+    postgres_db_name: str = Field("rag_db_chatty", description="Database.")
+    postgres_user: str = Field("postgres", description="Role.")
+    postgres_password: SecretStr | None = Field(None, description="The role's password.")
+    postgres_pool_min: int = Field(2, ge=0, description="Connections kept open by each process.")
+    postgres_pool_max: int = Field(16, ge=1, description="Most connections of each process.")
+    postgres_timeout: float = Field(10.0, gt=0, description="Seconds a connection or statement may take.")
+
+    milvus_uri: str | None = Field(None, description="Milvus address such as http://host:19530; beats MILVUS_HOST.")
+    milvus_host: str | None = Field(None, description="Milvus server; unset (and no URI) starts Milvus Lite.")
+    milvus_port: int = Field(19530, ge=1, le=65535, description="Its port.")
+    milvus_token: SecretStr | None = Field(None, description="user:password or API key of Milvus.")
+    milvus_timeout: float = Field(10.0, gt=0, description="Seconds a Milvus call may take.")
+
+    embedding_model: Literal["use-multilingual"] = Field("use-multilingual", description="Embedding provider.")
+    embedding_dimension: int | None = Field(None, ge=1, le=32768, description="Must equal the model's, if set.")
+    embedding_threads: int | None = Field(None, ge=1, description="Model instances, one thread each; default: cores.")
+
+    saga_lease_seconds: float = Field(30.0, gt=0, description="A write whose process is silent this long is undone.")
+    startup_timeout: float = Field(60.0, gt=0, description="Seconds to wait for the stores at start-up.")
+    health_timeout: float = Field(2.0, gt=0, description="Seconds a dependency has to answer a health check.")
+    recovery_interval_seconds: float = Field(1.0, gt=0, description="Pause between two rounds of recovery.")
+
+    @property
+    def milvus_address(self) -> str | None:
+        """URI of the configured Milvus server, or None for Milvus Lite."""
+        if self.milvus_uri:
+            return self.milvus_uri
+        return f"http://{self.milvus_host}:{self.milvus_port}" if self.milvus_host else None

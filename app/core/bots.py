@@ -1,0 +1,191 @@
+"""Bots: registered in PostgreSQL, with a collection in Milvus, both or neither.
+
+Making and removing a collection is a saga of its own. A creation's saga row is removed only when the outcome
+in Milvus is known; a deletion waits for such rows, so that no collection can appear behind it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.core.embedding.port import Embedder
+from app.core.leases import Leases
+from app.core.stores.bots import CREATE, BotCounts, BotSaga, BotStore
+from app.core.stores.ports import VectorIndex
+from app.schemas.rows import Bot
+from app.utils.errors import (
+    BotExists,
+    BotNotFound,
+    CollectionForeign,
+    InvalidInput,
+    ModelMismatch,
+    Place,
+    Unavailable,
+)
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.05
+NOT_FOUND = "There is no bot with this chat_bot_id."
+
+
+@dataclass(frozen=True, slots=True)
+class NewBot:
+    bot_id: UUID
+    bot_name: str
+    collection_name: str
+    account_name: str
+    dimension: int | None = None
+
+
+class Bots:
+    """``deadline`` is how long, in seconds, a deletion waits for others before it is left to recovery."""
+
+    def __init__(
+        self, store: BotStore, index: VectorIndex, embedder: Embedder, leases: Leases, *, deadline: float
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._embedder = embedder
+        self._leases = leases
+        self._deadline = deadline
+        self._making: dict[UUID, asyncio.Task[None]] = {}
+
+    async def create(self, new: NewBot) -> tuple[Bot, bool]:
+        """Registers the bot and makes its collection; (bot, whether it is new).
+
+        Raises InvalidInput for a dimension that is not the model's, BotExists, CollectionNameTaken,
+        CollectionForeign; after each of them nothing is stored.
+        """
+        if new.dimension not in (None, self._embedder.dimension):
+            detail = f"{self._embedder.model} makes vectors of {self._embedder.dimension} dimensions."
+            raise InvalidInput(detail, places=[Place("body.dimension", detail)])
+        saga = await self._store.insert(
+            new.bot_id, new.bot_name, new.collection_name, new.account_name, self._leases.token, self._leases.length
+        )
+        bot = await self._store.get(new.bot_id, None)
+        if bot is None:
+            raise BotExists("A bot with this chat_bot_id is being deleted.")
+        if (bot.bot_name, bot.collection_name, bot.account_name) != (
+            new.bot_name,
+            new.collection_name,
+            new.account_name,
+        ):
+            raise BotExists("A bot with this chat_bot_id exists and has other values.")
+        if saga is not None:
+            try:
+                await self._make(bot, saga)
+            except CollectionForeign:
+                await self.delete(new.bot_id, None)
+                raise
+        return await self.usable(new.bot_id, None), saga is not None
+
+    async def usable(self, bot_id: UUID, account: str | None) -> Bot:
+        """The bot, its collection made if that has not happened yet.
+
+        Raises BotNotFound, and ModelMismatch when its vectors come from another model.
+        """
+        return await self._made(await self.known(bot_id, account))
+
+    async def usable_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot | Exception]:
+        """As ``usable`` for several; what stands in a bot's way is its value."""
+        found = await self._store.get_many(bot_ids, account)
+        results = await asyncio.gather(*(self._made(bot) for bot in found.values()), return_exceptions=True)
+        outcome: dict[UUID, Bot | Exception] = {bot_id: BotNotFound(NOT_FOUND) for bot_id in bot_ids}
+        for bot_id, result in zip(found, results, strict=True):
+            if isinstance(result, BaseException) and not isinstance(result, Exception):
+                raise result
+            outcome[bot_id] = result
+        return outcome
+
+    async def get(self, bot_id: UUID, account: str | None) -> tuple[Bot, BotCounts]:
+        """The bot and what it holds. Raises BotNotFound."""
+        return await self.known(bot_id, account), await self._store.counts(bot_id)
+
+    async def known(self, bot_id: UUID, account: str | None) -> Bot:
+        """The bot as it is registered. Raises BotNotFound."""
+        bot = await self._store.get(bot_id, account)
+        if bot is None:
+            raise BotNotFound(NOT_FOUND)
+        return bot
+
+    async def list(self, account: str | None) -> Sequence[Bot]:
+        return await self._store.list(account)
+
+    async def delete(self, bot_id: UUID, account: str | None) -> None:
+        """Removes registry row, partitions and collection. From the first step on the bot is unknown.
+
+        Raises BotNotFound, and Unavailable when it could not be ended in time: recovery then ends it.
+        """
+        saga = await self._store.begin_deletion(bot_id, account, self._leases.token, self._leases.length)
+        if saga is None:
+            raise BotNotFound(NOT_FOUND)
+        with self._leases.holding([saga]):
+            await self._remove(bot_id)
+
+    async def make_collection(self, bot: Bot) -> None:
+        """Makes the collection of a registered bot that has none. Raises BotNotFound, CollectionForeign."""
+        task = self._making.get(bot.bot_id)
+        if task is None:
+            task = self._making[bot.bot_id] = asyncio.create_task(self._begin_and_make(bot))
+            task.add_done_callback(lambda _: self._making.pop(bot.bot_id))
+        # One caller's cancellation is not the others'.
+        await asyncio.shield(task)
+
+    async def resume(self, saga: BotSaga) -> None:
+        """Ends a saga that its process has left. Raises Unavailable: to be tried again after its new lease."""
+        with self._leases.holding([saga.generation]):
+            state = await self._store.state(saga.bot_id)
+            if saga.operation == CREATE and state is not None and state[0] == "active":
+                bot = await self.known(saga.bot_id, None)
+                try:
+                    await self._make(bot, saga.generation)
+                except CollectionForeign:
+                    log.error("bot %s cannot have its collection: Milvus holds a foreign one", saga.bot_id)
+            elif saga.operation == CREATE:
+                await self._store.end_saga(saga.generation, self._leases.token)
+            else:
+                await self._remove(saga.bot_id)
+
+    async def _made(self, bot: Bot) -> Bot:
+        if bot.embedding_model is None:
+            await self.make_collection(bot)
+            bot = await self.known(bot.bot_id, None)
+        if (bot.embedding_model, bot.dimension) != (self._embedder.model, self._embedder.dimension):
+            raise ModelMismatch(
+                f"The bot's vectors come from {bot.embedding_model} ({bot.dimension} dimensions); this server runs "
+                f"{self._embedder.model} ({self._embedder.dimension}). Start it with EMBEDDING_MODEL set to the bot's."
+            )
+        return bot
+
+    async def _begin_and_make(self, bot: Bot) -> None:
+        saga = await self._store.begin_creation(bot.bot_id, self._leases.token, self._leases.length)
+        if saga is None:
+            raise BotNotFound(NOT_FOUND)
+        await self._make(bot, saga)
+
+    async def _make(self, bot: Bot, saga: int) -> None:
+        with self._leases.holding([saga]):
+            try:
+                await self._index.create(bot.collection_name, self._embedder.dimension)
+            except CollectionForeign:
+                await self._store.end_saga(saga, self._leases.token)
+                raise
+            await self._store.finish_creation(
+                saga, bot.bot_id, self._embedder.model, self._embedder.dimension, self._leases.token
+            )
+
+    async def _remove(self, bot_id: UUID) -> None:
+        try:
+            async with asyncio.timeout(self._deadline):
+                while await self._store.creation_in_flight(bot_id):
+                    await asyncio.sleep(POLL_SECONDS)
+                state = await self._store.state(bot_id)
+                if state is not None:
+                    await self._index.drop(state[1])
+                while not await self._store.finish_deletion(bot_id):
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError as exc:
+            raise Unavailable("The bot is marked as deleted; what is left of it will be removed soon.") from exc

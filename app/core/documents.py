@@ -1,0 +1,70 @@
+"""Reading, changing and deleting stored documents."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app.core.bots import Bots
+from app.core.recovery import Recovery
+from app.core.stores.documents import COLUMNS, DocumentStore
+from app.schemas.rows import Chunk, Document
+from app.utils.errors import DocumentNotFound
+
+
+class Documents:
+    """All methods raise BotNotFound; those on one document DocumentNotFound too."""
+
+    def __init__(self, bots: Bots, store: DocumentStore, recovery: Recovery) -> None:
+        self._bots = bots
+        self._store = store
+        self._recovery = recovery
+
+    async def get(self, bot_id: UUID, account: str | None, doc_id: int) -> tuple[Document, list[Chunk]]:
+        await self._bots.known(bot_id, account)
+        found = await self._store.get(bot_id, doc_id)
+        if found is None:
+            raise _not_found(doc_id)
+        return found
+
+    async def list(
+        self, bot_id: UUID, account: str | None, after: int, limit: int
+    ) -> tuple[Sequence[Document], int | None]:
+        """At most ``limit`` documents above doc_id ``after``, and where to go on, if there are more."""
+        await self._bots.known(bot_id, account)
+        documents = await self._store.list(bot_id, after, limit + 1)
+        page = documents[:limit]
+        return page, page[-1].doc_id if len(documents) > limit else None
+
+    async def patch(self, bot_id: UUID, account: str | None, doc_id: int, updates: dict[str, Any]) -> datetime:
+        """Sets the known columns, merges other keys into metadata, removes those that are None."""
+        await self._bots.known(bot_id, account)
+        columns = {key: value for key, value in updates.items() if key in COLUMNS}
+        other = {key: value for key, value in updates.items() if key not in COLUMNS}
+        if columns.get("tags", ()) is None:
+            columns["tags"] = []
+        merge = {key: value for key, value in other.items() if value is not None}
+        remove = [key for key, value in other.items() if value is None]
+        updated_at = await self._store.patch(bot_id, doc_id, columns, merge, remove)
+        if updated_at is None:
+            raise _not_found(doc_id)
+        return updated_at
+
+    async def delete(self, bot_id: UUID, account: str | None, doc_id: int) -> int:
+        """Returns the number of chunks that went with it."""
+        deleted = await self.delete_many(bot_id, account, [doc_id])
+        if doc_id not in deleted:
+            raise _not_found(doc_id)
+        return deleted[doc_id]
+
+    async def delete_many(self, bot_id: UUID, account: str | None, doc_ids: Sequence[int]) -> dict[int, int]:
+        """{doc_id: number of its chunks} of those that existed. Their vectors follow in a moment."""
+        await self._bots.known(bot_id, account)
+        deleted = await self._store.delete(bot_id, doc_ids)
+        if deleted:
+            self._recovery.wake()
+        return deleted
+
+
+def _not_found(doc_id: int) -> DocumentNotFound:
+    return DocumentNotFound(f"This bot has no document {doc_id}.")

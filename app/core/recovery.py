@@ -1,0 +1,89 @@
+"""Finishes what a dead process left, and removes from Milvus what nobody refers to.
+
+Runs in every server process; rows are claimed with FOR UPDATE SKIP LOCKED, so that each is worked on once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from itertools import groupby
+
+from app.core.bots import Bots
+from app.core.leases import Leases
+from app.core.stores.bots import BotStore
+from app.core.stores.documents import DocumentStore
+from app.core.stores.garbage import GarbageStore
+from app.core.stores.ports import VectorIndex
+from app.schemas.rows import Garbage
+from app.utils.errors import AppError, CollectionMissing
+
+log = logging.getLogger(__name__)
+
+
+class Recovery:
+    def __init__(
+        self,
+        documents: DocumentStore,
+        garbage: GarbageStore,
+        bot_store: BotStore,
+        bots: Bots,
+        index: VectorIndex,
+        leases: Leases,
+        *,
+        interval: float,
+        claim: float,
+    ) -> None:
+        """``interval``: seconds between rounds. ``claim``: seconds a batch of garbage belongs to one process."""
+        self._documents = documents
+        self._garbage = garbage
+        self._bot_store = bot_store
+        self._bots = bots
+        self._index = index
+        self._leases = leases
+        self._interval = interval
+        self._claim = timedelta(seconds=claim)
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is something to collect: do not wait for the next round."""
+        self._wake.set()
+
+    async def run_forever(self) -> None:
+        while True:
+            try:
+                await self.run_round()
+            except AppError as exc:
+                log.warning("recovery waits: %s", exc.detail)
+            except Exception:
+                log.exception("a round of recovery failed")
+            self._wake.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._interval)
+
+    async def run_round(self) -> None:
+        """One pass over all that is due. Raises what stands in its way; the next round goes on."""
+        if undone := await self._documents.compensate_expired():
+            log.info("took back %d writes past their lease", undone)
+        while saga := await self._bot_store.claim_expired(self._leases.token, self._leases.length):
+            log.info("resuming %s of bot %s", saga.operation, saga.bot_id)
+            await self._bots.resume(saga)
+        while claimed := await self._garbage.claim(self._claim):
+            by_collection = sorted(claimed, key=lambda row: row.collection_name)
+            for collection, rows in groupby(by_collection, key=lambda row: row.collection_name):
+                await self._collect(collection, list(rows))
+
+    async def _collect(self, collection: str, rows: Sequence[Garbage]) -> None:
+        """Deletes by key. A row ends when it is settled and Milvus has then been seen without its keys."""
+        settled = [row for row in rows if row.settled]
+        try:
+            await self._index.delete(collection, [key for row in rows for key in range(*row.span)])
+            left = await self._index.present(collection, [row.span for row in settled]) if settled else set()
+        except CollectionMissing:
+            left = set()
+        gone = [row.generation for row in settled if left.isdisjoint(range(*row.span))]
+        if gone:
+            await self._garbage.end(gone)
+        if kept := [row.generation for row in rows if row.generation not in gone]:
+            await self._garbage.put_off(kept)

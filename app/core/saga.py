@@ -1,0 +1,177 @@
+"""The write of documents across both stores, and how it is undone.
+
+    T1      PostgreSQL: chunks and saga rows            nothing is visible
+    index   embed, check, upsert into Milvus            still invisible: no document names these generations
+    T2      PostgreSQL: switch, saga rows out           visible, acknowledged
+
+A crash at any point leaves a saga row, and recovery compensates by it. A failure that is seen compensates at
+once. No connection is held while embedding or writing to Milvus.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import numpy as np
+
+from app.core.bots import Bots
+from app.core.embedding.check import unusable
+from app.core.embedding.port import Embedder, Vectors
+from app.core.leases import Leases
+from app.core.stores.documents import DocumentStore
+from app.core.stores.ports import VectorIndex
+from app.core.write import Write
+from app.schemas.rows import CHUNKS_PER_GENERATION
+from app.utils.clock import Stopwatch
+from app.utils.errors import AppError, CollectionMissing, DatabaseUnavailable, EmbeddingInvalid
+
+log = logging.getLogger(__name__)
+
+PART_CHUNKS = 512
+"""Chunks embedded and upserted together: large enough to batch well, small enough to bound memory."""
+
+
+class Item(NamedTuple):
+    """One chunk on its way to Milvus."""
+
+    write: Write
+    chunk_id: int
+    text: str
+
+
+class Saga:
+    def __init__(
+        self, documents: DocumentStore, bots: Bots, index: VectorIndex, embedder: Embedder, leases: Leases
+    ) -> None:
+        self._documents = documents
+        self._bots = bots
+        self._index = index
+        self._embedder = embedder
+        self._leases = leases
+
+    async def run(self, writes: Sequence[Write], watch: Stopwatch) -> None:
+        """Carries each write through or undoes it; ``write.error`` says which.
+
+        One transaction opens all of them and one makes visible all that succeeded. Raises DatabaseUnavailable
+        when PostgreSQL is away before anything was begun. Stages in ``watch``: postgres, embedding, milvus.
+        """
+        with watch.timing("postgres"):
+            await self._documents.begin(writes, self._leases.token, self._leases.length)
+        begun = [write for write in writes if write.error is None]
+        with self._leases.holding([write.generation for write in begun]):
+            stamps = await self._index_all(begun, watch)
+            with watch.timing("postgres"):
+                await self._commit([write for write in begun if write.error is None], stamps)
+                await self._compensate([write for write in begun if write.error is not None])
+
+    async def _commit(self, writes: Sequence[Write], stamps: dict[UUID, int]) -> None:
+        try:
+            if stamps:
+                await self._documents.raise_timestamps(stamps)
+            await self._documents.finish(writes, self._leases.token)
+        except DatabaseUnavailable as exc:
+            await self._decide_unknown(writes, exc)
+
+    async def _decide_unknown(self, writes: Sequence[Write], exc: DatabaseUnavailable) -> None:
+        """T2's answer was lost. What can still be compensated was not committed."""
+        undone = await self._compensate(writes)
+        for write in writes:
+            if write.generation in undone or not await self._is_current(write):
+                write.fail(exc)
+
+    async def _is_current(self, write: Write) -> bool:
+        assert write.doc_id is not None
+        try:
+            return await self._documents.generation_of(write.bot.bot_id, write.doc_id) == write.generation
+        except DatabaseUnavailable:
+            return False
+
+    async def _compensate(self, writes: Sequence[Write]) -> set[int]:
+        """Takes the writes back; returns the generations that were undone now. What fails is left to recovery."""
+        undone: set[int] = set()
+        for bot_id in {write.bot.bot_id for write in writes}:
+            generations = [write.generation for write in writes if write.bot.bot_id == bot_id]
+            try:
+                undone |= await self._documents.compensate(bot_id, generations, self._leases.token)
+            except DatabaseUnavailable:
+                log.warning("left %d writes of bot %s to recovery: PostgreSQL is away", len(generations), bot_id)
+        return undone
+
+    async def _index_all(self, writes: Sequence[Write], watch: Stopwatch) -> dict[UUID, int]:
+        """Embeds and upserts every chunk, the next part being embedded while the last one lands.
+
+        Returns the newest Milvus timestamp of each bot, where Milvus has one.
+        """
+        items = [
+            Item(write, chunk_id, chunk.text)
+            for write in writes
+            for chunk_id, chunk in zip(write.chunk_ids, write.document.chunks, strict=True)
+        ]
+        stamps: dict[UUID, int] = {}
+        landing: asyncio.Task[None] | None = None
+        try:
+            for start in range(0, len(items), PART_CHUNKS):
+                part = [item for item in items[start : start + PART_CHUNKS] if item.write.error is None]
+                if not part:
+                    continue
+                with watch.timing("embedding"):
+                    vectors = await self._embed(part)
+                if landing:
+                    await landing
+                landing = asyncio.create_task(self._land(part, vectors, stamps, watch))
+            if landing:
+                await landing
+        finally:
+            if landing:
+                landing.cancel()
+        return stamps
+
+    async def _embed(self, part: Sequence[Item]) -> Vectors:
+        """Vectors (len(part), dimension); marks the writes whose vectors cannot be used."""
+        try:
+            vectors = await self._embedder.embed_documents([item.text for item in part])
+        except AppError as exc:
+            _fail_all(part, exc)
+            return np.empty((len(part), self._embedder.dimension), np.float32)
+        for position, reason in unusable(vectors, len(part), self._embedder.dimension).items():
+            item = part[position]
+            place = f"chunk_index {item.chunk_id % CHUNKS_PER_GENERATION}"
+            item.write.fail(EmbeddingInvalid(f"The embedder's vector for {place} is unusable: {reason}."))
+        return vectors
+
+    async def _land(self, part: Sequence[Item], vectors: Vectors, stamps: dict[UUID, int], watch: Stopwatch) -> None:
+        """Upserts a part, all its bots at once; marks the writes whose vectors did not land."""
+        by_bot: dict[UUID, list[int]] = {}
+        for position, item in enumerate(part):
+            if item.write.error is None:
+                by_bot.setdefault(item.write.bot.bot_id, []).append(position)
+        with watch.timing("milvus"):
+            await asyncio.gather(
+                *(
+                    self._upsert([part[position] for position in positions], vectors[positions], stamps)
+                    for positions in by_bot.values()
+                )
+            )
+
+    async def _upsert(self, items: Sequence[Item], vectors: Vectors, stamps: dict[UUID, int]) -> None:
+        bot = items[0].write.bot
+        chunk_ids = np.array([item.chunk_id for item in items], np.int64)
+        doc_ids = np.array([item.write.doc_id for item in items], np.int64)
+        try:
+            try:
+                stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
+            except CollectionMissing:
+                await self._bots.make_collection(bot)
+                stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
+        except AppError as exc:
+            _fail_all(items, exc)
+        else:
+            if stamp:
+                stamps[bot.bot_id] = max(stamp, stamps.get(bot.bot_id, 0))
+
+
+def _fail_all(items: Iterable[Item], error: AppError) -> None:
+    for item in items:
+        item.write.fail(error)

@@ -1,0 +1,181 @@
+"""Opens everything a server process needs and closes it again, in order."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.config import Settings
+from app.core.bots import Bots
+from app.core.documents import Documents
+from app.core.embedding.port import Embedder
+from app.core.embedding.providers import open_embedder
+from app.core.health import Health
+from app.core.ingest import Ingest
+from app.core.leases import Leases
+from app.core.recovery import Recovery
+from app.core.saga import Saga
+from app.core.search import Search
+from app.core.stores.address import PostgresAddress
+from app.core.stores.bots import BotStore
+from app.core.stores.documents import DocumentStore
+from app.core.stores.embedded import embedded_stores
+from app.core.stores.garbage import GarbageStore
+from app.core.stores.migrations import migrate
+from app.core.stores.milvus import MilvusIndex
+from app.core.stores.ports import VectorIndex
+from app.core.stores.postgres import Database
+from app.core.stores.verify import VerifyStore
+from app.core.verify import Verifier
+from app.schemas.queries import SQL
+from app.utils.errors import DatabaseUnavailable, StartupError, VectorIndexUnavailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Both stores, connected and with the newest schema."""
+
+    db: Database
+    index: VectorIndex
+    settle: timedelta
+    """How long after its call's end a write to Milvus may still land."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the API calls."""
+
+    bots: Bots
+    ingest: Ingest
+    documents: Documents
+    search: Search
+    health: Health
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
+    """Starts or attaches to the embedded stores, or connects to the configured ones. Raises StartupError."""
+    async with AsyncExitStack() as stack:
+        embedded = await stack.enter_async_context(
+            embedded_stores(
+                settings.data_dir,
+                postgres=settings.postgres_host is None,
+                milvus=settings.milvus_address is None,
+                database=settings.postgres_db_name,
+            )
+        )
+        address = embedded.postgres or PostgresAddress(
+            host=settings.postgres_host or "",
+            port=settings.postgres_port,
+            user=settings.postgres_user,
+            database=settings.postgres_db_name,
+            password=settings.postgres_password,
+        )
+        token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
+        db, index = await asyncio.gather(
+            _open_database(address, settings),
+            _open_index(embedded.milvus_uri or settings.milvus_address or "", token, settings),
+        )
+        stack.push_async_callback(db.close)
+        stack.push_async_callback(index.close)
+        yield Stores(db, index, timedelta(seconds=index.settle_seconds))
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Everything, with leases and recovery running. Raises StartupError."""
+    async with AsyncExitStack() as stack:
+        # The model loads while the stores start.
+        loading = asyncio.create_task(open_embedder(settings))
+        try:
+            stores = await stack.enter_async_context(open_stores(settings))
+            embedder = await loading
+        finally:
+            loading.cancel()
+        stack.push_async_callback(embedder.close)
+        yield await stack.enter_async_context(wired(settings, stores, embedder))
+
+
+@asynccontextmanager
+async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
+    """For the command line, beside a server that runs or alone."""
+    async with open_stores(settings) as stores:
+        yield Verifier(VerifyStore(stores.db, settings.saga_lease_seconds), stores.index)
+
+
+@asynccontextmanager
+async def wired(settings: Settings, stores: Stores, embedder: Embedder) -> AsyncIterator[Services]:
+    """The services over open stores, with leases and recovery running."""
+    documents = DocumentStore(stores.db, stores.settle)
+    bot_store = BotStore(stores.db)
+    leases = Leases(documents, settings.saga_lease_seconds)
+    bots = Bots(bot_store, stores.index, embedder, leases, deadline=settings.saga_lease_seconds)
+    recovery = Recovery(
+        documents,
+        GarbageStore(stores.db),
+        bot_store,
+        bots,
+        stores.index,
+        leases,
+        interval=settings.recovery_interval_seconds,
+        claim=settings.saga_lease_seconds,
+    )
+    health = Health(
+        {
+            "postgres": lambda: stores.db.execute(SQL["ping"]),
+            "milvus": stores.index.ping,
+            "embedder": embedder.ping,
+        },
+        timeout=settings.health_timeout,
+    )
+    async with _running(leases.renew_forever(), recovery.run_forever()):
+        yield Services(
+            bots=bots,
+            ingest=Ingest(bots, Saga(documents, bots, stores.index, embedder, leases)),
+            documents=Documents(bots, documents, recovery),
+            search=Search(bots, documents, stores.index, embedder),
+            health=health,
+        )
+
+
+@asynccontextmanager
+async def _running(*loops: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _open_database(address: PostgresAddress, settings: Settings) -> Database:
+    """Waits for PostgreSQL, which may start beside this process, and brings its schema up to date."""
+    try:
+        async with asyncio.timeout(settings.startup_timeout):
+            while True:
+                try:
+                    await asyncio.to_thread(migrate, address)
+                    return await Database.connect(
+                        address,
+                        min_size=settings.postgres_pool_min,
+                        max_size=settings.postgres_pool_max,
+                        timeout=settings.postgres_timeout,
+                    )
+                except DatabaseUnavailable as exc:
+                    log.info("waiting for PostgreSQL at %s:%s (%s)", address.host, address.port, exc.__cause__)
+                    await asyncio.sleep(0.5)
+    except TimeoutError as exc:
+        where = f"{address.user}@{address.host}:{address.port}/{address.database}"
+        raise StartupError(f"PostgreSQL did not answer at {where}: check POSTGRES_HOST and the others.") from exc
+
+
+async def _open_index(uri: str, token: str, settings: Settings) -> MilvusIndex:
+    try:
+        return await MilvusIndex.connect(uri, token, timeout=settings.milvus_timeout, wait=settings.startup_timeout)
+    except VectorIndexUnavailable as exc:
+        raise StartupError(f"Milvus did not answer at {uri}: check MILVUS_HOST or MILVUS_URI.") from exc

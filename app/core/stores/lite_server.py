@@ -1,0 +1,173 @@
+"""Milvus Lite served on a Unix socket, by a process of its own: ``python -m app.core.stores.lite_server DIR SOCKET``.
+
+Its engine takes one writer a collection; concurrent writes lose rows without an error. Here, where all writes
+of all processes meet, they are made to queue. The process ends when its standard input does: the keeper holds
+the other end, and the kernel closes it however the keeper dies.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Read at import. Rows in the memtable are searched one by one, so it is kept small.
+os.environ.setdefault("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(8 << 20))
+
+import grpc
+from milvus_lite.adapter.grpc.servicer import MilvusServicer
+from milvus_lite.db import MilvusLite
+from milvus_lite.engine.collection import Collection
+from milvus_lite.exceptions import DataDirLockedError
+from pymilvus.grpc_gen import milvus_pb2_grpc
+
+log = logging.getLogger("lite_server")
+
+WORKERS = 64
+MAX_WRITERS = 48
+"""Writers that may wait at once; the other workers stay free for searches."""
+MAX_MESSAGE_BYTES = 256 << 20
+FLUSH_AFTER_SECONDS = 0.5
+"""Rows are slow to search until they are flushed, so that is done a moment after the last write."""
+LOCK_WAIT_SECONDS = 20.0
+WRITES = ("Insert", "Upsert", "Delete")
+CHANGES = ("CreateCollection", "DropCollection", "CreateIndex", "DropIndex", "LoadCollection", "ReleaseCollection")
+
+
+class Lite(MilvusLite):
+    """Opens each collection once: two threads that both find it closed would open it twice and lose rows."""
+
+    def __init__(self, data_dir: str) -> None:
+        self._opening = threading.RLock()
+        super().__init__(data_dir)
+
+    def get_collection(self, name: str, database_name: str = "default") -> Collection:
+        with self._opening:
+            return super().get_collection(name, database_name)
+
+    def create_collection(self, *args: Any, **kwargs: Any) -> Collection:
+        with self._opening:
+            return super().create_collection(*args, **kwargs)
+
+    def drop_collection(self, name: str, database_name: str = "default") -> None:
+        with self._opening:
+            super().drop_collection(name, database_name)
+
+
+class SerialServicer(MilvusServicer):
+    """Milvus Lite's service with one write at a time for each collection."""
+
+    def __init__(self, db: Lite) -> None:
+        super().__init__(db)
+        self._lite = db
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._writers = threading.BoundedSemaphore(MAX_WRITERS)
+        self._written: dict[str, float] = {}
+
+    def flush_forever(self) -> None:
+        while True:
+            time.sleep(FLUSH_AFTER_SECONDS / 5)
+            quiet = time.monotonic() - FLUSH_AFTER_SECONDS
+            for collection, last in list(self._written.items()):
+                if last < quiet:
+                    self._flush(collection, last)
+
+    def _flush(self, collection: str, last: float) -> None:
+        with self._locks[collection]:
+            if self._written.get(collection) != last:
+                return
+            del self._written[collection]
+            try:
+                if self._lite.has_collection(collection):
+                    self._lite.get_collection(collection).flush()
+            except Exception:
+                log.exception("%s was not flushed", collection)
+
+    @contextmanager
+    def alone(self, collection: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Waits for the collection's turn. A caller that gave up meanwhile gets none: nothing lands late."""
+        if not self._writers.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many writers wait")
+        try:
+            with self._locks[collection]:
+                if not context.is_active():
+                    context.abort(grpc.StatusCode.CANCELLED, "the caller is gone")
+                yield
+        finally:
+            self._writers.release()
+
+
+def _serial(name: str) -> Callable[[SerialServicer, Any, grpc.ServicerContext], Any]:
+    inner = getattr(MilvusServicer, name)
+
+    def call(self: SerialServicer, request: Any, context: grpc.ServicerContext) -> Any:
+        with self.alone(request.collection_name, context):
+            try:
+                return inner(self, request, context)
+            finally:
+                if name in WRITES:
+                    self._written[request.collection_name] = time.monotonic()
+
+    return call
+
+
+for _name in (*WRITES, *CHANGES):
+    setattr(SerialServicer, _name, _serial(_name))
+
+
+def _open(data_dir: Path) -> Lite:
+    """Opens the data; a predecessor that is being killed may hold its lock for a moment more."""
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            return Lite(str(data_dir))
+        except DataDirLockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _at_end_of_input(end: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    end.set()
+
+
+def serve(data_dir: Path, socket: Path) -> None:
+    """Serves until standard input ends or SIGTERM comes, then closes the data with an fsync."""
+    end = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: end.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_at_end_of_input, args=(end,), daemon=True).start()
+    db = _open(data_dir)
+    servicer = SerialServicer(db)
+    socket.unlink(missing_ok=True)
+    server = grpc.server(
+        ThreadPoolExecutor(max_workers=WORKERS),
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ],
+    )
+    milvus_pb2_grpc.add_MilvusServiceServicer_to_server(servicer, server)
+    server.add_insecure_port(f"unix:{socket}")
+    server.start()
+    socket.chmod(0o600)
+    threading.Thread(target=servicer.flush_forever, daemon=True).start()
+    print("ready", flush=True)
+    try:
+        end.wait()
+    finally:
+        server.stop(grace=5).wait()
+        db.close()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    serve(Path(sys.argv[1]), Path(sys.argv[2]))

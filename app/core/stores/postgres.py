@@ -1,0 +1,131 @@
+"""The connection pool to PostgreSQL, and the one place where its driver's errors become ours."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self, TypeAlias
+
+import asyncpg
+import orjson
+from asyncpg.pool import PoolConnectionProxy
+
+from app.core.stores.address import PostgresAddress
+from app.utils.errors import DatabaseUnavailable
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+JSONB_VERSION = b"\x01"
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DiskFullError,
+    asyncpg.PostgresSystemError,
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns what the driver raises when PostgreSQL is away, full or shutting down into DatabaseUnavailable."""
+    try:
+        yield
+    except AWAY as exc:
+        if isinstance(exc, ValueError):  # asyncpg files a wrongly typed argument, a bug of ours, under InterfaceError
+            raise
+        raise DatabaseUnavailable("PostgreSQL did not answer in time.") from exc
+
+
+async def _prepare_connection(conn: "asyncpg.Connection[asyncpg.Record]") -> None:
+    # The binary form, so that COPY can use it too: a version byte, then the JSON text.
+    await conn.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: JSONB_VERSION + orjson.dumps(value),
+        decoder=lambda raw: orjson.loads(raw[1:]),
+    )
+
+
+class Database:
+    """A pool whose connections answer or fail within ``timeout`` seconds."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout: float) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    @classmethod
+    async def connect(cls, address: PostgresAddress, *, min_size: int, max_size: int, timeout: float) -> Self:
+        """Opens the pool. Raises DatabaseUnavailable."""
+        with translated():
+            pool = await asyncpg.create_pool(
+                host=address.host,
+                port=address.port,
+                user=address.user,
+                database=address.database,
+                password=address.password.get_secret_value() if address.password else None,
+                min_size=min_size,
+                max_size=max(min_size, max_size),
+                timeout=timeout,
+                command_timeout=timeout,
+                init=_prepare_connection,
+                server_settings={
+                    "application_name": "chat-memory",
+                    # A generic plan would plan every bot's partition at a prepared statement's sixth run.
+                    "plan_cache_mode": "force_custom_plan",
+                    # Planning dominates these small statements; compiling them never pays.
+                    "jit": "off",
+                    "idle_in_transaction_session_timeout": str(int(timeout * 2000)),
+                },
+            )
+        return cls(pool, timeout)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One connection; each statement is its own transaction."""
+        with translated():
+            async with self._pool.acquire(timeout=self._timeout) as conn:
+                yield conn
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One connection inside a transaction: committed at the end, rolled back by any exception."""
+        with translated():
+            async with self._pool.acquire(timeout=self._timeout) as conn, conn.transaction():
+                yield conn
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """A read-only transaction whose statements all see one moment."""
+        with translated():
+            async with (
+                self._pool.acquire(timeout=self._timeout) as conn,
+                conn.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                yield conn
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        async with self.connection() as conn:
+            return await conn.fetch(sql, *args)
+
+    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
+        async with self.connection() as conn:
+            return await conn.fetchrow(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> None:
+        async with self.connection() as conn:
+            await conn.execute(sql, *args)
+
+    async def close(self) -> None:
+        """Waits for connections in use, for as long as a statement may take, then cuts them."""
+        try:
+            await asyncio.wait_for(self._pool.close(), self._timeout)
+        except TimeoutError:
+            self._pool.terminate()

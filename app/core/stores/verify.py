@@ -1,0 +1,60 @@
+"""Reads for comparing the stores. No lock is taken and nothing is changed."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from app.core.stores.postgres import Database
+from app.schemas.queries import SQL
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class BotState:
+    bot_id: UUID
+    collection_name: str
+    state: str
+    embedding_model: str | None
+    has_partitions: bool
+
+
+class VerifyStore:
+    """All methods raise DatabaseUnavailable. ``lease_seconds``: how long recovery has after a lease's end."""
+
+    def __init__(self, db: Database, lease_seconds: float) -> None:
+        self._db = db
+        self._grace = timedelta(seconds=lease_seconds)
+
+    async def bots(self) -> Sequence[BotState]:
+        return [BotState(**row) for row in await self._db.fetch(SQL["all_bots"])]
+
+    async def known_generations(self, bot_id: UUID, generations: Sequence[int]) -> set[int]:
+        """Those of the generations that are current, being written or about to be removed."""
+        return {row["generation"] for row in await self._db.fetch(SQL["known_generations"], bot_id, generations)}
+
+    async def document_pages(self, bot_id: UUID) -> AsyncIterator[list[int]]:
+        """doc_ids, ascending, PAGE at a time."""
+        after = 0
+        while rows := await self._db.fetch(SQL["page_of_documents"], bot_id, after, PAGE):
+            yield [row["doc_id"] for row in rows]
+            after = rows[-1]["doc_id"]
+
+    async def current_keys(self, bot_id: UUID, doc_ids: Sequence[int]) -> set[int]:
+        """chunk_ids of the current generations of these documents."""
+        return {row["chunk_id"] for row in await self._db.fetch(SQL["current_chunk_ids"], bot_id, doc_ids)}
+
+    async def wrong_chunk_counts(self, bot_id: UUID) -> Sequence[int]:
+        """doc_ids whose number of stored chunks is not what their row says."""
+        return [row["doc_id"] for row in await self._db.fetch(SQL["wrong_chunk_counts"], bot_id)]
+
+    async def stray_chunks(self, bot_id: UUID) -> Sequence[int]:
+        return [row["chunk_id"] for row in await self._db.fetch(SQL["stray_chunks"], bot_id)]
+
+    async def orphaned_partitions(self) -> Sequence[str]:
+        return [row["partition_name"] for row in await self._db.fetch(SQL["orphaned_partitions"])]
+
+    async def forgotten_sagas(self) -> Sequence[int]:
+        """Sagas that recovery should have ended long ago."""
+        return [row["generation"] for row in await self._db.fetch(SQL["expired_sagas"], self._grace)]

@@ -1,0 +1,91 @@
+"""Compares the stores while the server serves, and says what is wrong.
+
+Each store is read at its own moment, so what looks wrong is looked at again before it is reported: orphans are
+sought in Milvus first, then in PostgreSQL, then in Milvus again; losses the other way round.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.core.stores.ports import VectorIndex
+from app.core.stores.verify import BotState, VerifyStore
+from app.schemas.rows import CHUNKS_PER_GENERATION
+from app.utils.errors import CollectionMissing
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``kind`` is one word for programs, ``detail`` a sentence."""
+
+    kind: str
+    bot_id: UUID | None
+    detail: str
+
+
+class Verifier:
+    def __init__(self, store: VerifyStore, index: VectorIndex) -> None:
+        self._store = store
+        self._index = index
+
+    async def bots(self) -> list[BotState]:
+        return list(await self._store.bots())
+
+    async def check_all(self) -> AsyncIterator[Finding]:
+        """What belongs to no single bot."""
+        for name in await self._store.orphaned_partitions():
+            yield Finding("partition_orphan", None, f"partition {name} has no bot")
+        for generation in await self._store.forgotten_sagas():
+            yield Finding("saga_forgotten", None, f"saga {generation} outlived its lease: is a server running?")
+
+    async def check_bot(self, bot: BotState) -> AsyncIterator[Finding]:
+        """Orphaned vectors, lost vectors, lost or stray chunks, a missing collection or partition."""
+        if bot.state != "active" or bot.embedding_model is None:
+            return
+        if not bot.has_partitions:
+            yield Finding("partition_missing", bot.bot_id, "its partitions are gone")
+            return
+        for doc_id in await self._store.wrong_chunk_counts(bot.bot_id):
+            if doc_id in await self._store.wrong_chunk_counts(bot.bot_id):
+                yield Finding("chunk_lost", bot.bot_id, f"document {doc_id} has not the chunks its row promises")
+        for chunk_id in await self._store.stray_chunks(bot.bot_id):
+            yield Finding("chunk_stray", bot.bot_id, f"chunk {chunk_id} belongs to no current generation")
+        try:
+            async for key in self._orphans(bot):
+                yield Finding("vector_orphan", bot.bot_id, f"vector {key} in {bot.collection_name} has no document")
+            async for key in self._losses(bot):
+                yield Finding("vector_lost", bot.bot_id, f"chunk {key} has no vector in {bot.collection_name}")
+        except CollectionMissing:
+            yield Finding("collection_missing", bot.bot_id, f"Milvus has no collection {bot.collection_name}")
+
+    async def _orphans(self, bot: BotState) -> AsyncIterator[int]:
+        async for page in self._index.scan(bot.collection_name):
+            generations = {key // CHUNKS_PER_GENERATION for key in page}
+            known = await self._store.known_generations(bot.bot_id, sorted(generations))
+            unknown = sorted(generations - known)
+            if not unknown:
+                continue
+            # Removed from vector_gc since the page was read, its vectors are gone as well.
+            still = await self._present(bot, unknown)
+            for key in page:
+                if key in still:
+                    yield key
+
+    async def _losses(self, bot: BotState) -> AsyncIterator[int]:
+        async for doc_ids in self._store.document_pages(bot.bot_id):
+            expected = await self._store.current_keys(bot.bot_id, doc_ids)
+            generations = sorted({key // CHUNKS_PER_GENERATION for key in expected})
+            missing = expected - await self._present(bot, generations)
+            if missing:
+                for key in sorted(missing & await self._store.current_keys(bot.bot_id, doc_ids)):
+                    yield key
+
+    async def _present(self, bot: BotState, generations: list[int]) -> set[int]:
+        found: set[int] = set()
+        for start in range(0, len(generations), 64):
+            spans = [
+                (generation * CHUNKS_PER_GENERATION, (generation + 1) * CHUNKS_PER_GENERATION)
+                for generation in generations[start : start + 64]
+            ]
+            found |= await self._index.present(bot.collection_name, spans)
+        return found

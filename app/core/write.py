@@ -1,0 +1,67 @@
+"""One document on its way into both stores."""
+
+from typing import Any
+
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument
+from app.utils.errors import AppError, BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost
+
+
+class Write:
+    """An insert (``doc_id`` None until it is numbered) or a replacement of the document ``doc_id``.
+
+    ``error`` is what undid it; a write with an error takes no further step but its compensation.
+    """
+
+    def __init__(self, bot: Bot, document: NewDocument, doc_id: int | None = None) -> None:
+        self.bot = bot
+        self.document = document
+        self.doc_id = doc_id
+        self.chunk_span = document.chunk_span
+        self.generation = 0
+        self.previous_generation: int | None = None
+        self.replaced_chunks = 0
+        self.error: AppError | None = None
+
+    def number(self, generation: int) -> None:
+        """Gives the write its generation. A new document takes the number as its doc_id as well."""
+        self.generation = generation
+        if self.doc_id is None:
+            self.doc_id = generation
+
+    @property
+    def chunk_ids(self) -> list[int]:
+        first = self.generation * CHUNKS_PER_GENERATION
+        return [first + chunk.chunk_index for chunk in self.document.chunks]
+
+    def fail(self, error: AppError) -> None:
+        """The first error is the one that counts."""
+        self.error = self.error or error
+
+    def fail_unknown_bot(self) -> None:
+        self.fail(BotNotFound("There is no bot with this chat_bot_id."))
+
+    def fail_unknown_document(self) -> None:
+        self.fail(DocumentNotFound(f"This bot has no document {self.doc_id}."))
+
+    def fail_changed(self) -> None:
+        self.fail(DocumentChanged(f"Document {self.doc_id} was replaced or deleted while this request ran."))
+
+    def fail_lease_lost(self) -> None:
+        self.fail(LeaseLost("The write took longer than its lease and was undone. Nothing of it is stored."))
+
+    def record(self) -> dict[str, Any]:
+        """The document's row, as JSON would carry it."""
+        document = self.document
+        return {
+            "bot_id": str(self.bot.bot_id),
+            "doc_id": self.doc_id,
+            "generation": self.generation,
+            "title": document.title,
+            "file_path": document.file_path,
+            "file_type": document.file_type,
+            "author": document.author,
+            "tags": list(document.tags),
+            "metadata": document.metadata,
+            "chunk_count": len(document.chunks),
+            "chunk_span": self.chunk_span,
+        }

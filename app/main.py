@@ -1,0 +1,45 @@
+"""The application: ``create_app(settings)``, and ``app`` for ``uvicorn app.main:app``."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.api import collection, data, errors, health, search
+from app.api.deps import State
+from app.api.middleware import RequestContext
+from app.config import Settings
+from app.core.services import Services, open_services
+from app.utils.logging import configure
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = "Gives chatbots a memory to search: documents in, the right passages out."
+
+
+def create_app(
+    settings: Settings | None = None, services: AbstractAsyncContextManager[Services] | None = None
+) -> FastAPI:
+    """Builds the server; nothing is opened before its lifespan begins.
+
+    ``services`` replaces what the lifespan would open from ``settings`` (tests).
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        chosen = settings or Settings()
+        configure(chosen.log_level)
+        async with services or open_services(chosen) as opened:
+            log.info("ready")
+            yield State(services=opened)
+
+    app = FastAPI(title="Chat memory", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
+    app.add_middleware(RequestContext)
+    errors.install(app)
+    for room in (collection, data, search, health):
+        app.include_router(room.router)
+    return app
+
+
+app = create_app()

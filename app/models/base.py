@@ -1,0 +1,13 @@
+"""What all bodies share."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Request(BaseModel):
+    """A request body. An unknown field is an error: a misspelt filter must not do nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Response(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)

@@ -1,0 +1,77 @@
+"""Bodies of /collection."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import ConfigDict, Field
+
+from app.models.base import Request, Response
+from app.models.fields import AccountName, BotName, CollectionName, Milliseconds, StrictInt
+
+DEFAULT_ACCOUNT = "chatty"
+EXAMPLE_BOT = "7f3c1e9a-2b4d-4c6e-8f10-1a2b3c4d5e6f"
+
+
+class CreateBot(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "account_name": DEFAULT_ACCOUNT,
+                    "chat_bot_id": EXAMPLE_BOT,
+                    "bot_name": "news bot",
+                    "collection_name": "news_bot",
+                }
+            ]
+        }
+    )
+
+    account_name: AccountName = DEFAULT_ACCOUNT
+    chat_bot_id: UUID
+    bot_name: BotName
+    collection_name: CollectionName
+    dimension: Annotated[StrictInt, Field(ge=1, le=32_768)] | None = Field(
+        None, description="Must equal the embedding model's; may be left out."
+    )
+
+
+class BotCreated(Response):
+    status: Literal["success"] = "success"
+    chat_bot_id: UUID
+    bot_name: str
+    collection_name: str
+    partition_name: str
+    dimension: int
+    embedding_model: str
+
+
+class BotInfo(Response):
+    chat_bot_id: UUID
+    bot_name: str
+    collection_name: str
+    account_name: str
+    partition_name: str
+    dimension: int | None = Field(description="null until the bot's first use.")
+    embedding_model: str | None = Field(description="null until the bot's first use.")
+    created_at: datetime
+
+
+class BotList(Response):
+    status: Literal["success"] = "success"
+    total: int
+    bots: list[BotInfo]
+
+
+class BotDetail(BotInfo):
+    status: Literal["success"] = "success"
+    document_count: int
+    chunk_count: int
+    sagas_in_flight: int = Field(description="Writes of this bot that are neither finished nor undone yet.")
+    vector_gc_backlog: int = Field(description="Generations whose vectors are still to be removed from Milvus.")
+
+
+class BotDeleted(Response):
+    status: Literal["success"] = "success"
+    chat_bot_id: UUID
+    total_time_ms: Milliseconds

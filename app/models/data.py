@@ -1,0 +1,246 @@
+"""Bodies of /data."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.models.base import Request, Response
+from app.models.collection import DEFAULT_ACCOUNT, EXAMPLE_BOT
+from app.models.fields import (
+    CHUNKS_PER_DOCUMENT,
+    DOCUMENTS_PER_BATCH,
+    AccountName,
+    Author,
+    ChunkText,
+    DocId,
+    FilePath,
+    FileType,
+    Metadata,
+    Milliseconds,
+    StrictInt,
+    Tags,
+    Title,
+    storable_json,
+)
+
+EXAMPLE_DOCUMENT: dict[str, JsonValue] = {
+    "document": {
+        "chat_bot_id": EXAMPLE_BOT,
+        "title": "광화문 안내",
+        "file_type": "txt",
+        "tags": ["seoul"],
+        "metadata": {"language": "ko"},
+    },
+    "chunks": [
+        {"chunk_index": 0, "text": "광화문은 경복궁의 남쪽 정문이다.", "page_number": 1},
+        {"chunk_index": 1, "text": "광화문 앞에는 광화문광장이 있다.", "page_number": 1},
+    ],
+}
+
+
+class DocumentIn(Request):
+    chat_bot_id: UUID
+    title: Title
+    file_path: FilePath | None = None
+    file_type: FileType | None = None
+    author: Author | None = None
+    tags: Tags = Field(default_factory=list)
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class ChunkIn(Request):
+    chunk_index: Annotated[StrictInt, Field(ge=0, lt=CHUNKS_PER_DOCUMENT)]
+    text: ChunkText
+    page_number: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] | None = None
+
+
+def _distinct(chunks: list[ChunkIn]) -> list[ChunkIn]:
+    seen: dict[int, int] = {}
+    for position, chunk in enumerate(chunks):
+        first = seen.setdefault(chunk.chunk_index, position)
+        if first != position:
+            raise PydanticCustomError(
+                "repeated_chunk_index",
+                "chunk_index {chunk_index} stands at positions {first} and {position}",
+                {"chunk_index": chunk.chunk_index, "first": first, "position": position},
+            )
+    return chunks
+
+
+class DocumentWithChunks(Request):
+    document: DocumentIn
+    chunks: Annotated[list[ChunkIn], Field(min_length=1, max_length=CHUNKS_PER_DOCUMENT), AfterValidator(_distinct)]
+
+
+class InsertDocument(DocumentWithChunks):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"account_name": DEFAULT_ACCOUNT, **EXAMPLE_DOCUMENT}]})
+
+    account_name: AccountName | None = None
+
+
+class InsertBatch(Request):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"account_name": DEFAULT_ACCOUNT, "documents": [EXAMPLE_DOCUMENT]}]}
+    )
+
+    account_name: AccountName | None = None
+    documents: Annotated[list[DocumentWithChunks], Field(min_length=1, max_length=DOCUMENTS_PER_BATCH)]
+
+    @model_validator(mode="after")
+    def _not_too_many_chunks(self) -> Self:
+        if sum(len(document.chunks) for document in self.documents) > CHUNKS_PER_DOCUMENT:
+            raise PydanticCustomError("too_many_chunks", f"holds more than {CHUNKS_PER_DOCUMENT:,} chunks in all")
+        return self
+
+
+class WriteTimes(Response):
+    postgres_insert_time_ms: Milliseconds
+    embedding_time_ms: Milliseconds
+    milvus_insert_time_ms: Milliseconds
+    total_time_ms: Milliseconds
+
+
+class DocumentInserted(WriteTimes):
+    status: Literal["success"] = "success"
+    doc_id: int
+    total_chunks: int
+
+
+class ItemError(Response):
+    code: str
+    detail: str
+
+
+class BatchResult(Response):
+    index: int = Field(description="Place in the request's documents, from 0.")
+    doc_id: int | None
+    title: str
+    total_chunks: int
+    success: bool
+    error: ItemError | None = None
+
+
+class BatchInserted(WriteTimes):
+    status: Literal["success", "partial", "failed"]
+    total_documents: int
+    total_chunks: int = Field(description="Chunks stored, of the documents that succeeded.")
+    success_count: int
+    failure_count: int
+    results: list[BatchResult]
+
+
+class DocumentReplaced(WriteTimes):
+    status: Literal["success"] = "success"
+    doc_id: int
+    deleted_chunks: int
+    inserted_chunks: int
+
+
+class DocumentOut(Response):
+    doc_id: int
+    title: str
+    file_path: str | None
+    file_type: str | None
+    author: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    chunk_count: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class ChunkOut(Response):
+    chunk_id: int
+    chunk_index: int
+    text: str
+    page_number: int | None
+
+
+class DocumentDetail(Response):
+    status: Literal["success"] = "success"
+    document: DocumentOut
+    chunk_count: int
+    chunks: list[ChunkOut]
+
+
+class DocumentList(Response):
+    status: Literal["success"] = "success"
+    documents: list[DocumentOut]
+    next_cursor: str | None = Field(description="Pass it as cursor to go on; null at the end.")
+
+
+class MetadataUpdates(Request):
+    """Known names set the document's own fields, every other key is merged into metadata; null removes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    title: Title = ""
+    file_path: FilePath | None = None
+    file_type: FileType | None = None
+    author: Author | None = None
+    tags: Tags | None = None
+
+    @model_validator(mode="after")
+    def _storable(self) -> Self:
+        if not self.model_fields_set:
+            raise PydanticCustomError("nothing_to_update", "names nothing to update")
+        storable_json(self.model_extra)
+        return self
+
+
+class PatchMetadata(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "account_name": DEFAULT_ACCOUNT,
+                    "chat_bot_id": EXAMPLE_BOT,
+                    "metadata_updates": {"author": "desk", "language": "ko", "draft": None},
+                }
+            ]
+        }
+    )
+
+    account_name: AccountName | None = None
+    chat_bot_id: UUID
+    metadata_updates: MetadataUpdates
+
+
+class MetadataPatched(Response):
+    status: Literal["success"] = "success"
+    doc_id: int
+    updated_at: datetime
+    postgres_time_ms: Milliseconds
+
+
+class DeleteTimes(Response):
+    postgres_time_ms: Milliseconds
+    total_time_ms: Milliseconds
+
+
+class DocumentDeleted(DeleteTimes):
+    status: Literal["success"] = "success"
+    doc_id: int
+    deleted_chunks: int
+
+
+class DeleteBatch(Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"account_name": DEFAULT_ACCOUNT, "chat_bot_id": EXAMPLE_BOT, "doc_ids": [1, 2]}]
+        }
+    )
+
+    account_name: AccountName | None = None
+    chat_bot_id: UUID
+    doc_ids: Annotated[list[DocId], Field(min_length=1, max_length=10_000)]
+
+
+class BatchDeleted(DeleteTimes):
+    status: Literal["success", "partial", "failed"]
+    deleted_documents: int
+    deleted_chunks: int
+    not_found: list[int]

@@ -1,0 +1,20 @@
+"""Bodies of /health."""
+
+from typing import Literal
+
+from app.models.base import Response
+from app.models.fields import Milliseconds
+
+
+class DependencyState(Response):
+    status: Literal["up", "down"]
+    latency_ms: Milliseconds
+
+
+class HealthReport(Response):
+    status: Literal["ok", "unavailable"]
+    dependencies: dict[str, DependencyState]
+
+
+class Alive(Response):
+    status: Literal["ok"] = "ok"

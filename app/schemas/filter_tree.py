@@ -1,0 +1,50 @@
+"""A filter as core understands it: a tree of conditions. ``app.core.filters`` says what each means."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Op = Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains", "exists"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the document: a name in ``app.schemas.filters.COLUMNS``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataPath:
+    """Names of keys from the metadata object inwards."""
+
+    segments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One test. ``value`` is JSON; for a column str, int, list of tags or an aware datetime; for ``in`` a list of them.
+
+    Nothing is checked here: ``app.models.filters`` has done that.
+    """
+
+    op: Op
+    key: Column | MetadataPath
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    filters: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    filters: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    filter: "Filter"
+
+
+Filter = Condition | And | Or | Not

@@ -1,0 +1,62 @@
+"""The SQL that filters are made of: what a key may name, and a template for each test.
+
+Templates are filled with each other and with casts of parameters such as ``$3::jsonb``, never with a value. Every
+filled template is TRUE or FALSE, never NULL, so that NOT is exact. ``d`` is a row of documents.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["text", "tags", "time", "integer"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnShape:
+    """How a document column is read: its expression, the type of a value for it and how values are ordered."""
+
+    sql: str
+    kind: Kind
+    type: str
+    ordered: str = ""
+
+
+COLUMNS: Final[dict[str, ColumnShape]] = {
+    # COLLATE "C": by code point, whatever the database's locale is.
+    "title": ColumnShape("d.title", "text", "text", 'd.title COLLATE "C"'),
+    "file_path": ColumnShape("d.file_path", "text", "text", 'd.file_path COLLATE "C"'),
+    "file_type": ColumnShape("d.file_type", "text", "text", 'd.file_type COLLATE "C"'),
+    "author": ColumnShape("d.author", "text", "text", 'd.author COLLATE "C"'),
+    "tags": ColumnShape("d.tags", "tags", "text[]"),
+    "created_at": ColumnShape("d.created_at", "time", "timestamptz", "d.created_at"),
+    "updated_at": ColumnShape("d.updated_at", "time", "timestamptz", "d.updated_at"),
+    "doc_id": ColumnShape("d.doc_id", "integer", "bigint", "d.doc_id"),
+}
+
+OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+COLUMN_EQUALS: Final = "COALESCE({x} = {value}, FALSE)"
+COLUMN_IN: Final = "COALESCE({x} = ANY ({values}), FALSE)"
+# An array of arrays of different lengths is none in SQL, so lists of tags travel as JSON.
+TAGS_IN: Final = "to_jsonb({x}) IN (SELECT jsonb_array_elements({values}))"
+TAGS_CONTAIN: Final = "{x} @> ARRAY[{value}]"
+TEXT_CONTAINS: Final = "COALESCE(strpos({x}, {value}) > 0, FALSE)"
+ORDERED: Final = "COALESCE({x} {operator} {value}, FALSE)"
+EXISTS: Final = "{x} IS NOT NULL"
+
+# Unlike #>, a step of -> with a text never indexes an array: "0" is the name of a key and nothing else.
+METADATA: Final = "d.metadata"
+STEP: Final = " -> {segment}"
+# A value comes inside of a container, because a parameter of None is NULL and not the JSON null. Containment, which
+# the GIN index can look up, is not yet equality ([1, 2] contains [1]).
+JSON_EQUALS: Final = "d.metadata @> {nested} AND COALESCE({x} = ({nested}{steps}), FALSE)"
+JSON_IN: Final = "COALESCE({x} IN (SELECT jsonb_array_elements({values})), FALSE)"
+JSON_NUMBER_ORDERED: Final = "COALESCE(jsonb_typeof({x}) = 'number' AND {x} {operator} {value}, FALSE)"
+JSON_TEXT_ORDERED: Final = (
+    "COALESCE(jsonb_typeof({x}) = 'string' AND ({x} #>> '{{}}') COLLATE \"C\" {operator} {value}, FALSE)"
+)
+JSON_HAS_ELEMENT: Final = (
+    "d.metadata @> {nested} AND EXISTS ("
+    "SELECT FROM jsonb_array_elements(CASE WHEN jsonb_typeof({x}) = 'array' THEN {x} END) AS e (element)"
+    " WHERE element = ({nested}{steps} -> 0))"
+)
+JSON_HAS_TEXT: Final = "COALESCE(jsonb_typeof({x}) = 'string' AND strpos({x} #>> '{{}}', {value}) > 0, FALSE)"

@@ -1,0 +1,329 @@
+-- Every statement of the server. A block is a name and one statement; $n are asyncpg's parameters.
+-- Each statement on a partitioned table names bot_id, so that one partition is planned and locked.
+-- A generation's chunks are the keys [generation * 65536, (generation + 1) * 65536).
+
+-- ---------------------------------------------------------------- bots
+
+-- name: insert_bot
+INSERT INTO bot_registry (bot_id, bot_name, collection_name, account_name)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (bot_id) DO NOTHING
+RETURNING bot_id;
+
+-- name: get_bot
+SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
+       bot_partition_name('documents', bot_id) AS partition_name
+FROM bot_registry
+WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
+
+-- name: get_bots
+SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
+       bot_partition_name('documents', bot_id) AS partition_name
+FROM bot_registry
+WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
+
+-- name: list_bots
+SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
+       bot_partition_name('documents', bot_id) AS partition_name
+FROM bot_registry
+WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
+ORDER BY created_at, bot_id;
+
+-- name: bot_state
+SELECT state, collection_name FROM bot_registry WHERE bot_id = $1;
+
+-- name: bot_counts
+SELECT (SELECT count(*) FROM documents WHERE bot_id = $1)                          AS documents,
+       (SELECT coalesce(sum(chunk_count), 0) FROM documents WHERE bot_id = $1)::bigint AS chunks,
+       (SELECT count(*) FROM sagas WHERE bot_id = $1)                              AS sagas,
+       (SELECT count(*) FROM vector_gc WHERE bot_id = $1)                          AS vector_gc;
+
+-- name: lock_bot_for_use
+-- Held until commit, it keeps a deletion of the bot from being marked, and lets every other write through.
+SELECT bot_id FROM bot_registry
+WHERE bot_id = ANY ($1::uuid[]) AND state = 'active'
+ORDER BY bot_id
+FOR KEY SHARE;
+
+-- name: lock_bot_for_deletion
+SELECT bot_id FROM bot_registry
+WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2)
+FOR UPDATE;
+
+-- name: mark_bot_deleting
+UPDATE bot_registry SET state = 'deleting' WHERE bot_id = $1;
+
+-- name: set_bot_model
+UPDATE bot_registry SET embedding_model = $2, dimension = $3
+WHERE bot_id = $1 AND embedding_model IS NULL;
+
+-- name: raise_milvus_timestamps
+UPDATE bot_registry r SET milvus_timestamp = w.stamp
+FROM unnest($1::uuid[], $2::bigint[]) AS w (bot_id, stamp)
+WHERE r.bot_id = w.bot_id AND r.milvus_timestamp < w.stamp;
+
+-- name: creation_in_flight
+SELECT EXISTS (SELECT FROM sagas WHERE bot_id = $1 AND operation = 'create_bot');
+
+-- name: drop_partitions
+SELECT drop_bot_partitions($1);
+
+-- name: delete_bot_row
+DELETE FROM bot_registry WHERE bot_id = $1 AND state = 'deleting';
+
+-- name: forget_bot_work
+-- After the collection and the partitions are gone nothing of the bot is left to undo or to collect.
+WITH gc AS (DELETE FROM vector_gc WHERE bot_id = $1)
+DELETE FROM sagas WHERE bot_id = $1;
+
+-- ---------------------------------------------------------------- sagas
+
+-- name: take_generations
+SELECT nextval('generation_seq') AS generation FROM generate_series(1, $1::integer);
+
+-- name: begin_bot_saga
+INSERT INTO sagas (generation, operation, bot_id, lease_token, lease_until)
+VALUES (nextval('generation_seq'), $1, $2, $3, now() + $4::interval)
+RETURNING generation;
+
+-- name: begin_writes
+INSERT INTO sagas (generation, operation, bot_id, doc_id, previous_generation, chunk_span, lease_token, lease_until)
+SELECT w.generation, 'write', w.bot_id, w.doc_id, w.previous_generation, w.chunk_span, $6, now() + $7::interval
+FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::bigint[], $5::integer[])
+    AS w (generation, bot_id, doc_id, previous_generation, chunk_span);
+
+-- name: renew_leases
+UPDATE sagas SET lease_until = now() + $3::interval
+WHERE generation = ANY ($1::bigint[]) AND lease_token = $2;
+
+-- name: hold_leases
+SELECT generation FROM sagas
+WHERE generation = ANY ($1::bigint[]) AND lease_token = $2
+ORDER BY generation
+FOR UPDATE;
+
+-- name: end_sagas
+DELETE FROM sagas WHERE generation = ANY ($1::bigint[]) AND lease_token = $2;
+
+-- name: compensate_writes
+-- $3: the caller's lease token, or NULL for recovery, which holds the rows' locks. $4: how long a write may still land.
+WITH gone AS (
+    DELETE FROM sagas
+    WHERE bot_id = $1 AND generation = ANY ($2::bigint[]) AND ($3::uuid IS NULL OR lease_token = $3)
+    RETURNING generation, chunk_span
+), chunks AS (
+    DELETE FROM document_chunks c USING gone
+    WHERE c.bot_id = $1 AND c.chunk_id >= gone.generation * 65536 AND c.chunk_id < (gone.generation + 1) * 65536
+), gc AS (
+    INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before)
+    SELECT generation, $1, chunk_span, now() + $4::interval FROM gone
+)
+SELECT generation FROM gone;
+
+-- name: expired_writes
+SELECT generation, bot_id FROM sagas
+WHERE operation = 'write' AND lease_until < now()
+ORDER BY bot_id, generation
+LIMIT 500
+FOR UPDATE SKIP LOCKED;
+
+-- name: claim_expired_bot_saga
+UPDATE sagas SET lease_token = $1, lease_until = now() + $2::interval
+WHERE generation = (
+    SELECT generation FROM sagas
+    WHERE operation <> 'write' AND lease_until < now()
+    ORDER BY generation
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED)
+RETURNING generation, operation, bot_id;
+
+-- ---------------------------------------------------------------- documents
+
+-- name: current_generation
+SELECT generation FROM documents WHERE bot_id = $1 AND doc_id = $2;
+
+-- name: insert_documents
+INSERT INTO documents (bot_id, doc_id, generation, title, file_path, file_type, author, tags, metadata,
+                       chunk_count, chunk_span)
+SELECT bot_id, doc_id, generation, title, file_path, file_type, author, tags, metadata, chunk_count, chunk_span
+FROM jsonb_to_recordset($1::jsonb)
+    AS d (bot_id uuid, doc_id bigint, generation bigint, title text, file_path text, file_type text, author text,
+          tags text[], metadata jsonb, chunk_count integer, chunk_span integer);
+
+-- name: switch_document
+-- Compare-and-set from generation $3 to $4; what the old generation leaves behind goes in the same breath.
+WITH old AS (
+    SELECT generation, chunk_count, chunk_span, updated_at FROM documents
+    WHERE bot_id = $1 AND doc_id = $2 AND generation = $3
+    FOR UPDATE
+), switched AS (
+    UPDATE documents d
+    SET generation = $4, title = $5, file_path = $6, file_type = $7, author = $8, tags = $9::text[],
+        metadata = $10::jsonb, chunk_count = $11, chunk_span = $12, updated_at = now()
+    FROM old
+    WHERE d.bot_id = $1 AND d.doc_id = $2
+), chunks AS (
+    DELETE FROM document_chunks c USING old
+    WHERE c.bot_id = $1 AND c.chunk_id >= $3 * 65536 AND c.chunk_id < ($3 + 1) * 65536
+), gc AS (
+    INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before)
+    SELECT generation, $1, chunk_span, greatest(now(), updated_at + $13::interval) FROM old
+)
+SELECT chunk_count FROM old;
+
+-- name: delete_documents
+WITH locked AS (
+    SELECT doc_id FROM documents
+    WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[])
+    ORDER BY doc_id
+    FOR UPDATE
+), gone AS (
+    DELETE FROM documents d USING locked
+    WHERE d.bot_id = $1 AND d.doc_id = locked.doc_id
+    RETURNING d.doc_id, d.generation, d.chunk_count, d.chunk_span, d.updated_at
+), chunks AS (
+    DELETE FROM document_chunks c USING gone
+    WHERE c.bot_id = $1 AND c.chunk_id >= gone.generation * 65536 AND c.chunk_id < (gone.generation + 1) * 65536
+), gc AS (
+    INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before)
+    SELECT generation, $1, chunk_span, greatest(now(), updated_at + $3::interval) FROM gone
+)
+SELECT doc_id, chunk_count FROM gone;
+
+-- name: patch_document
+-- $3..$12: for each column whether it is set, and to what. $13 is merged into metadata, then the keys $14 go.
+UPDATE documents
+SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
+    file_path  = CASE WHEN $5::boolean THEN $6::text ELSE file_path END,
+    file_type  = CASE WHEN $7::boolean THEN $8::text ELSE file_type END,
+    author     = CASE WHEN $9::boolean THEN $10::text ELSE author END,
+    tags       = CASE WHEN $11::boolean THEN $12::text[] ELSE tags END,
+    metadata   = (metadata || $13::jsonb) - $14::text[],
+    updated_at = now()
+WHERE bot_id = $1 AND doc_id = $2
+RETURNING updated_at;
+
+-- name: get_document
+SELECT doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
+FROM documents
+WHERE bot_id = $1 AND doc_id = $2;
+
+-- name: get_document_chunks
+SELECT c.chunk_id, c.chunk_index, c.text, c.page_number
+FROM documents d
+JOIN document_chunks c ON c.bot_id = $1 AND c.doc_id = d.doc_id AND c.chunk_id >> 16 = d.generation
+WHERE d.bot_id = $1 AND d.doc_id = $2
+ORDER BY c.chunk_id;
+
+-- name: list_documents
+SELECT doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
+FROM documents
+WHERE bot_id = $1 AND doc_id > $2
+ORDER BY doc_id
+LIMIT $3;
+
+-- ---------------------------------------------------------------- search
+
+-- name: visible_chunks
+-- The first $3 of the keys $2 that are current and pass the filter, in the keys' order. rank counts the keys from 1.
+SELECT k.rank, c.chunk_id, c.doc_id, c.chunk_index, c.text, c.page_number,
+       d.title, d.file_type, d.file_path, d.author, d.tags, d.metadata, d.created_at
+FROM unnest($2::bigint[]) WITH ORDINALITY AS k (chunk_id, rank)
+JOIN document_chunks c ON c.bot_id = $1 AND c.chunk_id = k.chunk_id
+JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
+WHERE /*filter*/ true
+ORDER BY k.rank
+LIMIT $3;
+
+-- name: matching_documents
+SELECT d.doc_id FROM documents d
+WHERE d.bot_id = $1 AND d.doc_id > $2 AND (/*filter*/ true)
+ORDER BY d.doc_id
+LIMIT $3;
+
+-- name: milvus_timestamp
+SELECT milvus_timestamp FROM bot_registry WHERE bot_id = $1 AND state = 'active';
+
+-- ---------------------------------------------------------------- vector_gc
+
+-- name: claim_garbage
+UPDATE vector_gc g
+SET attempts = attempts + 1, next_attempt_at = now() + $1::interval
+FROM bot_registry r
+WHERE g.generation IN (
+        SELECT generation FROM vector_gc
+        WHERE next_attempt_at <= now()
+        ORDER BY next_attempt_at
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED)
+  AND r.bot_id = g.bot_id AND r.state = 'active'
+RETURNING g.generation, g.chunk_span, r.collection_name, now() >= g.not_before AS settled;
+
+-- name: end_garbage
+DELETE FROM vector_gc WHERE generation = ANY ($1::bigint[]);
+
+-- name: put_off_garbage
+UPDATE vector_gc
+SET next_attempt_at = greatest(not_before, now() + least(power(2, attempts), 60) * interval '1 second')
+WHERE generation = ANY ($1::bigint[]);
+
+-- ---------------------------------------------------------------- verify
+
+-- name: known_generations
+-- Which of the generations $2 has a reason to be in Milvus: current, being written, or about to be removed.
+SELECT d.generation FROM documents d WHERE d.bot_id = $1 AND d.generation = ANY ($2::bigint[])
+UNION ALL
+SELECT s.generation FROM sagas s WHERE s.bot_id = $1 AND s.generation = ANY ($2::bigint[])
+UNION ALL
+SELECT g.generation FROM vector_gc g WHERE g.bot_id = $1 AND g.generation = ANY ($2::bigint[]);
+
+-- name: page_of_documents
+SELECT doc_id FROM documents
+WHERE bot_id = $1 AND doc_id > $2
+ORDER BY doc_id
+LIMIT $3;
+
+-- name: current_chunk_ids
+SELECT c.chunk_id
+FROM document_chunks c
+JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
+WHERE c.bot_id = $1 AND c.doc_id = ANY ($2::bigint[]);
+
+-- name: wrong_chunk_counts
+SELECT d.doc_id FROM documents d
+WHERE d.bot_id = $1
+  AND d.chunk_count <> (SELECT count(*) FROM document_chunks c
+                        WHERE c.bot_id = $1 AND c.doc_id = d.doc_id AND c.chunk_id >> 16 = d.generation)
+LIMIT 1000;
+
+-- name: stray_chunks
+-- Chunks of no current generation that no saga stands for.
+SELECT c.chunk_id
+FROM document_chunks c
+WHERE c.bot_id = $1
+  AND NOT EXISTS (SELECT FROM documents d
+                  WHERE d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16)
+  AND NOT EXISTS (SELECT FROM sagas s WHERE s.generation = c.chunk_id >> 16)
+LIMIT 1000;
+
+-- name: all_bots
+SELECT bot_id, collection_name, state, embedding_model,
+       to_regclass(format('%I', bot_partition_name('documents', bot_id))) IS NOT NULL
+           AND to_regclass(format('%I', bot_partition_name('document_chunks', bot_id))) IS NOT NULL AS has_partitions
+FROM bot_registry
+ORDER BY bot_id;
+
+-- name: orphaned_partitions
+SELECT c.relname::text AS partition_name
+FROM pg_inherits i
+JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent IN ('documents'::regclass, 'document_chunks'::regclass)
+  AND c.relname NOT IN (SELECT bot_partition_name('documents', bot_id) FROM bot_registry
+                        UNION ALL
+                        SELECT bot_partition_name('document_chunks', bot_id) FROM bot_registry);
+
+-- name: expired_sagas
+SELECT generation, operation, bot_id, lease_until FROM sagas WHERE lease_until < now() - $1::interval;
+
+-- name: ping
+SELECT 1;

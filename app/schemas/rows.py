@@ -1,0 +1,109 @@
+"""Rows and the shapes that core passes around."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+CHUNKS_PER_GENERATION = 65536
+"""Keys reserved for one generation: ``chunk_id = generation * 65536 + chunk_index``."""
+
+CHUNK_TABLE = "document_chunks"
+CHUNK_COLUMNS = ("bot_id", "chunk_id", "doc_id", "chunk_index", "text", "page_number")
+
+
+@dataclass(frozen=True, slots=True)
+class Bot:
+    bot_id: UUID
+    bot_name: str
+    collection_name: str
+    account_name: str
+    embedding_model: str | None
+    dimension: int | None
+    milvus_timestamp: int
+    created_at: datetime
+    partition_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    chunk_index: int
+    text: str
+    page_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """A document as a caller sends it."""
+
+    title: str
+    chunks: Sequence[NewChunk]
+    file_path: str | None = None
+    file_type: str | None = None
+    author: str | None = None
+    tags: Sequence[str] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def chunk_span(self) -> int:
+        """One more than the largest chunk_index."""
+        return max(chunk.chunk_index for chunk in self.chunks) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it is stored, without its chunks."""
+
+    doc_id: int
+    title: str
+    file_path: str | None
+    file_type: str | None
+    author: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    chunk_count: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    chunk_id: int
+    chunk_index: int
+    text: str
+    page_number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleChunk:
+    """A search hit that PostgreSQL has confirmed. ``rank`` is its place, from 1, among the keys asked for."""
+
+    rank: int
+    chunk_id: int
+    doc_id: int
+    chunk_index: int
+    text: str
+    page_number: int | None
+    title: str
+    file_type: str | None
+    file_path: str | None
+    author: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """One row of ``vector_gc``. ``settled``: no write of this generation can land any more."""
+
+    generation: int
+    chunk_span: int
+    collection_name: str
+    settled: bool
+
+    @property
+    def span(self) -> tuple[int, int]:
+        first = self.generation * CHUNKS_PER_GENERATION
+        return first, first + self.chunk_span

@@ -1,0 +1,113 @@
+"""Every error that a caller may see.
+
+Core raises these; one handler in ``app.api.errors`` renders them as RFC 9457 problem details. An error
+carries its HTTP status, a stable ``code`` for programs and a ``detail`` for people. Nothing of a store's
+own message goes into ``detail``: it may echo somebody's data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Place:
+    """One spot of a request that is wrong: where (``body.chunks.0.text``) and why."""
+
+    loc: str
+    msg: str
+
+
+class AppError(Exception):
+    """Base of all errors with a meaning for the caller."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.places = tuple(places)
+        self.retry_after = retry_after
+
+
+class InvalidInput(AppError):
+    status, code, title = 422, "invalid_input", "Invalid input"
+
+
+class UnsupportedMode(InvalidInput):
+    code, title = "unsupported_mode", "This Milvus cannot search so"
+
+
+class BotNotFound(AppError):
+    status, code, title = 404, "bot_not_found", "No such bot"
+
+
+class DocumentNotFound(AppError):
+    status, code, title = 404, "document_not_found", "No such document"
+
+
+class Conflict(AppError):
+    status, code, title = 409, "conflict", "Conflict"
+
+
+class BotExists(Conflict):
+    code, title = "bot_exists", "Bot exists with other values"
+
+
+class CollectionNameTaken(Conflict):
+    code, title = "collection_name_taken", "Collection name is taken"
+
+
+class DocumentChanged(Conflict):
+    code, title = "document_changed", "Document was changed by another request"
+
+
+class ModelMismatch(Conflict):
+    code, title = "embedding_model_mismatch", "Bot belongs to another embedding model"
+
+
+class CollectionForeign(Conflict):
+    code, title = "collection_foreign", "Milvus collection of that name is not ours"
+
+
+class Unavailable(AppError):
+    """Something this server needs is away or too busy. Trying again later may succeed."""
+
+    status, code, title = 503, "unavailable", "Temporarily unavailable"
+
+    def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int = 2) -> None:
+        super().__init__(detail, places=places, retry_after=retry_after)
+
+
+class DatabaseUnavailable(Unavailable):
+    code, title = "database_unavailable", "PostgreSQL is away"
+
+
+class VectorIndexUnavailable(Unavailable):
+    code, title = "vector_index_unavailable", "Milvus is away"
+
+
+class EmbedderUnavailable(Unavailable):
+    code, title = "embedder_unavailable", "The embedder is away"
+
+
+class LeaseLost(Unavailable):
+    """This write took longer than its lease and was undone by recovery."""
+
+    code, title = "lease_lost", "The write was undone, try again"
+
+
+class EmbeddingInvalid(AppError):
+    """The embedder answered, but not with a usable vector for this text."""
+
+    status, code, title = 502, "embedding_invalid", "The embedder returned an unusable vector"
+
+
+class CollectionMissing(Exception):
+    """Milvus has no such collection. Core makes it anew or reports the bot as gone; callers never see this."""
+
+
+class StartupError(Exception):
+    """The server cannot start; its message is one line that says what to do."""

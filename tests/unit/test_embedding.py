@@ -1,0 +1,254 @@
+"""The worker pool with a fake model, the checks of vectors, and the real model."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from app.core.embedding.check import unusable
+from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.port import Embedder, Vectors
+from app.core.embedding.use_multilingual import UseMultilingual
+from app.core.embedding.workers import Encode, Lane, WorkerPool
+from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
+
+
+class GatedModel:
+    """Gives [length] for each text, writes down its batches, and waits at a gate while that is closed."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+
+    def __call__(self, texts: list[str]) -> Vectors:
+        self.batches.append(texts)
+        self.entered.release()
+        assert self.gate.wait(5)
+        if "bad" in texts:
+            raise RuntimeError("model broke")
+        rows = texts[1:] if "short" in texts else texts
+        return np.array([[len(text)] for text in rows], dtype=np.float32)
+
+
+@pytest.fixture
+def model() -> GatedModel:
+    return GatedModel()
+
+
+@pytest_asyncio.fixture
+async def pool(model: GatedModel) -> AsyncIterator[WorkerPool]:
+    pool = WorkerPool(
+        lambda: model, threads=1, batch_texts=2, batch_chars=100, capacity={Lane.QUERY: 2, Lane.DOCUMENTS: 8}
+    )
+    yield pool
+    model.gate.set()
+    await pool.close()
+
+
+@contextmanager
+def busy(model: GatedModel) -> Iterator[None]:
+    """While the gate is closed, whatever comes first is worked on and all else waits."""
+    model.gate.clear()
+    yield
+    model.gate.set()
+
+
+async def submitted(pool: WorkerPool, texts: list[str], lane: Lane = Lane.DOCUMENTS) -> "asyncio.Task[Vectors]":
+    task = asyncio.create_task(pool.encode(texts, lane))
+    await asyncio.sleep(0)
+    return task
+
+
+async def taken(model: GatedModel) -> None:
+    """Returns when the worker has taken up a batch."""
+    assert await asyncio.to_thread(model.entered.acquire, timeout=5)
+
+
+async def test_results_come_in_order(pool: WorkerPool, model: GatedModel) -> None:
+    texts = ["x" * length for length in (5, 1, 90, 3, 0, 200, 8)]
+    vectors = await pool.encode(texts, Lane.DOCUMENTS)
+    assert vectors[:, 0].tolist() == [5, 1, 90, 3, 0, 200, 8]
+    assert [[len(text) for text in batch] for batch in model.batches] == [[0, 1], [3, 5], [8, 90], [200]]
+
+
+async def test_queries_overtake_and_calls_take_turns(pool: WorkerPool, model: GatedModel) -> None:
+    with busy(model):
+        tasks = [await submitted(pool, ["first"])]
+        await taken(model)
+        tasks.append(await submitted(pool, ["a1", "a1", "a22", "a22", "a333"]))
+        tasks.append(await submitted(pool, ["b"]))
+        tasks.append(await submitted(pool, ["query"], Lane.QUERY))
+    await asyncio.gather(*tasks)
+    assert model.batches == [["first"], ["query"], ["a1", "a1"], ["b"], ["a22", "a22"], ["a333"]]
+
+
+async def test_a_cancelled_call_leaves_the_queue(pool: WorkerPool, model: GatedModel) -> None:
+    with busy(model):
+        first = await submitted(pool, ["first"])
+        await taken(model)
+        cancelled = await submitted(pool, ["gone"] * 8)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        after = await submitted(pool, ["after"] * 8)
+    await asyncio.gather(first, after)
+    assert not any("gone" in batch for batch in model.batches)
+
+
+async def test_cancelling_what_is_being_worked_on_does_no_harm(pool: WorkerPool, model: GatedModel) -> None:
+    with busy(model):
+        running = await submitted(pool, ["running"])
+        await taken(model)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert (await pool.encode(["next"], Lane.QUERY)).shape == (1, 1)
+
+
+async def test_a_full_lane_refuses_at_once(pool: WorkerPool, model: GatedModel) -> None:
+    with busy(model):
+        tasks = [await submitted(pool, ["first"])]
+        await taken(model)
+        tasks.append(await submitted(pool, ["x"] * 8))
+        with pytest.raises(EmbedderUnavailable) as caught:
+            await pool.encode(["one more"], Lane.DOCUMENTS)
+        assert caught.value.retry_after
+        tasks.append(await submitted(pool, ["query"], Lane.QUERY))
+    await asyncio.gather(*tasks)
+    assert len(await pool.encode(["larger than the queue"] * 9, Lane.DOCUMENTS)) == 9
+
+
+async def test_an_error_reaches_its_caller_alone(pool: WorkerPool, model: GatedModel) -> None:
+    with busy(model):
+        first = await submitted(pool, ["first"])
+        await taken(model)
+        bad = await submitted(pool, ["bad", "y" * 10, "y" * 11, "y" * 12])
+        good = await submitted(pool, ["good"])
+    with pytest.raises(RuntimeError, match="model broke"):
+        await bad
+    assert len(await first) == len(await good) == 1
+
+
+async def test_a_missing_vector_is_no_answer(pool: WorkerPool) -> None:
+    with pytest.raises(EmbeddingInvalid):
+        await pool.encode(["short", "x"], Lane.DOCUMENTS)
+
+
+async def test_close_fails_what_waits(pool: WorkerPool, model: GatedModel) -> None:
+    with busy(model):
+        running = await submitted(pool, ["running"])
+        await taken(model)
+        waiting = await submitted(pool, ["waiting"])
+        closing = asyncio.create_task(pool.close())
+        with pytest.raises(EmbedderUnavailable):
+            await waiting
+    await closing
+    assert len(await running) == 1
+    with pytest.raises(EmbedderUnavailable):
+        await pool.encode(["late"], Lane.QUERY)
+
+
+async def test_start_loads_every_thread_s_model() -> None:
+    made: list[str] = []
+
+    def make() -> Encode:
+        made.append(threading.current_thread().name)
+        return GatedModel()
+
+    pool = WorkerPool(make, threads=3, batch_texts=1, batch_chars=1)
+    assert made == []
+    await pool.start()
+    await pool.start()
+    assert sorted(made) == ["embed-0", "embed-1", "embed-2"]
+    await pool.close()
+
+
+@pytest.mark.parametrize("use", [WorkerPool.start, lambda pool: pool.encode(["x"], Lane.QUERY)])
+async def test_a_model_that_cannot_be_loaded(use: Callable[[WorkerPool], object]) -> None:
+    def make() -> Encode:
+        time.sleep(0.05)
+        raise OSError("no weights")
+
+    pool = WorkerPool(make, threads=2, batch_texts=1, batch_chars=1)
+    with pytest.raises((OSError, EmbedderUnavailable)):
+        await use(pool)  # type: ignore[misc]
+    with pytest.raises(EmbedderUnavailable):
+        await pool.encode(["x"], Lane.DOCUMENTS)
+    await pool.close()
+
+
+def test_unusable_names_each_bad_vector() -> None:
+    vectors = np.ones((6, 4), dtype=np.float32)
+    assert unusable(vectors, 6, 4) == {}
+    vectors[1] = 0
+    vectors[2, 3] = np.nan
+    vectors[3, 0] = -np.inf
+    vectors[4] = 1e30
+    vectors[5] = 1e-30
+    reasons = unusable(vectors, 6, 4)
+    assert {index: reason.split()[-1] for index, reason in reasons.items()} == {
+        1: "length", 2: "number", 3: "number", 4: "float32", 5: "length",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (3, 5), (4, 4), (3,), (0, 0)])
+def test_unusable_trusts_no_row_of_another_shape(shape: tuple[int, ...]) -> None:
+    assert sorted(unusable(np.ones(shape, dtype=np.float32), 3, 4)) == [0, 1, 2]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def use() -> AsyncIterator[UseMultilingual]:
+    embedder = UseMultilingual(threads=2)
+    await embedder.ping()
+    yield embedder
+    await embedder.close()
+
+
+@pytest.fixture(params=["hash", "use"])
+def embedder(request: pytest.FixtureRequest, use: UseMultilingual) -> Embedder:
+    return HashEmbedder() if request.param == "hash" else use
+
+
+TEXTS = [
+    "대한민국의 수도는 서울이다.",
+    "The refund is paid within three days.",
+    "한국의 수도는 서울입니다.",
+    "오늘 저녁에는 김치찌개를 끓였다.",
+    "가" * 700,
+    "",
+    " \n",
+    "\U0001f600",
+    "\x01",
+]
+
+
+async def test_vectors_are_sound_and_of_length_1(embedder: Embedder) -> None:
+    vectors = await embedder.embed_documents(TEXTS)
+    assert vectors.dtype == np.float32
+    assert unusable(vectors, len(TEXTS), embedder.dimension) == {}
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert (await embedder.embed_documents([])).shape == (0, embedder.dimension)
+
+
+async def test_a_text_s_vector_does_not_depend_on_its_company(embedder: Embedder) -> None:
+    many = await embedder.embed_documents(TEXTS * 10)
+    alone = np.stack(await asyncio.gather(*(embedder.embed_query(text) for text in TEXTS)))
+    np.testing.assert_allclose(many, np.tile(alone, (10, 1)), atol=1e-5)
+
+
+async def test_a_paraphrase_is_nearer_than_another_subject(embedder: Embedder) -> None:
+    capital, refund, paraphrase, stew = (await embedder.embed_documents(TEXTS))[:4]
+    assert capital @ paraphrase > max(capital @ stew, capital @ refund) + 0.2
+
+
+async def test_use_understands_other_words_and_languages(use: UseMultilingual) -> None:
+    question = await use.embed_query("환불은 얼마나 걸리나요?")
+    vectors = await use.embed_documents(["The refund is paid within three days.", "The stew is boiling."])
+    assert question @ vectors[0] > question @ vectors[1] + 0.2
