@@ -38,7 +38,6 @@ class Keeper:
         self._users = 0
         self._starting = asyncio.Lock()
         self.unused = asyncio.Event()
-        self.stopped = asyncio.Event()
 
     async def attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One user, from its request to its end."""
@@ -56,8 +55,9 @@ class Keeper:
             self._users -= 1
             if self._users == 0:
                 self.unused.set()
-                # Its user waits for this connection's end, to know that nothing is left running.
-                await self.stopped.wait()
+                # Its user waits for this connection's end, to know that nothing is left running: this process
+                # ends it by ending.
+                await asyncio.Event().wait()
             with suppress(OSError):
                 writer.close()
 
@@ -116,8 +116,8 @@ async def _keep(data_dir: Path) -> None:
     with suppress(asyncio.CancelledError):
         await watching
     await keeper.stop()
-    keeper.stopped.set()
-    await asyncio.sleep(0)
+    logging.shutdown()
+    os._exit(0)
 
 
 def _lock(data_dir: Path) -> int | None:

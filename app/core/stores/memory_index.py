@@ -1,4 +1,4 @@
-"""The vector index in plain memory: exact search, gone with the process. For tests and as the port's plainest reading."""
+"""The vector index in plain memory: exact search, gone with the process. For tests, and the port's plainest reading."""
 
 from collections.abc import AsyncIterator, Sequence
 

@@ -6,24 +6,19 @@ runs in a small pool of threads and does two things that the async one does wron
 """
 
 import asyncio
-import logging
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
-import grpc
 import numpy as np
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
-from pymilvus.client import ts_utils
 
+from app.core.stores.milvus_driver import is_missing, is_not_loaded, last_write_timestamp, silence, within
 from app.core.stores.ports import Hit, Keys, Vectors
 from app.schemas import milvus as schema
-from app.utils.errors import CollectionForeign, CollectionMissing, VectorIndexUnavailable
-
-log = logging.getLogger(__name__)
+from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavailable
 
 T = TypeVar("T")
 
@@ -37,10 +32,6 @@ CREATE_SECONDS: Final = 60.0
 """Longest that making, indexing and loading a collection may take; 3 s when nothing else goes on."""
 
 SETTLE_SLACK_SECONDS: Final = 5.0
-
-# Codes of Milvus 2.3 and later (pkg/util/merr in its source), and of its predecessor where still sent.
-_COLLECTION_NOT_FOUND, _LEGACY_COLLECTION_NOT_FOUND = 100, 4
-_NOT_LOADED = (101, 103)
 
 
 class MilvusIndex:
@@ -58,10 +49,9 @@ class MilvusIndex:
         """Connects to ``uri`` (http://host:19530, or unix:/path of Milvus Lite).
 
         ``timeout``: seconds each later call may take. ``wait``: seconds to keep trying while the server is
-        away. Raises VectorIndexUnavailable after that.
+        away. Raises VectorIndexUnavailable after that, and StartupError for a URI that is none.
         """
-        # It logs every failure at ERROR, with the server's message and a stack trace; _translate says enough.
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+        silence()
         deadline = time.monotonic() + wait
         while True:
             try:
@@ -74,14 +64,19 @@ class MilvusIndex:
     @classmethod
     async def _connect_once(cls, uri: str, token: str, timeout: float, patience: float) -> Self:
         # Dedicated connections: shared ones stay open in a registry of pymilvus when their client is closed.
-        client = AsyncMilvusClient(uri, token=token, timeout=patience, dedicated=True)
+        try:
+            client = AsyncMilvusClient(uri, token=token, timeout=patience, dedicated=True)
+        except MilvusException as error:
+            raise StartupError(
+                "MILVUS_URI is no address of a Milvus server; it looks like http://host:19530"
+            ) from error
 
         async def open_both() -> MilvusClient:
             await client.list_collections(timeout=patience)
             return await asyncio.to_thread(MilvusClient, uri, token=token, timeout=patience, dedicated=True)
 
         try:
-            return cls(client, await _within(patience, open_both), timeout)
+            return cls(client, await within(patience, open_both), timeout)
         except BaseException:
             await client.close()
             raise
@@ -115,7 +110,7 @@ class MilvusIndex:
             await self._client.load_collection(collection, timeout=CREATE_SECONDS)
             self._dimensions[collection] = dimension
 
-        await _within(CREATE_SECONDS, make)
+        await within(CREATE_SECONDS, make)
 
     async def drop(self, collection: str) -> None:
         self._dimensions.pop(collection, None)
@@ -259,7 +254,7 @@ class MilvusIndex:
             last = keys[-1]
 
     async def _check_dimension(self, collection: str, dimension: int) -> None:
-        """Refuses vectors of another dimension: what Milvus says to them differs by version. Costs no RPC when known."""
+        """Refuses vectors of another dimension, whatever the server's version says to them. No RPC when known."""
         if self._dimensions.get(collection) != dimension:
             description = await self._call(partial(self._client.describe_collection, collection, timeout=self._timeout))
             known = schema.described_dimension(description)
@@ -271,7 +266,7 @@ class MilvusIndex:
         try:
             found: Mapping[str, Any] = await self._client.describe_collection(collection, timeout=self._timeout)
         except MilvusException as error:
-            if _is_missing(error):
+            if is_missing(error):
                 return None
             raise
         return found
@@ -314,7 +309,7 @@ class MilvusIndex:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _call(self, request: Callable[[], Awaitable[T]]) -> T:
-        return await _within(self._timeout, request)
+        return await within(self._timeout, request)
 
     async def _read(self, collection: str, request: Callable[[], Awaitable[T]]) -> T:
         """A request that needs the collection in memory: after a restart Milvus loads it again, which takes a while."""
@@ -323,57 +318,12 @@ class MilvusIndex:
             try:
                 return await request()
             except MilvusException as error:
-                if error.code not in _NOT_LOADED:
+                if not is_not_loaded(error):
                     raise
                 await self._client.load_collection(collection, timeout=self._timeout)
                 return await request()
 
         return await self._call(attempt)
-
-
-def last_write_timestamp(client: AsyncMilvusClient, collection: str) -> int:
-    """Timestamp of the newest write of this process to the collection; 0 on Milvus Lite, which has none.
-
-    pymilvus does not return it from ``upsert``, but keeps it for its Session consistency. This is the one
-    place that reaches into it; tests/contract/test_milvus_server.py would notice a change.
-    """
-    return int(ts_utils.get_collection_ts(collection, client._handler.server_address, client._config.db_name))
-
-
-async def _within(seconds: float, request: Callable[[], Awaitable[T]]) -> T:
-    """Awaits a request of pymilvus under a deadline of ours and turns its exceptions into ours.
-
-    pymilvus's own deadline does not cover its attempts to reconnect.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            return await request()
-    except (MilvusException, grpc.RpcError, TimeoutError) as error:
-        raise _translate(error) from error
-    except asyncio.CancelledError as error:
-        # grpc.aio also raises this when a connection is closed under a call, which is nobody's cancellation.
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise _translate(error) from error
-
-
-def _translate(error: BaseException) -> Exception:
-    """The one map of the driver's exceptions to ours. Milvus's message is for the log, less the data it may echo."""
-    if isinstance(error, MilvusException) and _is_missing(error):
-        return CollectionMissing("Milvus has no such collection")
-    code = error.code() if isinstance(error, grpc.RpcError) else getattr(error, "code", None)
-    message = re.sub(r"\[[^\]]*\]?", "[...]", str(getattr(error, "message", "")))
-    log.warning("Milvus call failed: %s, code %s, %.200s", type(error).__name__, code, message)
-    return VectorIndexUnavailable("The vector index does not answer.")
-
-
-def _is_missing(error: MilvusException) -> bool:
-    return (
-        error.code == _COLLECTION_NOT_FOUND
-        or error.compatible_code == _LEGACY_COLLECTION_NOT_FOUND
-        or "can't find collection" in str(error.message)
-    )
 
 
 def _numbers(values: Sequence[int]) -> str:

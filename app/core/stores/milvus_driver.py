@@ -1,0 +1,76 @@
+"""How pymilvus is called: under a deadline of ours, its exceptions turned into ours, its private parts in one place."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import grpc
+from pymilvus import AsyncMilvusClient, MilvusException
+from pymilvus.client import ts_utils
+
+from app.utils.errors import CollectionMissing, VectorIndexUnavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Codes of Milvus 2.3 and later (pkg/util/merr in its source), and of its predecessor where still sent.
+_COLLECTION_NOT_FOUND, _LEGACY_COLLECTION_NOT_FOUND = 100, 4
+_NOT_LOADED: Final = (101, 103)
+
+
+def silence() -> None:
+    """pymilvus logs every failure at ERROR, with the server's message and a stack trace; ``within`` says enough."""
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+
+
+def last_write_timestamp(client: AsyncMilvusClient, collection: str) -> int:
+    """Timestamp of the newest write of this process to the collection; 0 on Milvus Lite, which has none.
+
+    pymilvus does not return it from ``upsert``, but keeps it for its Session consistency. This is the one
+    place that reaches into it; tests/contract/test_milvus.py would notice a change.
+    """
+    return int(ts_utils.get_collection_ts(collection, client._handler.server_address, client._config.db_name))
+
+
+async def within(seconds: float, request: Callable[[], Awaitable[T]]) -> T:
+    """Awaits a request of pymilvus under a deadline of ours and turns its exceptions into ours.
+
+    pymilvus's own deadline does not cover its attempts to reconnect.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await request()
+    except (MilvusException, grpc.RpcError, TimeoutError) as error:
+        raise _translate(error) from error
+    except asyncio.CancelledError as error:
+        # grpc.aio also raises this when a connection is closed under a call, which is nobody's cancellation.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise _translate(error) from error
+
+
+def _translate(error: BaseException) -> Exception:
+    """The one map of the driver's exceptions to ours. Milvus's message is for the log, less the data it may echo."""
+    if isinstance(error, MilvusException) and is_missing(error):
+        return CollectionMissing("Milvus has no such collection")
+    code = error.code() if isinstance(error, grpc.RpcError) else getattr(error, "code", None)
+    message = re.sub(r"\[[^\]]*\]?", "[...]", str(getattr(error, "message", "")))
+    log.warning("Milvus call failed: %s, code %s, %.200s", type(error).__name__, code, message)
+    return VectorIndexUnavailable("The vector index does not answer.")
+
+
+def is_missing(error: MilvusException) -> bool:
+    return (
+        error.code == _COLLECTION_NOT_FOUND
+        or error.compatible_code == _LEGACY_COLLECTION_NOT_FOUND
+        or "can't find collection" in str(error.message)
+    )
+
+
+def is_not_loaded(error: MilvusException) -> bool:
+    """Whether the collection exists but is not, or not wholly, in the server's memory."""
+    return error.code in _NOT_LOADED

@@ -1,0 +1,189 @@
+"""The keeper of the embedded stores: real processes, really killed."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
+import numpy as np
+import psutil
+import pytest
+
+from app.core.stores.embedded import EmbeddedStores, embedded_stores
+from app.core.stores.milvus import MilvusIndex
+from app.utils.errors import StartupError
+from tests.conftest import until
+
+DATABASE = "rag_db_chatty"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+async def data_dir(tmp_path: Path) -> AsyncIterator[Path]:
+    yield tmp_path / "data"
+    try:
+        await until(lambda: all_gone(tmp_path / "data"), seconds=2)
+    except TimeoutError:
+        left = processes(tmp_path / "data")
+        for process in left:
+            process.kill()
+        pytest.fail(f"left running: {left}")
+
+
+async def all_gone(data_dir: Path) -> bool:
+    return processes(data_dir) == []
+
+
+def processes(data_dir: Path, *words: str) -> list[psutil.Process]:
+    """Running processes whose command line names the directory and all the words."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if str(data_dir) in line and all(word in line for word in words):
+            if process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def stores(data_dir: Path):  # type: ignore[no-untyped-def]
+    return embedded_stores(data_dir, postgres=True, milvus=True, database=DATABASE)
+
+
+async def write_and_count(opened: EmbeddedStores) -> int:
+    """Adds a row to each store; returns how many PostgreSQL has, which must be Milvus's number too."""
+    assert opened.postgres is not None
+    assert opened.milvus_uri is not None
+    address = opened.postgres
+    conn = await asyncpg.connect(host=address.host, port=address.port, user=address.user, database=address.database)
+    try:
+        await conn.execute("CREATE TABLE IF NOT EXISTS t (n int GENERATED ALWAYS AS IDENTITY)")
+        number: int = await conn.fetchval("INSERT INTO t DEFAULT VALUES RETURNING (SELECT count(*) + 1 FROM t)::int")
+    finally:
+        await conn.close()
+    index = await MilvusIndex.connect(opened.milvus_uri)
+    try:
+        await index.create("t", 4)
+        key = np.array([number], np.int64)
+        await index.upsert("t", key, key, np.ones((1, 4), np.float32))
+        assert await index.present("t", [(0, 1000)]) == set(range(1, number + 1))
+    finally:
+        await index.close()
+    return number
+
+
+async def test_data_outlives_a_stop_and_nothing_is_left_running(data_dir: Path) -> None:
+    for number in (1, 2):
+        async with stores(data_dir) as opened:
+            assert await write_and_count(opened) == number
+            assert len(processes(data_dir, "stores.keeper")) == 1
+        await until(lambda: all_gone(data_dir), seconds=1)
+
+
+async def test_users_share_one_keeper_and_the_last_one_stops_it(data_dir: Path) -> None:
+    async with stores(data_dir):
+        async with stores(data_dir) as second:
+            assert await write_and_count(second) == 1
+        async with stores(data_dir) as third:
+            assert await write_and_count(third) == 2
+        assert len(processes(data_dir, "stores.keeper")) == 1
+
+
+async def test_many_start_at_once(data_dir: Path) -> None:
+    entered = asyncio.Barrier(5)
+
+    async def use() -> None:
+        async with stores(data_dir):
+            await entered.wait()
+            assert len(processes(data_dir, "stores.keeper")) == 1
+
+    await asyncio.gather(*(use() for _ in range(5)))
+
+
+async def test_only_what_is_asked_for_is_started(data_dir: Path) -> None:
+    async with embedded_stores(data_dir, postgres=False, milvus=True, database=DATABASE) as opened:
+        assert opened.postgres is None
+        assert processes(data_dir, "postgres") == []
+
+
+USER = """
+import asyncio
+from pathlib import Path
+from app.core.stores.embedded import embedded_stores
+async def main():
+    async with embedded_stores(Path({data_dir!r}), postgres=True, milvus=True, database="rag_db_chatty"):
+        print("in", flush=True)
+        await asyncio.sleep(600)
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_user_takes_the_stores_with_it(data_dir: Path) -> None:
+    code = textwrap.dedent(USER).format(data_dir=str(data_dir))
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as user:
+        assert user.stdout is not None
+        assert await asyncio.to_thread(user.stdout.readline) == b"in\n"
+        user.kill()
+
+    await until(lambda: all_gone(data_dir))
+
+
+@pytest.mark.parametrize("victim", [["stores.keeper"], ["lite_server"], ["postgres", "-D"], []])
+async def test_after_any_kill_a_start_works_and_keeps_the_data(data_dir: Path, victim: list[str]) -> None:
+    async with stores(data_dir) as opened:
+        assert await write_and_count(opened) == 1
+        for process in processes(data_dir, *victim):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        await until(lambda: answers(lambda: check_two(data_dir)), seconds=30)
+
+
+async def check_two(data_dir: Path) -> None:
+    async with stores(data_dir) as opened:
+        assert await write_and_count(opened) >= 2
+
+
+async def answers(attempt: Callable[[], Awaitable[None]]) -> bool:
+    """Whether it works by now: a killed store takes a moment to be started again."""
+    try:
+        await attempt()
+    except (OSError, asyncpg.PostgresError, StartupError) as exc:
+        print(exc)
+        return False
+    return True
+
+
+async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartupError, match="DATA_DIR"):
+        async with stores(tmp_path / "file" / "data"):
+            pass
+
+
+async def test_concurrent_writers_lose_nothing_at_kill(data_dir: Path) -> None:
+    acknowledged: set[int] = set()
+
+    async def write(index: MilvusIndex, writer: int) -> None:
+        for number in range(40):
+            key = np.array([writer * 1000 + number], np.int64)
+            await index.upsert("t", key, key, np.full((1, 8), 1 + number, np.float32))
+            acknowledged.add(int(key[0]))
+
+    async with embedded_stores(data_dir, postgres=False, milvus=True, database=DATABASE) as opened:
+        assert opened.milvus_uri is not None
+        index = await MilvusIndex.connect(opened.milvus_uri)
+        await index.create("t", 8)
+        await asyncio.gather(*(write(index, writer) for writer in range(8)))
+        [lite] = processes(data_dir, "lite_server")
+        lite.kill()
+        await index.close()
+    async with embedded_stores(data_dir, postgres=False, milvus=True, database=DATABASE) as opened:
+        assert opened.milvus_uri is not None
+        index = await MilvusIndex.connect(opened.milvus_uri)
+        assert await index.present("t", [(0, 65536)]) == acknowledged
+        await index.close()
+    assert len(acknowledged) == 320
