@@ -24,6 +24,7 @@ from app.utils.errors import (
     Place,
     Unavailable,
 )
+from app.utils.failpoints import reach
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +63,11 @@ class Bots:
         if new.dimension not in (None, self._embedder.dimension):
             detail = f"{self._embedder.model} makes vectors of {self._embedder.dimension} dimensions."
             raise InvalidInput(detail, places=[Place("body.dimension", detail)])
+        await reach("bot_create.before_register")
         saga = await self._store.insert(
             new.bot_id, new.bot_name, new.collection_name, new.account_name, self._leases.token, self._leases.length
         )
+        await reach("bot_create.after_register")
         bot = await self._store.get(new.bot_id, None)
         if bot is None:
             raise BotExists("A bot with this chat_bot_id is being deleted.")
@@ -119,10 +122,12 @@ class Bots:
 
         Raises BotNotFound, and Unavailable when it could not be ended in time: recovery then ends it.
         """
+        await reach("bot_delete.before_mark")
         saga = await self._store.begin_deletion(bot_id, account, self._leases.token, self._leases.length)
         if saga is None:
             raise BotNotFound(NOT_FOUND)
         with self._leases.holding([saga]):
+            await reach("bot_delete.after_mark")
             await self._remove(bot_id)
 
     async def make_collection(self, bot: Bot) -> None:
@@ -168,14 +173,17 @@ class Bots:
 
     async def _make(self, bot: Bot, saga: int) -> None:
         with self._leases.holding([saga]):
+            await reach("bot_create.before_collection")
             try:
                 await self._index.create(bot.collection_name, self._embedder.dimension)
             except CollectionForeign:
                 await self._store.end_saga(saga, self._leases.token)
                 raise
+            await reach("bot_create.after_collection")
             await self._store.finish_creation(
                 saga, bot.bot_id, self._embedder.model, self._embedder.dimension, self._leases.token
             )
+            await reach("bot_create.after_finish")
 
     async def _remove(self, bot_id: UUID) -> None:
         try:
@@ -183,9 +191,12 @@ class Bots:
                 while await self._store.creation_in_flight(bot_id):
                     await asyncio.sleep(POLL_SECONDS)
                 state = await self._store.state(bot_id)
+                await reach("bot_delete.before_drop")
                 if state is not None:
                     await self._index.drop(state[1])
+                await reach("bot_delete.after_drop")
                 while not await self._store.finish_deletion(bot_id):
                     await asyncio.sleep(POLL_SECONDS)
+                await reach("bot_delete.after_partitions")
         except TimeoutError as exc:
             raise Unavailable("The bot is marked as deleted; what is left of it will be removed soon.") from exc

@@ -10,6 +10,7 @@ from app.core.recovery import Recovery
 from app.core.stores.documents import COLUMNS, DocumentStore
 from app.schemas.rows import Chunk, Document
 from app.utils.errors import DocumentNotFound
+from app.utils.failpoints import reach
 
 
 class Documents:
@@ -60,7 +61,9 @@ class Documents:
     async def delete_many(self, bot_id: UUID, account: str | None, doc_ids: Sequence[int]) -> dict[int, int]:
         """{doc_id: number of its chunks} of those that existed. Their vectors follow in a moment."""
         await self._bots.known(bot_id, account)
+        await reach("delete.before")
         deleted = await self._store.delete(bot_id, doc_ids)
+        await reach("delete.after")
         if deleted:
             self._recovery.wake()
         return deleted

@@ -18,6 +18,7 @@ from app.core.stores.garbage import GarbageStore
 from app.core.stores.ports import VectorIndex
 from app.schemas.rows import Garbage
 from app.utils.errors import AppError, CollectionMissing
+from app.utils.failpoints import reach
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,16 @@ class Recovery:
 
     async def run_round(self) -> None:
         """One pass over all that is due. Raises what stands in its way; the next round goes on."""
+        await reach("recovery.before_compensate")
         if undone := await self._documents.compensate_expired():
+            await reach("recovery.after_compensate")
             log.info("took back %d writes past their lease", undone)
         while saga := await self._bot_store.claim_expired(self._leases.token, self._leases.length):
             log.info("resuming %s of bot %s", saga.operation, saga.bot_id)
+            await reach("recovery.after_claim")
             await self._bots.resume(saga)
         while claimed := await self._garbage.claim(self._claim):
+            await reach("gc.after_claim")
             by_collection = sorted(claimed, key=lambda row: row.collection_name)
             for collection, rows in groupby(by_collection, key=lambda row: row.collection_name):
                 await self._collect(collection, list(rows))
@@ -77,13 +82,17 @@ class Recovery:
     async def _collect(self, collection: str, rows: Sequence[Garbage]) -> None:
         """Deletes by key. A row ends when it is settled and Milvus has then been seen without its keys."""
         settled = [row for row in rows if row.settled]
+        await reach("gc.before_delete")
         try:
             await self._index.delete(collection, [key for row in rows for key in range(*row.span)])
             left = await self._index.present(collection, [row.span for row in settled]) if settled else set()
         except CollectionMissing:
             left = set()
+        await reach("gc.after_delete")
         gone = [row.generation for row in settled if left.isdisjoint(range(*row.span))]
         if gone:
+            await reach("gc.before_end")
             await self._garbage.end(gone)
+            await reach("gc.after_end")
         if kept := [row.generation for row in rows if row.generation not in gone]:
             await self._garbage.put_off(kept)

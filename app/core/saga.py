@@ -26,6 +26,7 @@ from app.core.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.clock import Stopwatch
 from app.utils.errors import AppError, CollectionMissing, DatabaseUnavailable, EmbeddingInvalid
+from app.utils.failpoints import reach
 
 log = logging.getLogger(__name__)
 
@@ -57,20 +58,26 @@ class Saga:
         One transaction opens all of them and one makes visible all that succeeded. Raises DatabaseUnavailable
         when PostgreSQL is away before anything was begun. Stages in ``watch``: postgres, embedding, milvus.
         """
+        await reach("write.before_t1")
         with watch.timing("postgres"):
             await self._documents.begin(writes, self._leases.token, self._leases.length)
         begun = [write for write in writes if write.error is None]
         with self._leases.holding([write.generation for write in begun]):
+            await reach("write.after_t1")
             stamps = await self._index_all(begun, watch)
             with watch.timing("postgres"):
-                await self._commit([write for write in begun if write.error is None], stamps)
-                await self._compensate([write for write in begun if write.error is not None])
+                if indexed := [write for write in begun if write.error is None]:
+                    await self._commit(indexed, stamps)
+                if failed := [write for write in begun if write.error is not None]:
+                    await self._compensate(failed)
 
     async def _commit(self, writes: Sequence[Write], stamps: dict[UUID, int]) -> None:
         try:
             if stamps:
                 await self._documents.raise_timestamps(stamps)
+            await reach("write.before_t2")
             await self._documents.finish(writes, self._leases.token)
+            await reach("write.after_t2")
         except DatabaseUnavailable as exc:
             await self._decide_unknown(writes, exc)
 
@@ -91,12 +98,14 @@ class Saga:
     async def _compensate(self, writes: Sequence[Write]) -> set[int]:
         """Takes the writes back; returns the generations that were undone now. What fails is left to recovery."""
         undone: set[int] = set()
+        await reach("write.before_compensate")
         for bot_id in {write.bot.bot_id for write in writes}:
             generations = [write.generation for write in writes if write.bot.bot_id == bot_id]
             try:
                 undone |= await self._documents.compensate(bot_id, generations, self._leases.token)
             except DatabaseUnavailable:
                 log.warning("left %d writes of bot %s to recovery: PostgreSQL is away", len(generations), bot_id)
+        await reach("write.after_compensate")
         return undone
 
     async def _index_all(self, writes: Sequence[Write], watch: Stopwatch) -> dict[UUID, int]:
@@ -131,7 +140,9 @@ class Saga:
     async def _embed(self, part: Sequence[Item]) -> Vectors:
         """Vectors (len(part), dimension); marks the writes whose vectors cannot be used."""
         try:
+            await reach("write.before_embed")
             vectors = await self._embedder.embed_documents([item.text for item in part])
+            await reach("write.after_embed")
         except AppError as exc:
             _fail_all(part, exc)
             return np.empty((len(part), self._embedder.dimension), np.float32)
@@ -160,11 +171,13 @@ class Saga:
         chunk_ids = np.array([item.chunk_id for item in items], np.int64)
         doc_ids = np.array([item.write.doc_id for item in items], np.int64)
         try:
+            await reach("write.before_upsert")
             try:
                 stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
             except CollectionMissing:
                 await self._bots.make_collection(bot)
                 stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
+            await reach("write.after_upsert")
         except AppError as exc:
             _fail_all(items, exc)
         else:

@@ -88,8 +88,6 @@ class DocumentStore:
         Marks a write failed where its lease is lost, its bot is gone, or its document was changed meanwhile;
         such a write's saga stays, for ``compensate``.
         """
-        if not writes:
-            return
         async with self._db.transaction() as conn:
             await self._fail_unknown_bots(conn, writes)
             generations = [write.generation for write in writes]

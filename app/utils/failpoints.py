@@ -1,0 +1,64 @@
+"""Named points before and after every step of every operation, at which tests crash, fail or delay the server.
+
+Nothing in ``app`` installs a hook, and no setting does: in production ``reach`` finds none and returns.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+Hook = Callable[[str], Awaitable[None]]
+
+POINTS = (
+    # Documents: insert, batch and PUT take the same steps.
+    "write.before_t1",
+    "write.after_t1",
+    "write.before_embed",
+    "write.after_embed",
+    "write.before_upsert",
+    "write.after_upsert",
+    "write.before_t2",
+    "write.after_t2",
+    "write.before_compensate",
+    "write.after_compensate",
+    "delete.before",
+    "delete.after",
+    # Bots.
+    "bot_create.before_register",
+    "bot_create.after_register",
+    "bot_create.before_collection",
+    "bot_create.after_collection",
+    "bot_create.after_finish",
+    "bot_delete.before_mark",
+    "bot_delete.after_mark",
+    "bot_delete.before_drop",
+    "bot_delete.after_drop",
+    "bot_delete.after_partitions",
+    # What runs behind the calls.
+    "recovery.before_compensate",
+    "recovery.after_compensate",
+    "recovery.after_claim",
+    "gc.after_claim",
+    "gc.before_delete",
+    "gc.after_delete",
+    "gc.before_end",
+    "gc.after_end",
+)
+
+_hooks: list[Hook] = []
+
+
+async def reach(point: str) -> None:
+    """Tells the hook, if a test has installed one, that ``point`` is reached. What the hook raises goes on."""
+    for hook in _hooks:
+        await hook(point)
+
+
+def install(hook: Hook) -> Callable[[], None]:
+    """For tests alone: calls ``hook`` at every point until the returned function is called."""
+    _hooks.append(hook)
+
+    def remove() -> None:
+        with suppress(ValueError):
+            _hooks.remove(hook)
+
+    return remove
