@@ -11,18 +11,14 @@ from typing import Self
 
 from pymilvus import MilvusClient, MilvusException
 
-from tests.milvus_server import mortal
+from tests.milvus_server import pause
 
+_ROOT = Path(__file__).parent.parent
 _START_SECONDS = 30.0
-_SERVE = """
-import sys
-from milvus_lite.adapter.grpc.server import run_server
-run_server(sys.argv[1], "unix", sys.argv[2])
-"""
 
 
 class LiteServer:
-    """One Milvus Lite process on ``folder``, startable again after ``kill``. It dies with its parent."""
+    """One Milvus Lite process on ``folder``, startable again after ``kill``. It ends when its standard input does."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -44,22 +40,22 @@ class LiteServer:
             time.sleep(0.05)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-c", _SERVE, str(self._folder / "data"), str(self._socket)]
+        command = [sys.executable, "-m", "app.core.stores.lite_server", str(self._folder / "data"), str(self._socket)]
         with (self._folder / "lite.log").open("ab") as log:
-            self._process = subprocess.Popen(mortal(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log)
         return self._process
 
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
             self._process = None
 
     def pause(self) -> None:
         """SIGSTOP: the process keeps its connections and answers nobody."""
         assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
+        pause(self._process.pid)
 
     def resume(self) -> None:
         assert self._process is not None

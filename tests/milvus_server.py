@@ -131,7 +131,7 @@ class MilvusServer:
 
     def pause(self) -> None:
         """Stops the server's clock (SIGSTOP): it keeps its connections and answers nobody."""
-        os.kill(self.pid, signal.SIGSTOP)
+        pause(self.pid)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -174,6 +174,16 @@ class MilvusServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+
+
+def pause(pid: int) -> None:
+    """Sends SIGSTOP and returns when every thread of the process stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    # The state is the first field after the command's name, which stands in parentheses.
+    while any(
+        stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat")
+    ):
+        time.sleep(0.001)
 
 
 def free_ports(count: int) -> list[int]:

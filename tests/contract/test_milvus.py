@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 import pytest_asyncio
 from pymilvus import AsyncMilvusClient, DataType, MilvusClient
 
-from app.core.stores.milvus import MilvusIndex, last_write_timestamp
-from app.utils.errors import CollectionForeign, CollectionMissing, VectorIndexUnavailable
+from app.core.stores.milvus import MilvusIndex
+from app.core.stores.milvus_driver import last_write_timestamp
+from app.utils.errors import CollectionForeign, CollectionMissing, StartupError, VectorIndexUnavailable
 from tests.contract.conftest import DIMENSION, LITE, SERVER, new_name
 from tests.contract.test_vector_index import CALLS, axis, ids, random_vectors, scanned, upsert
 from tests.lite_server import LiteServer
@@ -185,6 +187,10 @@ async def test_collections_of_others_are_refused(server: Server, difference: str
         with pytest.raises(CollectionForeign):
             await index.create(name, DIMENSION)
         await index.drop(name)
+        assert name in await index.collections(), "somebody else's collection was dropped"
+        client = MilvusClient(server.uri, dedicated=True)
+        client.drop_collection(name)
+        client.close()
 
 
 async def test_half_made_collection_is_finished(server: Server) -> None:
@@ -211,7 +217,12 @@ async def test_nobody_listens() -> None:
     assert time.monotonic() - started < 2
 
 
-async def test_connect_waits_for_a_server_that_is_still_starting(tmp_path: Any) -> None:
+async def test_an_address_that_is_none() -> None:
+    with pytest.raises(StartupError, match="MILVUS_URI"):
+        await MilvusIndex.connect("milvus.example:19530")
+
+
+async def test_connect_waits_for_a_server_that_is_still_starting(tmp_path: Path) -> None:
     server = LiteServer(tmp_path)
     waiting = asyncio.create_task(MilvusIndex.connect(server.uri, wait=20))
     await asyncio.sleep(0.5)
@@ -225,11 +236,11 @@ async def test_connect_waits_for_a_server_that_is_still_starting(tmp_path: Any) 
 async def test_silent_server_meets_the_deadline(server: Server, name: str) -> None:
     async with connected(server, TIMEOUT) as index:
         await scanned(index, name)
-        calls = [*CALLS.values(), lambda index, name: index.ping(), lambda index, name: index.collections()]
         server.pause()
         try:
             started = time.monotonic()
-            outcomes = await asyncio.gather(*(call(index, name) for call in calls), return_exceptions=True)
+            calls = [call(index, name) for call in CALLS.values()] + [index.ping(), index.collections()]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
             assert time.monotonic() - started < TIMEOUT + 1
             assert [type(outcome) for outcome in outcomes] == [VectorIndexUnavailable] * len(calls)
             with pytest.raises(VectorIndexUnavailable):
@@ -271,7 +282,7 @@ async def test_closing_under_a_call_is_not_a_cancellation(server: Server, name: 
             server.resume()
 
 
-async def test_crash_and_restart(tmp_path: Any) -> None:
+async def test_crash_and_restart(tmp_path: Path) -> None:
     """On Lite, whose restart is quick. The index reconnects by itself and finds what was acknowledged."""
     name = new_name()
     with LiteServer(tmp_path) as server:

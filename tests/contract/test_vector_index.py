@@ -164,11 +164,11 @@ async def test_k_out_of_bounds_is_refused(index: VectorIndex, collection: str, k
 
 
 async def test_wrong_dimension_is_refused(index: VectorIndex, collection: str) -> None:
-    with pytest.raises(ValueError, match="dimensions|embeddings"):
+    with pytest.raises(ValueError, match=r"dimensions|embeddings"):
         await index.upsert(collection, np.array([1]), np.array([1]), random_vectors(1, DIMENSION + 1))
     with pytest.raises(ValueError, match="dimensions"):
         await index.search(collection, random_vectors(1, DIMENSION - 1)[0], 5)
-    with pytest.raises(ValueError, match="keys|embeddings"):
+    with pytest.raises(ValueError, match=r"keys|embeddings"):
         await index.upsert(collection, np.array([1, 2]), np.array([1]), random_vectors(1))
     assert await scanned(index, collection) == []
 

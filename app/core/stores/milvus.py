@@ -6,6 +6,7 @@ runs in a small pool of threads and does two things that the async one does wron
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavailable
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 PART_BYTES: Final = 2 << 20
 """Size of one upsert request. Milvus takes 64 MB; but pymilvus packs rows on the event loop, 25 ms a MiB."""
@@ -114,7 +117,19 @@ class MilvusIndex:
 
     async def drop(self, collection: str) -> None:
         self._dimensions.pop(collection, None)
-        await self._call(partial(self._client.drop_collection, collection, timeout=self._timeout))
+
+        async def drop_ours() -> None:
+            description = await self._describe(collection)
+            if description is None:
+                return
+            dimension = schema.described_dimension(description)
+            index = await self._describe_index(collection)
+            if dimension is None or not schema.is_ours(description, index, dimension):
+                log.warning("left collection %s alone: it is not of our making", collection)
+                return
+            await self._client.drop_collection(collection, timeout=self._timeout)
+
+        await self._call(drop_ours)
 
     async def collections(self) -> list[str]:
         return await self._call(partial(self._client.list_collections, timeout=self._timeout))

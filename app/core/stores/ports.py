@@ -37,7 +37,7 @@ class VectorIndex(Protocol):
         """
 
     async def drop(self, collection: str) -> None:
-        """Removes the collection. A missing one is not an error."""
+        """Removes the collection. A missing one is no error; one that is not of our making is left alone."""
 
     async def collections(self) -> list[str]:
         """Names of all collections in the database, whoever made them."""
