@@ -25,6 +25,7 @@ from app.models.data import (
     ItemError,
     MetadataPatched,
     PatchMetadata,
+    chosen_updates,
 )
 from app.models.fields import INT64_MAX
 from app.schemas.rows import NewChunk, NewDocument
@@ -118,7 +119,7 @@ async def replace(doc_id: DocPath, body: InsertDocument, services: ServicesDep) 
 async def patch_metadata(doc_id: DocPath, body: PatchMetadata, services: ServicesDep) -> MetadataPatched:
     """Changes metadata alone: nothing is embedded again, and filters see it at once."""
     watch = Stopwatch()
-    updates = {name: getattr(body.metadata_updates, name) for name in body.metadata_updates.model_fields_set}
+    updates = chosen_updates(body.metadata_updates)
     updated_at = await services.documents.patch(body.chat_bot_id, body.account_name, doc_id, updates)
     return MetadataPatched(doc_id=doc_id, updated_at=updated_at, postgres_time_ms=watch.total)
 

@@ -64,7 +64,8 @@ async def _validation_error(_: Request, exc: Exception) -> JSONResponse:
 async def _http_error(_: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
     code = HTTP_CODES.get(exc.status_code, "http_error")
-    return problem(exc.status_code, code, exc.detail, exc.detail, headers=dict(exc.headers or {}))
+    places = [Place("body", exc.detail)] if exc.status_code == 400 else []
+    return problem(exc.status_code, code, exc.detail, exc.detail, places=places, headers=dict(exc.headers or {}))
 
 
 def internal_error() -> JSONResponse:

@@ -70,6 +70,8 @@ class Bots:
         await reach("bot_create.after_register")
         bot = await self._store.get(new.bot_id, None)
         if bot is None:
+            if saga is not None:
+                await self._store.end_saga(saga, self._leases.token)  # The deletion waits for it.
             raise BotExists("A bot with this chat_bot_id is being deleted.")
         if (bot.bot_name, bot.collection_name, bot.account_name) != (
             new.bot_name,
@@ -193,7 +195,7 @@ class Bots:
                 state = await self._store.state(bot_id)
                 await reach("bot_delete.before_drop")
                 if state is not None:
-                    await self._index.drop(state[1])
+                    await self._index.drop(state[1], state[2] or self._embedder.dimension)
                 await reach("bot_delete.after_drop")
                 while not await self._store.finish_deletion(bot_id):
                     await asyncio.sleep(POLL_SECONDS)

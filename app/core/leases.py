@@ -43,3 +43,5 @@ class Leases:
                 await self._documents.renew(sorted(self._alive), self.token, self.length)
             except DatabaseUnavailable:
                 log.warning("leases were not renewed: PostgreSQL is away")
+            except Exception:
+                log.exception("leases were not renewed")

@@ -25,7 +25,7 @@ from app.core.stores.ports import VectorIndex
 from app.core.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.clock import Stopwatch
-from app.utils.errors import AppError, CollectionMissing, DatabaseUnavailable, EmbeddingInvalid
+from app.utils.errors import AppError, CollectionMissing, DatabaseUnavailable, EmbeddingInvalid, VectorIndexUnavailable
 from app.utils.failpoints import reach
 
 log = logging.getLogger(__name__)
@@ -103,6 +103,9 @@ class Saga:
             generations = [write.generation for write in writes if write.bot.bot_id == bot_id]
             try:
                 undone |= await self._documents.compensate(bot_id, generations, self._leases.token)
+                lost = [w for w in writes if w.bot.bot_id == bot_id and w.generation not in undone]
+                if lost:
+                    await self._documents.collect_abandoned(bot_id, lost)
             except DatabaseUnavailable:
                 log.warning("left %d writes of bot %s to recovery: PostgreSQL is away", len(generations), bot_id)
         await reach("write.after_compensate")
@@ -176,7 +179,10 @@ class Saga:
                 stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
             except CollectionMissing:
                 await self._bots.make_collection(bot)
-                stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
+                try:
+                    stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
+                except CollectionMissing as exc:
+                    raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
             await reach("write.after_upsert")
         except AppError as exc:
             _fail_all(items, exc)

@@ -56,20 +56,17 @@ class Verifier:
             async for key in self._losses(bot):
                 yield Finding("vector_lost", bot.bot_id, f"chunk {key} has no vector in {bot.collection_name}")
         except CollectionMissing:
+            if not any((now.bot_id, now.state) == (bot.bot_id, "active") for now in await self._store.bots()):
+                return  # The bot was deleted meanwhile.
             yield Finding("collection_missing", bot.bot_id, f"Milvus has no collection {bot.collection_name}")
 
     async def _orphans(self, bot: BotState) -> AsyncIterator[int]:
         async for page in self._index.scan(bot.collection_name):
-            generations = {key // CHUNKS_PER_GENERATION for key in page}
-            known = await self._store.known_generations(bot.bot_id, sorted(generations))
-            unknown = sorted(generations - known)
-            if not unknown:
-                continue
+            unknown = await self._store.unknown_keys(bot.bot_id, page)
             # Removed from vector_gc since the page was read, its vectors are gone as well.
-            still = await self._present(bot, unknown)
-            for key in page:
-                if key in still:
-                    yield key
+            still = await self._present(bot, sorted({key // CHUNKS_PER_GENERATION for key in unknown}))
+            for key in sorted(unknown & still):
+                yield key
 
     async def _losses(self, bot: BotState) -> AsyncIterator[int]:
         async for doc_ids in self._store.document_pages(bot.bot_id):

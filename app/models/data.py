@@ -191,6 +191,12 @@ class MetadataUpdates(Request):
         return self
 
 
+def chosen_updates(updates: MetadataUpdates) -> dict[str, Any]:
+    """What is to be set. No method, and no getattr for other keys: each may be the name of something of Pydantic's."""
+    known = {name: getattr(updates, name) for name in updates.model_fields_set & MetadataUpdates.model_fields.keys()}
+    return {**known, **(updates.model_extra or {})}
+
+
 class PatchMetadata(Request):
     model_config = ConfigDict(
         json_schema_extra={

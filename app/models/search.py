@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.models.base import Request, Response
@@ -36,7 +36,7 @@ class SearchQuery(Request):
     mode: Literal["dense", "lexical", "hybrid"] = Field(
         "dense", description="lexical and hybrid need a collection with a lexical field; none has one yet."
     )
-    dense_weight: Annotated[float, Field(ge=0, le=1)] | None = Field(
+    dense_weight: Annotated[float, Strict(), Field(ge=0, le=1)] | None = Field(
         None, description="Share of the dense score in hybrid mode."
     )
     filter: Filter | None = Field(
@@ -44,7 +44,7 @@ class SearchQuery(Request):
         description='Such as {"type": "eq", "key": "metadata.language", "value": "ko"}; applied to the documents as '
         "they are now.",
     )
-    score_threshold: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+    score_threshold: Annotated[float, Strict(), Field(ge=-1, le=1)] | None = Field(
         None, description="Least cosine similarity of a result."
     )
 

@@ -7,7 +7,8 @@
 -- name: insert_bot
 INSERT INTO bot_registry (bot_id, bot_name, collection_name, account_name)
 VALUES ($1, $2, $3, $4)
-ON CONFLICT (bot_id) DO NOTHING
+-- Without a target: of two equal registrations at once, either unique index may be the one that notices.
+ON CONFLICT DO NOTHING
 RETURNING bot_id;
 
 -- name: get_bot
@@ -30,7 +31,7 @@ WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
 ORDER BY created_at, bot_id;
 
 -- name: bot_state
-SELECT state, collection_name FROM bot_registry WHERE bot_id = $1;
+SELECT state, collection_name, dimension FROM bot_registry WHERE bot_id = $1;
 
 -- name: bot_counts
 SELECT (SELECT count(*) FROM documents WHERE bot_id = $1)                          AS documents,
@@ -56,6 +57,9 @@ UPDATE bot_registry SET state = 'deleting' WHERE bot_id = $1;
 -- name: set_bot_model
 UPDATE bot_registry SET embedding_model = $2, dimension = $3
 WHERE bot_id = $1 AND embedding_model IS NULL;
+
+-- name: lock_bots_for_stamps
+SELECT bot_id FROM bot_registry WHERE bot_id = ANY ($1::uuid[]) ORDER BY bot_id FOR NO KEY UPDATE;
 
 -- name: raise_milvus_timestamps
 UPDATE bot_registry r SET milvus_timestamp = w.stamp
@@ -93,8 +97,12 @@ FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::bigint[], $5::integer[])
     AS w (generation, bot_id, doc_id, previous_generation, chunk_span);
 
 -- name: renew_leases
+-- A row that is locked is being ended, by T2 or by recovery: waiting for it would hold up the others, and could deadlock.
 UPDATE sagas SET lease_until = now() + $3::interval
-WHERE generation = ANY ($1::bigint[]) AND lease_token = $2;
+WHERE generation IN (
+    SELECT generation FROM sagas
+    WHERE generation = ANY ($1::bigint[]) AND lease_token = $2
+    FOR UPDATE SKIP LOCKED);
 
 -- name: hold_leases
 SELECT generation FROM sagas
@@ -119,6 +127,16 @@ WITH gone AS (
     SELECT generation, $1, chunk_span, now() + $4::interval FROM gone
 )
 SELECT generation FROM gone;
+
+-- name: collect_abandoned
+-- Generations that somebody else has undone, while this process may still have written their vectors: to be deleted
+-- once more. Never one that a document names.
+INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before)
+SELECT w.generation, b.bot_id, w.chunk_span, now() + $4::interval
+FROM unnest($2::bigint[], $3::integer[]) AS w (generation, chunk_span),
+     (SELECT bot_id FROM bot_registry WHERE bot_id = $1 AND state = 'active' FOR KEY SHARE) AS b
+WHERE NOT EXISTS (SELECT FROM documents d WHERE d.bot_id = $1 AND d.generation = w.generation)
+ON CONFLICT (generation) DO UPDATE SET not_before = greatest(vector_gc.not_before, excluded.not_before);
 
 -- name: expired_writes
 SELECT generation, bot_id FROM sagas
@@ -251,12 +269,12 @@ UPDATE vector_gc g
 SET attempts = attempts + 1, next_attempt_at = now() + $1::interval
 FROM bot_registry r
 WHERE g.generation IN (
-        SELECT generation FROM vector_gc
-        WHERE next_attempt_at <= now()
-        ORDER BY next_attempt_at
+        SELECT v.generation FROM vector_gc v JOIN bot_registry b USING (bot_id)
+        WHERE v.next_attempt_at <= now() AND b.state = 'active'
+        ORDER BY v.next_attempt_at
         LIMIT $2
-        FOR UPDATE SKIP LOCKED)
-  AND r.bot_id = g.bot_id AND r.state = 'active'
+        FOR UPDATE OF v SKIP LOCKED)
+  AND r.bot_id = g.bot_id
 RETURNING g.generation, g.chunk_span, r.collection_name, now() >= g.not_before AS settled;
 
 -- name: end_garbage
@@ -264,18 +282,16 @@ DELETE FROM vector_gc WHERE generation = ANY ($1::bigint[]);
 
 -- name: put_off_garbage
 UPDATE vector_gc
-SET next_attempt_at = greatest(not_before, now() + least(power(2, attempts), 60) * interval '1 second')
+SET next_attempt_at = greatest(not_before, now() + least(power(2, least(attempts, 6)), 60) * interval '1 second')
 WHERE generation = ANY ($1::bigint[]);
 
 -- ---------------------------------------------------------------- verify
 
--- name: known_generations
--- Which of the generations $2 has a reason to be in Milvus: current, being written, or about to be removed.
-SELECT d.generation FROM documents d WHERE d.bot_id = $1 AND d.generation = ANY ($2::bigint[])
-UNION ALL
-SELECT s.generation FROM sagas s WHERE s.bot_id = $1 AND s.generation = ANY ($2::bigint[])
-UNION ALL
-SELECT g.generation FROM vector_gc g WHERE g.bot_id = $1 AND g.generation = ANY ($2::bigint[]);
+-- name: unknown_keys
+-- Which of the keys $2 has no reason to be in Milvus: no chunk, and its generation is not about to be removed.
+SELECT k.chunk_id FROM unnest($2::bigint[]) AS k (chunk_id)
+WHERE NOT EXISTS (SELECT FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id)
+  AND NOT EXISTS (SELECT FROM vector_gc g WHERE g.generation = k.chunk_id >> 16);
 
 -- name: page_of_documents
 SELECT doc_id FROM documents

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -44,9 +43,9 @@ def processes(data_dir: Path, *words: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or ())
-        if str(data_dir) in line and all(word in line for word in words):
-            if process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process)
+        here = str(data_dir) in line and all(word in line for word in words)
+        if here and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
     return found
 
 
@@ -124,10 +123,11 @@ asyncio.run(main())
 
 async def test_a_killed_user_takes_the_stores_with_it(data_dir: Path) -> None:
     code = textwrap.dedent(USER).format(data_dir=str(data_dir))
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as user:
-        assert user.stdout is not None
-        assert await asyncio.to_thread(user.stdout.readline) == b"in\n"
-        user.kill()
+    user = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    assert user.stdout is not None
+    assert await user.stdout.readline() == b"in\n"
+    user.kill()
+    await user.wait()
 
     await until(lambda: all_gone(data_dir))
 
@@ -151,8 +151,7 @@ async def answers(attempt: Callable[[], Awaitable[None]]) -> bool:
     """Whether it works by now: a killed store takes a moment to be started again."""
     try:
         await attempt()
-    except (OSError, asyncpg.PostgresError, StartupError) as exc:
-        print(exc)
+    except (OSError, asyncpg.PostgresError, StartupError):
         return False
     return True
 

@@ -63,13 +63,12 @@ class BotStore:
 
         Returns the saga's generation, or None when the bot is registered already. Raises CollectionNameTaken.
         """
-        try:
-            async with self._db.transaction() as conn:
-                if await conn.fetchval(SQL["insert_bot"], bot_id, bot_name, collection_name, account) is None:
-                    return None
+        async with self._db.transaction() as conn:
+            if await conn.fetchval(SQL["insert_bot"], bot_id, bot_name, collection_name, account) is not None:
                 return await self._begin(conn, CREATE, bot_id, token, lease)
-        except asyncpg.UniqueViolationError as exc:
-            raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.") from exc
+            if await conn.fetchrow(SQL["bot_state"], bot_id) is None:
+                raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.")
+            return None
 
     async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None:
         """Opens the saga that makes a registered bot's collection; None when the bot is gone or going."""
@@ -94,10 +93,10 @@ class BotStore:
             await conn.execute(SQL["mark_bot_deleting"], bot_id)
             return await self._begin(conn, DELETE, bot_id, token, lease)
 
-    async def state(self, bot_id: UUID) -> tuple[str, str] | None:
-        """(state, collection_name), whatever the state."""
+    async def state(self, bot_id: UUID) -> tuple[str, str, int | None] | None:
+        """(state, collection_name, dimension), whatever the state."""
         row = await self._db.fetchrow(SQL["bot_state"], bot_id)
-        return (row["state"], row["collection_name"]) if row else None
+        return (row["state"], row["collection_name"], row["dimension"]) if row else None
 
     async def creation_in_flight(self, bot_id: UUID) -> bool:
         row = await self._db.fetchrow(SQL["creation_in_flight"], bot_id)
@@ -105,14 +104,16 @@ class BotStore:
 
     async def finish_deletion(self, bot_id: UUID) -> bool:
         """Drops the partitions, the row and the bot's sagas. False when a lock could not be had in time."""
-        try:
-            async with self._db.transaction() as conn:
-                await conn.execute(PARTITION_LOCK_TIMEOUT)
-                await conn.execute(SQL["drop_partitions"], bot_id)
-                await conn.execute(SQL["delete_bot_row"], bot_id)
-                await conn.execute(SQL["forget_bot_work"], bot_id)
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            return False
+        async with self._db.transaction() as conn:
+            try:
+                # A savepoint: caught inside, before the pool's translation makes an outage of it.
+                async with conn.transaction():
+                    await conn.execute(PARTITION_LOCK_TIMEOUT)
+                    await conn.execute(SQL["drop_partitions"], bot_id)
+                    await conn.execute(SQL["delete_bot_row"], bot_id)
+                    await conn.execute(SQL["forget_bot_work"], bot_id)
+            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                return False
         return True
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:

@@ -80,6 +80,8 @@ class DocumentStore:
         async with self._db.transaction() as conn:
             await conn.execute("SET LOCAL synchronous_commit = off")
             bots = sorted(stamps)
+            # In a statement of its own: an UPDATE locks in its plan's order, and batches over the same bots deadlock.
+            await conn.execute(SQL["lock_bots_for_stamps"], bots)
             await conn.execute(SQL["raise_milvus_timestamps"], bots, [stamps[bot] for bot in bots])
 
     async def finish(self, writes: Sequence[Write], token: UUID) -> None:
@@ -142,6 +144,11 @@ class DocumentStore:
         """
         rows = await self._db.fetch(SQL["compensate_writes"], bot_id, generations, token, self._settle)
         return {row["generation"] for row in rows}
+
+    async def collect_abandoned(self, bot_id: UUID, writes: Sequence[Write]) -> None:
+        """Has the vectors of writes that somebody else undid deleted once more. A current generation is left alone."""
+        generations, spans = [write.generation for write in writes], [write.chunk_span for write in writes]
+        await self._db.execute(SQL["collect_abandoned"], bot_id, generations, spans, self._settle)
 
     async def compensate_expired(self) -> int:
         """Takes back writes past their lease, whoever began them; returns how many."""

@@ -28,8 +28,10 @@ class MemoryIndex:
         if existing.dimension != dimension:
             raise CollectionForeign(f"Collection {collection} has another shape than {dimension} dimensions of ours.")
 
-    async def drop(self, collection: str) -> None:
-        self._collections.pop(collection, None)
+    async def drop(self, collection: str, dimension: int | None = None) -> None:
+        found = self._collections.get(collection)
+        if found is not None and dimension in (None, found.dimension):
+            del self._collections[collection]
 
     async def collections(self) -> list[str]:
         return list(self._collections)

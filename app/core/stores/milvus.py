@@ -115,16 +115,16 @@ class MilvusIndex:
 
         await within(CREATE_SECONDS, make)
 
-    async def drop(self, collection: str) -> None:
+    async def drop(self, collection: str, dimension: int | None = None) -> None:
         self._dimensions.pop(collection, None)
 
         async def drop_ours() -> None:
             description = await self._describe(collection)
             if description is None:
                 return
-            dimension = schema.described_dimension(description)
+            found = schema.described_dimension(description)
             index = await self._describe_index(collection)
-            if dimension is None or not schema.is_ours(description, index, dimension):
+            if found is None or dimension not in (None, found) or not schema.is_ours(description, index, found):
                 log.warning("left collection %s alone: it is not of our making", collection)
                 return
             await self._client.drop_collection(collection, timeout=self._timeout)

@@ -36,8 +36,9 @@ class VectorIndex(Protocol):
         Raises CollectionForeign when a collection of that name exists with another schema or dimension.
         """
 
-    async def drop(self, collection: str) -> None:
-        """Removes the collection. A missing one is no error; one that is not of our making is left alone."""
+    async def drop(self, collection: str, dimension: int | None = None) -> None:
+        """Removes the collection. A missing one is no error; one that is not of our making is left alone, and with
+        ``dimension`` so is one of another dimension: it may be another deployment's."""
 
     async def collections(self) -> list[str]:
         """Names of all collections in the database, whoever made them."""

@@ -30,9 +30,9 @@ class VerifyStore:
     async def bots(self) -> Sequence[BotState]:
         return [BotState(**row) for row in await self._db.fetch(SQL["all_bots"])]
 
-    async def known_generations(self, bot_id: UUID, generations: Sequence[int]) -> set[int]:
-        """Those of the generations that are current, being written or about to be removed."""
-        return {row["generation"] for row in await self._db.fetch(SQL["known_generations"], bot_id, generations)}
+    async def unknown_keys(self, bot_id: UUID, keys: Sequence[int]) -> set[int]:
+        """Those of the keys that are no chunk's, current or being written, nor about to be removed."""
+        return {row["chunk_id"] for row in await self._db.fetch(SQL["unknown_keys"], bot_id, keys)}
 
     async def document_pages(self, bot_id: UUID) -> AsyncIterator[list[int]]:
         """doc_ids, ascending, PAGE at a time."""

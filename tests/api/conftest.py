@@ -1,0 +1,25 @@
+"""What the suites of the API share: everything that is stored, to be compared."""
+
+import pytest
+
+from app.core.stores.memory_index import MemoryIndex
+from app.core.stores.ports import VectorIndex
+from app.core.stores.postgres import Database
+
+TABLES = ("bot_registry", "documents", "document_chunks", "sagas", "vector_gc")
+Contents = dict[str, list[str]]
+
+
+async def contents(db: Database, index: VectorIndex) -> Contents:
+    """Every row of every table, and every key of every collection."""
+    stored = {
+        table: sorted(row["row"] for row in await db.fetch(f"SELECT t::text AS row FROM {table} t")) for table in TABLES
+    }
+    for collection in await index.collections():
+        stored[collection] = [str(key) async for page in index.scan(collection) for key in page]
+    return stored
+
+
+@pytest.fixture
+def index() -> MemoryIndex:
+    return MemoryIndex()

@@ -1,0 +1,114 @@
+"""/collection through HTTP, over real PostgreSQL and the plain index."""
+
+from uuid import uuid4
+
+import httpx
+
+from app.core.stores.memory_index import MemoryIndex
+from app.core.stores.postgres import Database
+from tests.api.conftest import contents
+from tests.conftest import BotClient, register, until
+
+
+def body(**values: object) -> dict[str, object]:
+    return {"chat_bot_id": str(uuid4()), "bot_name": "news", "collection_name": f"c_{uuid4().hex}", **values}
+
+
+async def test_created_once_and_found_again(client: httpx.AsyncClient, index: MemoryIndex) -> None:
+    wanted = body(account_name="mine", dimension=64)
+    first = await client.post("/collection/create", json=wanted)
+    again = await client.post("/collection/create", json=wanted)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    bot_id = str(wanted["chat_bot_id"])
+    assert first.json() == {
+        "status": "success",
+        "chat_bot_id": bot_id,
+        "bot_name": "news",
+        "collection_name": wanted["collection_name"],
+        "partition_name": f"documents_{bot_id.replace('-', '')}",
+        "dimension": 64,
+        "embedding_model": "hash",
+    }
+    assert await index.collections() == [wanted["collection_name"]]
+
+
+async def test_other_values_for_a_known_bot_conflict(client: httpx.AsyncClient) -> None:
+    wanted = body()
+    await client.post("/collection/create", json=wanted)
+    for change in ({"bot_name": "x"}, {"collection_name": "x"}, {"account_name": "x"}):
+        answer = await client.post("/collection/create", json=wanted | change)
+        assert (answer.status_code, answer.json()["code"]) == (409, "bot_exists")
+
+
+async def test_collection_name_belongs_to_one_bot(client: httpx.AsyncClient, db: Database, index: MemoryIndex) -> None:
+    wanted = body()
+    await client.post("/collection/create", json=wanted)
+    before = await contents(db, index)
+    answer = await client.post("/collection/create", json=wanted | {"chat_bot_id": str(uuid4())})
+    assert (answer.status_code, answer.json()["code"]) == (409, "collection_name_taken")
+    assert await contents(db, index) == before
+
+
+async def test_foreign_collection_is_refused_and_left_alone(
+    client: httpx.AsyncClient, db: Database, index: MemoryIndex
+) -> None:
+    """Milvus may serve others too, and they may make collections as we do, of another dimension."""
+    await index.create("theirs", 7)
+    before = await contents(db, index)
+    answer = await client.post("/collection/create", json=body(collection_name="theirs"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "collection_foreign")
+    assert await contents(db, index) == before
+
+
+async def test_counts_and_lists(client: httpx.AsyncClient) -> None:
+    mine = await register(client, account_name="mine", bot_name="one")
+    other = await register(client, account_name="other")
+    await mine.insert("a", "b")
+    await mine.insert("c")
+    detail = (await client.get(f"/collection/{mine.bot_id}")).json()
+    assert (detail["document_count"], detail["chunk_count"], detail["sagas_in_flight"]) == (2, 3, 0)
+    assert (detail["bot_name"], detail["account_name"], detail["dimension"]) == ("one", "mine", 64)
+
+    listed = (await client.get("/collection/list", params={"account_name": "mine"})).json()
+    assert [bot["chat_bot_id"] for bot in listed["bots"]] == [str(mine.bot_id)]
+    everything = (await client.get("/collection/list")).json()
+    assert [bot["chat_bot_id"] for bot in everything["bots"]] == [str(mine.bot_id), str(other.bot_id)]
+    assert everything["total"] == 2
+
+
+async def test_deleted_bot_leaves_nothing(
+    client: httpx.AsyncClient, bot: BotClient, db: Database, index: MemoryIndex
+) -> None:
+    kept = await register(client)
+    doc_id = await bot.insert("one", "two")
+    await kept.insert("three")
+    answer = await client.delete(f"/collection/{bot.bot_id}")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["chat_bot_id"] == str(bot.bot_id)
+
+    assert await index.collections() == [f"bot_{kept.bot_id.hex}"]
+    left = await db.fetch("SELECT relname FROM pg_class WHERE relname LIKE '%' || $1 || '%'", bot.bot_id.hex)
+    assert left == []
+    for call in (
+        client.get(f"/collection/{bot.bot_id}"),
+        client.delete(f"/collection/{bot.bot_id}"),
+        client.get(f"/data/document/{doc_id}", params={"chat_bot_id": str(bot.bot_id)}),
+        client.post("/data/insert", json=bot.body("x")),
+        client.post("/search/query", json={"chat_bot_id": str(bot.bot_id), "query_text": "one"}),
+    ):
+        gone = await call
+        assert (gone.status_code, gone.json()["code"]) == (404, "bot_not_found")
+    assert [result["chunk_text"] for result in await kept.search("three")] == ["three"]
+
+    async def quiet() -> bool:
+        return not await db.fetch("SELECT FROM sagas UNION ALL SELECT FROM vector_gc")
+
+    await until(quiet)
+
+
+async def test_deleted_bot_can_be_made_anew(client: httpx.AsyncClient) -> None:
+    wanted = body()
+    for _ in range(2):
+        assert (await client.post("/collection/create", json=wanted)).status_code == 201
+        assert (await client.delete(f"/collection/{wanted['chat_bot_id']}")).status_code == 200

@@ -1,0 +1,91 @@
+"""/health with parts that are really broken."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from app.core.embedding.memory import HashEmbedder
+from app.core.stores.address import PostgresAddress
+from app.core.stores.memory_index import MemoryIndex
+from app.core.stores.postgres import Database
+from app.utils.errors import VectorIndexUnavailable
+
+
+class BreakableIndex(MemoryIndex):
+    """``state``: up, away (says so at once) or hanging (never answers)."""
+
+    state = "up"
+
+    async def ping(self) -> None:
+        if self.state == "away":
+            raise VectorIndexUnavailable("Milvus did not answer.")
+        if self.state == "hanging":
+            await asyncio.Event().wait()
+
+
+class BreakableEmbedder(HashEmbedder):
+    broken = False
+
+    async def ping(self) -> None:
+        if self.broken:
+            raise RuntimeError("the model is gone")
+
+
+@pytest.fixture
+def embedder() -> BreakableEmbedder:
+    return BreakableEmbedder()
+
+
+@pytest.fixture
+def index() -> BreakableIndex:
+    return BreakableIndex()
+
+
+@pytest.fixture
+async def db(address: PostgresAddress) -> AsyncIterator[Database]:
+    """A pool that the test may close itself."""
+    database = await Database.connect(address, min_size=1, max_size=2, timeout=2)
+    yield database
+    await database.close()
+
+
+async def states(client: httpx.AsyncClient, status: int) -> dict[str, str]:
+    answers = [await client.get("/health"), await client.get("/health/ready")]
+    for answer in answers:
+        assert answer.status_code == status
+        assert ("retry-after" in answer.headers) == (status == 503)
+        for dependency in answer.json()["dependencies"].values():
+            assert isinstance(dependency["latency_ms"], float)
+    found: list[dict[str, str]] = [
+        {name: dependency["status"] for name, dependency in answer.json()["dependencies"].items()} for answer in answers
+    ]
+    assert found[0] == found[1]
+    return found[0]
+
+
+async def test_all_is_well(client: httpx.AsyncClient) -> None:
+    assert await states(client, 200) == {"postgres": "up", "milvus": "up", "embedder": "up"}
+
+
+@pytest.mark.parametrize("state", ["away", "hanging"])
+async def test_index_away_or_hanging(client: httpx.AsyncClient, index: BreakableIndex, state: str) -> None:
+    index.state = state
+    async with asyncio.timeout(5):
+        assert await states(client, 503) == {"postgres": "up", "milvus": "down", "embedder": "up"}
+        assert (await client.get("/health/live")).status_code == 200
+    index.state = "up"
+    assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_postgres_away(client: httpx.AsyncClient, db: Database) -> None:
+    await db.close()
+    assert await states(client, 503) == {"postgres": "down", "milvus": "up", "embedder": "up"}
+    assert (await client.get("/health/live")).json() == {"status": "ok"}
+
+
+async def test_embedder_away_says_nothing_of_why(client: httpx.AsyncClient, embedder: BreakableEmbedder) -> None:
+    embedder.broken = True
+    assert await states(client, 503) == {"postgres": "up", "milvus": "up", "embedder": "down"}
+    assert "the model" not in (await client.get("/health")).text

@@ -1,0 +1,165 @@
+"""/search through HTTP, over real PostgreSQL and the plain index."""
+
+import asyncio
+from uuid import uuid4
+
+import httpx
+import numpy as np
+import pytest
+
+from app.core.embedding.memory import HashEmbedder
+from app.core.search import SPARE_HITS
+from app.core.stores.memory_index import MemoryIndex
+from tests.conftest import BotClient, register
+
+
+def texts(results: list[dict[str, object]]) -> list[object]:
+    return [result["chunk_text"] for result in results]
+
+
+async def plant(index: MemoryIndex, bot: BotClient, doc_id: int, query: str, count: int, generation: int) -> None:
+    """Vectors that match ``query`` exactly and that PostgreSQL does not know."""
+    vector = await HashEmbedder().embed_query(query)
+    keys = generation * 65_536 + np.arange(count)
+    await index.upsert(f"bot_{bot.bot_id.hex}", keys, np.full(count, doc_id), np.tile(vector, (count, 1)))
+
+
+async def test_answer_is_complete(bot: BotClient) -> None:
+    doc_id = await bot.insert(
+        "서울", title="제목", file_path="/a", file_type="txt", author="나", tags=["x"], metadata={"n": 1}
+    )
+    answer = await bot.http.post("/search/query", json={"chat_bot_id": str(bot.bot_id), "query_text": "서울"})
+    found = answer.json()
+    assert (found["status"], found["query"]) == ("success", "서울")
+    times = [found[f"{name}_time_ms"] for name in ("embedding", "vector_search", "postgres_query", "total")]
+    assert all(isinstance(time, float) and time >= 0 for time in times)
+    assert times[-1] > 0
+    (result,) = found["results"]
+    assert result["score"] == pytest.approx(1)
+    document = result.pop("document")
+    assert document.pop("created_at")
+    assert document == {
+        "title": "제목", "file_path": "/a", "file_type": "txt", "author": "나", "tags": ["x"], "metadata": {"n": 1}
+    }  # fmt: skip
+    del result["score"]
+    chunk_id = doc_id * 65_536
+    assert result == {
+        "chunk_id": chunk_id, "doc_id": doc_id, "chunk_index": 0, "chunk_text": "서울", "page_number": None
+    }  # fmt: skip
+
+
+async def test_limit_order_and_threshold(bot: BotClient) -> None:
+    await bot.insert(*(f"문서 번호 {number}" for number in range(30)), "전혀 다른 글")
+    assert len(await bot.search("문서 번호 3")) == 5
+    results = await bot.search("문서 번호 3", limit=31)
+    assert len(results) == 31
+    scores = [float(str(result["score"])) for result in results]
+    assert scores == sorted(scores, reverse=True)
+    assert results[0]["chunk_text"] == "문서 번호 3"
+    threshold = scores[3]
+    above = await bot.search("문서 번호 3", limit=31, score_threshold=threshold)
+    assert above == [result for result in results if float(str(result["score"])) >= threshold]
+    assert await bot.search("문서 번호 3", score_threshold=1.0, limit=1) in ([], results[:1])
+
+
+async def test_empty_bot_answers_nothing(bot: BotClient) -> None:
+    assert await bot.search("무엇") == []
+
+
+async def test_deleted_and_replaced_are_never_shown(bot: BotClient) -> None:
+    replaced = await bot.insert("사과 하나")
+    deleted = await bot.insert("사과 둘")
+    await bot.http.put(f"/data/document/{replaced}", json=bot.body("배 하나"))
+    assert texts(await bot.search("사과 하나")) == ["사과 둘", "배 하나"]
+    await bot.http.delete(f"/data/document/{deleted}", params={"chat_bot_id": str(bot.bot_id)})
+    assert texts(await bot.search("사과 하나")) == ["배 하나"]
+
+
+@pytest.mark.parametrize("count", [1, SPARE_HITS, 500, 9_000])
+async def test_stale_vectors_are_never_shown_and_take_no_place(bot: BotClient, index: MemoryIndex, count: int) -> None:
+    doc_id = await bot.insert(*(f"참 {number}" for number in range(10)))
+    await plant(index, bot, doc_id, "참", count, generation=10**6)
+    results = await bot.search("참", limit=10)
+    assert sorted(map(str, texts(results))) == [f"참 {number}" for number in range(10)]
+    everything = {"type": "exists", "key": "title"}
+    assert await bot.search("참", limit=10, filter=everything) == results
+
+
+async def test_another_bots_chunks_never_show(client: httpx.AsyncClient, bot: BotClient, index: MemoryIndex) -> None:
+    """Not even when the index claims that they are this bot's."""
+    other = await register(client)
+    doc_id = await other.insert("비밀")
+    await plant(index, bot, doc_id, "비밀", 1, generation=doc_id)
+    assert await bot.search("비밀") == []
+    assert texts(await other.search("비밀")) == ["비밀"]
+
+
+async def test_wrong_account_is_not_found(client: httpx.AsyncClient) -> None:
+    bot = await register(client, account_name="mine")
+    await bot.insert("x")
+    body = {"chat_bot_id": str(bot.bot_id), "query_text": "x"}
+    assert (await client.post("/search/query", json={**body, "account_name": "mine"})).status_code == 200
+    for change in ({"account_name": "chatty"}, {"chat_bot_id": str(uuid4())}):
+        answer = await client.post("/search/query", json=body | change)
+        assert (answer.status_code, answer.json()["code"]) == (404, "bot_not_found")
+
+
+async def test_filters_see_a_patch_at_once(bot: BotClient) -> None:
+    korean = await bot.insert("인사 하나", metadata={"language": "ko"}, tags=["a"])
+    await bot.insert("인사 둘", metadata={"language": "en"}, title="other")
+    of_korean = {"type": "eq", "key": "metadata.language", "value": "ko"}
+    assert texts(await bot.search("인사", filter=of_korean)) == ["인사 하나"]
+    assert texts(await bot.search("인사", filter={"type": "not", "filter": of_korean})) == ["인사 둘"]
+    by_tag = {"type": "and", "filters": [{"type": "contains", "key": "tags", "value": "a"}, of_korean]}
+    assert texts(await bot.search("인사", filter=by_tag)) == ["인사 하나"]
+
+    patched = await bot.http.patch(
+        f"/data/document/{korean}/metadata",
+        json={"chat_bot_id": str(bot.bot_id), "metadata_updates": {"language": None, "tags": None, "title": "new"}},
+    )
+    assert patched.status_code == 200, patched.text
+    assert await bot.search("인사", filter=of_korean) == []
+    assert await bot.search("인사", filter=by_tag) == []
+    (result,) = await bot.search("인사", filter={"type": "eq", "key": "title", "value": "new"})
+    assert result["chunk_text"] == "인사 하나"
+
+
+async def test_filter_finds_the_needle_behind_nearer_chunks(bot: BotClient) -> None:
+    await bot.insert(*(f"가까운 글 {number}" for number in range(300)), metadata={"kind": "hay"})
+    await bot.insert("아주 먼 이야기", metadata={"kind": "needle"})
+    needle = {"type": "eq", "key": "metadata.kind", "value": "needle"}
+    assert texts(await bot.search("가까운 글", filter=needle)) == ["아주 먼 이야기"]
+
+
+@pytest.mark.parametrize("kind", ["rare", "common"])
+async def test_filter_that_matches_more_documents_than_milvus_is_told(
+    bot: BotClient, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.search.FEW_DOCUMENTS", 10)
+    for number in range(30):
+        await bot.insert(f"이야기 {number}", metadata={"number": number})
+    lower = 3 if kind == "common" else 15
+    matching = {"type": "gte", "key": "metadata.number", "value": lower}
+    everything = await bot.search("이야기 1", limit=30)
+    wanted = [result for result in everything if result["document"]["metadata"]["number"] >= lower]  # type: ignore[index]
+    assert await bot.search("이야기 1", limit=3, filter=matching) == wanted[:3]
+    assert sorted(map(str, texts(await bot.search("이야기 1", limit=30, filter=matching)))) == sorted(
+        map(str, texts(wanted))
+    )
+
+
+async def test_written_is_found_by_the_next_search(bot: BotClient) -> None:
+    async def write_and_search(number: int) -> None:
+        text = f"동시에 쓴 글 {number} {uuid4().hex}"
+        await bot.insert(text)
+        assert texts(await bot.search(text, limit=1)) == [text]
+
+    await asyncio.gather(*(write_and_search(number) for number in range(20)))
+
+
+async def test_collection_dropped_behind_the_servers_back(bot: BotClient, index: MemoryIndex) -> None:
+    await bot.insert("사라질 글")
+    await index.drop(f"bot_{bot.bot_id.hex}")
+    assert await bot.search("글") == []
+    await bot.insert("새 글")
+    assert texts(await bot.search("글")) == ["새 글"]

@@ -1,0 +1,144 @@
+"""Stores that fail on demand, crashes at named points, and what must hold when all is quiet again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from app.config import Settings
+from app.core.stores.memory_index import MemoryIndex
+from app.core.stores.ports import Keys, VectorIndex, Vectors
+from app.core.stores.postgres import Database
+from app.utils.errors import VectorIndexUnavailable
+from app.utils.failpoints import install
+from tests.conftest import until
+
+Hook = Callable[[str], Awaitable[None]]
+
+
+class Crash(BaseException):
+    """The process died here: no handler of ours may run further."""
+
+
+class FaultyIndex(MemoryIndex):
+    """``fault``: an upsert fails before or after it has landed, or fails and lands when ``land`` is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fault: Literal["before", "after", "later"] | None = None
+        self.only: str | None = None  # The one collection that fails; all, when None.
+        self._late: list[tuple[str, Keys, Keys, Vectors]] = []
+
+    async def upsert(self, collection: str, chunk_ids: Keys, doc_ids: Keys, embeddings: Vectors) -> int:
+        failing = self.fault is not None and self.only in (None, collection)
+        if failing and self.fault == "later":
+            self._late.append((collection, chunk_ids, doc_ids, embeddings))
+        if not failing or self.fault == "after":
+            await super().upsert(collection, chunk_ids, doc_ids, embeddings)
+        if failing:
+            raise VectorIndexUnavailable("Milvus did not answer in time.")
+        return 0
+
+    async def land(self) -> None:
+        for write in self._late:
+            await super().upsert(*write)
+        self._late.clear()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(
+        _env_file=None, saga_lease_seconds=1.5, recovery_interval_seconds=0.05, health_timeout=1, milvus_timeout=1
+    )
+
+
+@pytest.fixture
+def index() -> FaultyIndex:
+    return FaultyIndex()
+
+
+@pytest.fixture
+def at() -> Iterator[Callable[..., asyncio.Event]]:
+    """at(point, act): runs ``act`` (or raises it) the first time that ``point`` is reached; the event says it was."""
+    removers: list[Callable[[], None]] = []
+
+    def arm(point: str, act: Callable[[], Awaitable[object]] | BaseException, *, times: int = 1) -> asyncio.Event:
+        reached = asyncio.Event()
+        left = times
+
+        async def hook(name: str) -> None:
+            nonlocal left
+            if name != point or left == 0:
+                return
+            left -= 1
+            reached.set()
+            if isinstance(act, BaseException):
+                raise act
+            await act()
+
+        removers.append(install(hook))
+        return reached
+
+    yield arm
+    for remove in removers:
+        remove()
+
+
+async def expire(db: Database) -> None:
+    """Every lease has passed, as if the processes that hold them had been silent for long."""
+    await db.execute("UPDATE sagas SET lease_until = now() - interval '1 hour'")
+
+
+async def no_work_left(db: Database) -> bool:
+    return not await db.fetch("SELECT generation FROM sagas UNION ALL SELECT generation FROM vector_gc")
+
+
+async def current_keys(db: Database) -> dict[str, set[int]]:
+    """By collection: the keys of current generations."""
+    keys: dict[str, set[int]] = {}
+    for row in await db.fetch("SELECT collection_name, embedding_model FROM bot_registry"):
+        if row["embedding_model"]:
+            keys[row["collection_name"]] = set()
+    rows = await db.fetch(
+        """
+        SELECT b.collection_name, c.chunk_id FROM bot_registry b
+        JOIN documents d USING (bot_id)
+        JOIN document_chunks c ON c.bot_id = d.bot_id AND c.doc_id = d.doc_id AND c.chunk_id / 65536 = d.generation
+        """
+    )
+    for row in rows:
+        keys[row["collection_name"]].add(row["chunk_id"])
+    return keys
+
+
+async def index_keys(index: VectorIndex) -> dict[str, set[int]]:
+    return {
+        collection: {key async for page in index.scan(collection) for key in page}
+        for collection in await index.collections()
+    }
+
+
+async def assert_at_rest(db: Database, index: VectorIndex) -> None:
+    """Waits until no work is left; then invariants 1, 5 and 7 of the design hold."""
+    await until(lambda: no_work_left(db))
+    keys = await current_keys(db)
+    assert await index_keys(index) == keys
+    stored = {row["chunk_id"] for row in await db.fetch("SELECT chunk_id FROM document_chunks")}
+    assert stored == set().union(*keys.values())
+    promised = await db.fetch("SELECT chunk_count FROM documents")
+    assert len(stored) == sum(row["chunk_count"] for row in promised)
+    bots = {row["bot_id"].hex for row in await db.fetch("SELECT bot_id FROM bot_registry")}
+    for parent in ("documents", "document_chunks"):
+        children = await db.fetch(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ ('^' || $1::text || '_[0-9a-f]{32}$')",
+            parent,
+        )
+        assert {row["relname"].removeprefix(f"{parent}_") for row in children} == bots
+    assert not await db.fetch("SELECT FROM bot_registry WHERE state <> 'active'")
+
+
+async def plant_vector(index: VectorIndex, collection: str, key: int, doc_id: int, dimension: int = 64) -> None:
+    vector = np.ones((1, dimension), np.float32)
+    await index.upsert(collection, np.array([key]), np.array([doc_id]), vector)
