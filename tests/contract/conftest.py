@@ -12,24 +12,26 @@ from pymilvus import MilvusClient
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.milvus import MilvusIndex
 from app.core.stores.ports import VectorIndex
+from tests.containers import docker_answers, milvus_container
 from tests.lite_server import LiteServer
 from tests.milvus_server import MilvusServer
 
 DIMENSION = 16
-MEMORY, LITE, SERVER = "memory", "milvus-lite", "milvus-server"
+MEMORY, LITE, SERVER, CONTAINER = "memory", "milvus-lite", "milvus-server", "milvus-container"
+BACKENDS = [MEMORY, LITE, SERVER, *([CONTAINER] if docker_answers() else [])]
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation, connected. ``server`` is None for the one in memory."""
+    """One implementation, connected. ``uri`` is None for the one in memory."""
 
     index: VectorIndex
-    server: MilvusServer | LiteServer | None
+    uri: str | None
 
     async def flush(self, collection: str) -> None:
         """Makes Milvus close its segment, so that what follows goes into another."""
-        if self.server is not None:
-            await asyncio.to_thread(self._flush, self.server.uri, collection)
+        if self.uri is not None:
+            await asyncio.to_thread(self._flush, self.uri, collection)
 
     @staticmethod
     def _flush(uri: str, collection: str) -> None:
@@ -55,14 +57,23 @@ def lite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteServer
         yield server
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=[MEMORY, LITE, SERVER])
+@pytest.fixture(scope="session")
+def milvus_container_uri() -> Iterator[str]:
+    with milvus_container() as uri:
+        yield uri
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=BACKENDS)
 async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     if request.param == MEMORY:
         yield Backend(MemoryIndex(), None)
         return
-    server = request.getfixturevalue("lite_server" if request.param == LITE else "milvus_server")
-    index = await MilvusIndex.connect(server.uri, timeout=10)
-    yield Backend(index, server)
+    if request.param == CONTAINER:
+        uri = request.getfixturevalue("milvus_container_uri")
+    else:
+        uri = request.getfixturevalue("lite_server" if request.param == LITE else "milvus_server").uri
+    index = await MilvusIndex.connect(uri, timeout=10)
+    yield Backend(index, uri)
     await index.close()
 
 
