@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     embedding_threads: int | None = Field(None, ge=1, description="Model instances, one thread each; default: cores.")
 
     saga_lease_seconds: float = Field(30.0, gt=0, description="A write whose process is silent this long is undone.")
+    idempotency_hours: float = Field(24.0, gt=0, description="How long the answer to an Idempotency-Key is kept.")
     startup_timeout: float = Field(60.0, gt=0, description="Seconds to wait for the stores at start-up.")
     health_timeout: float = Field(2.0, gt=0, description="Seconds a dependency has to answer a health check.")
     recovery_interval_seconds: float = Field(1.0, gt=0, description="Pause between two rounds of recovery.")

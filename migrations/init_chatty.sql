@@ -84,6 +84,20 @@ CREATE TABLE sagas (
 
 CREATE INDEX sagas_bot_id ON sagas (bot_id);
 
+-- Requests that came with an Idempotency-Key, and what they were answered.
+CREATE TABLE idempotency_keys (
+    account_name text NOT NULL,
+    key          text NOT NULL,
+    body_sha256  bytea NOT NULL,
+    -- The saga that stands for the request while it is at work; without a response and without it, nothing happened.
+    generation   bigint,
+    response     bytea,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (account_name, key)
+);
+
+CREATE INDEX idempotency_keys_created_at ON idempotency_keys (created_at);
+
 -- Generations whose vectors are to be removed from Milvus.
 CREATE TABLE vector_gc (
     generation      bigint PRIMARY KEY,

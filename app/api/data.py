@@ -1,12 +1,15 @@
 """/data: documents."""
 
+from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
 
 from app.api.deps import AccountQuery, BotQuery, DocPath, ServicesDep
 from app.api.errors import documented
-from app.core.ingest import Outcome
+from app.api.once import AnsweringDep
+from app.core.write import Outcome
 from app.models.data import (
     BatchDeleted,
     BatchInserted,
@@ -39,37 +42,58 @@ Cursor = Annotated[
 PageSize = Annotated[int, Query(ge=1, le=1000)]
 
 
-@router.post("/insert", status_code=201, responses=documented(404, 409, 422, 503), operation_id="insert_document")
-async def insert(body: InsertDocument, services: ServicesDep) -> DocumentInserted:
+@router.post(
+    "/insert",
+    status_code=201,
+    response_model=DocumentInserted,
+    responses=documented(404, 409, 422, 503),
+    operation_id="insert_document",
+)
+async def insert(body: InsertDocument, services: ServicesDep, answering: AnsweringDep) -> BaseModel | Response:
     """Stores one document: found by searches from this answer on."""
     watch = Stopwatch()
-    doc_id = await services.ingest.insert(body.document.chat_bot_id, body.account_name, _new_document(body), watch)
-    return DocumentInserted(doc_id=doc_id, total_chunks=len(body.chunks), **_times(watch))
+
+    def build(outcomes: Sequence[Outcome]) -> DocumentInserted:
+        doc_id = outcomes[0].doc_id
+        assert doc_id is not None
+        return DocumentInserted(doc_id=doc_id, total_chunks=len(body.chunks), **_times(watch))
+
+    bot_id, account, document = body.document.chat_bot_id, body.account_name, _new_document(body)
+    return await answering(201, build, lambda once: services.ingest.insert(bot_id, account, document, watch, once))
 
 
-@router.post("/insert/batch", responses=documented(404, 409, 422, 503), operation_id="insert_documents")
-async def insert_batch(body: InsertBatch, services: ServicesDep) -> BatchInserted:
+@router.post(
+    "/insert/batch",
+    response_model=BatchInserted,
+    responses=documented(404, 409, 422, 503),
+    operation_id="insert_documents",
+)
+async def insert_batch(body: InsertBatch, services: ServicesDep, answering: AnsweringDep) -> BaseModel | Response:
     """Stores many documents, each wholly or not at all; a document that fails does not hold up the others.
 
     A malformed body stores nothing. If no document can be stored because something is away, the answer is 503.
     """
     watch = Stopwatch()
     documents = [(item.document.chat_bot_id, _new_document(item)) for item in body.documents]
-    outcomes = await services.ingest.insert_many(body.account_name, documents, watch)
-    results = [
-        _result(index, item, outcome)
-        for index, (item, outcome) in enumerate(zip(body.documents, outcomes, strict=True))
-    ]
-    succeeded = [result for result in results if result.success]
-    return BatchInserted(
-        status="success" if len(succeeded) == len(results) else "partial" if succeeded else "failed",
-        total_documents=len(results),
-        total_chunks=sum(result.total_chunks for result in succeeded),
-        success_count=len(succeeded),
-        failure_count=len(results) - len(succeeded),
-        results=results,
-        **_times(watch),
-    )
+
+    def build(outcomes: Sequence[Outcome]) -> BatchInserted:
+        results = [
+            _result(index, item, outcome)
+            for index, (item, outcome) in enumerate(zip(body.documents, outcomes, strict=True))
+        ]
+        succeeded = [result for result in results if result.success]
+        return BatchInserted(
+            status="success" if len(succeeded) == len(results) else "partial" if succeeded else "failed",
+            total_documents=len(results),
+            total_chunks=sum(result.total_chunks for result in succeeded),
+            success_count=len(succeeded),
+            failure_count=len(results) - len(succeeded),
+            results=results,
+            **_times(watch),
+        )
+
+    account = body.account_name
+    return await answering(200, build, lambda once: services.ingest.insert_many(account, documents, watch, once))
 
 
 @router.get("/document/{doc_id}", responses=documented(404, 422, 503), operation_id="get_document")
@@ -101,15 +125,29 @@ async def list_documents(
     )
 
 
-@router.put("/document/{doc_id}", responses=documented(404, 409, 422, 503), operation_id="replace_document")
-async def replace(doc_id: DocPath, body: InsertDocument, services: ServicesDep) -> DocumentReplaced:
+@router.put(
+    "/document/{doc_id}",
+    response_model=DocumentReplaced,
+    responses=documented(404, 409, 422, 503),
+    operation_id="replace_document",
+)
+async def replace(
+    doc_id: DocPath, body: InsertDocument, services: ServicesDep, answering: AnsweringDep
+) -> BaseModel | Response:
     """Replaces metadata and chunks. Readers see the old document or the new one, never both."""
     watch = Stopwatch()
-    deleted_chunks = await services.ingest.replace(
-        body.document.chat_bot_id, body.account_name, doc_id, _new_document(body), watch
-    )
-    return DocumentReplaced(
-        doc_id=doc_id, deleted_chunks=deleted_chunks, inserted_chunks=len(body.chunks), **_times(watch)
+
+    def build(outcomes: Sequence[Outcome]) -> DocumentReplaced:
+        return DocumentReplaced(
+            doc_id=doc_id,
+            deleted_chunks=outcomes[0].replaced_chunks,
+            inserted_chunks=len(body.chunks),
+            **_times(watch),
+        )
+
+    bot_id, account, document = body.document.chat_bot_id, body.account_name, _new_document(body)
+    return await answering(
+        200, build, lambda once: services.ingest.replace(bot_id, account, doc_id, document, watch, once)
     )
 
 

@@ -5,6 +5,7 @@ Runs in every server process; rows are claimed with FOR UPDATE SKIP LOCKED, so t
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -15,12 +16,17 @@ from app.core.leases import Leases
 from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
 from app.core.stores.garbage import GarbageStore
+from app.core.stores.once import OnceStore
 from app.core.stores.ports import VectorIndex
 from app.schemas.rows import Garbage
 from app.utils.errors import AppError, CollectionMissing
 from app.utils.failpoints import reach
 
 log = logging.getLogger(__name__)
+
+
+SWEEP_SECONDS = 60.0
+"""Between two looks for Idempotency-Keys that are old enough to be forgotten."""
 
 
 class Recovery:
@@ -32,6 +38,7 @@ class Recovery:
         bots: Bots,
         index: VectorIndex,
         leases: Leases,
+        keys: OnceStore,
         *,
         interval: float,
         claim: float,
@@ -43,6 +50,8 @@ class Recovery:
         self._bots = bots
         self._index = index
         self._leases = leases
+        self._keys = keys
+        self._next_sweep = 0.0
         self._interval = interval
         self._claim = timedelta(seconds=claim)
         self._wake = asyncio.Event()
@@ -73,11 +82,17 @@ class Recovery:
             log.info("resuming %s of bot %s", saga.operation, saga.bot_id)
             await reach("recovery.after_claim")
             await self._bots.resume(saga)
+        await self._sweep_keys()
         while claimed := await self._garbage.claim(self._claim):
             await reach("gc.after_claim")
             by_collection = sorted(claimed, key=lambda row: row.collection_name)
             for collection, rows in groupby(by_collection, key=lambda row: row.collection_name):
                 await self._collect(collection, list(rows))
+
+    async def _sweep_keys(self) -> None:
+        if time.monotonic() >= self._next_sweep:
+            await self._keys.sweep()
+            self._next_sweep = time.monotonic() + SWEEP_SECONDS
 
     async def _collect(self, collection: str, rows: Sequence[Garbage]) -> None:
         """Deletes by key. A row ends when it is settled and Milvus has then been seen without its keys."""

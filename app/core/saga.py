@@ -20,6 +20,7 @@ from app.core.bots import Bots
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Vectors
 from app.core.leases import Leases
+from app.core.once import Once
 from app.core.stores.documents import DocumentStore
 from app.core.stores.ports import VectorIndex
 from app.core.write import Write
@@ -52,34 +53,40 @@ class Saga:
         self._embedder = embedder
         self._leases = leases
 
-    async def run(self, writes: Sequence[Write], watch: Stopwatch) -> None:
+    async def run(self, writes: Sequence[Write], watch: Stopwatch, once: Once | None = None) -> None:
         """Carries each write through or undoes it; ``write.error`` says which.
 
-        One transaction opens all of them and one makes visible all that succeeded. Raises DatabaseUnavailable
-        when PostgreSQL is away before anything was begun. Stages in ``watch``: postgres, embedding, milvus.
+        One transaction opens all of them and one makes visible all that succeeded. With ``once``, nothing is done
+        if it was answered before; then, or when a write succeeded, it has an answer. Raises DatabaseUnavailable
+        when PostgreSQL is away before anything was begun, IdempotencyKeyReused, RequestInFlight. Stages in
+        ``watch``: postgres, embedding, milvus.
         """
         await reach("write.before_t1")
         with watch.timing("postgres"):
-            await self._documents.begin(writes, self._leases.token, self._leases.length)
+            await self._documents.begin(writes, self._leases.token, self._leases.length, once)
+        if once and once.replayed:
+            return
         begun = [write for write in writes if write.error is None]
         with self._leases.holding([write.generation for write in begun]):
             await reach("write.after_t1")
             stamps = await self._index_all(begun, watch)
             with watch.timing("postgres"):
                 if indexed := [write for write in begun if write.error is None]:
-                    await self._commit(indexed, stamps)
+                    await self._commit(indexed, stamps, once)
                 if failed := [write for write in begun if write.error is not None]:
                     await self._compensate(failed)
 
-    async def _commit(self, writes: Sequence[Write], stamps: dict[UUID, int]) -> None:
+    async def _commit(self, writes: Sequence[Write], stamps: dict[UUID, int], once: Once | None) -> None:
         try:
             if stamps:
                 await self._documents.raise_timestamps(stamps)
             await reach("write.before_t2")
-            await self._documents.finish(writes, self._leases.token)
+            await self._documents.finish(writes, self._leases.token, once)
             await reach("write.after_t2")
         except DatabaseUnavailable as exc:
             await self._decide_unknown(writes, exc)
+            if once and all(write.error for write in writes):
+                once.answer = None
 
     async def _decide_unknown(self, writes: Sequence[Write], exc: DatabaseUnavailable) -> None:
         """T2's answer was lost. What can still be compensated was not committed."""

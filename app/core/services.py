@@ -25,6 +25,7 @@ from app.core.stores.embedded import embedded_stores
 from app.core.stores.garbage import GarbageStore
 from app.core.stores.migrations import migrate
 from app.core.stores.milvus import MilvusIndex
+from app.core.stores.once import OnceStore
 from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database
 from app.core.stores.verify import VerifyStore
@@ -112,6 +113,7 @@ async def wired(settings: Settings, stores: Stores, embedder: Embedder) -> Async
     """The services over open stores, with leases and recovery running."""
     documents = DocumentStore(stores.db, stores.settle)
     bot_store = BotStore(stores.db)
+    keys = OnceStore(stores.db, timedelta(hours=settings.idempotency_hours))
     leases = Leases(documents, settings.saga_lease_seconds)
     bots = Bots(bot_store, stores.index, embedder, leases, deadline=settings.saga_lease_seconds)
     recovery = Recovery(
@@ -121,6 +123,7 @@ async def wired(settings: Settings, stores: Stores, embedder: Embedder) -> Async
         bots,
         stores.index,
         leases,
+        keys,
         interval=settings.recovery_interval_seconds,
         claim=settings.saga_lease_seconds,
     )
@@ -135,7 +138,7 @@ async def wired(settings: Settings, stores: Stores, embedder: Embedder) -> Async
     async with _running(leases.renew_forever(), recovery.run_forever()):
         yield Services(
             bots=bots,
-            ingest=Ingest(bots, Saga(documents, bots, stores.index, embedder, leases)),
+            ingest=Ingest(bots, Saga(documents, bots, stores.index, embedder, leases), keys),
             documents=Documents(bots, documents, recovery),
             search=Search(bots, documents, stores.index, embedder),
             health=health,

@@ -1,9 +1,19 @@
 """One document on its way into both stores."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument
 from app.utils.errors import AppError, BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one document: its doc_id, or the error that undid it."""
+
+    doc_id: int | None
+    error: AppError | None = None
+    replaced_chunks: int = 0
 
 
 class Write:
@@ -32,6 +42,10 @@ class Write:
     def chunk_ids(self) -> list[int]:
         first = self.generation * CHUNKS_PER_GENERATION
         return [first + chunk.chunk_index for chunk in self.document.chunks]
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(None, self.error) if self.error else Outcome(self.doc_id, None, self.replaced_chunks)
 
     def fail(self, error: AppError) -> None:
         """The first error is the one that counts."""

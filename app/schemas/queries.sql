@@ -155,6 +155,36 @@ WHERE generation = (
     FOR UPDATE SKIP LOCKED)
 RETURNING generation, operation, bot_id;
 
+-- ---------------------------------------------------------------- idempotency keys
+
+-- name: find_idempotent_answer
+SELECT body_sha256, response FROM idempotency_keys WHERE account_name = $1 AND key = $2;
+
+-- name: claim_idempotency_key
+-- New or not, the row is then locked and its newest version returned.
+INSERT INTO idempotency_keys AS k (account_name, key, body_sha256) VALUES ($1, $2, $3)
+ON CONFLICT (account_name, key) DO UPDATE SET key = excluded.key
+RETURNING k.body_sha256, k.generation, k.response;
+
+-- name: saga_in_flight
+-- A statement of its own: one that began before the key's row was locked might not see the saga.
+SELECT EXISTS (SELECT FROM sagas WHERE generation = $1);
+
+-- name: assign_idempotency_key
+UPDATE idempotency_keys SET generation = $3 WHERE account_name = $1 AND key = $2;
+
+-- name: hold_idempotency_key
+SELECT key FROM idempotency_keys
+WHERE account_name = $1 AND key = $2 AND generation = $3 AND response IS NULL
+FOR UPDATE;
+
+-- name: store_idempotent_answer
+UPDATE idempotency_keys SET response = $3 WHERE account_name = $1 AND key = $2;
+
+-- name: sweep_idempotency_keys
+DELETE FROM idempotency_keys k
+WHERE k.created_at < now() - $1::interval AND NOT EXISTS (SELECT FROM sagas s WHERE s.generation = k.generation);
+
 -- ---------------------------------------------------------------- documents
 
 -- name: current_generation

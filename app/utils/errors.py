@@ -40,6 +40,10 @@ class UnsupportedMode(InvalidInput):
     code, title = "unsupported_mode", "This Milvus cannot search so"
 
 
+class IdempotencyKeyReused(InvalidInput):
+    code, title = "idempotency_key_reused", "This key belongs to another request"
+
+
 class BotNotFound(AppError):
     status, code, title = 404, "bot_not_found", "No such bot"
 
@@ -62,6 +66,13 @@ class CollectionNameTaken(Conflict):
 
 class DocumentChanged(Conflict):
     code, title = "document_changed", "Document was changed by another request"
+
+
+class RequestInFlight(Conflict):
+    code, title = "request_in_flight", "The first request with this key is at work"
+
+    def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int = 1) -> None:
+        super().__init__(detail, places=places, retry_after=retry_after)
 
 
 class ModelMismatch(Conflict):

@@ -6,6 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from app.core.filters import compile_filter
+from app.core.once import Once
+from app.core.stores import once as keys
 from app.core.stores.postgres import Connection, Database
 from app.core.write import Write
 from app.schemas.filter_tree import Filter
@@ -27,13 +29,16 @@ class DocumentStore:
         self._db = db
         self._settle = settle
 
-    async def begin(self, writes: Sequence[Write], token: UUID, lease: timedelta) -> None:
+    async def begin(self, writes: Sequence[Write], token: UUID, lease: timedelta, once: Once | None = None) -> None:
         """T1: numbers the writes, stores their chunks and opens their sagas. Nothing is visible yet.
 
         A write with ``doc_id`` set is a replacement: its previous generation is read here. A write is marked
-        failed when its bot or the document to be replaced does not exist.
+        failed when its bot or the document to be replaced does not exist. With ``once``, nothing is begun when
+        it has been answered before. Raises IdempotencyKeyReused, RequestInFlight.
         """
         async with self._db.transaction() as conn:
+            if once and not await keys.claim(conn, once):
+                return
             await self._fail_unknown_bots(conn, writes)
             for write in writes:
                 if write.error is None and write.doc_id is not None:
@@ -48,6 +53,8 @@ class DocumentStore:
                 write.number(row["generation"])
             if not live:
                 return
+            if once:
+                await keys.assign(conn, once, live[0].generation)
             await conn.execute(
                 SQL["begin_writes"],
                 [write.generation for write in live],
@@ -84,13 +91,17 @@ class DocumentStore:
             await conn.execute(SQL["lock_bots_for_stamps"], bots)
             await conn.execute(SQL["raise_milvus_timestamps"], bots, [stamps[bot] for bot in bots])
 
-    async def finish(self, writes: Sequence[Write], token: UUID) -> None:
+    async def finish(self, writes: Sequence[Write], token: UUID, once: Once | None = None) -> None:
         """T2: makes the writes visible and takes what they replace away, in one transaction.
 
         Marks a write failed where its lease is lost, its bot is gone, or its document was changed meanwhile;
-        such a write's saga stays, for ``compensate``.
+        such a write's saga stays, for ``compensate``. With ``once``, its answer is stored if a write succeeded.
         """
         async with self._db.transaction() as conn:
+            if once and not await keys.hold(conn, once):
+                for write in writes:
+                    write.fail_lease_lost()
+                return
             await self._fail_unknown_bots(conn, writes)
             generations = [write.generation for write in writes]
             held = {row["generation"] for row in await conn.fetch(SQL["hold_leases"], generations, token)}
@@ -104,6 +115,8 @@ class DocumentStore:
             if new:
                 await conn.execute(SQL["insert_documents"], new)
             await conn.execute(SQL["end_sagas"], [write.generation for write in done], token)
+            if once and done:
+                await keys.store_answer(conn, once)
 
     @staticmethod
     async def _fail_unknown_bots(conn: Connection, writes: Sequence[Write]) -> None:

@@ -1,0 +1,57 @@
+"""The Idempotency-Key header: a request that is sent again gets the answer of the first time."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
+
+from app.core.once import Once
+from app.core.write import Outcome
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Makes the request safe to send again: for 24 hours the same key gets the same answer, and one "
+        "effect. A random UUID will do. Another request under the same key is refused.",
+    ),
+]
+
+
+class Answering:
+    """Builds a handler's answer, once for each Idempotency-Key."""
+
+    def __init__(self, key: str | None, body_sha256: bytes) -> None:
+        self._key = key
+        self._body_sha256 = body_sha256
+
+    async def __call__(
+        self,
+        status: int,
+        build: Callable[[Sequence[Outcome]], BaseModel],
+        run: Callable[[Once | None], Awaitable[Sequence[Outcome]]],
+    ) -> BaseModel | Response:
+        """``run`` does the work, ``build`` makes the answer of it; with a key, inside the transaction that commits."""
+        if self._key is None:
+            return build(await run(None))
+        once = Once(self._key, self._body_sha256, lambda outcomes: build(outcomes).model_dump_json().encode())
+        outcomes = await run(once)
+        if once.answer is None:
+            return build(outcomes)
+        headers = {"Idempotency-Replayed": "true"} if once.replayed else None
+        return Response(once.answer, status, headers, "application/json")
+
+
+async def _answering(request: Request, key: Key = None) -> Answering:
+    if key is None:
+        return Answering(None, b"")
+    head = f"{request.method} {request.url.path}\n".encode()
+    return Answering(key, sha256(head + await request.body()).digest())
+
+
+AnsweringDep = Annotated[Answering, Depends(_answering)]
