@@ -1,8 +1,9 @@
 """The servers of docker-compose.yml in containers of their own, where a Docker daemon answers."""
 
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -19,13 +20,14 @@ COMPOSE = Path(__file__).resolve().parents[1] / "docker-compose.yml"
 
 @cache
 def docker_answers() -> bool:
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if host.startswith("unix://") and not Path(host.removeprefix("unix://")).exists():
+        return False  # The client would leak a socket in finding that out.
     try:
-        client = docker.from_env(timeout=2)
-        client.ping()
+        with closing(docker.from_env(timeout=2)) as client:
+            return bool(client.ping())
     except DockerException:
         return False
-    client.close()
-    return True
 
 
 def image(service: str) -> str:
