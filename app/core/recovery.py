@@ -12,10 +12,7 @@ from itertools import groupby
 
 from app.core.bots import Bots
 from app.core.leases import Leases
-from app.core.stores.bots import BotStore
-from app.core.stores.documents import DocumentStore
-from app.core.stores.garbage import GarbageStore
-from app.core.stores.ports import VectorIndex
+from app.core.stores.ports import BotPort, DocumentPort, GarbagePort, VectorIndex
 from app.schemas.rows import Garbage
 from app.utils.errors import AppError, CollectionMissing
 from app.utils.failpoints import reach
@@ -26,9 +23,9 @@ log = logging.getLogger(__name__)
 class Recovery:
     def __init__(
         self,
-        documents: DocumentStore,
-        garbage: GarbageStore,
-        bot_store: BotStore,
+        documents: DocumentPort,
+        garbage: GarbagePort,
+        bot_store: BotPort,
         bots: Bots,
         index: VectorIndex,
         leases: Leases,
