@@ -12,8 +12,8 @@ from uuid import UUID
 
 from app.core.embedding.port import Embedder
 from app.core.leases import Leases
-from app.core.stores.bots import CREATE, BotCounts, BotSaga, BotStore
-from app.core.stores.ports import VectorIndex
+from app.core.stores.bots import CREATE, BotCounts, BotSaga
+from app.core.stores.ports import BotPort, VectorIndex
 from app.schemas.rows import Bot
 from app.utils.errors import (
     BotExists,
@@ -45,7 +45,7 @@ class Bots:
     """``deadline`` is how long, in seconds, a deletion waits for others before it is left to recovery."""
 
     def __init__(
-        self, store: BotStore, index: VectorIndex, embedder: Embedder, leases: Leases, *, deadline: float
+        self, store: BotPort, index: VectorIndex, embedder: Embedder, leases: Leases, *, deadline: float
     ) -> None:
         self._store = store
         self._index = index

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from app.core.bots import Bots
 from app.core.recovery import Recovery
-from app.core.stores.documents import COLUMNS, DocumentStore
+from app.core.stores.documents import COLUMNS
+from app.core.stores.ports import DocumentPort
 from app.schemas.rows import Chunk, Document
 from app.utils.errors import DocumentNotFound
 from app.utils.failpoints import reach
@@ -16,7 +17,7 @@ from app.utils.failpoints import reach
 class Documents:
     """All methods raise BotNotFound; those on one document DocumentNotFound too."""
 
-    def __init__(self, bots: Bots, store: DocumentStore, recovery: Recovery) -> None:
+    def __init__(self, bots: Bots, store: DocumentPort, recovery: Recovery) -> None:
         self._bots = bots
         self._store = store
         self._recovery = recovery

@@ -6,7 +6,7 @@ from uuid import UUID
 from app.core.bots import Bots
 from app.core.once import Once
 from app.core.saga import Saga
-from app.core.stores.once import OnceStore
+from app.core.stores.ports import OncePort
 from app.core.write import Outcome, Write
 from app.schemas.rows import NewDocument
 from app.utils.clock import Stopwatch
@@ -18,7 +18,7 @@ class Ingest:
     without it the returned outcomes count. Raises IdempotencyKeyReused, RequestInFlight.
     """
 
-    def __init__(self, bots: Bots, saga: Saga, keys: OnceStore) -> None:
+    def __init__(self, bots: Bots, saga: Saga, keys: OncePort) -> None:
         self._bots = bots
         self._saga = saga
         self._keys = keys

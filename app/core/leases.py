@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from uuid import uuid4
 
-from app.core.stores.documents import DocumentStore
+from app.core.stores.ports import DocumentPort
 from app.utils.errors import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class Leases:
     """``token`` marks the sagas of this process; ``length`` is how long they live without renewal."""
 
-    def __init__(self, documents: DocumentStore, seconds: float) -> None:
+    def __init__(self, documents: DocumentPort, seconds: float) -> None:
         self.token = uuid4()
         self.length = timedelta(seconds=seconds)
         self._documents = documents

@@ -13,11 +13,7 @@ from itertools import groupby
 
 from app.core.bots import Bots
 from app.core.leases import Leases
-from app.core.stores.bots import BotStore
-from app.core.stores.documents import DocumentStore
-from app.core.stores.garbage import GarbageStore
-from app.core.stores.once import OnceStore
-from app.core.stores.ports import VectorIndex
+from app.core.stores.ports import BotPort, DocumentPort, GarbagePort, OncePort, VectorIndex
 from app.schemas.rows import Garbage
 from app.utils.errors import AppError, CollectionMissing
 from app.utils.failpoints import reach
@@ -32,13 +28,13 @@ SWEEP_SECONDS = 60.0
 class Recovery:
     def __init__(
         self,
-        documents: DocumentStore,
-        garbage: GarbageStore,
-        bot_store: BotStore,
+        documents: DocumentPort,
+        garbage: GarbagePort,
+        bot_store: BotPort,
         bots: Bots,
         index: VectorIndex,
         leases: Leases,
-        keys: OnceStore,
+        keys: OncePort,
         *,
         interval: float,
         claim: float,

@@ -21,8 +21,7 @@ from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Vectors
 from app.core.leases import Leases
 from app.core.once import Once
-from app.core.stores.documents import DocumentStore
-from app.core.stores.ports import VectorIndex
+from app.core.stores.ports import DocumentPort, VectorIndex
 from app.core.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.clock import Stopwatch
@@ -45,7 +44,7 @@ class Item(NamedTuple):
 
 class Saga:
     def __init__(
-        self, documents: DocumentStore, bots: Bots, index: VectorIndex, embedder: Embedder, leases: Leases
+        self, documents: DocumentPort, bots: Bots, index: VectorIndex, embedder: Embedder, leases: Leases
     ) -> None:
         self._documents = documents
         self._bots = bots

@@ -12,8 +12,7 @@ from uuid import UUID
 from app.core.bots import Bots
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Vectors
-from app.core.stores.documents import DocumentStore
-from app.core.stores.ports import Hit, VectorIndex
+from app.core.stores.ports import DocumentPort, Hit, VectorIndex
 from app.schemas.filter_tree import Filter
 from app.schemas.rows import Bot, VisibleChunk
 from app.utils.clock import Stopwatch
@@ -51,7 +50,7 @@ class Result:
 class Search:
     """Stages in ``watch``: embedding, milvus, postgres."""
 
-    def __init__(self, bots: Bots, documents: DocumentStore, index: VectorIndex, embedder: Embedder) -> None:
+    def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex, embedder: Embedder) -> None:
         self._bots = bots
         self._documents = documents
         self._index = index

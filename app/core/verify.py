@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.core.stores.ports import VectorIndex
-from app.core.stores.verify import BotState, VerifyStore
+from app.core.stores.ports import VectorIndex, VerifyPort
+from app.core.stores.verify import BotState
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.errors import CollectionMissing
 
@@ -24,7 +24,7 @@ class Finding:
 
 
 class Verifier:
-    def __init__(self, store: VerifyStore, index: VectorIndex) -> None:
+    def __init__(self, store: VerifyPort, index: VectorIndex) -> None:
         self._store = store
         self._index = index
 

@@ -1,4 +1,4 @@
-"""Every implementation of VectorIndex that the contract suite runs on, and their servers."""
+"""Every implementation of the ports that the contract suites run on, and their servers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -12,13 +12,16 @@ from pymilvus import MilvusClient
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.milvus import MilvusIndex
 from app.core.stores.ports import VectorIndex
+from app.core.stores.postgres import Database
 from tests.containers import docker_answers, milvus_container
+from tests.contract.records import Record
 from tests.lite_server import LiteServer
 from tests.milvus_server import MilvusServer
 
 DIMENSION = 16
 MEMORY, LITE, SERVER, CONTAINER = "memory", "milvus-lite", "milvus-server", "milvus-container"
 BACKENDS = [MEMORY, LITE, SERVER, *([CONTAINER] if docker_answers() else [])]
+POSTGRES = "postgres"
 
 
 @dataclass(frozen=True)
@@ -95,3 +98,9 @@ async def collection(index: VectorIndex, shared_collection: str) -> str:
     async for keys in index.scan(shared_collection):
         await index.delete(shared_collection, keys)
     return shared_collection
+
+
+@pytest.fixture(params=[MEMORY, POSTGRES])
+def record(request: pytest.FixtureRequest, db: Database) -> Record:
+    # ``db`` is asked for in either case: a fixture with parameters of its own cannot be asked for by name.
+    return Record.in_memory() if request.param == MEMORY else Record.in_postgres(db)

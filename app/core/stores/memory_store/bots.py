@@ -1,0 +1,93 @@
+"""The registry and the sagas of whole bots in plain memory; keeps to BotPort as ``stores.bots.BotStore`` does."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from app.core.stores.bots import CREATE, DELETE, BotCounts, BotSaga
+from app.core.stores.memory_store.tables import BotRow, Partition, Tables
+from app.schemas.rows import Bot
+from app.utils.errors import CollectionNameTaken
+
+
+class MemoryBotStore:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
+        bot = self._tables.active(bot_id, account)
+        return bot.bot() if bot else None
+
+    async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
+        found = ((bot_id, self._tables.active(bot_id, account)) for bot_id in bot_ids)
+        return {bot_id: bot.bot() for bot_id, bot in found if bot}
+
+    async def list(self, account: str | None) -> Sequence[Bot]:
+        bots = [bot.bot() for bot_id in self._tables.bots if (bot := self._tables.active(bot_id, account))]
+        return sorted(bots, key=lambda bot: (bot.created_at, bot.bot_id))
+
+    async def counts(self, bot_id: UUID) -> BotCounts:
+        documents = self._tables.partition(bot_id).documents.values()
+        return BotCounts(
+            documents=len(documents),
+            chunks=sum(document.chunk_count for document in documents),
+            sagas=sum(saga.bot_id == bot_id for saga in self._tables.sagas.values()),
+            vector_gc=sum(row.bot_id == bot_id for row in self._tables.garbage.values()),
+        )
+
+    async def insert(
+        self, bot_id: UUID, bot_name: str, collection_name: str, account: str, token: UUID, lease: timedelta
+    ) -> int | None:
+        if bot_id in self._tables.bots:
+            return None
+        if any(bot.collection_name == collection_name for bot in self._tables.bots.values()):
+            raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.")
+        self._tables.bots[bot_id] = BotRow(bot_id, bot_name, collection_name, account, self._tables.now())
+        self._tables.partitions[bot_id] = Partition()
+        return self._tables.begin_saga(CREATE, bot_id, token, lease).generation
+
+    async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None:
+        if self._tables.active(bot_id) is None:
+            return None
+        return self._tables.begin_saga(CREATE, bot_id, token, lease).generation
+
+    async def finish_creation(self, saga: int, bot_id: UUID, model: str, dimension: int, token: UUID) -> None:
+        bot = self._tables.bots.get(bot_id)
+        if bot and bot.embedding_model is None:
+            bot.embedding_model, bot.dimension = model, dimension
+        self._tables.end_sagas([saga], token)
+
+    async def end_saga(self, saga: int, token: UUID) -> None:
+        self._tables.end_sagas([saga], token)
+
+    async def begin_deletion(self, bot_id: UUID, account: str | None, token: UUID, lease: timedelta) -> int | None:
+        bot = self._tables.active(bot_id, account)
+        if bot is None:
+            return None
+        bot.state = "deleting"
+        return self._tables.begin_saga(DELETE, bot_id, token, lease).generation
+
+    async def state(self, bot_id: UUID) -> tuple[str, str, int | None] | None:
+        bot = self._tables.bots.get(bot_id)
+        return (bot.state, bot.collection_name, bot.dimension) if bot else None
+
+    async def creation_in_flight(self, bot_id: UUID) -> bool:
+        return any((saga.bot_id, saga.operation) == (bot_id, CREATE) for saga in self._tables.sagas.values())
+
+    async def finish_deletion(self, bot_id: UUID) -> bool:
+        self._tables.partitions.pop(bot_id, None)
+        if (bot := self._tables.bots.get(bot_id)) and bot.state == "deleting":
+            del self._tables.bots[bot_id]
+        for rows in (self._tables.sagas, self._tables.garbage):
+            for generation in [number for number, row in rows.items() if row.bot_id == bot_id]:
+                del rows[generation]
+        return True
+
+    async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:
+        now = self._tables.now()
+        for generation in sorted(self._tables.sagas):
+            saga = self._tables.sagas[generation]
+            if saga.operation != "write" and saga.lease_until < now:
+                saga.lease_token, saga.lease_until = token, now + lease
+                return BotSaga(generation, saga.operation, saga.bot_id)
+        return None

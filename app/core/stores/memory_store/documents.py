@@ -1,0 +1,237 @@
+"""Documents and chunks in plain memory; keeps to DocumentPort as ``stores.documents.DocumentStore`` does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from app.core.once import Once
+from app.core.stores.memory_store import once as keys
+from app.core.stores.memory_store.tables import ChunkRow, DocumentRow, Tables
+from app.core.write import Write
+from app.schemas.filter_tree import Filter
+from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Document, VisibleChunk
+
+Matches = Callable[[Filter, Mapping[str, Any]], bool]
+
+
+def no_filters(_filter: Filter, _document: Mapping[str, Any]) -> bool:
+    raise NotImplementedError("this store was made without filters")
+
+
+class MemoryDocumentStore:
+    """``settle`` as in the real one; ``matches`` says whether a row of documents, as a dict, passes a filter."""
+
+    def __init__(self, tables: Tables, settle: timedelta, matches: Matches = no_filters) -> None:
+        self._tables = tables
+        self._settle = settle
+        self._matches = matches
+
+    async def begin(self, writes: Sequence[Write], token: UUID, lease: timedelta, once: Once | None = None) -> None:
+        if once and not keys.claim(self._tables, once):
+            return
+        self._fail_unknown_bots(writes)
+        for write in writes:
+            if write.error is None and write.doc_id is not None:
+                document = self._document(write.bot.bot_id, write.doc_id)
+                write.previous_generation = document.generation if document else None
+                if document is None:
+                    write.fail_unknown_document()
+        live = [write for write in writes if write.error is None]
+        for write in live:
+            generation = self._tables.next_generation()
+            if once and write is live[0]:
+                keys.assign(self._tables, once, generation)
+            write.number(generation)
+            assert write.doc_id is not None
+            saga = self._tables.begin_saga("write", write.bot.bot_id, token, lease, generation)
+            saga.doc_id, saga.chunk_span = write.doc_id, write.chunk_span
+            chunks = self._tables.partition(write.bot.bot_id).chunks
+            for chunk_id, chunk in zip(write.chunk_ids, write.document.chunks, strict=True):
+                chunks[chunk_id] = ChunkRow(
+                    write.doc_id, Chunk(chunk_id, chunk.chunk_index, chunk.text, chunk.page_number)
+                )
+
+    async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> None:
+        for saga in self._tables.held(generations, token):
+            saga.lease_until = self._tables.now() + lease
+
+    async def raise_timestamps(self, stamps: dict[UUID, int]) -> None:
+        for bot_id, stamp in stamps.items():
+            if bot := self._tables.bots.get(bot_id):
+                bot.milvus_timestamp = max(bot.milvus_timestamp, stamp)
+
+    async def finish(self, writes: Sequence[Write], token: UUID, once: Once | None = None) -> None:
+        if once and not keys.hold(self._tables, once):
+            for write in writes:
+                write.fail_lease_lost()
+            return
+        self._fail_unknown_bots(writes)
+        held = {saga.generation for saga in self._tables.held((write.generation for write in writes), token)}
+        for write in writes:
+            if write.error is None and write.generation not in held:
+                write.fail_lease_lost()
+            if write.error is None and write.previous_generation is not None:
+                self._switch(write)
+        done = [write for write in writes if write.error is None]
+        for write in done:
+            if write.previous_generation is None:
+                assert write.doc_id is not None
+                documents = self._tables.partition(write.bot.bot_id).documents
+                documents[write.doc_id] = self._row(write, self._tables.now())
+        self._tables.end_sagas([write.generation for write in done], token)
+        if once and done:
+            keys.store_answer(self._tables, once)
+
+    def _switch(self, write: Write) -> None:
+        assert write.doc_id is not None
+        bot_id = write.bot.bot_id
+        old = self._document(bot_id, write.doc_id)
+        if old is None or old.generation != write.previous_generation:
+            write.fail_changed()
+            return
+        self._tables.partition(bot_id).documents[write.doc_id] = self._row(write, old.created_at)
+        self._discard(bot_id, old)
+        write.replaced_chunks = old.chunk_count
+
+    async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID | None) -> set[int]:
+        mine = [saga.generation for saga in self._tables.held(generations, token) if saga.bot_id == bot_id]
+        for saga in self._tables.end_sagas(mine, token):
+            self._tables.drop_chunks(bot_id, saga.generation)
+            self._tables.collect(bot_id, saga.generation, saga.chunk_span, self._tables.now() + self._settle)
+        return set(mine)
+
+    async def collect_abandoned(self, bot_id: UUID, writes: Sequence[Write]) -> None:
+        if self._tables.active(bot_id) is None:
+            return
+        current = {document.generation for document in self._tables.partition(bot_id).documents.values()}
+        not_before = self._tables.now() + self._settle
+        for write in writes:
+            if write.generation in current:
+                continue
+            if row := self._tables.garbage.get(write.generation):
+                row.not_before = max(row.not_before, not_before)
+            else:
+                self._tables.collect(bot_id, write.generation, write.chunk_span, not_before)
+
+    async def compensate_expired(self) -> int:
+        now = self._tables.now()
+        expired = [saga for saga in self._tables.sagas.values() if saga.operation == "write" and saga.lease_until < now]
+        for saga in expired:
+            await self.compensate(saga.bot_id, [saga.generation], None)
+        return len(expired)
+
+    async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None:
+        document = self._document(bot_id, doc_id)
+        return document.generation if document else None
+
+    async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
+        documents = self._tables.partition(bot_id).documents
+        deleted = {}
+        for doc_id in sorted(set(doc_ids)):
+            if (document := documents.pop(doc_id, None)) is not None:
+                self._discard(bot_id, document)
+                deleted[doc_id] = document.chunk_count
+        return deleted
+
+    async def patch(
+        self, bot_id: UUID, doc_id: int, columns: dict[str, Any], merge: dict[str, Any], remove: Sequence[str]
+    ) -> datetime | None:
+        document = self._document(bot_id, doc_id)
+        if document is None:
+            return None
+        for name, value in columns.items():
+            setattr(document, name, value)
+        merged = document.metadata | merge
+        document.metadata = {key: value for key, value in merged.items() if key not in remove}
+        document.updated_at = self._tables.now()
+        return document.updated_at
+
+    async def get(self, bot_id: UUID, doc_id: int) -> tuple[Document, list[Chunk]] | None:
+        document = self._document(bot_id, doc_id)
+        if document is None:
+            return None
+        chunks = [chunk for row, chunk in self._tables.current(bot_id) if row is document]
+        return document.document(), sorted(chunks, key=lambda chunk: chunk.chunk_id)
+
+    async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
+        documents = self._tables.partition(bot_id).documents
+        return [documents[doc_id].document() for doc_id in sorted(documents) if doc_id > after][:limit]
+
+    async def visible(
+        self, bot_id: UUID, chunk_ids: Sequence[int], limit: int, where: Filter | None
+    ) -> Sequence[VisibleChunk]:
+        partition = self._tables.partition(bot_id)
+        found: list[VisibleChunk] = []
+        for rank, chunk_id in enumerate(chunk_ids, start=1):
+            row = partition.chunks.get(chunk_id)
+            document = self._reads(bot_id, row, chunk_id) if row else None
+            if row is None or document is None or not (where is None or self._matches(where, asdict(document))):
+                continue
+            chunk = row.chunk
+            found.append(
+                VisibleChunk(
+                    rank,
+                    chunk_id,
+                    row.doc_id,
+                    chunk.chunk_index,
+                    chunk.text,
+                    chunk.page_number,
+                    document.title,
+                    document.file_type,
+                    document.file_path,
+                    document.author,
+                    list(document.tags),
+                    dict(document.metadata),
+                    document.created_at,
+                )
+            )
+        return found[:limit]
+
+    async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
+        documents = self._tables.partition(bot_id).documents
+        return [key for key in sorted(documents) if key > after and self._matches(where, asdict(documents[key]))][
+            :limit
+        ]
+
+    async def milvus_timestamp(self, bot_id: UUID) -> int:
+        bot = self._tables.active(bot_id)
+        return bot.milvus_timestamp if bot else 0
+
+    def _fail_unknown_bots(self, writes: Sequence[Write]) -> None:
+        for write in writes:
+            if self._tables.active(write.bot.bot_id) is None:
+                write.fail_unknown_bot()
+
+    def _document(self, bot_id: UUID, doc_id: int) -> DocumentRow | None:
+        return self._tables.partition(bot_id).documents.get(doc_id)
+
+    def _reads(self, bot_id: UUID, row: ChunkRow, chunk_id: int) -> DocumentRow | None:
+        """The reader's join on generation: the chunk's document, if the chunk is current."""
+        document = self._document(bot_id, row.doc_id)
+        return document if document and document.generation == chunk_id // CHUNKS_PER_GENERATION else None
+
+    def _discard(self, bot_id: UUID, old: DocumentRow) -> None:
+        """What a replaced or deleted version leaves behind; its late writes can be no later than its switch."""
+        self._tables.drop_chunks(bot_id, old.generation)
+        not_before = max(self._tables.now(), old.updated_at + self._settle)
+        self._tables.collect(bot_id, old.generation, old.chunk_span, not_before)
+
+    def _row(self, write: Write, created_at: datetime) -> DocumentRow:
+        document = write.document
+        assert write.doc_id is not None
+        return DocumentRow(
+            write.doc_id,
+            write.generation,
+            document.title,
+            document.file_path,
+            document.file_type,
+            document.author,
+            list(document.tags),
+            dict(document.metadata),
+            len(document.chunks),
+            write.chunk_span,
+            created_at,
+            self._tables.now(),
+        )

@@ -1,0 +1,179 @@
+"""The tables of the record in plain memory, shared by the stores over them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document
+
+
+@dataclass(slots=True)
+class BotRow:
+    bot_id: UUID
+    bot_name: str
+    collection_name: str
+    account_name: str
+    created_at: datetime
+    state: str = "active"
+    embedding_model: str | None = None
+    dimension: int | None = None
+    milvus_timestamp: int = 0
+
+    def bot(self) -> Bot:
+        return Bot(
+            self.bot_id,
+            self.bot_name,
+            self.collection_name,
+            self.account_name,
+            self.embedding_model,
+            self.dimension,
+            self.milvus_timestamp,
+            self.created_at,
+            f"documents_{self.bot_id.hex}",
+        )
+
+
+@dataclass(slots=True)
+class DocumentRow:
+    doc_id: int
+    generation: int
+    title: str
+    file_path: str | None
+    file_type: str | None
+    author: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    chunk_count: int
+    chunk_span: int
+    created_at: datetime
+    updated_at: datetime
+
+    def document(self) -> Document:
+        return Document(
+            self.doc_id,
+            self.title,
+            self.file_path,
+            self.file_type,
+            self.author,
+            list(self.tags),
+            dict(self.metadata),
+            self.chunk_count,
+            self.created_at,
+            self.updated_at,
+        )
+
+
+@dataclass(slots=True)
+class ChunkRow:
+    doc_id: int
+    chunk: Chunk
+
+
+@dataclass(slots=True)
+class Partition:
+    """A bot's documents by doc_id and its chunks by chunk_id."""
+
+    documents: dict[int, DocumentRow] = field(default_factory=dict)
+    chunks: dict[int, ChunkRow] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class SagaRow:
+    generation: int
+    operation: str
+    bot_id: UUID
+    lease_token: UUID
+    lease_until: datetime
+    doc_id: int = 0
+    chunk_span: int = 0
+
+
+@dataclass(slots=True)
+class KeyRow:
+    """One Idempotency-Key of an account."""
+
+    body_sha256: bytes
+    created_at: datetime
+    generation: int = 0
+    response: bytes | None = None
+
+
+@dataclass(slots=True)
+class GarbageRow:
+    generation: int
+    bot_id: UUID
+    chunk_span: int
+    not_before: datetime
+    next_attempt_at: datetime
+    attempts: int = 0
+
+
+def wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class Tables:
+    """One database. ``now`` is its clock: leases and the collection of garbage go by it.
+
+    No method of the stores over it awaits anything, so each is a transaction: done at one moment, and alone. That
+    is what row locks make of the real one's transactions as far as anyone can tell from outside.
+    """
+
+    def __init__(self, now: Callable[[], datetime] = wall_clock) -> None:
+        self.now = now
+        self.bots: dict[UUID, BotRow] = {}
+        self.partitions: dict[UUID, Partition] = {}
+        self.sagas: dict[int, SagaRow] = {}
+        self.garbage: dict[int, GarbageRow] = {}
+        self.keys: dict[tuple[str, str], KeyRow] = {}
+        self._last_generation = 0
+
+    def next_generation(self) -> int:
+        self._last_generation += 1
+        return self._last_generation
+
+    def active(self, bot_id: UUID, account: str | None = None) -> BotRow | None:
+        bot = self.bots.get(bot_id)
+        return bot if bot and bot.state == "active" and account in (None, bot.account_name) else None
+
+    def partition(self, bot_id: UUID) -> Partition:
+        """The bot's own, or an empty one for a bot that is unknown."""
+        return self.partitions.get(bot_id) or Partition()
+
+    def begin_saga(
+        self, operation: str, bot_id: UUID, token: UUID, lease: timedelta, generation: int | None = None
+    ) -> SagaRow:
+        number = self.next_generation() if generation is None else generation
+        saga = self.sagas[number] = SagaRow(number, operation, bot_id, token, self.now() + lease)
+        return saga
+
+    def held(self, generations: Iterable[int], token: UUID | None) -> list[SagaRow]:
+        """The sagas that ``token`` holds, or all with None."""
+        found = (self.sagas.get(generation) for generation in sorted(set(generations)))
+        return [saga for saga in found if saga and token in (None, saga.lease_token)]
+
+    def end_sagas(self, generations: Iterable[int], token: UUID | None) -> list[SagaRow]:
+        ended = self.held(generations, token)
+        for saga in ended:
+            del self.sagas[saga.generation]
+        return ended
+
+    def drop_chunks(self, bot_id: UUID, generation: int) -> None:
+        chunks = self.partition(bot_id).chunks
+        for chunk_id in [key for key in chunks if key // CHUNKS_PER_GENERATION == generation]:
+            del chunks[chunk_id]
+
+    def collect(self, bot_id: UUID, generation: int, chunk_span: int, not_before: datetime) -> None:
+        if generation in self.garbage:
+            raise ValueError(f"generation {generation} is on vector_gc already")
+        self.garbage[generation] = GarbageRow(generation, bot_id, chunk_span, not_before, self.now())
+
+    def current(self, bot_id: UUID) -> Iterator[tuple[DocumentRow, Chunk]]:
+        """Chunks of current generations, in no order."""
+        partition = self.partition(bot_id)
+        for chunk_id, row in partition.chunks.items():
+            document = partition.documents.get(row.doc_id)
+            if document and document.generation == chunk_id // CHUNKS_PER_GENERATION:
+                yield document, row.chunk

@@ -1,0 +1,57 @@
+"""Reads for comparing the stores in plain memory; keeps to VerifyPort as ``stores.verify.VerifyStore`` does."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from app.core.stores.memory_store.tables import Tables
+from app.core.stores.verify import PAGE, BotState
+from app.schemas.rows import CHUNKS_PER_GENERATION
+
+
+class MemoryVerifyStore:
+    def __init__(self, tables: Tables, lease_seconds: float) -> None:
+        self._tables = tables
+        self._grace = timedelta(seconds=lease_seconds)
+
+    async def bots(self) -> Sequence[BotState]:
+        return [
+            BotState(bot_id, bot.collection_name, bot.state, bot.embedding_model, bot_id in self._tables.partitions)
+            for bot_id, bot in sorted(self._tables.bots.items())
+        ]
+
+    async def unknown_keys(self, bot_id: UUID, keys: Sequence[int]) -> set[int]:
+        chunks = self._tables.partition(bot_id).chunks
+        return {key for key in keys if key not in chunks and key // CHUNKS_PER_GENERATION not in self._tables.garbage}
+
+    async def document_pages(self, bot_id: UUID) -> AsyncIterator[list[int]]:
+        doc_ids = sorted(self._tables.partition(bot_id).documents)
+        for start in range(0, len(doc_ids), PAGE):
+            yield doc_ids[start : start + PAGE]
+
+    async def current_keys(self, bot_id: UUID, doc_ids: Sequence[int]) -> set[int]:
+        wanted = set(doc_ids)
+        return {chunk.chunk_id for document, chunk in self._tables.current(bot_id) if document.doc_id in wanted}
+
+    async def wrong_chunk_counts(self, bot_id: UUID) -> Sequence[int]:
+        counts = dict.fromkeys(self._tables.partition(bot_id).documents, 0)
+        for document, _ in self._tables.current(bot_id):
+            counts[document.doc_id] += 1
+        documents = self._tables.partition(bot_id).documents
+        return [doc_id for doc_id, count in counts.items() if documents[doc_id].chunk_count != count]
+
+    async def stray_chunks(self, bot_id: UUID) -> Sequence[int]:
+        current = {chunk.chunk_id for _, chunk in self._tables.current(bot_id)}
+        return [
+            key
+            for key in self._tables.partition(bot_id).chunks
+            if key not in current and key // CHUNKS_PER_GENERATION not in self._tables.sagas
+        ]
+
+    async def orphaned_partitions(self) -> Sequence[str]:
+        orphaned = self._tables.partitions.keys() - self._tables.bots.keys()
+        return [f"{parent}_{bot_id.hex}" for bot_id in orphaned for parent in ("documents", "document_chunks")]
+
+    async def forgotten_sagas(self) -> Sequence[int]:
+        limit = self._tables.now() - self._grace
+        return [saga.generation for saga in self._tables.sagas.values() if saga.lease_until < limit]

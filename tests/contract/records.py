@@ -1,0 +1,102 @@
+"""The two implementations of the record's ports, and what the suites over them share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from uuid import UUID, uuid4
+
+from app.core.stores.bots import BotStore
+from app.core.stores.documents import DocumentStore
+from app.core.stores.garbage import GarbageStore
+from app.core.stores.memory_store import (
+    MemoryBotStore,
+    MemoryDocumentStore,
+    MemoryGarbageStore,
+    MemoryOnceStore,
+    MemoryVerifyStore,
+    Tables,
+)
+from app.core.stores.once import OnceStore
+from app.core.stores.ports import BotPort, DocumentPort, GarbagePort, OncePort, VerifyPort
+from app.core.stores.postgres import Database
+from app.core.stores.verify import VerifyStore
+from app.core.write import Write
+from app.schemas.rows import Bot, Chunk, NewChunk, NewDocument, VisibleChunk
+from tests.filter_reference import matches
+
+HOUR, NO_TIME, PAST = timedelta(hours=1), timedelta(0), timedelta(hours=-1)
+LEASE_SECONDS = 30.0
+
+
+@dataclass
+class Record:
+    """All stores over one database. ``patient`` waits an hour for late writes, ``documents`` not at all."""
+
+    documents: DocumentPort
+    patient: DocumentPort
+    bots: BotPort
+    garbage: GarbagePort
+    verify: VerifyPort
+    keys: Callable[[timedelta], OncePort]
+    """The idempotency keys, kept for so long."""
+
+    @classmethod
+    def in_postgres(cls, db: Database) -> "Record":
+        return cls(
+            DocumentStore(db, NO_TIME),
+            DocumentStore(db, HOUR),
+            BotStore(db),
+            GarbageStore(db),
+            VerifyStore(db, LEASE_SECONDS),
+            partial(OnceStore, db),
+        )
+
+    @classmethod
+    def in_memory(cls) -> "Record":
+        tables = Tables()
+        return cls(
+            MemoryDocumentStore(tables, NO_TIME, matches),
+            MemoryDocumentStore(tables, HOUR, matches),
+            MemoryBotStore(tables),
+            MemoryGarbageStore(tables),
+            MemoryVerifyStore(tables, LEASE_SECONDS),
+            partial(MemoryOnceStore, tables),
+        )
+
+    async def bot(self, account: str = "chatty") -> Bot:
+        """A registered bot, its collection said to be made."""
+        bot_id, token = uuid4(), uuid4()
+        saga = await self.bots.insert(bot_id, "bot", f"c_{bot_id.hex}", account, token, HOUR)
+        assert saga is not None
+        await self.bots.finish_creation(saga, bot_id, "hash", 64, token)
+        bot = await self.bots.get(bot_id, account)
+        assert bot is not None
+        return bot
+
+    async def written(self, *writes: Write) -> None:
+        """T1 and T2 of one request."""
+        token = uuid4()
+        await self.documents.begin(writes, token, HOUR)
+        await self.documents.finish(writes, token)
+        assert [write.error for write in writes] == [None] * len(writes)
+
+    async def visible(self, bot_id: UUID, *keys: int) -> list[VisibleChunk]:
+        return list(await self.documents.visible(bot_id, keys, len(keys) or 1, None))
+
+    async def chunks(self, bot_id: UUID, doc_id: int | None) -> list[Chunk] | None:
+        assert doc_id is not None
+        found = await self.documents.get(bot_id, doc_id)
+        return None if found is None else found[1]
+
+    async def texts(self, bot_id: UUID, doc_id: int | None) -> list[str] | None:
+        chunks = await self.chunks(bot_id, doc_id)
+        return None if chunks is None else [chunk.text for chunk in chunks]
+
+    async def garbage_due(self) -> dict[int, bool]:
+        """{generation: settled} of what can be claimed now, left claimable."""
+        return {row.generation: row.settled for row in await self.garbage.claim(NO_TIME)}
+
+
+def document(*texts: str, title: str = "t", **columns: object) -> NewDocument:
+    return NewDocument(title, [NewChunk(number, text) for number, text in enumerate(texts)], **columns)  # type: ignore[arg-type]

@@ -1,0 +1,155 @@
+"""What BotPort and GarbagePort promise, held against plain memory and PostgreSQL alike."""
+
+from uuid import uuid4
+
+import pytest
+
+from app.core.stores.bots import CREATE, DELETE
+from app.core.write import Write
+from app.utils.errors import CollectionNameTaken
+from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
+
+TOKEN = uuid4()
+
+
+async def test_registered_bot(record: Record) -> None:
+    bot_id = uuid4()
+    saga = await record.bots.insert(bot_id, "name", "collection_a", "account", TOKEN, HOUR)
+    assert saga is not None
+    bot = await record.bots.get(bot_id, "account")
+    assert bot is not None
+    assert (bot.bot_name, bot.collection_name, bot.account_name) == ("name", "collection_a", "account")
+    assert (bot.embedding_model, bot.dimension, bot.milvus_timestamp) == (None, None, 0)
+    assert bot.partition_name == f"documents_{bot_id.hex}"
+    assert await record.bots.creation_in_flight(bot_id)
+
+    await record.bots.finish_creation(saga, bot_id, "hash", 64, TOKEN)
+    await record.bots.finish_creation(saga, bot_id, "other", 3, TOKEN)  # The first one counts.
+    bot = await record.bots.get(bot_id, None)
+    assert bot is not None
+    assert (bot.embedding_model, bot.dimension) == ("hash", 64)
+    assert not await record.bots.creation_in_flight(bot_id)
+    assert await record.bots.state(bot_id) == ("active", "collection_a", 64)
+
+
+async def test_registered_twice_is_registered_once(record: Record) -> None:
+    bot = await record.bot()
+    assert await record.bots.insert(bot.bot_id, "x", "other_name", "y", TOKEN, HOUR) is None
+    with pytest.raises(CollectionNameTaken):
+        await record.bots.insert(uuid4(), "x", bot.collection_name, "y", TOKEN, HOUR)
+    assert [found.bot_id for found in await record.bots.list(None)] == [bot.bot_id]
+
+
+async def test_accounts_are_apart(record: Record) -> None:
+    mine, yours = await record.bot("me"), await record.bot("you")
+    assert await record.bots.get(yours.bot_id, "me") is None
+    assert set(await record.bots.get_many([mine.bot_id, yours.bot_id, uuid4()], "me")) == {mine.bot_id}
+    assert [bot.bot_id for bot in await record.bots.list("you")] == [yours.bot_id]
+    assert [bot.bot_id for bot in await record.bots.list(None)] == [mine.bot_id, yours.bot_id]
+    assert await record.bots.begin_deletion(yours.bot_id, "me", TOKEN, HOUR) is None
+    assert await record.bots.get(yours.bot_id, "you") is not None
+
+
+async def test_marked_bot_is_unknown_until_nothing_is_left(record: Record) -> None:
+    bot = await record.bot()
+    write = Write(bot, document("a"))
+    await record.written(write)
+    await record.documents.delete(bot.bot_id, [write.generation])
+    assert await record.bots.begin_deletion(bot.bot_id, None, TOKEN, HOUR) is not None
+    assert await record.bots.begin_deletion(bot.bot_id, None, TOKEN, HOUR) is None
+    assert await record.bots.get(bot.bot_id, None) is None
+    assert await record.bots.begin_creation(bot.bot_id, TOKEN, HOUR) is None
+    assert await record.bots.insert(bot.bot_id, "x", "new_name", "y", TOKEN, HOUR) is None
+    assert await record.bots.state(bot.bot_id) == ("deleting", bot.collection_name, 64)
+    assert await record.garbage_due() == {}  # It goes with the collection.
+
+    assert await record.bots.finish_deletion(bot.bot_id)
+    assert await record.bots.finish_deletion(bot.bot_id)  # Again, as recovery may.
+    assert await record.bots.state(bot.bot_id) is None
+    assert (await record.bots.counts(bot.bot_id)).sagas == 0
+    assert await record.verify.orphaned_partitions() == []
+    assert await record.bots.insert(bot.bot_id, "x", bot.collection_name, "y", TOKEN, HOUR) is not None
+
+
+async def test_expired_bot_sagas_are_claimed_once_oldest_first(record: Record) -> None:
+    first, second, alive = uuid4(), await record.bot(), uuid4()
+    creation = await record.bots.insert(first, "a", "c_a", "x", uuid4(), PAST)
+    deletion = await record.bots.begin_deletion(second.bot_id, None, uuid4(), PAST)
+    await record.bots.insert(alive, "b", "c_b", "x", uuid4(), HOUR)
+    write = Write(await record.bot(), document("a"))
+    await record.documents.begin([write], uuid4(), PAST)
+    claimed = [await record.bots.claim_expired(TOKEN, HOUR) for _ in range(3)]
+    assert [saga and (saga.generation, saga.operation, saga.bot_id) for saga in claimed] == [
+        (creation, CREATE, first),
+        (deletion, DELETE, second.bot_id),
+        None,
+    ]
+    assert creation is not None
+    await record.bots.end_saga(creation, uuid4())  # Not the holder's token.
+    assert await record.bots.creation_in_flight(first)
+    await record.bots.end_saga(creation, TOKEN)
+    assert not await record.bots.creation_in_flight(first)
+
+
+async def test_sagas_count_as_forgotten_after_their_grace(record: Record) -> None:
+    bot = await record.bot()
+    old, fresh = Write(bot, document("a")), Write(bot, document("b"))
+    await record.documents.begin([old], TOKEN, PAST)
+    await record.documents.begin([fresh], TOKEN, NO_TIME)
+    assert list(await record.verify.forgotten_sagas()) == [old.generation]
+
+
+async def test_claimed_garbage_belongs_to_one_until_its_hold_ends(record: Record) -> None:
+    bot = await record.bot()
+    write = Write(bot, document("a", "b"))
+    await record.written(write)
+    await record.documents.delete(bot.bot_id, [write.generation])
+    assert [row.generation for row in await record.garbage.claim(NO_TIME)] == [write.generation]
+    (row,) = await record.garbage.claim(HOUR)
+    assert (row.generation, row.chunk_span, row.collection_name, row.settled) == (
+        write.generation,
+        2,
+        bot.collection_name,
+        True,
+    )
+    assert await record.garbage.claim(HOUR) == []
+    await record.garbage.end([row.generation])
+    assert (await record.bots.counts(bot.bot_id)).vector_gc == 0
+
+
+async def test_garbage_put_off_is_not_due(record: Record) -> None:
+    bot = await record.bot()
+    write = Write(bot, document("a"))
+    await record.written(write)
+    await record.documents.delete(bot.bot_id, [write.generation])
+    assert len(await record.garbage.claim(NO_TIME)) == 1
+    await record.garbage.put_off([write.generation])
+    assert await record.garbage.claim(NO_TIME) == []
+    assert (await record.bots.counts(bot.bot_id)).vector_gc == 1
+
+
+async def test_claims_are_64_at_most(record: Record) -> None:
+    bot = await record.bot()
+    writes = [Write(bot, document("a")) for _ in range(70)]
+    await record.documents.begin(writes, TOKEN, PAST)
+    await record.documents.compensate_expired()
+    assert [len(await record.garbage.claim(HOUR)) for _ in range(3)] == [64, 6, 0]
+
+
+async def test_verify_names_what_is_unknown(record: Record) -> None:
+    bot = await record.bot()
+    current, begun, deleted = (Write(bot, document(text)) for text in "abc")
+    await record.written(current, deleted)
+    await record.documents.begin([begun], TOKEN, HOUR)
+    await record.documents.delete(bot.bot_id, [deleted.generation])
+    keys = [*current.chunk_ids, *begun.chunk_ids, *deleted.chunk_ids, 77]
+    assert await record.verify.unknown_keys(bot.bot_id, keys) == {77}
+    assert await record.verify.current_keys(bot.bot_id, [current.generation, begun.generation]) == set(
+        current.chunk_ids
+    )
+    assert [page async for page in record.verify.document_pages(bot.bot_id)] == [[current.generation]]
+    assert list(await record.verify.wrong_chunk_counts(bot.bot_id)) == []
+    assert list(await record.verify.stray_chunks(bot.bot_id)) == []
+    assert [(state.bot_id, state.state, state.has_partitions) for state in await record.verify.bots()] == [
+        (bot.bot_id, "active", True)
+    ]
