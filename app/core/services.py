@@ -16,6 +16,7 @@ from app.core.health import Health
 from app.core.ingest import Ingest
 from app.core.leases import Leases
 from app.core.recovery import Recovery
+from app.core.repair import Repairer
 from app.core.saga import Saga
 from app.core.search import Search
 from app.core.stores.address import PostgresAddress
@@ -55,6 +56,8 @@ class Services:
     documents: Documents
     search: Search
     health: Health
+    verifier: Verifier
+    repairer: Repairer
 
 
 @asynccontextmanager
@@ -135,13 +138,18 @@ async def wired(settings: Settings, stores: Stores, embedder: Embedder) -> Async
         },
         timeout=settings.health_timeout,
     )
+    saga = Saga(documents, bots, stores.index, embedder, leases)
+    verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
+    verifier = Verifier(verify_store, stores.index)
     async with _running(leases.renew_forever(), recovery.run_forever()):
         yield Services(
             bots=bots,
-            ingest=Ingest(bots, Saga(documents, bots, stores.index, embedder, leases), keys),
+            ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
             search=Search(bots, documents, stores.index, embedder),
             health=health,
+            verifier=verifier,
+            repairer=Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery),
         )
 
 

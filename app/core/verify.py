@@ -16,11 +16,13 @@ from app.utils.errors import CollectionMissing
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``kind`` is one word for programs, ``detail`` a sentence."""
+    """``kind`` is one word for programs, ``detail`` a sentence, ``key`` and ``doc_id`` what it is about."""
 
     kind: str
     bot_id: UUID | None
     detail: str
+    key: int | None = None
+    doc_id: int | None = None
 
 
 class Verifier:
@@ -47,14 +49,17 @@ class Verifier:
             return
         for doc_id in await self._store.wrong_chunk_counts(bot.bot_id):
             if doc_id in await self._store.wrong_chunk_counts(bot.bot_id):
-                yield Finding("chunk_lost", bot.bot_id, f"document {doc_id} has not the chunks its row promises")
+                detail = f"document {doc_id} has not the chunks its row promises"
+                yield Finding("chunk_lost", bot.bot_id, detail, doc_id=doc_id)
         for chunk_id in await self._store.stray_chunks(bot.bot_id):
-            yield Finding("chunk_stray", bot.bot_id, f"chunk {chunk_id} belongs to no current generation")
+            yield Finding("chunk_stray", bot.bot_id, f"chunk {chunk_id} belongs to no current generation", chunk_id)
         try:
             async for key in self._orphans(bot):
-                yield Finding("vector_orphan", bot.bot_id, f"vector {key} in {bot.collection_name} has no document")
-            async for key in self._losses(bot):
-                yield Finding("vector_lost", bot.bot_id, f"chunk {key} has no vector in {bot.collection_name}")
+                detail = f"vector {key} in {bot.collection_name} has no document"
+                yield Finding("vector_orphan", bot.bot_id, detail, key)
+            async for key, doc_id in self._losses(bot):
+                detail = f"chunk {key} has no vector in {bot.collection_name}"
+                yield Finding("vector_lost", bot.bot_id, detail, key, doc_id)
         except CollectionMissing:
             if not any((now.bot_id, now.state) == (bot.bot_id, "active") for now in await self._store.bots()):
                 return  # The bot was deleted meanwhile.
@@ -68,14 +73,15 @@ class Verifier:
             for key in sorted(unknown & still):
                 yield key
 
-    async def _losses(self, bot: BotState) -> AsyncIterator[int]:
+    async def _losses(self, bot: BotState) -> AsyncIterator[tuple[int, int]]:
+        """(chunk_id, doc_id)"""
         async for doc_ids in self._store.document_pages(bot.bot_id):
             expected = await self._store.current_keys(bot.bot_id, doc_ids)
             generations = sorted({key // CHUNKS_PER_GENERATION for key in expected})
-            missing = expected - await self._present(bot, generations)
+            missing = expected.keys() - await self._present(bot, generations)
             if missing:
-                for key in sorted(missing & await self._store.current_keys(bot.bot_id, doc_ids)):
-                    yield key
+                for key in sorted(missing & (await self._store.current_keys(bot.bot_id, doc_ids)).keys()):
+                    yield key, expected[key]
 
     async def _present(self, bot: BotState, generations: list[int]) -> set[int]:
         found: set[int] = set()

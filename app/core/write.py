@@ -19,18 +19,31 @@ class Outcome:
 class Write:
     """An insert (``doc_id`` None until it is numbered) or a replacement of the document ``doc_id``.
 
+    ``rewrites`` is the generation that is written again, with the same text: then only chunks and vectors are
+    replaced, and only if that generation is still current.
     ``error`` is what undid it; a write with an error takes no further step but its compensation.
     """
 
-    def __init__(self, bot: Bot, document: NewDocument, doc_id: int | None = None) -> None:
+    def __init__(
+        self, bot: Bot, document: NewDocument, doc_id: int | None = None, *, rewrites: int | None = None
+    ) -> None:
         self.bot = bot
         self.document = document
         self.doc_id = doc_id
+        self.rewrites = rewrites
         self.chunk_span = document.chunk_span
         self.generation = 0
         self.previous_generation: int | None = None
         self.replaced_chunks = 0
         self.error: AppError | None = None
+
+    def replaces(self, generation: int | None) -> None:
+        """Tells which generation is current at T1: the one that T2 must still find. None: there is no such document."""
+        self.previous_generation = generation
+        if generation is None:
+            self.fail_unknown_document()
+        elif self.rewrites not in (None, generation):
+            self.fail_changed()
 
     def number(self, generation: int) -> None:
         """Gives the write its generation. A new document takes the number as its doc_id as well."""

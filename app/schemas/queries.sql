@@ -219,6 +219,25 @@ WITH old AS (
 )
 SELECT chunk_count FROM old;
 
+-- name: switch_generation
+-- As switch_document, for chunks that are written again: what else the row holds stays, a PATCH meanwhile included.
+WITH old AS (
+    SELECT generation, chunk_count, chunk_span, updated_at FROM documents
+    WHERE bot_id = $1 AND doc_id = $2 AND generation = $3
+    FOR UPDATE
+), switched AS (
+    UPDATE documents d SET generation = $4, updated_at = now()
+    FROM old
+    WHERE d.bot_id = $1 AND d.doc_id = $2
+), chunks AS (
+    DELETE FROM document_chunks c USING old
+    WHERE c.bot_id = $1 AND c.chunk_id >= $3 * 65536 AND c.chunk_id < ($3 + 1) * 65536
+), gc AS (
+    INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before)
+    SELECT generation, $1, chunk_span, greatest(now(), updated_at + $5::interval) FROM old
+)
+SELECT chunk_count FROM old;
+
 -- name: delete_documents
 WITH locked AS (
     SELECT doc_id FROM documents
@@ -330,7 +349,7 @@ ORDER BY doc_id
 LIMIT $3;
 
 -- name: current_chunk_ids
-SELECT c.chunk_id
+SELECT c.chunk_id, c.doc_id
 FROM document_chunks c
 JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
 WHERE c.bot_id = $1 AND c.doc_id = ANY ($2::bigint[]);
@@ -351,6 +370,31 @@ WHERE c.bot_id = $1
                   WHERE d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16)
   AND NOT EXISTS (SELECT FROM sagas s WHERE s.generation = c.chunk_id >> 16)
 LIMIT 1000;
+
+-- name: recount_chunks
+-- Documents that lost chunks keep what is left; those that lost all go. One that was replaced meanwhile is left alone.
+WITH counted AS MATERIALIZED (
+    SELECT d.doc_id, d.generation,
+           (SELECT count(*) FROM document_chunks c
+            WHERE c.bot_id = $1 AND c.doc_id = d.doc_id AND c.chunk_id >> 16 = d.generation) AS chunks
+    FROM documents d
+    WHERE d.bot_id = $1 AND d.doc_id = ANY ($2::bigint[])
+), kept AS (
+    UPDATE documents d SET chunk_count = counted.chunks FROM counted
+    WHERE d.bot_id = $1 AND d.doc_id = counted.doc_id AND d.generation = counted.generation AND counted.chunks > 0
+)
+DELETE FROM documents d USING counted
+WHERE d.bot_id = $1 AND d.doc_id = counted.doc_id AND d.generation = counted.generation AND counted.chunks = 0;
+
+-- name: drop_stray_chunks
+DELETE FROM document_chunks c
+WHERE c.bot_id = $1 AND c.chunk_id = ANY ($2::bigint[])
+  AND NOT EXISTS (SELECT FROM documents d
+                  WHERE d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16)
+  AND NOT EXISTS (SELECT FROM sagas s WHERE s.generation = c.chunk_id >> 16);
+
+-- name: make_partitions
+SELECT make_bot_partitions($1);
 
 -- name: all_bots
 SELECT bot_id, collection_name, state, embedding_model,

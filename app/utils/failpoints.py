@@ -42,6 +42,8 @@ POINTS = (
     "gc.after_delete",
     "gc.before_end",
     "gc.after_end",
+    "repair.before_mend",
+    "repair.after_mend",
 )
 
 _hooks: list[Hook] = []

@@ -108,7 +108,7 @@ CREATE FUNCTION bot_partition_name(parent text, bot uuid) RETURNS text
     RETURN parent || '_' || replace(bot::text, '-', '');
 
 -- LIKE and ATTACH instead of PARTITION OF: the latter locks every reader of the parent out.
-CREATE FUNCTION create_bot_partitions() RETURNS trigger
+CREATE FUNCTION make_bot_partitions(bot uuid) RETURNS void
     LANGUAGE plpgsql AS
 $$
 DECLARE
@@ -116,10 +116,20 @@ DECLARE
     child  text;
 BEGIN
     FOREACH parent IN ARRAY ARRAY ['documents', 'document_chunks'] LOOP
-        child := bot_partition_name(parent, NEW.bot_id);
+        child := bot_partition_name(parent, bot);
+        -- There already: of a bot whose row was deleted by hand, or whose other partition was dropped by hand.
+        CONTINUE WHEN to_regclass(format('%I', child)) IS NOT NULL;
         EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', child, parent);
-        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES IN (%L)', parent, child, NEW.bot_id);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES IN (%L)', parent, child, bot);
     END LOOP;
+END
+$$;
+
+CREATE FUNCTION create_bot_partitions() RETURNS trigger
+    LANGUAGE plpgsql AS
+$$
+BEGIN
+    PERFORM make_bot_partitions(NEW.bot_id);
     RETURN NULL;
 END
 $$;

@@ -140,6 +140,7 @@ HOT = {
     "matching_documents": (0, 5),
     "delete_documents": ([1], "SETTLE"),
     "switch_document": (1, 2, 3, "t", None, None, None, [], {}, 1, 1, "SETTLE"),
+    "switch_generation": (1, 2, 3, "SETTLE"),
     "patch_document": (1, True, "t", False, None, False, None, False, None, False, None, {}, []),
     "compensate_writes": ([1], None, "SETTLE"),
     "bot_counts": (),
@@ -149,6 +150,8 @@ HOT = {
     "current_chunk_ids": ([1],),
     "wrong_chunk_counts": (),
     "stray_chunks": (),
+    "recount_chunks": ([1],),
+    "drop_stray_chunks": ([1],),
 }
 
 

@@ -42,11 +42,7 @@ class DocumentStore:
             await self._fail_unknown_bots(conn, writes)
             for write in writes:
                 if write.error is None and write.doc_id is not None:
-                    write.previous_generation = await conn.fetchval(
-                        SQL["current_generation"], write.bot.bot_id, write.doc_id
-                    )
-                    if write.previous_generation is None:
-                        write.fail_unknown_document()
+                    write.replaces(await conn.fetchval(SQL["current_generation"], write.bot.bot_id, write.doc_id))
             live = [write for write in writes if write.error is None]
             generations = await conn.fetch(SQL["take_generations"], len(live))
             for write, row in zip(live, generations, strict=True):
@@ -129,22 +125,23 @@ class DocumentStore:
 
     async def _switch(self, conn: Connection, write: Write) -> None:
         document = write.document
-        replaced = await conn.fetchval(
-            SQL["switch_document"],
-            write.bot.bot_id,
-            write.doc_id,
-            write.previous_generation,
-            write.generation,
-            document.title,
-            document.file_path,
-            document.file_type,
-            document.author,
-            list(document.tags),
-            document.metadata,
-            len(document.chunks),
-            write.chunk_span,
-            self._settle,
-        )
+        switch = (write.bot.bot_id, write.doc_id, write.previous_generation, write.generation)
+        if write.rewrites is not None:
+            replaced = await conn.fetchval(SQL["switch_generation"], *switch, self._settle)
+        else:
+            replaced = await conn.fetchval(
+                SQL["switch_document"],
+                *switch,
+                document.title,
+                document.file_path,
+                document.file_type,
+                document.author,
+                list(document.tags),
+                document.metadata,
+                len(document.chunks),
+                write.chunk_span,
+                self._settle,
+            )
         if replaced is None:
             write.fail_changed()
         else:

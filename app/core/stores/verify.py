@@ -1,4 +1,4 @@
-"""Reads for comparing the stores. No lock is taken and nothing is changed."""
+"""Reads for comparing the stores, which take no lock, and what PostgreSQL's side of a repair consists of."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -41,9 +41,10 @@ class VerifyStore:
             yield [row["doc_id"] for row in rows]
             after = rows[-1]["doc_id"]
 
-    async def current_keys(self, bot_id: UUID, doc_ids: Sequence[int]) -> set[int]:
-        """chunk_ids of the current generations of these documents."""
-        return {row["chunk_id"] for row in await self._db.fetch(SQL["current_chunk_ids"], bot_id, doc_ids)}
+    async def current_keys(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
+        """{chunk_id: doc_id} of the current generations of these documents."""
+        rows = await self._db.fetch(SQL["current_chunk_ids"], bot_id, doc_ids)
+        return {row["chunk_id"]: row["doc_id"] for row in rows}
 
     async def wrong_chunk_counts(self, bot_id: UUID) -> Sequence[int]:
         """doc_ids whose number of stored chunks is not what their row says."""
@@ -58,3 +59,14 @@ class VerifyStore:
     async def forgotten_sagas(self) -> Sequence[int]:
         """Sagas that recovery should have ended long ago."""
         return [row["generation"] for row in await self._db.fetch(SQL["expired_sagas"], self._grace)]
+
+    async def recount_chunks(self, bot_id: UUID, doc_ids: Sequence[int]) -> None:
+        """Has the rows of documents that lost chunks tell the truth; those that lost all go."""
+        await self._db.execute(SQL["recount_chunks"], bot_id, doc_ids)
+
+    async def drop_stray_chunks(self, bot_id: UUID, chunk_ids: Sequence[int]) -> None:
+        """Those that are still strays."""
+        await self._db.execute(SQL["drop_stray_chunks"], bot_id, chunk_ids)
+
+    async def make_partitions(self, bot_id: UUID) -> None:
+        await self._db.execute(SQL["make_partitions"], bot_id)

@@ -1,7 +1,7 @@
 """Documents and chunks in plain memory; keeps to DocumentPort as ``stores.documents.DocumentStore`` does."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -35,9 +35,7 @@ class MemoryDocumentStore:
         for write in writes:
             if write.error is None and write.doc_id is not None:
                 document = self._document(write.bot.bot_id, write.doc_id)
-                write.previous_generation = document.generation if document else None
-                if document is None:
-                    write.fail_unknown_document()
+                write.replaces(document.generation if document else None)
         live = [write for write in writes if write.error is None]
         for write in live:
             generation = self._tables.next_generation()
@@ -91,7 +89,10 @@ class MemoryDocumentStore:
         if old is None or old.generation != write.previous_generation:
             write.fail_changed()
             return
-        self._tables.partition(bot_id).documents[write.doc_id] = self._row(write, old.created_at)
+        new = self._row(write, old.created_at)
+        if write.rewrites is not None:
+            new = replace(old, generation=new.generation, updated_at=new.updated_at)
+        self._tables.partition(bot_id).documents[write.doc_id] = new
         self._discard(bot_id, old)
         write.replaced_chunks = old.chunk_count
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from app.core.stores.memory_store.tables import Tables
+from app.core.stores.memory_store.tables import Partition, Tables
 from app.core.stores.verify import PAGE, BotState
 from app.schemas.rows import CHUNKS_PER_GENERATION
 
@@ -29,9 +29,10 @@ class MemoryVerifyStore:
         for start in range(0, len(doc_ids), PAGE):
             yield doc_ids[start : start + PAGE]
 
-    async def current_keys(self, bot_id: UUID, doc_ids: Sequence[int]) -> set[int]:
+    async def current_keys(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
         wanted = set(doc_ids)
-        return {chunk.chunk_id for document, chunk in self._tables.current(bot_id) if document.doc_id in wanted}
+        current = self._tables.current(bot_id)
+        return {chunk.chunk_id: document.doc_id for document, chunk in current if document.doc_id in wanted}
 
     async def wrong_chunk_counts(self, bot_id: UUID) -> Sequence[int]:
         counts = dict.fromkeys(self._tables.partition(bot_id).documents, 0)
@@ -55,3 +56,19 @@ class MemoryVerifyStore:
     async def forgotten_sagas(self) -> Sequence[int]:
         limit = self._tables.now() - self._grace
         return [saga.generation for saga in self._tables.sagas.values() if saga.lease_until < limit]
+
+    async def recount_chunks(self, bot_id: UUID, doc_ids: Sequence[int]) -> None:
+        documents = self._tables.partition(bot_id).documents
+        for doc_id in set(doc_ids) & documents.keys():
+            left = sum(document.doc_id == doc_id for document, _ in self._tables.current(bot_id))
+            if left:
+                documents[doc_id].chunk_count = left
+            else:
+                del documents[doc_id]
+
+    async def drop_stray_chunks(self, bot_id: UUID, chunk_ids: Sequence[int]) -> None:
+        for chunk_id in set(chunk_ids).intersection(await self.stray_chunks(bot_id)):
+            del self._tables.partition(bot_id).chunks[chunk_id]
+
+    async def make_partitions(self, bot_id: UUID) -> None:
+        self._tables.partitions.setdefault(bot_id, Partition())
