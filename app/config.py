@@ -26,7 +26,10 @@ class Settings(BaseSettings):
     postgres_pool_max: int = Field(16, ge=1, description="Most connections of each process.")
     postgres_timeout: float = Field(10.0, gt=0, description="Seconds a connection or statement may take.")
 
-    milvus_uri: str | None = Field(None, description="Milvus address such as http://host:19530; beats MILVUS_HOST.")
+    # pymilvus reads the variable too, at import, and fails on anything else.
+    milvus_uri: str | None = Field(
+        None, pattern="^https?://", description="Milvus address such as http://host:19530; beats MILVUS_HOST."
+    )
     milvus_host: str | None = Field(None, description="Milvus server; unset (and no URI) starts Milvus Lite.")
     milvus_port: int = Field(19530, ge=1, le=65535, description="Its port.")
     milvus_token: SecretStr | None = Field(None, description="user:password or API key of Milvus.")

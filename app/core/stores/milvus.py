@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
-from app.core.stores.milvus_driver import is_missing, is_not_loaded, last_write_timestamp, silence, within
+from app.core.stores.milvus_driver import RECONNECT, is_missing, is_not_loaded, last_write_timestamp, silence, within
 from app.core.stores.ports import Hit, Keys, Vectors
 from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavailable
@@ -68,7 +68,7 @@ class MilvusIndex:
     async def _connect_once(cls, uri: str, token: str, timeout: float, patience: float) -> Self:
         # Dedicated connections: shared ones stay open in a registry of pymilvus when their client is closed.
         try:
-            client = AsyncMilvusClient(uri, token=token, timeout=patience, dedicated=True)
+            client = AsyncMilvusClient(uri, token=token, timeout=patience, dedicated=True, grpc_options=RECONNECT)
         except MilvusException as error:
             raise StartupError(
                 "MILVUS_URI is no address of a Milvus server; it looks like http://host:19530"
@@ -76,7 +76,8 @@ class MilvusIndex:
 
         async def open_both() -> MilvusClient:
             await client.list_collections(timeout=patience)
-            return await asyncio.to_thread(MilvusClient, uri, token=token, timeout=patience, dedicated=True)
+            make = partial(MilvusClient, uri, token=token, timeout=patience, dedicated=True, grpc_options=RECONNECT)
+            return await asyncio.to_thread(make)
 
         try:
             return cls(client, await within(patience, open_both), timeout)

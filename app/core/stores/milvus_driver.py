@@ -20,6 +20,9 @@ T = TypeVar("T")
 _COLLECTION_NOT_FOUND, _LEGACY_COLLECTION_NOT_FOUND = 100, 4
 _NOT_LOADED: Final = (101, 103)
 
+RECONNECT: Final = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
+"""gRPC's own pause between attempts to reconnect grows to two minutes: long after Milvus is back."""
+
 
 def silence() -> None:
     """pymilvus logs every failure at ERROR, with the server's message and a stack trace; ``within`` says enough."""
