@@ -84,7 +84,7 @@ async def outage() -> AsyncIterator[Outage]:
     async with AsyncExitStack() as stack:
         # Not pytest's folder, which is closed to the user that PostgreSQL runs as where tests run as root.
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="chat-memory-outage-")))
-        folder.chmod(0o755)
+        os.chmod(folder, 0o755)
         postgres = EmbeddedPostgres(folder / "postgres")
         address = await asyncio.to_thread(postgres.start, DATABASE)
         stack.push_async_callback(asyncio.to_thread, postgres.stop)

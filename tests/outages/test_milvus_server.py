@@ -1,0 +1,53 @@
+"""The real Milvus server, killed and started again under a server of ours."""
+
+import asyncio
+import os
+from contextlib import closing, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pymilvus import MilvusClient, MilvusException
+
+from tests.conftest import BotClient, register, until
+from tests.milvus_server import MilvusServer
+from tests.outages.conftest import served
+from tests.outages.test_outages import BACK_SECONDS, insert, read, search
+
+
+def loaded(uri: str, collection: str) -> bool:
+    """Milvus answers long before it has its collections in memory again: until then it is away."""
+    with suppress(MilvusException), closing(MilvusClient(uri, timeout=2, dedicated=True)) as client:
+        client.query(collection, filter="chunk_id > 0", limit=1, timeout=2)
+        return True
+    return False
+
+
+async def test_milvus_server_is_killed_and_started() -> None:
+    with TemporaryDirectory(prefix="chat-memory-outage-") as name, MilvusServer(Path(name) / "milvus") as milvus:
+        os.chmod(name, 0o755)
+        environment = {
+            "DATA_DIR": f"{name}/data",
+            "MILVUS_URI": milvus.uri,
+            "MILVUS_TIMEOUT": "5",
+            "LOG_LEVEL": "ERROR",
+        }
+        async with served(os.environ | environment) as (http, _):
+            bot = await register(http)
+            doc_id = await bot.insert("before")
+            milvus.kill()
+            for call in (insert, search):
+                answer = await call(bot, doc_id)
+                assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "2"), answer.text
+            assert (await read(bot, doc_id)).status_code == 200
+            await asyncio.to_thread(milvus.start)
+
+            async def back() -> bool:
+                return await asyncio.to_thread(loaded, milvus.uri, f"bot_{bot.bot_id.hex}")
+
+            await until(back, seconds=90)
+            await until(lambda: works(bot, doc_id), seconds=BACK_SECONDS)
+            assert "before" in {result["chunk_text"] for result in await bot.search("before", limit=50)}
+
+
+async def works(bot: BotClient, doc_id: int) -> bool:
+    return (await insert(bot, doc_id)).status_code == 201 and (await search(bot, doc_id)).status_code == 200
