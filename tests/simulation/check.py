@@ -148,7 +148,9 @@ def _must_exist(history: History, document: DocumentHistory, reader: Span) -> bo
 
 
 def _must_be_gone(history: History, document: DocumentHistory, reader: Span) -> bool:
-    return any(span.done_before(reader.start) for span in _deletes(history, document))
+    born = document.versions[0].span
+    deletes = document.deletes + [span for span in history.bots[document.bot].deletes if span.start > born.end]
+    return any(span.done_before(reader.start) for span in deletes)
 
 
 def _allowed(document: DocumentHistory, reader: Span) -> list[Version]:
