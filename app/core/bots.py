@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from app.core.embedding.port import Embedder
@@ -137,7 +138,7 @@ class Bots:
         task = self._making.get(bot.bot_id)
         if task is None:
             task = self._making[bot.bot_id] = asyncio.create_task(self._begin_and_make(bot))
-            task.add_done_callback(lambda _: self._making.pop(bot.bot_id))
+            task.add_done_callback(partial(self._forget_task, bot.bot_id))
         # One caller's cancellation is not the others'.
         await asyncio.shield(task)
 
@@ -166,6 +167,11 @@ class Bots:
                 f"{self._embedder.model} ({self._embedder.dimension}). Start it with EMBEDDING_MODEL set to the bot's."
             )
         return bot
+
+    def _forget_task(self, bot_id: UUID, task: asyncio.Task[None]) -> None:
+        del self._making[bot_id]
+        if not task.cancelled():
+            task.exception()  # Looked at here: every caller may have been cancelled.
 
     async def _begin_and_make(self, bot: Bot) -> None:
         saga = await self._store.begin_creation(bot.bot_id, self._leases.token, self._leases.length)

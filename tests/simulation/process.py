@@ -118,7 +118,7 @@ class Process:
         self.world.note(self.name, "crash")
 
     def pause(self) -> None:
-        self.paused = True
+        self.paused = self.world.ever_paused = True
         self.world.note(self.name, "pause")
 
     def resume(self) -> None:

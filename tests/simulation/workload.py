@@ -24,12 +24,13 @@ EVERYTHING = 200
 class Clients:
     """Each method is one request of one client, from its beginning to its last word; it raises only Violation."""
 
-    def __init__(self, world: World, bots: int) -> None:
+    def __init__(self, world: World, bots: int, *, reuse_names: bool = False) -> None:
         self.world = world
         self._random = world.random
         self._history = world.history
         self._history.bots = [BotHistory(number, UUID(int=number + 1)) for number in range(bots)]
         self._texts = 0
+        self._reuse_names = reuse_names
 
     def doc_ids(self, bot: int) -> list[int]:
         """Documents that a client has heard of."""
@@ -38,7 +39,7 @@ class Clients:
     async def create(self, bot: int) -> bool:
         known = self._history.bots[bot]
         span = self._span(known.creates)
-        new = NewBot(known.bot_id, f"bot {bot}", f"c{bot}", self._account(bot))
+        new = NewBot(known.bot_id, f"bot {bot}", self._collection(bot), self._account(bot))
         return await self._ask(span, f"create bot {bot}", lambda process: process.bots.create(new)) is not None
 
     async def delete_bot(self, bot: int) -> bool:
@@ -169,8 +170,10 @@ class Clients:
             return found
 
         findings = await self._ask(span, "verify", work) or []
-        # A saga may well outlive its lease while processes are down.
-        if wrong := [finding for finding in findings if finding.kind != "saga_forgotten"]:
+        # A saga may well outlive its lease while processes are down; and one that was paused for longer than lease and
+        # settling leaves vectors that are indeed nobody's, until it finds that it has lost its lease.
+        excused = {"saga_forgotten", "vector_orphan"} if self.world.ever_paused else {"saga_forgotten"}
+        if wrong := [finding for finding in findings if finding.kind not in excused]:
             raise Violation(f"verify reports what is not wrong: {wrong}")
 
     async def _ask(
@@ -234,6 +237,11 @@ class Clients:
 
     def _bot_id(self, bot: int) -> UUID:
         return self._history.bots[bot].bot_id
+
+    def _collection(self, bot: int) -> str:
+        """A bot that was deleted and comes again has another collection, or the same in a run that reuses names."""
+        deleted = sum(span.outcome == "done" for span in self._history.bots[bot].deletes)
+        return f"c{bot}" if self._reuse_names else f"c{bot}_{deleted}"
 
     def _account(self, bot: int) -> str:
         return f"account {bot % 2}"

@@ -45,6 +45,7 @@ class World:
         self.bots = MemoryBotStore(self.tables)
         self.garbage = MemoryGarbageStore(self.tables)
         self.verify = MemoryVerifyStore(self.tables, LEASE)
+        self.ever_paused = False
         self.clients: list[asyncio.Task[Any]] = []
         self.processes = [self.started(number) for number in range(processes)]
 
