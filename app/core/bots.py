@@ -177,6 +177,11 @@ class Bots:
         saga = await self._store.begin_creation(bot.bot_id, self._leases.token, self._leases.length)
         if saga is None:
             raise BotNotFound(NOT_FOUND)
+        # From here on no deletion ends. One may have ended before, and the bot been registered anew.
+        now = await self._store.get(bot.bot_id, None)
+        if now is None or now.collection_name != bot.collection_name:
+            await self._store.end_saga(saga, self._leases.token)
+            raise BotNotFound(NOT_FOUND)
         await self._make(bot, saga)
 
     async def _make(self, bot: Bot, saga: int) -> None:

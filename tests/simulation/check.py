@@ -5,8 +5,8 @@ import numpy as np
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from tests.simulation.embedder import embedding
 from tests.simulation.history import DocumentHistory, Found, History, Read, Searched, Span, Version
-from tests.simulation.world import Violation, World
 from tests.simulation.workload import EVERYTHING
+from tests.simulation.world import Violation, World
 
 TOLERANCE = 1e-4
 
@@ -116,9 +116,7 @@ def _check_found(
         raise Violation(f"{where}, which had failed or was replaced")
 
 
-def _check_complete(
-    history: History, search: Searched, by_text: dict[str, tuple[DocumentHistory, Version]]
-) -> None:
+def _check_complete(history: History, search: Searched, by_text: dict[str, tuple[DocumentHistory, Version]]) -> None:
     """Invariant 3: what was acknowledged before the search is in it, if there was room."""
     if len(search.results) >= search.limit:
         return
@@ -177,7 +175,9 @@ def check_rest(world: World) -> None:
     for bot in bots:
         current = {chunk.chunk_id: chunk.text for _, chunk in tables.current(bot.bot_id)}
         if set(tables.partition(bot.bot_id).chunks) != set(current):
-            raise Violation(f"chunks of no current generation: {set(tables.partition(bot.bot_id).chunks) - set(current)}")
+            raise Violation(
+                f"chunks of no current generation: {set(tables.partition(bot.bot_id).chunks) - set(current)}"
+            )
         rows = milvus.rows(bot.collection_name) if bot.embedding_model else {}
         if set(rows) != set(current):
             surplus, lost = _generations(set(rows) - set(current)), _generations(set(current) - set(rows))

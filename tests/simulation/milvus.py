@@ -124,4 +124,3 @@ class SimulatedMilvus:
         if collection not in self.data:
             raise CollectionMissing(collection)
         return self.data[collection]
-

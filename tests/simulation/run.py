@@ -118,7 +118,5 @@ async def step(clients: Clients, random: Random, bot: int) -> None:
         await clients.trespass(bot)
     elif what < 0.97:
         await clients.check()
-    elif what < 0.985:
-        await clients.create(bot)
-    elif await clients.delete_bot(bot):
+    elif what < 0.985 or await clients.delete_bot(bot):
         await clients.create(bot)
