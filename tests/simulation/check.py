@@ -5,7 +5,6 @@ import numpy as np
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from tests.simulation.embedder import embedding
 from tests.simulation.history import DocumentHistory, Found, History, Read, Searched, Span, Version
-from tests.simulation.workload import EVERYTHING
 from tests.simulation.world import Violation, World
 
 TOLERANCE = 1e-4
@@ -127,9 +126,8 @@ def _check_complete(history: History, search: Searched, by_text: dict[str, tuple
         if not _must_exist(history, document, search.span):
             continue
         if not any(shown.issuperset(version.texts) for version in _allowed(document, search.span)):
-            raise Violation(
-                f"search of bot {search.bot} at {search.span.start:.3f} to {search.span.end:.3f} lacks document {doc_id}"
-            )
+            when = f"{search.span.start:.3f} to {search.span.end:.3f}"
+            raise Violation(f"search of bot {search.bot} at {when} lacks document {doc_id}")
 
 
 def _deletes(history: History, document: DocumentHistory) -> list[Span]:
@@ -195,6 +193,3 @@ def check_loop(world: World) -> None:
 
 def _generations(keys: set[int]) -> list[int]:
     return sorted({key // CHUNKS_PER_GENERATION for key in keys})
-
-
-__all__ = ["EVERYTHING", "check_history", "check_loop", "check_rest"]

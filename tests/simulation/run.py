@@ -26,7 +26,7 @@ def simulate(seed: int, *, processes: int | None = None) -> World:
             if errors:
                 raise Violation(f"internal error: {errors[0].getMessage()} {errors[0].exc_info}")
     except Violation as violation:
-        violation.history = world.history  # type: ignore[attr-defined]
+        violation.events = world.history.events
         raise
     return world
 

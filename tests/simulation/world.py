@@ -29,7 +29,9 @@ QUIET_WITHIN = 600.0
 
 
 class Violation(AssertionError):
-    """An invariant does not hold."""
+    """An invariant does not hold. ``events`` is what happened in the run, in order."""
+
+    events: list[tuple[Any, ...]] = []  # noqa: RUF012 # set on the instance when the run has ended
 
 
 class World:
