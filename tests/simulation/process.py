@@ -108,14 +108,19 @@ class Process:
             if not reply.done():
                 reply.set_exception(ProcessDied())
                 reply.exception()
-        for task in self.tasks:
-            if (coro := task.get_coro()) is not None and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:  # type: ignore[arg-type]
-                coro.close()  # Or Python warns that it was never awaited.
+        self.forget()
         for handle, end in list(self.in_flight.items()):
             end()
             if self.world.random.random() < 0.5:
                 handle.cancel()
         self.world.note(self.name, "crash")
+
+    def forget(self) -> None:
+        """Closes what has not begun and never will, of which Python warns otherwise."""
+        for task in self.tasks:
+            coro = task.get_coro()
+            if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+                coro.close()
 
     def pause(self) -> None:
         self.paused = self.world.ever_paused = True

@@ -28,6 +28,8 @@ def simulate(seed: int, *, processes: int | None = None) -> World:
     except Violation as violation:
         violation.events = world.history.events
         raise
+    finally:
+        world.close()
     return world
 
 

@@ -55,6 +55,7 @@ class World:
             return Process(self, f"p{number}")
 
     def restart(self, number: int) -> None:
+        self.processes[number].forget()
         self.processes[number] = self.started(number)
         self.note(self.processes[number].name, "start")
 
@@ -97,6 +98,10 @@ class World:
         for client in self.clients:
             client.result()
         self.clients.clear()
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.forget()
 
     def rest(self) -> None:
         """No more faults, every process up: recovery ends what is left."""
