@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.simulation.faults import FATES, Faults
+from tests.simulation.faults import Faults
 from tests.simulation.run import LONG, crash, finish, pause, revive
 from tests.simulation.test_simulation import without_collecting_until_settled
 from tests.simulation.workload import EVERYTHING, Clients
@@ -14,13 +14,15 @@ from tests.simulation.world import Violation, World, internal_errors
 processes = st.integers(0, 1)
 bots = st.integers(0, 1)
 chunks = st.integers(1, 3)
+RATES = {"upsert": 0.7, "delete": 0.3, "database": 0.1, "read": 0.1}
 
 
 class Machine(RuleBasedStateMachine):
     """Each rule begins a request or a disaster, or lets time pass; what is begun goes on beside the rest."""
 
     @initialize(
-        seed=st.integers(0, 2**16), rates=st.fixed_dictionaries({kind: st.sampled_from((0.0, 0.7)) for kind in FATES})
+        seed=st.integers(0, 2**16),
+        rates=st.fixed_dictionaries({kind: st.sampled_from((0.0, rate)) for kind, rate in RATES.items()}),
     )
     def start(self, seed: int, rates: dict[str, float]) -> None:
         self.world = World(seed, Faults.none())
