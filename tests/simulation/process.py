@@ -103,12 +103,12 @@ class Process:
         """As kill -9. What is on the wire may still arrive."""
         self.dead = True
         self.paused = False
-        self.held.clear()
         for reply in list(self.replies):
             if not reply.done():
                 reply.set_exception(ProcessDied())
                 reply.exception()
         self.forget()
+        self.held.clear()
         for handle, end in list(self.in_flight.items()):
             end()
             if self.world.random.random() < 0.5:
