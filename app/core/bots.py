@@ -21,6 +21,7 @@ from app.utils.errors import (
     BotNotFound,
     CollectionForeign,
     InvalidInput,
+    LeaseLost,
     ModelMismatch,
     Place,
     Unavailable,
@@ -64,6 +65,7 @@ class Bots:
         if new.dimension not in (None, self._embedder.dimension):
             detail = f"{self._embedder.model} makes vectors of {self._embedder.dimension} dimensions."
             raise InvalidInput(detail, places=[Place("body.dimension", detail)])
+        began_at = asyncio.get_running_loop().time()
         await reach("bot_create.before_register")
         saga = await self._store.insert(
             new.bot_id, new.bot_name, new.collection_name, new.account_name, self._leases.token, self._leases.length
@@ -82,7 +84,7 @@ class Bots:
             raise BotExists("A bot with this chat_bot_id exists and has other values.")
         if saga is not None:
             try:
-                await self._make(bot, saga)
+                await self._make(bot, saga, began_at)
             except CollectionForeign:
                 await self.delete(new.bot_id, None)
                 raise
@@ -174,6 +176,7 @@ class Bots:
             task.exception()  # Looked at here: every caller may have been cancelled.
 
     async def _begin_and_make(self, bot: Bot) -> None:
+        began_at = asyncio.get_running_loop().time()
         saga = await self._store.begin_creation(bot.bot_id, self._leases.token, self._leases.length)
         if saga is None:
             raise BotNotFound(NOT_FOUND)
@@ -182,11 +185,13 @@ class Bots:
         if now is None or now.collection_name != bot.collection_name:
             await self._store.end_saga(saga, self._leases.token)
             raise BotNotFound(NOT_FOUND)
-        await self._make(bot, saga)
+        await self._make(bot, saga, began_at)
 
-    async def _make(self, bot: Bot, saga: int) -> None:
-        with self._leases.holding([saga]):
+    async def _make(self, bot: Bot, saga: int, began_at: float | None = None) -> None:
+        with self._leases.holding([saga], since=began_at):
             await reach("bot_create.before_collection")
+            if not self._leases.alive([saga]):  # Recovery has ended it, and the bot may be gone since.
+                raise LeaseLost("Making the bot's collection took longer than its lease.")
             try:
                 await self._index.create(bot.collection_name, self._embedder.dimension)
             except CollectionForeign:

@@ -52,6 +52,7 @@ def test_same_seed_same_history() -> None:
         pytest.param(121, id="verify takes a bot that is being made anew for one whose collection is missing"),
         pytest.param(208, id="nobody looks at the error of a making whose callers were all cancelled"),
         pytest.param(940, id="a paused process writes vectors that recovery has collected already"),
+        pytest.param(9809, id="a paused creation makes the collection of a bot that was deleted meanwhile"),
         pytest.param(1214, id="a stale bot's collection is made again under its old name"),
     ],
 )
