@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from app.core.embedding.port import Embedder
@@ -20,6 +21,7 @@ from app.utils.errors import (
     BotNotFound,
     CollectionForeign,
     InvalidInput,
+    LeaseLost,
     ModelMismatch,
     Place,
     Unavailable,
@@ -63,6 +65,7 @@ class Bots:
         if new.dimension not in (None, self._embedder.dimension):
             detail = f"{self._embedder.model} makes vectors of {self._embedder.dimension} dimensions."
             raise InvalidInput(detail, places=[Place("body.dimension", detail)])
+        began_at = asyncio.get_running_loop().time()
         await reach("bot_create.before_register")
         saga = await self._store.insert(
             new.bot_id, new.bot_name, new.collection_name, new.account_name, self._leases.token, self._leases.length
@@ -81,7 +84,7 @@ class Bots:
             raise BotExists("A bot with this chat_bot_id exists and has other values.")
         if saga is not None:
             try:
-                await self._make(bot, saga)
+                await self._make(bot, saga, began_at)
             except CollectionForeign:
                 await self.delete(new.bot_id, None)
                 raise
@@ -137,7 +140,7 @@ class Bots:
         task = self._making.get(bot.bot_id)
         if task is None:
             task = self._making[bot.bot_id] = asyncio.create_task(self._begin_and_make(bot))
-            task.add_done_callback(lambda _: self._making.pop(bot.bot_id))
+            task.add_done_callback(partial(self._forget_task, bot.bot_id))
         # One caller's cancellation is not the others'.
         await asyncio.shield(task)
 
@@ -167,15 +170,28 @@ class Bots:
             )
         return bot
 
+    def _forget_task(self, bot_id: UUID, task: asyncio.Task[None]) -> None:
+        del self._making[bot_id]
+        if not task.cancelled():
+            task.exception()  # Looked at here: every caller may have been cancelled.
+
     async def _begin_and_make(self, bot: Bot) -> None:
+        began_at = asyncio.get_running_loop().time()
         saga = await self._store.begin_creation(bot.bot_id, self._leases.token, self._leases.length)
         if saga is None:
             raise BotNotFound(NOT_FOUND)
-        await self._make(bot, saga)
+        # From here on no deletion ends. One may have ended before, and the bot been registered anew.
+        now = await self._store.get(bot.bot_id, None)
+        if now is None or now.collection_name != bot.collection_name:
+            await self._store.end_saga(saga, self._leases.token)
+            raise BotNotFound(NOT_FOUND)
+        await self._make(bot, saga, began_at)
 
-    async def _make(self, bot: Bot, saga: int) -> None:
-        with self._leases.holding([saga]):
+    async def _make(self, bot: Bot, saga: int, began_at: float | None = None) -> None:
+        with self._leases.holding([saga], since=began_at):
             await reach("bot_create.before_collection")
+            if not self._leases.alive([saga]):  # Recovery has ended it, and the bot may be gone since.
+                raise LeaseLost("Making the bot's collection took longer than its lease.")
             try:
                 await self._index.create(bot.collection_name, self._embedder.dimension)
             except CollectionForeign:

@@ -22,10 +22,17 @@ from app.core.embedding.port import Embedder, Vectors
 from app.core.leases import Leases
 from app.core.once import Once
 from app.core.stores.ports import DocumentPort, VectorIndex
-from app.core.write import Write
+from app.core.write import LEASE_LOST, Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.clock import Stopwatch
-from app.utils.errors import AppError, CollectionMissing, DatabaseUnavailable, EmbeddingInvalid, VectorIndexUnavailable
+from app.utils.errors import (
+    AppError,
+    CollectionMissing,
+    DatabaseUnavailable,
+    EmbeddingInvalid,
+    LeaseLost,
+    VectorIndexUnavailable,
+)
 from app.utils.failpoints import reach
 
 log = logging.getLogger(__name__)
@@ -61,12 +68,13 @@ class Saga:
         ``watch``: postgres, embedding, milvus.
         """
         await reach("write.before_t1")
+        began_at = asyncio.get_running_loop().time()
         with watch.timing("postgres"):
             await self._documents.begin(writes, self._leases.token, self._leases.length, once)
         if once and once.replayed:
             return
         begun = [write for write in writes if write.error is None]
-        with self._leases.holding([write.generation for write in begun]):
+        with self._leases.holding([write.generation for write in begun], since=began_at):
             await reach("write.after_t1")
             stamps = await self._index_all(begun, watch)
             with watch.timing("postgres"):
@@ -181,10 +189,12 @@ class Saga:
         doc_ids = np.array([item.write.doc_id for item in items], np.int64)
         try:
             await reach("write.before_upsert")
+            self._check_leases(items)
             try:
                 stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
             except CollectionMissing:
                 await self._bots.make_collection(bot)
+                self._check_leases(items)
                 try:
                     stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
                 except CollectionMissing as exc:
@@ -195,6 +205,11 @@ class Saga:
         else:
             if stamp:
                 stamps[bot.bot_id] = max(stamp, stamps.get(bot.bot_id, 0))
+
+    def _check_leases(self, items: Sequence[Item]) -> None:
+        """Nothing is written to Milvus that recovery may have collected already. Raises LeaseLost."""
+        if not self._leases.alive({item.write.generation for item in items}):
+            raise LeaseLost(LEASE_LOST)
 
 
 def _fail_all(items: Iterable[Item], error: AppError) -> None:

@@ -61,9 +61,8 @@ class Verifier:
                 detail = f"chunk {key} has no vector in {bot.collection_name}"
                 yield Finding("vector_lost", bot.bot_id, detail, key, doc_id)
         except CollectionMissing:
-            if not any((now.bot_id, now.state) == (bot.bot_id, "active") for now in await self._store.bots()):
-                return  # The bot was deleted meanwhile.
-            yield Finding("collection_missing", bot.bot_id, f"Milvus has no collection {bot.collection_name}")
+            if await self._is_missing(bot):
+                yield Finding("collection_missing", bot.bot_id, f"Milvus has no collection {bot.collection_name}")
 
     async def _orphans(self, bot: BotState) -> AsyncIterator[int]:
         async for page in self._index.scan(bot.collection_name):
@@ -82,6 +81,14 @@ class Verifier:
             if missing:
                 for key in sorted(missing & (await self._store.current_keys(bot.bot_id, doc_ids)).keys()):
                     yield key, expected[key]
+
+    async def _is_missing(self, bot: BotState) -> bool:
+        """False for a bot that was deleted meanwhile, registered anew or not."""
+        return (
+            bot in await self._store.bots()
+            and bot.collection_name not in await self._index.collections()
+            and bot in await self._store.bots()
+        )
 
     async def _present(self, bot: BotState, generations: list[int]) -> set[int]:
         found: set[int] = set()

@@ -6,6 +6,8 @@ from typing import Any
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument
 from app.utils.errors import AppError, BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost
 
+LEASE_LOST = "The write took longer than its lease and was undone. Nothing of it is stored."
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -74,7 +76,7 @@ class Write:
         self.fail(DocumentChanged(f"Document {self.doc_id} was replaced or deleted while this request ran."))
 
     def fail_lease_lost(self) -> None:
-        self.fail(LeaseLost("The write took longer than its lease and was undone. Nothing of it is stored."))
+        self.fail(LeaseLost(LEASE_LOST))
 
     def record(self) -> dict[str, Any]:
         """The document's row, as JSON would carry it."""

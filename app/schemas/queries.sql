@@ -102,7 +102,8 @@ UPDATE sagas SET lease_until = now() + $3::interval
 WHERE generation IN (
     SELECT generation FROM sagas
     WHERE generation = ANY ($1::bigint[]) AND lease_token = $2
-    FOR UPDATE SKIP LOCKED);
+    FOR UPDATE SKIP LOCKED)
+RETURNING generation;
 
 -- name: hold_leases
 SELECT generation FROM sagas

@@ -202,7 +202,7 @@ async def test_renewed_lease_is_not_expired(record: Record) -> None:
     mine, foreign = Write(bot, document("a")), Write(bot, document("b"))
     await record.documents.begin([mine], TOKEN, PAST)
     await record.documents.begin([foreign], uuid4(), PAST)
-    await record.documents.renew([mine.generation, foreign.generation], TOKEN, HOUR)
+    assert await record.documents.renew([mine.generation, foreign.generation], TOKEN, HOUR) == {mine.generation}
     assert await record.documents.compensate_expired() == 1
     await record.documents.finish([mine], TOKEN)
     assert error(mine) is None

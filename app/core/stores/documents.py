@@ -71,8 +71,10 @@ class DocumentStore:
                 ),
             )
 
-    async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> None:
-        await self._db.execute(SQL["renew_leases"], generations, token, lease)
+    async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]:
+        """Returns the sagas that are still this token's; not one that is being ended at this moment."""
+        rows = await self._db.fetch(SQL["renew_leases"], generations, token, lease)
+        return {row["generation"] for row in rows}
 
     async def raise_timestamps(self, stamps: dict[UUID, int]) -> None:
         """Tells every later search, in any process, what it must see.

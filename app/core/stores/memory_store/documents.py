@@ -51,9 +51,11 @@ class MemoryDocumentStore:
                     write.doc_id, Chunk(chunk_id, chunk.chunk_index, chunk.text, chunk.page_number)
                 )
 
-    async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> None:
-        for saga in self._tables.held(generations, token):
+    async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]:
+        held = self._tables.held(generations, token)
+        for saga in held:
             saga.lease_until = self._tables.now() + lease
+        return {saga.generation for saga in held}
 
     async def raise_timestamps(self, stamps: dict[UUID, int]) -> None:
         for bot_id, stamp in stamps.items():

@@ -1,0 +1,198 @@
+"""The invariants of a run: 2, 3 and 4 on what clients saw, 1, 5, 7 and 8 on what is left at rest."""
+
+import numpy as np
+
+from app.schemas.rows import CHUNKS_PER_GENERATION
+from tests.simulation.embedder import embedding
+from tests.simulation.history import DocumentHistory, Found, History, Read, Searched, Span, Version
+from tests.simulation.world import Violation, World
+
+TOLERANCE = 1e-4
+
+
+def check_history(history: History) -> None:
+    by_text = {
+        text: (document, version)
+        for document in history.documents.values()
+        for version in document.versions
+        for text in version.texts
+    }
+    unsure = {text: version for version in history.unsure for text in version.texts}
+    for read in history.reads:
+        _check_read(history, read)
+    for search in history.searches:
+        _check_shown(history, search, by_text, unsure)
+        _check_complete(history, search, by_text)
+    for bot in history.bots:
+        for span in bot.unknown_to:
+            made = any(create.done_before(span.start) for create in bot.creates)
+            if made and not any(delete.maybe_before(span.end) for delete in bot.deletes):
+                raise Violation(f"bot {bot.number} was unknown at {span.start:.3f} though nobody deleted it")
+
+
+def _check_read(history: History, read: Read) -> None:
+    """Invariants 2 and 3 on one document."""
+    document = history.documents[read.doc_id]
+    if document.bot != read.bot:
+        if read.texts is not None:
+            raise Violation(f"bot {read.bot} shows document {read.doc_id} of bot {document.bot}")
+        return
+    if read.texts is None:
+        if _must_exist(history, document, read.span):
+            raise Violation(f"document {read.doc_id} was lost: not found at {read.span.start:.3f}")
+        return
+    if _must_be_gone(history, document, read.span):
+        raise Violation(f"document {read.doc_id} was deleted and shown at {read.span.start:.3f}")
+    if not any(version.texts == read.texts for version in _allowed(document, read.span)):
+        raise Violation(f"document {read.doc_id} was {read.texts} at {read.span.start:.3f}")
+    _check_patch(document, read)
+
+
+def _check_patch(document: DocumentHistory, read: Read) -> None:
+    done = [(span, value) for span, value in document.patches if span.done_before(read.span.start)]
+    if not done:
+        return
+    last, value = max(done, key=lambda patch: patch[0].end)
+    others = [span for span, _ in document.patches if span is not last]
+    others += [version.span for version in document.versions]
+    if not any(other.end > last.start and other.maybe_before(read.span.end) for other in others) and (
+        read.patched != value
+    ):
+        raise Violation(f"document {read.doc_id} forgot its patch {value}: {read.patched}")
+
+
+def _check_shown(
+    history: History,
+    search: Searched,
+    by_text: dict[str, tuple[DocumentHistory, Version]],
+    unsure: dict[str, Version],
+) -> None:
+    """Invariants 2 and 4: all results current at one moment of the request, and of the bot that was asked."""
+    where = f"search of bot {search.bot} at {search.span.start:.3f}"
+    since, until = search.span.start, search.span.end
+    generations: dict[int, int] = {}
+    for found in search.results:
+        generation = found.chunk_id // CHUNKS_PER_GENERATION
+        if generations.setdefault(found.doc_id, generation) != generation:
+            raise Violation(f"{where} shows two generations of document {found.doc_id}")
+        if generation not in history.current:
+            raise Violation(f"{where} shows generation {generation}, which never was current")
+        since, until = max(since, history.current[generation][0]), min(until, history.current[generation][1])
+        _check_found(history, search, found, by_text, unsure)
+    if since > until:
+        raise Violation(f"{where} shows what was not current at any one moment: {sorted(generations.values())}")
+    scores = [found.score for found in search.results]
+    if scores != sorted(scores, reverse=True):
+        raise Violation(f"{where} is not in the order of its scores")
+    if len(search.results) > search.limit or len({found.chunk_id for found in search.results}) < len(search.results):
+        raise Violation(f"{where} shows too much")
+
+
+def _check_found(
+    history: History,
+    search: Searched,
+    found: Found,
+    by_text: dict[str, tuple[DocumentHistory, Version]],
+    unsure: dict[str, Version],
+) -> None:
+    where = f"search of bot {search.bot} at {search.span.start:.3f} shows {found.text!r}"
+    query, vector = embedding(search.text), embedding(found.text)
+    cosine = float(query @ vector / np.linalg.norm(query) / np.linalg.norm(vector))
+    if abs(cosine - found.score) > TOLERANCE:
+        raise Violation(f"{where} with a score of {found.score}, not {cosine}")
+    if search.kind not in (None, found.kind):
+        raise Violation(f"{where}, which its filter excludes")
+    if found.text in unsure:
+        if unsure[found.text].span.outcome == "failed":
+            raise Violation(f"{where}, whose insert had failed")
+        return
+    document, version = by_text[found.text]
+    if document is not history.documents.get(found.doc_id) or document.bot != search.bot:
+        raise Violation(f"{where} of another document or bot")
+    if _must_be_gone(history, document, search.span):
+        raise Violation(f"{where}, which was deleted")
+    if version not in _allowed(document, search.span):
+        raise Violation(f"{where}, which had failed or was replaced")
+
+
+def _check_complete(history: History, search: Searched, by_text: dict[str, tuple[DocumentHistory, Version]]) -> None:
+    """Invariant 3: what was acknowledged before the search is in it, if there was room."""
+    if len(search.results) >= search.limit:
+        return
+    shown = {found.text for found in search.results}
+    for doc_id, document in history.documents.items():
+        if document.bot != search.bot or search.kind not in (None, document.versions[0].kind):
+            continue
+        if not _must_exist(history, document, search.span):
+            continue
+        if not any(shown.issuperset(version.texts) for version in _allowed(document, search.span)):
+            when = f"{search.span.start:.3f} to {search.span.end:.3f}"
+            raise Violation(f"search of bot {search.bot} at {when} lacks document {doc_id}")
+
+
+def _deletes(history: History, document: DocumentHistory) -> list[Span]:
+    """Deletions that the document may have fallen to: its own, and its bot's that did not end before it began."""
+    born = document.versions[0].span
+    bot = history.bots[document.bot]
+    return document.deletes + [span for span in bot.deletes if not span.done_before(born.start)]
+
+
+def _must_exist(history: History, document: DocumentHistory, reader: Span) -> bool:
+    return document.versions[0].span.done_before(reader.start) and not any(
+        span.maybe_before(reader.end) for span in _deletes(history, document)
+    )
+
+
+def _must_be_gone(history: History, document: DocumentHistory, reader: Span) -> bool:
+    born = document.versions[0].span
+    deletes = document.deletes + [span for span in history.bots[document.bot].deletes if span.start > born.end]
+    return any(span.done_before(reader.start) for span in deletes)
+
+
+def _allowed(document: DocumentHistory, reader: Span) -> list[Version]:
+    """Versions that the reader may see: begun, not failed, and not replaced by an acknowledged one before."""
+    done = [version.span for version in document.versions if version.span.done_before(reader.start)]
+    return [
+        version
+        for version in document.versions
+        if version.span.maybe_before(reader.end)
+        and not (version.span.outcome == "done" and any(later.start > version.span.end for later in done))
+    ]
+
+
+def check_rest(world: World) -> None:
+    tables, milvus = world.tables, world.milvus
+    bots = list(tables.bots.values())
+    if any(bot.state != "active" for bot in bots):
+        raise Violation("a bot is still being deleted")
+    expected = {bot.collection_name for bot in bots if bot.embedding_model}
+    if set(milvus.data) != expected:
+        raise Violation(f"collections {set(milvus.data)}, not {expected}")
+    if set(tables.partitions) != set(tables.bots):
+        raise Violation("partitions and registry differ")
+    texts = [chunk.text for bot in bots for _, chunk in tables.current(bot.bot_id)]
+    if len(set(texts)) < len(texts):
+        raise Violation("a text stands in two documents: one idempotency key had two effects")
+    for bot in bots:
+        current = {chunk.chunk_id: chunk.text for _, chunk in tables.current(bot.bot_id)}
+        if set(tables.partition(bot.bot_id).chunks) != set(current):
+            raise Violation(
+                f"chunks of no current generation: {set(tables.partition(bot.bot_id).chunks) - set(current)}"
+            )
+        rows = milvus.rows(bot.collection_name) if bot.embedding_model else {}
+        if set(rows) != set(current):
+            surplus, lost = _generations(set(rows) - set(current)), _generations(set(current) - set(rows))
+            raise Violation(f"vectors of bot {bot.bot_name}: surplus of generations {surplus}, lost of {lost}")
+        for key, text in current.items():
+            vector = embedding(text)
+            if not np.allclose(rows[key], vector / np.linalg.norm(vector), atol=TOLERANCE):
+                raise Violation(f"the vector of chunk {key} is not its text's")
+
+
+def check_loop(world: World) -> None:
+    if world.loop.failures:
+        raise Violation(f"an error that nobody looked at: {world.loop.failures[0]}")
+
+
+def _generations(keys: set[int]) -> list[int]:
+    return sorted({key // CHUNKS_PER_GENERATION for key in keys})

@@ -1,0 +1,64 @@
+"""Which faults a run has, how often, and when: all drawn from its seed."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+Fate = Literal["ok", "refused", "lost", "late", "again", "partial"]
+"""What becomes of a call. refused: an error, nothing done. lost: done, but the caller gets an error. late: an error,
+and it lands up to SETTLE later. again: done, and it lands once more, up to SETTLE later. partial: half is done,
+then an error."""
+
+LEASE = 4.0
+SETTLE = 3.0
+"""Seconds that a write to Milvus may still land after its call has ended."""
+PATIENCE = 1.0
+"""Seconds until a caller is told that there is no answer."""
+
+FATES: dict[str, tuple[Fate, ...]] = {
+    "database": ("refused", "lost"),
+    "embedder": ("refused",),
+    "upsert": ("refused", "lost", "late", "again", "partial"),
+    "delete": ("refused", "lost", "late", "partial"),
+    "create": ("refused", "lost"),
+    "drop": ("refused", "lost"),
+    "read": ("refused",),
+}
+LANDS_LATE = frozenset({"upsert", "delete"})
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Rates are chances a call; ``crashes``, ``pauses`` and ``cancels`` are means a run."""
+
+    rates: dict[str, float]
+    slow: float = 0.0
+    lag: float = 0.3
+    crashes: float = 0.0
+    pauses: float = 0.0
+    cancels: float = 0.0
+
+    @classmethod
+    def drawn(cls, random: Random) -> "Faults":
+        """Some kinds of fault often, others not at all: a run with everything at once gets nowhere."""
+
+        def some(most: float) -> float:
+            return random.random() * most if random.random() < 0.5 else 0.0
+
+        rates = {kind: some(0.3 if kind in LANDS_LATE else 0.1) for kind in FATES}
+        return cls(rates, some(0.1), random.choice((0.0, 0.1, 0.5, 2.0)), some(3), some(3), some(0.2))
+
+    @classmethod
+    def none(cls) -> "Faults":
+        return cls({})
+
+    def fate(self, kind: str, random: Random) -> Fate:
+        if random.random() >= self.rates.get(kind, 0.0):
+            return "ok"
+        return random.choice(FATES[kind])
+
+    def delay(self, random: Random) -> float:
+        """Seconds that one way of a call takes."""
+        if random.random() < self.slow:
+            return 0.05 + random.random() * PATIENCE * 1.5
+        return 0.001 + 0.02 * random.random() ** 3

@@ -1,0 +1,126 @@
+"""A model of Milvus's behaviour as it was measured: timestamps, guarantees, late consumption, deletes that lag."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+
+from app.core.stores.ports import Hit, Keys, Vectors
+from app.utils.errors import CollectionForeign, CollectionMissing
+
+
+@dataclass(slots=True)
+class Change:
+    """One key's insert, or with ``vector`` None its delete. ``seen`` is when a weak read notices a delete."""
+
+    stamp: int
+    doc_id: int
+    vector: Vectors | None
+    seen: float
+
+
+@dataclass(slots=True)
+class SimulatedCollection:
+    dimension: int
+    changes: dict[int, list[Change]] = field(default_factory=dict)
+    log: list[tuple[float, int]] = field(default_factory=list)  # (when consumed, timestamp), both ascending
+
+
+class SimulatedMilvus:
+    """The server. Every method is done at one moment; the network around it is the world's business.
+
+    One channel a collection (num_shards=1): a reader has consumed a prefix of the log, at least up to its
+    guarantee. In that prefix every insert is seen, a delete perhaps only later. A delete hides what was inserted
+    before its own timestamp; an insert that lands after it stays.
+    """
+
+    def __init__(self, now: Callable[[], float], random: Random, lag: float) -> None:
+        self._now = now
+        self._random = random
+        self._lag = lag
+        self._stamp = 0
+        self.data: dict[str, SimulatedCollection] = {}
+
+    def create(self, collection: str, dimension: int) -> None:
+        found = self.data.setdefault(collection, SimulatedCollection(dimension))
+        if found.dimension != dimension:
+            raise CollectionForeign(collection)
+
+    def drop(self, collection: str, dimension: int | None = None) -> None:
+        found = self.data.get(collection)
+        if found and dimension in (None, found.dimension):
+            del self.data[collection]
+
+    def collections(self) -> list[str]:
+        return list(self.data)
+
+    def upsert(self, collection: str, chunk_ids: Keys, doc_ids: Keys, embeddings: Vectors) -> int:
+        found = self._get(collection)
+        stamp, consumed = self._append(found)
+        units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+        for key, doc_id, unit in zip(chunk_ids.tolist(), doc_ids.tolist(), units, strict=True):
+            found.changes.setdefault(key, []).append(Change(stamp, doc_id, unit, consumed))
+        return stamp
+
+    def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
+        found = self._get(collection)
+        stamp, consumed = self._append(found)
+        seen = consumed + self._random.random() * self._lag
+        for key in chunk_ids:
+            if key in found.changes:
+                found.changes[key].append(Change(stamp, 0, None, seen))
+
+    def search(
+        self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+    ) -> list[Hit]:
+        found = self._get(collection)
+        now, wanted = self._now(), None if doc_ids is None else set(doc_ids)
+        limit = guarantee
+        for consumed, stamp in reversed(found.log):
+            if consumed <= now:
+                limit = max(limit, stamp)
+                break
+        rows: list[tuple[int, Vectors]] = []
+        for key, changes in found.changes.items():
+            shown: Change | None = None
+            for change in changes:
+                if change.stamp > limit:
+                    break
+                if change.vector is not None:
+                    shown = change
+                elif change.seen <= now:
+                    shown = None
+            if shown is not None and shown.vector is not None and (wanted is None or shown.doc_id in wanted):
+                rows.append((key, shown.vector))
+        if not rows:
+            return []
+        scores = np.array([vector for _, vector in rows]) @ (query / np.linalg.norm(query))
+        order = np.argsort(-scores, kind="stable")[:k].tolist()
+        return [Hit(rows[number][0], float(scores[number])) for number in order]
+
+    def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:
+        keys = self.rows(collection)
+        return {key for key in keys if any(first <= key < end for first, end in spans)}
+
+    def keys(self, collection: str) -> list[int]:
+        return sorted(self.rows(collection))
+
+    def rows(self, collection: str) -> dict[int, Vectors]:
+        """What a strong read sees."""
+        newest = ((key, changes[-1]) for key, changes in self._get(collection).changes.items())
+        return {key: change.vector for key, change in newest if change.vector is not None}
+
+    def _append(self, found: SimulatedCollection) -> tuple[int, float]:
+        now = self._now()
+        self._stamp = max(self._stamp + 1, int(now * 1e6))
+        consumed = now + self._random.random() ** 2 * self._lag
+        if found.log:
+            consumed = max(consumed, found.log[-1][0])
+        found.log.append((consumed, self._stamp))
+        return self._stamp, consumed
+
+    def _get(self, collection: str) -> SimulatedCollection:
+        if collection not in self.data:
+            raise CollectionMissing(collection)
+        return self.data[collection]

@@ -1,0 +1,127 @@
+"""One run: a seed makes the faults, the clients and every moment; afterwards all is judged."""
+
+import asyncio
+from random import Random
+
+from tests.simulation.check import check_history, check_loop, check_rest
+from tests.simulation.faults import Faults
+from tests.simulation.workload import EVERYTHING, Clients
+from tests.simulation.world import Violation, World, internal_errors
+
+CLIENTS, REQUESTS = 3, 8
+LONG = 120.0
+"""Seconds after which a client that still waits has been forgotten."""
+
+
+def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> World:
+    """Runs to the end and returns the world. Raises Violation, its history in ``history``.
+
+    ``keys``: some inserts are sent again and again with an Idempotency-Key.
+    """
+    random = Random(seed)
+    faults = Faults.drawn(random)
+    world = World(seed, faults, processes=processes or random.choice((1, 2, 2, 3)))
+    try:
+        with internal_errors() as errors:
+            clients = Clients(world, bots=random.choice((1, 2)), keys=keys)
+            drive(world, clients, random)
+            finish(world, clients)
+            if errors:
+                raise Violation(f"internal error: {errors[0].getMessage()} {errors[0].exc_info}")
+    except Violation as violation:
+        violation.events = world.history.events
+        raise
+    finally:
+        world.close()
+    return world
+
+
+def drive(world: World, clients: Clients, random: Random) -> None:
+    """Clients and disasters side by side."""
+    for number in range(CLIENTS):
+        world.client(client(world, clients, random, number))
+    for _ in range(poisson(random, world.faults.crashes)):
+        number = random.randrange(len(world.processes))
+        world.at(random.random() * 8, lambda number=number: crash(world, number))  # type: ignore[misc]
+        world.at(8 + random.random() * 6, lambda number=number: revive(world, number))  # type: ignore[misc]
+    for _ in range(poisson(random, world.faults.pauses)):
+        number, length = random.randrange(len(world.processes)), random.choice((0.5, 5.0, 9.0, 14.0))
+        world.at(random.random() * 8, lambda number=number, length=length: pause(world, number, length))  # type: ignore[misc]
+    world.run_clients(LONG)
+
+
+def finish(world: World, clients: Clients) -> None:
+    """To rest, and there everything is looked at once more."""
+    world.rest()
+    check_rest(world)
+    for bot in range(len(world.history.bots)):
+        for doc_id in clients.doc_ids(bot):
+            world.client(clients.get(bot, doc_id))
+        world.client(clients.search(bot, EVERYTHING, None))
+    world.client(clients.check())
+    world.run_clients(LONG)
+    check_rest(world)
+    check_history(world.history)
+    check_loop(world)
+
+
+def poisson(random: Random, mean: float) -> int:
+    count, left = 0, random.expovariate(1.0)
+    while left < mean:
+        count, left = count + 1, left + random.expovariate(1.0)
+    return count
+
+
+def crash(world: World, number: int) -> None:
+    if not world.processes[number].dead:
+        world.processes[number].crash()
+
+
+def revive(world: World, number: int) -> None:
+    if world.processes[number].dead:
+        world.restart(number)
+
+
+def pause(world: World, number: int, length: float) -> None:
+    process = world.processes[number]
+    if not process.dead:
+        process.pause()
+        world.at(length, process.resume)
+
+
+async def client(world: World, clients: Clients, random: Random, number: int) -> None:
+    bots = len(world.history.bots)
+    for _ in range(20):
+        if number >= bots or await clients.create(number):
+            break
+        await asyncio.sleep(0.5)
+    for _ in range(REQUESTS):
+        await asyncio.sleep(random.expovariate(3.0))
+        await step(clients, random, random.randrange(bots))
+
+
+async def step(clients: Clients, random: Random, bot: int) -> None:
+    known = clients.doc_ids(bot)
+    what = random.random()
+    if what < 0.22 or not known:
+        await clients.insert(bot, random.randint(1, 4), bad=random.random() < 0.05)
+    elif what < 0.28:
+        bots = [random.randrange(len(clients.world.history.bots)) for _ in range(random.randint(1, 4))]
+        await clients.insert_many(bots, random.randint(1, 2), {0} if random.random() < 0.2 else set())
+    elif what < 0.48:
+        await clients.replace(bot, random.choice(known), random.randint(1, 4))
+    elif what < 0.54:
+        await clients.patch(bot, random.choice(known))
+    elif what < 0.63:
+        await clients.delete(bot, random.sample(known, min(len(known), random.randint(1, 2))))
+    elif what < 0.73:
+        await clients.get(bot, random.choice(known))
+    elif what < 0.93:
+        kind = random.choice((None, None, 0, 1))
+        await clients.search(bot, random.choice((EVERYTHING, EVERYTHING, 1, 3)), kind)
+    elif what < 0.95:
+        await clients.trespass(bot)
+    elif what < 0.97:
+        await clients.check()
+    elif what < 0.985 or await clients.delete_bot(bot):
+        await clients.create(bot)

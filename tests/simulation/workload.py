@@ -1,0 +1,282 @@
+"""What the simulated clients do, and what they write down of it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+from uuid import UUID
+
+from app.core.bots import NewBot
+from app.core.once import Once
+from app.core.search import Query
+from app.schemas.filter_tree import Condition, MetadataPath
+from app.schemas.rows import NewChunk, NewDocument
+from app.utils.clock import Stopwatch
+from app.utils.errors import AppError, BotNotFound, DatabaseUnavailable, DocumentNotFound, Unavailable
+from tests.simulation.embedder import UNUSABLE
+from tests.simulation.history import BotHistory, DocumentHistory, Found, Read, Searched, Span, Version
+from tests.simulation.process import Process, ProcessDied
+from tests.simulation.world import Violation, World
+
+T = TypeVar("T")
+EVERYTHING = 200
+"""More chunks than a run has: a search for so many must find all there are."""
+
+
+class Clients:
+    """Each method is one request of one client, from its beginning to its last word; it raises only Violation."""
+
+    def __init__(self, world: World, bots: int, *, reuse_names: bool = False, keys: bool = True) -> None:
+        self.world = world
+        self._random = world.random
+        self._history = world.history
+        self._history.bots = [BotHistory(number, UUID(int=number + 1)) for number in range(bots)]
+        self._texts = 0
+        self._reuse_names = reuse_names
+        self._keys = keys
+
+    def doc_ids(self, bot: int) -> list[int]:
+        """Documents that a client has heard of."""
+        return [doc_id for doc_id, document in self._history.documents.items() if document.bot == bot]
+
+    async def create(self, bot: int) -> bool:
+        known = self._history.bots[bot]
+        span = self._span(known.creates)
+        new = NewBot(known.bot_id, f"bot {bot}", self._collection(bot), self._account(bot))
+        return await self._ask(span, f"create bot {bot}", lambda process: process.bots.create(new)) is not None
+
+    async def delete_bot(self, bot: int) -> bool:
+        known = self._history.bots[bot]
+        span = self._span(known.deletes)
+
+        async def work(process: Process) -> bool:
+            await process.bots.delete(known.bot_id, self._account(bot))
+            return True
+
+        # Once it is marked, an error says that the rest follows later.
+        return bool(await self._ask(span, f"delete bot {bot}", work, unknown=(Unavailable,), bot=bot))
+
+    async def insert(self, bot: int, chunks: int, *, bad: bool = False) -> int | None:
+        version, new = self._version(chunks, bad)
+        self._history.unsure.append(version)
+        if self._keys and self._texts % 3 == 0:
+            doc_id = await self._insert_until_answered(bot, version, new)
+        else:
+            doc_id = await self._insert(bot, version, version.span, new, None)
+        if doc_id is not None:
+            self._known(bot, doc_id, version)
+        return doc_id
+
+    async def _insert(self, bot: int, version: Version, span: Span, new: NewDocument, once: Once | None) -> int | None:
+        outcomes = await self._ask(
+            span,
+            f"insert {version.texts}",
+            lambda process: process.ingest.insert(self._bot_id(bot), self._account(bot), new, Stopwatch(), once),
+            bot=bot,
+        )
+        if outcomes is None:
+            return None
+        return outcomes[0].doc_id if once is None or once.answer is None else int(once.answer)
+
+    async def _insert_until_answered(self, bot: int, version: Version, new: NewDocument) -> int | None:
+        """As a client with an Idempotency-Key: the same request again, after the one before or beside it."""
+        answers: set[int] = set()
+        spans: list[Span] = []
+
+        async def attempt() -> None:
+            spans.append(span := Span(self.world.loop.time()))
+            once = Once(version.texts[0], b"", lambda outcomes: str(outcomes[0].doc_id).encode())
+            doc_id = await self._insert(bot, version, span, new, once)
+            if doc_id is not None:
+                answers.add(doc_id)
+
+        for _ in range(4):
+            await asyncio.gather(*(attempt() for _ in range(self._random.choice((1, 1, 2)))))
+            if answers and self._random.random() < 0.5:
+                break
+            await asyncio.sleep(self._random.random() * 3)
+        outcomes = {span.outcome for span in spans}
+        version.span.outcome = next(outcome for outcome in ("done", "unknown", "failed") if outcome in outcomes)
+        version.span.end = self.world.loop.time()
+        if len(answers) > 1:
+            raise Violation(f"one idempotency key, several answers: {answers}")
+        return answers.pop() if answers else None
+
+    async def insert_many(self, bots: list[int], chunks: int, bad: set[int]) -> None:
+        made = [self._version(chunks, number in bad) for number in range(len(bots))]
+        span = Span(self.world.loop.time())
+        for version, _ in made:
+            self._history.unsure.append(version)
+            version.span = span
+        documents = [(self._bot_id(bot), new) for bot, (_, new) in zip(bots, made, strict=True)]
+        outcomes = await self._ask(
+            span,
+            f"insert many {[version.texts for version, _ in made]}",
+            lambda process: process.ingest.insert_many(None, documents, Stopwatch()),
+        )
+        for bot, (version, _), outcome in zip(bots, made, outcomes or (), strict=False):
+            version.span = Span(span.start, span.end, span.outcome)
+            if outcome.error is None:
+                self._known(bot, outcome.doc_id, version)
+            else:
+                version.span.outcome = "unknown" if isinstance(outcome.error, DatabaseUnavailable) else "failed"
+
+    async def replace(self, bot: int, doc_id: int, chunks: int) -> None:
+        document = self._history.documents[doc_id]
+        version, new = self._version(chunks, False, document.versions[0].kind)
+        document.versions.append(version)
+        await self._ask(
+            version.span,
+            f"replace {doc_id} {version.texts}",
+            lambda process: process.ingest.replace(self._bot_id(bot), self._account(bot), doc_id, new, Stopwatch()),
+            bot=bot,
+        )
+
+    async def patch(self, bot: int, doc_id: int) -> None:
+        document = self._history.documents[doc_id]
+        span, value = Span(self.world.loop.time()), len(document.patches) + 1
+        document.patches.append((span, value))
+        await self._ask(
+            span,
+            f"patch {doc_id} {value}",
+            lambda process: process.documents.patch(self._bot_id(bot), None, doc_id, {"patched": value}),
+            bot=bot,
+        )
+
+    async def delete(self, bot: int, doc_ids: list[int]) -> None:
+        spans = [self._span(self._history.documents[doc_id].deletes) for doc_id in doc_ids]
+        whole = Span(self.world.loop.time())
+        deleted = await self._ask(
+            whole,
+            f"delete {doc_ids}",
+            lambda process: process.documents.delete_many(self._bot_id(bot), None, doc_ids),
+            bot=bot,
+        )
+        for doc_id, span in zip(doc_ids, spans, strict=True):
+            span.end, span.outcome = whole.end, whole.outcome
+            if whole.outcome == "done" and doc_id not in (deleted or ()):
+                span.outcome = "failed"  # It was gone already.
+
+    async def get(self, bot: int, doc_id: int) -> None:
+        span = Span(self.world.loop.time())
+        found = await self._ask(
+            span,
+            f"get {doc_id}",
+            lambda process: process.documents.get(self._bot_id(bot), self._account(bot), doc_id),
+            missing=True,
+            bot=bot,
+        )
+        if span.outcome == "done":
+            self._history.reads.append(Read(span, bot, doc_id, None))
+        if found is not None:
+            document, chunks = found
+            read = self._history.reads[-1]
+            read.texts, read.patched = [chunk.text for chunk in chunks], document.metadata.get("patched")
+
+    async def search(self, bot: int, limit: int, kind: int | None) -> None:
+        span = Span(self.world.loop.time())
+        where = None if kind is None else Condition("eq", MetadataPath(("kind",)), kind)
+        text = f"query {self._random.randrange(20)}"
+        query = Query(self._bot_id(bot), self._account(bot), text, limit, where=where)
+        results = await self._ask(
+            span, f"search bot {bot} {limit} {kind}", lambda process: process.search.query(query, Stopwatch()), bot=bot
+        )
+        if results is not None:
+            found = [
+                Found(r.chunk.chunk_id, r.chunk.doc_id, r.chunk.text, r.score, r.chunk.metadata["kind"])
+                for r in results
+            ]
+            self._history.searches.append(Searched(span, bot, found, limit, kind, text))
+
+    async def trespass(self, bot: int) -> None:
+        """Somebody else's account asks: there is no such bot for it."""
+        span = Span(self.world.loop.time())
+        query = Query(self._bot_id(bot), "somebody else", "query", 5)
+        if await self._ask(span, "trespass", lambda process: process.search.query(query, Stopwatch())) is not None:
+            raise Violation(f"bot {bot} answered another account")
+
+    async def check(self) -> None:
+        """verify, while everything goes on."""
+        span = Span(self.world.loop.time())
+
+        async def work(process: Process) -> list[Any]:
+            found = [finding async for finding in process.verifier.check_all()]
+            for bot in await process.verifier.bots():
+                found += [finding async for finding in process.verifier.check_bot(bot)]
+            return found
+
+        findings = await self._ask(span, "verify", work) or []
+        # A saga may well outlive its lease while processes are down; and one that was paused for longer than lease and
+        # settling leaves vectors that are indeed nobody's, until it finds that it has lost its lease.
+        excused = {"saga_forgotten", "vector_orphan"} if self.world.ever_paused else {"saga_forgotten"}
+        if wrong := [finding for finding in findings if finding.kind not in excused]:
+            raise Violation(f"verify reports what is not wrong: {wrong}")
+
+    async def _ask(
+        self,
+        span: Span,
+        what: str,
+        work: Callable[[Process], Coroutine[Any, Any, T]],
+        *,
+        unknown: tuple[type[Exception], ...] = (),
+        missing: bool = False,
+        bot: int | None = None,
+    ) -> T | None:
+        """Sends the request to any process; what it answers, or None where ``span`` says why there is no answer."""
+        world, result = self.world, None
+        process = world.live()
+        world.note(process.name, "asked", what)
+        cancel_after = world.random.random() * 0.3 if world.random.random() < world.faults.cancels else None
+        try:
+            result = await process.request(work(process), cancel_after)
+            span.outcome = "done"
+        except (ProcessDied, DatabaseUnavailable, *unknown):
+            span.outcome = "unknown"
+        except DocumentNotFound:
+            span.outcome = "done" if missing else "failed"
+        except BotNotFound:
+            span.outcome = "failed"
+            if bot is not None:
+                self._history.bots[bot].unknown_to.append(span)
+        except AppError:
+            span.outcome = "failed"
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            raise Violation(f"{what} ended in an internal error: {exc!r}") from exc
+        finally:
+            span.end = world.loop.time()
+            world.note("client", span.outcome, what)
+        return result
+
+    def _span(self, spans: list[Span]) -> Span:
+        spans.append(Span(self.world.loop.time()))
+        return spans[-1]
+
+    def _version(self, chunks: int, bad: bool, kind: int | None = None) -> tuple[Version, NewDocument]:
+        self._texts += 1
+        texts = [f"{self._texts}.{number}" for number in range(chunks)]
+        if bad:
+            texts[-1] += f" {UNUSABLE}"
+        kind = self._random.randrange(2) if kind is None else kind
+        step = self._random.choice((1, 3))
+        new = NewDocument(
+            f"{self._texts}",
+            [NewChunk(number * step, text) for number, text in enumerate(texts)],
+            metadata={"kind": kind},
+        )
+        return Version(Span(self.world.loop.time()), texts, kind), new
+
+    def _known(self, bot: int, doc_id: int, version: Version) -> None:
+        self._history.unsure.remove(version)
+        self._history.documents[doc_id] = DocumentHistory(bot, [version])
+
+    def _bot_id(self, bot: int) -> UUID:
+        return self._history.bots[bot].bot_id
+
+    def _collection(self, bot: int) -> str:
+        """A bot that was deleted and comes again has another collection, or the same in a run that reuses names."""
+        deleted = sum(span.outcome == "done" for span in self._history.bots[bot].deletes)
+        return f"c{bot}" if self._reuse_names else f"c{bot}_{deleted}"
+
+    def _account(self, bot: int) -> str:
+        return f"account {bot % 2}"

@@ -1,0 +1,142 @@
+"""Stores, processes, clients and the clock of one simulated run, all driven by one seed."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+from app.core.stores.memory_store import (
+    MemoryBotStore,
+    MemoryDocumentStore,
+    MemoryGarbageStore,
+    MemoryOnceStore,
+    MemoryVerifyStore,
+    Tables,
+)
+from tests.filter_reference import matches
+from tests.simulation.faults import LEASE, SETTLE, Faults
+from tests.simulation.history import History
+from tests.simulation.loop import OUTSIDE, VirtualLoop
+from tests.simulation.milvus import SimulatedMilvus
+from tests.simulation.process import Process
+
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+CHANGING = frozenset({"finish", "delete", "finish_deletion"})
+QUIET_WITHIN = 600.0
+"""Seconds after the last fault until nothing may be left to do: put-off garbage alone may wait for 60 and again."""
+
+
+class Violation(AssertionError):
+    """An invariant does not hold. ``events`` is what happened in the run, in order."""
+
+    events: list[tuple[Any, ...]] = []  # noqa: RUF012 # set on the instance when the run has ended
+
+
+class World:
+    def __init__(self, seed: int, faults: Faults, *, processes: int = 2) -> None:
+        self.random = Random(seed)
+        self.faults = faults
+        self.loop = VirtualLoop()
+        self.history = History()
+        self.tables = Tables(lambda: EPOCH + timedelta(seconds=self.loop.time()))
+        self.milvus = SimulatedMilvus(self.loop.time, self.random, faults.lag)
+        self.documents = MemoryDocumentStore(self.tables, timedelta(seconds=SETTLE), matches)
+        self.bots = MemoryBotStore(self.tables)
+        self.garbage = MemoryGarbageStore(self.tables)
+        self.keys = MemoryOnceStore(self.tables, timedelta(hours=24))
+        self.verify = MemoryVerifyStore(self.tables, LEASE)
+        self.ever_paused = False
+        self.clients: list[asyncio.Task[Any]] = []
+        self.processes = [self.started(number) for number in range(processes)]
+
+    def started(self, number: int) -> Process:
+        with self.loop._running():
+            return Process(self, f"p{number}")
+
+    def restart(self, number: int) -> None:
+        self.processes[number].forget()
+        self.processes[number] = self.started(number)
+        self.note(self.processes[number].name, "start")
+
+    def live(self) -> Process:
+        """Any of the processes a load balancer would choose."""
+        alive = [process for process in self.processes if not process.dead]
+        return self.random.choice(alive or self.processes)
+
+    def client(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self.loop.create_task(coro, context=OUTSIDE.copy())
+        self.clients.append(task)
+        return task
+
+    def at(self, delay: float, act: Callable[[], None]) -> None:
+        self.loop.call_later(delay, act, context=OUTSIDE)
+
+    def note(self, *event: Any) -> None:
+        self.history.events.append((round(self.loop.time(), 6), *event))
+
+    def observe(self, method: str, _args: Any) -> None:
+        """Keeps from when to when each generation is current."""
+        if method not in CHANGING:
+            return
+        now, known = self.loop.time(), self.history.current
+        current = {
+            row.generation for partition in self.tables.partitions.values() for row in partition.documents.values()
+        }
+        for generation in current:
+            if generation not in known:
+                known[generation] = [now, float("inf")]
+        for generation, lifetime in known.items():
+            if lifetime[1] == float("inf") and generation not in current:
+                lifetime[1] = now
+
+    def run_clients(self, within: float) -> None:
+        """Until every client has got through; what they raise is raised here."""
+        deadline = self.loop.time() + within
+        if not self.loop.run_until(lambda: all(client.done() for client in self.clients), deadline):
+            raise Violation(f"a client still waits after {within:g} s")
+        for client in self.clients:
+            client.result()
+        self.clients.clear()
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.forget()
+
+    def rest(self) -> None:
+        """No more faults, every process up: recovery ends what is left."""
+        self.faults = Faults.none()
+        for number, process in enumerate(self.processes):
+            process.resume()
+            if process.dead:
+                self.restart(number)
+        self.note("world", "no more faults")
+        # What is on its way lands first: it may still make work for recovery.
+        self.loop.run_until(lambda: False, self.loop.time() + LEASE + SETTLE)
+        deadline = self.loop.time() + QUIET_WITHIN
+        if not self.loop.run_until(lambda: not self.tables.sagas and not self.tables.garbage, deadline):
+            raise Violation(f"work is left: {self.tables.sagas} {self.tables.garbage}")
+
+
+@contextmanager
+def internal_errors() -> Iterator[list[logging.LogRecord]]:
+    """What app logs as an error: in a run that its faults alone explain, there is none."""
+    records: list[logging.LogRecord] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    logger, keeper = logging.getLogger("app"), Keeper()
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
+    logger.addHandler(keeper)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(keeper)
+        logger.setLevel(level)
+        logger.propagate = propagate
