@@ -14,7 +14,7 @@ from tests.chaos.text import UNEMBEDDABLE, title
 IDEMPOTENCY = any("idempotency" in name for name in SQL)
 """Whether this server stores the answers of calls that carry an Idempotency-Key."""
 UNDONE = {"vector_index_unavailable", "embedder_unavailable", "lease_lost"}
-"""Codes of 503 that say for sure that nothing was stored."""
+"""Codes of 503 that say of a document's write that nothing was stored. A bot's creation or deletion goes on."""
 
 
 class World:
@@ -53,7 +53,8 @@ class Client:
         return answer is not None and answer.is_success
 
     async def delete_bot(self, bot: Bot) -> None:
-        op = bot.deletion = bot.exists.write(False)
+        op = bot.exists.write(None)
+        bot.deletions.append(op)
         for document in bot.documents.values():
             document.content.join(op)
             document.patch.join(op)
@@ -151,9 +152,6 @@ class Client:
     def _new(self, bot: Bot) -> tuple[Document, list[Op], dict[str, Any]]:
         document = bot.new_document()
         _, ops, body = self._version(document)
-        if bot.deletion is not None:
-            document.content.join(bot.deletion)
-            document.patch.join(bot.deletion)
         return document, ops, body
 
     def _version(self, document: Document) -> tuple[int, list[Op], dict[str, Any]]:
@@ -204,7 +202,8 @@ class Client:
         elif answer.status_code in final:
             self._settle(ops, "failed")
         else:
-            self._settle(ops, _outcome(answer.status_code, answer.json()["code"]))
+            about_bot = path.startswith("/collection")
+            self._settle(ops, "doubt" if about_bot else _outcome(answer.status_code, answer.json()["code"]))
         return answer
 
     async def _read(self, method: str, path: str, **options: Any) -> httpx.Response | None:

@@ -7,6 +7,7 @@ The same seed plans the same operations and kills; when each lands depends on th
 
 import argparse
 import asyncio
+import logging
 import shutil
 import sys
 import tempfile
@@ -72,7 +73,7 @@ class CrashTest:
     async def round(self, number: int) -> None:
         """Traffic, a fault, death, recovery, and all the checks. Raises Violation."""
         plan = round_of(self._seed, number, self._stores.killable, self._broken)
-        traffic = Traffic(self.world, self._http, f"{self._seed}/{number}", plan.first)
+        traffic = Traffic(self.world, self._http, f"{self._seed}/{number}", plan.first, plan.hot)
         self._api.arm(plan.fault)
         try:
             await traffic.until(self._api.stopped if plan.pause else self._api.dead, plan.kill_after)
@@ -87,10 +88,13 @@ class CrashTest:
             await self._start(plan.restart)
             await self._wait(self._api.dead, RECOVERY_SECONDS)
             await self._die(replace(plan, fault=plan.restart, store=None))
+        t=[time.monotonic()]
         await self._start(None)
+        t.append(time.monotonic())
         if plan.store:
             await self._check.reconnect()
         await self._at_rest()
+        if "TIMES" in __import__("os").environ: print([b-a for a,b in zip(t,t[1:])], file=sys.stderr)
 
     async def _outlive_lease(self, traffic: Traffic) -> None:
         """The process stands still past its lease, while another takes its work back; then it goes on."""
@@ -117,7 +121,9 @@ class CrashTest:
         self._api, self._http = await self._open.enter_async_context(serving)
 
     async def _at_rest(self) -> None:
+        t=[time.monotonic()]
         await self._check.drained()
+        t.append(time.monotonic())
         touched = [
             document
             for bot in self.world.bots
@@ -125,12 +131,15 @@ class CrashTest:
             if document.content.touched or document.patch.touched
         ]
         self.world.bots = await self._check.check(self.world.bots)
+        t.append(time.monotonic())
         client = Client(self.world, self._http, Random(f"{self._seed}/rest"))
         there = [document for document in touched if document.bot in self.world.bots and document.doc_id]
         for document in there[:READS_AT_REST]:
             await client.get(document)
             if document.label in document.bot.documents:
                 await client.search(document.bot, document)
+        t.append(time.monotonic())
+        if "TIMES" in __import__("os").environ: print("rest", [b-a for a,b in zip(t,t[1:])], file=sys.stderr)
         if client.gone:
             raise RuntimeError(f"the server died by itself; see {self._folder}/api.log")
 
@@ -176,7 +185,7 @@ async def crash_test(
                         await test.round(number)
                     except Violation as found:
                         violation = found
-                        violation.add_note(f"round {number}")
+                        violation.add_note(f"round {round_of(seed, number, stores.killable, broken)}")
                     number += 1
                     bar.update(test.tally.total - bar.n)
         finally:
@@ -202,6 +211,7 @@ def _summary(test: CrashTest, seed: int, violation: Violation | None) -> str:
 
 
 def main() -> int:
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     parser = argparse.ArgumentParser(prog="scripts/crash-test", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int(time.time()))

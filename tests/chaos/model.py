@@ -31,13 +31,18 @@ class Violation(Exception):
 class History:
     """The last lines about one document or bot, for the report of a violation."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, of_bot: "History | None" = None) -> None:
         self.name = name
-        self.lines: list[str] = []
+        self._of_bot = of_bot
+        self._lines: list[str] = []
+
+    @property
+    def lines(self) -> list[str]:
+        return sorted(self._lines + (self._of_bot.lines if self._of_bot else []))
 
     def add(self, line: str) -> None:
-        self.lines.append(f"{now():.3f} {line}")
-        del self.lines[:-100]
+        self._lines.append(f"{now():.3f} {line}")
+        del self._lines[:-100]
 
 
 @dataclass(eq=False, slots=True)
@@ -116,7 +121,7 @@ class Document:
     patches: int = 0
 
     def __post_init__(self) -> None:
-        self.history = History(f"bot {self.bot.name} document {self.label}")
+        self.history = History(f"bot {self.bot.name} document {self.label}", self.bot.history)
 
     def new_version(self, count: int) -> int:
         version = len(self.chunk_counts) + 1
@@ -131,9 +136,10 @@ class Document:
 class Bot:
     name: str
     bot_id: UUID
-    exists: Register = field(default_factory=lambda: Register(False))
+    exists: Register = field(default_factory=lambda: Register(None))
+    """True, or None: a deletion is one write to the bot and to all its documents."""
     documents: dict[int, Document] = field(default_factory=dict)
-    deletion: Op | None = None
+    deletions: list[Op] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.history = History(f"bot {self.name} {self.bot_id}")
@@ -144,6 +150,9 @@ class Bot:
 
     def new_document(self) -> Document:
         document = Document(self)
+        for deletion in self.deletions:
+            document.content.join(deletion)
+            document.patch.join(deletion)
         self.documents[document.label] = document
         return document
 

@@ -23,6 +23,8 @@ class Round:
     first: tuple[str, ...] = ()
     """Operations that the first clients begin with, so that the fail point is passed."""
     pause: bool = False
+    hot: bool = False
+    """All clients insert into one bot as fast as they can."""
 
     @property
     def kills(self) -> int:
@@ -37,12 +39,12 @@ def round_of(seed: int, number: int, stores: tuple[str, ...], broken: str | None
     if broken == "gc-once":
         return Round(number, Fault("late upsert", nth=2, seconds=0.5), moment + 0.6)
     if broken == LITE_WRITE_LOCK:
-        return Round(number, None, moment + 0.5, store="lite_server")
+        return Round(number, None, moment + 0.5, store="lite_server", hot=True)
     if broken == "generation-join":
         return Round(number, Fault("delay", "write.before_t2", random.randint(1, 5), 0.5), moment + 0.8)
     choice = random.random()
     if choice < 0.08:
-        return Round(number, None, moment, store=random.choice(stores))
+        return Round(number, None, moment, store=random.choice(stores), hot=random.random() < 0.3)
     if choice < 0.13:
         return Round(number, Fault("pause", random.choice(("write.before_upsert", "write.before_t2"))), moment, pause=True)
     if choice < 0.35:

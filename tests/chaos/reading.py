@@ -31,7 +31,7 @@ def check_document(document: Document, answer: httpx.Response, start: float, end
     """The answer to GET of this document."""
     if answer.status_code == 404:
         if not document.content.saw(None, start, end):
-            raise Violation(3, f"GET said 404 of {document.history.name}, which was stored", document.history)
+            raise Violation(3, f"GET said of {document.history.name}, which was stored: {answer.text}", document.history)
         return
     body = answer.json()
     texts = [chunk["text"] for chunk in body["chunks"]]
@@ -53,7 +53,7 @@ def check_results(
 ) -> None:
     """The answer to a search in this bot for ``text``, a chunk of ``sought`` if that is given."""
     if answer.status_code == 404:
-        if not bot.exists.saw(False, start, end):
+        if not bot.exists.saw(None, start, end):
             raise Violation(3, f"a search said 404 of {bot.history.name}, which exists", bot.history)
         return
     if not bot.exists.saw(True, start, end):

@@ -9,6 +9,7 @@ from tests.chaos.client import Client, World
 from tests.chaos.model import Bot, Document
 
 CLIENTS = 6
+HOT_CLIENTS = 12
 BOTS = 4
 MAX_BOTS = 6
 MAX_DOCUMENTS = 25
@@ -28,12 +29,13 @@ WEIGHTS = {
 
 
 class Traffic:
-    def __init__(self, world: World, http: httpx.AsyncClient, seed: str, first: tuple[str, ...] = ()) -> None:
+    def __init__(self, world: World, http: httpx.AsyncClient, seed: str, first: tuple[str, ...] = (), hot: bool = False) -> None:
         self._stop = False
         self._world = world
+        self._hot = hot
         self._tasks = [
             asyncio.create_task(self._work(Client(world, http, Random(f"{seed}/{number}")), first[number : number + 1]))
-            for number in range(CLIENTS)
+            for number in range(HOT_CLIENTS if hot else CLIENTS)
         ]
 
     async def until(self, event: asyncio.Event, seconds: float) -> None:
@@ -57,6 +59,8 @@ class Traffic:
         names, weights = list(WEIGHTS), list(WEIGHTS.values())
         for name in first:
             await self._call(client, name)
+        while self._hot and not (self._stop or client.gone):
+            await client.batch(self._world.bots[:1] * 4)
         while not (self._stop or client.gone):
             await self._call(client, client.random.choices(names, weights)[0])
 

@@ -15,6 +15,8 @@ log = logging.getLogger("keeper.postgres")
 CONFIGURATION = "max_connections = 200\n"
 START_SECONDS = 300.0
 """Crash recovery of a large write-ahead log takes its time."""
+CHILDREN_SECONDS = 5.0
+"""How long the children of a killed postmaster may take to end."""
 
 
 class EmbeddedPostgres:
@@ -25,7 +27,6 @@ class EmbeddedPostgres:
     def start(self, database: str) -> dict[str, Any]:
         """Starts it, or attaches to one that outlived its keeper; makes the database if it is missing."""
         if self._server is None:
-            self._forget_stale_pid()
             server = get_server(self._data, cleanup_mode=None, start=False)
             server.ensure_pgdata_inited()
             configuration = self._data / "postgresql.auto.conf"
@@ -34,13 +35,13 @@ class EmbeddedPostgres:
                     file.write(CONFIGURATION)
             self._run(server)
             self._server = server
-        if database not in self._psql("SELECT datname FROM pg_database").split():
-            self._psql(f"CREATE DATABASE \"{database}\" TEMPLATE template0 ENCODING 'UTF8'")
+        if database not in self._psql(self._server, "SELECT datname FROM pg_database").split():
+            self._psql(self._server, f"CREATE DATABASE \"{database}\" TEMPLATE template0 ENCODING 'UTF8'")
         info = self._server.get_postmaster_info()
         return {"host": str(info.socket_dir), "port": info.port or 5432, "user": self._server.postgres_user}
 
     def restart_if_dead(self) -> None:
-        if self._server is not None and not self._server.get_postmaster_info().is_running():
+        if self._server is not None and not _alive(self._data):
             log.warning("PostgreSQL died; starting it again")
             self._run(self._server)
 
@@ -50,27 +51,35 @@ class EmbeddedPostgres:
             self._server.stop()
             self._server = None
 
-    def _psql(self, statement: str) -> str:
-        assert self._server is not None
-        info = self._server.get_postmaster_info()
-        command = [str(self._server.bin_path / "psql"), "-X", "-At", "-v", "ON_ERROR_STOP=1"]
+    @staticmethod
+    def _psql(server: PostgresServer, statement: str) -> str:
+        info = server.get_postmaster_info()
+        command = [str(server.bin_path / "psql"), "-X", "-At", "-v", "ON_ERROR_STOP=1"]
         address = ["-h", str(info.socket_dir), "-p", str(info.port or 5432), "-U", "postgres", "-d", "postgres"]
         done = subprocess.run([*command, *address, "-c", statement], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr.strip())
         return done.stdout
 
-    @staticmethod
-    def _run(server: PostgresServer) -> None:
+    def _run(self, server: PostgresServer) -> None:
+        """Returns when it answers.
+
+        pgserver gives up after 10 s, while PostgreSQL goes on with its recovery; takes a postmaster that is just
+        being killed for one that runs; and cannot start while the killed one's children are still ending.
+        """
         deadline = time.monotonic() + START_SECONDS
+        last_seen = time.monotonic()
         while True:
+            self._forget_stale_pid()
             try:
                 server.ensure_postgres_running()
-            except (subprocess.SubprocessError, AssertionError):
-                # pgserver gives up after 10 s, PostgreSQL goes on with its recovery.
-                if time.monotonic() > deadline or not _alive(server.pgdata):
+                self._psql(server, "SELECT 1")
+            except (subprocess.SubprocessError, AssertionError, RuntimeError):
+                if _alive(server.pgdata):
+                    last_seen = time.monotonic()
+                if time.monotonic() > min(deadline, last_seen + CHILDREN_SECONDS):
                     raise
-                time.sleep(0.5)
+                time.sleep(0.1)
             else:
                 return
 
@@ -83,6 +92,8 @@ class EmbeddedPostgres:
 def _alive(data: Path) -> bool:
     try:
         info = PostmasterInfo.read_from_pgdata(data)
-        return info is not None and info.process is not None and "postgres" in info.process.name()
+        if info is None or info.process is None or "postgres" not in info.process.name():
+            return False
+        return info.process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except (AssertionError, psutil.NoSuchProcess):
         return False
