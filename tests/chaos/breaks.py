@@ -26,8 +26,17 @@ _REPLACEMENTS = {
 NAMES = (*_REPLACEMENTS, LITE_WRITE_LOCK)
 
 
+def hurry_collector() -> None:
+    """Between two looks the collector pauses 2 s and longer; a crash test waits for it after each kill."""
+    _replace("put_off_garbage", "* interval '1 second'", "* interval '0.05 second'")
+
+
 def break_statements(name: str) -> None:
     for statement, (old, new) in _REPLACEMENTS.get(name, {}).items():
-        if old not in SQL[statement]:
-            raise LookupError(f"{statement} has changed: {name} breaks nothing any more")
-        SQL[statement] = SQL[statement].replace(old, new)
+        _replace(statement, old, new)
+
+
+def _replace(statement: str, old: str, new: str) -> None:
+    if old not in SQL[statement]:
+        raise LookupError(f"{statement} has changed: there is no {old!r} in it any more")
+    SQL[statement] = SQL[statement].replace(old, new)

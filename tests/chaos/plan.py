@@ -37,7 +37,7 @@ def round_of(seed: int, number: int, stores: tuple[str, ...], broken: str | None
     if broken == "lease-check":
         return Round(number, Fault("pause", "write.before_t2", 1), moment, pause=True)
     if broken == "gc-once":
-        return Round(number, Fault("late upsert", nth=2, seconds=0.5), moment + 0.6)
+        return Round(number, Fault("late upsert", nth=2, seconds=0.4), moment + 0.5)
     if broken == LITE_WRITE_LOCK:
         return Round(number, None, moment + 0.5, store="lite_server", hot=True)
     if broken == "generation-join":
@@ -50,7 +50,7 @@ def round_of(seed: int, number: int, stores: tuple[str, ...], broken: str | None
     if choice < 0.35:
         faults = (
             None,
-            Fault("late upsert", nth=random.randint(1, 10), seconds=random.uniform(0.05, 0.5)),
+            Fault("late upsert", nth=random.randint(1, 10), seconds=random.uniform(0.05, 0.4)),
             Fault("lost upsert", nth=random.randint(1, 10)),
             Fault("delay", random.choice(POINTS), random.randint(1, 5), random.uniform(0.1, 0.5)),
         )

@@ -25,7 +25,7 @@ from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus import MilvusIndex
 from app.main import create_app
 from app.utils.failpoints import install
-from tests.chaos.breaks import break_statements
+from tests.chaos.breaks import break_statements, hurry_collector
 from tests.chaos.fault import Fault, Injector
 from tests.chaos.text import UNEMBEDDABLE
 
@@ -38,8 +38,8 @@ class ServerConfig:
     milvus_uri: str
     socket: Path
     log: Path
-    lease: float = 0.8
-    settle: float = 0.8
+    lease: float = 0.6
+    settle: float = 0.6
     milvus_timeout: float = 2.0
     broken: str | None = None
     armed: Fault | None = None
@@ -87,6 +87,7 @@ def run(config: ServerConfig, control: "Connection[Any, Any]") -> None:
     log = os.open(config.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
+    hurry_collector()
     break_statements(config.broken or "")
 
     @asynccontextmanager

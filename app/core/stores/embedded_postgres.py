@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """A fast shutdown: open transactions are rolled back, the checkpoint is written."""
         if self._server is not None:
-            self._server.stop()
+            with suppress(psutil.NoSuchProcess):  # It died by itself at this moment.
+                self._server.stop()
             self._server = None
 
     @staticmethod
@@ -84,9 +86,18 @@ class EmbeddedPostgres:
                 return
 
     def _forget_stale_pid(self) -> None:
-        """After a power cut or in a new container, postmaster.pid may name a process that is not PostgreSQL."""
-        if (self._data / "postmaster.pid").exists() and not _alive(self._data):
-            (self._data / "postmaster.pid").unlink(missing_ok=True)
+        """After a power cut or in a new container, postmaster.pid may name a process that is not PostgreSQL.
+
+        Or a killed postmaster that its parent has not waited for, in a container for ever: PostgreSQL would take
+        the zombie for a postmaster that runs, by this file and by the lock beside its socket.
+        """
+        pid_file = self._data / "postmaster.pid"
+        if pid_file.exists() and not _alive(self._data):
+            lines = pid_file.read_text().splitlines()
+            pid_file.unlink(missing_ok=True)
+            for lock in Path(lines[4]).glob(".s.PGSQL.*.lock") if len(lines) > 4 and lines[4] else ():
+                if lock.read_text().split()[:1] == lines[:1]:
+                    lock.unlink(missing_ok=True)
 
 
 def _alive(data: Path) -> bool:
