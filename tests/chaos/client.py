@@ -78,8 +78,9 @@ class Client:
         if answer is not None and answer.is_success:
             raise Violation(8, "a chunk without a usable vector was stored", document.history)
 
-    async def batch(self, bots: list[Bot]) -> None:
-        new = [self._new(bot) for bot in bots]
+    async def batch(self, bots: list[Bot], chunks: int | None = None) -> None:
+        """``chunks``: of each document; drawn, when None."""
+        new = [self._new(bot, chunks) for bot in bots]
         self.world.operations += len(new) - 1
         ops = [op for _, of_document, _ in new for op in of_document]
         body = {"documents": [body for _, _, body in new]}
@@ -149,13 +150,13 @@ class Client:
 
     # ------------------------------------------------------------------ inside
 
-    def _new(self, bot: Bot) -> tuple[Document, list[Op], dict[str, Any]]:
+    def _new(self, bot: Bot, chunks: int | None = None) -> tuple[Document, list[Op], dict[str, Any]]:
         document = bot.new_document()
-        _, ops, body = self._version(document)
+        _, ops, body = self._version(document, chunks)
         return document, ops, body
 
-    def _version(self, document: Document) -> tuple[int, list[Op], dict[str, Any]]:
-        version = document.new_version(self.random.choice((1, 2, 3, 5)))
+    def _version(self, document: Document, chunks: int | None = None) -> tuple[int, list[Op], dict[str, Any]]:
+        version = document.new_version(chunks or self.random.choice((1, 2, 3, 5)))
         ops = [document.content.write(version), document.patch.write(f"v{version}")]
         body = {
             "document": {

@@ -39,7 +39,7 @@ def round_of(seed: int, number: int, stores: tuple[str, ...], broken: str | None
     if broken == "gc-once":
         return Round(number, Fault("late upsert", nth=2, seconds=0.4), moment + 0.5)
     if broken == LITE_WRITE_LOCK:
-        return Round(number, None, moment + 0.5, store="lite_server", hot=True)
+        return Round(number, None, moment, store="lite_server", hot=True)
     if broken == "generation-join":
         return Round(number, Fault("delay", "write.before_t2", random.randint(1, 5), 0.5), moment + 0.8)
     choice = random.random()

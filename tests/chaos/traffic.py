@@ -10,6 +10,7 @@ from tests.chaos.model import Bot, Document
 
 CLIENTS = 6
 HOT_CLIENTS = 12
+HOT_CHUNKS = 8
 BOTS = 4
 MAX_BOTS = 6
 MAX_DOCUMENTS = 25
@@ -60,7 +61,7 @@ class Traffic:
         for name in first:
             await self._call(client, name)
         while self._hot and not (self._stop or client.gone):
-            await client.batch(self._world.bots[:1] * 4)
+            await client.batch(self._world.bots[:1] * 3, chunks=HOT_CHUNKS)
         while not (self._stop or client.gone):
             await self._call(client, client.random.choices(names, weights)[0])
 
