@@ -98,7 +98,7 @@ class Client:
                 self._settle(of_document, _outcome(503, result["error"]["code"]))
 
     async def replace(self, document: Document) -> None:
-        version, ops, body = self._version(document)
+        _, ops, body = self._version(document)
         path = f"/data/document/{document.doc_id}"
         await self._write("PUT", path, ops, document.history, json=body, final=(404, 409), **self._key())
 

@@ -88,13 +88,10 @@ class CrashTest:
             await self._start(plan.restart)
             await self._wait(self._api.dead, RECOVERY_SECONDS)
             await self._die(replace(plan, fault=plan.restart, store=None))
-        t=[time.monotonic()]
         await self._start(None)
-        t.append(time.monotonic())
         if plan.store:
             await self._check.reconnect()
         await self._at_rest()
-        if "TIMES" in __import__("os").environ: print([b-a for a,b in zip(t,t[1:])], file=sys.stderr)
 
     async def _outlive_lease(self, traffic: Traffic) -> None:
         """The process stands still past its lease, while another takes its work back; then it goes on."""
@@ -121,9 +118,7 @@ class CrashTest:
         self._api, self._http = await self._open.enter_async_context(serving)
 
     async def _at_rest(self) -> None:
-        t=[time.monotonic()]
         await self._check.drained()
-        t.append(time.monotonic())
         touched = [
             document
             for bot in self.world.bots
@@ -131,15 +126,12 @@ class CrashTest:
             if document.content.touched or document.patch.touched
         ]
         self.world.bots = await self._check.check(self.world.bots)
-        t.append(time.monotonic())
         client = Client(self.world, self._http, Random(f"{self._seed}/rest"))
         there = [document for document in touched if document.bot in self.world.bots and document.doc_id]
         for document in there[:READS_AT_REST]:
             await client.get(document)
             if document.label in document.bot.documents:
                 await client.search(document.bot, document)
-        t.append(time.monotonic())
-        if "TIMES" in __import__("os").environ: print("rest", [b-a for a,b in zip(t,t[1:])], file=sys.stderr)
         if client.gone:
             raise RuntimeError(f"the server died by itself; see {self._folder}/api.log")
 

@@ -1,4 +1,4 @@
-"""One operation over core services in a process of its own, killed at a fail point; and stores whose answers get lost."""
+"""One operation over core services in a process of its own, killed at a fail point; stores whose answers get lost."""
 
 import asyncio
 import os

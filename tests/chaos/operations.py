@@ -14,7 +14,6 @@ from app.core.stores.documents import DocumentStore
 from app.core.write import Write
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.clock import Stopwatch
-from app.utils.errors import DocumentNotFound as Gone
 from tests.chaos.text import UNEMBEDDABLE
 
 OLD, NEW = ("old one", "old two", "old three"), ("new one", "new two")

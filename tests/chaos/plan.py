@@ -46,7 +46,9 @@ def round_of(seed: int, number: int, stores: tuple[str, ...], broken: str | None
     if choice < 0.08:
         return Round(number, None, moment, store=random.choice(stores), hot=random.random() < 0.3)
     if choice < 0.13:
-        return Round(number, Fault("pause", random.choice(("write.before_upsert", "write.before_t2"))), moment, pause=True)
+        return Round(
+            number, Fault("pause", random.choice(("write.before_upsert", "write.before_t2"))), moment, pause=True
+        )
     if choice < 0.35:
         faults = (
             None,

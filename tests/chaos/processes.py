@@ -148,9 +148,7 @@ class StoreProcesses:
 
     async def _attach(self) -> None:
         opened = await self._keeper.enter_async_context(
-            embedded_stores(
-                self._folder / "data", postgres=True, milvus=self._embedded_lite, database=DATABASE
-            )
+            embedded_stores(self._folder / "data", postgres=True, milvus=self._embedded_lite, database=DATABASE)
         )
         assert opened.postgres is not None
         self.postgres = opened.postgres

@@ -31,7 +31,9 @@ def check_document(document: Document, answer: httpx.Response, start: float, end
     """The answer to GET of this document."""
     if answer.status_code == 404:
         if not document.content.saw(None, start, end):
-            raise Violation(3, f"GET said of {document.history.name}, which was stored: {answer.text}", document.history)
+            raise Violation(
+                3, f"GET said of {document.history.name}, which was stored: {answer.text}", document.history
+            )
         return
     body = answer.json()
     texts = [chunk["text"] for chunk in body["chunks"]]

@@ -140,7 +140,9 @@ class RestCheck:
                 existing.append(bot)
         if registered:
             raise Violation(7, f"bots that nobody asked for: {registered}")
-        expected = {(parent, f"{parent}_{bot.bot_id.hex}") for bot in existing for parent in ("documents", "document_chunks")}
+        expected = {
+            (parent, f"{parent}_{bot.bot_id.hex}") for bot in existing for parent in ("documents", "document_chunks")
+        }
         if (found := {(row["parent"], row["child"]) for row in partitions}) != expected or loose:
             raise Violation(7, f"partitions {found ^ expected}, loose tables {loose}")
         if (wanted := {bot.collection for bot in existing}) != collections:
@@ -148,8 +150,11 @@ class RestCheck:
         return existing
 
     def _check_documents(self, bot: Bot, rows: list[asyncpg.Record], chunks: dict[int, asyncpg.Record]) -> None:
-        by_title = {title(label, version): (document, version) for label, document in bot.documents.items()
-                    for version in document.chunk_counts}
+        by_title = {
+            title(label, version): (document, version)
+            for label, document in bot.documents.items()
+            for version in document.chunk_counts
+        }
         expected: set[int] = set()
         present: dict[int, Document] = {}
         moment = now()
@@ -177,7 +182,9 @@ class RestCheck:
         if strays := chunks.keys() - expected:
             stray = chunks[min(strays)]
             told_by = told(stray["text"])
-            history = bot.documents[told_by.label].history if told_by and told_by.label in bot.documents else bot.history
+            history = (
+                bot.documents[told_by.label].history if told_by and told_by.label in bot.documents else bot.history
+            )
             raise Violation(1, f"chunks of no current generation at rest: {sorted(strays)}, {dict(stray)}", history)
 
     @staticmethod
@@ -191,7 +198,9 @@ class RestCheck:
         patch = json.loads(metadata)["patch"] if metadata else None
         if not document.patch.saw(patch, moment, moment):
             possible = document.patch.possible(moment, moment)
-            raise Violation(3, f"{document.history.name} has metadata {metadata}; possible: {possible}", document.history)
+            raise Violation(
+                3, f"{document.history.name} has metadata {metadata}; possible: {possible}", document.history
+            )
         document.patch.settle(patch)
         document.history.add(f"at rest: version {version}")
 

@@ -19,7 +19,9 @@ async def testers() -> AsyncIterator[dict[str, Process]]:
     started = {}
     for name in BREAKS:
         command = ("-m", "tests.chaos.crash_test", "--kills", "12", "--seed", "1", "--break", name)
-        started[name] = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT, stdout=PIPE, stderr=PIPE)
+        started[name] = await asyncio.create_subprocess_exec(
+            sys.executable, *command, cwd=ROOT, stdout=PIPE, stderr=PIPE
+        )
     yield started
     for process in started.values():
         if process.returncode is None:

@@ -49,18 +49,26 @@ async def place(postgres_server: PostgresAddress, lite: LiteServer) -> AsyncIter
         yield Place(address, lite.uri, stores)
 
 
-@pytest.fixture
-async def target(place: Place) -> AsyncIterator[Target]:
-    """A bot with two documents; gone afterwards, so that what is looked at stays small."""
-    bot_id, new_bot_id = uuid4(), uuid4()
+@pytest.fixture(scope="module")
+async def home(place: Place) -> UUID:
+    """The bot of all cases that leave it alive: making one is dearer than all else here."""
+    bot_id = uuid4()
     async with services_over(place.stores) as services:
         await services.bots.create(new_bot(bot_id))
-        outcomes = await services.ingest.insert_many(None, [(bot_id, document(OLD))] * 2, Stopwatch())
-    yield Target(bot_id, tuple(outcome.doc_id or 0 for outcome in outcomes), new_bot_id)
+    return bot_id
+
+
+@pytest.fixture
+async def target(place: Place, home: UUID, operation: Operation) -> Target:
+    """A bot with two documents and nothing else."""
+    bot_id = uuid4() if operation is operations.bot_delete else home
     async with services_over(place.stores) as services:
-        for each in (bot_id, new_bot_id):
-            with suppress(BotNotFound):
-                await services.bots.delete(each, None)
+        if bot_id != home:
+            await services.bots.create(new_bot(bot_id))
+        rows = await place.stores.db.fetch("SELECT doc_id FROM documents WHERE bot_id = $1", bot_id)
+        await services.documents.delete_many(bot_id, None, [row["doc_id"] for row in rows])
+        outcomes = await services.ingest.insert_many(None, [(bot_id, document(OLD))] * 2, Stopwatch())
+    return Target(bot_id, tuple(outcome.doc_id or 0 for outcome in outcomes), uuid4())
 
 
 def test_every_point_is_passed() -> None:
@@ -171,7 +179,9 @@ async def assert_whole(place: Place, target: Target, operation: Operation, done:
     bots = {row["bot_id"]: row for row in await place.stores.db.fetch("SELECT * FROM bot_registry")}
     collections = set(await place.stores.index.collections())
     for bot_id in (target.bot_id, target.new_bot_id):
-        tables = await place.stores.db.fetch("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ $1", bot_id.hex)
+        tables = await place.stores.db.fetch(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ $1", bot_id.hex
+        )
         assert len(tables) == (2 if bot_id in bots else 0)
         assert (f"m_{bot_id.hex}" in collections) == (bot_id in bots)
         assert bot_id not in bots or (bots[bot_id]["state"], bots[bot_id]["embedding_model"]) == ("active", "hash")

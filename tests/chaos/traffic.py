@@ -30,7 +30,9 @@ WEIGHTS = {
 
 
 class Traffic:
-    def __init__(self, world: World, http: httpx.AsyncClient, seed: str, first: tuple[str, ...] = (), hot: bool = False) -> None:
+    def __init__(
+        self, world: World, http: httpx.AsyncClient, seed: str, first: tuple[str, ...] = (), hot: bool = False
+    ) -> None:
         self._stop = False
         self._world = world
         self._hot = hot
@@ -43,9 +45,11 @@ class Traffic:
         """Waits for the event, for so long at most. Raises the Violation that a client found."""
         waiting = asyncio.create_task(event.wait())
         try:
-            done, _ = await asyncio.wait(
-                {waiting, *self._tasks}, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION
-            ) if not event.is_set() else (set(), None)
+            done, _ = (
+                await asyncio.wait({waiting, *self._tasks}, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+                if not event.is_set()
+                else (set(), None)
+            )
             for task in done:
                 await task
         finally:
