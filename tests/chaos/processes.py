@@ -63,7 +63,8 @@ class Api:
 
     def signal(self, number: int) -> None:
         if not self.dead.is_set():
-            os.kill(self._process.pid or 0, number)
+            with suppress(ProcessLookupError):  # It has just died; how, assert_killed asks.
+                os.kill(self._process.pid or 0, number)
 
     async def kill(self) -> None:
         """SIGKILL, unless it is dead already."""
