@@ -65,8 +65,10 @@ class Recovery:
             except Exception:
                 log.exception("a round of recovery failed")
             self._wake.clear()
+            # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with wake().
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._interval)
+                async with asyncio.timeout(self._interval):
+                    await self._wake.wait()
 
     async def run_round(self) -> None:
         """One pass over all that is due. Raises what stands in its way; the next round goes on."""

@@ -1,6 +1,8 @@
 """The keeper of the embedded stores: real processes, really killed."""
 
 import asyncio
+import ctypes
+import os
 import signal
 import sys
 import textwrap
@@ -14,6 +16,7 @@ import psutil
 import pytest
 
 from app.core.stores.embedded import EmbeddedStores, embedded_stores
+from app.core.stores.embedded_postgres import EmbeddedPostgres
 from app.core.stores.milvus import MilvusIndex
 from app.utils.errors import StartupError
 from tests.conftest import until
@@ -154,6 +157,29 @@ async def answers(attempt: Callable[[], Awaitable[None]]) -> bool:
     except (OSError, asyncpg.PostgresError, StartupError):
         return False
     return True
+
+
+def test_a_killed_postmaster_nobody_waits_for_is_replaced(tmp_path: Path) -> None:
+    """As in a container whose first process waits for no orphan: the killed one stays a zombie."""
+    set_child_subreaper = 36
+    prctl = ctypes.CDLL(None).prctl
+    prctl(set_child_subreaper, 1)
+    try:
+        EmbeddedPostgres(tmp_path / "postgres").start(DATABASE)
+        postmaster = int((tmp_path / "postgres" / "postmaster.pid").read_text().split()[0])
+        victims = [psutil.Process(postmaster), *psutil.Process(postmaster).children()]
+        for victim in victims:
+            victim.kill()
+        while psutil.Process(postmaster).status() != psutil.STATUS_ZOMBIE:
+            pass
+        postgres = EmbeddedPostgres(tmp_path / "postgres")
+        postgres.start(DATABASE)
+        postgres.restart_if_dead()
+        postgres.stop()
+    finally:
+        prctl(set_child_subreaper, 0)
+        for victim in victims:
+            os.waitpid(victim.pid, 0)
 
 
 async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ log = logging.getLogger("keeper.postgres")
 CONFIGURATION = "max_connections = 200\n"
 START_SECONDS = 300.0
 """Crash recovery of a large write-ahead log takes its time."""
+CHILDREN_SECONDS = 5.0
+"""How long the children of a killed postmaster may take to end."""
 
 
 class EmbeddedPostgres:
@@ -25,7 +28,6 @@ class EmbeddedPostgres:
     def start(self, database: str) -> dict[str, Any]:
         """Starts it, or attaches to one that outlived its keeper; makes the database if it is missing."""
         if self._server is None:
-            self._forget_stale_pid()
             server = get_server(self._data, cleanup_mode=None, start=False)
             server.ensure_pgdata_inited()
             configuration = self._data / "postgresql.auto.conf"
@@ -34,55 +36,75 @@ class EmbeddedPostgres:
                     file.write(CONFIGURATION)
             self._run(server)
             self._server = server
-        if database not in self._psql("SELECT datname FROM pg_database").split():
-            self._psql(f"CREATE DATABASE \"{database}\" TEMPLATE template0 ENCODING 'UTF8'")
+        if database not in self._psql(self._server, "SELECT datname FROM pg_database").split():
+            self._psql(self._server, f"CREATE DATABASE \"{database}\" TEMPLATE template0 ENCODING 'UTF8'")
         info = self._server.get_postmaster_info()
         return {"host": str(info.socket_dir), "port": info.port or 5432, "user": self._server.postgres_user}
 
     def restart_if_dead(self) -> None:
-        if self._server is not None and not self._server.get_postmaster_info().is_running():
+        if self._server is not None and not _alive(self._data):
             log.warning("PostgreSQL died; starting it again")
             self._run(self._server)
 
     def stop(self) -> None:
         """A fast shutdown: open transactions are rolled back, the checkpoint is written."""
         if self._server is not None:
-            self._server.stop()
+            with suppress(psutil.NoSuchProcess):  # It died by itself at this moment.
+                self._server.stop()
             self._server = None
 
-    def _psql(self, statement: str) -> str:
-        assert self._server is not None
-        info = self._server.get_postmaster_info()
-        command = [str(self._server.bin_path / "psql"), "-X", "-At", "-v", "ON_ERROR_STOP=1"]
+    @staticmethod
+    def _psql(server: PostgresServer, statement: str) -> str:
+        info = server.get_postmaster_info()
+        command = [str(server.bin_path / "psql"), "-X", "-At", "-v", "ON_ERROR_STOP=1"]
         address = ["-h", str(info.socket_dir), "-p", str(info.port or 5432), "-U", "postgres", "-d", "postgres"]
         done = subprocess.run([*command, *address, "-c", statement], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr.strip())
         return done.stdout
 
-    @staticmethod
-    def _run(server: PostgresServer) -> None:
+    def _run(self, server: PostgresServer) -> None:
+        """Returns when it answers.
+
+        pgserver gives up after 10 s, while PostgreSQL goes on with its recovery; takes a postmaster that is just
+        being killed for one that runs; and cannot start while the killed one's children are still ending.
+        """
         deadline = time.monotonic() + START_SECONDS
+        last_seen = time.monotonic()
         while True:
+            self._forget_stale_pid()
             try:
                 server.ensure_postgres_running()
-            except (subprocess.SubprocessError, AssertionError):
-                # pgserver gives up after 10 s, PostgreSQL goes on with its recovery.
-                if time.monotonic() > deadline or not _alive(server.pgdata):
+                self._psql(server, "SELECT 1")
+            except (subprocess.SubprocessError, AssertionError, RuntimeError):
+                if _alive(server.pgdata):
+                    last_seen = time.monotonic()
+                if time.monotonic() > min(deadline, last_seen + CHILDREN_SECONDS):
                     raise
-                time.sleep(0.5)
+                time.sleep(0.1)
             else:
                 return
 
     def _forget_stale_pid(self) -> None:
-        """After a power cut or in a new container, postmaster.pid may name a process that is not PostgreSQL."""
-        if (self._data / "postmaster.pid").exists() and not _alive(self._data):
-            (self._data / "postmaster.pid").unlink(missing_ok=True)
+        """After a power cut or in a new container, postmaster.pid may name a process that is not PostgreSQL.
+
+        Or a killed postmaster that its parent has not waited for, in a container for ever: PostgreSQL would take
+        the zombie for a postmaster that runs, by this file and by the lock beside its socket.
+        """
+        pid_file = self._data / "postmaster.pid"
+        if pid_file.exists() and not _alive(self._data):
+            lines = pid_file.read_text().splitlines()
+            pid_file.unlink(missing_ok=True)
+            for lock in Path(lines[4]).glob(".s.PGSQL.*.lock") if len(lines) > 4 and lines[4] else ():
+                if lock.read_text().split()[:1] == lines[:1]:
+                    lock.unlink(missing_ok=True)
 
 
 def _alive(data: Path) -> bool:
     try:
         info = PostmasterInfo.read_from_pgdata(data)
-        return info is not None and info.process is not None and "postgres" in info.process.name()
+        if info is None or info.process is None or "postgres" not in info.process.name():
+            return False
+        return info.process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except (AssertionError, psutil.NoSuchProcess):
         return False

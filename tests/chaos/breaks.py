@@ -1,0 +1,42 @@
+"""One line of the design broken on purpose, in this process alone, to show that the tester would notice.
+
+``lite-write-lock`` is broken in Milvus Lite's own process: see broken_lite.py.
+"""
+
+from app.schemas.queries import SQL
+
+LITE_WRITE_LOCK = "lite-write-lock"
+_REPLACEMENTS = {
+    # Readers take whatever version of a document has chunks.
+    "generation-join": {
+        "visible_chunks": (" AND d.generation = c.chunk_id >> 16", ""),
+        "get_document_chunks": (" AND c.chunk_id >> 16 = d.generation", ""),
+    },
+    # A generation's vectors are deleted once, and nobody looks again.
+    "gc-once": {"claim_garbage": ("now() >= g.not_before AS settled", "true AS settled")},
+    # T2 goes on whoever has taken the saga meanwhile.
+    "lease-check": {
+        "hold_leases": (
+            "SELECT generation FROM sagas\nWHERE generation = ANY ($1::bigint[]) AND lease_token = $2\n"
+            "ORDER BY generation\nFOR UPDATE",
+            "SELECT generation FROM unnest($1::bigint[]) AS g (generation) WHERE $2::uuid IS NOT NULL",
+        )
+    },
+}
+NAMES = (*_REPLACEMENTS, LITE_WRITE_LOCK)
+
+
+def hurry_collector() -> None:
+    """Between two looks the collector pauses 2 s and longer; a crash test waits for it after each kill."""
+    _replace("put_off_garbage", "* interval '1 second'", "* interval '0.05 second'")
+
+
+def break_statements(name: str) -> None:
+    for statement, (old, new) in _REPLACEMENTS.get(name, {}).items():
+        _replace(statement, old, new)
+
+
+def _replace(statement: str, old: str, new: str) -> None:
+    if old not in SQL[statement]:
+        raise LookupError(f"{statement} has changed: there is no {old!r} in it any more")
+    SQL[statement] = SQL[statement].replace(old, new)

@@ -1,0 +1,232 @@
+"""The calls on a server, each with what its answer promises written into the model."""
+
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from app.schemas.queries import SQL
+from tests.chaos.model import Bot, Document, Op, Violation, now
+from tests.chaos.reading import check_document, check_results
+from tests.chaos.text import UNEMBEDDABLE, title
+
+IDEMPOTENCY = any("idempotency" in name for name in SQL)
+"""Whether this server stores the answers of calls that carry an Idempotency-Key."""
+UNDONE = {"vector_index_unavailable", "embedder_unavailable", "lease_lost"}
+"""Codes of 503 that say of a document's write that nothing was stored. A bot's creation or deletion goes on."""
+
+
+class World:
+    """All bots, and the counts for the summary."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.bots: list[Bot] = []
+        self.operations = 0
+        self.acknowledged = 0
+        self.doubts = 0
+        self.reads = 0
+
+    def new_bot(self) -> Bot:
+        bot_id = UUID(int=self.random.getrandbits(128), version=4)
+        bot = Bot(bot_id.hex[:6], bot_id)
+        self.bots.append(bot)
+        return bot
+
+
+class Client:
+    """One task's calls. ``gone`` after the server died under a call."""
+
+    def __init__(self, world: World, http: httpx.AsyncClient, random: Random) -> None:
+        self.world = world
+        self.http = http
+        self.random = random
+        self.gone = False
+
+    # ------------------------------------------------------------------ bots
+
+    async def create_bot(self, bot: Bot) -> bool:
+        op = bot.exists.write(True)
+        body = {"chat_bot_id": str(bot.bot_id), "bot_name": bot.name, "collection_name": bot.collection}
+        answer = await self._write("POST", "/collection/create", [op], bot.history, json=body)
+        return answer is not None and answer.is_success
+
+    async def delete_bot(self, bot: Bot) -> None:
+        op = bot.exists.write(None)
+        bot.deletions.append(op)
+        for document in bot.documents.values():
+            document.content.join(op)
+            document.patch.join(op)
+        answer = await self._write("DELETE", f"/collection/{bot.bot_id}", [op], bot.history, final=(404,))
+        if answer is not None and answer.status_code == 503 and answer.json()["code"] == "unavailable":
+            op.acknowledge()  # Marked as deleted: recovery does the rest.
+
+    # ------------------------------------------------------------------ documents
+
+    async def insert(self, bot: Bot) -> None:
+        document, ops, body = self._new(bot)
+        answer = await self._write("POST", "/data/insert", ops, document.history, json=body, **self._key())
+        if answer is not None and answer.is_success:
+            document.doc_id = answer.json()["doc_id"]
+
+    async def insert_unembeddable(self, bot: Bot) -> None:
+        """Must fail as a whole: its good chunks are never seen."""
+        document, ops, body = self._new(bot)
+        body["chunks"].append({"chunk_index": len(body["chunks"]), "text": UNEMBEDDABLE})
+        answer = await self._write("POST", "/data/insert", ops, document.history, json=body)
+        if answer is not None and answer.is_success:
+            raise Violation(8, "a chunk without a usable vector was stored", document.history)
+
+    async def batch(self, bots: list[Bot], chunks: int | None = None) -> None:
+        """``chunks``: of each document; drawn, when None."""
+        new = [self._new(bot, chunks) for bot in bots]
+        self.world.operations += len(new) - 1
+        ops = [op for _, of_document, _ in new for op in of_document]
+        body = {"documents": [body for _, _, body in new]}
+        answer = await self._write(
+            "POST", "/data/insert/batch", ops, new[0][0].history, json=body, partial=True, **self._key()
+        )
+        if answer is None or answer.status_code != 200:
+            return
+        for (document, of_document, _), result in zip(new, answer.json()["results"], strict=True):
+            document.history.add(f"batch: {result}")
+            if result["success"]:
+                document.doc_id = result["doc_id"]
+                self._settle(of_document, "acknowledged")
+            else:
+                self._settle(of_document, _outcome(503, result["error"]["code"]))
+
+    async def replace(self, document: Document) -> None:
+        _, ops, body = self._version(document)
+        path = f"/data/document/{document.doc_id}"
+        await self._write("PUT", path, ops, document.history, json=body, final=(404, 409), **self._key())
+
+    async def patch(self, document: Document) -> None:
+        document.patches += 1
+        value = f"p{document.patches}"
+        body = {"chat_bot_id": str(document.bot.bot_id), "metadata_updates": {"patch": value}}
+        path = f"/data/document/{document.doc_id}/metadata"
+        op = document.patch.write(value)
+        await self._write("PATCH", path, [op], document.history, json=body, final=(404,))
+
+    async def delete(self, document: Document) -> None:
+        op = document.content.write(None)
+        document.patch.join(op)
+        params = {"chat_bot_id": str(document.bot.bot_id)}
+        path = f"/data/document/{document.doc_id}"
+        await self._write("DELETE", path, [op], document.history, params=params, final=(404,))
+
+    async def delete_batch(self, documents: list[Document]) -> None:
+        ops = []
+        for document in documents:
+            ops.append(document.content.write(None))
+            document.patch.join(ops[-1])
+            document.history.add("named in a batch delete")
+        bot = documents[0].bot
+        body = {"chat_bot_id": str(bot.bot_id), "doc_ids": [document.doc_id for document in documents]}
+        answer = await self._write("POST", "/data/document/delete/batch", ops, bot.history, json=body, final=(404,))
+        for document in documents:
+            document.history.add(f"batch delete: {answer.text if answer is not None else 'no answer'}")
+
+    # ------------------------------------------------------------------ reads
+
+    async def search(self, bot: Bot, sought: Document | None) -> None:
+        """For a chunk of ``sought`` word for word, so that it must be found."""
+        possible = [version for version in sought.content.current() if version] if sought else []
+        text = self.random.choice(sought.texts(possible[0])) if sought and possible else f"{self.random.random()}"
+        body = {"chat_bot_id": str(bot.bot_id), "query_text": text, "limit": self.random.choice((1, 5, 20))}
+        start = now()
+        answer = await self._read("POST", "/search/query", json=body)
+        if answer is not None:
+            check_results(bot, answer, text, sought, start, now())
+
+    async def get(self, document: Document) -> None:
+        start = now()
+        params = {"chat_bot_id": str(document.bot.bot_id)}
+        answer = await self._read("GET", f"/data/document/{document.doc_id}", params=params)
+        if answer is not None:
+            check_document(document, answer, start, now())
+
+    # ------------------------------------------------------------------ inside
+
+    def _new(self, bot: Bot, chunks: int | None = None) -> tuple[Document, list[Op], dict[str, Any]]:
+        document = bot.new_document()
+        _, ops, body = self._version(document, chunks)
+        return document, ops, body
+
+    def _version(self, document: Document, chunks: int | None = None) -> tuple[int, list[Op], dict[str, Any]]:
+        version = document.new_version(chunks or self.random.choice((1, 2, 3, 5)))
+        ops = [document.content.write(version), document.patch.write(f"v{version}")]
+        body = {
+            "document": {
+                "chat_bot_id": str(document.bot.bot_id),
+                "title": title(document.label, version),
+                "metadata": {"patch": f"v{version}"},
+            },
+            "chunks": [{"chunk_index": n, "text": text} for n, text in enumerate(document.texts(version))],
+        }
+        return version, ops, body
+
+    def _key(self) -> dict[str, Any]:
+        if IDEMPOTENCY and self.random.random() < 0.5:
+            return {"headers": {"Idempotency-Key": f"{self.random.getrandbits(64):x}"}}
+        return {}
+
+    async def _write(
+        self,
+        method: str,
+        path: str,
+        ops: list[Op],
+        history: Any,
+        *,
+        final: tuple[int, ...] = (),
+        partial: bool = False,
+        **options: Any,
+    ) -> httpx.Response | None:
+        """``final``: further statuses that say nothing was done. ``partial``: a 200 says it for each document."""
+        self.world.operations += 1
+        history.add(f"{method} {path} {options.get('json', '')}")
+        try:
+            answer = await self.http.request(method, path, **options)
+        except httpx.TransportError as exc:
+            self.gone = True
+            self._settle(ops, "doubt")
+            history.add(f"no answer ({type(exc).__name__})")
+            return None
+        history.add(f"{answer.status_code} {answer.text}")
+        if answer.is_success:
+            if not partial:
+                self._settle(ops, "acknowledged")
+        elif answer.status_code == 500:
+            raise Violation(3, f"{method} {path} was answered with {answer.text}", history)
+        elif answer.status_code in final:
+            self._settle(ops, "failed")
+        else:
+            about_bot = path.startswith("/collection")
+            self._settle(ops, "doubt" if about_bot else _outcome(answer.status_code, answer.json()["code"]))
+        return answer
+
+    async def _read(self, method: str, path: str, **options: Any) -> httpx.Response | None:
+        self.world.reads += 1
+        try:
+            answer = await self.http.request(method, path, **options)
+        except httpx.TransportError:
+            self.gone = True
+            return None
+        if answer.status_code == 500:
+            raise Violation(2, f"{method} {path} was answered with {answer.text}")
+        return answer if answer.status_code != 503 else None
+
+    def _settle(self, ops: list[Op], outcome: str) -> None:
+        if outcome == "acknowledged":
+            self.world.acknowledged += 1
+        elif outcome == "doubt":
+            self.world.doubts += 1
+        for op in ops:
+            {"acknowledged": op.acknowledge, "doubt": op.doubt, "failed": op.fail}[outcome]()
+
+
+def _outcome(status: int, code: str) -> str:
+    """Of an answer that is no success."""
+    return "doubt" if status >= 500 and code not in UNDONE and code != "embedding_invalid" else "failed"

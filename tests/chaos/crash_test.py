@@ -1,0 +1,224 @@
+"""Kills a server under load, again and again, and checks the design's invariants after each restart.
+
+    scripts/crash-test --kills 1000 --seed 1
+
+The same seed plans the same operations and kills; when each lands depends on the machine's timing.
+"""
+
+import argparse
+import asyncio
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from signal import SIGCONT
+
+import httpx
+from tqdm import tqdm
+
+from tests.chaos.breaks import NAMES
+from tests.chaos.client import Client, World
+from tests.chaos.fault import Fault
+from tests.chaos.model import Violation
+from tests.chaos.plan import Round, round_of
+from tests.chaos.processes import Api, StoreProcesses, config_for, store_processes
+from tests.chaos.rest import RestCheck
+from tests.chaos.traffic import Traffic, set_up
+
+READS_AT_REST = 24
+RECOVERY_SECONDS = 3.0
+"""How long the second server of a round may take to reach its fail point."""
+
+
+@dataclass
+class Tally:
+    kills: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def total(self) -> int:
+        return sum(self.kills.values())
+
+
+class CrashTest:
+    def __init__(self, stores: StoreProcesses, folder: Path, seed: int, broken: str | None) -> None:
+        self._stores = stores
+        self._folder = folder
+        self._seed = seed
+        self._broken = broken
+        self._check = RestCheck(stores)
+        self._open = AsyncExitStack()
+        self._api: Api
+        self._http: httpx.AsyncClient
+        self.world = World(Random(seed))
+        self.tally = Tally()
+
+    async def open(self) -> None:
+        await self._start(None)
+        await self._check.reconnect()
+        await set_up(self.world, self._http, f"{self._seed}/set-up")
+
+    async def close(self) -> None:
+        await self._check.close()
+        await self._open.aclose()
+
+    async def round(self, number: int) -> None:
+        """Traffic, a fault, death, recovery, and all the checks. Raises Violation."""
+        plan = round_of(self._seed, number, self._stores.killable, self._broken)
+        traffic = Traffic(self.world, self._http, f"{self._seed}/{number}", plan.first, plan.hot)
+        self._api.arm(plan.fault)
+        try:
+            await traffic.until(self._api.stopped if plan.pause else self._api.dead, plan.kill_after)
+            if plan.pause and self._api.reached:
+                await self._outlive_lease(traffic)
+        finally:
+            await self._die(plan)
+            await traffic.stop()
+        if plan.store:
+            await self._stores.kill(plan.store)
+        if plan.restart:
+            await self._start(plan.restart)
+            await self._wait(self._api.dead, RECOVERY_SECONDS)
+            await self._die(replace(plan, fault=plan.restart, store=None))
+        await self._start(None)
+        if plan.store:
+            await self._check.reconnect()
+        await self._at_rest()
+
+    async def _outlive_lease(self, traffic: Traffic) -> None:
+        """The process stands still past its lease, while another takes its work back; then it goes on."""
+        self.tally.faults[f"paused at {self._api.reached}"] += 1
+        self._api.reached = None
+        config = config_for(self._stores, self._folder, self._broken, name="other")
+        async with _serving(config.armed, self._stores, self._folder, self._broken, "other") as (other, _):
+            await asyncio.sleep(2 * config.lease + config.settle)
+            self._api.signal(SIGCONT)
+            await traffic.until(self._api.dead, 0.5)
+            await other.kill()
+
+    async def _die(self, plan: Round) -> None:
+        landed = self._api.dead.is_set() and self._api.reached
+        await self._api.kill()
+        self._api.assert_killed()
+        self.tally.kills[landed or (f"random, with {plan.store}" if plan.store else "random")] += 1
+        if plan.fault and plan.fault.kind not in ("crash", "pause"):
+            self.tally.faults[plan.fault.kind] += 1
+
+    async def _start(self, armed: Fault | None) -> None:
+        await self._open.aclose()
+        serving = _serving(armed, self._stores, self._folder, self._broken, "api")
+        self._api, self._http = await self._open.enter_async_context(serving)
+
+    async def _at_rest(self) -> None:
+        await self._check.drained()
+        touched = [
+            document
+            for bot in self.world.bots
+            for document in bot.documents.values()
+            if document.content.touched or document.patch.touched
+        ]
+        self.world.bots = await self._check.check(self.world.bots)
+        client = Client(self.world, self._http, Random(f"{self._seed}/rest"))
+        there = [document for document in touched if document.bot in self.world.bots and document.doc_id]
+        for document in there[:READS_AT_REST]:
+            await client.get(document)
+            if document.label in document.bot.documents:
+                await client.search(document.bot, document)
+        if client.gone:
+            raise RuntimeError(f"the server died by itself; see {self._folder}/api.log")
+
+    @staticmethod
+    async def _wait(event: asyncio.Event, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+@asynccontextmanager
+async def _serving(
+    armed: Fault | None, stores: StoreProcesses, folder: Path, broken: str | None, name: str
+) -> AsyncIterator[tuple[Api, httpx.AsyncClient]]:
+    config = replace(config_for(stores, folder, broken, name=name), armed=armed)
+    config.socket.unlink(missing_ok=True)
+    api = Api(config)
+    transport = httpx.AsyncHTTPTransport(uds=str(config.socket))
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=30) as http:
+            if not await api.ready() and armed is None:
+                raise RuntimeError(f"the server did not start; see {config.log}")
+            yield api, http
+    finally:
+        await api.kill()
+
+
+async def crash_test(
+    kills: int, seed: int, milvus: str = "lite", broken: str | None = None, *, quiet: bool = False
+) -> tuple[Violation | None, CrashTest]:
+    """Runs until so many kills have landed or an invariant is violated."""
+    folder = Path(tempfile.mkdtemp(prefix="crash-test-"))
+    violation = None
+    async with store_processes(folder, milvus, broken) as stores:
+        test = CrashTest(stores, folder, seed, broken)
+        try:
+            await test.open()
+            with tqdm(total=kills, unit="kill", disable=quiet) as bar:
+                number = 0
+                while test.tally.total < kills and violation is None:
+                    try:
+                        await test.round(number)
+                    except Violation as found:
+                        violation = found
+                        violation.add_note(f"round {round_of(seed, number, stores.killable, broken)}")
+                    number += 1
+                    bar.update(test.tally.total - bar.n)
+        finally:
+            await test.close()
+    if violation is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        violation.add_note(f"its files: {folder}")
+    return violation, test
+
+
+def _summary(test: CrashTest, seed: int, violation: Violation | None) -> str:
+    tally, world = test.tally, test.world
+    at_points = {point: count for point, count in tally.kills.items() if not point.startswith("random")}
+    lines = [
+        f"seed {seed}: {tally.total} kills, {sum(at_points.values())} of them at {len(at_points)} fail points",
+        *(f"  {count:5} {name}" for name, count in sorted(tally.kills.items())),
+        *(f"  {count:5} faults: {name}" for name, count in sorted(tally.faults.items())),
+        f"{world.operations} writes ({world.acknowledged} acknowledged, {world.doubts} in doubt), {world.reads} reads",
+        f"{int(violation is not None)} violations, {time.monotonic() - tally.started:.0f} s",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    parser = argparse.ArgumentParser(prog="scripts/crash-test", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--milvus", choices=("lite", "server"), default="lite")
+    parser.add_argument("--break", dest="broken", choices=NAMES, help="break one line of the design on purpose")
+    options = parser.parse_args()
+    violation, test = asyncio.run(crash_test(options.kills, options.seed, options.milvus, options.broken))
+    print(_summary(test, options.seed, violation))
+    if violation is None:
+        return 0
+    print(f"VIOLATION with seed {options.seed}, {', '.join(violation.__notes__)}: {violation}", file=sys.stderr)
+    for line in violation.history.lines if violation.history else ():
+        print(f"  {line}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""One operation over core services in a process of its own, killed at a fail point; stores whose answers get lost."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from typing import Any
+
+from app.config import Settings
+from app.core.services import Services, Stores, wired
+from app.core.stores.address import PostgresAddress
+from app.core.stores.milvus import MilvusIndex
+from app.core.stores.postgres import Connection as Postgres
+from app.core.stores.postgres import Database
+from app.utils.errors import DatabaseUnavailable, VectorIndexUnavailable
+from app.utils.failpoints import install
+from tests.chaos.operations import Operation, Target
+from tests.chaos.server import Embedder
+
+SETTINGS = Settings(
+    _env_file=None,  # type: ignore[call-arg]
+    saga_lease_seconds=5,
+    recovery_interval_seconds=0.02,
+)
+
+
+class Loss:
+    """Once ``armed``, the next call to a store is carried out and its answer is lost."""
+
+    armed = False
+
+    def take(self) -> bool:
+        armed, self.armed = self.armed, False
+        return armed
+
+
+LOSS = Loss()
+
+
+class LossyDatabase(Database):
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Postgres]:
+        async with super().connection() as conn:
+            yield conn
+        self._answer()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Postgres]:
+        async with super().transaction() as conn:
+            yield conn
+        self._answer()
+
+    @staticmethod
+    def _answer() -> None:
+        if LOSS.take():
+            raise DatabaseUnavailable("PostgreSQL did not answer in time.")
+
+
+class LossyIndex(MilvusIndex):
+    async def create(self, *args: Any) -> None:
+        await super().create(*args)
+        self._answer()
+
+    async def drop(self, *args: Any) -> None:
+        await super().drop(*args)
+        self._answer()
+
+    async def upsert(self, *args: Any) -> int:
+        stamp = await super().upsert(*args)
+        self._answer()
+        return stamp
+
+    async def delete(self, *args: Any) -> None:
+        await super().delete(*args)
+        self._answer()
+
+    @staticmethod
+    def _answer() -> None:
+        if LOSS.take():
+            raise VectorIndexUnavailable("The vector index does not answer.")
+
+
+@asynccontextmanager
+async def stores_at(address: PostgresAddress, milvus_uri: str) -> AsyncIterator[Stores]:
+    db = await LossyDatabase.connect(address, min_size=1, max_size=4, timeout=10)
+    index = await LossyIndex.connect(milvus_uri, timeout=10)
+    try:
+        yield Stores(db, index, timedelta(0))
+    finally:
+        await index.close()
+        await db.close()
+
+
+@asynccontextmanager
+async def services_over(stores: Stores) -> AsyncIterator[Services]:
+    async with wired(SETTINGS, stores, Embedder()) as services:
+        yield services
+
+
+@dataclass(frozen=True)
+class Doom:
+    """The operation that dies at ``point``."""
+
+    address: PostgresAddress
+    milvus_uri: str
+    operation: Operation
+    target: Target
+    point: str
+
+
+def run_doomed(doom: Doom, told: "Connection[Any, Any]") -> None:
+    """A process's main function."""
+
+    async def die(point: str) -> None:
+        if point == doom.point:
+            told.send(point)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def main() -> None:
+        async with stores_at(doom.address, doom.milvus_uri) as stores, services_over(stores) as services:
+            install(die)
+            await doom.operation(services, stores, doom.target)
+
+    asyncio.run(main())

@@ -1,0 +1,161 @@
+"""What each acknowledged call promises, and so what a reader may see.
+
+A register holds one value: a document's version, its last patch, whether a bot exists. Every write is an interval
+from its request to its answer. One whose answer was lost is in doubt: it may have happened, may happen yet, or not.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+from tests.chaos.text import chunk_texts
+
+Value = Hashable
+now = time.monotonic
+_labels = itertools.count(1)
+
+
+class Violation(Exception):
+    """An invariant does not hold. ``history``: what was asked and answered about the document or bot."""
+
+    def __init__(self, invariant: int, message: str, history: "History | None" = None) -> None:
+        super().__init__(f"invariant {invariant}: {message}")
+        self.invariant = invariant
+        self.history = history
+
+
+class History:
+    """The last lines about one document or bot, for the report of a violation."""
+
+    def __init__(self, name: str, of_bot: "History | None" = None) -> None:
+        self.name = name
+        self._of_bot = of_bot
+        self._lines: list[str] = []
+
+    @property
+    def lines(self) -> list[str]:
+        return sorted(self._lines + (self._of_bot.lines if self._of_bot else []))
+
+    def add(self, line: str) -> None:
+        self._lines.append(f"{now():.3f} {line}")
+        del self._lines[:-100]
+
+
+@dataclass(eq=False, slots=True)
+class Op:
+    """A write of ``value``. ``end`` is infinite until it is acknowledged or seen."""
+
+    value: Value
+    start: float
+    end: float = math.inf
+    outcome: Literal["open", "acknowledged", "doubt", "failed"] = "open"
+
+    def acknowledge(self) -> None:
+        self.outcome, self.end = "acknowledged", min(self.end, now())
+
+    def happened(self, at: float) -> None:
+        """A reader saw its value: it is as good as acknowledged."""
+        self.end = min(self.end, at)
+
+    def doubt(self) -> None:
+        self.outcome = "doubt"
+
+    def fail(self) -> None:
+        """It was answered that nothing happened."""
+        if self.end < math.inf:
+            raise Violation(2, f"a write of {self.value!r} was seen, and then answered as undone")
+        self.outcome = "failed"
+
+
+class Register:
+    def __init__(self, value: Value) -> None:
+        self.ops = [Op(value, -math.inf, -math.inf, "acknowledged")]
+
+    def write(self, value: Value) -> Op:
+        return self.join(Op(value, now()))
+
+    def join(self, op: Op) -> Op:
+        self.ops.append(op)
+        return op
+
+    def possible(self, start: float, end: float) -> set[Value]:
+        """Values that a read from ``start`` to ``end`` may return."""
+        return {op.value for op in self._candidates(start, end)}
+
+    def current(self) -> set[Value]:
+        """Values that it may hold now."""
+        return self.possible(now(), now())
+
+    def saw(self, value: Value, start: float, end: float) -> bool:
+        """Whether a read may return ``value``; if one write alone can have put it there, that write happened."""
+        candidates = [op for op in self._candidates(start, end) if op.value == value]
+        if len(candidates) == 1:
+            candidates[0].happened(end)
+        return bool(candidates)
+
+    def settle(self, value: Value) -> None:
+        """All is at rest and the register holds ``value``."""
+        self.ops = [Op(value, -math.inf, now(), "acknowledged")]
+
+    @property
+    def touched(self) -> bool:
+        return len(self.ops) > 1
+
+    def _candidates(self, start: float, end: float) -> list[Op]:
+        replaced = max((op.start for op in self.ops if op.end < start and op.outcome != "failed"), default=-math.inf)
+        return [op for op in self.ops if op.outcome != "failed" and op.start <= end and op.end >= replaced]
+
+
+@dataclass(eq=False)
+class Document:
+    bot: "Bot"
+    label: int = field(default_factory=lambda: next(_labels))
+    doc_id: int | None = None
+    content: Register = field(default_factory=lambda: Register(None))
+    patch: Register = field(default_factory=lambda: Register(None))
+    chunk_counts: dict[int, int] = field(default_factory=dict)
+    patches: int = 0
+
+    def __post_init__(self) -> None:
+        self.history = History(f"bot {self.bot.name} document {self.label}", self.bot.history)
+
+    def new_version(self, count: int) -> int:
+        version = len(self.chunk_counts) + 1
+        self.chunk_counts[version] = count
+        return version
+
+    def texts(self, version: int) -> list[str]:
+        return chunk_texts(self.bot.name, self.label, version, self.chunk_counts[version])
+
+
+@dataclass(eq=False)
+class Bot:
+    name: str
+    bot_id: UUID
+    exists: Register = field(default_factory=lambda: Register(None))
+    """True, or None: a deletion is one write to the bot and to all its documents."""
+    documents: dict[int, Document] = field(default_factory=dict)
+    deletions: list[Op] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.history = History(f"bot {self.name} {self.bot_id}")
+
+    @property
+    def collection(self) -> str:
+        return f"chaos_{self.bot_id.hex}"
+
+    def new_document(self) -> Document:
+        document = Document(self)
+        for deletion in self.deletions:
+            document.content.join(deletion)
+            document.patch.join(deletion)
+        self.documents[document.label] = document
+        return document
+
+    def known(self) -> list[Document]:
+        """Documents whose doc_id the clients know."""
+        return [document for document in self.documents.values() if document.doc_id is not None]

@@ -1,0 +1,144 @@
+"""Each operation of the service, small enough to be run once for every fail point that it passes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from app.core.bots import NewBot
+from app.core.search import Query
+from app.core.services import Services, Stores
+from app.core.stores.bots import BotStore
+from app.core.stores.documents import DocumentStore
+from app.core.write import Write
+from app.schemas.rows import NewChunk, NewDocument
+from app.utils.clock import Stopwatch
+from tests.chaos.text import UNEMBEDDABLE
+
+OLD, NEW = ("old one", "old two", "old three"), ("new one", "new two")
+ACCOUNT = "chatty"
+
+
+@dataclass(frozen=True)
+class Target:
+    """``bot_id`` exists with the documents ``doc_ids``, each of the texts OLD; ``new_bot_id`` does not."""
+
+    bot_id: UUID
+    doc_ids: tuple[int, ...]
+    new_bot_id: UUID
+
+
+Operation = Callable[[Services, Stores, Target], Awaitable[object]]
+
+
+def document(texts: tuple[str, ...]) -> NewDocument:
+    return NewDocument("title", [NewChunk(number, text) for number, text in enumerate(texts)])
+
+
+def new_bot(bot_id: UUID) -> NewBot:
+    return NewBot(bot_id, "bot", f"m_{bot_id.hex}", ACCOUNT)
+
+
+def query(bot_id: UUID, text: str) -> Query:
+    return Query(bot_id, None, text, limit=100)
+
+
+async def insert(services: Services, stores: Stores, target: Target) -> object:
+    return await services.ingest.insert(target.bot_id, None, document(NEW), Stopwatch())
+
+
+async def insert_unembeddable(services: Services, stores: Stores, target: Target) -> object:
+    return await services.ingest.insert(target.bot_id, None, document((*NEW, UNEMBEDDABLE)), Stopwatch())
+
+
+async def batch(services: Services, stores: Stores, target: Target) -> object:
+    outcomes = await services.ingest.insert_many(None, [(target.bot_id, document(NEW))] * 3, Stopwatch())
+    for outcome in outcomes:
+        if outcome.error:
+            raise outcome.error
+    return outcomes
+
+
+async def replace(services: Services, stores: Stores, target: Target) -> object:
+    return await services.ingest.replace(target.bot_id, None, target.doc_ids[0], document(NEW), Stopwatch())
+
+
+async def delete(services: Services, stores: Stores, target: Target) -> object:
+    return await services.documents.delete(target.bot_id, None, target.doc_ids[0])
+
+
+async def delete_batch(services: Services, stores: Stores, target: Target) -> object:
+    return await services.documents.delete_many(target.bot_id, None, target.doc_ids)
+
+
+async def bot_create(services: Services, stores: Stores, target: Target) -> object:
+    return await services.bots.create(new_bot(target.new_bot_id))
+
+
+async def bot_delete(services: Services, stores: Stores, target: Target) -> object:
+    return await services.bots.delete(target.bot_id, None)
+
+
+async def collect(services: Services, stores: Stores, target: Target) -> object:
+    """What a replacement leaves behind is collected by the loop that runs in every server."""
+    await replace(services, stores, target)
+    await asyncio.Event().wait()
+    return None
+
+
+async def recover_write(services: Services, stores: Stores, target: Target) -> object:
+    """A write whose process has left it after T1, its lease past."""
+    bot = await services.bots.known(target.bot_id, None)
+    await DocumentStore(stores.db, stores.settle).begin([Write(bot, document(NEW))], uuid4(), timedelta(0))
+    await asyncio.Event().wait()
+    return None
+
+
+async def recover_bot(services: Services, stores: Stores, target: Target) -> object:
+    """A bot whose process has left it before its collection was made."""
+    bot = new_bot(target.new_bot_id)
+    names = (bot.bot_name, bot.collection_name, bot.account_name)
+    await BotStore(stores.db).insert(bot.bot_id, *names, uuid4(), timedelta(0))
+    await asyncio.Event().wait()
+    return None
+
+
+_WRITE = tuple(f"write.{when}_{step}" for step in ("t1", "embed", "upsert", "t2") for when in ("before", "after"))
+PASSES: dict[Operation, tuple[str, ...]] = {
+    insert: _WRITE,
+    batch: _WRITE,
+    replace: _WRITE,
+    insert_unembeddable: ("write.before_compensate", "write.after_compensate"),
+    delete: ("delete.before", "delete.after"),
+    delete_batch: ("delete.before", "delete.after"),
+    bot_create: (
+        "bot_create.before_register",
+        "bot_create.after_register",
+        "bot_create.before_collection",
+        "bot_create.after_collection",
+        "bot_create.after_finish",
+    ),
+    bot_delete: (
+        "bot_delete.before_mark",
+        "bot_delete.after_mark",
+        "bot_delete.before_drop",
+        "bot_delete.after_drop",
+        "bot_delete.after_partitions",
+    ),
+    collect: ("gc.after_claim", "gc.before_delete", "gc.after_delete", "gc.before_end", "gc.after_end"),
+    recover_write: ("recovery.before_compensate", "recovery.after_compensate"),
+    recover_bot: ("recovery.after_claim",),
+}
+"""The fail points that each operation passes."""
+ENDLESS = (collect, recover_write, recover_bot)
+"""The work of these is done by the server's own loops."""
+EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]]] = {
+    insert: ({OLD: 2}, {OLD: 2, NEW: 1}),
+    batch: ({OLD: 2}, {OLD: 2, NEW: 3}),
+    replace: ({OLD: 2}, {OLD: 1, NEW: 1}),
+    delete: ({OLD: 2}, {OLD: 1}),
+    delete_batch: ({OLD: 2}, {}),
+    collect: ({OLD: 2}, {OLD: 1, NEW: 1}),
+}
+"""How many documents of which texts the bot holds before and after; of the others, OLD stays twice."""

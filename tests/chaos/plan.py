@@ -1,0 +1,73 @@
+"""Which fault comes in which round: the same for the same seed."""
+
+from dataclasses import dataclass
+from random import Random
+
+from app.utils.failpoints import POINTS
+from tests.chaos.breaks import LITE_WRITE_LOCK
+from tests.chaos.fault import Fault
+
+TRAFFIC_SECONDS = 1.5
+"""A fail point that is not reached in this time is given up for a kill at a random moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """``fault`` is armed while clients work; ``restart`` in the server that recovers. ``store`` dies as well."""
+
+    number: int
+    fault: Fault | None
+    kill_after: float
+    restart: Fault | None = None
+    store: str | None = None
+    first: tuple[str, ...] = ()
+    """Operations that the first clients begin with, so that the fail point is passed."""
+    pause: bool = False
+    hot: bool = False
+    """All clients insert into one bot as fast as they can."""
+
+    @property
+    def kills(self) -> int:
+        return 0 if self.pause else 2 if self.restart else 1
+
+
+def round_of(seed: int, number: int, stores: tuple[str, ...], broken: str | None) -> Round:
+    random = Random(f"{seed}/{number}")
+    moment = random.uniform(0.1, 0.7)
+    if broken == "lease-check":
+        return Round(number, Fault("pause", "write.before_t2", 1), moment, pause=True)
+    if broken == "gc-once":
+        return Round(number, Fault("late upsert", nth=2, seconds=0.4), moment + 0.5)
+    if broken == LITE_WRITE_LOCK:
+        return Round(number, None, moment, store="lite_server", hot=True)
+    if broken == "generation-join":
+        return Round(number, Fault("delay", "write.before_t2", random.randint(1, 5), 0.5), moment + 0.8)
+    choice = random.random()
+    if choice < 0.08:
+        return Round(number, None, moment, store=random.choice(stores), hot=random.random() < 0.3)
+    if choice < 0.13:
+        return Round(
+            number, Fault("pause", random.choice(("write.before_upsert", "write.before_t2"))), moment, pause=True
+        )
+    if choice < 0.35:
+        faults = (
+            None,
+            Fault("late upsert", nth=random.randint(1, 10), seconds=random.uniform(0.05, 0.4)),
+            Fault("lost upsert", nth=random.randint(1, 10)),
+            Fault("delay", random.choice(POINTS), random.randint(1, 5), random.uniform(0.1, 0.5)),
+        )
+        return Round(number, random.choice(faults), moment)
+    point = POINTS[number % len(POINTS)]
+    if point.startswith("recovery."):
+        # The first server dies in the middle of a write, so that the second has something to recover.
+        before = "bot_create.after_register" if point == "recovery.after_claim" else "write.before_upsert"
+        return Round(number, Fault("crash", before), moment, Fault("crash", point, 1), first=_operations(before))
+    nth = 1 if point.startswith("bot_") else random.choice((1, 1, 2, 3, 5))
+    return Round(number, Fault("crash", point, nth), TRAFFIC_SECONDS, first=_operations(point))
+
+
+def _operations(point: str) -> tuple[str, ...]:
+    room = point.split(".")[0]
+    if point.endswith("_compensate"):
+        return ("insert_unembeddable",)
+    return {"bot_create": ("create_bot",), "bot_delete": ("delete_bot",), "delete": ("delete",)}.get(room, ())

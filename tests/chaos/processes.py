@@ -1,0 +1,226 @@
+"""The processes of a crash test: API servers, which die, and the stores, which sometimes die too."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import psutil
+from pymilvus import MilvusClient, MilvusException
+
+from app.core.stores.address import PostgresAddress
+from app.core.stores.embedded import embedded_stores
+from tests.chaos import server
+from tests.chaos.breaks import LITE_WRITE_LOCK
+from tests.chaos.fault import Fault
+from tests.chaos.server import ServerConfig
+from tests.milvus_server import MilvusServer
+
+ROOT = Path(__file__).resolve().parents[2]
+DATABASE = "rag_db_chatty"
+# A process forked from one that has imported everything starts at once.
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.chaos.server"])
+
+
+class Api:
+    """One server process. ``reached`` is the fail point at which it died or stopped, if it was one."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.reached: str | None = None
+        self.dead = asyncio.Event()
+        self._control, theirs = _context.Pipe()
+        self._process = _context.Process(target=server.run, args=(config, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._ready = asyncio.Event()
+        self.stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._control.fileno(), self._read)
+        loop.add_reader(self._process.sentinel, self._ended)
+
+    async def ready(self, seconds: float = 40.0) -> bool:
+        """False when it died first."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._ready, self.dead)]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if not (self._ready.is_set() or self.dead.is_set()):
+            raise TimeoutError(f"the server did not start; see {self.config.log}")
+        return self._ready.is_set()
+
+    def arm(self, fault: Fault | None) -> None:
+        with suppress(OSError):
+            self._control.send(fault)
+
+    def signal(self, number: int) -> None:
+        if not self.dead.is_set():
+            with suppress(ProcessLookupError):  # It has just died; how, assert_killed asks.
+                os.kill(self._process.pid or 0, number)
+
+    async def kill(self) -> None:
+        """SIGKILL, unless it is dead already."""
+        self.signal(signal.SIGKILL)
+        await self.dead.wait()
+
+    def assert_killed(self) -> None:
+        if self._process.exitcode != -signal.SIGKILL:
+            raise RuntimeError(f"the server ended with {self._process.exitcode}, not killed; see {self.config.log}")
+
+    def _read(self) -> None:
+        try:
+            while self._control.poll():
+                word, point = self._control.recv()
+                if word == "ready":
+                    self._ready.set()
+                else:
+                    self.reached = point
+                    self.stopped.set()
+        except (EOFError, OSError):
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+
+    def _ended(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._process.sentinel)
+        self._read()
+        loop.remove_reader(self._control.fileno())
+        self._process.join()
+        self._control.close()
+        self.dead.set()
+
+
+class StoreProcesses:
+    """Both stores, held open over the deaths of API processes. ``kill`` takes one or all of them along."""
+
+    def __init__(self, folder: Path, milvus: str, broken: str | None, stack: AsyncExitStack) -> None:
+        self._folder = folder
+        self._milvus = milvus
+        self._broken = broken
+        self._stack = stack
+        self._keeper = AsyncExitStack()
+        self._lite: subprocess.Popen[bytes] | None = None
+        self.postgres: PostgresAddress
+        self.milvus_uri = ""
+
+    @property
+    def killable(self) -> tuple[str, ...]:
+        return ("keeper", "lite_server", "postgres", "all stores") if self._milvus == "lite" else ("postgres",)
+
+    async def open(self) -> None:
+        self._stack.push_async_callback(self._close)
+        await self._attach()
+        if self._milvus == "server":
+            milvus = MilvusServer(self._folder / "milvus-server", {"queryNode.segcore.interimIndex.enableIndex": False})
+            milvus.start()
+            self._stack.callback(milvus.kill)
+            self.milvus_uri = milvus.uri
+        elif self._broken == LITE_WRITE_LOCK:
+            self._start_broken_lite()
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL to the store's processes; returns when it answers again."""
+        if self._lite and name == "lite_server":
+            self._lite.kill()
+            self._lite.wait()
+            self._start_broken_lite()
+        elif name == "all stores":
+            for each in ("keeper", "lite_server", "postgres"):
+                self._kill_processes(each)
+        else:
+            self._kill_processes(name)
+        if name in ("keeper", "all stores"):
+            await self._keeper.aclose()
+            await self._attach()
+        await self.answer()
+
+    async def answer(self) -> None:
+        """Waits until both stores serve."""
+        async with asyncio.timeout(60):
+            while not (await self._postgres_answers() and await asyncio.to_thread(self._milvus_answers)):
+                await asyncio.sleep(0.05)
+
+    async def _attach(self) -> None:
+        opened = await self._keeper.enter_async_context(
+            embedded_stores(self._folder / "data", postgres=True, milvus=self._embedded_lite, database=DATABASE)
+        )
+        assert opened.postgres is not None
+        self.postgres = opened.postgres
+        self.milvus_uri = opened.milvus_uri or self.milvus_uri
+
+    @property
+    def _embedded_lite(self) -> bool:
+        return self._milvus == "lite" and self._broken != LITE_WRITE_LOCK
+
+    def _kill_processes(self, name: str) -> None:
+        data = self._folder / "data"
+        if name == "postgres":
+            pid = int((data / "postgres" / "postmaster.pid").read_text().split()[0])
+            victims = [psutil.Process(pid), *psutil.Process(pid).children()]
+        else:
+            victims = [
+                process
+                for process in psutil.process_iter(["cmdline"])
+                if f"app.core.stores.{name}" in (line := process.info["cmdline"] or [])
+                and any(word.startswith(str(data)) for word in line)
+            ]
+        if not victims:
+            raise RuntimeError(f"there is no {name} to be killed")
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
+
+    def _start_broken_lite(self) -> None:
+        data, socket = self._folder / "broken", self._folder / "broken.sock"
+        data.mkdir(exist_ok=True)
+        with (self._folder / "broken.log").open("ab") as log:
+            command = [sys.executable, "-m", "tests.chaos.broken_lite", str(data), str(socket)]
+            self._lite = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log)
+        self.milvus_uri = f"unix:{socket}"
+
+    async def _postgres_answers(self) -> bool:
+        try:
+            connection = await asyncpg.connect(
+                host=self.postgres.host, port=self.postgres.port, user=self.postgres.user, database=DATABASE, timeout=5
+            )
+        except (OSError, asyncpg.PostgresError, TimeoutError):
+            return False
+        await connection.close()
+        return True
+
+    def _milvus_answers(self) -> bool:
+        try:
+            client = MilvusClient(self.milvus_uri, timeout=2, dedicated=True)
+        except MilvusException:
+            return False
+        client.close()
+        return True
+
+    async def _close(self) -> None:
+        if self._lite:
+            self._lite.kill()
+            self._lite.communicate()
+        await self._keeper.aclose()
+
+
+@asynccontextmanager
+async def store_processes(folder: Path, milvus: str, broken: str | None) -> AsyncIterator[StoreProcesses]:
+    async with AsyncExitStack() as stack:
+        stores = StoreProcesses(folder, milvus, broken, stack)
+        await stores.open()
+        await stores.answer()
+        yield stores
+
+
+def config_for(stores: StoreProcesses, folder: Path, broken: str | None, *, name: str = "api") -> ServerConfig:
+    config = ServerConfig(stores.postgres, stores.milvus_uri, folder / f"{name}.sock", folder / f"{name}.log")
+    if stores.milvus_uri.startswith("http"):
+        config = replace(config, lease=1.5, settle=1.5, milvus_timeout=5.0)
+    return replace(config, broken=broken)

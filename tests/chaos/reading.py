@@ -1,0 +1,123 @@
+"""Judges one answer of the server: only what was current at some moment of the request, of one version, of this bot."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import httpx
+import numpy as np
+
+from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.port import Vectors
+from tests.chaos.model import Bot, Document, Violation
+from tests.chaos.text import Told, title, told
+
+_embedder = HashEmbedder()
+
+
+@lru_cache(maxsize=20_000)
+def embedding(text: str) -> Vectors:
+    """The vector (dimension,) that the server must have stored for this text."""
+    coroutine = _embedder.embed_query(text)
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        vector: Vectors = done.value
+        return vector
+    raise AssertionError("the plain embedder waits for nothing")
+
+
+def check_document(document: Document, answer: httpx.Response, start: float, end: float) -> None:
+    """The answer to GET of this document."""
+    if answer.status_code == 404:
+        if not document.content.saw(None, start, end):
+            raise Violation(
+                3, f"GET said of {document.history.name}, which was stored: {answer.text}", document.history
+            )
+        return
+    body = answer.json()
+    texts = [chunk["text"] for chunk in body["chunks"]]
+    if not texts:
+        raise Violation(3, f"GET showed {document.history.name} without chunks", document.history)
+    first = _told(document.bot, texts[0])
+    if first.label != document.label:
+        raise Violation(4, f"GET of {document.history.name} showed {texts[0]!r}", document.history)
+    _check_current(document, first.version, start, end, "GET")
+    if texts != document.texts(first.version):
+        raise Violation(2, f"GET of {document.history.name} showed {texts}, not one whole version", document.history)
+    if body["document"]["title"] != title(document.label, first.version) or body["chunk_count"] != len(texts):
+        raise Violation(2, f"GET of {document.history.name}: chunks and row differ: {body}", document.history)
+    _check_patch(document, body["document"]["metadata"], start, end)
+
+
+def check_results(
+    bot: Bot, answer: httpx.Response, text: str, sought: Document | None, start: float, end: float
+) -> None:
+    """The answer to a search in this bot for ``text``, a chunk of ``sought`` if that is given."""
+    if answer.status_code == 404:
+        if not bot.exists.saw(None, start, end):
+            raise Violation(3, f"a search said 404 of {bot.history.name}, which exists", bot.history)
+        return
+    if not bot.exists.saw(True, start, end):
+        raise Violation(7, f"a search in {bot.history.name}, which is deleted, was answered", bot.history)
+    versions: dict[int, int] = {}
+    found = set()
+    for result in answer.json()["results"]:
+        told_by = _told(bot, result["chunk_text"])
+        document = bot.documents.get(told_by.label)
+        if document is None:
+            raise Violation(4, f"a search in {bot.history.name} showed {result}", bot.history)
+        document.history.add(f"a search from {start:.3f} showed {result['chunk_text'][:60]}")
+        _check_current(document, told_by.version, start, end, "a search")
+        if versions.setdefault(told_by.label, told_by.version) != told_by.version:
+            raise Violation(2, f"a search showed two versions of {document.history.name}", document.history)
+        if result["chunk_text"] != document.texts(told_by.version)[told_by.number]:
+            raise Violation(2, f"a search showed a text nobody wrote: {result}", document.history)
+        if result["document"]["title"] != title(told_by.label, told_by.version):
+            raise Violation(2, f"a search showed a chunk beside another version's row: {result}", document.history)
+        if document.doc_id not in (None, result["doc_id"]) or result["chunk_index"] != told_by.number:
+            raise Violation(2, f"a search showed other numbers than were acknowledged: {result}", document.history)
+        _check_patch(document, result["document"]["metadata"], start, end)
+        if abs(result["score"] - float(embedding(text) @ embedding(result["chunk_text"]))) > 1e-3:
+            raise Violation(8, f"the score of {result} is not that of its text", document.history)
+        found.add(result["chunk_text"])
+    if sought is None or text in found:
+        return
+    possible = sought.content.possible(start, end)
+    if len(possible) == 1 and (version := next(iter(possible))) is not None and text in sought.texts(version):
+        raise Violation(3, f"a search did not find {text!r}, only {sorted(found)}", sought.history)
+
+
+def _told(bot: Bot, text: str) -> Told:
+    found = told(text)
+    if found is None:
+        raise Violation(2, f"a text nobody wrote: {text!r}", bot.history)
+    if found.bot != bot.name:
+        raise Violation(4, f"{bot.history.name} was asked, and {text!r} shown", bot.history)
+    return found
+
+
+def _check_current(document: Document, version: int, start: float, end: float, who: str) -> None:
+    if not document.content.saw(version, start, end):
+        possible = document.content.possible(start, end)
+        raise Violation(
+            2,
+            f"{who} from {start:.3f} to {end:.3f} showed version {version} of {document.history.name}; "
+            f"possible: {possible}",
+            document.history,
+        )
+
+
+def _check_patch(document: Document, metadata: Mapping[str, Any], start: float, end: float) -> None:
+    if not document.patch.saw(metadata.get("patch"), start, end):
+        possible = document.patch.possible(start, end)
+        raise Violation(
+            3, f"{document.history.name} was shown with metadata {metadata}; possible: {possible}", document.history
+        )
+
+
+def cosines(vectors: Vectors, texts: list[str]) -> Vectors:
+    """Cosine similarity (n,) of stored vectors (n, dimension) to the embeddings of their texts."""
+    expected = np.array([embedding(text) for text in texts])
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
+    return np.asarray((vectors * expected).sum(axis=1) / lengths, dtype=np.float32)

@@ -1,0 +1,226 @@
+"""The invariants at rest, read from both stores directly. Shares nothing with app/core/verify.py."""
+
+import asyncio
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import numpy as np
+from pymilvus import MilvusClient, MilvusException
+
+from tests.chaos.model import Bot, Document, Violation, now
+from tests.chaos.processes import StoreProcesses
+from tests.chaos.reading import cosines
+from tests.chaos.text import title, told
+
+DRAIN_SECONDS = 30.0
+CHUNKS_PER_GENERATION = 65536
+_BACKLOG = """
+SELECT (SELECT string_agg(s::text, ' ') FROM sagas s) AS sagas,
+       (SELECT string_agg(g::text, ' ') FROM vector_gc g) AS vector_gc,
+       (SELECT string_agg(bot_id::text, ' ') FROM bot_registry WHERE state <> 'active') AS going
+"""
+_CHUNKS = """
+SELECT bot_id, chunk_id, doc_id, chunk_index, text FROM document_chunks ORDER BY bot_id, chunk_id
+"""
+_PARTITIONS = """
+SELECT p.relname AS parent, c.relname AS child
+FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_class c ON c.oid = i.inhrelid
+WHERE p.relname IN ('documents', 'document_chunks') AND c.relkind = 'r'
+"""
+_LOOSE_TABLES = """
+SELECT relname FROM pg_class
+WHERE relkind = 'r' AND NOT relispartition AND relname ~ '^(documents|document_chunks)_[0-9a-f]{32}$'
+"""
+
+
+@dataclass(frozen=True)
+class Vector:
+    doc_id: int
+    embedding: Any
+
+
+class RestCheck:
+    """Connections to both stores, opened when first needed and again after a store has died."""
+
+    def __init__(self, stores: StoreProcesses) -> None:
+        self._stores = stores
+        self._postgres: asyncpg.Connection[asyncpg.Record] | None = None
+        self._milvus: MilvusClient | None = None
+
+    async def reconnect(self) -> None:
+        await self.close()
+        address = self._stores.postgres
+        self._postgres = await asyncpg.connect(
+            host=address.host, port=address.port, user=address.user, database=address.database, timeout=10
+        )
+        self._milvus = await asyncio.to_thread(MilvusClient, self._stores.milvus_uri, timeout=10, dedicated=True)
+
+    async def close(self) -> None:
+        if self._postgres is not None:
+            self._postgres.terminate()
+        if self._milvus is not None:
+            self._milvus.close()
+        self._postgres = self._milvus = None
+
+    async def drained(self) -> None:
+        """Invariant 5: returns when nothing is in flight any more."""
+        assert self._postgres is not None
+        deadline = now() + DRAIN_SECONDS
+        while (backlog := await self._postgres.fetchrow(_BACKLOG)) and any(backlog.values()):
+            if now() > deadline:
+                raise Violation(5, f"not drained after {DRAIN_SECONDS:.0f} s: {dict(backlog)}")
+            await asyncio.sleep(0.03)
+
+    async def check(self, bots: list[Bot]) -> list[Bot]:
+        """Invariants 1, 3, 7 and 8 while nothing is in flight; settles the model. Returns the bots that exist."""
+        assert self._postgres is not None
+        async with self._postgres.transaction(isolation="repeatable_read", readonly=True):
+            registry = await self._postgres.fetch("SELECT * FROM bot_registry")
+            documents = await self._postgres.fetch("SELECT * FROM documents")
+            chunks = await self._postgres.fetch(_CHUNKS)
+            partitions = await self._postgres.fetch(_PARTITIONS)
+            loose = await self._postgres.fetch(_LOOSE_TABLES)
+        vectors = await asyncio.to_thread(self._vectors)
+        existing = self._check_bots(bots, registry, partitions, loose, set(vectors))
+        rows: dict[UUID, list[asyncpg.Record]] = defaultdict(list)
+        for row in documents:
+            rows[row["bot_id"]].append(row)
+        of_bot: dict[UUID, dict[int, asyncpg.Record]] = defaultdict(dict)
+        for chunk in chunks:
+            of_bot[chunk["bot_id"]][chunk["chunk_id"]] = chunk
+        for bot in existing:
+            self._check_documents(bot, rows[bot.bot_id], of_bot[bot.bot_id])
+            _check_vectors(bot, of_bot[bot.bot_id], vectors[bot.collection])
+        return existing
+
+    def _vectors(self) -> dict[str, dict[int, Vector]]:
+        """By collection: what Milvus holds."""
+        assert self._milvus is not None
+        found = {}
+        for collection in self._milvus.list_collections():
+            try:
+                rows = self._rows(collection)
+            except MilvusException:  # Milvus Lite loads nothing by itself after a restart.
+                self._milvus.load_collection(collection)
+                rows = self._rows(collection)
+            found[collection] = {row["chunk_id"]: Vector(row["doc_id"], row["embedding"]) for row in rows}
+            # While it flushes, Milvus Lite shows a row in the old place and the new one. It must be the same row.
+            for row in rows:
+                if found[collection][row["chunk_id"]] != Vector(row["doc_id"], row["embedding"]):
+                    raise Violation(1, f"{collection} holds two vectors under the key {row['chunk_id']}")
+        return found
+
+    def _rows(self, collection: str) -> list[dict[str, Any]]:
+        assert self._milvus is not None
+        fields = ["chunk_id", "doc_id", "embedding"]
+        rows: list[dict[str, Any]] = self._milvus.query(
+            collection, filter="chunk_id >= 0", output_fields=fields, limit=16384, consistency_level="Strong"
+        )
+        return rows
+
+    def _check_bots(
+        self, bots: list[Bot], registry: Any, partitions: Any, loose: Any, collections: set[str]
+    ) -> list[Bot]:
+        registered = {row["bot_id"]: row for row in registry}
+        moment = now()
+        existing = []
+        for bot in bots:
+            row = registered.pop(bot.bot_id, None)
+            if not bot.exists.saw(row and True, moment, moment):
+                raise Violation(7, f"{bot.history.name}: against what was answered its row is {row}", bot.history)
+            if row is not None:
+                if row["state"] != "active" or row["embedding_model"] is None:
+                    raise Violation(7, f"{bot.history.name} is unfinished at rest: {dict(row)}", bot.history)
+                bot.exists.settle(True)
+                bot.deletions.clear()
+                existing.append(bot)
+        if registered:
+            raise Violation(7, f"bots that nobody asked for: {registered}")
+        expected = {
+            (parent, f"{parent}_{bot.bot_id.hex}") for bot in existing for parent in ("documents", "document_chunks")
+        }
+        if (found := {(row["parent"], row["child"]) for row in partitions}) != expected or loose:
+            raise Violation(7, f"partitions {found ^ expected}, loose tables {loose}")
+        if (wanted := {bot.collection for bot in existing}) != collections:
+            raise Violation(7, f"collections too many or too few: {collections ^ wanted}")
+        return existing
+
+    def _check_documents(self, bot: Bot, rows: list[asyncpg.Record], chunks: dict[int, asyncpg.Record]) -> None:
+        by_title = {
+            title(label, version): (document, version)
+            for label, document in bot.documents.items()
+            for version in document.chunk_counts
+        }
+        expected: set[int] = set()
+        present: dict[int, Document] = {}
+        moment = now()
+        for row in rows:
+            if row["title"] not in by_title:
+                raise Violation(4, f"{bot.history.name} has a document nobody wrote: {dict(row)}", bot.history)
+            document, version = by_title[row["title"]]
+            history = document.history
+            if document.label in present:
+                raise Violation(6, f"{history.name} is stored twice", history)
+            present[document.label] = document
+            if document.doc_id not in (None, row["doc_id"]):
+                raise Violation(3, f"{history.name} was acknowledged as another doc_id: {dict(row)}", history)
+            document.doc_id = row["doc_id"]
+            texts = document.texts(version)
+            keys = [row["generation"] * CHUNKS_PER_GENERATION + number for number in range(len(texts))]
+            if [chunks[key]["text"] if key in chunks else None for key in keys] != texts:
+                raise Violation(3, f"{history.name} has lost chunks of version {version}: {dict(row)}", history)
+            expected.update(keys)
+            self._settle(document, version, row["metadata"], moment)
+        for document in list(bot.documents.values()):
+            if document.label not in present:
+                self._settle(document, None, None, moment)
+                del bot.documents[document.label]
+        if strays := chunks.keys() - expected:
+            stray = chunks[min(strays)]
+            told_by = told(stray["text"])
+            history = (
+                bot.documents[told_by.label].history if told_by and told_by.label in bot.documents else bot.history
+            )
+            raise Violation(1, f"chunks of no current generation at rest: {sorted(strays)}, {dict(stray)}", history)
+
+    @staticmethod
+    def _settle(document: Document, version: int | None, metadata: str | None, moment: float) -> None:
+        if not document.content.saw(version, moment, moment):
+            possible = document.content.possible(moment, moment)
+            raise Violation(
+                3, f"{document.history.name} is at version {version}; possible: {possible}", document.history
+            )
+        document.content.settle(version)
+        patch = json.loads(metadata)["patch"] if metadata else None
+        if not document.patch.saw(patch, moment, moment):
+            possible = document.patch.possible(moment, moment)
+            raise Violation(
+                3, f"{document.history.name} has metadata {metadata}; possible: {possible}", document.history
+            )
+        document.patch.settle(patch)
+        document.history.add(f"at rest: version {version}")
+
+
+def _check_vectors(bot: Bot, chunks: dict[int, asyncpg.Record], vectors: dict[int, Vector]) -> None:
+    if differing := chunks.keys() ^ vectors.keys():
+        key = min(differing)
+        where = "Milvus has lost" if key in chunks else "Milvus still holds"
+        doc_id = chunks[key]["doc_id"] if key in chunks else vectors[key].doc_id
+        histories = [each.history for each in bot.documents.values() if each.doc_id == doc_id]
+        history = histories[0] if histories else bot.history
+        raise Violation(1, f"{where} {len(differing)} keys of {bot.history.name}, such as {key}", history)
+    if not chunks:
+        return
+    keys = list(chunks)
+    for key in keys:
+        if vectors[key].doc_id != chunks[key]["doc_id"]:
+            raise Violation(1, f"vector {key} of {bot.history.name} names document {vectors[key].doc_id}", bot.history)
+    texts = [chunks[key]["text"] for key in keys]
+    similar = cosines(np.array([vectors[key].embedding for key in keys], np.float32), texts)
+    if similar.min() < 0.999:
+        worst = texts[int(similar.argmin())]
+        raise Violation(8, f"the vector of {worst!r} has cosine {similar.min():.4f} to its embedding", bot.history)

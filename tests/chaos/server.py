@@ -1,0 +1,105 @@
+"""The server under test: the whole application in a process of its own, with faults that the tester asks for."""
+
+import asyncio
+import ctypes
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+
+from app.config import Settings
+from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.port import Vectors
+from app.core.services import Services, open_stores, wired
+from app.core.stores.address import PostgresAddress
+from app.core.stores.milvus import MilvusIndex
+from app.main import create_app
+from app.utils.failpoints import install
+from tests.chaos.breaks import break_statements, hurry_collector
+from tests.chaos.fault import Fault, Injector
+from tests.chaos.text import UNEMBEDDABLE
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """``lease`` and ``settle`` in seconds, short, so that recovery is quick."""
+
+    postgres: PostgresAddress
+    milvus_uri: str
+    socket: Path
+    log: Path
+    lease: float = 0.6
+    settle: float = 0.6
+    milvus_timeout: float = 2.0
+    broken: str | None = None
+    armed: Fault | None = None
+
+    def settings(self) -> Settings:
+        return Settings(
+            _env_file=None,  # type: ignore[call-arg]
+            postgres_host=self.postgres.host,
+            postgres_port=self.postgres.port,
+            postgres_user=self.postgres.user,
+            postgres_db_name=self.postgres.database,
+            postgres_pool_min=1,
+            postgres_timeout=5,
+            milvus_uri=self.milvus_uri,
+            milvus_timeout=self.milvus_timeout,
+            saga_lease_seconds=self.lease,
+            recovery_interval_seconds=0.1,
+            startup_timeout=30,
+            log_level="INFO",
+        )
+
+
+class Embedder(HashEmbedder):
+    """Has no usable vector for one text, so that writes are undone as well."""
+
+    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        vectors = await super().embed_documents(texts)
+        vectors[[number for number, text in enumerate(texts) if text == UNEMBEDDABLE]] = np.nan
+        return vectors
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, control: "Connection[Any, Any]") -> None:
+        super().__init__(config)
+        self._control = control
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self._control.send(("ready", ""))
+
+
+def run(config: ServerConfig, control: "Connection[Any, Any]") -> None:
+    """The process's main function. It dies with its parent."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    log = os.open(config.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
+    hurry_collector()
+    break_statements(config.broken or "")
+
+    @asynccontextmanager
+    async def services() -> AsyncIterator[Services]:
+        settings = config.settings()
+        async with open_stores(settings) as stores:
+            assert isinstance(stores.index, MilvusIndex)
+            install(Injector(control, stores.index, config.armed).hook)
+            stores = dataclasses.replace(stores, settle=timedelta(seconds=config.settle))
+            async with wired(settings, stores, Embedder()) as opened:
+                yield opened
+
+    app = create_app(config.settings(), services())
+    server = uvicorn.Config(app, uds=str(config.socket), log_level="warning", access_log=False)
+    asyncio.run(_Server(server, control).serve())

@@ -1,0 +1,43 @@
+"""Chunk texts that say whose they are: bot, document, version, place. So every answer can be judged by itself."""
+
+import re
+from dataclasses import dataclass
+from random import Random
+
+UNEMBEDDABLE = "this text has no vector"
+_PATTERN = re.compile(r"bot (\S+) document (\d+) version (\d+) chunk (\d+) of (\d+): ")
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a chunk's text says about itself."""
+
+    bot: str
+    label: int
+    version: int
+    number: int
+    count: int
+
+
+def chunk_texts(bot: str, label: int, version: int, count: int) -> list[str]:
+    """The texts of one version; the random words set their vectors apart."""
+    random = Random(f"{bot}/{label}/{version}")
+    return [
+        f"bot {bot} document {label} version {version} chunk {number} of {count}: {_words(random)}"
+        for number in range(count)
+    ]
+
+
+def told(text: str) -> Told | None:
+    """None when the text is not one of ours."""
+    match = _PATTERN.match(text)
+    return Told(match[1], *map(int, match.groups()[1:])) if match else None
+
+
+def title(label: int, version: int) -> str:
+    return f"document {label} version {version}"
+
+
+def _words(random: Random) -> str:
+    return " ".join("".join(random.choices(_LETTERS, k=6)) for _ in range(10))

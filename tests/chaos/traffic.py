@@ -1,0 +1,116 @@
+"""Several clients at once, each with operations drawn from the seed, until they are stopped or the server dies."""
+
+import asyncio
+from random import Random
+
+import httpx
+
+from tests.chaos.client import Client, World
+from tests.chaos.model import Bot, Document
+
+CLIENTS = 6
+HOT_CLIENTS = 12
+HOT_CHUNKS = 8
+BOTS = 4
+MAX_BOTS = 6
+MAX_DOCUMENTS = 25
+WEIGHTS = {
+    "insert": 10,
+    "batch": 4,
+    "replace": 14,
+    "patch": 5,
+    "delete": 4,
+    "delete_batch": 2,
+    "insert_unembeddable": 1,
+    "create_bot": 1,
+    "delete_bot": 1,
+    "search": 20,
+    "get": 15,
+}
+
+
+class Traffic:
+    def __init__(
+        self, world: World, http: httpx.AsyncClient, seed: str, first: tuple[str, ...] = (), hot: bool = False
+    ) -> None:
+        self._stop = False
+        self._world = world
+        self._hot = hot
+        self._tasks = [
+            asyncio.create_task(self._work(Client(world, http, Random(f"{seed}/{number}")), first[number : number + 1]))
+            for number in range(HOT_CLIENTS if hot else CLIENTS)
+        ]
+
+    async def until(self, event: asyncio.Event, seconds: float) -> None:
+        """Waits for the event, for so long at most. Raises the Violation that a client found."""
+        waiting = asyncio.create_task(event.wait())
+        try:
+            done, _ = (
+                await asyncio.wait({waiting, *self._tasks}, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+                if not event.is_set()
+                else (set(), None)
+            )
+            for task in done:
+                await task
+        finally:
+            waiting.cancel()
+
+    async def stop(self) -> None:
+        """Ends when the last answer is there, or lost."""
+        self._stop = True
+        await asyncio.gather(*self._tasks)
+
+    async def _work(self, client: Client, first: tuple[str, ...]) -> None:
+        names, weights = list(WEIGHTS), list(WEIGHTS.values())
+        for name in first:
+            await self._call(client, name)
+        while self._hot and not (self._stop or client.gone):
+            await client.batch(self._world.bots[:1] * 3, chunks=HOT_CHUNKS)
+        while not (self._stop or client.gone):
+            await self._call(client, client.random.choices(names, weights)[0])
+
+    async def _call(self, client: Client, name: str) -> None:
+        random = client.random
+        bots = [bot for bot in self._world.bots if True in bot.exists.current()]
+        if name == "create_bot" or not bots:
+            if len(bots) < MAX_BOTS:
+                await client.create_bot(self._world.new_bot())
+            return
+        bot = random.choice(bots)
+        if name == "delete_bot":
+            if len(bots) > BOTS:
+                await client.delete_bot(bots[-1])
+            return
+        known = [document for document in bot.known() if document.content.current() != {None}]
+        if name in ("insert", "batch") and len(known) > MAX_DOCUMENTS:
+            name = "delete_batch"
+        if name == "insert":
+            await client.insert(bot)
+        elif name == "insert_unembeddable":
+            await client.insert_unembeddable(bot)
+        elif name == "batch":
+            await client.batch(random.choices(bots, k=random.randint(2, 6)))
+        elif name == "search":
+            await client.search(bot, random.choice(known) if known else None)
+        elif known:
+            await self._on_document(client, name, known)
+
+    async def _on_document(self, client: Client, name: str, known: list[Document]) -> None:
+        document = client.random.choice(known)
+        if name == "delete_batch":
+            await client.delete_batch(client.random.sample(known, min(len(known), 5)))
+        else:
+            await {"replace": client.replace, "patch": client.patch, "delete": client.delete, "get": client.get}[name](
+                document
+            )
+
+
+async def set_up(world: World, http: httpx.AsyncClient, seed: str) -> list[Bot]:
+    """The bots that stay, each with a document."""
+    client = Client(world, http, Random(seed))
+    for _ in range(BOTS):
+        bot = world.new_bot()
+        if not await client.create_bot(bot):
+            raise RuntimeError("the first bots were not made")
+        await client.insert(bot)
+    return world.bots
