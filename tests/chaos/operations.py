@@ -12,7 +12,7 @@ from app.core.services import Services, Stores
 from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
 from app.core.write import Write
-from app.schemas.rows import NewChunk, NewDocument
+from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
 from app.utils.clock import Stopwatch
 from tests.chaos.text import UNEMBEDDABLE
 
@@ -72,6 +72,13 @@ async def delete_batch(services: Services, stores: Stores, target: Target) -> ob
     return await services.documents.delete_many(target.bot_id, None, target.doc_ids)
 
 
+async def repair(services: Services, stores: Stores, target: Target) -> object:
+    """A vector is lost, and its document written anew."""
+    first = target.doc_ids[0] * CHUNKS_PER_GENERATION
+    await stores.index.delete(new_bot(target.bot_id).collection_name, [first])
+    return [finding async for finding in services.repairer.repair_bot(target.bot_id)]
+
+
 async def bot_create(services: Services, stores: Stores, target: Target) -> object:
     return await services.bots.create(new_bot(target.new_bot_id))
 
@@ -112,6 +119,7 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     insert_unembeddable: ("write.before_compensate", "write.after_compensate"),
     delete: ("delete.before", "delete.after"),
     delete_batch: ("delete.before", "delete.after"),
+    repair: ("repair.before_mend", *_WRITE, "repair.after_mend"),
     bot_create: (
         "bot_create.before_register",
         "bot_create.after_register",

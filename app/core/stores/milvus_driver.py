@@ -41,19 +41,25 @@ def last_write_timestamp(client: AsyncMilvusClient, collection: str) -> int:
 async def within(seconds: float, request: Callable[[], Awaitable[T]]) -> T:
     """Awaits a request of pymilvus under a deadline of ours and turns its exceptions into ours.
 
-    pymilvus's own deadline does not cover its attempts to reconnect.
+    pymilvus's own deadline does not cover its attempts to reconnect. And it waits by ``asyncio.wait_for``, which on
+    Python 3.11 loses a cancellation that comes together with the answer (https://github.com/python/cpython/issues/86296).
     """
+    task = asyncio.current_task()
+    assert task is not None
+    cancellations = task.cancelling()
     try:
         async with asyncio.timeout(seconds):
-            return await request()
+            answer = await request()
     except (MilvusException, grpc.RpcError, TimeoutError) as error:
         raise _translate(error) from error
     except asyncio.CancelledError as error:
         # grpc.aio also raises this when a connection is closed under a call, which is nobody's cancellation.
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if task.cancelling() > cancellations:
             raise
         raise _translate(error) from error
+    if task.cancelling() > cancellations:
+        raise asyncio.CancelledError
+    return answer
 
 
 def _translate(error: BaseException) -> Exception:
