@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.core.embedding.memory import HashEmbedder
-from app.core.search import SPARE_HITS
+from app.core.retrieval import SPARE_HITS
 from app.core.stores.memory_index import MemoryIndex
 from tests.conftest import BotClient, register
 

@@ -64,8 +64,8 @@ class VectorIndex(Protocol):
         """Writes ``embeddings`` (n, dimension) under ``chunk_ids`` (n,), in requests of at most 16 MB.
 
         ``texts`` are the chunks' own, whose words are stored where the collection can hold them. Without, no lexical
-        search finds these chunks. Returns the write's timestamp, to be passed to ``search`` as its guarantee; 0 where the index
-        needs none (its writes are visible at once).
+        search finds these chunks. Returns the write's timestamp, to be passed to a search as its guarantee; 0 where
+        the index needs none (its writes are visible at once).
         """
 
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
