@@ -22,6 +22,8 @@ from milvus_lite.engine.collection import Collection
 from milvus_lite.search.filter import evaluate_mask
 from numpy.typing import NDArray
 
+from app.schemas.milvus import BM25_B, BM25_K1
+
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
 PAIR = np.dtype([("term", "<u4"), ("frequency", "<f4")])
@@ -146,8 +148,7 @@ class LiteCollection(Collection):
     ) -> list[list[dict[str, Any]]]:
         if metric_type != "BM25" or partition_names or output_fields:
             raise NotImplementedError("Only what the server asks for: BM25 of all partitions, keys and scores.")
-        parameters = self._index_specs[vector_field].build_params
-        k1, b = float(parameters["bm25_k1"]), float(parameters["bm25_b"])
+        k1, b = BM25_K1, BM25_B  # What the index was made with does not reach Milvus Lite through pymilvus 3.0.2.
         compiled = self._compile_filter(expr, timezone=timezone) if expr else None
         view = self._current_view(vector_field)
         passing = [
