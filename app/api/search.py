@@ -31,7 +31,7 @@ async def query(body: SearchQuery, services: ServicesDep) -> SearchAnswer:
         query=body.query_text,
         mode=answer.mode,
         embedding_time_ms=watch["embedding"],
-        vector_search_time_ms=watch["milvus"],
+        vector_search_time_ms=_milvus(watch),
         postgres_query_time_ms=watch["postgres"],
         total_time_ms=watch.total,
         timings=_timings(answer, watch),
@@ -47,7 +47,7 @@ async def batch(body: SearchBatch, services: ServicesDep) -> SearchBatchAnswer:
     return SearchBatchAnswer(
         mode=answer.mode,
         embedding_time_ms=watch["embedding"],
-        vector_search_time_ms=watch["milvus"],
+        vector_search_time_ms=_milvus(watch),
         postgres_query_time_ms=watch["postgres"],
         total_time_ms=watch.total,
         timings=_timings(answer, watch),
@@ -72,6 +72,11 @@ def _query(body: SearchOptions, texts: list[str]) -> Query:
         context_chunks=body.context_chunks,
         rerank=body.rerank,
     )
+
+
+def _milvus(watch: Stopwatch) -> float:
+    """The two searches run at the same time."""
+    return max(watch["dense"], watch["lexical"]) + watch["cosines"]
 
 
 def _timings(answer: Answer, watch: Stopwatch) -> SearchTimings:

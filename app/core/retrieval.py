@@ -30,15 +30,15 @@ MAX_ROUNDS = 6
 class Ask:
     """What is wanted of a bot for each of ``texts``.
 
-    Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension) is None where no
-    dense list is wanted. ``floor``: least cosine similarity in the dense list. ``read``: of how many chunks, best
-    first, the text will be needed.
+    Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension), which may still be
+    on their way while words are looked for, are None where no dense list is wanted. ``floor``: least cosine similarity
+    in the dense list. ``read``: of how many chunks, best first, the text will be needed.
     """
 
     bot: Bot
     guarantee: int
     texts: Sequence[str]
-    vectors: Vectors | None
+    vectors: asyncio.Task[Vectors] | None
     lexical: bool
     depth: int
     documents: int
@@ -71,7 +71,7 @@ class Found:
 
 
 class Retrieval:
-    """Stages in the watch: milvus (both searches at once), dense, lexical, postgres."""
+    """Stages in the watch: dense and lexical, which overlap, postgres."""
 
     def __init__(self, bots: Bots, documents: DocumentStore, index: VectorIndex) -> None:
         self._bots = bots
@@ -118,16 +118,15 @@ class Retrieval:
     async def _search(
         self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
     ) -> list[Lists]:
-        with watch.timing("milvus"):
-            try:
-                dense, lexical = await asyncio.gather(
-                    self._dense(ask, k, guarantee, doc_ids, watch), self._lexical(ask, k, guarantee, doc_ids, watch)
-                )
-            except CollectionMissing:
-                # Deleted meanwhile (then this raises BotNotFound), or dropped behind our back.
-                await self._bots.make_collection(ask.bot)
-                dense = None if ask.vectors is None else [[] for _ in ask.texts]
-                lexical = [[] for _ in ask.texts] if ask.lexical else None
+        try:
+            dense, lexical = await asyncio.gather(
+                self._dense(ask, k, guarantee, doc_ids, watch), self._lexical(ask, k, guarantee, doc_ids, watch)
+            )
+        except CollectionMissing:
+            # Deleted meanwhile (then this raises BotNotFound), or dropped behind our back.
+            await self._bots.make_collection(ask.bot)
+            dense = None if ask.vectors is None else [[] for _ in ask.texts]
+            lexical = [[] for _ in ask.texts] if ask.lexical else None
         empty: list[None] = [None] * len(ask.texts)
         return [Lists(near, words) for near, words in zip(dense or empty, lexical or empty, strict=True)]
 
@@ -136,9 +135,10 @@ class Retrieval:
     ) -> list[list[Hit]] | None:
         if ask.vectors is None:
             return None
+        vectors = await ask.vectors
         with watch.timing("dense"):
             found = await self._index.search_dense(
-                ask.bot.collection_name, ask.vectors, k, guarantee=guarantee, doc_ids=doc_ids
+                ask.bot.collection_name, vectors, k, guarantee=guarantee, doc_ids=doc_ids
             )
         floor = ask.floor
         return found if floor is None else [[hit for hit in hits if hit.score >= floor] for hits in found]

@@ -88,7 +88,10 @@ class Answer:
 
 
 class Search:
-    """Stages in ``watch``: embedding, milvus, dense, lexical, postgres, filter (a part of postgres), rerank."""
+    """Stages in ``watch``: embedding, dense, lexical, cosines, postgres, filter (a part of postgres), rerank.
+
+    Embedding, searching by words and filtering overlap, as do the two searches.
+    """
 
     def __init__(
         self,
@@ -114,9 +117,17 @@ class Search:
         if query.rerank and self._reranker is None:
             detail = "This server has no reranker: start it with RERANK_MODEL set."
             raise InvalidInput(detail, places=[Place("body.rerank", detail)])
-        vectors, bot = await asyncio.gather(self._embed(query, watch), self._bots.usable(query.bot_id, query.account))
+        embedding = None if query.mode == "lexical" else asyncio.create_task(self._embed(query.texts, watch))
+        try:
+            return await self._answer(query, embedding, watch)
+        finally:
+            if embedding is not None:
+                embedding.cancel()
+
+    async def _answer(self, query: Query, embedding: asyncio.Task[Vectors] | None, watch: Stopwatch) -> Answer:
+        bot = await self._bots.usable(query.bot_id, query.account)
         mode = _mode(query, await self._has_words(bot))
-        ask = self._ask(query, mode, bot, vectors)
+        ask = self._ask(query, mode, bot, embedding)
         trace = Trace()
         results: list[list[Result]] = []
         for _ in range(ATTEMPTS):
@@ -134,15 +145,13 @@ class Search:
             results = await self._with_context(bot, results, query.context_chunks, watch)
         return Answer(mode, results, trace)
 
-    async def _embed(self, query: Query, watch: Stopwatch) -> Vectors | None:
-        if query.mode == "lexical":
-            return None
+    async def _embed(self, texts: Sequence[str], watch: Stopwatch) -> Vectors:
         with watch.timing("embedding"):
-            if len(query.texts) == 1:
-                vectors = (await self._embedder.embed_query(query.texts[0]))[None, :]
+            if len(texts) == 1:
+                vectors = (await self._embedder.embed_query(texts[0]))[None, :]
             else:
-                vectors = await self._embedder.embed_queries(query.texts)
-        if reasons := unusable(vectors, len(query.texts), self._embedder.dimension):
+                vectors = await self._embedder.embed_queries(texts)
+        if reasons := unusable(vectors, len(texts), self._embedder.dimension):
             raise EmbeddingInvalid(f"The embedder's vector for the query is unusable: {next(iter(reasons.values()))}.")
         return vectors
 
@@ -153,7 +162,7 @@ class Search:
             await self._bots.make_collection(bot)
             return self._index.bm25
 
-    def _ask(self, query: Query, mode: Mode, bot: Bot, vectors: Vectors | None) -> Ask:
+    def _ask(self, query: Query, mode: Mode, bot: Bot, embedding: asyncio.Task[Vectors] | None) -> Ask:
         shown = query.limit
         if query.rerank and self._reranker is not None:
             shown = max(shown, self._reranker.top)
@@ -161,7 +170,7 @@ class Search:
             bot=bot,
             guarantee=bot.milvus_timestamp,
             texts=query.texts,
-            vectors=vectors if mode != "lexical" else None,
+            vectors=embedding,
             lexical=mode != "dense",
             depth=max(shown, HYBRID_DEPTH) if mode == "hybrid" else shown,
             documents=shown if query.group_by_document else 1,
@@ -265,7 +274,7 @@ class Search:
         lacking = {one.chunk_id for ranking in rankings for one in ranking if one.dense is None}
         if not lacking or ask.vectors is None:
             return rankings
-        with watch.timing("milvus"), watch.timing("cosines"):
+        with watch.timing("cosines"):
             stored = await self._index.embeddings(ask.bot.collection_name, list(lacking), guarantee=ask.guarantee)
         return [
             [
@@ -274,7 +283,7 @@ class Search:
                 else replace(one, dense=_cosine(stored[one.chunk_id], vector))
                 for one in ranking
             ]
-            for ranking, vector in zip(rankings, ask.vectors, strict=True)
+            for ranking, vector in zip(rankings, await ask.vectors, strict=True)
         ]
 
     async def _reranked(self, query: Query, results: list[list[Result]], watch: Stopwatch) -> list[list[Result]]:

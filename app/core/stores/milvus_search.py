@@ -61,7 +61,7 @@ class MilvusSearch:
                 _consistency(guarantee),
             )
         )
-        # Milvus Lite gives BM25 as a distance, below 0, a server as a score, above 0.
+        # As it comes, Milvus Lite gives BM25 as a distance, below 0; a server as a score, above 0.
         return [_hits({key: abs(score) for key, score in next(found).items()}, k) if query else [] for query in queries]
 
     async def embeddings(self, collection: str, chunk_ids: Sequence[int], guarantee: int) -> dict[int, Vectors]:
