@@ -35,7 +35,8 @@ class Rows:
         column = self.table.column(self._embedding)
         parts = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
         flat = [np.asarray(part.flatten(), np.float32) for part in parts]
-        return np.concatenate(flat).reshape(len(self.keys), -1)
+        vectors: Floats = np.concatenate(flat).reshape(len(self.keys), -1)
+        return vectors
 
     @cached_property
     def norms(self) -> Floats:
