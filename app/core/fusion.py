@@ -40,7 +40,7 @@ def ranked(dense: Sequence[Hit] | None, lexical: Sequence[Hit] | None, dense_wei
         )
         for key in near | words
     ]
-    return sorted(fused, key=lambda one: (-one.score, -2.0 if one.dense is None else -one.dense, one.chunk_id))
+    return sorted(fused, key=lambda one: (-one.score, 2.0 if one.dense is None else -one.dense, one.chunk_id))
 
 
 def best_of_each(ranking: Sequence[Ranked], doc_ids: Mapping[int, int]) -> list[Ranked]:

@@ -18,7 +18,7 @@ _PAIRED: Final = (
     "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"  # Kana
     "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # Han
 )
-_RUN: Final = re.compile(f"(?P<paired>[{_PAIRED}]+)|[^\\W_{_PAIRED}]+")
+_RUN: Final = re.compile(f"(?P<paired>(?:(?=\\w)[{_PAIRED}])+)|[^\\W_{_PAIRED}]+")
 
 
 def tokens(text: str) -> Iterator[str]:

@@ -103,32 +103,33 @@ async def test_the_longest_lexical_text_is_taken(index: VectorIndex, collection:
     assert ids(await found(index, collection, "가가")) == [3]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def both(lite_server: LiteServer) -> AsyncIterator[tuple[MilvusIndex, MemoryIndex, str, list[str]]]:
+    articles = json.loads(DATA.read_text(encoding="utf-8"))["data"][:40]
+    paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
+    texts = [paragraph["context"] for paragraph in paragraphs]
+    questions = [qa["question"] for paragraph in paragraphs for qa in paragraph["qas"]]
+    lite, memory, name = await MilvusIndex.connect(lite_server.uri), MemoryIndex(), new_name()
+    vectors = random_vectors(len(texts))
+    for index in (lite, memory):
+        await index.create(name, DIMENSION)
+        # Some replaced, some deleted, in several segments, the last ones not flushed.
+        await put(index, name, {key: f"옛 글 {key}" for key in range(0, len(texts), 5)})
+    for start in range(0, len(texts), 100):
+        part = slice(start, start + 100)
+        keys = np.arange(len(texts))[part]
+        for index in (lite, memory):
+            await index.upsert(name, keys, keys, vectors[part], texts[part])
+        if start < 200:
+            await asyncio.to_thread(Backend._flush, lite_server.uri, name)
+    for index in (lite, memory):
+        await index.delete(name, list(range(3, len(texts), 10)))
+    yield lite, memory, name, questions[:: len(questions) // QUESTIONS][:QUESTIONS]
+    await lite.close()
+
+
 class TestAgainstMemory:
     """Rankings of KorQuAD on Milvus Lite are those of the plain formula, whatever lies in which segment."""
-
-    @pytest_asyncio.fixture(scope="class", loop_scope="session")
-    async def both(self, lite_server: LiteServer) -> AsyncIterator[tuple[MilvusIndex, MemoryIndex, str, list[str]]]:
-        articles = json.loads(DATA.read_text(encoding="utf-8"))["data"][:40]
-        paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
-        texts = [paragraph["context"] for paragraph in paragraphs]
-        questions = [qa["question"] for paragraph in paragraphs for qa in paragraph["qas"]]
-        lite, memory, name = await MilvusIndex.connect(lite_server.uri), MemoryIndex(), new_name()
-        vectors = random_vectors(len(texts))
-        for index in (lite, memory):
-            await index.create(name, DIMENSION)
-            # Some replaced, some deleted, in several segments, the last ones not flushed.
-            await put(index, name, {key: f"옛 글 {key}" for key in range(0, len(texts), 5)})
-        for start in range(0, len(texts), 100):
-            part = slice(start, start + 100)
-            keys = np.arange(len(texts))[part]
-            for index in (lite, memory):
-                await index.upsert(name, keys, keys, vectors[part], texts[part])
-            if start < 200:
-                await asyncio.to_thread(Backend._flush, lite_server.uri, name)
-        for index in (lite, memory):
-            await index.delete(name, list(range(3, len(texts), 10)))
-        yield lite, memory, name, questions[:: len(questions) // QUESTIONS][:QUESTIONS]
-        await lite.close()
 
     async def test_lexical(self, both: tuple[MilvusIndex, MemoryIndex, str, list[str]]) -> None:
         lite, memory, name, questions = both

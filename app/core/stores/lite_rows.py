@@ -59,7 +59,7 @@ class Postings:
         order = np.argsort(pairs["term"], kind="stable")
         self._rows, self._frequencies = rows[order], pairs["frequency"][order].astype(np.float64)
         terms, starts = np.unique(pairs["term"][order], return_index=True)
-        ends = np.append(starts[1:], len(order))
+        ends = np.append(starts, len(order))[1:]
         self._places = dict(zip(terms.tolist(), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
         self.lengths: Floats = np.zeros(len(vectors))
         np.add.at(self.lengths, rows, pairs["frequency"])

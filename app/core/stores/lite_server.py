@@ -159,6 +159,8 @@ def serve(data_dir: Path, socket: Path) -> None:
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            # pymilvus pings every 10 s, which gRPC's default takes for an attack: it then cuts all calls off.
+            ("grpc.http2.max_ping_strikes", 0),
         ],
     )
     milvus_pb2_grpc.add_MilvusServiceServicer_to_server(servicer, server)
