@@ -40,7 +40,7 @@ class Rows:
 
     @cached_property
     def norms(self) -> Floats:
-        return np.linalg.norm(self.vectors, axis=1)
+        return np.asarray(np.linalg.norm(self.vectors, axis=1))
 
     @cached_property
     def postings(self) -> "Postings":
