@@ -1,4 +1,6 @@
-"""A reranker of sentence-transformers: a cross-encoder, from requirements/models.txt, reads question and passage together.
+"""A reranker of sentence-transformers: a cross-encoder reads question and passage together.
+
+Needs requirements/models.txt.
 
 Slower than a search by far, and better at telling which of a few passages answers (Nogueira and Cho, 2019,
 arXiv:1901.04085).
