@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     embedding_dimension: int | None = Field(None, ge=1, le=32768, description="Must equal the model's, if set.")
     embedding_threads: int | None = Field(None, ge=1, description="Model instances, one thread each; default: cores.")
 
+    rerank_model: str | None = Field(None, description="Cross-encoder for rerank: true; a name or a folder.")
+    rerank_top: int = Field(20, ge=1, le=200, description="How many of the best results it reads again.")
+
     saga_lease_seconds: float = Field(30.0, gt=0, description="A write whose process is silent this long is undone.")
     idempotency_hours: float = Field(24.0, gt=0, description="How long the answer to an Idempotency-Key is kept.")
     startup_timeout: float = Field(60.0, gt=0, description="Seconds to wait for the stores at start-up.")

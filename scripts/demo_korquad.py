@@ -107,7 +107,8 @@ def _document(item: Paragraph) -> dict[str, Any]:
 
 def ask(server: Server, question: str) -> list[dict[str, Any]]:
     """The best TOP_K results of all three bots."""
-    body = {"query_text": question, "limit": TOP_K}
+    # Cosine similarity can be compared across bots and with the exact one; fused scores cannot.
+    body = {"query_text": question, "limit": TOP_K, "mode": "dense"}
     found = [
         result
         for bot_id in BOTS.values()

@@ -4,8 +4,19 @@ from fastapi import APIRouter
 
 from app.api.deps import ServicesDep
 from app.api.errors import documented
-from app.core.search import Query, Result
-from app.models.search import SearchAnswer, SearchDocument, SearchQuery, SearchResult
+from app.core.search import Answer, Query, Result
+from app.models.search import (
+    ContextChunk,
+    QueryResults,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchDocument,
+    SearchOptions,
+    SearchQuery,
+    SearchResult,
+    SearchTimings,
+)
 from app.utils.clock import Stopwatch
 
 router = APIRouter(prefix="/search", tags=["search"])
@@ -13,38 +24,99 @@ router = APIRouter(prefix="/search", tags=["search"])
 
 @router.post("/query", responses=documented(404, 409, 422, 503), operation_id="search")
 async def query(body: SearchQuery, services: ServicesDep) -> SearchAnswer:
-    """The chunks of one bot nearest to a text, best first, as they are stored at this moment."""
+    """The chunks of one bot that answer a text best, best first, as they are stored at this moment."""
     watch = Stopwatch()
-    results = await services.search.query(
-        Query(
-            bot_id=body.chat_bot_id,
-            account=body.account_name,
-            text=body.query_text,
-            limit=body.limit,
-            mode=body.mode,
-            where=body.filter.to_core() if body.filter else None,
-            score_threshold=body.score_threshold,
-        ),
-        watch,
-    )
+    answer = await services.search.query(_query(body, [body.query_text]), watch)
     return SearchAnswer(
         query=body.query_text,
+        mode=answer.mode,
         embedding_time_ms=watch["embedding"],
-        vector_search_time_ms=watch["milvus"],
+        vector_search_time_ms=_milvus(watch),
         postgres_query_time_ms=watch["postgres"],
         total_time_ms=watch.total,
-        results=[_result(result) for result in results],
+        timings=_timings(answer, watch),
+        results=_results(answer.results[0]),
     )
+
+
+@router.post("/batch", responses=documented(404, 409, 422, 503), operation_id="search_batch")
+async def batch(body: SearchBatch, services: ServicesDep) -> SearchBatchAnswer:
+    """Up to 64 texts asked of one bot in one go."""
+    watch = Stopwatch()
+    answer = await services.search.query(_query(body, body.query_texts), watch)
+    return SearchBatchAnswer(
+        mode=answer.mode,
+        embedding_time_ms=watch["embedding"],
+        vector_search_time_ms=_milvus(watch),
+        postgres_query_time_ms=watch["postgres"],
+        total_time_ms=watch.total,
+        timings=_timings(answer, watch),
+        answers=[
+            QueryResults(query=text, results=_results(results))
+            for text, results in zip(body.query_texts, answer.results, strict=True)
+        ],
+    )
+
+
+def _query(body: SearchOptions, texts: list[str]) -> Query:
+    return Query(
+        bot_id=body.chat_bot_id,
+        account=body.account_name,
+        texts=texts,
+        limit=body.limit,
+        mode=body.mode,
+        dense_weight=body.dense_weight,
+        where=body.filter.to_core() if body.filter else None,
+        score_threshold=body.score_threshold,
+        group_by_document=body.group_by_document,
+        context_chunks=body.context_chunks,
+        rerank=body.rerank,
+    )
+
+
+def _milvus(watch: Stopwatch) -> float:
+    """The two searches run at the same time."""
+    return max(watch["dense"], watch["lexical"]) + watch["cosines"]
+
+
+def _timings(answer: Answer, watch: Stopwatch) -> SearchTimings:
+    return SearchTimings(
+        embedding_ms=watch["embedding"],
+        dense_ms=watch["dense"],
+        lexical_ms=watch["lexical"],
+        filter_ms=watch["filter"],
+        postgres_ms=watch["postgres"],
+        rerank_ms=watch["rerank"],
+        total_ms=watch.total,
+        filter_plan=answer.trace.plan,
+        matching_documents=answer.trace.matching,
+        search_rounds=answer.trace.rounds,
+        dropped_keys=answer.trace.dropped,
+    )
+
+
+def _results(results: list[Result]) -> list[SearchResult]:
+    return [_result(result) for result in results]
 
 
 def _result(result: Result) -> SearchResult:
     chunk = result.chunk
+    context = [
+        ContextChunk(
+            chunk_id=near.chunk_id, chunk_index=near.chunk_index, chunk_text=near.text, page_number=near.page_number
+        )
+        for near in result.context
+    ]
     return SearchResult(
         chunk_id=chunk.chunk_id,
         doc_id=chunk.doc_id,
         chunk_index=chunk.chunk_index,
         score=result.score,
+        dense_score=result.dense_score,
+        lexical_score=result.lexical_score,
+        rerank_score=result.rerank_score,
         chunk_text=chunk.text,
         page_number=chunk.page_number,
+        context=context or None,
         document=SearchDocument.model_validate(chunk),
     )

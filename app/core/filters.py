@@ -67,16 +67,19 @@ class _Compiler:
             case "exists", _:
                 return sql.EXISTS.format(x=column.sql)
             case "eq", _:
-                return sql.COLUMN_EQUALS.format(x=column.sql, value=self._param(value, column.type))
+                condition = sql.COLUMN_EQUALS.format(x=column.sql, value=self._param(value, column.type))
             case "in", "tags":
                 return sql.TAGS_IN.format(x=column.sql, values=self._param(value, "jsonb"))
             case "in", _:
-                return sql.COLUMN_IN.format(x=column.sql, values=self._param(value, f"{column.type}[]"))
+                condition = sql.COLUMN_IN.format(x=column.sql, values=self._param(value, f"{column.type}[]"))
             case "contains", "tags":
                 return sql.TAGS_CONTAIN.format(x=column.sql, value=self._param(value, "text"))
             case "contains", _:
                 return sql.TEXT_CONTAINS.format(x=column.sql, value=self._param(value, "text"))
-        return sql.ORDERED.format(x=column.ordered, operator=sql.OPERATORS[op], value=self._param(value, column.type))
+            case _:
+                operator, param = sql.OPERATORS[op], self._param(value, column.type)
+                condition = sql.ORDERED.format(x=column.ordered, operator=operator, value=param)
+        return condition if column.required else sql.NEVER_NULL.format(condition=condition)
 
     def _metadata(self, op: Op, segments: Sequence[str], value: Any) -> str:
         steps = "".join(sql.STEP.format(segment=self._param(segment, "text")) for segment in segments)

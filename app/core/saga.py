@@ -187,16 +187,17 @@ class Saga:
         bot = items[0].write.bot
         chunk_ids = np.array([item.chunk_id for item in items], np.int64)
         doc_ids = np.array([item.write.doc_id for item in items], np.int64)
+        texts = [item.text for item in items]
         try:
             await reach("write.before_upsert")
             self._check_leases(items)
             try:
-                stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
+                stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors, texts)
             except CollectionMissing:
                 await self._bots.make_collection(bot)
                 self._check_leases(items)
                 try:
-                    stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors)
+                    stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors, texts)
                 except CollectionMissing as exc:
                     raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
             await reach("write.after_upsert")

@@ -1,154 +1,340 @@
-"""The read path: embed, search Milvus by key, confirm in PostgreSQL.
-
-Milvus may show what was deleted and may not yet show what replaced it. What PostgreSQL does not confirm is
-dropped; if that leaves a gap, Milvus is asked again, under a guarantee read after the gap was seen.
-"""
+"""The read path: embed, find keys by vector and by words, confirm them in PostgreSQL, rank them."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 from uuid import UUID
+
+import numpy as np
 
 from app.core.bots import Bots
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Vectors
+from app.core.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
+from app.core.rerank import Reranker
+from app.core.retrieval import Ask, Found, Lists, Retrieval, cut
 from app.core.stores.ports import DocumentPort, Hit, VectorIndex
 from app.schemas.filter_tree import Filter
-from app.schemas.rows import Bot, VisibleChunk
+from app.schemas.rows import Bot, Chunk, VisibleChunk
 from app.utils.clock import Stopwatch
-from app.utils.errors import CollectionMissing, EmbeddingInvalid, Place, UnsupportedMode
+from app.utils.errors import CollectionMissing, EmbeddingInvalid, InvalidInput, Place, UnsupportedMode
 
-MAX_TOP_K = 16_384
-"""Milvus's own limit (https://milvus.io/docs/limitations.md)."""
-SPARE_HITS = 16
-"""Asked for beyond the limit, so that a few stale keys cost no second search."""
-WIDEN_FACTOR = 8
-MAX_ROUNDS = 6
-FEW_DOCUMENTS = 10_000
+Mode = Literal["dense", "lexical", "hybrid"]
+Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
+
+HYBRID_DEPTH = 100
+"""Chunks of each list that are fused."""
+FEW_DOCUMENTS = 1_000
 """Up to so many matching documents are named to Milvus; with more, the nearest chunks are filtered afterwards."""
+SLICE_DOCUMENTS = 10_000
+"""Documents named to Milvus at a time where filtering afterwards did not find enough."""
+ATTEMPTS = 3
+"""How often a search begins anew because a chunk was replaced between being found and being read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
+    """``texts`` are asked alike, each for itself. ``mode`` None: hybrid where it can be, else dense."""
+
     bot_id: UUID
     account: str | None
-    text: str
+    texts: Sequence[str]
     limit: int
-    mode: str = "dense"
+    mode: Mode | None = None
+    dense_weight: float | None = None
     where: Filter | None = None
     score_threshold: float | None = None
+    group_by_document: bool = False
+    context_chunks: int = 0
+    rerank: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A confirmed chunk and its cosine similarity to the query."""
+    """A confirmed chunk.
+
+    ``score`` ranks it: of the reranker, else fused 0..1 in hybrid mode, else the mode's own. ``dense_score`` is its
+    cosine similarity, None in lexical mode; ``lexical_score`` its BM25, None where the list of words lacks it.
+    ``context``: it and its neighbours in order, empty unless asked for.
+    """
 
     chunk: VisibleChunk
     score: float
+    dense_score: float | None
+    lexical_score: float | None
+    rerank_score: float | None = None
+    context: Sequence[Chunk] = ()
+
+
+@dataclass(slots=True)
+class Trace:
+    """How a search went. ``matching``: documents that pass the filter, counted to FEW_DOCUMENTS + 1."""
+
+    plan: Plan | None = None
+    matching: int | None = None
+    rounds: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The results for each text, in the order of the texts."""
+
+    mode: Mode
+    results: list[list[Result]]
+    trace: Trace
 
 
 class Search:
-    """Stages in ``watch``: embedding, milvus, postgres."""
+    """Stages in ``watch``: embedding, dense, lexical, cosines, postgres, filter (a part of postgres), rerank.
 
-    def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex, embedder: Embedder) -> None:
+    Embedding, searching by words and filtering overlap, as do the two searches.
+    """
+
+    def __init__(
+        self,
+        bots: Bots,
+        documents: DocumentPort,
+        index: VectorIndex,
+        embedder: Embedder,
+        reranker: Reranker | None = None,
+    ) -> None:
         self._bots = bots
         self._documents = documents
         self._index = index
         self._embedder = embedder
+        self._reranker = reranker
+        self._retrieval = Retrieval(bots, documents, index)
 
-    async def query(self, query: Query, watch: Stopwatch) -> list[Result]:
-        """The ``limit`` current chunks nearest to the text, best first.
+    async def query(self, query: Query, watch: Stopwatch) -> Answer:
+        """For each text the ``limit`` best current chunks, or documents, best first.
 
-        Raises UnsupportedMode, BotNotFound, ModelMismatch, EmbeddingInvalid, and Unavailable when a store or the
-        embedder is away.
+        Raises UnsupportedMode, InvalidInput, BotNotFound, ModelMismatch, EmbeddingInvalid, and Unavailable when a
+        store or the embedder is away.
         """
-        if query.mode != "dense":
-            detail = f"This Milvus holds no lexical field, so that {query.mode} mode cannot be served; use dense."
-            raise UnsupportedMode(detail, places=[Place("body.mode", detail)])
-        vector, bot = await asyncio.gather(
-            self._embed(query.text, watch), self._bots.usable(query.bot_id, query.account)
-        )
-        if query.where is None:
-            return await self._nearest(bot, vector, query, None, watch)
-        with watch.timing("postgres"):
-            matching = await self._documents.matching(bot.bot_id, query.where, 0, FEW_DOCUMENTS + 1)
-        if not matching:
-            return []
-        if len(matching) <= FEW_DOCUMENTS:
-            return await self._nearest(bot, vector, query, matching, watch)
-        results = await self._nearest(bot, vector, query, None, watch)
-        if len(results) < query.limit:
-            results = await self._nearest_by_slices(bot, vector, query, watch)
-        return results
+        if query.rerank and self._reranker is None:
+            detail = "This server has no reranker: start it with RERANK_MODEL set."
+            raise InvalidInput(detail, places=[Place("body.rerank", detail)])
+        embedding = None if query.mode == "lexical" else asyncio.create_task(self._embed(query.texts, watch))
+        try:
+            return await self._answer(query, embedding, watch)
+        finally:
+            if embedding is not None:
+                embedding.cancel()
 
-    async def _embed(self, text: str, watch: Stopwatch) -> Vectors:
-        with watch.timing("embedding"):
-            vector = await self._embedder.embed_query(text)
-        if reasons := unusable(vector[None, :], 1, self._embedder.dimension):
-            raise EmbeddingInvalid(f"The embedder's vector for query_text is unusable: {reasons[0]}.")
-        return vector
-
-    async def _nearest(
-        self, bot: Bot, vector: Vectors, query: Query, doc_ids: Sequence[int] | None, watch: Stopwatch
-    ) -> list[Result]:
-        """Searches until ``limit`` results are confirmed and no gap is new, or Milvus has no more to give.
-
-        A key that PostgreSQL does not confirm is stale, or its document is being replaced: then the new vectors
-        are in Milvus already, and a search under a newer guarantee sees them. A key unconfirmed twice is stale.
-        When chunks are filtered afterwards (a filter but no doc_ids) most unconfirmed keys merely fail the
-        filter: only too few results count.
-        """
-        k = min(query.limit + SPARE_HITS, MAX_TOP_K)
-        guarantee = bot.milvus_timestamp
-        filtered_after = query.where is not None and doc_ids is None
-        stale: set[int] = set()
-        for _ in range(MAX_ROUNDS):
-            with watch.timing("milvus"):
-                hits = await self._hits(bot, vector, k, guarantee, doc_ids)
-            found = _above(hits, query.score_threshold)
-            keys = [hit.chunk_id for hit in found]
-            with watch.timing("postgres"):
-                chunks = await self._documents.visible(bot.bot_id, keys, query.limit, query.where)
-            enough = len(chunks) == query.limit
-            exhausted = len(found) < k or k == MAX_TOP_K
-            examined = keys[: chunks[-1].rank] if enough else keys
-            unconfirmed = set(examined).difference(chunk.chunk_id for chunk in chunks)
-            if (enough or exhausted) and (filtered_after or unconfirmed <= stale):
+    async def _answer(self, query: Query, embedding: asyncio.Task[Vectors] | None, watch: Stopwatch) -> Answer:
+        bot = await self._bots.usable(query.bot_id, query.account)
+        mode = _mode(query, await self._has_words(bot))
+        ask = self._ask(query, mode, bot, embedding)
+        trace = Trace()
+        results: list[list[Result]] = []
+        for _ in range(ATTEMPTS):
+            found = await self._find(ask, trace, watch)
+            winners = await self._winners(query, mode, ask, found, watch)
+            whole = await self._read(ask, found, winners, watch)
+            results = await self._results(mode, ask, found, winners, watch)
+            if whole:
                 break
-            stale = unconfirmed
-            if not enough and not exhausted:
-                k = min(k * WIDEN_FACTOR, MAX_TOP_K)
             with watch.timing("postgres"):
-                guarantee = await self._documents.milvus_timestamp(bot.bot_id)
-        return [Result(chunk, found[chunk.rank - 1].score) for chunk in chunks]
+                ask = replace(ask, guarantee=await self._documents.milvus_timestamp(bot.bot_id))
+        if query.rerank:
+            results = await self._reranked(query, results, watch)
+        if query.context_chunks:
+            results = await self._with_context(bot, results, query.context_chunks, watch)
+        return Answer(mode, results, trace)
 
-    async def _nearest_by_slices(self, bot: Bot, vector: Vectors, query: Query, watch: Stopwatch) -> list[Result]:
-        """Exact for any filter: the matching documents, FEW_DOCUMENTS at a time."""
-        assert query.where is not None
-        best: dict[int, Result] = {}
+    async def _embed(self, texts: Sequence[str], watch: Stopwatch) -> Vectors:
+        with watch.timing("embedding"):
+            if len(texts) == 1:
+                vectors = (await self._embedder.embed_query(texts[0]))[None, :]
+            else:
+                vectors = await self._embedder.embed_queries(texts)
+        if reasons := unusable(vectors, len(texts), self._embedder.dimension):
+            raise EmbeddingInvalid(f"The embedder's vector for the query is unusable: {next(iter(reasons.values()))}.")
+        return vectors
+
+    async def _has_words(self, bot: Bot) -> bool:
+        try:
+            return await self._index.has_words(bot.collection_name)
+        except CollectionMissing:
+            await self._bots.make_collection(bot)
+            return self._index.bm25
+
+    def _ask(self, query: Query, mode: Mode, bot: Bot, embedding: asyncio.Task[Vectors] | None) -> Ask:
+        shown = query.limit
+        if query.rerank and self._reranker is not None:
+            shown = max(shown, self._reranker.top)
+        return Ask(
+            bot=bot,
+            guarantee=bot.milvus_timestamp,
+            texts=query.texts,
+            vectors=embedding,
+            lexical=mode != "dense",
+            depth=max(shown, HYBRID_DEPTH) if mode == "hybrid" else shown,
+            documents=shown if query.group_by_document else 1,
+            read=shown,
+            dense_weight=DEFAULT_DENSE_WEIGHT if query.dense_weight is None else query.dense_weight,
+            floor=query.score_threshold if mode == "dense" else None,
+            where=query.where,
+        )
+
+    async def _find(self, ask: Ask, trace: Trace, watch: Stopwatch) -> Found:
+        """By the plan that suits the number of documents that pass the filter."""
+        matching: Sequence[int] | None = None
+        if ask.where is not None:
+            passing = await self._matching(ask, 0, FEW_DOCUMENTS + 1, watch)
+            trace.matching = len(passing)
+            if not passing:
+                trace.plan = "nothing_matches"
+                return _nothing(ask)
+            trace.plan = "documents_first" if len(passing) <= FEW_DOCUMENTS else "search_first"
+            matching = passing if trace.plan == "documents_first" else None
+        found = await self._retrieval.find(ask, matching, watch)
+        if trace.plan == "search_first" and not found.complete:
+            trace.plan = "documents_in_slices"
+            found = await self._find_by_slices(ask, watch)
+        trace.rounds += found.rounds
+        trace.dropped = found.dropped
+        return found
+
+    async def _matching(self, ask: Ask, after: int, limit: int, watch: Stopwatch) -> Sequence[int]:
+        assert ask.where is not None
+        with watch.timing("postgres"), watch.timing("filter"):
+            return await self._documents.matching(ask.bot.bot_id, ask.where, after, limit)
+
+    async def _find_by_slices(self, ask: Ask, watch: Stopwatch) -> Found:
+        """Exact for any filter: the matching documents, SLICE_DOCUMENTS at a time."""
+        best = _nothing(ask)
         after = 0
         while True:
-            with watch.timing("postgres"):
-                doc_ids = await self._documents.matching(bot.bot_id, query.where, after, FEW_DOCUMENTS)
+            doc_ids = await self._matching(ask, after, SLICE_DOCUMENTS, watch)
             if doc_ids:
-                for result in await self._nearest(bot, vector, query, doc_ids, watch):
-                    best[result.chunk.chunk_id] = result
-            if len(doc_ids) < FEW_DOCUMENTS:
-                return sorted(best.values(), key=lambda result: -result.score)[: query.limit]
+                found = await self._retrieval.find(ask, doc_ids, watch)
+                best.rows |= found.rows
+                best.rounds += found.rounds
+                best.lists = [_merged(one, other) for one, other in zip(best.lists, found.lists, strict=True)]
+            if not doc_ids or len(doc_ids) < SLICE_DOCUMENTS:
+                for pair in best.lists:
+                    pair.dense = pair.dense and cut(ask, pair.dense, 0, best.rows).hits
+                    pair.lexical = pair.lexical and cut(ask, pair.lexical, 0, best.rows).hits
+                return best
             after = doc_ids[-1]
 
-    async def _hits(
-        self, bot: Bot, vector: Vectors, k: int, guarantee: int, doc_ids: Sequence[int] | None
-    ) -> list[Hit]:
-        try:
-            return await self._index.search(bot.collection_name, vector, k, guarantee=guarantee, doc_ids=doc_ids)
-        except CollectionMissing:
-            # Deleted meanwhile (then this raises BotNotFound), or dropped behind our back.
-            await self._bots.make_collection(bot)
-            return []
+    async def _winners(self, query: Query, mode: Mode, ask: Ask, found: Found, watch: Stopwatch) -> list[list[Ranked]]:
+        rankings = [ranked(pair.dense, pair.lexical, ask.dense_weight) for pair in found.lists]
+        if mode == "hybrid" and query.score_threshold is not None:
+            rankings = await self._above(query.score_threshold, ask, found, rankings, watch)
+        if query.group_by_document:
+            doc_ids = {key: row.doc_id for key, row in found.rows.items()}
+            rankings = [best_of_each(ranking, doc_ids) for ranking in rankings]
+        return [ranking[: ask.read] for ranking in rankings]
+
+    async def _above(
+        self, threshold: float, ask: Ask, found: Found, rankings: list[list[Ranked]], watch: Stopwatch
+    ) -> list[list[Ranked]]:
+        """Without what is less similar. What only words have found is compared now, where it can still pass.
+
+        A chunk outside of a full dense list is no nearer than that list's last one.
+        """
+        candidates: list[list[Ranked]] = []
+        for pair, ranking in zip(found.lists, rankings, strict=True):
+            last = pair.dense[-1].score if pair.dense and len(pair.dense) >= ask.depth else 1.0
+            candidates.append([one for one in ranking if one.dense is not None or last >= threshold])
+        compared = await self._with_cosines(ask, candidates, watch)
+        return [[one for one in ranking if one.dense is not None and one.dense >= threshold] for ranking in compared]
+
+    async def _read(self, ask: Ask, found: Found, winners: Iterable[Sequence[Ranked]], watch: Stopwatch) -> bool:
+        """Reads the chunks that were not foreseen to win; false if one is no longer current."""
+        missing = {one.chunk_id for ranking in winners for one in ranking if found.rows[one.chunk_id].chunk is None}
+        if not missing:
+            return True
+        with watch.timing("postgres"):
+            rows = await self._documents.confirmed(ask.bot.bot_id, list(missing), missing, ask.where)
+        found.rows |= rows
+        return len(rows) == len(missing)
+
+    async def _results(
+        self, mode: Mode, ask: Ask, found: Found, winners: list[list[Ranked]], watch: Stopwatch
+    ) -> list[list[Result]]:
+        if mode == "hybrid":
+            winners = await self._with_cosines(ask, winners, watch)
+        return [
+            [
+                Result(chunk, one.score, one.dense, one.lexical)
+                for one in ranking
+                if (chunk := found.rows[one.chunk_id].chunk) is not None
+            ]
+            for ranking in winners
+        ]
+
+    async def _with_cosines(self, ask: Ask, rankings: list[list[Ranked]], watch: Stopwatch) -> list[list[Ranked]]:
+        """Gives what only words have found its cosine similarity, from the stored vectors."""
+        lacking = {one.chunk_id for ranking in rankings for one in ranking if one.dense is None}
+        if not lacking or ask.vectors is None:
+            return rankings
+        with watch.timing("cosines"):
+            stored = await self._index.embeddings(ask.bot.collection_name, list(lacking), guarantee=ask.guarantee)
+        return [
+            [
+                one
+                if one.dense is not None or one.chunk_id not in stored
+                else replace(one, dense=_cosine(stored[one.chunk_id], vector))
+                for one in ranking
+            ]
+            for ranking, vector in zip(rankings, await ask.vectors, strict=True)
+        ]
+
+    async def _reranked(self, query: Query, results: list[list[Result]], watch: Stopwatch) -> list[list[Result]]:
+        assert self._reranker is not None
+        pairs = [(text, one.chunk.text) for text, found in zip(query.texts, results, strict=True) for one in found]
+        with watch.timing("rerank"):
+            scores = iter(await self._reranker.scores(pairs))
+        scored = [
+            [replace(one, score=score, rerank_score=score) for one, score in zip(found, scores, strict=False)]
+            for found in results
+        ]
+        return [sorted(found, key=lambda one: -one.score)[: query.limit] for found in scored]
+
+    async def _with_context(
+        self, bot: Bot, results: list[list[Result]], reach: int, watch: Stopwatch
+    ) -> list[list[Result]]:
+        keys = list({one.chunk.chunk_id for found in results for one in found})
+        with watch.timing("postgres"):
+            beside = await self._documents.neighbours(bot.bot_id, keys, reach)
+
+        def whole(one: Result) -> Result:
+            chunk = one.chunk
+            itself = Chunk(chunk.chunk_id, chunk.chunk_index, chunk.text, chunk.page_number)
+            context = sorted([*beside.get(chunk.chunk_id, ()), itself], key=lambda part: part.chunk_id)
+            return replace(one, context=context)
+
+        return [[whole(one) for one in found] for found in results]
 
 
-def _above(hits: list[Hit], threshold: float | None) -> list[Hit]:
-    if threshold is None:
-        return hits
-    return [hit for hit in hits if hit.score >= threshold]
+def _mode(query: Query, has_words: bool) -> Mode:
+    """Raises UnsupportedMode, and InvalidInput for what the mode has no use for."""
+    # A weight speaks of hybrid mode, named or not.
+    mode: Mode = query.mode or ("hybrid" if has_words or query.dense_weight is not None else "dense")
+    if mode != "dense" and not has_words:
+        detail = f"This bot's collection holds no words, so that {mode} mode cannot be served; use dense."
+        raise UnsupportedMode(detail, places=[Place("body.mode", detail)])
+    return mode
+
+
+def _nothing(ask: Ask) -> Found:
+    return Found([Lists(None if ask.vectors is None else [], [] if ask.lexical else None) for _ in ask.texts])
+
+
+def _merged(one: Lists, other: Lists) -> Lists:
+    def best(some: list[Hit] | None, more: list[Hit] | None) -> list[Hit] | None:
+        if some is None or more is None:
+            return some
+        return sorted([*some, *more], key=lambda hit: (-hit.score, hit.chunk_id))
+
+    return Lists(best(one.dense, other.dense), best(one.lexical, other.lexical))
+
+
+def _cosine(one: Vectors, other: Vectors) -> float:
+    similar = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+    return max(-1.0, min(1.0, similar))

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from app.config import Settings
 from app.core.bots import Bots
+from app.core.cross_encoder import CrossEncoderReranker
 from app.core.documents import Documents
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers import open_embedder
@@ -17,6 +18,7 @@ from app.core.ingest import Ingest
 from app.core.leases import Leases
 from app.core.recovery import Recovery
 from app.core.repair import Repairer
+from app.core.rerank import Reranker
 from app.core.saga import Saga
 from app.core.search import Search
 from app.core.stores.address import PostgresAddress
@@ -101,7 +103,11 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         finally:
             loading.cancel()
         stack.push_async_callback(embedder.close)
-        yield await stack.enter_async_context(wired(settings, stores, embedder))
+        reranker = None
+        if settings.rerank_model:
+            reranker = await CrossEncoderReranker.open(settings.rerank_model, settings.rerank_top)
+            stack.push_async_callback(reranker.close)
+        yield await stack.enter_async_context(wired(settings, stores, embedder, reranker))
 
 
 @asynccontextmanager
@@ -112,7 +118,9 @@ async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
 
 
 @asynccontextmanager
-async def wired(settings: Settings, stores: Stores, embedder: Embedder) -> AsyncIterator[Services]:
+async def wired(
+    settings: Settings, stores: Stores, embedder: Embedder, reranker: Reranker | None = None
+) -> AsyncIterator[Services]:
     """The services over open stores, with leases and recovery running."""
     documents = DocumentStore(stores.db, stores.settle)
     bot_store = BotStore(stores.db)
@@ -146,7 +154,7 @@ async def wired(settings: Settings, stores: Stores, embedder: Embedder) -> Async
             bots=bots,
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
-            search=Search(bots, documents, stores.index, embedder),
+            search=Search(bots, documents, stores.index, embedder, reranker),
             health=health,
             verifier=verifier,
             repairer=Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery),

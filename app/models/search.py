@@ -13,9 +13,60 @@ from app.models.fields import AccountName, Milliseconds, QueryText, StrictInt
 from app.models.filters import Filter
 
 MAX_LIMIT = 10_000
+"""Of results in one answer, over all of its queries."""
+MAX_QUERIES = 64
+MAX_CONTEXT = 20
+DEFAULT_LIMIT = 5
+
+DEFAULT_DENSE_WEIGHT = 0.3
+"""Told to callers; tests/unit/test_fusion.py holds it equal to the core's."""
+
+Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
+Limit = Annotated[StrictInt, Field(ge=1, le=MAX_LIMIT)]
 
 
-class SearchQuery(Request):
+class SearchOptions(Request):
+    account_name: AccountName | None = None
+    chat_bot_id: UUID
+    limit: Limit = DEFAULT_LIMIT
+    mode: Literal["dense", "lexical", "hybrid"] | None = Field(
+        None, description="Left out: hybrid where the bot's collection holds words, else dense."
+    )
+    dense_weight: Annotated[float, Strict(), Field(ge=0, le=1)] | None = Field(
+        None, description=f"Share of the dense score in hybrid mode; {DEFAULT_DENSE_WEIGHT} where it is left out."
+    )
+    filter: Filter | None = Field(
+        None,
+        description='Such as {"type": "eq", "key": "metadata.language", "value": "ko"}; applied to the documents as '
+        "they are now.",
+    )
+    score_threshold: Annotated[float, Strict(), Field(ge=-1, le=1)] | None = Field(
+        None, description="Least cosine similarity of a result, in dense and hybrid mode."
+    )
+    group_by_document: Annotated[bool, Strict()] = Field(
+        False, description="The best chunk of each document, up to `limit` documents."
+    )
+    context_chunks: Annotated[StrictInt, Field(ge=0, le=MAX_CONTEXT)] = Field(
+        0, description="How many chunks before and how many after each result come with it."
+    )
+    rerank: Annotated[bool, Strict()] = Field(
+        False, description="Have the best results read again by the cross-encoder that RERANK_MODEL names."
+    )
+
+    @model_validator(mode="after")
+    def _options_have_a_use(self) -> Self:
+        if self.dense_weight is not None and self.mode in ("dense", "lexical"):
+            raise PydanticCustomError("weight_without_hybrid", "dense_weight has a meaning in hybrid mode alone")
+        if self.score_threshold is not None and self.mode == "lexical":
+            raise PydanticCustomError(
+                "threshold_without_similarity",
+                "score_threshold is a cosine similarity, which lexical mode has none of; hybrid mode with a "
+                "dense_weight of 0 ranks by words and knows it",
+            )
+        return self
+
+
+class SearchQuery(SearchOptions):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -29,29 +80,18 @@ class SearchQuery(Request):
         }
     )
 
-    account_name: AccountName | None = None
-    chat_bot_id: UUID
     query_text: QueryText
-    limit: Annotated[StrictInt, Field(ge=1, le=MAX_LIMIT)] = 5
-    mode: Literal["dense", "lexical", "hybrid"] = Field(
-        "dense", description="lexical and hybrid need a collection with a lexical field; none has one yet."
-    )
-    dense_weight: Annotated[float, Strict(), Field(ge=0, le=1)] | None = Field(
-        None, description="Share of the dense score in hybrid mode."
-    )
-    filter: Filter | None = Field(
-        None,
-        description='Such as {"type": "eq", "key": "metadata.language", "value": "ko"}; applied to the documents as '
-        "they are now.",
-    )
-    score_threshold: Annotated[float, Strict(), Field(ge=-1, le=1)] | None = Field(
-        None, description="Least cosine similarity of a result."
-    )
+
+
+class SearchBatch(SearchOptions):
+    """Several questions to one bot, asked alike."""
+
+    query_texts: Annotated[list[QueryText], Field(min_length=1, max_length=MAX_QUERIES)]
 
     @model_validator(mode="after")
-    def _weight_has_a_use(self) -> Self:
-        if self.dense_weight is not None and self.mode != "hybrid":
-            raise PydanticCustomError("weight_without_hybrid", "dense_weight has a meaning in hybrid mode alone")
+    def _answer_is_bounded(self) -> Self:
+        if len(self.query_texts) * self.limit > MAX_LIMIT:
+            raise PydanticCustomError("too_many_results", "queries times limit is above {most}", {"most": MAX_LIMIT})
         return self
 
 
@@ -65,21 +105,75 @@ class SearchDocument(Response):
     created_at: datetime
 
 
+class ContextChunk(Response):
+    chunk_id: int
+    chunk_index: int
+    chunk_text: str
+    page_number: int | None
+
+
 class SearchResult(Response):
     chunk_id: int
     doc_id: int
     chunk_index: int
-    score: float = Field(description="Cosine similarity, -1..1.")
+    score: float = Field(
+        description="What ranks the result: cosine similarity in dense mode, BM25 in lexical mode, 0..1 in hybrid "
+        "mode; the cross-encoder's, if asked for."
+    )
+    dense_score: float | None = Field(description="Cosine similarity, -1..1; null in lexical mode.")
+    lexical_score: float | None = Field(description="BM25; null in dense mode and where words did not find the chunk.")
+    rerank_score: float | None = Field(description="Of the cross-encoder; null unless asked for.")
     chunk_text: str
     page_number: int | None
+    context: list[ContextChunk] | None = Field(
+        description="The chunk and its neighbours in order; null unless context_chunks is given."
+    )
     document: SearchDocument
+
+
+class SearchTimings(Response):
+    """Where the time went, in milliseconds, and how the filter was carried out."""
+
+    embedding_ms: Milliseconds
+    dense_ms: Milliseconds
+    lexical_ms: Milliseconds
+    filter_ms: Milliseconds
+    postgres_ms: Milliseconds
+    rerank_ms: Milliseconds
+    total_ms: Milliseconds
+    filter_plan: Plan | None = Field(description="null without a filter.")
+    matching_documents: int | None = Field(
+        description="Documents that pass the filter, counted up to 1,001; null without a filter."
+    )
+    search_rounds: int = Field(description="How often Milvus was searched; once, unless keys were stale or too few.")
+    dropped_keys: int = Field(description="Keys from Milvus that were no longer current or did not pass the filter.")
 
 
 class SearchAnswer(Response):
     status: Literal["success"] = "success"
     query: str
+    mode: Literal["dense", "lexical", "hybrid"]
     embedding_time_ms: Milliseconds
     vector_search_time_ms: Milliseconds
     postgres_query_time_ms: Milliseconds
     total_time_ms: Milliseconds
+    timings: SearchTimings
     results: list[SearchResult]
+
+
+class QueryResults(Response):
+    query: str
+    results: list[SearchResult]
+
+
+class SearchBatchAnswer(Response):
+    """``answers`` in the order of the queries."""
+
+    status: Literal["success"] = "success"
+    mode: Literal["dense", "lexical", "hybrid"]
+    embedding_time_ms: Milliseconds
+    vector_search_time_ms: Milliseconds
+    postgres_query_time_ms: Milliseconds
+    total_time_ms: Milliseconds
+    timings: SearchTimings
+    answers: list[QueryResults]

@@ -12,35 +12,40 @@ Kind = Literal["text", "tags", "time", "integer"]
 
 @dataclass(frozen=True, slots=True)
 class ColumnShape:
-    """How a document column is read: its expression, the type of a value for it and how values are ordered."""
+    """How a document column is read: its expression, the type of a value for it and how values are ordered.
+
+    ``required``: it is never NULL, so that a comparison with it needs no COALESCE and an index can serve it.
+    """
 
     sql: str
     kind: Kind
     type: str
     ordered: str = ""
+    required: bool = False
 
 
 COLUMNS: Final[dict[str, ColumnShape]] = {
     # COLLATE "C": by code point, whatever the database's locale is.
-    "title": ColumnShape("d.title", "text", "text", 'd.title COLLATE "C"'),
+    "title": ColumnShape("d.title", "text", "text", 'd.title COLLATE "C"', required=True),
     "file_path": ColumnShape("d.file_path", "text", "text", 'd.file_path COLLATE "C"'),
     "file_type": ColumnShape("d.file_type", "text", "text", 'd.file_type COLLATE "C"'),
     "author": ColumnShape("d.author", "text", "text", 'd.author COLLATE "C"'),
-    "tags": ColumnShape("d.tags", "tags", "text[]"),
-    "created_at": ColumnShape("d.created_at", "time", "timestamptz", "d.created_at"),
-    "updated_at": ColumnShape("d.updated_at", "time", "timestamptz", "d.updated_at"),
-    "doc_id": ColumnShape("d.doc_id", "integer", "bigint", "d.doc_id"),
+    "tags": ColumnShape("d.tags", "tags", "text[]", required=True),
+    "created_at": ColumnShape("d.created_at", "time", "timestamptz", "d.created_at", required=True),
+    "updated_at": ColumnShape("d.updated_at", "time", "timestamptz", "d.updated_at", required=True),
+    "doc_id": ColumnShape("d.doc_id", "integer", "bigint", "d.doc_id", required=True),
 }
 
 OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
-COLUMN_EQUALS: Final = "COALESCE({x} = {value}, FALSE)"
-COLUMN_IN: Final = "COALESCE({x} = ANY ({values}), FALSE)"
+COLUMN_EQUALS: Final = "{x} = {value}"
+COLUMN_IN: Final = "{x} = ANY ({values})"
 # An array of arrays of different lengths is none in SQL, so lists of tags travel as JSON.
 TAGS_IN: Final = "to_jsonb({x}) IN (SELECT jsonb_array_elements({values}))"
 TAGS_CONTAIN: Final = "{x} @> ARRAY[{value}]"
 TEXT_CONTAINS: Final = "COALESCE(strpos({x}, {value}) > 0, FALSE)"
-ORDERED: Final = "COALESCE({x} {operator} {value}, FALSE)"
+ORDERED: Final = "{x} {operator} {value}"
+NEVER_NULL: Final = "COALESCE({condition}, FALSE)"
 EXISTS: Final = "{x} IS NOT NULL"
 
 # Unlike #>, a step of -> with a text never indexes an array: "0" is the name of a key and nothing else.

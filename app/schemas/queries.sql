@@ -292,16 +292,32 @@ LIMIT $3;
 
 -- ---------------------------------------------------------------- search
 
--- name: visible_chunks
--- The first $3 of the keys $2 that are current and pass the filter, in the keys' order. rank counts the keys from 1.
-SELECT k.rank, c.chunk_id, c.doc_id, c.chunk_index, c.text, c.page_number,
-       d.title, d.file_type, d.file_path, d.author, d.tags, d.metadata, d.created_at
-FROM unnest($2::bigint[]) WITH ORDINALITY AS k (chunk_id, rank)
+-- name: confirmed_chunks
+-- Those of the keys $2 that are current and pass the filter. What is long comes only where $3, beside $2, is true.
+SELECT c.chunk_id, c.doc_id, c.chunk_index, k.wanted, CASE WHEN k.wanted THEN c.text END AS text, c.page_number,
+       d.title, d.file_type, d.file_path, d.author, d.tags, CASE WHEN k.wanted THEN d.metadata END AS metadata,
+       d.created_at
+FROM unnest($2::bigint[], $3::boolean[]) AS k (chunk_id, wanted)
 JOIN document_chunks c ON c.bot_id = $1 AND c.chunk_id = k.chunk_id
 JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
-WHERE /*filter*/ true
-ORDER BY k.rank
-LIMIT $3;
+WHERE /*filter*/ true;
+
+-- name: neighbouring_chunks
+-- Up to $3 chunks before and $3 after each of the keys $2, within its generation.
+SELECT k.chunk_id AS beside, n.chunk_id, n.chunk_index, n.text, n.page_number
+FROM unnest($2::bigint[]) AS k (chunk_id)
+CROSS JOIN LATERAL (
+    (SELECT c.chunk_id, c.chunk_index, c.text, c.page_number FROM document_chunks c
+     WHERE c.bot_id = $1 AND c.chunk_id >= (k.chunk_id >> 16) * 65536 AND c.chunk_id < k.chunk_id
+     ORDER BY c.chunk_id DESC
+     LIMIT $3)
+    UNION ALL
+    (SELECT c.chunk_id, c.chunk_index, c.text, c.page_number FROM document_chunks c
+     WHERE c.bot_id = $1 AND c.chunk_id > k.chunk_id AND c.chunk_id < ((k.chunk_id >> 16) + 1) * 65536
+     ORDER BY c.chunk_id
+     LIMIT $3)
+) AS n
+ORDER BY k.chunk_id, n.chunk_id;
 
 -- name: matching_documents
 SELECT d.doc_id FROM documents d

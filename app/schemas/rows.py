@@ -77,9 +77,8 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class VisibleChunk:
-    """A search hit that PostgreSQL has confirmed. ``rank`` is its place, from 1, among the keys asked for."""
+    """A search hit that PostgreSQL has confirmed."""
 
-    rank: int
     chunk_id: int
     doc_id: int
     chunk_index: int
@@ -92,6 +91,14 @@ class VisibleChunk:
     tags: list[str]
     metadata: dict[str, Any]
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """That a key is a current chunk of a document; the chunk itself where it was asked for."""
+
+    doc_id: int
+    chunk: VisibleChunk | None
 
 
 @dataclass(frozen=True, slots=True)

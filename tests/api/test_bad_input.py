@@ -61,6 +61,7 @@ class Place:
             "patch": ("PATCH", f"/data/document/{self.doc_id}/metadata", account | {"chat_bot_id": bot_id} | changes),
             "delete": ("POST", "/data/document/delete/batch", account | {"chat_bot_id": bot_id, "doc_ids": [10**9]}),
             "search": ("POST", "/search/query", account | {"chat_bot_id": bot_id, "query_text": "q", "limit": 5}),
+            "search_batch": ("POST", "/search/batch", account | {"chat_bot_id": bot_id, "query_texts": ["q", "r"]}),
         }
 
     async def send(self, call: str, change: Any = None) -> httpx.Response:
@@ -139,6 +140,7 @@ STRINGS = {
     ],
     "delete": ["account_name", "chat_bot_id"],
     "search": ["account_name", "chat_bot_id", "query_text", "mode"],
+    "search_batch": ["account_name", "chat_bot_id", "query_texts.1", "mode"],
 }  # fmt: skip
 # Inside metadata the whole object is named.
 WHOLE = {"document.metadata.key": "document.metadata", "metadata_updates.other": "metadata_updates"}
@@ -148,7 +150,7 @@ def string_cases() -> Iterator[Any]:
     for call, paths in STRINGS.items():
         for path in paths:
             for name, value in {"nul": NUL, "lone": LONE, "number": 7, "null": None}.items():
-                nullable = path in ("account_name", "metadata_updates.other") and call != "create"
+                nullable = path in ("account_name", "metadata_updates.other", "mode") and call != "create"
                 optional = path.rsplit(".", 1)[-1] in ("file_path", "file_type", "author")
                 in_json = path in WHOLE
                 if (name == "null" and (nullable or optional or in_json)) or (name == "number" and in_json):
@@ -283,9 +285,16 @@ async def test_unknown_field(place: Place, call: str, path: str, name: str) -> N
         ("search", "limit", 0),
         ("search", "limit", 10_001),
         ("search", "query_text", "x" * 8_193),
-        ("search", "mode", "lexical"),
-        ("search", "mode", "hybrid"),
         ("search", "mode", "sparse"),
+        ("search", "dense_weight", 1.5),
+        ("search", "dense_weight", NAN),
+        ("search", "group_by_document", "yes"),
+        ("search", "context_chunks", 21),
+        ("search", "rerank", 1),
+        ("search_batch", "query_texts", []),
+        ("search_batch", "query_texts", "q"),
+        ("search_batch", "query_texts", ["q"] * 65),
+        ("search_batch", "query_texts.0", "x" * 8_193),
         ("search", "score_threshold", NAN),
         ("search", "score_threshold", INFINITE),
         ("search", "score_threshold", TOO_LARGE_FLOAT),
@@ -293,7 +302,6 @@ async def test_unknown_field(place: Place, call: str, path: str, name: str) -> N
         ("search", "score_threshold", 1.1),
         ("search", "score_threshold", True),
         ("search", "score_threshold", "0.5"),
-        ("search", "dense_weight", 0.5),
         ("search", "filter", {"type": "eq", "key": "metadata.a"}),
         ("search", "filter", {"type": "eq", "key": "chunk_count", "value": 1}),
         ("search", "filter", {"type": "eq", "key": f"metadata.{LONE}", "value": 1}),
@@ -307,12 +315,10 @@ async def test_bad_value(place: Place, call: str, path: str, value: Any) -> None
     loc = f"body.{path}"
     if path == "chunks.1.chunk_index" and value == 0:
         loc = "body.chunks"
-    if path == "dense_weight":
-        loc = "body"
     await place.refused(await place.send(call, put(path, value)), loc)
 
 
-@pytest.mark.parametrize("call", ["create", "insert", "batch", "put", "patch", "delete", "search"])
+@pytest.mark.parametrize("call", ["create", "insert", "batch", "put", "patch", "delete", "search", "search_batch"])
 async def test_empty_object_names_what_is_missing(place: Place, call: str) -> None:
     method, url, _ = place.calls[call]
     await place.refused(await place.raw(method, url, b"{}"), "body")

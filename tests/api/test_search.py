@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from app.core.embedding.memory import HashEmbedder
-from app.core.search import SPARE_HITS
+from app.core.retrieval import SPARE_HITS
 from app.core.stores.memory_index import MemoryIndex
 from tests.conftest import BotClient, register
+
+MODES = ("dense", "lexical", "hybrid")
 
 
 def texts(results: list[dict[str, object]]) -> list[object]:
@@ -18,19 +20,28 @@ def texts(results: list[dict[str, object]]) -> list[object]:
 
 
 async def plant(index: MemoryIndex, bot: BotClient, doc_id: int, query: str, count: int, generation: int) -> None:
-    """Vectors that match ``query`` exactly and that PostgreSQL does not know."""
+    """Vectors and words that match ``query`` exactly and that PostgreSQL does not know."""
     vector = await HashEmbedder().embed_query(query)
     keys = generation * 65_536 + np.arange(count)
-    await index.upsert(f"bot_{bot.bot_id.hex}", keys, np.full(count, doc_id), np.tile(vector, (count, 1)))
+    vectors, texts = np.tile(vector, (count, 1)), [query] * count
+    await index.upsert(f"bot_{bot.bot_id.hex}", keys, np.full(count, doc_id), vectors, texts)
 
 
 async def test_answer_is_complete(bot: BotClient) -> None:
     doc_id = await bot.insert(
         "서울", title="제목", file_path="/a", file_type="txt", author="나", tags=["x"], metadata={"n": 1}
     )
-    answer = await bot.http.post("/search/query", json={"chat_bot_id": str(bot.bot_id), "query_text": "서울"})
+    answer = await bot.http.post(
+        "/search/query", json={"chat_bot_id": str(bot.bot_id), "query_text": "서울", "mode": "dense"}
+    )
     found = answer.json()
-    assert (found["status"], found["query"]) == ("success", "서울")
+    assert (found["status"], found["query"], found["mode"]) == ("success", "서울", "dense")
+    timings = found["timings"]
+    assert {name: timings.pop(name) for name in ("filter_plan", "matching_documents", "search_rounds")} == {
+        "filter_plan": None, "matching_documents": None, "search_rounds": 1
+    }  # fmt: skip
+    assert timings.pop("dropped_keys") == 0
+    assert all(isinstance(time, float) and time >= 0 for time in timings.values())
     times = [found[f"{name}_time_ms"] for name in ("embedding", "vector_search", "postgres_query", "total")]
     assert all(isinstance(time, float) and time >= 0 for time in times)
     assert times[-1] > 0
@@ -41,25 +52,26 @@ async def test_answer_is_complete(bot: BotClient) -> None:
     assert document == {
         "title": "제목", "file_path": "/a", "file_type": "txt", "author": "나", "tags": ["x"], "metadata": {"n": 1}
     }  # fmt: skip
-    del result["score"]
+    assert result.pop("dense_score") == result.pop("score")
     chunk_id = doc_id * 65_536
     assert result == {
-        "chunk_id": chunk_id, "doc_id": doc_id, "chunk_index": 0, "chunk_text": "서울", "page_number": None
+        "chunk_id": chunk_id, "doc_id": doc_id, "chunk_index": 0, "chunk_text": "서울", "page_number": None,
+        "lexical_score": None, "rerank_score": None, "context": None,
     }  # fmt: skip
 
 
 async def test_limit_order_and_threshold(bot: BotClient) -> None:
     await bot.insert(*(f"문서 번호 {number}" for number in range(30)), "전혀 다른 글")
     assert len(await bot.search("문서 번호 3")) == 5
-    results = await bot.search("문서 번호 3", limit=31)
+    results = await bot.search("문서 번호 3", limit=31, mode="dense")
     assert len(results) == 31
     scores = [float(str(result["score"])) for result in results]
     assert scores == sorted(scores, reverse=True)
     assert results[0]["chunk_text"] == "문서 번호 3"
     threshold = scores[3]
-    above = await bot.search("문서 번호 3", limit=31, score_threshold=threshold)
+    above = await bot.search("문서 번호 3", limit=31, mode="dense", score_threshold=threshold)
     assert above == [result for result in results if float(str(result["score"])) >= threshold]
-    assert await bot.search("문서 번호 3", score_threshold=1.0, limit=1) in ([], results[:1])
+    assert await bot.search("문서 번호 3", score_threshold=1.0, limit=1, mode="dense") in ([], results[:1])
 
 
 async def test_empty_bot_answers_nothing(bot: BotClient) -> None:
@@ -75,14 +87,17 @@ async def test_deleted_and_replaced_are_never_shown(bot: BotClient) -> None:
     assert texts(await bot.search("사과 하나")) == ["배 하나"]
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("count", [1, SPARE_HITS, 500, 9_000])
-async def test_stale_vectors_are_never_shown_and_take_no_place(bot: BotClient, index: MemoryIndex, count: int) -> None:
+async def test_stale_vectors_are_never_shown_and_take_no_place(
+    bot: BotClient, index: MemoryIndex, count: int, mode: str
+) -> None:
     doc_id = await bot.insert(*(f"참 {number}" for number in range(10)))
     await plant(index, bot, doc_id, "참", count, generation=10**6)
-    results = await bot.search("참", limit=10)
+    results = await bot.search("참", limit=10, mode=mode)
     assert sorted(map(str, texts(results))) == [f"참 {number}" for number in range(10)]
     everything = {"type": "exists", "key": "title"}
-    assert await bot.search("참", limit=10, filter=everything) == results
+    assert await bot.search("참", limit=10, mode=mode, filter=everything) == results
 
 
 async def test_another_bots_chunks_never_show(client: httpx.AsyncClient, bot: BotClient, index: MemoryIndex) -> None:
@@ -131,21 +146,20 @@ async def test_filter_finds_the_needle_behind_nearer_chunks(bot: BotClient) -> N
     assert texts(await bot.search("가까운 글", filter=needle)) == ["아주 먼 이야기"]
 
 
+@pytest.mark.parametrize("mode", ["dense", "lexical"])
 @pytest.mark.parametrize("kind", ["rare", "common"])
 async def test_filter_that_matches_more_documents_than_milvus_is_told(
-    bot: BotClient, kind: str, monkeypatch: pytest.MonkeyPatch
+    bot: BotClient, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.core.search.FEW_DOCUMENTS", 10)
     for number in range(30):
         await bot.insert(f"이야기 {number}", metadata={"number": number})
     lower = 3 if kind == "common" else 15
     matching = {"type": "gte", "key": "metadata.number", "value": lower}
-    everything = await bot.search("이야기 1", limit=30)
+    everything = await bot.search("이야기 1", limit=30, mode=mode)
     wanted = [result for result in everything if result["document"]["metadata"]["number"] >= lower]  # type: ignore[index]
-    assert await bot.search("이야기 1", limit=3, filter=matching) == wanted[:3]
-    assert sorted(map(str, texts(await bot.search("이야기 1", limit=30, filter=matching)))) == sorted(
-        map(str, texts(wanted))
-    )
+    assert await bot.search("이야기 1", limit=3, mode=mode, filter=matching) == wanted[:3]
+    assert await bot.search("이야기 1", limit=30, mode=mode, filter=matching) == wanted
 
 
 async def test_written_is_found_by_the_next_search(bot: BotClient) -> None:

@@ -9,7 +9,7 @@ LITE_WRITE_LOCK = "lite-write-lock"
 _REPLACEMENTS = {
     # Readers take whatever version of a document has chunks.
     "generation-join": {
-        "visible_chunks": (" AND d.generation = c.chunk_id >> 16", ""),
+        "confirmed_chunks": (" AND d.generation = c.chunk_id >> 16", ""),
         "get_document_chunks": (" AND c.chunk_id >> 16 = d.generation", ""),
     },
     # A generation's vectors are deleted once, and nobody looks again.

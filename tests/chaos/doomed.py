@@ -69,8 +69,8 @@ class LossyIndex(MilvusIndex):
         await super().drop(*args)
         self._answer()
 
-    async def upsert(self, *args: Any) -> int:
-        stamp = await super().upsert(*args)
+    async def upsert(self, *args: Any, **options: Any) -> int:
+        stamp = await super().upsert(*args, **options)
         self._answer()
         return stamp
 

@@ -50,21 +50,21 @@ class Injector:
             self._control.send(("reached", point))
             os.kill(os.getpid(), signal.SIGSTOP if fault.kind == "pause" else signal.SIGKILL)
 
-    async def _faulty_upsert(self, *args: Any) -> int:
+    async def _faulty_upsert(self, *args: Any, **options: Any) -> int:
         fault = self._due("late upsert") or self._due("lost upsert")
         if fault is None:
-            return await self._upsert(*args)
+            return await self._upsert(*args, **options)
         if fault.kind == "late upsert":
-            task = asyncio.create_task(self._land(fault.seconds, *args))
+            task = asyncio.create_task(self._land(fault.seconds, *args, **options))
             self._landing.add(task)
             task.add_done_callback(self._landing.discard)
         else:
-            await self._upsert(*args)
+            await self._upsert(*args, **options)
         raise VectorIndexUnavailable("Milvus did not answer in time.")
 
-    async def _land(self, seconds: float, *args: Any) -> int:
+    async def _land(self, seconds: float, *args: Any, **options: Any) -> int:
         await asyncio.sleep(seconds)
-        return await self._upsert(*args)
+        return await self._upsert(*args, **options)
 
     def _due(self, place: str) -> Fault | None:
         fault = self._fault

@@ -41,7 +41,7 @@ def new_bot(bot_id: UUID) -> NewBot:
 
 
 def query(bot_id: UUID, text: str) -> Query:
-    return Query(bot_id, None, text, limit=100)
+    return Query(bot_id, None, [text], limit=100)
 
 
 async def insert(services: Services, stores: Stores, target: Target) -> object:

@@ -78,7 +78,7 @@ def check_results(
         if document.doc_id not in (None, result["doc_id"]) or result["chunk_index"] != told_by.number:
             raise Violation(2, f"a search showed other numbers than were acknowledged: {result}", document.history)
         _check_patch(document, result["document"]["metadata"], start, end)
-        if abs(result["score"] - float(embedding(text) @ embedding(result["chunk_text"]))) > 1e-3:
+        if abs(result["dense_score"] - float(embedding(text) @ embedding(result["chunk_text"]))) > 1e-3:
             raise Violation(8, f"the score of {result} is not that of its text", document.history)
         found.add(result["chunk_text"])
     if sought is None or text in found:

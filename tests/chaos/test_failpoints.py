@@ -255,7 +255,7 @@ async def assert_readable(services: Services, target: Target, operation: Operati
                 _, chunks = await services.documents.get(target.bot_id, None, doc_id)
                 assert tuple(chunk.text for chunk in chunks) in (OLD, NEW)
         query = operations.query(target.bot_id, OLD[0])
-        results = await services.search.query(query, Stopwatch())
+        (results,) = (await services.search.query(query, Stopwatch())).results
     except BotNotFound:
         assert operation is operations.bot_delete
         return

@@ -82,7 +82,9 @@ class Record:
         assert [write.error for write in writes] == [None] * len(writes)
 
     async def visible(self, bot_id: UUID, *keys: int) -> list[VisibleChunk]:
-        return list(await self.documents.visible(bot_id, keys, len(keys) or 1, None))
+        """The chunks of the current ones among ``keys``, in that order."""
+        found = await self.documents.confirmed(bot_id, keys, keys, None)
+        return [found[key].chunk for key in keys if key in found]  # type: ignore[misc]
 
     async def chunks(self, bot_id: UUID, doc_id: int | None) -> list[Chunk] | None:
         assert doc_id is not None

@@ -60,16 +60,29 @@ async def test_finished_write_is_visible(record: Record) -> None:
     assert (counts.documents, counts.chunks, counts.sagas, counts.vector_gc) == (1, 2, 0, 0)
 
 
-async def test_visible_keeps_the_keys_order_and_limit(record: Record) -> None:
+async def test_confirmed_are_the_current_chunks_of_this_bot(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
     mine, foreign = Write(bot, document("a", "b", "c")), Write(other, document("d"))
     await record.written(mine, foreign)
     a, b, c = mine.chunk_ids
-    found = await record.documents.visible(bot.bot_id, [c, foreign.chunk_ids[0], 12345, a, b], 2, None)
-    assert [(chunk.rank, chunk.text, chunk.doc_id, chunk.title) for chunk in found] == [
-        (1, "c", mine.doc_id, "t"),
-        (4, "a", mine.doc_id, "t"),
-    ]
+    found = await record.documents.confirmed(bot.bot_id, [c, foreign.chunk_ids[0], 12345, a], {c}, None)
+    assert found.keys() == {c, a}
+    assert {one.doc_id for one in found.values()} == {mine.doc_id}
+    chunk = found[c].chunk
+    assert chunk is not None
+    assert (chunk.text, chunk.chunk_index, chunk.doc_id, chunk.title) == ("c", 2, mine.doc_id, "t")
+    assert found[a].chunk is None
+    assert [chunk.text for chunk in await record.visible(bot.bot_id, b, a)] == ["b", "a"]
+
+
+async def test_neighbours_are_of_the_same_generation(record: Record) -> None:
+    bot = await record.bot()
+    first, second = Write(bot, document(*"abcde")), Write(bot, document("f"))
+    await record.written(first, second)
+    a, _, c, _, e = first.chunk_ids
+    found = await record.documents.neighbours(bot.bot_id, [a, c, e, *second.chunk_ids], 1)
+    assert {key: "".join(chunk.text for chunk in near) for key, near in found.items()} == {a: "b", c: "bd", e: "d"}
+    assert [chunk.text for chunk in (await record.documents.neighbours(bot.bot_id, [c], 9))[c]] == list("abde")
 
 
 async def test_replacement_switches_at_once(record: Record) -> None:
@@ -292,7 +305,8 @@ async def test_filters(record: Record, value: int, expected: list[str]) -> None:
     await record.written(*writes)
     where = Condition("eq", MetadataPath(("n",)), value)
     keys = [key for write in writes for key in write.chunk_ids]
-    assert [chunk.text for chunk in await record.documents.visible(bot.bot_id, keys, 9, where)] == expected
+    confirmed = await record.documents.confirmed(bot.bot_id, keys, keys, where)
+    assert [one.chunk.text for one in confirmed.values() if one.chunk] == expected
     matching = await record.documents.matching(bot.bot_id, where, 0, 9)
     assert matching == [write.doc_id for write in writes if write.document.chunks[0].text in expected]
 

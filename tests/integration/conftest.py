@@ -1,7 +1,7 @@
 """Stores that fail on demand, crashes at named points, and what must hold when all is quiet again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -29,14 +29,21 @@ class FaultyIndex(MemoryIndex):
         super().__init__()
         self.fault: Literal["before", "after", "later"] | None = None
         self.only: str | None = None  # The one collection that fails; all, when None.
-        self._late: list[tuple[str, Keys, Keys, Vectors]] = []
+        self._late: list[tuple[str, Keys, Keys, Vectors, Sequence[str] | None]] = []
 
-    async def upsert(self, collection: str, chunk_ids: Keys, doc_ids: Keys, embeddings: Vectors) -> int:
+    async def upsert(
+        self,
+        collection: str,
+        chunk_ids: Keys,
+        doc_ids: Keys,
+        embeddings: Vectors,
+        texts: Sequence[str] | None = None,
+    ) -> int:
         failing = self.fault is not None and self.only in (None, collection)
         if failing and self.fault == "later":
-            self._late.append((collection, chunk_ids, doc_ids, embeddings))
+            self._late.append((collection, chunk_ids, doc_ids, embeddings, texts))
         if not failing or self.fault == "after":
-            await super().upsert(collection, chunk_ids, doc_ids, embeddings)
+            await super().upsert(collection, chunk_ids, doc_ids, embeddings, texts)
         if failing:
             raise VectorIndexUnavailable("Milvus did not answer in time.")
         return 0

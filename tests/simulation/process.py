@@ -258,7 +258,16 @@ class Index:
     async def collections(self) -> list[str]:
         return list(await self._call("read", "collections", self._milvus.collections))
 
-    async def upsert(self, collection: str, chunk_ids: Any, doc_ids: Any, embeddings: Vectors) -> int:
+    @property
+    def bm25(self) -> bool:
+        return False
+
+    async def has_words(self, collection: str) -> bool:
+        return False
+
+    async def upsert(
+        self, collection: str, chunk_ids: Any, doc_ids: Any, embeddings: Vectors, texts: Sequence[str] | None = None
+    ) -> int:
         def write(count: int) -> int:
             return self._milvus.upsert(collection, chunk_ids[:count], doc_ids[:count], embeddings[:count])
 
@@ -274,11 +283,12 @@ class Index:
             "delete", name, partial(delete, collection, keys), partial(delete, collection, keys[: len(keys) // 2])
         )
 
-    async def search(
-        self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+    async def search_dense(
+        self, collection: str, queries: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
     ) -> Any:
+        (query,) = queries
         search = partial(self._milvus.search, collection, query, k, guarantee=guarantee, doc_ids=doc_ids)
-        return await self._call("read", f"search {collection} {guarantee}", search)
+        return [await self._call("read", f"search {collection} {guarantee}", search)]
 
     async def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:
         found = await self._call("read", f"present {collection}", partial(self._milvus.present, collection, spans))

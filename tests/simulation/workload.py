@@ -176,11 +176,12 @@ class Clients:
         span = Span(self.world.loop.time())
         where = None if kind is None else Condition("eq", MetadataPath(("kind",)), kind)
         text = f"query {self._random.randrange(20)}"
-        query = Query(self._bot_id(bot), self._account(bot), text, limit, where=where)
-        results = await self._ask(
+        query = Query(self._bot_id(bot), self._account(bot), [text], limit, where=where)
+        answer = await self._ask(
             span, f"search bot {bot} {limit} {kind}", lambda process: process.search.query(query, Stopwatch()), bot=bot
         )
-        if results is not None:
+        if answer is not None:
+            (results,) = answer.results
             found = [
                 Found(r.chunk.chunk_id, r.chunk.doc_id, r.chunk.text, r.score, r.chunk.metadata["kind"])
                 for r in results
@@ -190,7 +191,7 @@ class Clients:
     async def trespass(self, bot: int) -> None:
         """Somebody else's account asks: there is no such bot for it."""
         span = Span(self.world.loop.time())
-        query = Query(self._bot_id(bot), "somebody else", "query", 5)
+        query = Query(self._bot_id(bot), "somebody else", ["query"], 5)
         if await self._ask(span, "trespass", lambda process: process.search.query(query, Stopwatch())) is not None:
             raise Violation(f"bot {bot} answered another account")
 

@@ -26,6 +26,9 @@ class HashEmbedder:
         vectors = await self.embed_documents([text])
         return np.asarray(vectors[0], dtype=np.float32)
 
+    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        return await self.embed_documents(texts)
+
     async def ping(self) -> None:
         return None
 

@@ -25,6 +25,9 @@ class Embedder(Protocol):
     async def embed_query(self, text: str) -> Vectors:
         """One vector (dimension,). Goes before documents that wait."""
 
+    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """As ``embed_query`` for several, in one call: (len(texts), dimension)."""
+
     async def ping(self) -> None:
         """Returns when the embedder can answer."""
 

@@ -44,6 +44,9 @@ class UseMultilingual:
         vectors = await self._pool.encode([text], Lane.QUERY)
         return np.asarray(vectors[0], dtype=np.float32)
 
+    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        return await self._pool.encode(list(texts), Lane.QUERY)
+
     async def ping(self) -> None:
         """Loads the model, where that has not happened yet."""
         await self._pool.start()

@@ -1,6 +1,8 @@
 """``documents`` and ``document_chunks``: the transactions of a write, and the reads."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,9 +14,11 @@ from app.core.stores.postgres import Connection, Database
 from app.core.write import Write
 from app.schemas.filter_tree import Filter
 from app.schemas.queries import SQL
-from app.schemas.rows import CHUNK_COLUMNS, CHUNK_TABLE, Chunk, Document, VisibleChunk
+from app.schemas.rows import CHUNK_COLUMNS, CHUNK_TABLE, Chunk, Confirmed, Document, VisibleChunk
 
 COLUMNS = ("title", "file_path", "file_type", "author", "tags")
+CHUNK = tuple(column.name for column in fields(Chunk))
+VISIBLE = tuple(column.name for column in fields(VisibleChunk))
 FILTER_PLACE = "/*filter*/ true"
 """Where a statement takes a compiled filter; without one it reads as it stands."""
 
@@ -206,13 +210,22 @@ class DocumentStore:
         """Documents with a doc_id above ``after``, ascending."""
         return [Document(**row) for row in await self._db.fetch(SQL["list_documents"], bot_id, after, limit)]
 
-    async def visible(
-        self, bot_id: UUID, chunk_ids: Sequence[int], limit: int, where: Filter | None
-    ) -> Sequence[VisibleChunk]:
-        """The first ``limit`` of ``chunk_ids`` that are current and pass the filter, in that order."""
-        sql, values = _filtered(SQL["visible_chunks"], where, first_param=4)
-        rows = await self._db.fetch(sql, bot_id, chunk_ids, limit, *values)
-        return [VisibleChunk(**row) for row in rows]
+    async def confirmed(
+        self, bot_id: UUID, chunk_ids: Sequence[int], wanted: Collection[int], where: Filter | None
+    ) -> dict[int, Confirmed]:
+        """Those of ``chunk_ids`` that are current and pass the filter; with all of its columns each of ``wanted``."""
+        sql, values = _filtered(SQL["confirmed_chunks"], where, first_param=4)
+        rows = await self._db.fetch(sql, bot_id, chunk_ids, [key in wanted for key in chunk_ids], *values)
+        return {row["chunk_id"]: Confirmed(row["doc_id"], _visible(row) if row["wanted"] else None) for row in rows}
+
+    async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]:
+        """For each key the ``reach`` chunks before it and as many after it in its document, in order.
+
+        A key without neighbours is left out.
+        """
+        rows = await self._db.fetch(SQL["neighbouring_chunks"], bot_id, chunk_ids, reach)
+        beside = itertools.groupby(rows, lambda row: row["beside"])
+        return {chunk_id: [Chunk(*(row[name] for name in CHUNK)) for row in near] for chunk_id, near in beside}
 
     async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
         """doc_ids above ``after`` that pass the filter, ascending."""
@@ -223,6 +236,10 @@ class DocumentStore:
         """The bot's newest write, as Milvus counts; 0 when the bot is gone."""
         row = await self._db.fetchrow(SQL["milvus_timestamp"], bot_id)
         return row["milvus_timestamp"] if row else 0
+
+
+def _visible(row: Any) -> VisibleChunk:
+    return VisibleChunk(**{name: row[name] for name in VISIBLE})
 
 
 def _filtered(sql: str, where: Filter | None, *, first_param: int) -> tuple[str, Sequence[object]]:

@@ -22,11 +22,17 @@ from typing import Any
 os.environ.setdefault("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(8 << 20))
 
 import grpc
+import milvus_lite.db
 from milvus_lite.adapter.grpc.servicer import MilvusServicer
 from milvus_lite.db import MilvusLite
 from milvus_lite.engine.collection import Collection
 from milvus_lite.exceptions import DataDirLockedError
 from pymilvus.grpc_gen import milvus_pb2_grpc
+
+from app.core.stores.lite_collection import LiteCollection
+
+# What the database opens and makes.
+milvus_lite.db.Collection = LiteCollection
 
 log = logging.getLogger("lite_server")
 
@@ -153,6 +159,8 @@ def serve(data_dir: Path, socket: Path) -> None:
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            # pymilvus pings every 10 s, which gRPC's default takes for an attack: it then cuts all calls off.
+            ("grpc.http2.max_ping_strikes", 0),
         ],
     )
     milvus_pb2_grpc.add_MilvusServiceServicer_to_server(servicer, server)

@@ -1,30 +1,50 @@
 """The vector index in plain memory: exact search, gone with the process. For tests, and the port's plainest reading."""
 
-from collections.abc import AsyncIterator, Sequence
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from app.core.lexical import tokens
 from app.core.stores.ports import Hit, Keys, Vectors
 from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, CollectionMissing
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    doc_id: int
+    unit: Vectors
+    words: Counter[str]
+
+
 class _Collection:
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, has_words: bool) -> None:
         self.dimension = dimension
-        self.rows: dict[int, tuple[int, Vectors]] = {}  # chunk_id -> doc_id, unit vector
+        self.has_words = has_words
+        self.rows: dict[int, _Row] = {}  # by chunk_id
 
 
 class MemoryIndex:
     """Keeps to VectorIndex. Writes are visible at once, so its timestamps are 0 and guarantees mean nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bm25: bool = True) -> None:
+        self._bm25 = bm25
         self._collections: dict[str, _Collection] = {}
+
+    @property
+    def bm25(self) -> bool:
+        return self._bm25
+
+    async def has_words(self, collection: str) -> bool:
+        return self._get(collection).has_words
 
     async def create(self, collection: str, dimension: int) -> None:
         if not schema.COLLECTION_NAME.fullmatch(collection) or not 1 <= dimension <= schema.MAX_DIMENSION:
             raise ValueError(f"no collection {collection!r} of {dimension} dimensions")
-        existing = self._collections.setdefault(collection, _Collection(dimension))
+        existing = self._collections.setdefault(collection, _Collection(dimension, self._bm25))
         if existing.dimension != dimension:
             raise CollectionForeign(f"Collection {collection} has another shape than {dimension} dimensions of ours.")
 
@@ -36,13 +56,21 @@ class MemoryIndex:
     async def collections(self) -> list[str]:
         return list(self._collections)
 
-    async def upsert(self, collection: str, chunk_ids: Keys, doc_ids: Keys, embeddings: Vectors) -> int:
+    async def upsert(
+        self,
+        collection: str,
+        chunk_ids: Keys,
+        doc_ids: Keys,
+        embeddings: Vectors,
+        texts: Sequence[str] | None = None,
+    ) -> int:
         found = self._get(collection)
         if embeddings.shape != (len(chunk_ids), found.dimension) or len(doc_ids) != len(chunk_ids):
             raise ValueError(f"expected ({len(chunk_ids)}, {found.dimension}) embeddings, got {embeddings.shape}")
         units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-        for chunk_id, doc_id, unit in zip(chunk_ids.tolist(), doc_ids.tolist(), units, strict=True):
-            found.rows[chunk_id] = (doc_id, unit)
+        given = [""] * len(chunk_ids) if texts is None else texts
+        for chunk_id, doc_id, unit, text in zip(chunk_ids.tolist(), doc_ids.tolist(), units, given, strict=True):
+            found.rows[chunk_id] = _Row(doc_id, unit, Counter(tokens(text)) if found.has_words else Counter())
         return 0
 
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
@@ -53,19 +81,29 @@ class MemoryIndex:
     async def search(
         self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
     ) -> list[Hit]:
+        return (await self.search_dense(collection, query[None, :], k, doc_ids=doc_ids))[0]
+
+    async def search_dense(
+        self, collection: str, queries: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+    ) -> list[list[Hit]]:
         found = self._get(collection)
-        if query.shape != (found.dimension,):
-            raise ValueError(f"expected a query of {found.dimension} dimensions, got {query.shape}")
-        if not 1 <= k <= schema.MAX_TOP_K:
-            raise ValueError(f"k must be 1 to {schema.MAX_TOP_K}, not {k}")
-        unit = query / np.linalg.norm(query)
-        wanted = None if doc_ids is None else set(doc_ids)
-        hits = [
-            Hit(chunk_id, float(embedding @ unit))
-            for chunk_id, (doc_id, embedding) in found.rows.items()
-            if wanted is None or doc_id in wanted
-        ]
-        return sorted(hits, key=lambda hit: -hit.score)[:k]
+        if queries.shape[1:] != (found.dimension,):
+            raise ValueError(f"expected queries of {found.dimension} dimensions, got {queries.shape}")
+        units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        return [_best(found, _cosine(unit), k, doc_ids) for unit in units]
+
+    async def search_lexical(
+        self, collection: str, texts: Sequence[str], k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+    ) -> list[list[Hit]]:
+        found = self._get(collection)
+        if not found.has_words:
+            raise ValueError(f"collection {collection} has no words")
+        hits = (_best(found, _bm25(found, Counter(tokens(text))), k, doc_ids) for text in texts)
+        return [[hit for hit in best if hit.score > 0] for best in hits]
+
+    async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
+        rows = self._get(collection).rows
+        return {key: rows[key].unit for key in chunk_ids if key in rows}
 
     async def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:
         keys = self._get(collection).rows
@@ -86,3 +124,35 @@ class MemoryIndex:
         if collection not in self._collections:
             raise CollectionMissing(collection)
         return self._collections[collection]
+
+
+def _best(collection: _Collection, score: Callable[[_Row], float], k: int, doc_ids: Sequence[int] | None) -> list[Hit]:
+    if not 1 <= k <= schema.MAX_TOP_K:
+        raise ValueError(f"k must be 1 to {schema.MAX_TOP_K}, not {k}")
+    wanted = None if doc_ids is None else set(doc_ids)
+    hits = [
+        Hit(chunk_id, score(row)) for chunk_id, row in collection.rows.items() if wanted is None or row.doc_id in wanted
+    ]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
+
+
+def _cosine(unit: Vectors) -> Callable[[_Row], float]:
+    return lambda row: float(row.unit @ unit)
+
+
+def _bm25(collection: _Collection, query: Counter[str]) -> Callable[[_Row], float]:
+    """Okapi BM25 as Milvus computes it: a query's word counts as often as it stands there; no weight is negative."""
+    rows = collection.rows.values()
+    mean = sum(row.words.total() for row in rows) / len(rows) if rows else 0.0
+    holding = {word: sum(word in row.words for row in rows) for word in query}
+    idf = {word: math.log1p((len(rows) - n + 0.5) / (n + 0.5)) for word, n in holding.items()}
+
+    def score(row: _Row) -> float:
+        norm = schema.BM25_K1 * (1 - schema.BM25_B + schema.BM25_B * row.words.total() / (mean or 1.0))
+        return sum(
+            weight * idf[word] * row.words[word] * (schema.BM25_K1 + 1) / (row.words[word] + norm)
+            for word, weight in query.items()
+            if word in row.words
+        )
+
+    return score

@@ -8,15 +8,17 @@ runs in a small pool of threads and does two things that the async one does wron
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
+from app.core.lexical import lexical_text
 from app.core.stores.milvus_driver import RECONNECT, is_missing, is_not_loaded, last_write_timestamp, silence, within
+from app.core.stores.milvus_search import MilvusSearch
 from app.core.stores.ports import Hit, Keys, Vectors
 from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavailable
@@ -28,24 +30,30 @@ log = logging.getLogger(__name__)
 PART_BYTES: Final = 2 << 20
 """Size of one upsert request. Milvus takes 64 MB; but pymilvus packs rows on the event loop, 25 ms a MiB."""
 
-EXACT_ROWS: Final = 2048
-"""Most embeddings fetched to be compared here, where a filtered search comes back short."""
-
 CREATE_SECONDS: Final = 60.0
 """Longest that making, indexing and loading a collection may take; 3 s when nothing else goes on."""
 
 SETTLE_SLACK_SECONDS: Final = 5.0
 
 
+class Shape(NamedTuple):
+    """What is known of a collection."""
+
+    dimension: int
+    has_words: bool
+
+
 class MilvusIndex:
     """Keeps to VectorIndex. Belongs to the event loop it was connected in; safe for concurrent use there."""
 
-    def __init__(self, client: AsyncMilvusClient, blocking: MilvusClient, timeout: float) -> None:
+    def __init__(self, client: AsyncMilvusClient, blocking: MilvusClient, timeout: float, bm25: bool) -> None:
         self._client = client
         self._blocking = blocking
         self._timeout = timeout
+        self._bm25 = bm25
+        self._search = MilvusSearch(client, self._read, timeout)
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="milvus")
-        self._dimensions: dict[str, int] = {}
+        self._shapes: dict[str, Shape] = {}
 
     @classmethod
     async def connect(cls, uri: str, token: str = "", *, timeout: float = 10.0, wait: float = 30.0) -> Self:
@@ -74,16 +82,25 @@ class MilvusIndex:
                 "MILVUS_URI is no address of a Milvus server; it looks like http://host:19530"
             ) from error
 
-        async def open_both() -> MilvusClient:
+        async def open_both() -> tuple[MilvusClient, str]:
             await client.list_collections(timeout=patience)
+            version = await client.get_server_version(timeout=patience)
             make = partial(MilvusClient, uri, token=token, timeout=patience, dedicated=True, grpc_options=RECONNECT)
-            return await asyncio.to_thread(make)
+            return await asyncio.to_thread(make), version
 
         try:
-            return cls(client, await within(patience, open_both), timeout)
+            blocking, version = await within(patience, open_both)
+            return cls(client, blocking, timeout, schema.has_bm25(version))
         except BaseException:
             await client.close()
             raise
+
+    @property
+    def bm25(self) -> bool:
+        return self._bm25
+
+    async def has_words(self, collection: str) -> bool:
+        return (await self._shape(collection)).has_words
 
     @property
     def settle_seconds(self) -> float:
@@ -104,27 +121,28 @@ class MilvusIndex:
             description = await self._describe(collection)
             if description is None:
                 description = await self._create_collection(collection, dimension)
-            index = await self._describe_index(collection)
+            index = await self._describe_index(collection, schema.EMBEDDING)
             if not schema.is_ours(description, index, dimension):
                 raise CollectionForeign(
                     f"Collection {collection} has another shape than {dimension} dimensions of ours."
                 )
-            if index is None:
-                await self._create_index(collection)
+            for field in schema.indexed_fields(description):
+                if await self._describe_index(collection, field) is None:
+                    await self._create_index(collection, field)
             await self._client.load_collection(collection, timeout=CREATE_SECONDS)
-            self._dimensions[collection] = dimension
+            self._shapes[collection] = Shape(dimension, schema.described_lexical(description))
 
         await within(CREATE_SECONDS, make)
 
     async def drop(self, collection: str, dimension: int | None = None) -> None:
-        self._dimensions.pop(collection, None)
+        self._shapes.pop(collection, None)
 
         async def drop_ours() -> None:
             description = await self._describe(collection)
             if description is None:
                 return
             found = schema.described_dimension(description)
-            index = await self._describe_index(collection)
+            index = await self._describe_index(collection, schema.EMBEDDING)
             if found is None or dimension not in (None, found) or not schema.is_ours(description, index, found):
                 log.warning("left collection %s alone: it is not of our making", collection)
                 return
@@ -135,21 +153,39 @@ class MilvusIndex:
     async def collections(self) -> list[str]:
         return await self._call(partial(self._client.list_collections, timeout=self._timeout))
 
-    async def upsert(self, collection: str, chunk_ids: Keys, doc_ids: Keys, embeddings: Vectors) -> int:
+    async def upsert(
+        self,
+        collection: str,
+        chunk_ids: Keys,
+        doc_ids: Keys,
+        embeddings: Vectors,
+        texts: Sequence[str] | None = None,
+    ) -> int:
         count, dimension = embeddings.shape
         if len(chunk_ids) != count or len(doc_ids) != count or embeddings.dtype != np.float32:
             raise ValueError(f"{len(chunk_ids)} keys, {len(doc_ids)} documents, {count} vectors of {embeddings.dtype}")
-        await self._check_dimension(collection, dimension)
-        step = max(1, PART_BYTES // (4 * dimension + 2 * 8))
-        for start in range(0, count, step):
-            part = slice(start, start + step)
-            rows = [
+        if texts is not None and len(texts) != count:
+            raise ValueError(f"{len(texts)} texts for {count} vectors")
+        shape = await self._check_dimension(collection, dimension)
+        words = None
+        if shape.has_words:
+            # Half a millisecond for a long text: too much for the event loop when there are hundreds.
+            words = [""] * count if texts is None else await self._in_thread(lambda: [*map(lexical_text, texts)])
+        for part in _parts(dimension, count, words):
+            rows: list[dict[str, object]] = [
                 {schema.CHUNK_ID: chunk_id, schema.DOC_ID: doc_id, schema.EMBEDDING: embedding}
                 for chunk_id, doc_id, embedding in zip(
                     chunk_ids[part].tolist(), doc_ids[part].tolist(), embeddings[part], strict=True
                 )
             ]
-            await self._call(partial(self._client.upsert, collection, rows, timeout=self._timeout))
+            if words is not None:
+                for row, found in zip(rows, words[part], strict=True):
+                    row[schema.LEXICAL] = found
+            try:
+                await self._call(partial(self._client.upsert, collection, rows, timeout=self._timeout))
+            except VectorIndexUnavailable:
+                self._shapes.pop(collection, None)  # It may be another collection of that name by now.
+                raise
         return last_write_timestamp(self._client, collection)
 
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
@@ -160,64 +196,29 @@ class MilvusIndex:
     async def search(
         self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
     ) -> list[Hit]:
-        if not 1 <= k <= schema.MAX_TOP_K:
-            raise ValueError(f"k must be 1 to {schema.MAX_TOP_K}, not {k}")
-        await self._check_dimension(collection, *query.shape)
+        return (await self.search_dense(collection, query[None, :], k, guarantee=guarantee, doc_ids=doc_ids))[0]
+
+    async def search_dense(
+        self, collection: str, queries: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+    ) -> list[list[Hit]]:
+        _check_k(k)
+        await self._check_dimension(collection, queries.shape[1])
         if doc_ids is not None and not doc_ids:
-            return []
-        # Only integers reach the expression. Milvus Lite has no templates (filter_params).
-        expression = "" if doc_ids is None else f"{schema.DOC_ID} in [{_numbers(doc_ids)}]"
-        # A guarantee of 0 would mean Strong; 1, older than anything, is Eventually.
-        consistency = {"consistency_level": "Customized", "guarantee_timestamp": guarantee or 1}
-        found = await self._read(
-            collection,
-            partial(
-                self._client.search,
-                collection,
-                data=[np.asarray(query, np.float32)],
-                anns_field=schema.EMBEDDING,
-                limit=k,
-                search_params=schema.search_params(k),
-                filter=expression,
-                timeout=self._timeout,
-                **consistency,
-            ),
-        )
-        # By column: a hit's own key field is called "chunk_id" by Milvus Lite and "id" by a server before 2.4.
-        scores = dict(zip(found[0].ids, found[0].distances, strict=True)) if found else {}
-        if expression and guarantee and len(scores) < k:
-            scores |= await self._compared(collection, query, expression, consistency)
-        # Rounding on the server gives 1.0000001 for equal vectors.
-        hits = [Hit(int(key), max(-1.0, min(1.0, float(score)))) for key, score in scores.items()]
-        return sorted(hits, key=lambda hit: -hit.score)[:k]
+            return [[] for _ in queries]
+        return await self._search.dense(collection, queries, k, guarantee, doc_ids)
 
-    async def _compared(
-        self, collection: str, query: Vectors, expression: str, consistency: Mapping[str, Any]
-    ) -> Mapping[int, float]:
-        """Cosines of up to EXACT_ROWS rows that match, computed here.
+    async def search_lexical(
+        self, collection: str, texts: Sequence[str], k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+    ) -> list[list[Hit]]:
+        _check_k(k)
+        if not await self.has_words(collection):
+            raise ValueError(f"collection {collection} has no words")
+        if doc_ids is not None and not doc_ids:
+            return [[] for _ in texts]
+        return await self._search.lexical(collection, texts, k, guarantee, doc_ids)
 
-        A server searches what is not yet sealed through a temporary index that looks into 16 of 128 clusters
-        (queryNode.segcore.interimIndex), filter or not. Measured on 2.3.5 with 12,000 rows of 512 dimensions:
-        of three documents it found one chunk in eight. So a filtered search that comes back short is not to
-        be believed. Milvus Lite, which hands out no guarantees, looks at every row.
-        """
-        rows = await self._read(
-            collection,
-            partial(
-                self._client.query,
-                collection,
-                filter=expression,
-                output_fields=[schema.CHUNK_ID, schema.EMBEDDING],
-                limit=EXACT_ROWS,
-                timeout=self._timeout,
-                **consistency,
-            ),
-        )
-        if not rows:
-            return {}
-        embeddings = np.array([row[schema.EMBEDDING] for row in rows], np.float32)
-        cosines = embeddings @ query / (np.linalg.norm(embeddings, axis=1) * np.linalg.norm(query))
-        return dict(zip((row[schema.CHUNK_ID] for row in rows), cosines.tolist(), strict=True))
+    async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
+        return await self._search.embeddings(collection, chunk_ids, guarantee) if chunk_ids else {}
 
     async def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:
         if not spans:
@@ -269,14 +270,22 @@ class MilvusIndex:
                 yield keys[start : start + size]
             last = keys[-1]
 
-    async def _check_dimension(self, collection: str, dimension: int) -> None:
+    async def _check_dimension(self, collection: str, dimension: int) -> Shape:
         """Refuses vectors of another dimension, whatever the server's version says to them. No RPC when known."""
-        if self._dimensions.get(collection) != dimension:
+        shape = self._shapes.get(collection)
+        if shape is None or shape.dimension != dimension:
+            self._shapes.pop(collection, None)
+            shape = await self._shape(collection)
+        if shape.dimension != dimension:
+            raise ValueError(f"collection {collection} has {shape.dimension} dimensions, not {dimension}")
+        return shape
+
+    async def _shape(self, collection: str) -> Shape:
+        if collection not in self._shapes:
             description = await self._call(partial(self._client.describe_collection, collection, timeout=self._timeout))
-            known = schema.described_dimension(description)
-            if known != dimension:
-                raise ValueError(f"collection {collection} has {known} dimensions, not {dimension}")
-            self._dimensions[collection] = known
+            dimension = schema.described_dimension(description)
+            self._shapes[collection] = Shape(dimension or 0, schema.described_lexical(description))
+        return self._shapes[collection]
 
     async def _describe(self, collection: str) -> Mapping[str, Any] | None:
         try:
@@ -287,11 +296,10 @@ class MilvusIndex:
             raise
         return found
 
-    async def _describe_index(self, collection: str) -> Mapping[str, Any] | None:
-        found: Mapping[str, Any] | None = await self._client.describe_index(
-            collection, schema.EMBEDDING, timeout=self._timeout
-        )
-        return found
+    async def _describe_index(self, collection: str, field: str) -> Mapping[str, Any] | None:
+        found: Mapping[str, Any] | None = await self._client.describe_index(collection, field, timeout=self._timeout)
+        # Asked for an index that is not there, Milvus Lite shows another one.
+        return found if found and found["field_name"] == field else None
 
     async def _create_collection(self, collection: str, dimension: int) -> Mapping[str, Any]:
         """Makes the collection or finds the one that somebody else made at the same moment."""
@@ -299,7 +307,7 @@ class MilvusIndex:
         try:
             await self._client.create_collection(
                 collection,
-                schema=schema.collection_schema(dimension),
+                schema=schema.collection_schema(dimension, lexical=self._bm25),
                 num_shards=schema.NUM_SHARDS,
                 consistency_level=schema.CONSISTENCY,
                 timeout=self._timeout,
@@ -312,13 +320,13 @@ class MilvusIndex:
             await asyncio.sleep(0.05)
         raise refusal or MilvusException(message="dropped while it was made")
 
-    async def _create_index(self, collection: str) -> None:
+    async def _create_index(self, collection: str, field: str) -> None:
         """As above. ``sync=False``: an index of no rows is ready at once, no need to wait half a second for it."""
         try:
-            build = partial(self._blocking.create_index, collection, schema.index_params(), sync=False)
+            build = partial(self._blocking.create_index, collection, schema.index_params(field), sync=False)
             await self._in_thread(partial(build, timeout=self._timeout))
         except MilvusException:
-            if await self._describe_index(collection) is None:
+            if await self._describe_index(collection, field) is None:
                 raise
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -342,5 +350,19 @@ class MilvusIndex:
         return await self._call(attempt)
 
 
-def _numbers(values: Sequence[int]) -> str:
-    return ",".join(str(int(value)) for value in values)
+def _check_k(k: int) -> None:
+    if not 1 <= k <= schema.MAX_TOP_K:
+        raise ValueError(f"k must be 1 to {schema.MAX_TOP_K}, not {k}")
+
+
+def _parts(dimension: int, count: int, words: Sequence[str] | None) -> Iterator[slice]:
+    """Rows that together make one request of about PART_BYTES."""
+    start = size = 0
+    for row in range(count):
+        more = 4 * dimension + 2 * 8 + (len(words[row].encode()) if words is not None else 0)
+        if row > start and size + more > PART_BYTES:
+            yield slice(start, row)
+            start, size = row, 0
+        size += more
+    if count:
+        yield slice(start, count)

@@ -1,6 +1,6 @@
 """Documents and chunks in plain memory; keeps to DocumentPort as ``stores.documents.DocumentStore`` does."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from app.core.stores.memory_store import once as keys
 from app.core.stores.memory_store.tables import ChunkRow, DocumentRow, Tables
 from app.core.write import Write
 from app.schemas.filter_tree import Filter
-from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Document, VisibleChunk
+from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Confirmed, Document, VisibleChunk
 
 Matches = Callable[[Filter, Mapping[str, Any]], bool]
 
@@ -162,35 +162,29 @@ class MemoryDocumentStore:
         documents = self._tables.partition(bot_id).documents
         return [documents[doc_id].document() for doc_id in sorted(documents) if doc_id > after][:limit]
 
-    async def visible(
-        self, bot_id: UUID, chunk_ids: Sequence[int], limit: int, where: Filter | None
-    ) -> Sequence[VisibleChunk]:
-        partition = self._tables.partition(bot_id)
-        found: list[VisibleChunk] = []
-        for rank, chunk_id in enumerate(chunk_ids, start=1):
-            row = partition.chunks.get(chunk_id)
+    async def confirmed(
+        self, bot_id: UUID, chunk_ids: Sequence[int], wanted: Collection[int], where: Filter | None
+    ) -> dict[int, Confirmed]:
+        chunks = self._tables.partition(bot_id).chunks
+        found: dict[int, Confirmed] = {}
+        for chunk_id in chunk_ids:
+            row = chunks.get(chunk_id)
             document = self._reads(bot_id, row, chunk_id) if row else None
-            if row is None or document is None or not (where is None or self._matches(where, asdict(document))):
-                continue
-            chunk = row.chunk
-            found.append(
-                VisibleChunk(
-                    rank,
-                    chunk_id,
-                    row.doc_id,
-                    chunk.chunk_index,
-                    chunk.text,
-                    chunk.page_number,
-                    document.title,
-                    document.file_type,
-                    document.file_path,
-                    document.author,
-                    list(document.tags),
-                    dict(document.metadata),
-                    document.created_at,
-                )
-            )
-        return found[:limit]
+            if row and document and (where is None or self._matches(where, asdict(document))):
+                shown = _visible(row.chunk, document) if chunk_id in wanted else None
+                found[chunk_id] = Confirmed(row.doc_id, shown)
+        return found
+
+    async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]:
+        chunks = self._tables.partition(bot_id).chunks
+        found: dict[int, Sequence[Chunk]] = {}
+        for chunk_id in chunk_ids:
+            generation = chunk_id // CHUNKS_PER_GENERATION
+            keys = sorted(key for key in chunks if key // CHUNKS_PER_GENERATION == generation and key != chunk_id)
+            before, after = [key for key in keys if key < chunk_id], [key for key in keys if key > chunk_id]
+            if near := before[-reach:] + after[:reach]:
+                found[chunk_id] = [chunks[key].chunk for key in near]
+        return found
 
     async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
         documents = self._tables.partition(bot_id).documents
@@ -238,3 +232,20 @@ class MemoryDocumentStore:
             created_at,
             self._tables.now(),
         )
+
+
+def _visible(chunk: Chunk, document: DocumentRow) -> VisibleChunk:
+    return VisibleChunk(
+        chunk_id=chunk.chunk_id,
+        doc_id=document.doc_id,
+        chunk_index=chunk.chunk_index,
+        text=chunk.text,
+        page_number=chunk.page_number,
+        title=document.title,
+        file_type=document.file_type,
+        file_path=document.file_path,
+        author=document.author,
+        tags=list(document.tags),
+        metadata=dict(document.metadata),
+        created_at=document.created_at,
+    )

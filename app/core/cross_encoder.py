@@ -1,0 +1,67 @@
+"""A reranker of sentence-transformers: a cross-encoder reads question and passage together.
+
+Needs requirements/models.txt.
+
+Slower than a search by far, and better at telling which of a few passages answers (Nogueira and Cho, 2019,
+arXiv:1901.04085).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from typing import Any, Self
+
+from app.utils.errors import EmbedderUnavailable, StartupError
+
+MAX_WAITING = 32
+"""Calls that may wait; a call takes about a second on a CPU."""
+BATCH_PAIRS = 32
+
+
+class CrossEncoderReranker:
+    """One thread owns the model: its tokenizer must not be shared."""
+
+    def __init__(self, model: Any, top: int, thread: ThreadPoolExecutor) -> None:
+        self.top = top
+        self._model = model
+        self._thread = thread
+        self._waiting = 0
+
+    @classmethod
+    async def open(cls, name: str, top: int) -> Self:
+        """Loads the model ``name``, a folder or a name on Hugging Face. Raises StartupError."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
+
+        def load() -> Any:
+            return import_module("sentence_transformers").CrossEncoder(name, device="cpu")
+
+        try:
+            model = await asyncio.get_running_loop().run_in_executor(thread, load)
+        except ModuleNotFoundError as exc:
+            thread.shutdown(wait=False)
+            raise StartupError("RERANK_MODEL needs sentence-transformers: install requirements/models.txt.") from exc
+        except (OSError, ValueError) as exc:
+            thread.shutdown(wait=False)
+            raise StartupError(
+                "RERANK_MODEL is no cross-encoder that can be loaded: check its name or folder."
+            ) from exc
+        return cls(model, top, thread)
+
+    async def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        if not pairs:
+            return []
+        if self._waiting >= MAX_WAITING:
+            raise EmbedderUnavailable("Too many searches wait to be reranked.", retry_after=5)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, list(pairs))
+        finally:
+            self._waiting -= 1
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+
+    def _predict(self, pairs: list[tuple[str, str]]) -> list[float]:
+        found = self._model.predict(pairs, batch_size=BATCH_PAIRS, show_progress_bar=False)
+        return [float(score) for score in found]

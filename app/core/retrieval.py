@@ -1,0 +1,191 @@
+"""Asks Milvus for keys and PostgreSQL which of them are current, until there are enough.
+
+Milvus may show what was deleted and may not yet show what replaced it. What PostgreSQL does not confirm is
+dropped; if that leaves a gap, Milvus is asked again, under a guarantee read after the gap was seen.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from app.core.bots import Bots
+from app.core.embedding.port import Vectors
+from app.core.fusion import ranked
+from app.core.stores.ports import DocumentPort, Hit, VectorIndex
+from app.schemas.filter_tree import Filter
+from app.schemas.rows import Bot, Confirmed
+from app.utils.clock import Stopwatch
+from app.utils.errors import CollectionMissing
+
+MAX_TOP_K = 16_384
+"""Milvus's own limit (https://milvus.io/docs/limitations.md)."""
+SPARE_HITS = 16
+"""Asked for beyond what is needed, so that a few stale keys cost no second search."""
+WIDEN_FACTOR = 8
+MAX_ROUNDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is wanted of a bot for each of ``texts``.
+
+    Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension), which may still be
+    on their way while words are looked for, are None where no dense list is wanted. ``floor``: least cosine similarity
+    in the dense list. ``read``: of how many chunks, best first, the text will be needed.
+    """
+
+    bot: Bot
+    guarantee: int
+    texts: Sequence[str]
+    vectors: asyncio.Task[Vectors] | None
+    lexical: bool
+    depth: int
+    documents: int
+    read: int
+    dense_weight: float
+    floor: float | None
+    where: Filter | None
+
+
+@dataclass(slots=True)
+class Lists:
+    """The hits for one text, best first; None where a list is not wanted."""
+
+    dense: list[Hit] | None
+    lexical: list[Hit] | None
+
+    def each(self) -> Iterable[list[Hit]]:
+        return [hits for hits in (self.dense, self.lexical) if hits is not None]
+
+
+@dataclass(slots=True)
+class Found:
+    """Confirmed lists, one pair a text. ``complete``: none is shorter than it could be."""
+
+    lists: list[Lists]
+    rows: dict[int, Confirmed] = field(default_factory=dict)
+    complete: bool = True
+    rounds: int = 0
+    dropped: int = 0
+
+
+class Retrieval:
+    """Stages in the watch: dense and lexical, which overlap, postgres."""
+
+    def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex) -> None:
+        self._bots = bots
+        self._documents = documents
+        self._index = index
+
+    async def find(self, ask: Ask, doc_ids: Sequence[int] | None, watch: Stopwatch) -> Found:
+        """Searches until every list is long enough and no gap is new, or Milvus has no more to give.
+
+        A key that PostgreSQL does not confirm is stale, or its document is being replaced: then the new vectors
+        are in Milvus already, and a search under a newer guarantee sees them. A key unconfirmed twice is stale.
+        When chunks are filtered afterwards (a filter but no doc_ids) most unconfirmed keys merely fail the
+        filter: only too short a list counts, and one that Milvus's limit keeps short is left incomplete.
+        """
+        k = min(ask.depth + SPARE_HITS, MAX_TOP_K)
+        guarantee = ask.guarantee
+        filtered_after = ask.where is not None and doc_ids is None
+        stale: set[int] = set()
+        found = Found([])
+        for found.rounds in range(1, MAX_ROUNDS + 1):
+            lists = await self._search(ask, k, guarantee, doc_ids, watch)
+            keys = list(dict.fromkeys(hit.chunk_id for pair in lists for hits in pair.each() for hit in hits))
+            with watch.timing("postgres"):
+                found.rows = await self._documents.confirmed(ask.bot.bot_id, keys, _wanted(ask, lists), ask.where)
+            cuts = [[cut(ask, hits, k, found.rows) for hits in pair.each()] for pair in lists]
+            found.lists = [_kept(pair, of_pair) for pair, of_pair in zip(lists, cuts, strict=True)]
+            every = [one for of_pair in cuts for one in of_pair]
+            unconfirmed = {key for one in every for key in one.unconfirmed}
+            found.dropped = len(unconfirmed)
+            done = all(one.enough or one.exhausted for one in every)
+            found.complete = done
+            if done and (filtered_after or unconfirmed <= stale):
+                break
+            if not done:
+                share = min(one.share for one in every if not one.enough)
+                if k == MAX_TOP_K or (filtered_after and share * MAX_TOP_K < ask.depth):
+                    break
+                k = min(max(k * WIDEN_FACTOR, int(ask.depth / max(share, 0.001) * 1.5)), MAX_TOP_K)
+            stale = unconfirmed
+            with watch.timing("postgres"):
+                guarantee = await self._documents.milvus_timestamp(ask.bot.bot_id)
+        return found
+
+    async def _search(
+        self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
+    ) -> list[Lists]:
+        try:
+            dense, lexical = await asyncio.gather(
+                self._dense(ask, k, guarantee, doc_ids, watch), self._lexical(ask, k, guarantee, doc_ids, watch)
+            )
+        except CollectionMissing:
+            # Deleted meanwhile (then this raises BotNotFound), or dropped behind our back.
+            await self._bots.make_collection(ask.bot)
+            dense = None if ask.vectors is None else [[] for _ in ask.texts]
+            lexical = [[] for _ in ask.texts] if ask.lexical else None
+        empty: list[None] = [None] * len(ask.texts)
+        return [Lists(near, words) for near, words in zip(dense or empty, lexical or empty, strict=True)]
+
+    async def _dense(
+        self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
+    ) -> list[list[Hit]] | None:
+        if ask.vectors is None:
+            return None
+        vectors = await ask.vectors
+        with watch.timing("dense"):
+            found = await self._index.search_dense(
+                ask.bot.collection_name, vectors, k, guarantee=guarantee, doc_ids=doc_ids
+            )
+        floor = ask.floor
+        return found if floor is None else [[hit for hit in hits if hit.score >= floor] for hits in found]
+
+    async def _lexical(
+        self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
+    ) -> list[list[Hit]] | None:
+        if not ask.lexical:
+            return None
+        with watch.timing("lexical"):
+            return await self._index.search_lexical(
+                ask.bot.collection_name, ask.texts, k, guarantee=guarantee, doc_ids=doc_ids
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A list as far as it was needed. ``share``: what part of the hits was confirmed."""
+
+    hits: list[Hit]
+    unconfirmed: list[int]
+    enough: bool
+    exhausted: bool
+    share: float
+
+
+def cut(ask: Ask, hits: list[Hit], k: int, rows: dict[int, Confirmed]) -> Cut:
+    """The confirmed ones of ``hits``, of which ``k`` were asked for, until there are as many as are wanted."""
+    kept: list[Hit] = []
+    unconfirmed: list[int] = []
+    documents: set[int] = set()
+    for hit in hits:
+        row = rows.get(hit.chunk_id)
+        if row is None:
+            unconfirmed.append(hit.chunk_id)
+            continue
+        kept.append(hit)
+        documents.add(row.doc_id)
+        if len(kept) >= ask.depth and len(documents) >= ask.documents:
+            return Cut(kept, unconfirmed, True, False, 1.0)
+    return Cut(kept, unconfirmed, False, len(hits) < k, len(kept) / len(hits) if hits else 1.0)
+
+
+def _kept(pair: Lists, cuts: Sequence[Cut]) -> Lists:
+    left = iter(cuts)
+    return Lists(None if pair.dense is None else next(left).hits, None if pair.lexical is None else next(left).hits)
+
+
+def _wanted(ask: Ask, lists: Iterable[Lists]) -> set[int]:
+    """The keys whose texts will most likely be shown: the best, if all are confirmed."""
+    return {one.chunk_id for pair in lists for one in ranked(pair.dense, pair.lexical, ask.dense_weight)[: ask.read]}

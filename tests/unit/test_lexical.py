@@ -1,0 +1,44 @@
+"""The words of a text: what becomes a pair, what stays whole, and how long it may get."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.lexical import MAX_BYTES, lexical_text, tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("서울은 아름답다", ["서울", "울은", "아름", "름답", "답다"]),
+        ("강", ["강"]),
+        ("2019년 K-POP", ["2019", "년", "k", "pop"]),
+        ("東京タワー", ["東京", "京タ", "タワ", "ワー"]),
+        ("ﾊﾝｶｸ ＡＢＣ", ["ハン", "ンカ", "カク", "abc"]),
+        ("\u1112\u1161\u11ab글", ["한글"]),  # Jamo compose.
+        ("snake_case, it's", ["snake", "case", "it", "s"]),
+        ("\U00020000\U00020001", ["\U00020000\U00020001"]),
+        ("?! ... \n", []),
+    ],
+)
+def test_tokens(text: str, expected: list[str]) -> None:
+    assert list(tokens(text)) == expected
+
+
+@pytest.mark.parametrize("character", ["가", "漢", "\U00020000", "\ufdfa", "\u3300", "\ufdfc", "a", "한 "])
+def test_the_longest_chunk_fits(character: str) -> None:
+    text = (character * 8192)[:8192]
+    found = lexical_text(text)
+    assert len(found.encode()) <= MAX_BYTES
+    whole = " ".join(tokens(text))
+    assert whole.startswith(found)
+    assert found == whole or len(found.encode()) > MAX_BYTES - 100
+    # Nothing of a chunk of common characters is left out.
+    assert found == whole or character not in "가漢a한 "
+
+
+@given(st.text(max_size=300))
+def test_milvus_lite_splits_it_into_the_same_tokens(text: str) -> None:
+    from milvus_lite.analyzer.standard import StandardAnalyzer
+
+    assert StandardAnalyzer().tokenize(lexical_text(text)) == list(tokens(text))
