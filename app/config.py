@@ -26,9 +26,9 @@ class Settings(BaseSettings):
     postgres_pool_max: int = Field(16, ge=1, description="Most connections of each process.")
     postgres_timeout: float = Field(10.0, gt=0, description="Seconds a connection or statement may take.")
 
-    # pymilvus reads the variable too, at import, and fails on anything else.
+    # pymilvus reads the variable too, at import, and fails on what is no URI.
     milvus_uri: str | None = Field(
-        None, pattern="^https?://", description="Milvus address such as http://host:19530; beats MILVUS_HOST."
+        None, pattern="^(https?://|unix:/)", description="Milvus address such as http://host:19530; beats MILVUS_HOST."
     )
     milvus_host: str | None = Field(None, description="Milvus server; unset (and no URI) starts Milvus Lite.")
     milvus_port: int = Field(19530, ge=1, le=65535, description="Its port.")

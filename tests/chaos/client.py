@@ -1,20 +1,38 @@
 """The calls on a server, each with what its answer promises written into the model."""
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 from uuid import UUID
 
 import httpx
 
-from app.schemas.queries import SQL
-from tests.chaos.model import Bot, Document, Op, Violation, now
+from tests.chaos.model import Bot, Document, History, Op, Violation, now
 from tests.chaos.reading import check_document, check_results
 from tests.chaos.text import UNEMBEDDABLE, title
 
-IDEMPOTENCY = any("idempotency" in name for name in SQL)
-"""Whether this server stores the answers of calls that carry an Idempotency-Key."""
 UNDONE = {"vector_index_unavailable", "embedder_unavailable", "lease_lost"}
 """Codes of 503 that say of a document's write that nothing was stored. A bot's creation or deletion goes on."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One write. ``final``: further statuses that say nothing was done. ``stored`` is told a success's answer, and
+    settles the ops itself if it returns True."""
+
+    method: str
+    path: str
+    ops: list[Op]
+    history: History
+    options: dict[str, Any]
+    final: tuple[int, ...] = ()
+    stored: Callable[[httpx.Response], bool] = lambda _: False
+
+    @property
+    def keyed(self) -> bool:
+        return "headers" in self.options
 
 
 class World:
@@ -27,6 +45,9 @@ class World:
         self.acknowledged = 0
         self.doubts = 0
         self.reads = 0
+        self.unanswered: list[Call] = []
+        """Those with an Idempotency-Key: they can be sent again."""
+        self.sent_again = 0
 
     def new_bot(self) -> Bot:
         bot_id = UUID(int=self.random.getrandbits(128), version=4)
@@ -66,9 +87,12 @@ class Client:
 
     async def insert(self, bot: Bot) -> None:
         document, ops, body = self._new(bot)
-        answer = await self._write("POST", "/data/insert", ops, document.history, json=body, **self._key())
-        if answer is not None and answer.is_success:
+
+        def stored(answer: httpx.Response) -> bool:
             document.doc_id = answer.json()["doc_id"]
+            return False
+
+        await self._write("POST", "/data/insert", ops, document.history, stored=stored, json=body, **self._key())
 
     async def insert_unembeddable(self, bot: Bot) -> None:
         """Must fail as a whole: its good chunks are never seen."""
@@ -84,18 +108,19 @@ class Client:
         self.world.operations += len(new) - 1
         ops = [op for _, of_document, _ in new for op in of_document]
         body = {"documents": [body for _, _, body in new]}
-        answer = await self._write(
-            "POST", "/data/insert/batch", ops, new[0][0].history, json=body, partial=True, **self._key()
-        )
-        if answer is None or answer.status_code != 200:
-            return
-        for (document, of_document, _), result in zip(new, answer.json()["results"], strict=True):
-            document.history.add(f"batch: {result}")
-            if result["success"]:
-                document.doc_id = result["doc_id"]
-                self._settle(of_document, "acknowledged")
-            else:
-                self._settle(of_document, _outcome(503, result["error"]["code"]))
+
+        def stored(answer: httpx.Response) -> bool:
+            for (document, of_document, _), result in zip(new, answer.json()["results"], strict=True):
+                document.history.add(f"batch: {result}")
+                if result["success"]:
+                    document.doc_id = result["doc_id"]
+                    self._settle(of_document, "acknowledged")
+                else:
+                    self._settle(of_document, _outcome(503, result["error"]["code"]))
+            return True
+
+        history = new[0][0].history
+        await self._write("POST", "/data/insert/batch", ops, history, stored=stored, json=body, **self._key())
 
     async def replace(self, document: Document) -> None:
         _, ops, body = self._version(document)
@@ -169,7 +194,7 @@ class Client:
         return version, ops, body
 
     def _key(self) -> dict[str, Any]:
-        if IDEMPOTENCY and self.random.random() < 0.5:
+        if self.random.random() < 0.5:
             return {"headers": {"Idempotency-Key": f"{self.random.getrandbits(64):x}"}}
         return {}
 
@@ -178,14 +203,14 @@ class Client:
         method: str,
         path: str,
         ops: list[Op],
-        history: Any,
+        history: History,
         *,
         final: tuple[int, ...] = (),
-        partial: bool = False,
+        stored: Callable[[httpx.Response], bool] = lambda _: False,
         **options: Any,
     ) -> httpx.Response | None:
-        """``final``: further statuses that say nothing was done. ``partial``: a 200 says it for each document."""
         self.world.operations += 1
+        call = Call(method, path, ops, history, options, final, stored)
         history.add(f"{method} {path} {options.get('json', '')}")
         try:
             answer = await self.http.request(method, path, **options)
@@ -193,19 +218,44 @@ class Client:
             self.gone = True
             self._settle(ops, "doubt")
             history.add(f"no answer ({type(exc).__name__})")
+            if call.keyed:
+                self.world.unanswered.append(call)
             return None
-        history.add(f"{answer.status_code} {answer.text}")
-        if answer.is_success:
-            if not partial:
-                self._settle(ops, "acknowledged")
-        elif answer.status_code == 500:
-            raise Violation(3, f"{method} {path} was answered with {answer.text}", history)
-        elif answer.status_code in final:
-            self._settle(ops, "failed")
-        else:
-            about_bot = path.startswith("/collection")
-            self._settle(ops, "doubt" if about_bot else _outcome(answer.status_code, answer.json()["code"]))
+        self._answered(call, answer)
         return answer
+
+    def _answered(self, call: Call, answer: httpx.Response) -> None:
+        call.history.add(f"{answer.status_code} {answer.text}")
+        if answer.is_success:
+            if not call.stored(answer):
+                self._settle(call.ops, "acknowledged")
+        elif answer.status_code == 500:
+            raise Violation(3, f"{call.method} {call.path} was answered with {answer.text}", call.history)
+        elif answer.status_code in call.final:
+            self._settle(call.ops, "failed")
+        else:
+            about_bot = call.path.startswith("/collection")
+            self._settle(call.ops, "doubt" if about_bot else _outcome(answer.status_code, answer.json()["code"]))
+
+    async def send_again(self, call: Call) -> None:
+        """A call whose answer was lost, by the same key: answered as if nothing had happened, and for good."""
+        call.history.add(f"again {call.method} {call.path} {call.options['headers']}")
+        while True:
+            answer = await self.http.request(call.method, call.path, **call.options)
+            if answer.status_code != 409 or answer.json()["code"] != "request_in_flight":
+                break
+            await asyncio.sleep(0.05)  # Until recovery has taken away what the dead server had begun.
+        self.world.sent_again += 1
+        self._answered(call, answer)
+        if not answer.is_success:
+            return
+        once_more = await self.http.request(call.method, call.path, **call.options)
+        if once_more.content != answer.content or once_more.headers.get("Idempotency-Replayed") != "true":
+            raise Violation(6, f"one key, two answers: {answer.text} and {once_more.text}", call.history)
+        options = call.options | {"json": _another(call.options["json"])}
+        other = await self.http.request(call.method, call.path, **options)
+        if other.status_code != 422 or other.json()["code"] != "idempotency_key_reused":
+            raise Violation(6, f"another body under a used key: {other.status_code} {other.text}", call.history)
 
     async def _read(self, method: str, path: str, **options: Any) -> httpx.Response | None:
         self.world.reads += 1
@@ -230,3 +280,9 @@ class Client:
 def _outcome(status: int, code: str) -> str:
     """Of an answer that is no success."""
     return "doubt" if status >= 500 and code not in UNDONE and code != "embedding_invalid" else "failed"
+
+
+def _another(body: dict[str, Any]) -> dict[str, Any]:
+    if "documents" in body:
+        return body | {"documents": body["documents"] * 2}
+    return body | {"chunks": [*body["chunks"], {"chunk_index": 99, "text": "another"}]}

@@ -91,7 +91,13 @@ class CrashTest:
         await self._start(None)
         if plan.store:
             await self._check.reconnect()
+        await self._send_again()
         await self._at_rest()
+
+    async def _send_again(self) -> None:
+        unanswered, self.world.unanswered = self.world.unanswered, []
+        client = Client(self.world, self._http, Random(f"{self._seed}/again"))
+        await asyncio.gather(*(client.send_again(call) for call in unanswered))
 
     async def _outlive_lease(self, traffic: Traffic) -> None:
         """The process stands still past its lease, while another takes its work back; then it goes on."""
@@ -197,6 +203,7 @@ def _summary(test: CrashTest, seed: int, violation: Violation | None) -> str:
         *(f"  {count:5} {name}" for name, count in sorted(tally.kills.items())),
         *(f"  {count:5} faults: {name}" for name, count in sorted(tally.faults.items())),
         f"{world.operations} writes ({world.acknowledged} acknowledged, {world.doubts} in doubt), {world.reads} reads",
+        f"{world.sent_again} unanswered writes sent again by their Idempotency-Key",
         f"{int(violation is not None)} violations, {time.monotonic() - tally.started:.0f} s",
     ]
     return "\n".join(lines)
