@@ -87,4 +87,5 @@ class TorchEmbedder:
 def normalised(vectors: Vectors) -> Vectors:
     """Each row at length 1, in float32; a row without a length stays as it is."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1).astype(np.float32)
+    lengths[lengths == 0] = 1
+    return np.asarray(vectors / lengths, dtype=np.float32)
