@@ -1,6 +1,5 @@
 """POST /v1/embeddings, through OpenAI's own client."""
 
-
 from base64 import b64decode
 
 import httpx

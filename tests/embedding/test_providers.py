@@ -42,7 +42,9 @@ asyncio.run(main())
     assert run(code) == "use-multilingual"
 
 
-@pytest.mark.parametrize(("model", "package"), [("bge-m3", "FlagEmbedding"), ("sentence-bert", "sentence_transformers")])
+@pytest.mark.parametrize(
+    ("model", "package"), [("bge-m3", "FlagEmbedding"), ("sentence-bert", "sentence_transformers")]
+)
 async def test_a_missing_package_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, model: str, package: str, minilm: Path
 ) -> None:

@@ -64,7 +64,8 @@ async def test_concurrent_calls_are_safe(embedder: SentenceBert) -> None:
         ({"prompts": {"query": "query: ", "passage": "passage: "}}, {}, "query: ", "passage: "),
         ({"prompts": {"query": "query: ", "passage": "passage: "}}, {"query_prompt": "ask: "}, "ask: ", "passage: "),
         ({"prompts": {"query": "query: "}, "default_prompt_name": "query"}, {}, "query: ", ""),
-        ({"prompts": {"task": "embed: "}, "default_prompt_name": "task"}, {"query_prompt": ""}, "", ""),
+        ({"prompts": {"task": "embed: "}, "default_prompt_name": "task"}, {"query_prompt": ""}, "", "embed: "),
+        ({"prompts": {"query": "q: ", "document": "d: "}}, {}, "q: ", "d: "),
     ],
 )
 async def test_prompts_are_put_before_the_texts(
@@ -83,10 +84,21 @@ async def test_prompts_are_put_before_the_texts(
     async with opened(folder, **given) as embedder:
         np.testing.assert_allclose(await embedder.embed_query(text), expected[0], atol=1e-5)
         np.testing.assert_allclose((await embedder.embed_documents([text]))[0], expected[1], atol=1e-5)
-        own = SentenceTransformer(str(folder), device="cpu")
-        if not given:
-            np.testing.assert_allclose(own.encode_query(text, show_progress_bar=False), expected[0], atol=1e-5)
-            np.testing.assert_allclose(own.encode_document(text, show_progress_bar=False), expected[1], atol=1e-5)
+
+
+async def test_a_model_s_own_prompts_are_the_library_s(minilm: Path, tmp_path: Path) -> None:
+    folder = linked(minilm, tmp_path / "prompted")
+    prompts = {"__version__": {}, "prompts": {"query": "question: ", "document": "answer: "}}
+    replace(folder / "config_sentence_transformers.json", json.dumps(prompts))
+    library = SentenceTransformer(str(folder), device="cpu")
+    query, document = (
+        library.encode_query("x", show_progress_bar=False),
+        library.encode_document(["x"], show_progress_bar=False),
+    )
+    assert np.abs(query - document).max() > 0.01
+    async with opened(folder) as embedder:
+        np.testing.assert_allclose(await embedder.embed_query("x"), query, atol=1e-5)
+        np.testing.assert_allclose(await embedder.embed_documents(["x"]), document, atol=1e-5)
 
 
 async def test_vectors_have_length_1_where_the_model_does_not_see_to_it(

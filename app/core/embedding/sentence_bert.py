@@ -11,7 +11,7 @@ from app.core.embedding.torch_embedder import TorchEmbedder
 
 PROVIDER = "sentence-bert"
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-"""Names that sentence-transformers looks for in a model's configuration, the first that is there counts."""
+"""What models call the prompt of what is stored."""
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,9 @@ class _Loaded:
             )
         except Exception as exc:  # Whatever a broken folder makes three libraries raise.
             raise local_model.cannot_load(folder, exc) from exc
-        prompts: dict[str, str] = self._model.prompts
-        default = prompts.get(self._model.default_prompt_name or "", "")
-        self._query_prompt = query_prompt if query_prompt is not None else prompts.get("query", default)
-        if document_prompt is None:
-            document_prompt = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), default)
-        self._document_prompt = document_prompt
+        own_query, own_document = _own_prompts(self._model.prompts, self._model.default_prompt_name)
+        self._query_prompt = own_query if query_prompt is None else query_prompt
+        self._document_prompt = own_document if document_prompt is None else document_prompt
         self.dimension: int = self._model.get_embedding_dimension()
         self.max_tokens: int = self._model.max_seq_length or local_model.MAX_TOKENS
         mark = local_model.fingerprint(folder, str(self.max_tokens), self._document_prompt)
@@ -73,3 +70,15 @@ class _Loaded:
             convert_to_tensor=True,
         )
         return np.asarray(vectors.float().cpu().numpy(), dtype=np.float32)
+
+
+def _own_prompts(prompts: dict[str, str], default: str | None) -> tuple[str, str]:
+    """The prompts of a model's configuration, for queries and for documents.
+
+    sentence-transformers 6.2 puts an empty "document" beside them, and so its encode_document overlooks a "passage".
+    """
+    query = prompts.get("query", "")
+    document = next((prompts[name] for name in DOCUMENT_PROMPTS if prompts.get(name)), "")
+    if default and not query and not document:
+        return prompts[default], prompts[default]
+    return query, document
