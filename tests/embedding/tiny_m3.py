@@ -11,17 +11,17 @@ SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz.,?", *"광화문은경복궁의남쪽정이다요일에닫는"]
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, *, hidden: int = HIDDEN, layers: int = 2, positions: int = 130) -> Path:
     """Writes configuration, weights, a tokenizer of single letters, and the sparse and multi-vector heads."""
     torch.manual_seed(20)
     vocabulary = [*SPECIAL, "▁", *dict.fromkeys(LETTERS), "<mask>"]
     config = XLMRobertaConfig(
         vocab_size=len(vocabulary),
-        hidden_size=HIDDEN,
-        num_hidden_layers=2,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
         num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=130,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=positions,
         type_vocab_size=1,
         pad_token_id=1,
         bos_token_id=0,
@@ -29,8 +29,8 @@ def make(folder: Path) -> Path:
         initializer_range=0.5,
     )
     XLMRobertaModel(config).save_pretrained(folder)
-    for name, width in (("colbert_linear", HIDDEN), ("sparse_linear", 1)):
-        head = torch.nn.Linear(HIDDEN, width)
+    for name, width in (("colbert_linear", hidden), ("sparse_linear", 1)):
+        head = torch.nn.Linear(hidden, width)
         torch.nn.init.ones_(head.bias)  # Else hardly a weight would be above 0.
         torch.save(head.state_dict(), folder / f"{name}.pt")
     _tokenizer(vocabulary).save_pretrained(folder)
