@@ -11,6 +11,7 @@ from app.config import Settings
 from app.core.bots import Bots
 from app.core.cross_encoder import CrossEncoderReranker
 from app.core.documents import Documents
+from app.core.embed import Embed
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers import open_embedder
 from app.core.health import Health
@@ -57,6 +58,7 @@ class Services:
     ingest: Ingest
     documents: Documents
     search: Search
+    embed: Embed
     health: Health
     verifier: Verifier
     repairer: Repairer
@@ -123,7 +125,7 @@ async def wired(
 ) -> AsyncIterator[Services]:
     """The services over open stores, with leases and recovery running."""
     documents = DocumentStore(stores.db, stores.settle)
-    bot_store = BotStore(stores.db)
+    bot_store = BotStore(stores.db, stores.settle)
     keys = OnceStore(stores.db, timedelta(hours=settings.idempotency_hours))
     leases = Leases(documents, settings.saga_lease_seconds)
     bots = Bots(bot_store, stores.index, embedder, leases, deadline=settings.saga_lease_seconds)
@@ -155,6 +157,7 @@ async def wired(
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
             search=Search(bots, documents, stores.index, embedder, reranker),
+            embed=Embed(embedder),
             health=health,
             verifier=verifier,
             repairer=Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery),

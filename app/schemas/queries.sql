@@ -75,10 +75,21 @@ SELECT drop_bot_partitions($1);
 -- name: delete_bot_row
 DELETE FROM bot_registry WHERE bot_id = $1 AND state = 'deleting';
 
--- name: forget_bot_work
--- After the collection and the partitions are gone nothing of the bot is left to undo or to collect.
-WITH gc AS (DELETE FROM vector_gc WHERE bot_id = $1)
-DELETE FROM sagas WHERE bot_id = $1;
+-- name: leave_bot_work
+-- Before partitions and row go. Writes to the dropped collection that may still land would be nobody's in a new one of
+-- the same name: their generations are collected by name for as long.
+WITH undone AS (
+    DELETE FROM sagas WHERE bot_id = $1 RETURNING generation, operation, chunk_span
+), late AS (
+    SELECT generation, chunk_span, now() + $2::interval AS until FROM undone WHERE operation = 'write'
+    UNION ALL
+    SELECT generation, chunk_span, updated_at + $2::interval FROM documents
+    WHERE bot_id = $1 AND updated_at + $2::interval > now()
+)
+INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
+SELECT l.generation, $1, b.collection_name, l.chunk_span, l.until
+FROM late l, bot_registry b WHERE b.bot_id = $1
+ON CONFLICT (generation) DO UPDATE SET not_before = greatest(vector_gc.not_before, excluded.not_before);
 
 -- ---------------------------------------------------------------- sagas
 
@@ -124,18 +135,19 @@ WITH gone AS (
     DELETE FROM document_chunks c USING gone
     WHERE c.bot_id = $1 AND c.chunk_id >= gone.generation * 65536 AND c.chunk_id < (gone.generation + 1) * 65536
 ), gc AS (
-    INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before)
-    SELECT generation, $1, chunk_span, now() + $4::interval FROM gone
+    INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
+    SELECT g.generation, $1, b.collection_name, g.chunk_span, now() + $4::interval
+    FROM gone g, bot_registry b WHERE b.bot_id = $1
 )
 SELECT generation FROM gone;
 
 -- name: collect_abandoned
 -- Generations that somebody else has undone, while this process may still have written their vectors: to be deleted
 -- once more. Never one that a document names.
-INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before)
-SELECT w.generation, b.bot_id, w.chunk_span, now() + $4::interval
+INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
+SELECT w.generation, b.bot_id, b.collection_name, w.chunk_span, now() + $4::interval
 FROM unnest($2::bigint[], $3::integer[]) AS w (generation, chunk_span),
-     (SELECT bot_id FROM bot_registry WHERE bot_id = $1 AND state = 'active' FOR KEY SHARE) AS b
+     (SELECT bot_id, collection_name FROM bot_registry WHERE bot_id = $1 AND state = 'active' FOR KEY SHARE) AS b
 WHERE NOT EXISTS (SELECT FROM documents d WHERE d.bot_id = $1 AND d.generation = w.generation)
 ON CONFLICT (generation) DO UPDATE SET not_before = greatest(vector_gc.not_before, excluded.not_before);
 
@@ -215,8 +227,9 @@ WITH old AS (
     DELETE FROM document_chunks c USING old
     WHERE c.bot_id = $1 AND c.chunk_id >= $3 * 65536 AND c.chunk_id < ($3 + 1) * 65536
 ), gc AS (
-    INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before)
-    SELECT generation, $1, chunk_span, greatest(now(), updated_at + $13::interval) FROM old
+    INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
+    SELECT o.generation, $1, b.collection_name, o.chunk_span, greatest(now(), o.updated_at + $13::interval)
+    FROM old o, bot_registry b WHERE b.bot_id = $1
 )
 SELECT chunk_count FROM old;
 
@@ -234,27 +247,32 @@ WITH old AS (
     DELETE FROM document_chunks c USING old
     WHERE c.bot_id = $1 AND c.chunk_id >= $3 * 65536 AND c.chunk_id < ($3 + 1) * 65536
 ), gc AS (
-    INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before)
-    SELECT generation, $1, chunk_span, greatest(now(), updated_at + $5::interval) FROM old
+    INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
+    SELECT o.generation, $1, b.collection_name, o.chunk_span, greatest(now(), o.updated_at + $5::interval)
+    FROM old o, bot_registry b WHERE b.bot_id = $1
 )
 SELECT chunk_count FROM old;
 
+-- name: lock_documents
+SELECT doc_id FROM documents
+WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[])
+ORDER BY doc_id
+FOR UPDATE;
+
 -- name: delete_documents
-WITH locked AS (
-    SELECT doc_id FROM documents
+-- After lock_documents, as a statement of its own: one that waited for the locks itself would not see the chunks that
+-- others stored meanwhile.
+WITH gone AS (
+    DELETE FROM documents
     WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[])
-    ORDER BY doc_id
-    FOR UPDATE
-), gone AS (
-    DELETE FROM documents d USING locked
-    WHERE d.bot_id = $1 AND d.doc_id = locked.doc_id
-    RETURNING d.doc_id, d.generation, d.chunk_count, d.chunk_span, d.updated_at
+    RETURNING doc_id, generation, chunk_count, chunk_span, updated_at
 ), chunks AS (
     DELETE FROM document_chunks c USING gone
     WHERE c.bot_id = $1 AND c.chunk_id >= gone.generation * 65536 AND c.chunk_id < (gone.generation + 1) * 65536
 ), gc AS (
-    INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before)
-    SELECT generation, $1, chunk_span, greatest(now(), updated_at + $3::interval) FROM gone
+    INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
+    SELECT g.generation, $1, b.collection_name, g.chunk_span, greatest(now(), g.updated_at + $3::interval)
+    FROM gone g, bot_registry b WHERE b.bot_id = $1
 )
 SELECT doc_id, chunk_count FROM gone;
 
@@ -331,17 +349,15 @@ SELECT milvus_timestamp FROM bot_registry WHERE bot_id = $1 AND state = 'active'
 -- ---------------------------------------------------------------- vector_gc
 
 -- name: claim_garbage
-UPDATE vector_gc g
+UPDATE vector_gc
 SET attempts = attempts + 1, next_attempt_at = now() + $1::interval
-FROM bot_registry r
-WHERE g.generation IN (
-        SELECT v.generation FROM vector_gc v JOIN bot_registry b USING (bot_id)
-        WHERE v.next_attempt_at <= now() AND b.state = 'active'
-        ORDER BY v.next_attempt_at
-        LIMIT $2
-        FOR UPDATE OF v SKIP LOCKED)
-  AND r.bot_id = g.bot_id
-RETURNING g.generation, g.chunk_span, r.collection_name, now() >= g.not_before AS settled;
+WHERE generation IN (
+    SELECT generation FROM vector_gc
+    WHERE next_attempt_at <= now()
+    ORDER BY next_attempt_at
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED)
+RETURNING generation, chunk_span, collection_name, now() >= not_before AS settled;
 
 -- name: end_garbage
 DELETE FROM vector_gc WHERE generation = ANY ($1::bigint[]);

@@ -93,6 +93,8 @@ CREATE INDEX idempotency_keys_created_at ON idempotency_keys (created_at);
 CREATE TABLE vector_gc (
     generation      bigint PRIMARY KEY,
     bot_id          uuid NOT NULL,
+    -- Its bot may be gone, and another have a collection of that name by now.
+    collection_name text NOT NULL,
     chunk_span      integer NOT NULL,
     -- Until then a write of this generation may still land, so that deleting must be repeated afterwards.
     not_before      timestamptz NOT NULL,

@@ -106,7 +106,7 @@ async def recover_bot(services: Services, stores: Stores, target: Target) -> obj
     """A bot whose process has left it before its collection was made."""
     bot = new_bot(target.new_bot_id)
     names = (bot.bot_name, bot.collection_name, bot.account_name)
-    await BotStore(stores.db).insert(bot.bot_id, *names, uuid4(), timedelta(0))
+    await BotStore(stores.db, stores.settle).insert(bot.bot_id, *names, uuid4(), timedelta(0))
     await asyncio.Event().wait()
     return None
 

@@ -46,7 +46,7 @@ class Record:
         return cls(
             DocumentStore(db, NO_TIME),
             DocumentStore(db, HOUR),
-            BotStore(db),
+            BotStore(db, NO_TIME),
             GarbageStore(db),
             VerifyStore(db, LEASE_SECONDS),
             partial(OnceStore, db),
@@ -58,7 +58,7 @@ class Record:
         return cls(
             MemoryDocumentStore(tables, NO_TIME, matches),
             MemoryDocumentStore(tables, HOUR, matches),
-            MemoryBotStore(tables),
+            MemoryBotStore(tables, NO_TIME),
             MemoryGarbageStore(tables),
             MemoryVerifyStore(tables, LEASE_SECONDS),
             partial(MemoryOnceStore, tables),

@@ -61,7 +61,7 @@ async def test_marked_bot_is_unknown_until_nothing_is_left(record: Record) -> No
     assert await record.bots.begin_creation(bot.bot_id, TOKEN, HOUR) is None
     assert await record.bots.insert(bot.bot_id, "x", "new_name", "y", TOKEN, HOUR) is None
     assert await record.bots.state(bot.bot_id) == ("deleting", bot.collection_name, 64)
-    assert await record.garbage_due() == {}  # It goes with the collection.
+    assert await record.garbage_due() == {write.generation: True}  # Collected while its bot goes, and after.
 
     assert await record.bots.finish_deletion(bot.bot_id)
     assert await record.bots.finish_deletion(bot.bot_id)  # Again, as recovery may.

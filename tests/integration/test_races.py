@@ -230,3 +230,20 @@ async def test_bot_deleted_while_its_creation_answers(
     assert created.status_code in (404, 409), created.text
     assert (await deletion[0]).status_code == 200
     await assert_at_rest(db, index)
+
+
+async def test_a_batch_delete_that_waits_takes_the_chunks_of_a_replacement_along(
+    client: httpx.AsyncClient, bot: BotClient, db: Database, index: MemoryIndex
+) -> None:
+    """It waits for its first document, while its second is replaced: what goes is what is there at the end."""
+    first, second = await bot.insert("first"), await bot.insert("second")
+    body = {"chat_bot_id": str(bot.bot_id), "doc_ids": [first, second]}
+    async with db.transaction() as conn:
+        await conn.execute("SELECT FROM documents WHERE bot_id = $1 AND doc_id = $2 FOR UPDATE", bot.bot_id, first)
+        deleting = asyncio.create_task(client.post("/data/document/delete/batch", json=body))
+        while not await db.fetch("SELECT FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)
+        assert await put(bot, second, "new") == 200
+    answer = (await deleting).json()
+    assert (answer["status"], answer["deleted_chunks"]) == ("success", 1 + PARTS)
+    await assert_at_rest(db, index)

@@ -451,8 +451,8 @@ async def test_garbage_of_a_bot_being_deleted_holds_up_nobody(
     doc_id = await staying.insert("a")
     await db.execute("UPDATE bot_registry SET state = 'deleting' WHERE bot_id = $1", going.bot_id)
     await db.execute(
-        "INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before, next_attempt_at) "
-        "SELECT 1000000 + n, $1, 1, now(), now() - interval '1 day' FROM generate_series(1, 100) AS n",
+        "INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before, next_attempt_at) "
+        "SELECT 1000000 + n, $1, 'gone', 1, now(), now() - interval '1 day' FROM generate_series(1, 100) AS n",
         going.bot_id,
     )
     await client.delete(f"/data/document/{doc_id}", params={"chat_bot_id": str(staying.bot_id)})
@@ -466,8 +466,9 @@ async def test_garbage_of_a_bot_being_deleted_holds_up_nobody(
 async def test_garbage_that_was_tried_a_thousand_times_is_tried_again(bot: BotClient, db: Database) -> None:
     """As after a night in which Milvus was away."""
     await db.execute(
-        "INSERT INTO vector_gc (generation, bot_id, chunk_span, not_before, next_attempt_at, attempts) "
-        "VALUES (1000000, $1, 1, now(), now() + interval '1 hour', 2000)",
+        "INSERT INTO vector_gc"
+        " (generation, bot_id, collection_name, chunk_span, not_before, next_attempt_at, attempts)"
+        " VALUES (1000000, $1, 'any', 1, now(), now() + interval '1 hour', 2000)",
         bot.bot_id,
     )
     await GarbageStore(db).put_off([1000000])

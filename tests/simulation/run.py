@@ -16,14 +16,15 @@ LONG = 120.0
 def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> World:
     """Runs to the end and returns the world. Raises Violation, its history in ``history``.
 
-    ``keys``: some inserts are sent again and again with an Idempotency-Key.
+    ``keys``: some inserts are sent again and again with an Idempotency-Key, and in every other run a bot that was
+    deleted comes again with the same collection name. The kept seeds are older than both.
     """
     random = Random(seed)
     faults = Faults.drawn(random)
     world = World(seed, faults, processes=processes or random.choice((1, 2, 2, 3)))
     try:
         with internal_errors() as errors:
-            clients = Clients(world, bots=random.choice((1, 2)), keys=keys)
+            clients = Clients(world, bots=random.choice((1, 2)), keys=keys, reuse_names=keys and seed % 2 == 1)
             drive(world, clients, random)
             finish(world, clients)
             if errors:

@@ -44,7 +44,7 @@ class World:
         self.tables = Tables(lambda: EPOCH + timedelta(seconds=self.loop.time()))
         self.milvus = SimulatedMilvus(self.loop.time, self.random, faults.lag)
         self.documents = MemoryDocumentStore(self.tables, timedelta(seconds=SETTLE), matches)
-        self.bots = MemoryBotStore(self.tables)
+        self.bots = MemoryBotStore(self.tables, timedelta(seconds=SETTLE))
         self.garbage = MemoryGarbageStore(self.tables)
         self.keys = MemoryOnceStore(self.tables, timedelta(hours=24))
         self.verify = MemoryVerifyStore(self.tables, LEASE)

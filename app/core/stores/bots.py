@@ -35,10 +35,14 @@ class BotSaga:
 
 
 class BotStore:
-    """All methods raise DatabaseUnavailable. ``account`` None means any account."""
+    """All methods raise DatabaseUnavailable. ``account`` None means any account.
 
-    def __init__(self, db: Database) -> None:
+    ``settle`` is how long after its call's end a write to Milvus may still land.
+    """
+
+    def __init__(self, db: Database, settle: timedelta) -> None:
         self._db = db
+        self._settle = settle
 
     async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
         row = await self._db.fetchrow(SQL["get_bot"], bot_id, account)
@@ -103,15 +107,18 @@ class BotStore:
         return bool(row and row[0])
 
     async def finish_deletion(self, bot_id: UUID) -> bool:
-        """Drops the partitions, the row and the bot's sagas. False when a lock could not be had in time."""
+        """Drops the partitions, the row and the bot's sagas. False when a lock could not be had in time.
+
+        Writes that may still land stay on ``vector_gc``.
+        """
         async with self._db.transaction() as conn:
             try:
                 # A savepoint: caught inside, before the pool's translation makes an outage of it.
                 async with conn.transaction():
                     await conn.execute(PARTITION_LOCK_TIMEOUT)
+                    await conn.execute(SQL["leave_bot_work"], bot_id, self._settle)
                     await conn.execute(SQL["drop_partitions"], bot_id)
                     await conn.execute(SQL["delete_bot_row"], bot_id)
-                    await conn.execute(SQL["forget_bot_work"], bot_id)
             except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
                 return False
         return True

@@ -183,7 +183,9 @@ class DocumentStore:
 
     async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
         """Removes the documents that exist, at once for every reader; {doc_id: number of its chunks}."""
-        rows = await self._db.fetch(SQL["delete_documents"], bot_id, doc_ids, self._settle)
+        async with self._db.transaction() as conn:
+            await conn.execute(SQL["lock_documents"], bot_id, doc_ids)
+            rows = await conn.fetch(SQL["delete_documents"], bot_id, doc_ids, self._settle)
         return {row["doc_id"]: row["chunk_count"] for row in rows}
 
     async def patch(

@@ -20,8 +20,16 @@ T = TypeVar("T")
 _COLLECTION_NOT_FOUND, _LEGACY_COLLECTION_NOT_FOUND = 100, 4
 _NOT_LOADED: Final = (101, 103)
 
-RECONNECT: Final = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
-"""gRPC's own pause between attempts to reconnect grows to two minutes: long after Milvus is back."""
+RECONNECT: Final = {
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1000,
+    "grpc.use_local_subchannel_pool": 1,
+}
+"""gRPC's own pause between attempts to reconnect grows to two minutes: long after Milvus is back.
+
+And its channels to one address share their connections, the pause included: a new channel, which is how pymilvus
+reconnects, would be refused without an attempt.
+"""
 
 
 def silence() -> None:

@@ -11,8 +11,9 @@ from app.utils.errors import CollectionNameTaken
 
 
 class MemoryBotStore:
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, settle: timedelta) -> None:
         self._tables = tables
+        self._settle = settle
 
     async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
         bot = self._tables.active(bot_id, account)
@@ -75,12 +76,17 @@ class MemoryBotStore:
         return any((saga.bot_id, saga.operation) == (bot_id, CREATE) for saga in self._tables.sagas.values())
 
     async def finish_deletion(self, bot_id: UUID) -> bool:
-        self._tables.partitions.pop(bot_id, None)
-        if (bot := self._tables.bots.get(bot_id)) and bot.state == "deleting":
-            del self._tables.bots[bot_id]
-        for rows in (self._tables.sagas, self._tables.garbage):
-            for generation in [number for number, row in rows.items() if row.bot_id == bot_id]:
-                del rows[generation]
+        now, tables = self._tables.now(), self._tables
+        for saga in [saga for saga in tables.sagas.values() if saga.bot_id == bot_id]:
+            del tables.sagas[saga.generation]
+            if saga.operation == "write" and bot_id in tables.bots:
+                tables.collect(bot_id, saga.generation, saga.chunk_span, now + self._settle)
+        for document in tables.partition(bot_id).documents.values():
+            if document.updated_at + self._settle > now:
+                tables.collect(bot_id, document.generation, document.chunk_span, document.updated_at + self._settle)
+        tables.partitions.pop(bot_id, None)
+        if (bot := tables.bots.get(bot_id)) and bot.state == "deleting":
+            del tables.bots[bot_id]
         return True
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:

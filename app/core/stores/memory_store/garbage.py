@@ -14,15 +14,12 @@ class MemoryGarbageStore:
 
     async def claim(self, hold: timedelta) -> Sequence[Garbage]:
         now = self._tables.now()
-        rows = [(row, self._tables.active(row.bot_id)) for row in self._tables.garbage.values()]
-        due = [(row, bot) for row, bot in rows if bot and row.next_attempt_at <= now]
-        claimed = sorted(due, key=lambda pair: pair[0].next_attempt_at)[:BATCH]
-        for row, _ in claimed:
+        due = [row for row in self._tables.garbage.values() if row.next_attempt_at <= now]
+        claimed = sorted(due, key=lambda row: row.next_attempt_at)[:BATCH]
+        for row in claimed:
             row.attempts += 1
             row.next_attempt_at = now + hold
-        return [
-            Garbage(row.generation, row.chunk_span, bot.collection_name, now >= row.not_before) for row, bot in claimed
-        ]
+        return [Garbage(row.generation, row.chunk_span, row.collection_name, now >= row.not_before) for row in claimed]
 
     async def end(self, generations: Sequence[int]) -> None:
         for generation in generations:

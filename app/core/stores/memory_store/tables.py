@@ -104,6 +104,7 @@ class KeyRow:
 class GarbageRow:
     generation: int
     bot_id: UUID
+    collection_name: str
     chunk_span: int
     not_before: datetime
     next_attempt_at: datetime
@@ -168,7 +169,8 @@ class Tables:
     def collect(self, bot_id: UUID, generation: int, chunk_span: int, not_before: datetime) -> None:
         if generation in self.garbage:
             raise ValueError(f"generation {generation} is on vector_gc already")
-        self.garbage[generation] = GarbageRow(generation, bot_id, chunk_span, not_before, self.now())
+        name = self.bots[bot_id].collection_name
+        self.garbage[generation] = GarbageRow(generation, bot_id, name, chunk_span, not_before, self.now())
 
     def current(self, bot_id: UUID) -> Iterator[tuple[DocumentRow, Chunk]]:
         """Chunks of current generations, in no order."""
