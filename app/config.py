@@ -35,9 +35,17 @@ class Settings(BaseSettings):
     milvus_token: SecretStr | None = Field(None, description="user:password or API key of Milvus.")
     milvus_timeout: float = Field(10.0, gt=0, description="Seconds a Milvus call may take.")
 
-    embedding_model: Literal["use-multilingual"] = Field("use-multilingual", description="Embedding provider.")
+    embedding_model: Literal["use-multilingual", "bge-m3", "sentence-bert"] = Field(
+        "use-multilingual", description="Embedding provider."
+    )
     embedding_dimension: int | None = Field(None, ge=1, le=32768, description="Must equal the model's, if set.")
-    embedding_threads: int | None = Field(None, ge=1, description="Model instances, one thread each; default: cores.")
+    embedding_threads: int | None = Field(None, ge=1, description="Threads that embed; default: cores.")
+    embedding_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of bge-m3 and sentence-bert.")
+    embedding_device: str = Field("auto", min_length=1, description="Torch's device for these: cpu, cuda, cuda:1, ...")
+    bge_m3_model: str = Field("BAAI/bge-m3", min_length=1, description="Folder, hub name or name@revision.")
+    sentence_bert_model: str | None = Field(None, description="Folder, hub name or name@revision.")
+    sentence_bert_query_prompt: str | None = Field(None, description="Before each query; default: the model's own.")
+    sentence_bert_document_prompt: str | None = Field(None, description="Before each text that is stored.")
 
     saga_lease_seconds: float = Field(30.0, gt=0, description="A write whose process is silent this long is undone.")
     idempotency_hours: float = Field(24.0, gt=0, description="How long the answer to an Idempotency-Key is kept.")

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import collection, data, errors, health, search
+from app.api import collection, data, embeddings, errors, health, search
 from app.api.deps import State
 from app.api.middleware import RequestContext
 from app.config import Settings
@@ -37,7 +37,7 @@ def create_app(
     app = FastAPI(title="Chat memory", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
     app.add_middleware(RequestContext)
     errors.install(app)
-    for room in (collection, data, search, health):
+    for room in (collection, data, search, embeddings, health):
         app.include_router(room.router)
     return app
 

@@ -13,6 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import numpy as np
+import openai
 import pytest
 
 from app.config import Settings
@@ -220,3 +222,14 @@ def test_ready(http: httpx.Client, path: str) -> None:
 
 def test_live(http: httpx.Client) -> None:
     assert http.get("/health/live").json() == {"status": "ok"}
+
+
+def test_openai_s_client_gets_the_vectors_that_searches_use(server: str, http: httpx.Client, bot: str) -> None:
+    texts = ["광화문은 경복궁의 남쪽 정문이다.", "경복궁은 화요일에 문을 닫는다."]
+    assert http.post("/data/insert", json=_document(bot, texts[0])).status_code == 201
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="none") as client:
+        answer = client.embeddings.create(model="use-multilingual", input=texts)
+    stored, question = np.array([item.embedding for item in answer.data])
+    query = {"chat_bot_id": bot, "query_text": texts[1]}
+    [result] = http.post("/search/query", json=query).json()["results"]
+    assert result["score"] == pytest.approx(float(stored @ question), abs=1e-4)

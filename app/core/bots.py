@@ -166,7 +166,9 @@ class Bots:
         if (bot.embedding_model, bot.dimension) != (self._embedder.model, self._embedder.dimension):
             raise ModelMismatch(
                 f"The bot's vectors come from {bot.embedding_model} ({bot.dimension} dimensions); this server runs "
-                f"{self._embedder.model} ({self._embedder.dimension}). Start it with EMBEDDING_MODEL set to the bot's."
+                f"{self._embedder.model} ({self._embedder.dimension}). Start it with EMBEDDING_MODEL and that "
+                "model's own settings (name or folder, revision, document prompt) as they were for the bot, or "
+                "register a new bot and insert the documents again."
             )
         return bot
 

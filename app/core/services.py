@@ -10,6 +10,7 @@ from datetime import timedelta
 from app.config import Settings
 from app.core.bots import Bots
 from app.core.documents import Documents
+from app.core.embed import Embed
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers import open_embedder
 from app.core.health import Health
@@ -55,6 +56,7 @@ class Services:
     ingest: Ingest
     documents: Documents
     search: Search
+    embed: Embed
     health: Health
     verifier: Verifier
     repairer: Repairer
@@ -147,6 +149,7 @@ async def wired(settings: Settings, stores: Stores, embedder: Embedder) -> Async
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
             search=Search(bots, documents, stores.index, embedder),
+            embed=Embed(embedder),
             health=health,
             verifier=verifier,
             repairer=Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery),

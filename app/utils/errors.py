@@ -52,6 +52,10 @@ class DocumentNotFound(AppError):
     status, code, title = 404, "document_not_found", "No such document"
 
 
+class ModelNotFound(AppError):
+    status, code, title = 404, "model_not_found", "This server runs another embedding model"
+
+
 class Conflict(AppError):
     status, code, title = 409, "conflict", "Conflict"
 

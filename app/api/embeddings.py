@@ -1,0 +1,47 @@
+"""/v1/embeddings: the server's embedder for others, spoken as OpenAI's clients speak."""
+
+from base64 import b64encode
+from typing import Literal
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Response
+
+from app.api.deps import ServicesDep
+from app.api.errors import documented
+from app.core.embedding.port import Vectors
+from app.models.embeddings import EmbeddingsAnswer, EmbeddingsRequest
+
+router = APIRouter(prefix="/v1", tags=["embeddings"])
+
+
+@router.post(
+    "/embeddings",
+    response_model=EmbeddingsAnswer,
+    responses=documented(404, 422, 503),
+    operation_id="create_embeddings",
+)
+async def embeddings(body: EmbeddingsRequest, services: ServicesDep) -> Response:
+    """The vectors that this server would store for these texts. OpenAI's clients work with it."""
+    vectors = await services.embed.documents(body.model, body.input, body.dimensions)
+    characters = sum(map(len, body.input))
+    answer = {
+        "object": "list",
+        "data": _data(vectors, body.encoding_format),
+        "model": services.embed.model,
+        "usage": {"prompt_tokens": characters, "total_tokens": characters},
+    }
+    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+
+def _data(vectors: Vectors, encoding: Literal["float", "base64"]) -> list[dict[str, object]]:
+    # orjson writes a row of float32 as it is; through EmbeddingsAnswer 2,048 vectors would be a million Python floats.
+    rows = np.ascontiguousarray(vectors, dtype="<f4")
+    return [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": row if encoding == "float" else b64encode(row.tobytes()).decode("ascii"),
+        }
+        for index, row in enumerate(rows)
+    ]

@@ -1,0 +1,127 @@
+"""Finds a torch model in a folder or on the Hugging Face hub, and names it after what is in it."""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from hashlib import file_digest, sha256
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from app.utils.errors import StartupError
+
+Precision = Literal["fp32", "bf16"]
+
+REQUIREMENTS = "requirements/models.txt"
+MAX_TOKENS = 8192
+"""More than the longest text that is ever embedded has."""
+UNUSED_FORMATS = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.gguf", "onnx/*", "openvino/*"]
+
+log = logging.getLogger(__name__)
+
+
+def package(name: str, provider: str) -> Any:
+    """The module ``name``. Raises StartupError when it, or something it needs, is not installed."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as exc:
+        raise StartupError(
+            f"EMBEDDING_MODEL={provider} needs the Python package {exc.name}: pip install -r {REQUIREMENTS}"
+        ) from exc
+
+
+def find(source: str, provider: str, setting: str) -> Path:
+    """The folder of a model: ``source`` itself, or what is downloaded for ``name`` or ``name@revision``.
+
+    Downloads show huggingface_hub's progress bar. Raises StartupError with one line that names ``setting``.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    hub = package("huggingface_hub", provider)
+    name, _, revision = source.partition("@")
+    log.info("looking for %s in the local cache and on the Hugging Face hub", source)
+    try:
+        # Most repositories hold the weights twice.
+        for ignored in ([*UNUSED_FORMATS, "*.bin"], UNUSED_FORMATS):
+            folder = Path(hub.snapshot_download(name, revision=revision or None, ignore_patterns=ignored))
+            if any(_weights(folder)):
+                return folder
+    except (OSError, ValueError) as exc:  # The bases of all that huggingface_hub raises.
+        raise StartupError(
+            f"{setting}={source} is neither a folder nor a model that could be downloaded ({_first_line(exc)})"
+        ) from exc
+    raise StartupError(f"{setting}={source} holds no weights that torch can load.")
+
+
+def device(wanted: str) -> str:
+    """The device's name for torch; "auto" is the fastest there is. Raises StartupError if it cannot be used."""
+    torch = import_module("torch")
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted)
+    except (RuntimeError, AssertionError) as exc:
+        raise StartupError(f"EMBEDDING_DEVICE={wanted} cannot be used ({_first_line(exc)})") from exc
+    return wanted
+
+
+def prepare(wanted: str, threads: int | None) -> str:
+    """The device to load a model on; from then on torch uses ``threads`` threads, or all cores."""
+    if threads is not None:
+        import_module("torch").set_num_threads(threads)
+    if not sys.stderr.isatty():  # Nobody looks at transformers' progress bar.
+        import_module("transformers.utils.logging").disable_progress_bar()
+    return device(wanted)
+
+
+def dtype(precision: Precision) -> Any:
+    torch = import_module("torch")
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def cannot_load(folder: Path, exc: Exception) -> StartupError:
+    return StartupError(f"The model in {folder} cannot be loaded ({type(exc).__name__}: {_first_line(exc)})")
+
+
+def title(source: str) -> str:
+    """The model's own name: the last part of a path or of a hub name, also inside the hub's cache."""
+    cached = re.search(r"models--(?:[^/]+--)*([^/]+?)/snapshots/", source)
+    return cached.group(1) if cached else Path(source.partition("@")[0]).resolve().name
+
+
+def fingerprint(folder: Path, *also: str) -> str:
+    """12 hexadecimal digits that change with the weights, the modules around them and ``also``.
+
+    Neither the folder's place, the files' names nor the precision in which the weights are loaded count: moved to
+    another machine or run in bfloat16, it is the same model. Raises StartupError for a folder without weights.
+    """
+    digests = []
+    for weights in _weights(folder):
+        with weights.open("rb") as file:
+            digests.append(file_digest(file, "sha256").hexdigest())
+    if not digests:
+        raise StartupError(f"{folder} holds no weights that torch can load.")
+    configs = [folder / "modules.json", *(part / "config.json" for part in _parts(folder) if part != folder)]
+    settings = [json.dumps(json.loads(path.read_bytes()), sort_keys=True) for path in configs if path.is_file()]
+    return sha256("\n".join([*sorted(digests), *settings, *also]).encode()).hexdigest()[:12]
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The folders of the model's modules, as sentence-transformers lays them out; the first is ``folder``."""
+    listed = folder / "modules.json"
+    paths = [module["path"] for module in json.loads(listed.read_bytes())] if listed.is_file() else []
+    return [folder, *(folder / path for path in paths if path)]
+
+
+def _weights(folder: Path) -> Iterator[Path]:
+    for part in _parts(folder):
+        files = list(part.glob("*.safetensors")) or list(part.glob("pytorch_model*.bin"))
+        yield from (file for file in files if file.is_file())
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0][:300]
