@@ -12,6 +12,7 @@ class HashEmbedder:
     """Signed feature hashing of character n-grams (Weinberger et al. 2009, arXiv:0902.2206), length 1."""
 
     model = "hash"
+    call_texts = 1
 
     def __init__(self, dimension: int = 64) -> None:
         self.dimension = dimension

@@ -9,7 +9,8 @@ from importlib import import_module
 import numpy as np
 
 from app.core.embedding.port import Vectors
-from app.core.embedding.workers import Encode, Lane, WorkerPool
+from app.core.embedding.waiting import DOCUMENT_TEXTS, Lane, Limits
+from app.core.embedding.workers import Encode, WorkerPool
 
 BATCH_TEXTS = 16
 BATCH_CHARS = 600
@@ -27,13 +28,22 @@ class UseMultilingual:
 
     model = "use-multilingual"
     dimension = 512
+    call_texts = 1
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        threads: int | None = None,
+        *,
+        batch_texts: int | None = None,
+        batch_wait: float = 0.0,
+        queue_texts: int | None = None,
+    ) -> None:
         self._loading = threading.Lock()
         self._encode: Encode | None = None
-        self._pool = WorkerPool(
-            self._load, threads=threads or _cores(), batch_texts=BATCH_TEXTS, batch_chars=BATCH_CHARS
+        limits = Limits(
+            batch_texts or BATCH_TEXTS, BATCH_CHARS, wait=batch_wait, queue=queue_texts or DOCUMENT_TEXTS
         )
+        self._pool = WorkerPool(self._load, threads=threads or _cores(), limits=limits)
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
         if not texts:
