@@ -82,6 +82,8 @@ def checked(vectors: Vectors, count: int, dimension: int) -> list[Row]:
         with np.errstate(all="ignore"):
             vectors = np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
     return [
-        EmbeddingInvalid(f"The embedder's vector is unusable: {reasons[index]}.") if index in reasons else vectors[index]
+        EmbeddingInvalid(f"The embedder's vector is unusable: {reasons[index]}.")
+        if index in reasons
+        else vectors[index]
         for index in range(count)
     ]

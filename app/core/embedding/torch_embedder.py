@@ -128,7 +128,9 @@ class TorchEmbedder:
             return loaded.count_tokens([text], query=query)[0] <= loaded.max_tokens
 
         parts = [split(text, fits) for text in texts]
-        vectors = loaded.encode([part for text in parts for part in text], query=query)
+        flat = [part for text in parts for part in text]
+        batches = [flat[start : start + BATCH_TEXTS] for start in range(0, len(flat), BATCH_TEXTS)]
+        vectors = np.concatenate([loaded.encode(batch, query=query) for batch in batches])
         ends = np.cumsum([len(text) for text in parts])
         return np.stack(
             [merged(vectors[end - len(text) : end], text) for text, end in zip(parts, ends.tolist(), strict=True)]

@@ -40,9 +40,7 @@ class UseMultilingual:
     ) -> None:
         self._loading = threading.Lock()
         self._encode: Encode | None = None
-        limits = Limits(
-            batch_texts or BATCH_TEXTS, BATCH_CHARS, wait=batch_wait, queue=queue_texts or DOCUMENT_TEXTS
-        )
+        limits = Limits(batch_texts or BATCH_TEXTS, BATCH_CHARS, wait=batch_wait, queue=queue_texts or DOCUMENT_TEXTS)
         self._pool = WorkerPool(self._load, threads=threads or _cores(), limits=limits)
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
