@@ -21,8 +21,8 @@ class Embed:
         """Vectors (len(texts), dimension) in order, each as it would be stored for a chunk of this text.
 
         ``model`` may be the whole name or begin it: a name "a:b@c" is also found as "a:b", "a" and "b". Raises
-        ModelNotFound, InvalidInput for a dimension that is not the model's, EmbedderUnavailable, and what keeps the
-        first text that fails from having a vector, all such texts being named: EmbeddingInvalid, TextTooLong, TextRefused.
+        ModelNotFound, InvalidInput for a dimension that is not the model's, EmbedderUnavailable, and, all
+        texts that fail being named, the first one's error: EmbeddingInvalid, TextTooLong, TextRefused.
         """
         name, dimension = self._embedder.model, self._embedder.dimension
         _, _, own = name.partition(":")

@@ -14,7 +14,8 @@ from app.core.embedding.check import unusable
 from app.core.embedding.memory import HashEmbedder
 from app.core.embedding.port import Embedder, Vectors
 from app.core.embedding.use_multilingual import UseMultilingual
-from app.core.embedding.workers import Encode, Lane, WorkerPool
+from app.core.embedding.waiting import Lane, Limits
+from app.core.embedding.workers import Encode, WorkerPool
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
 
 
@@ -44,9 +45,7 @@ def model() -> GatedModel:
 
 @pytest_asyncio.fixture
 async def pool(model: GatedModel) -> AsyncIterator[WorkerPool]:
-    pool = WorkerPool(
-        lambda: model, threads=1, batch_texts=2, batch_chars=100, capacity={Lane.QUERY: 2, Lane.DOCUMENTS: 8}
-    )
+    pool = WorkerPool(lambda: model, threads=1, limits=Limits(texts=2, weight=100, queue=8))
     yield pool
     model.gate.set()
     await pool.close()
@@ -162,7 +161,7 @@ async def test_start_loads_every_thread_s_model() -> None:
         made.append(threading.current_thread().name)
         return GatedModel()
 
-    pool = WorkerPool(make, threads=3, batch_texts=1, batch_chars=1)
+    pool = WorkerPool(make, threads=3, limits=Limits(1, 1))
     assert made == []
     await pool.start()
     await pool.start()
@@ -176,7 +175,7 @@ async def test_a_model_that_cannot_be_loaded(use: Callable[[WorkerPool], object]
         time.sleep(0.05)
         raise OSError("no weights")
 
-    pool = WorkerPool(make, threads=2, batch_texts=1, batch_chars=1)
+    pool = WorkerPool(make, threads=2, limits=Limits(1, 1))
     with pytest.raises((OSError, EmbedderUnavailable)):
         await use(pool)  # type: ignore[misc]
     with pytest.raises(EmbedderUnavailable):

@@ -21,6 +21,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0
 """Seconds between tries, doubled each time, with jitter."""
 TOO_MUCH = (400, 413, 422)
 """Refusals that may be one text's fault."""
+TRIES_OF_500 = 2
 PROBE = "ping"
 PROBE_SECONDS = 5.0
 
@@ -100,14 +101,18 @@ class OpenAIClient:
                     content = await self._send(texts)
             except (openai.APIError, TimeoutError) as exc:
                 status = exc.status_code if isinstance(exc, openai.APIStatusError) else None
-                # Some servers answer 500 to a batch in which one text gives NaN.
-                if status in TOO_MUCH or (status == 500 and len(texts) > 1 and tries > 1):
+                if status in TOO_MUCH:
                     self.breaker.succeeded()
                     raise
                 pause = self._pause(exc, tries)
-                if status != 429 and not (status == 500 and len(texts) > 1):
+                # Some servers answer 500 to a text that gives NaN, and so to each batch that holds it: that is no
+                # sign of their being away before single texts fail too.
+                given_up = not _may_pass(exc) or loop.time() + pause >= end or (status == 500 and tries == TRIES_OF_500)
+                if given_up and status == 500 and len(texts) > 1:
+                    raise
+                if status != 429 and (status != 500 or given_up):
                     self.breaker.failed()
-                if not _may_pass(exc) or loop.time() + pause >= end:
+                if given_up:
                     log.warning("gave up on the embedding provider after %d tries: %s", tries, _word(exc))
                     raise _unavailable(exc, pause) from exc
                 log.info("the embedding provider failed (%s), trying again in %.1f s", _word(exc), pause)
