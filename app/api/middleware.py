@@ -6,9 +6,12 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import internal_error
+from app.utils.errors import StartupError
 from app.utils.logging import request_id
 
 log = logging.getLogger(__name__)
+
+STARTUP_ERROR = f"{StartupError.__module__}.{StartupError.__qualname__}: "
 
 
 class RequestContext:
@@ -18,6 +21,9 @@ class RequestContext:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, _brief(send))
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -41,3 +47,16 @@ class RequestContext:
             await internal_error()(scope, receive, send_with_id)
         finally:
             request_id.reset(token)
+
+
+def _brief(send: Send) -> Send:
+    """Leaves of a traceback that ends in a StartupError its one line, which says what to do."""
+
+    async def send_briefly(message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            text = message.get("message", "")
+            _, found, line = text.rpartition(STARTUP_ERROR)
+            message = {**message, "message": line.strip() if found else text}
+        await send(message)
+
+    return send_briefly

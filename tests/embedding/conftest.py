@@ -16,7 +16,7 @@ TEXTS = [
     "The palace, in the middle of the old town, is closed on every Tuesday, as are its gardens. " * 6,
     "경복궁은 화요일에 문을 닫는다.",
     "Which day is the palace closed?",
-] * 12
+] * 6
 
 
 @pytest.fixture(autouse=True)

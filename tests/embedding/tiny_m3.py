@@ -26,7 +26,7 @@ def make(folder: Path, *, hidden: int = HIDDEN, layers: int = 2, positions: int 
         pad_token_id=1,
         bos_token_id=0,
         eos_token_id=2,
-        initializer_range=0.5,
+        initializer_range=hidden**-0.5,
     )
     XLMRobertaModel(config).save_pretrained(folder)
     for name, width in (("colbert_linear", hidden), ("sparse_linear", 1)):

@@ -50,10 +50,11 @@ class BgeM3(TorchEmbedder):
 
 class _Loaded:
     def __init__(self, source: str, precision: Precision, device: str, threads: int | None) -> None:
+        log.info("importing FlagEmbedding and loading %s", source)
         library = local_model.package("FlagEmbedding", PROVIDER)
         folder = local_model.find(source, PROVIDER, "BGE_M3_MODEL")
         where = local_model.prepare(device, threads)
-        log.info("loading %s with FlagEmbedding on %s in %s", folder, where, precision)
+        log.info("%s is loaded from %s, on %s, in %s", source, folder, where, precision)
         try:
             flag = library.BGEM3FlagModel(str(folder), use_fp16=False, use_bf16=precision == "bf16", devices=where)
         except Exception as exc:  # Whatever a broken folder makes two libraries raise.

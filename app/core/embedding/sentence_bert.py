@@ -44,10 +44,11 @@ class _Loaded:
         device: str,
         threads: int | None,
     ) -> None:
+        log.info("importing sentence-transformers and loading %s", source)
         library = local_model.package("sentence_transformers", PROVIDER)
         folder = local_model.find(source, PROVIDER, "SENTENCE_BERT_MODEL")
         where = local_model.prepare(device, threads)
-        log.info("loading %s with sentence-transformers on %s in %s", folder, where, precision)
+        log.info("%s is loaded from %s, on %s, in %s", source, folder, where, precision)
         try:
             self._model = library.SentenceTransformer(
                 str(folder), device=where, model_kwargs={"dtype": local_model.dtype(precision)}
