@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from app.core.embedding.check import unusable
 from app.core.embedding.memory import HashEmbedder
-from app.core.embedding.port import Embedder, Vectors
+from app.core.embedding.port import Embedder, TextsFailed, Vectors
 from app.core.embedding.use_multilingual import UseMultilingual
 from app.core.embedding.waiting import Lane, Limits
 from app.core.embedding.workers import Encode, WorkerPool
@@ -124,20 +124,49 @@ async def test_a_full_lane_refuses_at_once(pool: WorkerPool, model: GatedModel) 
     assert len(await pool.encode(["larger than the queue"] * 9, Lane.DOCUMENTS)) == 9
 
 
-async def test_an_error_reaches_its_caller_alone(pool: WorkerPool, model: GatedModel) -> None:
+async def test_one_bad_text_fails_alone(pool: WorkerPool, model: GatedModel) -> None:
+    """Its batch is halved until it is found; neither its neighbours nor who shares the batch notice."""
     with busy(model):
         first = await submitted(pool, ["first"])
         await taken(model)
         bad = await submitted(pool, ["bad", "y" * 10, "y" * 11, "y" * 12])
         good = await submitted(pool, ["good"])
-    with pytest.raises(RuntimeError, match="model broke"):
+    with pytest.raises(TextsFailed) as caught:
         await bad
+    assert {index: type(error) for index, error in caught.value.errors.items()} == {0: EmbeddingInvalid}
+    assert caught.value.vectors[:, 0].tolist() == [0, 10, 11, 12]
     assert len(await first) == len(await good) == 1
+    with pytest.raises(TextsFailed):
+        await pool.encode(["bad"], Lane.QUERY)
+
+
+async def test_calls_share_a_batch(pool: WorkerPool, model: GatedModel) -> None:
+    with busy(model):
+        tasks = [await submitted(pool, ["first"])]
+        await taken(model)
+        tasks += [await submitted(pool, [text]) for text in ("a", "b", "long" * 20, "c", "d", "long" * 25)]
+        gone = await submitted(pool, ["e"])
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+    await asyncio.gather(*tasks)
+    assert model.batches[1:] == [["a", "b"], ["long" * 20], ["c", "d"], ["long" * 25]]
+
+
+async def test_a_batch_waits_for_company_until_it_is_full(model: GatedModel) -> None:
+    pool = WorkerPool(lambda: model, threads=1, limits=Limits(texts=2, weight=100, wait=60))
+    await asyncio.gather(pool.encode(["a"], Lane.DOCUMENTS), pool.encode(["b"], Lane.DOCUMENTS))
+    assert model.batches == [["a", "b"]]
+    await pool.close()
+    pool = WorkerPool(lambda: model, threads=1, limits=Limits(texts=2, weight=100, wait=0.01))
+    await pool.encode(["c"], Lane.DOCUMENTS)
+    assert model.batches[1:] == [["c"]]
+    await pool.close()
 
 
 async def test_a_missing_vector_is_no_answer(pool: WorkerPool) -> None:
-    with pytest.raises(EmbeddingInvalid):
-        await pool.encode(["short", "x"], Lane.DOCUMENTS)
+    with pytest.raises(TextsFailed) as caught:
+        await pool.encode(["short", "other"], Lane.DOCUMENTS)
+    assert list(caught.value.errors) == [0]
 
 
 async def test_close_fails_what_waits(pool: WorkerPool, model: GatedModel) -> None:

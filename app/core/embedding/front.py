@@ -7,7 +7,7 @@ import numpy as np
 from app.core.embedding.cache import VectorCache
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Row, TextsFailed, Vectors, collected
-from app.utils.errors import EmbeddingInvalid
+from app.utils.errors import AppError, EmbeddingInvalid
 
 QUERY_SHARE = 0.25
 """Of the cache's bytes: a bulk insert must not push out the questions that are asked every day."""
@@ -16,7 +16,8 @@ QUERY_SHARE = 0.25
 class Front:
     """An embedder over ``provider``, which must have been started; ``cache_bytes`` of 0 keeps nothing.
 
-    Vectors come out of length 1 and finite. A text whose vector is not sound fails alone, in TextsFailed.
+    Vectors come out of length 1 and finite. A text whose vector is not sound fails alone, in TextsFailed; a query
+    raises its error itself.
     """
 
     def __init__(self, provider: Embedder, cache_bytes: int) -> None:
@@ -50,7 +51,10 @@ class Front:
         key = self.queries.key(text)
         if (kept := self.queries.get(key)) is not None:
             return kept
-        vector = await self.provider.embed_query(text)
+        try:
+            vector = await self.provider.embed_query(text)
+        except TextsFailed as exc:
+            raise exc.errors[0] from exc
         row = checked(vector[None, :], 1, self.dimension)[0]
         if not isinstance(row, np.ndarray):
             raise row
@@ -73,6 +77,8 @@ class Front:
                 for index, row in zip(good, checked(exc.vectors[good], len(good), self.dimension), strict=True):
                     rows[index] = row
             return rows
+        except AppError as exc:
+            return [exc] * len(texts)
 
 
 def checked(vectors: Vectors, count: int, dimension: int) -> list[Row]:

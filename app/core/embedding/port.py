@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.utils.errors import AppError, EmbeddingInvalid
+from app.utils.errors import AppError, EmbeddingInvalid, Unavailable
 
 Vectors = NDArray[np.float32]
 
@@ -43,7 +43,7 @@ class Embedder(Protocol):
         """
 
     async def embed_query(self, text: str) -> Vectors:
-        """One vector (dimension,). Goes before documents that wait."""
+        """One vector (dimension,). Goes before documents that wait. Errors as ``embed_documents`` of one text."""
 
     async def ping(self) -> None:
         """Returns when the embedder can answer."""
@@ -52,13 +52,13 @@ class Embedder(Protocol):
 
 
 def collected(rows: Sequence[Row]) -> Vectors:
-    """The rows as Vectors. Raises TextsFailed, or the one error when no row is without the same kind of it."""
+    """The rows as Vectors. Raises TextsFailed, or Unavailable when that is what became of every row."""
     errors = {index: row for index, row in enumerate(rows) if isinstance(row, AppError)}
     if not errors:
         return np.stack(rows)  # type: ignore[arg-type]
-    first = next(iter(errors.values()))
-    if len(errors) == len(rows) and len({(type(error), error.detail) for error in errors.values()}) == 1:
-        raise first
+    away = [error for error in errors.values() if isinstance(error, Unavailable)]
+    if len(away) == len(rows):
+        raise away[0]
     vectors = [row for row in rows if not isinstance(row, AppError)]
     spread = np.zeros((len(rows), vectors[0].shape[0] if vectors else 0), dtype=np.float32)
     if vectors:
