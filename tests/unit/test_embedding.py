@@ -183,6 +183,20 @@ async def test_close_fails_what_waits(pool: WorkerPool, model: GatedModel) -> No
         await pool.encode(["late"], Lane.QUERY)
 
 
+async def test_a_thread_of_their_own_answers_queries_beside_documents(model: GatedModel) -> None:
+    def queries_pass(texts: list[str]) -> Vectors:
+        return np.ones((1, 1), dtype=np.float32) if texts == ["query"] else model(texts)
+
+    pool = WorkerPool(lambda: queries_pass, threads=1, limits=Limits(2, 100), query_threads=1)
+    with busy(model):
+        documents = [await submitted(pool, [text]) for text in ("first", "second")]
+        await taken(model)
+        assert (await pool.encode(["query"], Lane.QUERY)).tolist() == [[1]]
+        assert model.batches == [["first"]]
+    await asyncio.gather(*documents)
+    await pool.close()
+
+
 async def test_start_loads_every_thread_s_model() -> None:
     made: list[str] = []
 

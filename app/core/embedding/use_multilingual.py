@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 
 
 class UseMultilingual:
-    """Vectors (512,) of length 1, from ``threads`` threads (default: one a core) over one copy of the model.
+    """Vectors (512,) of length 1, from ``threads`` threads (default: one a core) over one copy of the model,
+    and one more for queries alone: a core's turn comes sooner than the end of a long paragraph.
 
     A blank text gets a valid vector of no meaning, and a lone surrogate raises UnicodeEncodeError: both are to be
     refused before. So are very long texts: memory grows by about 10 KB a character.
@@ -41,7 +42,7 @@ class UseMultilingual:
         self._loading = threading.Lock()
         self._encode: Encode | None = None
         limits = Limits(batch_texts or BATCH_TEXTS, BATCH_CHARS, wait=batch_wait, queue=queue_texts or DOCUMENT_TEXTS)
-        self._pool = WorkerPool(self._load, threads=threads or _cores(), limits=limits)
+        self._pool = WorkerPool(self._load, threads=threads or _cores(), limits=limits, query_threads=1)
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
         if not texts:

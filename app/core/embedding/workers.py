@@ -20,19 +20,21 @@ class WorkerPool:
     """``threads`` threads, each with its own ``Encode`` from ``make``, fed from one bounded queue in two lanes.
 
     Calls are cut into pieces within ``limits``, weights being characters, and small pieces of several calls share a
-    batch: so a query waits for no more than the batch that is being worked on. A batch holds texts of one lane.
+    batch: so a query waits for no more than the batch that is being worked on, and for nothing but its share of the
+    cores where there are ``query_threads`` beside the others. A batch holds texts of one lane.
     """
 
-    def __init__(self, make: Callable[[], Encode], *, threads: int, limits: Limits) -> None:
+    def __init__(self, make: Callable[[], Encode], *, threads: int, limits: Limits, query_threads: int = 0) -> None:
         self._make = make
         self._changed = threading.Condition()  # Guards everything below but the loaded futures.
         self._waiting = Waiting(limits)
         self._closed = False
         self._started = False
-        self._loaded: list[Future[None]] = [Future() for _ in range(threads)]
+        lanes = [tuple(Lane)] * threads + [(Lane.QUERY,)] * query_threads
+        self._loaded: list[Future[None]] = [Future() for _ in lanes]
         self._threads = [
-            threading.Thread(target=self._run, args=(loaded,), name=f"embed-{number}", daemon=True)
-            for number, loaded in enumerate(self._loaded)
+            threading.Thread(target=self._run, args=(loaded, mine), name=f"embed-{number}", daemon=True)
+            for number, (loaded, mine) in enumerate(zip(self._loaded, lanes, strict=True))
         ]
 
     async def start(self) -> None:
@@ -55,7 +57,7 @@ class WorkerPool:
             self._start_threads()
             sizes = [len(texts[index]) for index in order]
             pieces = self._waiting.add([texts[index] for index in order], sizes, lane, time.monotonic())
-            self._changed.notify(len(pieces))
+            self._changed.notify_all()  # A thread of queries alone could swallow a single word.
         try:
             parts = await asyncio.gather(*(asyncio.wrap_future(piece.rows) for piece in pieces))
         except BaseException:
@@ -83,16 +85,16 @@ class WorkerPool:
             for thread in self._threads:
                 thread.start()
 
-    def _take(self) -> list[Piece]:
+    def _take(self, lanes: Sequence[Lane]) -> list[Piece]:
         """The next batch; empty when the pool is closed."""
         with self._changed:
             while not self._closed:
-                if batch := self._waiting.take(time.monotonic()):
+                if batch := self._waiting.take(time.monotonic(), lanes):
                     return batch
-                self._changed.wait(self._waiting.due_in(time.monotonic()))
+                self._changed.wait(self._waiting.due_in(time.monotonic(), lanes))
             return []
 
-    def _run(self, loaded: Future[None]) -> None:
+    def _run(self, loaded: Future[None], lanes: Sequence[Lane]) -> None:
         try:
             encode = self._make()
         except BaseException as exc:
@@ -100,7 +102,7 @@ class WorkerPool:
             self._shut("The embedder could not be loaded.")
             return
         loaded.set_result(None)
-        while batch := self._take():
+        while batch := self._take(lanes):
             rows = iter(_rows(encode, [text for piece in batch for text in piece.texts]))
             for piece in batch:
                 piece.rows.set_result([next(rows) for _ in piece.texts])
