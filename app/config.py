@@ -35,11 +35,27 @@ class Settings(BaseSettings):
     milvus_token: SecretStr | None = Field(None, description="user:password or API key of Milvus.")
     milvus_timeout: float = Field(10.0, gt=0, description="Seconds a Milvus call may take.")
 
-    embedding_model: Literal["use-multilingual", "bge-m3", "sentence-bert"] = Field(
+    embedding_model: Literal["use-multilingual", "openai", "bge-m3", "sentence-bert"] = Field(
         "use-multilingual", description="Embedding provider."
     )
-    embedding_dimension: int | None = Field(None, ge=1, le=32768, description="Must equal the model's, if set.")
+    embedding_dimension: int | None = Field(
+        None, ge=1, le=32768, description="Asked of openai; else must equal the model's."
+    )
     embedding_threads: int | None = Field(None, ge=1, description="Threads that embed; default: cores.")
+    embedding_long_text: Literal["refuse", "split", "cut"] = Field("refuse", description="More than the model reads.")
+    embedding_batch_texts: int | None = Field(None, ge=1, description="Most texts of a batch; default: the model's.")
+    embedding_batch_wait_ms: float = Field(0.0, ge=0, le=1000, description="A batch that is not full waits so long.")
+    embedding_queue_texts: int | None = Field(None, ge=1, description="Texts that may wait; more are a 503.")
+    embedding_cache_mb: int = Field(64, ge=0, description="Vectors that are kept in memory; 0 keeps none.")
+    embedding_timeout: float = Field(20.0, gt=0, description="Seconds a call of openai may take, repetitions included.")
+    embedding_breaker_failures: int = Field(5, ge=1, description="Failures in a row that open the circuit breaker.")
+    embedding_breaker_seconds: float = Field(5.0, gt=0, description="Pause between its probes.")
+    openai_api_key: SecretStr | None = Field(None, description="Of OpenAI or the server at OPENAI_BASE_URL.")
+    openai_base_url: str | None = Field(None, pattern="^https?://", description="A server that speaks as OpenAI's.")
+    openai_model: str = Field("text-embedding-3-small", min_length=1, description="Model of openai.")
+    openai_in_flight: int = Field(4, ge=1, description="Requests to openai at a time.")
+    openai_input_tokens: int = Field(8192, ge=1, description="Most tokens of a text.")
+    openai_request_tokens: int = Field(300_000, ge=1, description="Most tokens of a request.")
     embedding_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of bge-m3 and sentence-bert.")
     embedding_device: str = Field("auto", min_length=1, description="Torch's device for these: cpu, cuda, cuda:1, ...")
     bge_m3_model: str = Field("BAAI/bge-m3", min_length=1, description="Folder, hub name or name@revision.")

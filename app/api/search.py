@@ -1,10 +1,14 @@
 """/search: questions."""
 
+from collections.abc import Callable
+
 from fastapi import APIRouter
 
 from app.api.deps import ServicesDep
 from app.api.errors import documented
+from app.core.embedding.port import TextsFailed
 from app.core.search import Answer, Query, Result
+from app.core.services import Services
 from app.models.search import (
     ContextChunk,
     QueryResults,
@@ -26,7 +30,7 @@ router = APIRouter(prefix="/search", tags=["search"])
 async def query(body: SearchQuery, services: ServicesDep) -> SearchAnswer:
     """The chunks of one bot that answer a text best, best first, as they are stored at this moment."""
     watch = Stopwatch()
-    answer = await services.search.query(_query(body, [body.query_text]), watch)
+    answer = await _search(services, body, [body.query_text], watch, lambda _: "body.query_text")
     return SearchAnswer(
         query=body.query_text,
         mode=answer.mode,
@@ -43,7 +47,7 @@ async def query(body: SearchQuery, services: ServicesDep) -> SearchAnswer:
 async def batch(body: SearchBatch, services: ServicesDep) -> SearchBatchAnswer:
     """Up to 64 texts asked of one bot in one go."""
     watch = Stopwatch()
-    answer = await services.search.query(_query(body, body.query_texts), watch)
+    answer = await _search(services, body, body.query_texts, watch, lambda index: f"body.query_texts.{index}")
     return SearchBatchAnswer(
         mode=answer.mode,
         embedding_time_ms=watch["embedding"],
@@ -58,8 +62,10 @@ async def batch(body: SearchBatch, services: ServicesDep) -> SearchBatchAnswer:
     )
 
 
-def _query(body: SearchOptions, texts: list[str]) -> Query:
-    return Query(
+async def _search(
+    services: Services, body: SearchOptions, texts: list[str], watch: Stopwatch, place: Callable[[int], str]
+) -> Answer:
+    query = Query(
         bot_id=body.chat_bot_id,
         account=body.account_name,
         texts=texts,
@@ -72,6 +78,10 @@ def _query(body: SearchOptions, texts: list[str]) -> Query:
         context_chunks=body.context_chunks,
         rerank=body.rerank,
     )
+    try:
+        return await services.search.query(query, watch)
+    except TextsFailed as exc:
+        raise exc.named(place) from exc
 
 
 def _milvus(watch: Stopwatch) -> float:

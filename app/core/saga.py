@@ -18,7 +18,7 @@ import numpy as np
 
 from app.core.bots import Bots
 from app.core.embedding.check import unusable
-from app.core.embedding.port import Embedder, Vectors
+from app.core.embedding.port import Embedder, TextsFailed, Vectors
 from app.core.leases import Leases
 from app.core.once import Once
 from app.core.stores.ports import DocumentPort, VectorIndex
@@ -38,7 +38,8 @@ from app.utils.failpoints import reach
 log = logging.getLogger(__name__)
 
 PART_CHUNKS = 512
-"""Chunks embedded and upserted together: large enough to batch well, small enough to bound memory."""
+"""Chunks embedded and upserted together: large enough to batch well, small enough to bound memory; more where
+the embedder asks for more."""
 
 
 class Item(NamedTuple):
@@ -47,6 +48,10 @@ class Item(NamedTuple):
     write: Write
     chunk_id: int
     text: str
+
+    @property
+    def chunk_index(self) -> int:
+        return self.chunk_id % CHUNKS_PER_GENERATION
 
 
 class Saga:
@@ -138,8 +143,9 @@ class Saga:
         stamps: dict[UUID, int] = {}
         landing: asyncio.Task[None] | None = None
         try:
-            for start in range(0, len(items), PART_CHUNKS):
-                part = [item for item in items[start : start + PART_CHUNKS] if item.write.error is None]
+            size = max(PART_CHUNKS, self._embedder.call_texts)
+            for start in range(0, len(items), size):
+                part = [item for item in items[start : start + size] if item.write.error is None]
                 if not part:
                     continue
                 with watch.timing("embedding"):
@@ -160,12 +166,16 @@ class Saga:
             await reach("write.before_embed")
             vectors = await self._embedder.embed_documents([item.text for item in part])
             await reach("write.after_embed")
+        except TextsFailed as exc:
+            for position, error in exc.errors.items():
+                part[position].write.fail(error.at(f"chunk_index {part[position].chunk_index}"))
+            return exc.vectors
         except AppError as exc:
             _fail_all(part, exc)
             return np.empty((len(part), self._embedder.dimension), np.float32)
         for position, reason in unusable(vectors, len(part), self._embedder.dimension).items():
             item = part[position]
-            place = f"chunk_index {item.chunk_id % CHUNKS_PER_GENERATION}"
+            place = f"chunk_index {item.chunk_index}"
             item.write.fail(EmbeddingInvalid(f"The embedder's vector for {place} is unusable: {reason}."))
         return vectors
 

@@ -110,8 +110,8 @@ class Search:
     async def query(self, query: Query, watch: Stopwatch) -> Answer:
         """For each text the ``limit`` best current chunks, or documents, best first.
 
-        Raises UnsupportedMode, InvalidInput, BotNotFound, ModelMismatch, EmbeddingInvalid, and Unavailable when a
-        store or the embedder is away.
+        Raises UnsupportedMode, InvalidInput, BotNotFound, ModelMismatch, TextsFailed, and Unavailable when a store or
+        the embedder is away.
         """
         if query.rerank and self._reranker is None:
             detail = "This server has no reranker: start it with RERANK_MODEL set."
@@ -146,10 +146,7 @@ class Search:
 
     async def _embed(self, texts: Sequence[str], watch: Stopwatch) -> Vectors:
         with watch.timing("embedding"):
-            if len(texts) == 1:
-                vectors = (await self._embedder.embed_query(texts[0]))[None, :]
-            else:
-                vectors = await self._embedder.embed_queries(texts)
+            vectors = await self._embedder.embed_queries(texts)
         if reasons := unusable(vectors, len(texts), self._embedder.dimension):
             raise EmbeddingInvalid(f"The embedder's vector for the query is unusable: {next(iter(reasons.values()))}.")
         return vectors

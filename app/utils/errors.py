@@ -6,6 +6,7 @@ own message goes into ``detail``: it may echo somebody's data.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +32,13 @@ class AppError(Exception):
         self.places = tuple(places)
         self.retry_after = retry_after
 
+    def at(self, place: str) -> "AppError":
+        """The same error, its detail beginning with the place that it is about."""
+        error = copy(self)
+        error.detail = f"{place}: {self.detail}"
+        error.args = (error.detail,)
+        return error
+
 
 class InvalidInput(AppError):
     status, code, title = 422, "invalid_input", "Invalid input"
@@ -42,6 +50,14 @@ class UnsupportedMode(InvalidInput):
 
 class IdempotencyKeyReused(InvalidInput):
     code, title = "idempotency_key_reused", "This key belongs to another request"
+
+
+class TextTooLong(InvalidInput):
+    code, title = "text_too_long", "Text is longer than the embedding model reads"
+
+
+class TextRefused(InvalidInput):
+    code, title = "text_refused", "The embedding provider refuses this text"
 
 
 class BotNotFound(AppError):

@@ -21,7 +21,7 @@ def texts(results: list[dict[str, object]]) -> list[object]:
 
 async def plant(index: MemoryIndex, bot: BotClient, doc_id: int, query: str, count: int, generation: int) -> None:
     """Vectors and words that match ``query`` exactly and that PostgreSQL does not know."""
-    vector = await HashEmbedder().embed_query(query)
+    vector = (await HashEmbedder().embed_queries([query]))[0]
     keys = generation * 65_536 + np.arange(count)
     vectors, texts = np.tile(vector, (count, 1)), [query] * count
     await index.upsert(f"bot_{bot.bot_id.hex}", keys, np.full(count, doc_id), vectors, texts)

@@ -18,11 +18,11 @@ _embedder = HashEmbedder()
 @lru_cache(maxsize=20_000)
 def embedding(text: str) -> Vectors:
     """The vector (dimension,) that the server must have stored for this text."""
-    coroutine = _embedder.embed_query(text)
+    coroutine = _embedder.embed_queries([text])
     try:
         coroutine.send(None)
     except StopIteration as done:
-        vector: Vectors = done.value
+        vector: Vectors = done.value[0]
         return vector
     raise AssertionError("the plain embedder waits for nothing")
 

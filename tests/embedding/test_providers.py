@@ -43,6 +43,20 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(
+    ("provider", "wanted"),
+    [("openai_embedder", {"openai"}), ("sentence_bert", set()), ("bge_m3", set()), ("use_multilingual", set())],
+)
+def test_a_provider_imports_no_other_s_packages(provider: str, wanted: set[str]) -> None:
+    """By -X importtime, which names each module that is imported; the torch packages follow when a model is loaded."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", f"import app.core.embedding.{provider}"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert imported.intersection([*PACKAGES, "openai"]) == wanted
+
+
+@pytest.mark.parametrize(
     ("model", "package"), [("bge-m3", "FlagEmbedding"), ("sentence-bert", "sentence_transformers")]
 )
 async def test_a_missing_package_says_what_to_install(

@@ -43,7 +43,7 @@ async def test_vectors_are_the_library_s(embedder: SentenceBert, library: Senten
     assert vectors.dtype == np.float32
     assert unusable(vectors, len(TEXTS), embedder.dimension) == {}
     np.testing.assert_allclose(vectors, library.encode(TEXTS, show_progress_bar=False), atol=1e-5)
-    query = await embedder.embed_query(TEXTS[0])
+    query = (await embedder.embed_queries([TEXTS[0]]))[0]
     np.testing.assert_allclose(query, library.encode(TEXTS[0], show_progress_bar=False), atol=1e-5)
     assert (await embedder.embed_documents([])).shape == (0, 384)
 
@@ -51,9 +51,9 @@ async def test_vectors_are_the_library_s(embedder: SentenceBert, library: Senten
 async def test_concurrent_calls_are_safe(embedder: SentenceBert) -> None:
     expected = await embedder.embed_documents(TEXTS[:6])
     calls = [embedder.embed_documents(TEXTS[:6]) for _ in range(6)]
-    queries = [embedder.embed_query(text) for text in TEXTS[:6]]
+    queries = [embedder.embed_queries([text]) for text in TEXTS[:6]]
     *documents, together = await asyncio.gather(*calls, asyncio.gather(*queries))
-    for vectors in [*documents, np.stack(together)]:
+    for vectors in [*documents, np.concatenate(together)]:
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
@@ -82,7 +82,7 @@ async def test_prompts_are_put_before_the_texts(
     text = "the palace is closed"
     expected = library.encode([query + text, document + text], show_progress_bar=False)
     async with opened(folder, **given) as embedder:
-        np.testing.assert_allclose(await embedder.embed_query(text), expected[0], atol=1e-5)
+        np.testing.assert_allclose((await embedder.embed_queries([text]))[0], expected[0], atol=1e-5)
         np.testing.assert_allclose((await embedder.embed_documents([text]))[0], expected[1], atol=1e-5)
 
 
@@ -97,7 +97,7 @@ async def test_a_model_s_own_prompts_are_the_library_s(minilm: Path, tmp_path: P
     )
     assert np.abs(query - document).max() > 0.01
     async with opened(folder) as embedder:
-        np.testing.assert_allclose(await embedder.embed_query("x"), query, atol=1e-5)
+        np.testing.assert_allclose((await embedder.embed_queries(["x"]))[0], query, atol=1e-5)
         np.testing.assert_allclose(await embedder.embed_documents(["x"]), document, atol=1e-5)
 
 

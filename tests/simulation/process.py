@@ -320,10 +320,6 @@ class Embedder:
         vectors: Vectors = await self._call("embedder", f"embed {len(texts)}", embed)
         return vectors
 
-    async def embed_query(self, text: str) -> Vectors:
-        vector: Vectors = await self._call("embedder", "embed query", partial(embedding, text))
-        return vector
-
     async def ping(self) -> None:
         return None
 

@@ -12,9 +12,10 @@ import pytest_asyncio
 
 from app.core.embedding.check import unusable
 from app.core.embedding.memory import HashEmbedder
-from app.core.embedding.port import Embedder, Vectors
+from app.core.embedding.port import Embedder, TextsFailed, Vectors
 from app.core.embedding.use_multilingual import UseMultilingual
-from app.core.embedding.workers import Encode, Lane, WorkerPool
+from app.core.embedding.waiting import Lane, Limits
+from app.core.embedding.workers import Encode, WorkerPool
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
 
 
@@ -44,9 +45,7 @@ def model() -> GatedModel:
 
 @pytest_asyncio.fixture
 async def pool(model: GatedModel) -> AsyncIterator[WorkerPool]:
-    pool = WorkerPool(
-        lambda: model, threads=1, batch_texts=2, batch_chars=100, capacity={Lane.QUERY: 2, Lane.DOCUMENTS: 8}
-    )
+    pool = WorkerPool(lambda: model, threads=1, limits=Limits(texts=2, weight=100, queue=8))
     yield pool
     model.gate.set()
     await pool.close()
@@ -125,20 +124,49 @@ async def test_a_full_lane_refuses_at_once(pool: WorkerPool, model: GatedModel) 
     assert len(await pool.encode(["larger than the queue"] * 9, Lane.DOCUMENTS)) == 9
 
 
-async def test_an_error_reaches_its_caller_alone(pool: WorkerPool, model: GatedModel) -> None:
+async def test_one_bad_text_fails_alone(pool: WorkerPool, model: GatedModel) -> None:
+    """Its batch is halved until it is found; neither its neighbours nor who shares the batch notice."""
     with busy(model):
         first = await submitted(pool, ["first"])
         await taken(model)
         bad = await submitted(pool, ["bad", "y" * 10, "y" * 11, "y" * 12])
         good = await submitted(pool, ["good"])
-    with pytest.raises(RuntimeError, match="model broke"):
+    with pytest.raises(TextsFailed) as caught:
         await bad
+    assert {index: type(error) for index, error in caught.value.errors.items()} == {0: EmbeddingInvalid}
+    assert caught.value.vectors[:, 0].tolist() == [0, 10, 11, 12]
     assert len(await first) == len(await good) == 1
+    with pytest.raises(TextsFailed):
+        await pool.encode(["bad"], Lane.QUERY)
+
+
+async def test_calls_share_a_batch(pool: WorkerPool, model: GatedModel) -> None:
+    with busy(model):
+        tasks = [await submitted(pool, ["first"])]
+        await taken(model)
+        tasks += [await submitted(pool, [text]) for text in ("a", "b", "long" * 20, "c", "d", "long" * 25)]
+        gone = await submitted(pool, ["e"])
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+    await asyncio.gather(*tasks)
+    assert model.batches[1:] == [["a", "b"], ["long" * 20], ["c", "d"], ["long" * 25]]
+
+
+async def test_a_batch_waits_for_company_until_it_is_full(model: GatedModel) -> None:
+    pool = WorkerPool(lambda: model, threads=1, limits=Limits(texts=2, weight=100, wait=60))
+    await asyncio.gather(pool.encode(["a"], Lane.DOCUMENTS), pool.encode(["b"], Lane.DOCUMENTS))
+    assert model.batches == [["a", "b"]]
+    await pool.close()
+    pool = WorkerPool(lambda: model, threads=1, limits=Limits(texts=2, weight=100, wait=0.01))
+    await pool.encode(["c"], Lane.DOCUMENTS)
+    assert model.batches[1:] == [["c"]]
+    await pool.close()
 
 
 async def test_a_missing_vector_is_no_answer(pool: WorkerPool) -> None:
-    with pytest.raises(EmbeddingInvalid):
-        await pool.encode(["short", "x"], Lane.DOCUMENTS)
+    with pytest.raises(TextsFailed) as caught:
+        await pool.encode(["short", "other"], Lane.DOCUMENTS)
+    assert list(caught.value.errors) == [0]
 
 
 async def test_close_fails_what_waits(pool: WorkerPool, model: GatedModel) -> None:
@@ -155,6 +183,20 @@ async def test_close_fails_what_waits(pool: WorkerPool, model: GatedModel) -> No
         await pool.encode(["late"], Lane.QUERY)
 
 
+async def test_a_thread_of_their_own_answers_queries_beside_documents(model: GatedModel) -> None:
+    def queries_pass(texts: list[str]) -> Vectors:
+        return np.ones((1, 1), dtype=np.float32) if texts == ["query"] else model(texts)
+
+    pool = WorkerPool(lambda: queries_pass, threads=1, limits=Limits(2, 100), query_threads=1)
+    with busy(model):
+        documents = [await submitted(pool, [text]) for text in ("first", "second")]
+        await taken(model)
+        assert (await pool.encode(["query"], Lane.QUERY)).tolist() == [[1]]
+        assert model.batches == [["first"]]
+    await asyncio.gather(*documents)
+    await pool.close()
+
+
 async def test_start_loads_every_thread_s_model() -> None:
     made: list[str] = []
 
@@ -162,7 +204,7 @@ async def test_start_loads_every_thread_s_model() -> None:
         made.append(threading.current_thread().name)
         return GatedModel()
 
-    pool = WorkerPool(make, threads=3, batch_texts=1, batch_chars=1)
+    pool = WorkerPool(make, threads=3, limits=Limits(1, 1))
     assert made == []
     await pool.start()
     await pool.start()
@@ -176,7 +218,7 @@ async def test_a_model_that_cannot_be_loaded(use: Callable[[WorkerPool], object]
         time.sleep(0.05)
         raise OSError("no weights")
 
-    pool = WorkerPool(make, threads=2, batch_texts=1, batch_chars=1)
+    pool = WorkerPool(make, threads=2, limits=Limits(1, 1))
     with pytest.raises((OSError, EmbedderUnavailable)):
         await use(pool)  # type: ignore[misc]
     with pytest.raises(EmbedderUnavailable):
@@ -239,7 +281,7 @@ async def test_vectors_are_sound_and_of_length_1(embedder: Embedder) -> None:
 
 async def test_a_text_s_vector_does_not_depend_on_its_company(embedder: Embedder) -> None:
     many = await embedder.embed_documents(TEXTS * 10)
-    alone = np.stack(await asyncio.gather(*(embedder.embed_query(text) for text in TEXTS)))
+    alone = np.concatenate(await asyncio.gather(*(embedder.embed_queries([text]) for text in TEXTS)))
     np.testing.assert_allclose(many, np.tile(alone, (10, 1)), atol=1e-5)
 
 
@@ -249,6 +291,6 @@ async def test_a_paraphrase_is_nearer_than_another_subject(embedder: Embedder) -
 
 
 async def test_use_understands_other_words_and_languages(use: UseMultilingual) -> None:
-    question = await use.embed_query("환불은 얼마나 걸리나요?")
+    question = (await use.embed_queries(["환불은 얼마나 걸리나요?"]))[0]
     vectors = await use.embed_documents(["The refund is paid within three days.", "The stew is boiling."])
     assert question @ vectors[0] > question @ vectors[1] + 0.2

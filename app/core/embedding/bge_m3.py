@@ -4,14 +4,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from app.core.embedding import local_model
 from app.core.embedding.local_model import Precision
 from app.core.embedding.port import Vectors
-from app.core.embedding.torch_embedder import BATCH_TEXTS, TorchEmbedder
+from app.core.embedding.torch_embedder import BATCH_TEXTS, Queue, TorchEmbedder
 
 PROVIDER = "bge-m3"
 
@@ -22,7 +22,13 @@ class BgeM3(TorchEmbedder):
     """``source`` is a folder, a hub name or name@revision. The model wants no prompts."""
 
     def __init__(
-        self, source: str, *, precision: Precision = "fp32", device: str = "auto", threads: int | None = None
+        self,
+        source: str,
+        *,
+        precision: Precision = "fp32",
+        device: str = "auto",
+        threads: int | None = None,
+        **queue: Unpack[Queue],
     ) -> None:
         self._loaded: _Loaded | None = None
 
@@ -30,7 +36,7 @@ class BgeM3(TorchEmbedder):
             self._loaded = _Loaded(source, precision, device, threads)
             return self._loaded
 
-        super().__init__(load)
+        super().__init__(load, **queue)
 
     async def lexical_weights(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """The sparse side of the model: for each text, its tokens' ids with their weights, all above 0."""
@@ -63,6 +69,10 @@ class _Loaded:
         self.max_tokens: int = min(local_model.MAX_TOKENS, config.max_position_embeddings - config.pad_token_id - 1)
         mark = local_model.fingerprint(folder)
         self.name = f"{PROVIDER}:{local_model.title(str(folder))}@{mark}"
+
+    def count_tokens(self, texts: list[str], *, query: bool) -> list[int]:  # noqa: ARG002 - the model has no prompts
+        with self._using:
+            return local_model.count_tokens(self._flag.tokenizer, texts)
 
     def encode(self, texts: list[str], *, query: bool) -> Vectors:  # noqa: ARG002 - the model has no prompts
         """As BGEM3FlagModel.encode, which runs its first batch twice to find out whether it fits in memory, undoes

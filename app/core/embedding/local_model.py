@@ -83,6 +83,12 @@ def dtype(precision: Precision) -> Any:
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
+def count_tokens(tokenizer: Any, texts: list[str]) -> list[int]:
+    """Tokens of each text with the special ones, nothing cut."""
+    counted = tokenizer(texts, truncation=False, padding=False, return_attention_mask=False, verbose=False)
+    return [len(ids) for ids in counted["input_ids"]]
+
+
 def cannot_load(folder: Path, exc: Exception) -> StartupError:
     return StartupError(f"The model in {folder} cannot be loaded ({type(exc).__name__}: {_first_line(exc)})")
 

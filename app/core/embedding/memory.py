@@ -12,6 +12,7 @@ class HashEmbedder:
     """Signed feature hashing of character n-grams (Weinberger et al. 2009, arXiv:0902.2206), length 1."""
 
     model = "hash"
+    call_texts = 1
 
     def __init__(self, dimension: int = 64) -> None:
         self.dimension = dimension
@@ -21,10 +22,6 @@ class HashEmbedder:
         for vector, text in zip(vectors, texts, strict=True):
             self._fill(vector, text)
         return vectors
-
-    async def embed_query(self, text: str) -> Vectors:
-        vectors = await self.embed_documents([text])
-        return np.asarray(vectors[0], dtype=np.float32)
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         return await self.embed_documents(texts)

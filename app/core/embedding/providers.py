@@ -1,12 +1,23 @@
 """Chooses the embedder by setting."""
 
+from typing import TypedDict
+
 from app.config import Settings
+from app.core.embedding.front import Front
 from app.core.embedding.port import Embedder
 from app.core.embedding.use_multilingual import UseMultilingual
 from app.utils.errors import StartupError
 
+LEASE_SHARE = 2 / 3
 
-async def open_embedder(settings: Settings) -> Embedder:
+
+class QueueOptions(TypedDict):
+    batch_texts: int | None
+    batch_wait: float
+    queue_texts: int | None
+
+
+async def open_embedder(settings: Settings) -> Front:
     """The configured embedder, loaded.
 
     Raises StartupError when it cannot be, and when EMBEDDING_DIMENSION is not the model's.
@@ -22,11 +33,16 @@ async def open_embedder(settings: Settings) -> Embedder:
     except BaseException:
         await embedder.close()
         raise
-    return embedder
+    return Front(embedder, settings.embedding_cache_mb << 20)
 
 
 def _embedder(settings: Settings) -> Embedder:
     """Imports a provider only where it is wanted: torch alone takes seconds."""
+    queue = QueueOptions(
+        batch_texts=settings.embedding_batch_texts,
+        batch_wait=settings.embedding_batch_wait_ms / 1000,
+        queue_texts=settings.embedding_queue_texts,
+    )
     match settings.embedding_model:
         case "bge-m3":
             from app.core.embedding.bge_m3 import BgeM3
@@ -36,6 +52,8 @@ def _embedder(settings: Settings) -> Embedder:
                 precision=settings.embedding_precision,
                 device=settings.embedding_device,
                 threads=settings.embedding_threads,
+                long_text=settings.embedding_long_text,
+                **queue,
             )
         case "sentence-bert":
             from app.core.embedding.sentence_bert import SentenceBert
@@ -49,6 +67,33 @@ def _embedder(settings: Settings) -> Embedder:
                 precision=settings.embedding_precision,
                 device=settings.embedding_device,
                 threads=settings.embedding_threads,
+                long_text=settings.embedding_long_text,
+                **queue,
             )
         case "use-multilingual":
-            return UseMultilingual(settings.embedding_threads)
+            return UseMultilingual(settings.embedding_threads, **queue)
+        case "openai":
+            return _openai(settings, queue)
+
+
+def _openai(settings: Settings, queue: QueueOptions) -> Embedder:
+    if settings.embedding_long_text == "cut":
+        raise StartupError("EMBEDDING_LONG_TEXT=cut is for bge-m3 and sentence-bert; openai can refuse or split.")
+    from app.core.embedding.openai_embedder import OpenAIEmbedder
+
+    return OpenAIEmbedder(
+        settings.openai_model,
+        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
+        base_url=settings.openai_base_url,
+        wanted_dimension=settings.embedding_dimension,
+        # A write that waits for the provider must end before its lease does.
+        timeout=min(settings.embedding_timeout, settings.saga_lease_seconds * LEASE_SHARE),
+        start_timeout=settings.startup_timeout,
+        in_flight=settings.openai_in_flight,
+        input_tokens=settings.openai_input_tokens,
+        request_tokens=settings.openai_request_tokens,
+        long_text=settings.embedding_long_text,
+        breaker_failures=settings.embedding_breaker_failures,
+        breaker_pause=settings.embedding_breaker_seconds,
+        **queue,
+    )

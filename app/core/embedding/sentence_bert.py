@@ -1,13 +1,14 @@
 """Any model of sentence-transformers, from the hub or a folder."""
 
 import logging
+from typing import Unpack
 
 import numpy as np
 
 from app.core.embedding import local_model
 from app.core.embedding.local_model import Precision
 from app.core.embedding.port import Vectors
-from app.core.embedding.torch_embedder import TorchEmbedder
+from app.core.embedding.torch_embedder import Queue, TorchEmbedder
 
 PROVIDER = "sentence-bert"
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -28,8 +29,9 @@ class SentenceBert(TorchEmbedder):
         precision: Precision = "fp32",
         device: str = "auto",
         threads: int | None = None,
+        **queue: Unpack[Queue],
     ) -> None:
-        super().__init__(lambda: _Loaded(source, query_prompt, document_prompt, precision, device, threads))
+        super().__init__(lambda: _Loaded(source, query_prompt, document_prompt, precision, device, threads), **queue)
 
 
 class _Loaded:
@@ -60,6 +62,10 @@ class _Loaded:
         self.max_tokens: int = self._model.max_seq_length or local_model.MAX_TOKENS
         mark = local_model.fingerprint(folder, str(self.max_tokens), self._document_prompt)
         self.name = f"{PROVIDER}:{local_model.title(str(folder))}@{mark}"
+
+    def count_tokens(self, texts: list[str], *, query: bool) -> list[int]:
+        prompt = self._query_prompt if query else self._document_prompt
+        return local_model.count_tokens(self._model.tokenizer, [prompt + text for text in texts])
 
     def encode(self, texts: list[str], *, query: bool) -> Vectors:
         run = self._model.encode_query if query else self._model.encode_document

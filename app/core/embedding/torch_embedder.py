@@ -3,12 +3,14 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 
+from app.core.embedding.long_text import LongText, merged, split, too_long
 from app.core.embedding.port import Vectors
-from app.core.embedding.workers import Encode, Lane, WorkerPool
+from app.core.embedding.waiting import DOCUMENT_TEXTS, Lane, Limits
+from app.core.embedding.workers import Encode, WorkerPool
 
 BATCH_TEXTS = 32
 BATCH_CHARS = 4096
@@ -19,6 +21,15 @@ QUERY, DOCUMENT = "q", "d"
 log = logging.getLogger(__name__)
 
 
+class Queue(TypedDict, total=False):
+    """What every torch embedder takes beside its model's own options."""
+
+    long_text: LongText
+    batch_texts: int | None
+    batch_wait: float
+    queue_texts: int | None
+
+
 class TorchModel(Protocol):
     """A model that is loaded; called by the thread that loaded it alone."""
 
@@ -26,8 +37,11 @@ class TorchModel(Protocol):
     dimension: int
     max_tokens: int
 
+    def count_tokens(self, texts: list[str], *, query: bool) -> list[int]:
+        """How many tokens the model would read of each text, prompt and special ones included, were it not cut."""
+
     def encode(self, texts: list[str], *, query: bool) -> Vectors:
-        """Vectors (len(texts), dimension) of any length, in order, from one batch."""
+        """Vectors (len(texts), dimension) of any length, in order, from one batch. Cuts at ``max_tokens``."""
 
 
 class TorchEmbedder:
@@ -39,19 +53,31 @@ class TorchEmbedder:
 
     model = ""
     dimension = 0
+    call_texts = 1
 
-    def __init__(self, load: Callable[[], TorchModel]) -> None:
+    def __init__(
+        self,
+        load: Callable[[], TorchModel],
+        *,
+        long_text: LongText = "refuse",
+        batch_texts: int | None = None,
+        batch_wait: float = 0.0,
+        queue_texts: int | None = None,
+    ) -> None:
         self._make = load
-        self._pool = WorkerPool(self._load, threads=1, batch_texts=BATCH_TEXTS, batch_chars=BATCH_CHARS)
+        self._long_text = long_text
+        limits = Limits(
+            batch_texts or BATCH_TEXTS,
+            BATCH_CHARS * (batch_texts or BATCH_TEXTS) // BATCH_TEXTS,
+            wait=batch_wait,
+            queue=queue_texts or DOCUMENT_TEXTS,
+        )
+        self._pool = WorkerPool(self._load, threads=1, limits=limits)
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
         return await self._pool.encode([DOCUMENT + text for text in texts], Lane.DOCUMENTS)
-
-    async def embed_query(self, text: str) -> Vectors:
-        vectors = await self.embed_queries([text])
-        return np.asarray(vectors[0], dtype=np.float32)
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         return await self._pool.encode([QUERY + text for text in texts], Lane.QUERY)
@@ -68,11 +94,12 @@ class TorchEmbedder:
         loaded = self._make()
         self.model, self.dimension = loaded.name, loaded.dimension
         log.info(
-            "loaded %s in %.1f s: %d dimensions, reads the first %d tokens of a text",
+            "loaded %s in %.1f s: %d dimensions, reads %d tokens of a text; longer ones: %s",
             loaded.name,
             time.perf_counter() - began,
             loaded.dimension,
             loaded.max_tokens,
+            self._long_text,
         )
 
         def encode(marked: list[str]) -> Vectors:
@@ -81,10 +108,32 @@ class TorchEmbedder:
             for kind in (QUERY, DOCUMENT):
                 rows = [row for row, text in enumerate(marked) if text[0] == kind]
                 if rows:
-                    vectors[rows] = loaded.encode([marked[row][1:] for row in rows], query=kind == QUERY)
+                    vectors[rows] = self._encode(loaded, [marked[row][1:] for row in rows], kind == QUERY)
             return normalised(vectors)
 
         return encode
+
+    def _encode(self, loaded: TorchModel, texts: list[str], query: bool) -> Vectors:
+        """As the model, but that a long text is treated as set."""
+        if self._long_text == "cut":
+            return loaded.encode(texts, query=query)
+        counts = loaded.count_tokens(texts, query=query)
+        if max(counts) <= loaded.max_tokens:
+            return loaded.encode(texts, query=query)
+        if self._long_text == "refuse":
+            raise too_long(loaded.max_tokens)  # The pool finds out which of the texts it is.
+
+        def fits(text: str) -> bool:
+            return loaded.count_tokens([text], query=query)[0] <= loaded.max_tokens
+
+        parts = [split(text, fits) for text in texts]
+        flat = [part for text in parts for part in text]
+        batches = [flat[start : start + BATCH_TEXTS] for start in range(0, len(flat), BATCH_TEXTS)]
+        vectors = np.concatenate([loaded.encode(batch, query=query) for batch in batches])
+        ends = np.cumsum([len(text) for text in parts])
+        return np.stack(
+            [merged(vectors[end - len(text) : end], text) for text, end in zip(parts, ends.tolist(), strict=True)]
+        )
 
 
 def normalised(vectors: Vectors) -> Vectors:

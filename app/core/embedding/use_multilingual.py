@@ -9,7 +9,8 @@ from importlib import import_module
 import numpy as np
 
 from app.core.embedding.port import Vectors
-from app.core.embedding.workers import Encode, Lane, WorkerPool
+from app.core.embedding.waiting import DOCUMENT_TEXTS, Lane, Limits
+from app.core.embedding.workers import Encode, WorkerPool
 
 BATCH_TEXTS = 16
 BATCH_CHARS = 600
@@ -19,7 +20,8 @@ _log = logging.getLogger(__name__)
 
 
 class UseMultilingual:
-    """Vectors (512,) of length 1, from ``threads`` threads (default: one a core) over one copy of the model.
+    """Vectors (512,) of length 1, from ``threads`` threads (default: one a core) over one copy of the model,
+    and one more for queries alone: a core's turn comes sooner than the end of a long paragraph.
 
     A blank text gets a valid vector of no meaning, and a lone surrogate raises UnicodeEncodeError: both are to be
     refused before. So are very long texts: memory grows by about 10 KB a character.
@@ -27,22 +29,25 @@ class UseMultilingual:
 
     model = "use-multilingual"
     dimension = 512
+    call_texts = 1
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        threads: int | None = None,
+        *,
+        batch_texts: int | None = None,
+        batch_wait: float = 0.0,
+        queue_texts: int | None = None,
+    ) -> None:
         self._loading = threading.Lock()
         self._encode: Encode | None = None
-        self._pool = WorkerPool(
-            self._load, threads=threads or _cores(), batch_texts=BATCH_TEXTS, batch_chars=BATCH_CHARS
-        )
+        limits = Limits(batch_texts or BATCH_TEXTS, BATCH_CHARS, wait=batch_wait, queue=queue_texts or DOCUMENT_TEXTS)
+        self._pool = WorkerPool(self._load, threads=threads or _cores(), limits=limits, query_threads=1)
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
         return await self._pool.encode(list(texts), Lane.DOCUMENTS)
-
-    async def embed_query(self, text: str) -> Vectors:
-        vectors = await self._pool.encode([text], Lane.QUERY)
-        return np.asarray(vectors[0], dtype=np.float32)
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         return await self._pool.encode(list(texts), Lane.QUERY)

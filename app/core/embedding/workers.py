@@ -1,78 +1,40 @@
 """A few threads that run a local model, in which a query never waits behind a pile of documents."""
 
 import asyncio
-import heapq
+import logging
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from enum import IntEnum
-from itertools import count
 
-import numpy as np
-
-from app.core.embedding.port import Vectors
-from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
+from app.core.embedding.port import Row, Vectors, collected
+from app.core.embedding.waiting import Lane, Limits, Piece, Waiting
+from app.utils.errors import AppError, EmbedderUnavailable, EmbeddingInvalid
 
 Encode = Callable[[list[str]], Vectors]
 
-
-class Lane(IntEnum):
-    """Who goes first."""
-
-    QUERY = 0
-    DOCUMENTS = 1
-
-
-CAPACITY = {Lane.QUERY: 512, Lane.DOCUMENTS: 8192}
-"""Texts that may wait in each lane: a second or two of queries, a minute or two of documents."""
-RETRY_AFTER = {Lane.QUERY: 1, Lane.DOCUMENTS: 5}
-
-
-@dataclass(order=True, slots=True)
-class _Batch:
-    """A part of one call. Batches are taken by lane, then turn, then age."""
-
-    lane: Lane
-    turn: int
-    age: int
-    texts: list[str] = field(compare=False)
-    vectors: Future[Vectors] = field(compare=False, default_factory=Future)
+log = logging.getLogger(__name__)
 
 
 class WorkerPool:
     """``threads`` threads, each with its own ``Encode`` from ``make``, fed from one bounded queue in two lanes.
 
-    Calls are cut into batches of at most ``batch_texts`` texts and (a longer text goes alone) ``batch_chars``
-    characters, so a query waits for no more than the batch that is being worked on. Calls of the same lane take turns
-    batch by batch: a small one does not wait for the end of a big one (start-time fair queueing, Goyal et al. 1996).
+    Calls are cut into pieces within ``limits``, weights being characters, and small pieces of several calls share a
+    batch: so a query waits for no more than the batch that is being worked on, and for nothing but its share of the
+    cores where there are ``query_threads`` beside the others. A batch holds texts of one lane.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], Encode],
-        *,
-        threads: int,
-        batch_texts: int,
-        batch_chars: int,
-        capacity: dict[Lane, int] | None = None,
-    ) -> None:
+    def __init__(self, make: Callable[[], Encode], *, threads: int, limits: Limits, query_threads: int = 0) -> None:
         self._make = make
-        self._batch_texts = batch_texts
-        self._batch_chars = batch_chars
-        self._capacity = capacity or CAPACITY
         self._changed = threading.Condition()  # Guards everything below but the loaded futures.
-        self._heap: list[_Batch] = []
-        self._waiting: Counter[Lane] = Counter()
-        self._turn = 0
-        self._age = count()
+        self._waiting = Waiting(limits)
         self._closed = False
         self._started = False
-        self._loaded: list[Future[None]] = [Future() for _ in range(threads)]
+        lanes = [tuple(Lane)] * threads + [(Lane.QUERY,)] * query_threads
+        self._loaded: list[Future[None]] = [Future() for _ in lanes]
         self._threads = [
-            threading.Thread(target=self._run, args=(loaded,), name=f"embed-{number}", daemon=True)
-            for number, loaded in enumerate(self._loaded)
+            threading.Thread(target=self._run, args=(loaded, mine), name=f"embed-{number}", daemon=True)
+            for number, (loaded, mine) in enumerate(zip(self._loaded, lanes, strict=True))
         ]
 
     async def start(self) -> None:
@@ -85,22 +47,28 @@ class WorkerPool:
         await asyncio.gather(*(asyncio.shield(asyncio.wrap_future(loaded)) for loaded in self._loaded))
 
     async def encode(self, texts: Sequence[str], lane: Lane) -> Vectors:
-        """Vectors of at least one text, in order. If cancelled or failed, what still waits of it is dropped.
+        """Vectors of at least one text, in order. If cancelled, what still waits of it is dropped.
 
-        Raises EmbedderUnavailable at once if too many texts wait in this lane or the pool is closed,
-        EmbeddingInvalid if the model gave another number of vectors than texts, and what the model raises.
+        Raises EmbedderUnavailable at once if too many texts wait in this lane or the pool is closed, and TextsFailed
+        or the one error if the model fails on some texts: a batch that fails is halved until they are found.
         """
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        batches = self._enqueue([texts[index] for index in order], lane)
+        with self._changed:
+            self._start_threads()
+            sizes = [len(texts[index]) for index in order]
+            pieces = self._waiting.add([texts[index] for index in order], sizes, lane, time.monotonic())
+            self._changed.notify_all()  # A thread of queries alone could swallow a single word.
         try:
-            parts = await asyncio.gather(*(asyncio.wrap_future(batch.vectors) for batch in batches))
+            parts = await asyncio.gather(*(asyncio.wrap_future(piece.rows) for piece in pieces))
         except BaseException:
-            self._drop(batches)
+            with self._changed:
+                self._waiting.drop(pieces)
             raise
-        vectors = np.concatenate(parts)
-        in_order = np.empty_like(vectors)
-        in_order[order] = vectors
-        return in_order
+        rows: list[Row] = [row for part in parts for row in part]
+        in_order = list(rows)
+        for index, row in zip(order, rows, strict=True):
+            in_order[index] = row
+        return collected(in_order)
 
     async def close(self) -> None:
         """Fails what waits, lets each thread end its batch, and returns when all threads have stopped."""
@@ -117,56 +85,16 @@ class WorkerPool:
             for thread in self._threads:
                 thread.start()
 
-    def _enqueue(self, texts: list[str], lane: Lane) -> list[_Batch]:
+    def _take(self, lanes: Sequence[Lane]) -> list[Piece]:
+        """The next batch; empty when the pool is closed."""
         with self._changed:
-            self._start_threads()
-            waiting = self._waiting[lane]
-            # A call larger than the whole queue is let in when nothing else waits, else it never could be.
-            if waiting and waiting + len(texts) > self._capacity[lane]:
-                raise EmbedderUnavailable("Too many texts wait to be embedded.", retry_after=RETRY_AFTER[lane])
-            batches = [
-                _Batch(lane, self._turn + number, next(self._age), part) for number, part in enumerate(self._cut(texts))
-            ]
-            for batch in batches:
-                heapq.heappush(self._heap, batch)
-            self._waiting[lane] += len(texts)
-            self._changed.notify(len(batches))
-            return batches
-
-    def _cut(self, texts: list[str]) -> Iterator[list[str]]:
-        batch: list[str] = []
-        chars = 0
-        for text in texts:
-            if batch and (len(batch) == self._batch_texts or chars + len(text) > self._batch_chars):
-                yield batch
-                batch, chars = [], 0
-            batch.append(text)
-            chars += len(text)
-        yield batch
-
-    def _drop(self, batches: list[_Batch]) -> None:
-        with self._changed:
-            dropped = {id(batch) for batch in batches if batch.vectors.cancel()}
-            kept = [batch for batch in self._heap if id(batch) not in dropped]
-            self._waiting[batches[0].lane] -= sum(len(b.texts) for b in self._heap if id(b) in dropped)
-            heapq.heapify(kept)
-            self._heap = kept
-
-    def _take(self) -> _Batch | None:
-        with self._changed:
-            while True:
-                while not self._heap and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    return None
-                batch = heapq.heappop(self._heap)
-                self._waiting[batch.lane] -= len(batch.texts)
-                if batch.lane is Lane.DOCUMENTS:
-                    self._turn = batch.turn
-                if batch.vectors.set_running_or_notify_cancel():
+            while not self._closed:
+                if batch := self._waiting.take(time.monotonic(), lanes):
                     return batch
+                self._changed.wait(self._waiting.due_in(time.monotonic(), lanes))
+            return []
 
-    def _run(self, loaded: Future[None]) -> None:
+    def _run(self, loaded: Future[None], lanes: Sequence[Lane]) -> None:
         try:
             encode = self._make()
         except BaseException as exc:
@@ -174,22 +102,31 @@ class WorkerPool:
             self._shut("The embedder could not be loaded.")
             return
         loaded.set_result(None)
-        while (batch := self._take()) is not None:
-            try:
-                vectors = encode(batch.texts)
-                if len(vectors) != len(batch.texts):
-                    raise EmbeddingInvalid("The embedder returned another number of vectors than texts.")
-            except BaseException as exc:  # Not Exception: a panic in a Rust tokenizer must not leave a caller hanging.
-                batch.vectors.set_exception(exc)
-            else:
-                batch.vectors.set_result(vectors)
+        while batch := self._take(lanes):
+            rows = iter(_rows(encode, [text for piece in batch for text in piece.texts]))
+            for piece in batch:
+                piece.rows.set_result([next(rows) for _ in piece.texts])
 
     def _shut(self, detail: str) -> None:
         with self._changed:
             self._closed = True
-            for batch in self._heap:
-                if batch.vectors.set_running_or_notify_cancel():
-                    batch.vectors.set_exception(EmbedderUnavailable(detail))
-            self._heap.clear()
-            self._waiting.clear()
+            for piece in self._waiting.clear():
+                if piece.rows.set_running_or_notify_cancel():
+                    piece.rows.set_exception(EmbedderUnavailable(detail))
             self._changed.notify_all()
+
+
+def _rows(encode: Encode, texts: list[str]) -> list[Row]:
+    try:
+        vectors = encode(texts)
+        if len(vectors) != len(texts):
+            raise EmbeddingInvalid("The embedder returned another number of vectors than texts.")
+        return list(vectors)
+    except BaseException as exc:  # Not Exception: a panic in a Rust tokenizer must not leave a caller hanging.
+        if len(texts) > 1:
+            middle = len(texts) // 2
+            return _rows(encode, texts[:middle]) + _rows(encode, texts[middle:])
+        if isinstance(exc, AppError):
+            return [exc]
+        log.warning("the model fails on a text of %d characters", len(texts[0]), exc_info=exc)
+        return [EmbeddingInvalid("The embedder failed on this text.")]

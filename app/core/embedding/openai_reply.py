@@ -1,0 +1,65 @@
+"""Reads an answer of the embeddings API with the suspicion that gateways have earned."""
+
+import json
+from base64 import b64decode
+from binascii import Error as Base64Error
+from typing import Any
+
+import numpy as np
+import orjson
+
+from app.core.embedding.port import Row
+from app.utils.errors import EmbeddingInvalid
+
+
+def rows(content: bytes, count: int, dimension: int | None) -> list[Row]:
+    """A row for each of the ``count`` texts that were sent, put in order by ``index``.
+
+    A vector of another length than ``dimension`` (of any, with None), a null and a missing one is that text's error.
+    When the places cannot be trusted (one twice, or beyond the texts), no text has a vector.
+    """
+    try:
+        items = _parsed(content)["data"]
+        places = _places(items, count)
+    except (KeyError, TypeError, ValueError) as exc:
+        error = EmbeddingInvalid("The embedding provider's answer cannot be read.")
+        error.__cause__ = exc
+        return [error] * count
+    found: list[Row] = [EmbeddingInvalid("The embedding provider left this text out.")] * count
+    for place, item in zip(places, items, strict=True):
+        found[place] = _row(item.get("embedding"), dimension)
+    return found
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return json.loads(content)  # Takes NaN, which some servers write.
+
+
+def _places(items: list[dict[str, Any]], count: int) -> list[int]:
+    places = [item.get("index") for item in items]
+    if places == [None] * count:
+        return list(range(count))
+    if len(set(places)) < len(places) or not all(type(p) is int and 0 <= p < count for p in places):
+        raise ValueError(f"places {places[:10]}... of {count} texts")
+    return places  # type: ignore[return-value]
+
+
+def _row(embedding: Any, dimension: int | None) -> Row:
+    """Floats, or base64 of little-endian float32 numbers."""
+    if embedding is None:
+        return EmbeddingInvalid("The embedding provider gave null for this text.")
+    try:
+        if isinstance(embedding, str):
+            vector = np.frombuffer(b64decode(embedding, validate=True), dtype="<f4").astype(np.float32)
+        else:
+            vector = np.array(embedding, dtype=np.float32)
+    except (Base64Error, ValueError, TypeError, OverflowError):
+        return EmbeddingInvalid("The embedding provider's vector for this text cannot be read.")
+    if vector.ndim != 1 or vector.size == 0 or dimension not in (None, vector.size):
+        return EmbeddingInvalid(
+            f"The embedding provider's vector for this text has the shape {vector.shape} instead of ({dimension},)."
+        )
+    return vector

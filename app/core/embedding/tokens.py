@@ -1,0 +1,43 @@
+"""How many tokens a text has at OpenAI: exactly where its vocabulary is at hand, else never fewer than there are."""
+
+import os
+from collections.abc import Callable
+from hashlib import sha1
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import gettempdir
+
+VOCABULARIES = {"cl100k_base": "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"}
+MODELS = {
+    "text-embedding-3-small": "cl100k_base",
+    "text-embedding-3-large": "cl100k_base",
+    "text-embedding-ada-002": "cl100k_base",
+}
+
+
+def utf8_bytes(text: str) -> int:
+    """An upper bound: each token of a byte-level BPE stands for at least one byte (Sennrich et al. 2016)."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def exact_counter(model: str) -> Callable[[str], int] | None:
+    """tiktoken's count for a model of OpenAI's, if tiktoken and the vocabulary are there already.
+
+    tiktoken would download a missing vocabulary, without a time limit, so it is asked only when its cache
+    (TIKTOKEN_CACHE_DIR, or data-gym-cache in the folder for temporary files) holds the file.
+    """
+    name = MODELS.get(model)
+    if name is None or find_spec("tiktoken") is None or not _cached(VOCABULARIES[name]).is_file():
+        return None
+    encoding = import_module("tiktoken").get_encoding(name)
+
+    def count(text: str) -> int:
+        return len(encoding.encode_ordinary(text))
+
+    return count
+
+
+def _cached(url: str) -> Path:
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    return Path(folder or Path(gettempdir()) / "data-gym-cache") / sha1(url.encode(), usedforsecurity=False).hexdigest()

