@@ -166,10 +166,15 @@ async def test_a_server_stopped_past_its_lease(outage: Outage) -> None:
     await asyncio.sleep(LEASE + 1)
     outage.process.resume()
     for number, task in enumerate(writing):
-        answer = await task
-        assert answer.status_code in {201, 503}, answer.text
+        try:
+            answer = await task
+        except httpx.ReadError:
+            status = 0  # Woken, the server first closes connections that were idle for so long, with what it had not read.
+        else:
+            status = answer.status_code
+            assert status in {201, 503}, answer.text
         found = {result["chunk_text"] for result in await bot.search(f"n{number}", limit=50)}
-        if answer.status_code == 201:
+        if status == 201:
             assert f"n{number}" in found
         else:
             assert f"n{number}" not in found
