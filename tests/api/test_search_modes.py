@@ -262,25 +262,6 @@ async def test_written_is_found_by_the_next_search_in_every_mode(bot: BotClient,
         assert texts(await bot.search(text, limit=1, mode=mode)) == [text]
 
 
-@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
-async def test_a_fifth_replaced_or_deleted_a_moment_ago(bot: BotClient, mode: str) -> None:
-    """Every answer is full and current, whatever the index still holds."""
-    ids = [await bot.insert(f"이야기 {number} 옛말") for number in range(100)]
-    current = {f"이야기 {number} 옛말" for number in range(100)}
-    for number, doc_id in enumerate(ids):
-        if number % 10 == 0:
-            await bot.http.delete(f"/data/document/{doc_id}", params={"chat_bot_id": str(bot.bot_id)})
-        elif number % 10 == 1:
-            await bot.http.put(f"/data/document/{doc_id}", json=bot.body(f"이야기 {number} 새말"))
-            current.add(f"이야기 {number} 새말")
-        if number % 10 < 2:
-            current.remove(f"이야기 {number} 옛말")
-    for number in range(0, 100, 5):
-        found = texts(await bot.search(f"이야기 {number} 옛말", mode=mode, limit=20))
-        assert len(found) == 20
-        assert set(found) <= current
-
-
 async def test_a_chunk_replaced_between_ranking_and_reading(
     bot: BotClient, index: MemoryIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,7 +169,9 @@ async def test_a_server_stopped_past_its_lease(outage: Outage) -> None:
         try:
             answer = await task
         except httpx.ReadError:
-            status = 0  # Woken, the server first closes connections that were idle for so long, with what it had not read.
+            status = (
+                0  # Woken, the server first closes connections that were idle for so long, with what it had not read.
+            )
         else:
             status = answer.status_code
             assert status in {201, 503}, answer.text

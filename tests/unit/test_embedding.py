@@ -189,8 +189,9 @@ async def test_a_thread_of_their_own_answers_queries_beside_documents(model: Gat
 
     pool = WorkerPool(lambda: queries_pass, threads=1, limits=Limits(2, 100), query_threads=1)
     with busy(model):
-        documents = [await submitted(pool, [text]) for text in ("first", "second")]
+        documents = [await submitted(pool, ["first"])]
         await taken(model)
+        documents.append(await submitted(pool, ["second"]))
         assert (await pool.encode(["query"], Lane.QUERY)).tolist() == [[1]]
         assert model.batches == [["first"]]
     await asyncio.gather(*documents)

@@ -1,0 +1,35 @@
+"""What a search shows while Milvus still holds much that is gone."""
+
+import pytest
+
+from app.core.stores.ports import VectorIndex
+from tests.conftest import BotClient
+
+DOCUMENTS = 200
+LIMIT = 20
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+async def test_a_fifth_deleted_or_replaced_a_moment_ago(bot: BotClient, index: VectorIndex, mode: str) -> None:
+    """Every answer is full and current."""
+    if mode != "dense" and not index.bm25:
+        answer = await bot.http.post(
+            "/search/query", json={"chat_bot_id": str(bot.bot_id), "query_text": "x", "mode": mode}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (422, "unsupported_mode")
+        return
+    old = {number: f"이야기 {number} 옛말" for number in range(DOCUMENTS)}
+    answer = await bot.http.post("/data/insert/batch", json={"documents": [bot.body(text) for text in old.values()]})
+    ids = [result["doc_id"] for result in answer.json()["results"]]
+    current = set(old.values())
+    for number, doc_id in enumerate(ids):
+        if number % 10 == 0:
+            await bot.http.delete(f"/data/document/{doc_id}", params={"chat_bot_id": str(bot.bot_id)})
+        elif number % 10 == 1:
+            await bot.http.put(f"/data/document/{doc_id}", json=bot.body(f"이야기 {number} 새말"))
+            current.add(f"이야기 {number} 새말")
+        if number % 10 < 2:
+            current.remove(old[number])
+            found = await bot.search(old[number], mode=mode, limit=LIMIT)
+            assert len(found) == LIMIT
+            assert {str(result["chunk_text"]) for result in found} <= current
