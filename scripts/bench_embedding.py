@@ -31,6 +31,8 @@ KORQUAD = ROOT / "tests" / "data" / "KorQuAD_v1.0_dev.json"
 SHORT = 60
 """Characters of a passage for sentence-bert: all-MiniLM-L6-v2 reads 256 tokens, three a Korean letter."""
 START_SECONDS = 120
+BULK = 960
+"""Passages of the insert beside which queries are asked."""
 DOCUMENT_CHUNKS = 50
 
 
@@ -163,7 +165,7 @@ async def latency(url: str, passages: list[str], questions: list[str]) -> None:
         for _ in range(20):
             await ask()
         idle = [await ask() for _ in tqdm(range(100), desc="idle queries", disable=None)]
-        bulk = asyncio.create_task(insert())
+        bulk, began_bulk = asyncio.create_task(insert()), time.perf_counter()
         busy = []
         await asyncio.sleep(0.5)
         with tqdm(desc="queries beside the insert", disable=None) as bar:
@@ -172,10 +174,11 @@ async def latency(url: str, passages: list[str], questions: list[str]) -> None:
                 bar.update()
                 await asyncio.sleep(0.01)
         await bulk
+        seconds = time.perf_counter() - began_bulk
     for name, place in (("search", 0), ("its embedding", 1)):
         one, two = median(times[place] for times in idle), median(times[place] for times in busy)
         print(f"{name:<14} p50 idle {one:6.1f} ms, during a bulk insert {two:6.1f} ms ({two / one:.1f} times)")
-    print(f"{len(busy)} queries were asked beside the insert, {len(idle)} without")
+    print(f"{len(busy)} queries were asked beside the insert, which took {seconds:.1f} s, and {len(idle)} without")
 
 
 def main() -> None:
@@ -189,7 +192,7 @@ def main() -> None:
     library = sentence_bert() if bert else use_multilingual()
     with server(arguments.model) as url:
         speed(url, arguments.model, library, passages, arguments.rounds)
-        asyncio.run(latency(url, passages * 4, questions))
+        asyncio.run(latency(url, texts(BULK, SHORT if bert else None)[0], questions))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from app.core.bots import Bots
 from app.core.embedding.port import Vectors
 from app.core.fusion import ranked
-from app.core.stores.ports import DocumentPort, Hit, VectorIndex
+from app.core.stores.ports import DocumentPort, Hit, Span, VectorIndex
 from app.schemas.filter_tree import Filter
-from app.schemas.rows import Bot, Confirmed
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Confirmed
 from app.utils.clock import Stopwatch
 from app.utils.errors import CollectionMissing
 
@@ -23,6 +23,8 @@ SPARE_HITS = 16
 """Asked for beyond what is needed, so that a few stale keys cost no second search."""
 WIDEN_FACTOR = 8
 MAX_ROUNDS = 6
+MAX_SPANS = 16
+"""Ranges of keys that Milvus is told to pass over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class Ask:
 
     Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension), which may still be
     on their way while words are looked for, are None where no dense list is wanted. ``floor``: least cosine similarity
-    in the dense list. ``read``: of how many chunks, best first, the text will be needed.
+    in the dense list. ``read``: of how many chunks, best first, the text will be needed. ``without``: keys to be passed
+    over, as nobody can see them yet.
     """
 
     bot: Bot
@@ -45,6 +48,7 @@ class Ask:
     dense_weight: float
     floor: float | None
     where: Filter | None
+    without: Sequence[Span]
 
 
 @dataclass(slots=True)
@@ -137,7 +141,12 @@ class Retrieval:
         vectors = await ask.vectors
         with watch.timing("dense"):
             found = await self._index.search_dense(
-                ask.bot.collection_name, vectors, k, guarantee=guarantee, doc_ids=doc_ids
+                ask.bot.collection_name,
+                vectors,
+                k,
+                guarantee=guarantee,
+                doc_ids=doc_ids,
+                without=_passed_over(ask, doc_ids),
             )
         floor = ask.floor
         return found if floor is None else [[hit for hit in hits if hit.score >= floor] for hits in found]
@@ -149,7 +158,12 @@ class Retrieval:
             return None
         with watch.timing("lexical"):
             return await self._index.search_lexical(
-                ask.bot.collection_name, ask.texts, k, guarantee=guarantee, doc_ids=doc_ids
+                ask.bot.collection_name,
+                ask.texts,
+                k,
+                guarantee=guarantee,
+                doc_ids=doc_ids,
+                without=_passed_over(ask, doc_ids),
             )
 
 
@@ -179,6 +193,23 @@ def cut(ask: Ask, hits: list[Hit], k: int, rows: dict[int, Confirmed]) -> Cut:
         if len(kept) >= ask.depth and len(documents) >= ask.documents:
             return Cut(kept, unconfirmed, True, False, 1.0)
     return Cut(kept, unconfirmed, False, len(hits) < k, len(kept) / len(hits) if hits else 1.0)
+
+
+def unfinished_keys(generations: Iterable[int]) -> list[Span]:
+    """The keys of these generations, neighbours joined; of the longest runs, if there are many."""
+    runs: list[list[int]] = []
+    for generation in sorted(generations):
+        if runs and generation == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([generation, generation + 1])
+    longest = sorted(runs, key=lambda run: run[0] - run[1])[:MAX_SPANS]
+    return [(first * CHUNKS_PER_GENERATION, end * CHUNKS_PER_GENERATION) for first, end in sorted(longest)]
+
+
+def _passed_over(ask: Ask, doc_ids: Sequence[int] | None) -> Sequence[Span]:
+    """PostgreSQL knows no documents that are not finished."""
+    return ask.without if doc_ids is None else ()
 
 
 def _kept(pair: Lists, cuts: Sequence[Cut]) -> Lists:

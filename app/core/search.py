@@ -13,7 +13,7 @@ from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Vectors
 from app.core.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
 from app.core.rerank import Reranker
-from app.core.retrieval import Ask, Found, Lists, Retrieval, cut
+from app.core.retrieval import Ask, Found, Lists, Retrieval, cut, unfinished_keys
 from app.core.stores.ports import DocumentPort, Hit, VectorIndex
 from app.schemas.filter_tree import Filter
 from app.schemas.rows import Bot, Chunk, VisibleChunk
@@ -174,6 +174,7 @@ class Search:
             dense_weight=DEFAULT_DENSE_WEIGHT if query.dense_weight is None else query.dense_weight,
             floor=query.score_threshold if mode == "dense" else None,
             where=query.where,
+            without=unfinished_keys(bot.unfinished),
         )
 
     async def _find(self, ask: Ask, trace: Trace, watch: Stopwatch) -> Found:

@@ -13,7 +13,9 @@ RETURNING bot_id;
 
 -- name: get_bot
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
-       bot_partition_name('documents', bot_id) AS partition_name
+       bot_partition_name('documents', bot_id) AS partition_name,
+       ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
+           AS unfinished
 FROM bot_registry
 WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 

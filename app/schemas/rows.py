@@ -24,6 +24,8 @@ class Bot:
     milvus_timestamp: int
     created_at: datetime
     partition_name: str
+    unfinished: Sequence[int] = ()
+    """Generations of new documents that are being written: their doc_ids. Told by ``BotPort.get`` alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Modes, thresholds, grouping, context and batches through HTTP, over real PostgreSQL and the plain index."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ from app.core.embedding.port import Embedder, Vectors
 from app.core.search import ATTEMPTS
 from app.core.stores.memory_index import MemoryIndex
 from app.schemas.queries import SQL
+from app.utils.failpoints import install
 from tests.conftest import BotClient, register
 
 PALACE = (
@@ -285,3 +287,27 @@ async def test_a_chunk_replaced_between_ranking_and_reading(
     monkeypatch.setattr(DocumentStore, "confirmed", confirmed)
     assert sorted(map(str, texts(await bot.search("사과")))) == ["사과 둘", "사과 셋"]
     assert 3 <= calls <= 2 * ATTEMPTS + 2
+
+
+async def test_what_is_being_inserted_costs_searches_nothing(bot: BotClient) -> None:
+    """A hundred vectors that nobody may see yet, nearer than all that may be."""
+    await bot.insert("사과 하나")
+    landed, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(point: str) -> None:
+        if point == "write.before_t2":
+            landed.set()
+            await go_on.wait()
+
+    remove = install(wait)
+    documents = {"documents": [bot.body("사과") for _ in range(100)]}
+    inserting = asyncio.create_task(bot.http.post("/data/insert/batch", json=documents))
+    await landed.wait()
+    body = {"chat_bot_id": str(bot.bot_id), "query_text": "사과"}
+    answer = (await bot.http.post("/search/query", json=body)).json()
+    assert texts(answer["results"]) == ["사과 하나"]
+    assert (answer["timings"]["search_rounds"], answer["timings"]["dropped_keys"]) == (1, 0)
+    go_on.set()
+    await inserting
+    remove()
+    assert texts(await bot.search("사과", limit=1)) == ["사과"]

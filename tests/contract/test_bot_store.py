@@ -71,6 +71,16 @@ async def test_marked_bot_is_unknown_until_nothing_is_left(record: Record) -> No
     assert await record.bots.insert(bot.bot_id, "x", bot.collection_name, "y", TOKEN, HOUR) is not None
 
 
+async def test_a_bot_knows_its_unfinished_documents(record: Record) -> None:
+    bot, other = await record.bot(), await record.bot()
+    new, replaced, elsewhere = Write(bot, document("a")), Write(bot, document("b")), Write(other, document("c"))
+    await record.written(replaced)
+    await record.documents.begin([new, elsewhere, Write(bot, document("d"), replaced.doc_id)], TOKEN, HOUR)
+    found = await record.bots.get(bot.bot_id, None)
+    assert found is not None
+    assert list(found.unfinished) == [new.generation]
+
+
 async def test_expired_bot_sagas_are_claimed_once_oldest_first(record: Record) -> None:
     first, second, alive = uuid4(), await record.bot(), uuid4()
     creation = await record.bots.insert(first, "a", "c_a", "x", uuid4(), PAST)

@@ -80,6 +80,17 @@ async def test_doc_ids_restrict_and_leave_scores_alone(index: VectorIndex, colle
     assert await found(index, collection, "서울", doc_ids=[]) == []
 
 
+async def test_keys_are_passed_over(index: VectorIndex, collection: str) -> None:
+    await put(index, collection, {key: f"서울 {key}" for key in range(40)})
+    without = [(0, 7), (10, 11), (20, 40)]
+    left = [*range(7, 10), *range(11, 20)]
+    assert sorted(ids(await found(index, collection, "서울", 40, without=without))) == left
+    (near,) = await index.search_dense(collection, random_vectors(1), 40, without=without)
+    assert sorted(ids(near)) == left
+    (near,) = await index.search_dense(collection, random_vectors(1), 40, without=without, doc_ids=[2])
+    assert near == []
+
+
 async def test_equals_are_ordered_by_key_also_at_the_cut(index: VectorIndex, collection: str) -> None:
     await put(index, collection, dict.fromkeys(random.Random(1).sample(range(100), 50), "같은 글"))
     everything = ids(await found(index, collection, "같은", 50))

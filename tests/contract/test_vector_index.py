@@ -135,6 +135,12 @@ async def test_doc_ids_restrict_the_search(index: VectorIndex, collection: str) 
     assert sorted(ids(hits)) == [*range(30, 40), *range(70, 80)]
     assert await index.search(collection, vectors[0], 5, guarantee=guarantee, doc_ids=[99]) == []
     assert await index.search(collection, vectors[0], 5, guarantee=guarantee, doc_ids=[]) == []
+    last = max(ids(hits))
+    (hits,) = await index.search_dense(
+        collection, vectors[:1], 50, guarantee=guarantee, doc_ids=[3, 7, 99], without=[(-5, 0), (last, last + 1)]
+    )
+    assert last not in ids(hits)
+    assert hits
 
 
 async def test_ten_thousand_doc_ids(index: VectorIndex, collection: str) -> None:

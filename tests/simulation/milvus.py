@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 
-from app.core.stores.ports import Hit, Keys, Vectors
+from app.core.stores.ports import Hit, Keys, Span, Vectors
 from app.utils.errors import CollectionForeign, CollectionMissing
 
 
@@ -72,7 +72,14 @@ class SimulatedMilvus:
                 found.changes[key].append(Change(stamp, 0, None, seen))
 
     def search(
-        self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        query: Vectors,
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
     ) -> list[Hit]:
         found = self._get(collection)
         now, wanted = self._now(), None if doc_ids is None else set(doc_ids)
@@ -83,6 +90,8 @@ class SimulatedMilvus:
                 break
         rows: list[tuple[int, Vectors]] = []
         for key, changes in found.changes.items():
+            if any(first <= key < end for first, end in without):
+                continue
             shown: Change | None = None
             for change in changes:
                 if change.stamp > limit:

@@ -20,6 +20,7 @@ from app.core.leases import Leases
 from app.core.recovery import Recovery
 from app.core.saga import Saga
 from app.core.search import Search
+from app.core.stores.ports import Span
 from app.core.verify import Verifier
 from app.core.write import Write
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
@@ -284,10 +285,19 @@ class Index:
         )
 
     async def search_dense(
-        self, collection: str, queries: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        queries: Vectors,
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
     ) -> Any:
         (query,) = queries
-        search = partial(self._milvus.search, collection, query, k, guarantee=guarantee, doc_ids=doc_ids)
+        search = partial(
+            self._milvus.search, collection, query, k, guarantee=guarantee, doc_ids=doc_ids, without=without
+        )
         return [await self._call("read", f"search {collection} {guarantee}", search)]
 
     async def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.core.lexical import tokens
-from app.core.stores.ports import Hit, Keys, Vectors
+from app.core.stores.ports import Hit, Keys, Span, Vectors
 from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, CollectionMissing
 
@@ -84,28 +84,42 @@ class MemoryIndex:
         return (await self.search_dense(collection, query[None, :], k, doc_ids=doc_ids))[0]
 
     async def search_dense(
-        self, collection: str, queries: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        queries: Vectors,
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         found = self._get(collection)
         if queries.shape[1:] != (found.dimension,):
             raise ValueError(f"expected queries of {found.dimension} dimensions, got {queries.shape}")
         units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        return [_best(found, _cosine(unit), k, doc_ids) for unit in units]
+        return [_best(found, _cosine(unit), k, doc_ids, without) for unit in units]
 
     async def search_lexical(
-        self, collection: str, texts: Sequence[str], k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        texts: Sequence[str],
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         found = self._get(collection)
         if not found.has_words:
             raise ValueError(f"collection {collection} has no words")
-        hits = (_best(found, _bm25(found, Counter(tokens(text))), k, doc_ids) for text in texts)
+        hits = (_best(found, _bm25(found, Counter(tokens(text))), k, doc_ids, without) for text in texts)
         return [[hit for hit in best if hit.score > 0] for best in hits]
 
     async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
         rows = self._get(collection).rows
         return {key: rows[key].unit for key in chunk_ids if key in rows}
 
-    async def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:
+    async def present(self, collection: str, spans: Sequence[Span]) -> set[int]:
         keys = self._get(collection).rows
         return {key for key in keys if any(first <= key < end for first, end in spans)}
 
@@ -126,12 +140,20 @@ class MemoryIndex:
         return self._collections[collection]
 
 
-def _best(collection: _Collection, score: Callable[[_Row], float], k: int, doc_ids: Sequence[int] | None) -> list[Hit]:
+def _best(
+    collection: _Collection,
+    score: Callable[[_Row], float],
+    k: int,
+    doc_ids: Sequence[int] | None,
+    without: Sequence[Span],
+) -> list[Hit]:
     if not 1 <= k <= schema.MAX_TOP_K:
         raise ValueError(f"k must be 1 to {schema.MAX_TOP_K}, not {k}")
     wanted = None if doc_ids is None else set(doc_ids)
     hits = [
-        Hit(chunk_id, score(row)) for chunk_id, row in collection.rows.items() if wanted is None or row.doc_id in wanted
+        Hit(chunk_id, score(row))
+        for chunk_id, row in collection.rows.items()
+        if (wanted is None or row.doc_id in wanted) and not any(first <= chunk_id < end for first, end in without)
     ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
 

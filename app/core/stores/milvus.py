@@ -19,7 +19,7 @@ from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 from app.core.lexical import lexical_text
 from app.core.stores.milvus_driver import RECONNECT, is_missing, is_not_loaded, last_write_timestamp, silence, within
 from app.core.stores.milvus_search import MilvusSearch
-from app.core.stores.ports import Hit, Keys, Vectors
+from app.core.stores.ports import Hit, Keys, Span, Vectors
 from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavailable
 
@@ -199,28 +199,42 @@ class MilvusIndex:
         return (await self.search_dense(collection, query[None, :], k, guarantee=guarantee, doc_ids=doc_ids))[0]
 
     async def search_dense(
-        self, collection: str, queries: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        queries: Vectors,
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         _check_k(k)
         await self._check_dimension(collection, queries.shape[1])
         if doc_ids is not None and not doc_ids:
             return [[] for _ in queries]
-        return await self._search.dense(collection, queries, k, guarantee, doc_ids)
+        return await self._search.dense(collection, queries, k, guarantee, doc_ids, without)
 
     async def search_lexical(
-        self, collection: str, texts: Sequence[str], k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        texts: Sequence[str],
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         _check_k(k)
         if not await self.has_words(collection):
             raise ValueError(f"collection {collection} has no words")
         if doc_ids is not None and not doc_ids:
             return [[] for _ in texts]
-        return await self._search.lexical(collection, texts, k, guarantee, doc_ids)
+        return await self._search.lexical(collection, texts, k, guarantee, doc_ids, without)
 
     async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
         return await self._search.embeddings(collection, chunk_ids, guarantee) if chunk_ids else {}
 
-    async def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:
+    async def present(self, collection: str, spans: Sequence[Span]) -> set[int]:
         if not spans:
             return set()
         ranges = " or ".join(f"({schema.CHUNK_ID} >= {int(a)} and {schema.CHUNK_ID} < {int(b)})" for a, b in spans)

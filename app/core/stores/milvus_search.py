@@ -8,7 +8,7 @@ import numpy as np
 from pymilvus import AsyncMilvusClient
 
 from app.core.lexical import lexical_text
-from app.core.stores.ports import Hit, Vectors
+from app.core.stores.ports import Hit, Span, Vectors
 from app.schemas import milvus as schema
 
 EXACT_ROWS: Final = 2048
@@ -28,14 +28,20 @@ class MilvusSearch:
         self._timeout = timeout
 
     async def dense(
-        self, collection: str, queries: Vectors, k: int, guarantee: int, doc_ids: Sequence[int] | None
+        self,
+        collection: str,
+        queries: Vectors,
+        k: int,
+        guarantee: int,
+        doc_ids: Sequence[int] | None,
+        without: Sequence[Span],
     ) -> list[list[Hit]]:
         data = list(np.asarray(queries, np.float32))
-        expression, consistency = _expression(doc_ids), _consistency(guarantee)
+        expression, consistency = _expression(doc_ids, without), _consistency(guarantee)
         found = await self._search(
             collection, schema.EMBEDDING, data, k, schema.search_params(k), expression, consistency
         )
-        if expression and guarantee and any(len(scores) < k for scores in found):
+        if doc_ids is not None and guarantee and any(len(scores) < k for scores in found):
             stored = await self._embeddings(collection, expression, EXACT_ROWS, consistency)
             for scores, query in zip(found, data, strict=True):
                 scores |= cosines(stored, query)
@@ -43,7 +49,13 @@ class MilvusSearch:
         return [_hits({key: max(-1.0, min(1.0, score)) for key, score in scores.items()}, k) for scores in found]
 
     async def lexical(
-        self, collection: str, texts: Sequence[str], k: int, guarantee: int, doc_ids: Sequence[int] | None
+        self,
+        collection: str,
+        texts: Sequence[str],
+        k: int,
+        guarantee: int,
+        doc_ids: Sequence[int] | None,
+        without: Sequence[Span],
     ) -> list[list[Hit]]:
         queries = [lexical_text(text) for text in texts]
         # A text without words finds nothing, and no server has to be asked what it thinks of one.
@@ -57,7 +69,7 @@ class MilvusSearch:
                 data,
                 k,
                 schema.lexical_search_params(),
-                _expression(doc_ids),
+                _expression(doc_ids, without),
                 _consistency(guarantee),
             )
         )
@@ -135,8 +147,11 @@ def numbers(values: Sequence[int]) -> str:
     return ",".join(str(int(value)) for value in values)
 
 
-def _expression(doc_ids: Sequence[int] | None) -> str:
-    return "" if doc_ids is None else f"{schema.DOC_ID} in [{numbers(doc_ids)}]"
+def _expression(doc_ids: Sequence[int] | None, without: Sequence[Span]) -> str:
+    conditions = [f"({schema.CHUNK_ID} < {int(first)} or {schema.CHUNK_ID} >= {int(end)})" for first, end in without]
+    if doc_ids is not None:
+        conditions.append(f"{schema.DOC_ID} in [{numbers(doc_ids)}]")
+    return " and ".join(conditions)
 
 
 def _consistency(guarantee: int) -> Mapping[str, Any]:

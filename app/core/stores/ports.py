@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # The modules of the rows below import the driver.
 Vectors = NDArray[np.float32]
 Keys = NDArray[np.int64]
 
+Span = tuple[int, int]
+"""Keys from the first to just before the second."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -88,28 +91,43 @@ class VectorIndex(Protocol):
         """As ``search_dense`` for one ``query`` (dimension,)."""
 
     async def search_dense(
-        self, collection: str, queries: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        queries: Vectors,
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         """For each of ``queries`` (n, dimension) the ``k`` (1..16,384) nearest keys, best first; equals by key.
 
         Every write whose timestamp is not above ``guarantee`` is seen. With ``doc_ids`` only chunks of
-        those documents are searched. One request, however many queries.
+        those documents are searched; keys within the ranges ``without`` are passed over. One request, however many
+        queries.
         """
 
     async def search_lexical(
-        self, collection: str, texts: Sequence[str], k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        texts: Sequence[str],
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         """For each of ``texts`` the at most ``k`` keys whose words score highest by BM25 (k1 1.2, b 0.75).
 
         Chunks that share no word with the text are left out. Statistics are the whole collection's, whatever
-        ``doc_ids``. Otherwise as ``search_dense``. Raises ValueError where ``has_words`` is false.
+        ``doc_ids`` and ``without``. Otherwise as ``search_dense``. Raises ValueError where ``has_words`` is false.
         """
 
     async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
         """The stored vectors, some length but zero, of those of at most 16,384 keys that exist."""
 
-    async def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:
-        """Which keys exist within the half-open ranges ``spans`` ([first, end)), read with strong consistency.
+    async def present(self, collection: str, spans: Sequence[Span]) -> set[int]:
+        """Which keys exist within ``spans``, read with strong consistency.
 
         Each span covers at most 65,536 keys, and a call at most 64 spans.
         """

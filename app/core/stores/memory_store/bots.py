@@ -1,6 +1,7 @@
 """The registry and the sagas of whole bots in plain memory; keeps to BotPort as ``stores.bots.BotStore`` does."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,7 +18,14 @@ class MemoryBotStore:
 
     async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
         bot = self._tables.active(bot_id, account)
-        return bot.bot() if bot else None
+        if bot is None:
+            return None
+        unfinished = [
+            saga.generation
+            for saga in self._tables.sagas.values()
+            if (saga.bot_id, saga.operation, saga.doc_id) == (bot_id, "write", saga.generation)
+        ]
+        return replace(bot.bot(), unfinished=unfinished)
 
     async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
         found = ((bot_id, self._tables.active(bot_id, account)) for bot_id in bot_ids)
