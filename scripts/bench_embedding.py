@@ -154,11 +154,11 @@ async def latency(url: str, passages: list[str], questions: list[str]) -> None:
             return 1000 * (time.perf_counter() - began), answer["embedding_time_ms"]
 
         async def insert() -> None:
-            chunks = [{"chunk_index": index, "text": text} for index, text in enumerate(passages[:DOCUMENT_CHUNKS])]
-            documents = [
-                {"document": {"chat_bot_id": bot, "title": str(start)}, "chunks": chunks}
-                for start in range(0, len(passages), DOCUMENT_CHUNKS)
-            ]
+            documents = []
+            for start in range(0, len(passages), DOCUMENT_CHUNKS):
+                part = passages[start : start + DOCUMENT_CHUNKS]
+                chunks = [{"chunk_index": index, "text": text} for index, text in enumerate(part)]
+                documents.append({"document": {"chat_bot_id": bot, "title": str(start)}, "chunks": chunks})
             (await client.post("/data/insert/batch", json={"documents": documents})).raise_for_status()
 
         await insert()
