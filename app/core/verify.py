@@ -66,7 +66,7 @@ class Verifier:
 
     async def _orphans(self, bot: BotState) -> AsyncIterator[int]:
         async for page in self._index.scan(bot.collection_name):
-            unknown = await self._store.unknown_keys(bot.bot_id, page)
+            unknown = await self._store.unknown_keys(bot.bot_id, bot.collection_name, page)
             # Removed from vector_gc since the page was read, its vectors are gone as well.
             still = await self._present(bot, sorted({key // CHUNKS_PER_GENERATION for key in unknown}))
             for key in sorted(unknown & still):
