@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.core.embedding.check import unusable
 from app.core.embedders import Embedders
+from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, TextsFailed, Vectors
 from app.utils.errors import EmbeddingInvalid, InvalidInput, ModelNotFound, Place
 

@@ -33,9 +33,9 @@ class Embedders:
         runs = " and ".join(f"{embedder.model} ({embedder.dimension})" for embedder in self)
         raise ModelMismatch(
             f"The bot's vectors come from {bot.embedding_model} ({bot.dimension} dimensions); this server runs {runs}. "
-            "Start it with EMBEDDING_MODEL and that model's own settings (name or folder, revision, document prompt) as "
-            "they were for the bot; or name that model in EMBEDDING_PREVIOUS_MODEL, so that both are served, and move "
-            f"the bot with: python -m app.cli reembed {bot.bot_id} --to this server's EMBEDDING_MODEL."
+            "Start it with EMBEDDING_MODEL and that model's own settings (name or folder, revision, document prompt) "
+            "as they were for the bot; or name that model in EMBEDDING_PREVIOUS_MODEL, so that both are served, and "
+            f"move the bot with: python -m app.cli reembed {bot.bot_id} --to this server's EMBEDDING_MODEL."
         )
 
     async def close(self) -> None:

@@ -105,10 +105,10 @@ class Saga:
                 await reach("write.after_t1_anew")
                 stamps |= await self._index_all(again, watch)
                 await self._finish(begun, stamps, watch, once)
-            with watch.timing("postgres"):
+            if any(write.moved and write.error is None for write in begun):  # Then T2 has not been for any of them.
                 for write in begun:
-                    if write.moved:
-                        write.fail(CollectionMoved(MOVED))
+                    write.fail(CollectionMoved(MOVED))
+            with watch.timing("postgres"):
                 if failed := [write for write in begun if write.error is not None]:
                     await self._compensate(failed)
 

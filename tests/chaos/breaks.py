@@ -13,7 +13,7 @@ _REPLACEMENTS = {
         "get_document_chunks": (" AND c.chunk_id >> 16 = d.generation", ""),
     },
     # A generation's vectors are deleted once, and nobody looks again.
-    "gc-once": {"claim_garbage": ("now() >= g.not_before AS settled", "true AS settled")},
+    "gc-once": {"claim_garbage": ("now() >= not_before AS settled", "true AS settled")},
     # T2 goes on whoever has taken the saga meanwhile.
     "lease-check": {
         "hold_leases": (

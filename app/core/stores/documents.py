@@ -63,8 +63,8 @@ class DocumentStore:
     ) -> None:
         """T1 for writes whose bot has moved: takes them back and begins them again, at one stroke.
 
-        Each gets a new generation, and of ``bots`` the bot as it is now; its document and what it replaces stay. Marks a
-        write failed whose lease is lost or whose bot is gone.
+        Each gets a new generation, and of ``bots`` the bot as it is now; its document and what it replaces stay.
+        Marks a write failed whose lease is lost or whose bot is gone.
         """
         async with self._db.transaction() as conn:
             if once and not await keys.hold(conn, once):

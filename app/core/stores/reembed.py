@@ -43,7 +43,7 @@ class ReembedStore:
                     await conn.execute(SQL["unlock_reembedding"], bot_id)
 
     async def begin(self, bot_id: UUID, model: str, dimension: int) -> Move | None:
-        """The move to this model, begun or found half-done; None when the bot is there already.
+        """The move to this model, begun or found half-done; None when the bot is there already, or has no vectors.
 
         From the end of this on, what is deleted is collected from the collection being filled as well. Raises
         ReembedInProgress when a move to another model is half-done.
@@ -57,7 +57,7 @@ class ReembedStore:
                         "or give it up with --abort."
                     )
                 return Move(row["next_collection"], model, dimension)
-            if (row["embedding_model"], row["dimension"]) == (model, dimension):
+            if (row["embedding_model"], row["dimension"]) in ((model, dimension), (None, None)):
                 return None
             return Move(await conn.fetchval(SQL["begin_move"], bot_id, model, dimension), model, dimension)
 

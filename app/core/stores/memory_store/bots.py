@@ -94,9 +94,7 @@ class MemoryBotStore:
         for saga in [saga for saga in tables.sagas.values() if saga.bot_id == bot_id]:
             del tables.sagas[saga.generation]
             if saga.operation == "write" and saga.collection_name:
-                tables.collect_again(
-                    bot_id, saga.generation, saga.collection_name, saga.chunk_span, now + self._settle
-                )
+                tables.collect_again(bot_id, saga.generation, saga.collection_name, saga.chunk_span, now + self._settle)
         for document in tables.partition(bot_id).documents.values():
             until = document.updated_at + self._settle
             for collection in collections if until > now else ():

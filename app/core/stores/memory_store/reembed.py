@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from app.core.stores.bots import DROP, BotSaga
 from app.core.stores.memory_store.tables import BotRow, Tables
 from app.core.stores.reembed import NOT_FOUND
-from app.schemas.rows import CHUNKS_PER_GENERATION, Copied, Move
+from app.schemas.rows import Copied, Move
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress
 
 
@@ -35,7 +35,7 @@ class MemoryReembedStore:
             if (bot.next.embedding_model, bot.next.dimension) != (model, dimension):
                 raise ReembedInProgress(f"A move of bot {bot_id} to {bot.next.embedding_model} is half-done.")
             return bot.next
-        if (bot.embedding_model, bot.dimension) == (model, dimension):
+        if (bot.embedding_model, bot.dimension) in ((model, dimension), (None, None)):
             return None
         bot.next = Move(f"r{self._tables.next_generation()}_{uuid4().hex}", model, dimension)
         return bot.next

@@ -29,9 +29,7 @@ class MemoryVerifyStore:
 
     async def unknown_keys(self, bot_id: UUID, collection: str, keys: Sequence[int]) -> set[int]:
         chunks, garbage = self._tables.partition(bot_id).chunks, self._tables.garbage
-        return {
-            key for key in keys if key not in chunks and (key // CHUNKS_PER_GENERATION, collection) not in garbage
-        }
+        return {key for key in keys if key not in chunks and (key // CHUNKS_PER_GENERATION, collection) not in garbage}
 
     async def document_pages(self, bot_id: UUID) -> AsyncIterator[list[int]]:
         doc_ids = sorted(self._tables.partition(bot_id).documents)
