@@ -129,6 +129,7 @@ class Traffic:
         self.held: dict[int, str] = {}
         self.deleted: set[str] = set()
         self.searches = self.writes = 0
+        self.over = False
         self._busy: set[int] = set()
         self._numbers = iter(range(10**9))
 
@@ -146,17 +147,14 @@ class Traffic:
         writes, searches = self.writes + 5, self.searches + 5
         while not any(task.done() for task in self.tasks) and (self.writes < writes or self.searches < searches):
             await asyncio.sleep(0.01)
-        for task in self.tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*self.tasks, return_exceptions=True)
-        failed = [one for one in outcomes if not isinstance(one, asyncio.CancelledError)]
+        self.over = True
+        failed = [one for one in await asyncio.gather(*self.tasks, return_exceptions=True) if one]
         if failed and kind is None:
-            raise failed[0]  # type: ignore[misc]
+            raise failed[0]
 
     async def _for_ever(self, act) -> None:  # type: ignore[no-untyped-def]
-        while True:
-            # A cancelled write counts as a crash, of which nothing is known.
-            await asyncio.shield(asyncio.ensure_future(act()))
+        while not self.over:
+            await act()
             await asyncio.sleep(0.002)
 
     def _text(self) -> str:
