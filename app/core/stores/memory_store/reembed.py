@@ -105,7 +105,7 @@ class MemorySwitch:
         self._bot = bot
         self._move = move
         self._first = 0
-        self._seen: Sequence[int] = ()
+        self._seen: Sequence[int] | None = None
 
     async def keys(self, first: int) -> Sequence[int]:
         self._first, self._seen = first, await self._store.keys(self._bot.bot_id, first)
@@ -117,7 +117,7 @@ class MemorySwitch:
     async def complete(self, stamp: int, grace: timedelta) -> None:
         """Raises CollectionMoved when somebody has written since ``keys``: here no lock has kept them out."""
         bot = self._bot
-        new = set(await self._store.keys(bot.bot_id, self._first)) - set(self._seen)
+        new = self._seen is not None and set(await self._store.keys(bot.bot_id, self._first)) - set(self._seen)
         if new or bot.next != self._move or bot.state != "active":
             raise CollectionMoved("Somebody has written meanwhile.")
         saga = self._tables.begin_saga(DROP, bot.bot_id, uuid4(), grace)
