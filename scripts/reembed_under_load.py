@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -119,6 +120,7 @@ def reembedding(
 ) -> Iterator[tuple["subprocess.Popen[bytes]", Iterator[float]]]:
     """The command on a terminal, and what share its bar shows, until the bar ends."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
     command = [sys.executable, "-m", "app.cli", "reembed", BOT, "--to", NEW]
     with subprocess.Popen(command, cwd=folder, env=environment, stderr=theirs) as process:
         os.close(theirs)

@@ -17,9 +17,13 @@ from app.core.once import Once
 from app.core.reembed import Moved, Reembedder
 from app.core.search import Query, Result
 from app.core.services import Services, Stores, reembedder_over, wired
+from app.core.stores.documents import DocumentStore
 from app.core.stores.milvus import MilvusIndex
 from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database
+from app.core.stores.reembed import ReembedStore
+from app.core.write import Write
+from app.schemas.queries import SQL
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.clock import Stopwatch
 from app.utils.errors import (
@@ -615,3 +619,77 @@ async def test_upsert_that_lands_after_its_process_was_killed(place: Place, inde
     with pytest.raises(DocumentNotFound):
         await place.services.documents.get(place.bot_id, None, doc_id)
     await place.assert_moved()
+
+
+async def test_document_deleted_while_it_is_copied_leaves_no_vector(place: Place, at) -> None:  # type: ignore[no-untyped-def]
+    """It is collected before its copy lands, and so once more afterwards."""
+    doc_id = await place.insert("gone")
+    await place.insert("kept")
+
+    async def delete() -> None:
+        await place.services.documents.delete(place.bot_id, None, doc_id)
+        await until(collected)
+
+    async def collected() -> bool:
+        return not await place.stores.db.fetch("SELECT FROM vector_gc")
+
+    at("reembed.before_upsert", delete)
+    assert await place.move()
+    await place.assert_moved()
+
+
+async def waiting_for_a_lock(db: Database) -> bool:
+    sql = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await db.fetch(sql))
+
+
+async def test_mark_is_read_when_no_write_is_between_its_number_and_its_saga(place: Place, db: Database) -> None:
+    moves = ReembedStore(db, timedelta(0))
+    async with db.transaction() as conn:  # T1, up to its number.
+        await conn.fetch(SQL["lock_bot_for_use"], [place.bot_id])
+        (row,) = await conn.fetch(SQL["take_generations"], 1)
+        generation = row["generation"]
+        reading = asyncio.create_task(moves.first_open(place.bot_id))
+        await until(lambda: waiting_for_a_lock(db))
+        names = [[place.name], uuid4(), timedelta(hours=1)]
+        await conn.execute(SQL["begin_writes"], [generation], [place.bot_id], [generation], [None], [1], *names)
+    assert await reading == generation
+    await db.execute("DELETE FROM sagas")
+
+
+async def test_a_move_begins_after_every_delete_that_does_not_know_of_it(place: Place, db: Database) -> None:
+    doc_id = await place.insert("gone")
+    moves = ReembedStore(db, timedelta(0))
+    async with db.transaction() as conn:  # A delete, between its two statements.
+        await conn.fetch(SQL["lock_documents"], place.bot_id, [doc_id])
+        beginning = asyncio.create_task(moves.begin(place.bot_id, "new", 48))
+        await until(lambda: waiting_for_a_lock(db))
+        await conn.fetch(SQL["delete_documents"], place.bot_id, [doc_id], timedelta(0))
+    assert await beginning
+    assert await moves.keys(place.bot_id, 0) == []
+
+
+async def test_t2_that_waited_for_the_switch_sees_it(place: Place, db: Database) -> None:
+    bot = await place.services.bots.usable(place.bot_id, None)
+    store, token = DocumentStore(db, timedelta(0)), uuid4()
+    write = Write(bot, document("late"))
+    await store.begin([write], token, timedelta(hours=1))
+    moves = ReembedStore(db, timedelta(0))
+    move = await moves.begin(place.bot_id, "new", 48)
+    assert move
+    async with moves.switching(place.bot_id, move) as switch:
+        finishing = asyncio.create_task(store.finish([write], token))
+        await until(lambda: waiting_for_a_lock(db))
+        await switch.complete(0, timedelta(hours=1))
+    await finishing
+    assert (write.moved, write.error) == (True, None)
+    assert await store.generation_of(place.bot_id, write.doc_id or 0) is None
+    await db.execute("DELETE FROM sagas")
+
+
+async def test_both_models_are_named_and_asked(place: Place) -> None:
+    names = [dependency.name for dependency in await place.services.health.check() if dependency.up]
+    assert names == ["postgres", "milvus", "embedder", "previous_embedder"]
+    for model, dimension in (("new", 48), ("old", 64)):
+        embedded = await place.services.embed.documents(model, ["text"], None)
+        assert (embedded.model, embedded.vectors.shape) == (model, (1, dimension))
