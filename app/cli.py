@@ -2,16 +2,24 @@
 
 import argparse
 import asyncio
+import os
 import sys
+import time
+from collections.abc import Sequence
+from uuid import UUID
 
 from tqdm import tqdm
 
 from app.config import Settings
-from app.core.services import open_services, open_stores, open_verifier
+from app.core.reembed import Reembedder
+from app.core.services import open_reembedder, open_services, open_stores, open_verifier
 from app.core.stores.migrations import schema_sql
 from app.core.verify import Finding, Verifier
 from app.utils.errors import AppError, StartupError
 from app.utils.logging import configure
+
+POLITENESS = 10
+"""Added to the niceness of a process that embeds beside a server."""
 
 
 async def verify(settings: Settings) -> int:
@@ -42,6 +50,9 @@ async def _report(verifier: Verifier) -> int:
         findings += 1
         _write("found", finding)
     for bot in tqdm(await verifier.bots(), desc="verify", unit="bot", disable=None):
+        if bot.next_model:
+            note = f"note bot={bot.bot_id} is being moved to {bot.next_model}, or that was left half-done"
+            tqdm.write(f"{note}: reembed --to or --abort", file=sys.stdout)
         async for finding in verifier.check_bot(bot):
             findings += 1
             _write("found", finding)
@@ -52,6 +63,46 @@ async def _report(verifier: Verifier) -> int:
 def _write(what: str, finding: Finding) -> None:
     bot = f" bot={finding.bot_id}" if finding.bot_id else ""
     tqdm.write(f"{what} {finding.kind}{bot} {finding.detail}", file=sys.stdout)
+
+
+async def reembed(settings: Settings, bot_ids: Sequence[UUID] | None, model: str) -> int:
+    """Moves bots, all with None, and prints what it did; returns how many of all could not be moved."""
+    failed = 0
+    async with open_reembedder(settings, model) as reembedder:
+        wanted = [bot.bot_id for bot in await reembedder.bots()] if bot_ids is None else bot_ids
+        for bot_id in wanted:
+            try:
+                print(f"bot={bot_id} {await _move(reembedder, bot_id)}")
+            except AppError as exc:
+                if bot_ids is not None:
+                    raise
+                failed += 1
+                print(f"bot={bot_id} not moved: {exc.detail}")
+    return failed
+
+
+async def _move(reembedder: Reembedder, bot_id: UUID) -> str:
+    started = time.perf_counter()
+    with tqdm(total=await reembedder.chunks(bot_id), desc="reembed", unit="chunk", disable=None) as progress:
+        moved = await reembedder.run(bot_id, progress.update)
+    if moved is None:
+        return "nothing to move: it is at this model already, or has no vectors yet"
+    how = "resumed and moved" if moved.resumed else "moved"
+    return (
+        f"{how} to {moved.move.embedding_model} ({moved.move.dimension} dimensions): {moved.copied} chunks embedded in "
+        f"{time.perf_counter() - started:.1f} s, {moved.late} of them while writers waited"
+    )
+
+
+async def abort(settings: Settings, bot_ids: Sequence[UUID] | None) -> int:
+    """Gives half-done moves up."""
+    async with open_reembedder(settings, None) as reembedder:
+        for bot_id in [bot.bot_id for bot in await reembedder.bots()] if bot_ids is None else bot_ids:
+            if move := await reembedder.abort(bot_id):
+                print(f"bot={bot_id} stays with its model; the move to {move.embedding_model} was given up")
+            elif bot_ids is not None:
+                print(f"bot={bot_id} has no half-done move")
+    return 0
 
 
 async def migrate(settings: Settings) -> None:
@@ -66,6 +117,13 @@ def main() -> int:
     commands.add_parser("repair", help="mend what verify finds, while the server serves; exits 1 if something is left")
     migration = commands.add_parser("migrate", help="bring the database to the newest schema")
     migration.add_argument("--sql", action="store_true", help="print the whole schema for psql instead")
+    moving = commands.add_parser("reembed", help="move bots to another embedding model, while the server serves")
+    which = moving.add_mutually_exclusive_group(required=True)
+    which.add_argument("bots", nargs="*", default=[], type=UUID, metavar="BOT", help="chat_bot_id")
+    which.add_argument("--all", action="store_true", help="every bot; exits 1 if some could not be moved")
+    what = moving.add_mutually_exclusive_group(required=True)
+    what.add_argument("--to", metavar="MODEL", help="provider, provider:model or provider:model#dimension")
+    what.add_argument("--abort", action="store_true", help="give a half-done move up and drop what it has built")
     arguments = parser.parse_args()
     try:
         if arguments.command == "migrate" and arguments.sql:
@@ -76,6 +134,12 @@ def main() -> int:
         if arguments.command == "migrate":
             asyncio.run(migrate(settings))
             return 0
+        if arguments.command == "reembed":
+            bots = None if arguments.all else arguments.bots
+            if arguments.abort:
+                return asyncio.run(abort(settings, bots))
+            os.nice(POLITENESS)
+            return 1 if asyncio.run(reembed(settings, bots, arguments.to)) else 0
         compare = repair if arguments.command == "repair" else verify
         return 1 if asyncio.run(compare(settings)) else 0
     except (StartupError, AppError) as exc:

@@ -6,6 +6,9 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+MODEL_NAME = r"^(use-multilingual|openai|bge-m3|sentence-bert)(:[^#]+)?(#[1-9]\d{0,4})?$"
+"""How EMBEDDING_PREVIOUS_MODEL and ``reembed --to`` name a model."""
+
 
 class Settings(BaseSettings):
     """Each field is an environment variable of the same name in capitals; ``.env.example`` explains them."""
@@ -37,6 +40,11 @@ class Settings(BaseSettings):
 
     embedding_model: Literal["use-multilingual", "openai", "bge-m3", "sentence-bert"] = Field(
         "use-multilingual", description="Embedding provider."
+    )
+    embedding_previous_model: str | None = Field(
+        None,
+        pattern=MODEL_NAME,
+        description="provider, provider:model or provider:model#dimension: served too, for bots that are to move.",
     )
     embedding_dimension: int | None = Field(
         None, ge=1, le=32768, description="Asked of openai; else must equal the model's."

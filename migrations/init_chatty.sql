@@ -24,10 +24,23 @@ CREATE TABLE bot_registry (
     milvus_timestamp bigint NOT NULL DEFAULT 0,
     state            text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'deleting')),
     created_at       timestamptz NOT NULL DEFAULT now(),
-    CHECK ((embedding_model IS NULL) = (dimension IS NULL))
+    -- The collection in Milvus since the bot was embedded anew; until then it has the name collection_name.
+    milvus_collection text UNIQUE,
+    -- Of a move to another model that is under way: the collection that is being filled.
+    next_collection  text UNIQUE,
+    next_model       text,
+    next_dimension   integer CHECK (next_dimension > 0),
+    CHECK ((embedding_model IS NULL) = (dimension IS NULL)),
+    CHECK ((next_collection IS NULL) = (next_model IS NULL) AND (next_collection IS NULL) = (next_dimension IS NULL))
 );
 
 CREATE INDEX bot_registry_account ON bot_registry (account_name, bot_id);
+
+-- The collections that a bot's current vectors may lie in: its own, and the one that is being filled.
+CREATE VIEW bot_collections (bot_id, collection_name, dimension, is_next) AS
+SELECT bot_id, coalesce(milvus_collection, collection_name), dimension, false FROM bot_registry
+UNION ALL
+SELECT bot_id, next_collection, next_dimension, true FROM bot_registry WHERE next_collection IS NOT NULL;
 
 -- No foreign key to bot_registry: together with the trigger it deadlocks concurrent registrations.
 -- No default partition: attaching a partition would lock and scan it.
@@ -71,15 +84,18 @@ CREATE INDEX document_chunks_doc_id ON document_chunks (bot_id, doc_id);
 -- What is in flight between the stores: a row for each operation while it lasts, none when all is quiet.
 CREATE TABLE sagas (
     generation          bigint PRIMARY KEY,
-    operation           text NOT NULL CHECK (operation IN ('write', 'create_bot', 'delete_bot')),
+    operation           text NOT NULL CHECK (operation IN ('write', 'create_bot', 'delete_bot', 'drop_collection')),
     bot_id              uuid NOT NULL,
     doc_id              bigint,
     previous_generation bigint,
     chunk_span          integer,
+    -- In Milvus: where a write's vectors go, or what is to be dropped.
+    collection_name     text,
     lease_token         uuid NOT NULL,
     lease_until         timestamptz NOT NULL,
     started_at          timestamptz NOT NULL DEFAULT now(),
-    CHECK (operation <> 'write' OR (doc_id IS NOT NULL AND chunk_span IS NOT NULL))
+    CHECK (operation <> 'write' OR (doc_id IS NOT NULL AND chunk_span IS NOT NULL)),
+    CHECK (operation NOT IN ('write', 'drop_collection') OR collection_name IS NOT NULL)
 );
 
 CREATE INDEX sagas_bot_id ON sagas (bot_id);
@@ -100,15 +116,16 @@ CREATE INDEX idempotency_keys_created_at ON idempotency_keys (created_at);
 
 -- Generations whose vectors are to be removed from Milvus.
 CREATE TABLE vector_gc (
-    generation      bigint PRIMARY KEY,
+    generation      bigint NOT NULL,
     bot_id          uuid NOT NULL,
-    -- Its bot may be gone, and another have a collection of that name by now.
+    -- In Milvus. Its bot may be gone, and another have a collection of that name by now.
     collection_name text NOT NULL,
     chunk_span      integer NOT NULL,
     -- Until then a write of this generation may still land, so that deleting must be repeated afterwards.
     not_before      timestamptz NOT NULL,
     next_attempt_at timestamptz NOT NULL DEFAULT now(),
-    attempts        integer NOT NULL DEFAULT 0
+    attempts        integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (generation, collection_name)
 );
 
 CREATE INDEX vector_gc_next_attempt_at ON vector_gc (next_attempt_at);

@@ -22,24 +22,41 @@ STOP_SECONDS = 30
 @contextmanager
 def own_server(**settings: str) -> Iterator[str]:
     """Its address. ``settings`` are environment variables; those of the caller do not count, nor does .env."""
+    with own_folder() as folder, server_in(folder, **settings) as address:
+        yield address
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="chat-memory-") as folder:
+        yield Path(folder)
+
+
+def environment_of(folder: Path, **settings: str) -> dict[str, str]:
+    """Of a process whose data is in ``folder``."""
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    return environment | {"DATA_DIR": f"{folder}/data", "LOG_LEVEL": "WARNING", "PYTHONPATH": str(ROOT), **settings}
+
+
+@contextmanager
+def server_in(folder: Path, **settings: str) -> Iterator[str]:
+    """The address of a server whose data is, and stays, in ``folder``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="chat-memory-") as folder:
-        environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-        environment |= {"DATA_DIR": f"{folder}/data", "LOG_LEVEL": "WARNING", "PYTHONPATH": str(ROOT), **settings}
-        command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--no-access-log"]
-        with subprocess.Popen([*command, "--log-level", "warning"], cwd=folder, env=environment) as process:
-            address = f"http://127.0.0.1:{port}"
+    environment = environment_of(folder, **settings)
+    command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--no-access-log"]
+    with subprocess.Popen([*command, "--log-level", "warning"], cwd=folder, env=environment) as process:
+        address = f"http://127.0.0.1:{port}"
+        try:
+            _wait_until_ready(address, process)
+            yield address
+        finally:
+            process.terminate()
             try:
-                _wait_until_ready(address, process)
-                yield address
-            finally:
-                process.terminate()
-                try:
-                    process.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]") -> None:

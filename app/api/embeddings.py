@@ -23,12 +23,12 @@ router = APIRouter(prefix="/v1", tags=["embeddings"])
 )
 async def embeddings(body: EmbeddingsRequest, services: ServicesDep) -> Response:
     """The vectors that this server would store for these texts. OpenAI's clients work with it."""
-    vectors = await services.embed.documents(body.model, body.input, body.dimensions)
+    embedded = await services.embed.documents(body.model, body.input, body.dimensions)
     characters = sum(map(len, body.input))
     answer = {
         "object": "list",
-        "data": _data(vectors, body.encoding_format),
-        "model": services.embed.model,
+        "data": _data(embedded.vectors, body.encoding_format),
+        "model": embedded.model,
         "usage": {"prompt_tokens": characters, "total_tokens": characters},
     }
     return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")

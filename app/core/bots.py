@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from app.core.embedding.port import Embedder
+from app.core.embedders import Embedders
 from app.core.leases import Leases
-from app.core.stores.bots import CREATE, BotCounts, BotSaga
+from app.core.stores.bots import CREATE, DROP, BotCounts, BotSaga
 from app.core.stores.ports import BotPort, VectorIndex
+from app.core.write import MOVED
 from app.schemas.rows import Bot
 from app.utils.errors import (
     BotExists,
     BotNotFound,
     CollectionForeign,
+    CollectionMoved,
     InvalidInput,
     LeaseLost,
-    ModelMismatch,
     Place,
     Unavailable,
 )
@@ -47,11 +48,11 @@ class Bots:
     """``deadline`` is how long, in seconds, a deletion waits for others before it is left to recovery."""
 
     def __init__(
-        self, store: BotPort, index: VectorIndex, embedder: Embedder, leases: Leases, *, deadline: float
+        self, store: BotPort, index: VectorIndex, embedders: Embedders, leases: Leases, *, deadline: float
     ) -> None:
         self._store = store
         self._index = index
-        self._embedder = embedder
+        self._embedders = embedders
         self._leases = leases
         self._deadline = deadline
         self._making: dict[UUID, asyncio.Task[None]] = {}
@@ -62,8 +63,9 @@ class Bots:
         Raises InvalidInput for a dimension that is not the model's, BotExists, CollectionNameTaken,
         CollectionForeign; after each of them nothing is stored.
         """
-        if new.dimension not in (None, self._embedder.dimension):
-            detail = f"{self._embedder.model} makes vectors of {self._embedder.dimension} dimensions."
+        model = self._embedders.current
+        if new.dimension not in (None, model.dimension):
+            detail = f"{model.model} makes vectors of {model.dimension} dimensions."
             raise InvalidInput(detail, places=[Place("body.dimension", detail)])
         began_at = asyncio.get_running_loop().time()
         await reach("bot_create.before_register")
@@ -136,7 +138,10 @@ class Bots:
             await self._remove(bot_id)
 
     async def make_collection(self, bot: Bot) -> None:
-        """Makes the collection of a registered bot that has none. Raises BotNotFound, CollectionForeign."""
+        """Makes the collection of a registered bot that has none. Raises BotNotFound, CollectionForeign.
+
+        Raises CollectionMoved when the bot has another collection than ``bot`` says.
+        """
         task = self._making.get(bot.bot_id)
         if task is None:
             task = self._making[bot.bot_id] = asyncio.create_task(self._begin_and_make(bot))
@@ -156,20 +161,36 @@ class Bots:
                     log.error("bot %s cannot have its collection: Milvus holds a foreign one", saga.bot_id)
             elif saga.operation == CREATE:
                 await self._store.end_saga(saga.generation, self._leases.token)
+            elif saga.operation == DROP:
+                await self.drop_collection(saga)
             else:
                 await self._remove(saga.bot_id)
+
+    async def drop_collection(self, saga: BotSaga) -> None:
+        """Drops what a bot has left behind; to be called while the saga's lease is held.
+
+        Raises Unavailable when the bot's collection is being made all the while, and LeaseLost.
+        """
+        assert saga.collection_name is not None
+        try:
+            async with asyncio.timeout(self._deadline):
+                # Whoever makes a collection may have read the bot's row before it moved.
+                while await self._store.creation_in_flight(saga.bot_id):
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError as exc:
+            raise Unavailable("The bot's collection is being made; what it left behind goes later.") from exc
+        await reach("drop_collection.before")
+        if not self._leases.alive([saga.generation]):
+            raise LeaseLost("Dropping a collection took longer than its lease.")
+        await self._index.drop(saga.collection_name)
+        await reach("drop_collection.after")
+        await self._store.end_saga(saga.generation, self._leases.token)
 
     async def _made(self, bot: Bot) -> Bot:
         if bot.embedding_model is None:
             await self.make_collection(bot)
             bot = await self.known(bot.bot_id, None)
-        if (bot.embedding_model, bot.dimension) != (self._embedder.model, self._embedder.dimension):
-            raise ModelMismatch(
-                f"The bot's vectors come from {bot.embedding_model} ({bot.dimension} dimensions); this server runs "
-                f"{self._embedder.model} ({self._embedder.dimension}). Start it with EMBEDDING_MODEL and that "
-                "model's own settings (name or folder, revision, document prompt) as they were for the bot, or "
-                "register a new bot and insert the documents again."
-            )
+        self._embedders.of(bot)
         return bot
 
     def _forget_task(self, bot_id: UUID, task: asyncio.Task[None]) -> None:
@@ -187,22 +208,24 @@ class Bots:
         if now is None or now.collection_name != bot.collection_name:
             await self._store.end_saga(saga, self._leases.token)
             raise BotNotFound(NOT_FOUND)
-        await self._make(bot, saga, began_at)
+        if now.milvus_collection != bot.milvus_collection:
+            await self._store.end_saga(saga, self._leases.token)
+            raise CollectionMoved(MOVED)
+        await self._make(now, saga, began_at)
 
     async def _make(self, bot: Bot, saga: int, began_at: float | None = None) -> None:
+        model = self._embedders.current
         with self._leases.holding([saga], since=began_at):
             await reach("bot_create.before_collection")
             if not self._leases.alive([saga]):  # Recovery has ended it, and the bot may be gone since.
                 raise LeaseLost("Making the bot's collection took longer than its lease.")
             try:
-                await self._index.create(bot.collection_name, self._embedder.dimension)
+                await self._index.create(bot.milvus_collection, bot.dimension or model.dimension)
             except CollectionForeign:
                 await self._store.end_saga(saga, self._leases.token)
                 raise
             await reach("bot_create.after_collection")
-            await self._store.finish_creation(
-                saga, bot.bot_id, self._embedder.model, self._embedder.dimension, self._leases.token
-            )
+            await self._store.finish_creation(saga, bot.bot_id, model.model, model.dimension, self._leases.token)
             await reach("bot_create.after_finish")
 
     async def _remove(self, bot_id: UUID) -> None:
@@ -210,10 +233,10 @@ class Bots:
             async with asyncio.timeout(self._deadline):
                 while await self._store.creation_in_flight(bot_id):
                     await asyncio.sleep(POLL_SECONDS)
-                state = await self._store.state(bot_id)
+                collections = await self._store.collections(bot_id, self._embedders.current.dimension)
                 await reach("bot_delete.before_drop")
-                if state is not None:
-                    await self._index.drop(state[1], state[2] or self._embedder.dimension)
+                for name, dimension in collections:
+                    await self._index.drop(name, dimension)
                 await reach("bot_delete.after_drop")
                 while not await self._store.finish_deletion(bot_id):
                     await asyncio.sleep(POLL_SECONDS)

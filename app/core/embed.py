@@ -1,41 +1,53 @@
 """Vectors for others: those that this server would store."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from app.core.embedders import Embedders
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, TextsFailed, Vectors
 from app.utils.errors import EmbeddingInvalid, InvalidInput, ModelNotFound, Place
 
 
+class Embedded(NamedTuple):
+    """``model`` is the whole name; ``vectors`` (texts, dimension)."""
+
+    model: str
+    vectors: Vectors
+
+
 class Embed:
-    """The embedder for callers of the API, in the same queue as documents."""
+    """The embedders for callers of the API, in the same queue as documents."""
 
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
+    def __init__(self, embedders: Embedders) -> None:
+        self._embedders = embedders
 
-    @property
-    def model(self) -> str:
-        return self._embedder.model
-
-    async def documents(self, model: str, texts: Sequence[str], dimensions: int | None) -> Vectors:
-        """Vectors (len(texts), dimension) in order, each as it would be stored for a chunk of this text.
+    async def documents(self, model: str, texts: Sequence[str], dimensions: int | None) -> Embedded:
+        """Vectors in the order of the texts, each as it would be stored for a chunk of this text.
 
         ``model`` may be the whole name or begin it: a name "a:b@c" is also found as "a:b", "a" and "b". Raises
         ModelNotFound, InvalidInput for a dimension that is not the model's, EmbedderUnavailable, and, all
         texts that fail being named, the first one's error: EmbeddingInvalid, TextTooLong, TextRefused.
         """
-        name, dimension = self._embedder.model, self._embedder.dimension
-        _, _, own = name.partition(":")
-        if model not in (name, own) and not any(whole.startswith((f"{model}@", f"{model}:")) for whole in (name, own)):
-            raise ModelNotFound(f"This server runs {name}.", places=[Place("body.model", f"is not {name}")])
+        embedder = self._find(model)
+        name, dimension = embedder.model, embedder.dimension
         if dimensions not in (None, dimension):
             detail = f"{name} makes vectors of {dimension} dimensions and cannot shorten them."
             raise InvalidInput(detail, places=[Place("body.dimensions", detail)])
         try:
-            vectors = await self._embedder.embed_documents(texts)
+            vectors = await embedder.embed_documents(texts)
         except TextsFailed as exc:
             raise exc.named(lambda index: f"body.input.{index}") from exc
         if reasons := unusable(vectors, len(texts), dimension):
             places = [Place(f"body.input.{index}", reason) for index, reason in reasons.items()]
             raise EmbeddingInvalid(f"{len(places)} of {len(texts)} vectors are unusable.", places=places)
-        return vectors
+        return Embedded(name, vectors)
+
+    def _find(self, model: str) -> Embedder:
+        for embedder in self._embedders:
+            _, _, own = embedder.model.partition(":")
+            names = (embedder.model, own)
+            if model in names or any(name.startswith((f"{model}@", f"{model}:")) for name in names):
+                return embedder
+        runs = " and ".join(embedder.model for embedder in self._embedders)
+        raise ModelNotFound(f"This server runs {runs}.", places=[Place("body.model", f"is not {runs}")])

@@ -102,10 +102,10 @@ class Recovery:
         except CollectionMissing:
             left = set()
         await reach("gc.after_delete")
-        gone = [row.generation for row in settled if left.isdisjoint(range(*row.span))]
+        gone = [row for row in settled if left.isdisjoint(range(*row.span))]
         if gone:
             await reach("gc.before_end")
             await self._garbage.end(gone)
             await reach("gc.after_end")
-        if kept := [row.generation for row in rows if row.generation not in gone]:
+        if kept := [row for row in rows if row not in gone]:
             await self._garbage.put_off(kept)

@@ -112,7 +112,7 @@ class Repairer:
     async def _drop_vectors(self, bot: Bot, findings: Sequence[Finding]) -> None:
         # By key: an orphan may lie within a generation that is current. No write of it is under way, as verify saw
         # neither its chunk nor its generation on vector_gc.
-        await self._index.delete(bot.collection_name, _keys(findings))
+        await self._index.delete(bot.milvus_collection, _keys(findings))
 
     async def _write_anew(self, bot: Bot, findings: Sequence[Finding]) -> None:
         """Through the saga, so that a crash in the middle, a PUT or a DELETE meanwhile do no harm."""

@@ -87,7 +87,8 @@ class Retrieval:
         A key that PostgreSQL does not confirm is stale, or its document is being replaced: then the new vectors
         are in Milvus already, and a search under a newer guarantee sees them. A key unconfirmed twice is stale.
         When chunks are filtered afterwards (a filter but no doc_ids) most unconfirmed keys merely fail the
-        filter: only too short a list counts, and one that Milvus's limit keeps short is left incomplete.
+        filter: only too short a list counts, and one that Milvus's limit keeps short is left incomplete. Raises
+        CollectionMoved when newer vectors are in another collection by now.
         """
         k = min(ask.depth + SPARE_HITS, MAX_TOP_K)
         guarantee = ask.guarantee
@@ -115,7 +116,7 @@ class Retrieval:
                 k = min(max(k * WIDEN_FACTOR, int(ask.depth / max(share, 0.001) * 1.5)), MAX_TOP_K)
             stale = unconfirmed
             with watch.timing("postgres"):
-                guarantee = await self._documents.milvus_timestamp(ask.bot.bot_id)
+                guarantee = await self._documents.milvus_timestamp(ask.bot.bot_id, ask.bot.milvus_collection)
         return found
 
     async def _search(
@@ -126,7 +127,7 @@ class Retrieval:
                 self._dense(ask, k, guarantee, doc_ids, watch), self._lexical(ask, k, guarantee, doc_ids, watch)
             )
         except CollectionMissing:
-            # Deleted meanwhile (then this raises BotNotFound), or dropped behind our back.
+            # Deleted or moved meanwhile (then this raises BotNotFound, CollectionMoved), or dropped behind our back.
             await self._bots.make_collection(ask.bot)
             dense = None if ask.vectors is None else [[] for _ in ask.texts]
             lexical = [[] for _ in ask.texts] if ask.lexical else None
@@ -141,7 +142,7 @@ class Retrieval:
         vectors = await ask.vectors
         with watch.timing("dense"):
             found = await self._index.search_dense(
-                ask.bot.collection_name,
+                ask.bot.milvus_collection,
                 vectors,
                 k,
                 guarantee=guarantee,
@@ -158,7 +159,7 @@ class Retrieval:
             return None
         with watch.timing("lexical"):
             return await self._index.search_lexical(
-                ask.bot.collection_name,
+                ask.bot.milvus_collection,
                 ask.texts,
                 k,
                 guarantee=guarantee,

@@ -4,6 +4,8 @@
     index   embed, check, upsert into Milvus            still invisible: no document names these generations
     T2      PostgreSQL: switch, saga rows out           visible, acknowledged
 
+Where T2 finds that a bot has moved to another collection, its writes are taken back and begun anew for the new one.
+
 A crash at any point leaves a saga row, and recovery compensates by it. A failure that is seen compensates at
 once. No connection is held while embedding or writing to Milvus.
 """
@@ -11,23 +13,26 @@ once. No connection is held while embedding or writing to Milvus.
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
 
 from app.core.bots import Bots
+from app.core.embedders import Embedders
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, TextsFailed, Vectors
 from app.core.leases import Leases
 from app.core.once import Once
 from app.core.stores.ports import DocumentPort, VectorIndex
-from app.core.write import LEASE_LOST, Write
+from app.core.write import LEASE_LOST, MOVED, Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.clock import Stopwatch
 from app.utils.errors import (
     AppError,
     CollectionMissing,
+    CollectionMoved,
     DatabaseUnavailable,
     EmbeddingInvalid,
     LeaseLost,
@@ -40,6 +45,10 @@ log = logging.getLogger(__name__)
 PART_CHUNKS = 512
 """Chunks embedded and upserted together: large enough to batch well, small enough to bound memory; more where
 the embedder asks for more."""
+
+
+MOVES = 4
+"""How often writes are begun anew because their bot has moved."""
 
 
 class Item(NamedTuple):
@@ -56,12 +65,12 @@ class Item(NamedTuple):
 
 class Saga:
     def __init__(
-        self, documents: DocumentPort, bots: Bots, index: VectorIndex, embedder: Embedder, leases: Leases
+        self, documents: DocumentPort, bots: Bots, index: VectorIndex, embedders: Embedders, leases: Leases
     ) -> None:
         self._documents = documents
         self._bots = bots
         self._index = index
-        self._embedder = embedder
+        self._embedders = embedders
         self._leases = leases
 
     async def run(self, writes: Sequence[Write], watch: Stopwatch, once: Once | None = None) -> None:
@@ -79,14 +88,56 @@ class Saga:
         if once and once.replayed:
             return
         begun = [write for write in writes if write.error is None]
-        with self._leases.holding([write.generation for write in begun], since=began_at):
+        with ExitStack() as leases:
+            leases.enter_context(self._leases.holding([write.generation for write in begun], since=began_at))
             await reach("write.after_t1")
             stamps = await self._index_all(begun, watch)
+            await self._finish(begun, stamps, watch, once)
+            for _ in range(MOVES):
+                moved = [write for write in begun if write.error is None and write.moved]
+                if not moved:
+                    break
+                began_at = asyncio.get_running_loop().time()
+                with watch.timing("postgres"):
+                    await self._begin_anew(moved, once)
+                again = [write for write in moved if write.goes_on]
+                leases.enter_context(self._leases.holding([write.generation for write in again], since=began_at))
+                await reach("write.after_t1_anew")
+                stamps |= await self._index_all(again, watch)
+                await self._finish(begun, stamps, watch, once)
+            if any(write.moved and write.error is None for write in begun):  # Then T2 has not been for any of them.
+                for write in begun:
+                    write.fail(CollectionMoved(MOVED))
             with watch.timing("postgres"):
-                if indexed := [write for write in begun if write.error is None]:
-                    await self._commit(indexed, stamps, once)
                 if failed := [write for write in begun if write.error is not None]:
                     await self._compensate(failed)
+
+    async def _finish(
+        self, begun: Sequence[Write], stamps: dict[UUID, int], watch: Stopwatch, once: Once | None
+    ) -> None:
+        """T2 for all that were indexed; not while one of them is to be begun anew, as one answer is stored for all."""
+        indexed = [write for write in begun if write.error is None]
+        if indexed and not any(write.moved for write in indexed):
+            with watch.timing("postgres"):
+                await self._commit(indexed, stamps, once)
+
+    async def _begin_anew(self, moved: Sequence[Write], once: Once | None) -> None:
+        """Takes writes back whose bot has moved, and begins them again with the bot as it is now."""
+        await reach("write.before_t1_anew")
+        try:
+            bots = await self._bots.usable_many(sorted({write.bot.bot_id for write in moved}), None)
+            for write in moved:
+                bot = bots[write.bot.bot_id]
+                if isinstance(bot, AppError):
+                    write.fail(bot)
+                elif isinstance(bot, Exception):
+                    raise bot
+            found = {bot_id: bot for bot_id, bot in bots.items() if not isinstance(bot, Exception)}
+            if again := [write for write in moved if write.error is None]:
+                await self._documents.begin_anew(again, found, self._leases.token, self._leases.length, once)
+        except AppError as exc:
+            for write in moved:
+                write.fail(exc)
 
     async def _commit(self, writes: Sequence[Write], stamps: dict[UUID, int], once: Once | None) -> None:
         try:
@@ -96,6 +147,8 @@ class Saga:
             await self._documents.finish(writes, self._leases.token, once)
             await reach("write.after_t2")
         except DatabaseUnavailable as exc:
+            for write in writes:
+                write.moved = False
             await self._decide_unknown(writes, exc)
             if once and all(write.error for write in writes):
                 once.answer = None
@@ -135,21 +188,31 @@ class Saga:
 
         Returns the newest Milvus timestamp of each bot, where Milvus has one.
         """
+        stamps: dict[UUID, int] = {}
+        by_embedder: dict[Embedder, list[Write]] = {}
+        for write in writes:
+            by_embedder.setdefault(self._embedders.of(write.bot), []).append(write)
+        for embedder, group in by_embedder.items():
+            await self._index_by(embedder, group, stamps, watch)
+        return stamps
+
+    async def _index_by(
+        self, embedder: Embedder, writes: Sequence[Write], stamps: dict[UUID, int], watch: Stopwatch
+    ) -> None:
         items = [
             Item(write, chunk_id, chunk.text)
             for write in writes
             for chunk_id, chunk in zip(write.chunk_ids, write.document.chunks, strict=True)
         ]
-        stamps: dict[UUID, int] = {}
         landing: asyncio.Task[None] | None = None
         try:
-            size = max(PART_CHUNKS, self._embedder.call_texts)
+            size = max(PART_CHUNKS, embedder.call_texts)
             for start in range(0, len(items), size):
-                part = [item for item in items[start : start + size] if item.write.error is None]
+                part = [item for item in items[start : start + size] if item.write.goes_on]
                 if not part:
                     continue
                 with watch.timing("embedding"):
-                    vectors = await self._embed(part)
+                    vectors = await self._embed(embedder, part)
                 if landing:
                     await landing
                 landing = asyncio.create_task(self._land(part, vectors, stamps, watch))
@@ -158,13 +221,12 @@ class Saga:
         finally:
             if landing:
                 landing.cancel()
-        return stamps
 
-    async def _embed(self, part: Sequence[Item]) -> Vectors:
+    async def _embed(self, embedder: Embedder, part: Sequence[Item]) -> Vectors:
         """Vectors (len(part), dimension); marks the writes whose vectors cannot be used."""
         try:
             await reach("write.before_embed")
-            vectors = await self._embedder.embed_documents([item.text for item in part])
+            vectors = await embedder.embed_documents([item.text for item in part])
             await reach("write.after_embed")
         except TextsFailed as exc:
             for position, error in exc.errors.items():
@@ -172,8 +234,8 @@ class Saga:
             return exc.vectors
         except AppError as exc:
             _fail_all(part, exc)
-            return np.empty((len(part), self._embedder.dimension), np.float32)
-        for position, reason in unusable(vectors, len(part), self._embedder.dimension).items():
+            return np.empty((len(part), embedder.dimension), np.float32)
+        for position, reason in unusable(vectors, len(part), embedder.dimension).items():
             item = part[position]
             place = f"chunk_index {item.chunk_index}"
             item.write.fail(EmbeddingInvalid(f"The embedder's vector for {place} is unusable: {reason}."))
@@ -183,7 +245,7 @@ class Saga:
         """Upserts a part, all its bots at once; marks the writes whose vectors did not land."""
         by_bot: dict[UUID, list[int]] = {}
         for position, item in enumerate(part):
-            if item.write.error is None:
+            if item.write.goes_on:
                 by_bot.setdefault(item.write.bot.bot_id, []).append(position)
         with watch.timing("milvus"):
             await asyncio.gather(
@@ -202,15 +264,18 @@ class Saga:
             await reach("write.before_upsert")
             self._check_leases(items)
             try:
-                stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors, texts)
+                stamp = await self._index.upsert(bot.milvus_collection, chunk_ids, doc_ids, vectors, texts)
             except CollectionMissing:
                 await self._bots.make_collection(bot)
                 self._check_leases(items)
                 try:
-                    stamp = await self._index.upsert(bot.collection_name, chunk_ids, doc_ids, vectors, texts)
+                    stamp = await self._index.upsert(bot.milvus_collection, chunk_ids, doc_ids, vectors, texts)
                 except CollectionMissing as exc:
                     raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
             await reach("write.after_upsert")
+        except CollectionMoved:
+            for item in items:
+                item.write.moved = True
         except AppError as exc:
             _fail_all(items, exc)
         else:

@@ -9,6 +9,7 @@ from uuid import UUID
 import numpy as np
 
 from app.core.bots import Bots
+from app.core.embedders import Embedders
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Vectors
 from app.core.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
@@ -18,7 +19,15 @@ from app.core.stores.ports import DocumentPort, Hit, VectorIndex
 from app.schemas.filter_tree import Filter
 from app.schemas.rows import Bot, Chunk, VisibleChunk
 from app.utils.clock import Stopwatch
-from app.utils.errors import CollectionMissing, EmbeddingInvalid, InvalidInput, Place, UnsupportedMode
+from app.utils.errors import (
+    CollectionMissing,
+    CollectionMoved,
+    EmbeddingInvalid,
+    InvalidInput,
+    Place,
+    UnsupportedMode,
+    VectorIndexUnavailable,
+)
 
 Mode = Literal["dense", "lexical", "hybrid"]
 Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
@@ -30,7 +39,7 @@ FEW_DOCUMENTS = 1_000
 SLICE_DOCUMENTS = 10_000
 """Documents named to Milvus at a time where filtering afterwards did not find enough."""
 ATTEMPTS = 3
-"""How often a search begins anew because a chunk was replaced between being found and being read."""
+"""How often a search begins anew because a chunk was replaced between being found and being read, or its bot moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +106,13 @@ class Search:
         bots: Bots,
         documents: DocumentPort,
         index: VectorIndex,
-        embedder: Embedder,
+        embedders: Embedders,
         reranker: Reranker | None = None,
     ) -> None:
         self._bots = bots
         self._documents = documents
         self._index = index
-        self._embedder = embedder
+        self._embedders = embedders
         self._reranker = reranker
         self._retrieval = Retrieval(bots, documents, index)
 
@@ -116,15 +125,30 @@ class Search:
         if query.rerank and self._reranker is None:
             detail = "This server has no reranker: start it with RERANK_MODEL set."
             raise InvalidInput(detail, places=[Place("body.rerank", detail)])
-        embedding = None if query.mode == "lexical" else asyncio.create_task(self._embed(query.texts, watch))
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._query(query, watch)
+            except (CollectionMoved, CollectionMissing):
+                continue  # With the bot as it is now, and by its new model.
+        raise VectorIndexUnavailable("The bot's collection went away while it was searched.")
+
+    async def _query(self, query: Query, watch: Stopwatch) -> Answer:
+        embedding: asyncio.Task[Vectors] | None = None
         try:
-            return await self._answer(query, embedding, watch)
+            # Where one model serves every bot, it need not wait for the bot's row.
+            if query.mode != "lexical" and (only := self._embedders.only):
+                embedding = asyncio.create_task(self._embed(only, query.texts, watch))
+            bot = await self._bots.usable(query.bot_id, query.account)
+            if query.mode != "lexical" and embedding is None:
+                embedding = asyncio.create_task(self._embed(self._embedders.of(bot), query.texts, watch))
+            return await self._answer(query, bot, embedding, watch)
         finally:
             if embedding is not None:
                 embedding.cancel()
 
-    async def _answer(self, query: Query, embedding: asyncio.Task[Vectors] | None, watch: Stopwatch) -> Answer:
-        bot = await self._bots.usable(query.bot_id, query.account)
+    async def _answer(
+        self, query: Query, bot: Bot, embedding: asyncio.Task[Vectors] | None, watch: Stopwatch
+    ) -> Answer:
         mode = _mode(query, await self._has_words(bot))
         ask = self._ask(query, mode, bot, embedding)
         trace = Trace()
@@ -137,23 +161,23 @@ class Search:
             if whole:
                 break
             with watch.timing("postgres"):
-                ask = replace(ask, guarantee=await self._documents.milvus_timestamp(bot.bot_id))
+                ask = replace(ask, guarantee=await self._documents.milvus_timestamp(bot.bot_id, bot.milvus_collection))
         if query.rerank:
             results = await self._reranked(query, results, watch)
         if query.context_chunks:
             results = await self._with_context(bot, results, query.context_chunks, watch)
         return Answer(mode, results, trace)
 
-    async def _embed(self, texts: Sequence[str], watch: Stopwatch) -> Vectors:
+    async def _embed(self, embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> Vectors:
         with watch.timing("embedding"):
-            vectors = await self._embedder.embed_queries(texts)
-        if reasons := unusable(vectors, len(texts), self._embedder.dimension):
+            vectors = await embedder.embed_queries(texts)
+        if reasons := unusable(vectors, len(texts), embedder.dimension):
             raise EmbeddingInvalid(f"The embedder's vector for the query is unusable: {next(iter(reasons.values()))}.")
         return vectors
 
     async def _has_words(self, bot: Bot) -> bool:
         try:
-            return await self._index.has_words(bot.collection_name)
+            return await self._index.has_words(bot.milvus_collection)
         except CollectionMissing:
             await self._bots.make_collection(bot)
             return self._index.bm25
@@ -272,7 +296,7 @@ class Search:
         if not lacking or ask.vectors is None:
             return rankings
         with watch.timing("cosines"):
-            stored = await self._index.embeddings(ask.bot.collection_name, list(lacking), guarantee=ask.guarantee)
+            stored = await self._index.embeddings(ask.bot.milvus_collection, list(lacking), guarantee=ask.guarantee)
         return [
             [
                 one

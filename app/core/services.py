@@ -12,12 +12,14 @@ from app.core.bots import Bots
 from app.core.cross_encoder import CrossEncoderReranker
 from app.core.documents import Documents
 from app.core.embed import Embed
+from app.core.embedders import Embedders
 from app.core.embedding.port import Embedder
-from app.core.embedding.providers import open_embedder
+from app.core.embedding.providers import open_embedder, settings_for
 from app.core.health import Health
 from app.core.ingest import Ingest
 from app.core.leases import Leases
 from app.core.recovery import Recovery
+from app.core.reembed import Reembedder
 from app.core.repair import Repairer
 from app.core.rerank import Reranker
 from app.core.saga import Saga
@@ -32,6 +34,7 @@ from app.core.stores.milvus import MilvusIndex
 from app.core.stores.once import OnceStore
 from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database
+from app.core.stores.reembed import ReembedStore
 from app.core.stores.verify import VerifyStore
 from app.core.verify import Verifier
 from app.schemas.queries import SQL
@@ -98,18 +101,61 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Everything, with leases and recovery running. Raises StartupError."""
     async with AsyncExitStack() as stack:
         # The model loads while the stores start.
-        loading = asyncio.create_task(open_embedder(settings))
+        loading = asyncio.create_task(_open_embedders(settings))
         try:
             stores = await stack.enter_async_context(open_stores(settings))
-            embedder = await loading
+            embedders = await loading
         finally:
             loading.cancel()
-        stack.push_async_callback(embedder.close)
+        stack.push_async_callback(embedders.close)
         reranker = None
         if settings.rerank_model:
             reranker = await CrossEncoderReranker.open(settings.rerank_model, settings.rerank_top)
             stack.push_async_callback(reranker.close)
-        yield await stack.enter_async_context(wired(settings, stores, embedder, reranker))
+        yield await stack.enter_async_context(wired(settings, stores, embedders.current, reranker, embedders.previous))
+
+
+async def _open_embedders(settings: Settings) -> Embedders:
+    current = await open_embedder(settings)
+    if settings.embedding_previous_model is None:
+        return Embedders(current)
+    try:
+        previous = await open_embedder(settings_for(settings, settings.embedding_previous_model))
+    except BaseException:
+        await current.close()
+        raise
+    return Embedders(current, previous)
+
+
+@asynccontextmanager
+async def open_reembedder(settings: Settings, model: str | None) -> AsyncIterator[Reembedder]:
+    """For the command line, beside servers that run or alone. ``model``: by name, None to give moves up alone."""
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(open_stores(settings))
+        embedder = None
+        if model is not None:
+            embedder = await open_embedder(settings_for(settings, model))
+            stack.push_async_callback(embedder.close)
+        yield await stack.enter_async_context(reembedder_over(settings, stores, embedder))
+
+
+@asynccontextmanager
+async def reembedder_over(settings: Settings, stores: Stores, embedder: Embedder | None) -> AsyncIterator[Reembedder]:
+    """A reembedder over open stores, with its leases kept."""
+    bot_store = BotStore(stores.db, stores.settle)
+    leases = Leases(DocumentStore(stores.db, stores.settle), settings.saga_lease_seconds)
+    async with _running(leases.renew_forever()):
+        yield Reembedder(
+            ReembedStore(stores.db, stores.settle),
+            bot_store,
+            VerifyStore(stores.db, settings.saga_lease_seconds),
+            stores.index,
+            embedder,
+            leases,
+            settle=stores.settle,
+            # A write that has the old row ends within its lease, or loses.
+            grace=stores.settle + leases.length,
+        )
 
 
 @asynccontextmanager
@@ -121,14 +167,19 @@ async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
 
 @asynccontextmanager
 async def wired(
-    settings: Settings, stores: Stores, embedder: Embedder, reranker: Reranker | None = None
+    settings: Settings,
+    stores: Stores,
+    embedder: Embedder,
+    reranker: Reranker | None = None,
+    previous: Embedder | None = None,
 ) -> AsyncIterator[Services]:
-    """The services over open stores, with leases and recovery running."""
+    """The services over open stores, with leases and recovery running. ``previous``: of bots that are to move."""
+    embedders = Embedders(embedder, previous)
     documents = DocumentStore(stores.db, stores.settle)
     bot_store = BotStore(stores.db, stores.settle)
     keys = OnceStore(stores.db, timedelta(hours=settings.idempotency_hours))
     leases = Leases(documents, settings.saga_lease_seconds)
-    bots = Bots(bot_store, stores.index, embedder, leases, deadline=settings.saga_lease_seconds)
+    bots = Bots(bot_store, stores.index, embedders, leases, deadline=settings.saga_lease_seconds)
     recovery = Recovery(
         documents,
         GarbageStore(stores.db),
@@ -145,10 +196,11 @@ async def wired(
             "postgres": lambda: stores.db.execute(SQL["ping"]),
             "milvus": stores.index.ping,
             "embedder": embedder.ping,
+            **({"previous_embedder": previous.ping} if previous else {}),
         },
         timeout=settings.health_timeout,
     )
-    saga = Saga(documents, bots, stores.index, embedder, leases)
+    saga = Saga(documents, bots, stores.index, embedders, leases)
     verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
     verifier = Verifier(verify_store, stores.index)
     async with _running(leases.renew_forever(), recovery.run_forever()):
@@ -156,8 +208,8 @@ async def wired(
             bots=bots,
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
-            search=Search(bots, documents, stores.index, embedder, reranker),
-            embed=Embed(embedder),
+            search=Search(bots, documents, stores.index, embedders, reranker),
+            embed=Embed(embedders),
             health=health,
             verifier=verifier,
             repairer=Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery),

@@ -10,8 +10,9 @@ from uuid import UUID
 
 from app.core.stores.ports import VectorIndex, VerifyPort
 from app.core.stores.verify import BotState
+from app.core.write import MOVED
 from app.schemas.rows import CHUNKS_PER_GENERATION
-from app.utils.errors import CollectionMissing
+from app.utils.errors import CollectionMissing, CollectionMoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +54,40 @@ class Verifier:
                 yield Finding("chunk_lost", bot.bot_id, detail, doc_id=doc_id)
         for chunk_id in await self._store.stray_chunks(bot.bot_id):
             yield Finding("chunk_stray", bot.bot_id, f"chunk {chunk_id} belongs to no current generation", chunk_id)
-        try:
-            async for key in self._orphans(bot):
-                detail = f"vector {key} in {bot.collection_name} has no document"
-                yield Finding("vector_orphan", bot.bot_id, detail, key)
-            async for key, doc_id in self._losses(bot):
-                detail = f"chunk {key} has no vector in {bot.collection_name}"
-                yield Finding("vector_lost", bot.bot_id, detail, key, doc_id)
-        except CollectionMissing:
-            if await self._is_missing(bot):
-                yield Finding("collection_missing", bot.bot_id, f"Milvus has no collection {bot.collection_name}")
+        while True:
+            try:
+                async for finding in self._compare(bot):
+                    yield finding
+                return
+            except CollectionMissing:
+                now = await self._now(bot)
+                if now == bot and bot.collection_name not in await self._index.collections():
+                    if await self._now(bot) == bot:
+                        detail = f"Milvus has no collection {bot.collection_name}"
+                        yield Finding("collection_missing", bot.bot_id, detail)
+                    return
+            except CollectionMoved:
+                now = await self._now(bot)
+            if now is None or now.state != "active":
+                return
+            bot = now  # In another collection since.
+
+    async def _compare(self, bot: BotState) -> AsyncIterator[Finding]:
+        """Raises CollectionMoved when something is found in a collection that is the bot's no more."""
+        async for key in self._orphans(bot):
+            detail = f"vector {key} in {bot.collection_name} has no document"
+            yield Finding("vector_orphan", bot.bot_id, detail, key)
+        async for key, doc_id in self._losses(bot):
+            detail = f"chunk {key} has no vector in {bot.collection_name}"
+            yield Finding("vector_lost", bot.bot_id, detail, key, doc_id)
 
     async def _orphans(self, bot: BotState) -> AsyncIterator[int]:
         async for page in self._index.scan(bot.collection_name):
-            unknown = await self._store.unknown_keys(bot.bot_id, page)
+            unknown = await self._store.unknown_keys(bot.bot_id, bot.collection_name, page)
             # Removed from vector_gc since the page was read, its vectors are gone as well.
             still = await self._present(bot, sorted({key // CHUNKS_PER_GENERATION for key in unknown}))
+            if unknown & still:
+                await self._check_unmoved(bot)
             for key in sorted(unknown & still):
                 yield key
 
@@ -79,16 +98,19 @@ class Verifier:
             generations = sorted({key // CHUNKS_PER_GENERATION for key in expected})
             missing = expected.keys() - await self._present(bot, generations)
             if missing:
-                for key in sorted(missing & (await self._store.current_keys(bot.bot_id, doc_ids)).keys()):
+                lost = missing & (await self._store.current_keys(bot.bot_id, doc_ids)).keys()
+                if lost:
+                    await self._check_unmoved(bot)
+                for key in sorted(lost):
                     yield key, expected[key]
 
-    async def _is_missing(self, bot: BotState) -> bool:
-        """False for a bot that was deleted meanwhile, registered anew or not."""
-        return (
-            bot in await self._store.bots()
-            and bot.collection_name not in await self._index.collections()
-            and bot in await self._store.bots()
-        )
+    async def _now(self, bot: BotState) -> BotState | None:
+        return next((now for now in await self._store.bots() if now.bot_id == bot.bot_id), None)
+
+    async def _check_unmoved(self, bot: BotState) -> None:
+        now = await self._now(bot)
+        if now is None or now.collection_name != bot.collection_name:
+            raise CollectionMoved(MOVED)
 
     async def _present(self, bot: BotState, generations: list[int]) -> set[int]:
         found: set[int] = set()

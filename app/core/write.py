@@ -1,11 +1,14 @@
 """One document on its way into both stores."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument
 from app.utils.errors import AppError, BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost
 
+MOVED = "The bot moved to another embedding model while this request ran. Try again."
 LEASE_LOST = "The write took longer than its lease and was undone. Nothing of it is stored."
 
 
@@ -23,7 +26,8 @@ class Write:
 
     ``rewrites`` is the generation that is written again, with the same text: then only chunks and vectors are
     replaced, and only if that generation is still current.
-    ``error`` is what undid it; a write with an error takes no further step but its compensation.
+    ``error`` is what undid it; a write with an error takes no further step but its compensation. ``moved``: its bot
+    has another collection by now, so that it is to be begun anew.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Write:
         self.previous_generation: int | None = None
         self.replaced_chunks = 0
         self.error: AppError | None = None
+        self.moved = False
 
     def replaces(self, generation: int | None) -> None:
         """Tells which generation is current at T1: the one that T2 must still find. None: there is no such document."""
@@ -52,6 +57,14 @@ class Write:
         self.generation = generation
         if self.doc_id is None:
             self.doc_id = generation
+
+    def begin_anew(self, generation: int, bot: Bot) -> None:
+        """Gives the write another generation, for the bot as it is now."""
+        self.generation, self.bot, self.moved = generation, bot, False
+
+    @property
+    def goes_on(self) -> bool:
+        return self.error is None and not self.moved
 
     @property
     def chunk_ids(self) -> list[int]:
@@ -94,3 +107,11 @@ class Write:
             "chunk_count": len(document.chunks),
             "chunk_span": self.chunk_span,
         }
+
+
+def mark_moved(writes: Sequence[Write], collections: Mapping[UUID, str]) -> bool:
+    """Marks the writes whose vectors are not in their bot's collection of now; whether there are any."""
+    for write in writes:
+        if write.error is None and collections[write.bot.bot_id] != write.bot.milvus_collection:
+            write.moved = True
+    return any(write.moved for write in writes)

@@ -14,6 +14,7 @@ RETURNING bot_id;
 -- name: get_bot
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
+       coalesce(milvus_collection, collection_name) AS milvus_collection,
        ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
            AS unfinished
 FROM bot_registry
@@ -21,19 +22,28 @@ WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $
 
 -- name: get_bots
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
-       bot_partition_name('documents', bot_id) AS partition_name
+       bot_partition_name('documents', bot_id) AS partition_name,
+       coalesce(milvus_collection, collection_name) AS milvus_collection
 FROM bot_registry
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
 -- name: list_bots
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
-       bot_partition_name('documents', bot_id) AS partition_name
+       bot_partition_name('documents', bot_id) AS partition_name,
+       coalesce(milvus_collection, collection_name) AS milvus_collection
 FROM bot_registry
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
 ORDER BY created_at, bot_id;
 
 -- name: bot_state
-SELECT state, collection_name, dimension FROM bot_registry WHERE bot_id = $1;
+SELECT state, coalesce(milvus_collection, collection_name) AS milvus_collection, dimension
+FROM bot_registry WHERE bot_id = $1;
+
+-- name: collections_of_bot
+-- All that Milvus holds of the bot. $2: the dimension, where the bot has none yet.
+SELECT collection_name, coalesce(dimension, $2) AS dimension FROM bot_collections WHERE bot_id = $1
+UNION ALL
+SELECT collection_name, NULL FROM sagas WHERE bot_id = $1 AND operation = 'drop_collection';
 
 -- name: bot_counts
 SELECT (SELECT count(*) FROM documents WHERE bot_id = $1)                          AS documents,
@@ -42,8 +52,9 @@ SELECT (SELECT count(*) FROM documents WHERE bot_id = $1)                       
        (SELECT count(*) FROM vector_gc WHERE bot_id = $1)                          AS vector_gc;
 
 -- name: lock_bot_for_use
--- Held until commit, it keeps a deletion of the bot from being marked, and lets every other write through.
-SELECT bot_id FROM bot_registry
+-- Held until commit, it keeps a deletion of the bot from being marked and its collection from being switched, and lets
+-- every other write through. Where it had to wait, it returns the row as it is then.
+SELECT bot_id, coalesce(milvus_collection, collection_name) AS milvus_collection FROM bot_registry
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active'
 ORDER BY bot_id
 FOR KEY SHARE;
@@ -81,17 +92,21 @@ DELETE FROM bot_registry WHERE bot_id = $1 AND state = 'deleting';
 -- Before partitions and row go. Writes to the dropped collection that may still land would be nobody's in a new one of
 -- the same name: their generations are collected by name for as long.
 WITH undone AS (
-    DELETE FROM sagas WHERE bot_id = $1 RETURNING generation, operation, chunk_span
+    DELETE FROM sagas WHERE bot_id = $1 RETURNING generation, operation, chunk_span, collection_name
+), collections AS (
+    SELECT collection_name FROM bot_collections WHERE bot_id = $1
+    UNION
+    SELECT collection_name FROM undone WHERE operation = 'drop_collection'
 ), late AS (
-    SELECT generation, chunk_span, now() + $2::interval AS until FROM undone WHERE operation = 'write'
+    SELECT generation, collection_name, chunk_span, now() + $2::interval AS until FROM undone
+    WHERE operation = 'write'
     UNION ALL
-    SELECT generation, chunk_span, updated_at + $2::interval FROM documents
-    WHERE bot_id = $1 AND updated_at + $2::interval > now()
+    SELECT d.generation, c.collection_name, d.chunk_span, d.updated_at + $2::interval FROM documents d, collections c
+    WHERE d.bot_id = $1 AND d.updated_at + $2::interval > now()
 )
 INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
-SELECT l.generation, $1, b.collection_name, l.chunk_span, l.until
-FROM late l, bot_registry b WHERE b.bot_id = $1
-ON CONFLICT (generation) DO UPDATE SET not_before = greatest(vector_gc.not_before, excluded.not_before);
+SELECT generation, $1, collection_name, chunk_span, until FROM late
+ON CONFLICT (generation, collection_name) DO UPDATE SET not_before = greatest(vector_gc.not_before, excluded.not_before);
 
 -- ---------------------------------------------------------------- sagas
 
@@ -104,10 +119,12 @@ VALUES (nextval('generation_seq'), $1, $2, $3, now() + $4::interval)
 RETURNING generation;
 
 -- name: begin_writes
-INSERT INTO sagas (generation, operation, bot_id, doc_id, previous_generation, chunk_span, lease_token, lease_until)
-SELECT w.generation, 'write', w.bot_id, w.doc_id, w.previous_generation, w.chunk_span, $6, now() + $7::interval
-FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::bigint[], $5::integer[])
-    AS w (generation, bot_id, doc_id, previous_generation, chunk_span);
+INSERT INTO sagas (generation, operation, bot_id, doc_id, previous_generation, chunk_span, collection_name,
+                   lease_token, lease_until)
+SELECT w.generation, 'write', w.bot_id, w.doc_id, w.previous_generation, w.chunk_span, w.collection_name, $7,
+       now() + $8::interval
+FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::bigint[], $5::integer[], $6::text[])
+    AS w (generation, bot_id, doc_id, previous_generation, chunk_span, collection_name);
 
 -- name: renew_leases
 -- A row that is locked is being ended, by T2 or by recovery: waiting for it would hold up the others, and could deadlock.
@@ -132,26 +149,25 @@ DELETE FROM sagas WHERE generation = ANY ($1::bigint[]) AND lease_token = $2;
 WITH gone AS (
     DELETE FROM sagas
     WHERE bot_id = $1 AND generation = ANY ($2::bigint[]) AND ($3::uuid IS NULL OR lease_token = $3)
-    RETURNING generation, chunk_span
+    RETURNING generation, chunk_span, collection_name
 ), chunks AS (
     DELETE FROM document_chunks c USING gone
     WHERE c.bot_id = $1 AND c.chunk_id >= gone.generation * 65536 AND c.chunk_id < (gone.generation + 1) * 65536
 ), gc AS (
     INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
-    SELECT g.generation, $1, b.collection_name, g.chunk_span, now() + $4::interval
-    FROM gone g, bot_registry b WHERE b.bot_id = $1
+    SELECT generation, $1, collection_name, chunk_span, now() + $4::interval FROM gone
 )
 SELECT generation FROM gone;
 
 -- name: collect_abandoned
--- Generations that somebody else has undone, while this process may still have written their vectors: to be deleted
--- once more. Never one that a document names.
+-- Generations that somebody else has undone, or deleted, while this process may still have written their vectors: to
+-- be deleted once more. Never one that a document names.
 INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
-SELECT w.generation, b.bot_id, b.collection_name, w.chunk_span, now() + $4::interval
-FROM unnest($2::bigint[], $3::integer[]) AS w (generation, chunk_span),
-     (SELECT bot_id, collection_name FROM bot_registry WHERE bot_id = $1 AND state = 'active' FOR KEY SHARE) AS b
+SELECT w.generation, b.bot_id, w.collection_name, w.chunk_span, now() + $4::interval
+FROM unnest($2::bigint[], $3::integer[], $5::text[]) AS w (generation, chunk_span, collection_name),
+     (SELECT bot_id FROM bot_registry WHERE bot_id = $1 AND state = 'active' FOR KEY SHARE) AS b
 WHERE NOT EXISTS (SELECT FROM documents d WHERE d.bot_id = $1 AND d.generation = w.generation)
-ON CONFLICT (generation) DO UPDATE SET not_before = greatest(vector_gc.not_before, excluded.not_before);
+ON CONFLICT (generation, collection_name) DO UPDATE SET not_before = greatest(vector_gc.not_before, excluded.not_before);
 
 -- name: expired_writes
 SELECT generation, bot_id FROM sagas
@@ -168,7 +184,7 @@ WHERE generation = (
     ORDER BY generation
     LIMIT 1
     FOR UPDATE SKIP LOCKED)
-RETURNING generation, operation, bot_id;
+RETURNING generation, operation, bot_id, collection_name;
 
 -- ---------------------------------------------------------------- idempotency keys
 
@@ -214,7 +230,8 @@ FROM jsonb_to_recordset($1::jsonb)
           tags text[], metadata jsonb, chunk_count integer, chunk_span integer);
 
 -- name: switch_document
--- Compare-and-set from generation $3 to $4; what the old generation leaves behind goes in the same breath.
+-- Compare-and-set from generation $3 to $4; what the old generation leaves behind goes in the same breath. Into a
+-- collection that is being filled it may be copied at this moment.
 WITH old AS (
     SELECT generation, chunk_count, chunk_span, updated_at FROM documents
     WHERE bot_id = $1 AND doc_id = $2 AND generation = $3
@@ -230,8 +247,9 @@ WITH old AS (
     WHERE c.bot_id = $1 AND c.chunk_id >= $3 * 65536 AND c.chunk_id < ($3 + 1) * 65536
 ), gc AS (
     INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
-    SELECT o.generation, $1, b.collection_name, o.chunk_span, greatest(now(), o.updated_at + $13::interval)
-    FROM old o, bot_registry b WHERE b.bot_id = $1
+    SELECT o.generation, $1, b.collection_name, o.chunk_span,
+           greatest(now(), CASE WHEN b.is_next THEN now() ELSE o.updated_at END + $13::interval)
+    FROM old o, bot_collections b WHERE b.bot_id = $1
 )
 SELECT chunk_count FROM old;
 
@@ -250,16 +268,19 @@ WITH old AS (
     WHERE c.bot_id = $1 AND c.chunk_id >= $3 * 65536 AND c.chunk_id < ($3 + 1) * 65536
 ), gc AS (
     INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
-    SELECT o.generation, $1, b.collection_name, o.chunk_span, greatest(now(), o.updated_at + $5::interval)
-    FROM old o, bot_registry b WHERE b.bot_id = $1
+    SELECT o.generation, $1, b.collection_name, o.chunk_span,
+           greatest(now(), CASE WHEN b.is_next THEN now() ELSE o.updated_at END + $5::interval)
+    FROM old o, bot_collections b WHERE b.bot_id = $1
 )
 SELECT chunk_count FROM old;
 
 -- name: lock_documents
-SELECT doc_id FROM documents
-WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[])
-ORDER BY doc_id
-FOR UPDATE;
+-- The bot first, as in T2.
+WITH bot AS MATERIALIZED (SELECT bot_id FROM bot_registry WHERE bot_id = $1 FOR KEY SHARE)
+SELECT d.doc_id FROM documents d JOIN bot ON bot.bot_id = d.bot_id
+WHERE d.bot_id = $1 AND d.doc_id = ANY ($2::bigint[])
+ORDER BY d.doc_id
+FOR UPDATE OF d;
 
 -- name: delete_documents
 -- After lock_documents, as a statement of its own: one that waited for the locks itself would not see the chunks that
@@ -273,8 +294,9 @@ WITH gone AS (
     WHERE c.bot_id = $1 AND c.chunk_id >= gone.generation * 65536 AND c.chunk_id < (gone.generation + 1) * 65536
 ), gc AS (
     INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
-    SELECT g.generation, $1, b.collection_name, g.chunk_span, greatest(now(), g.updated_at + $3::interval)
-    FROM gone g, bot_registry b WHERE b.bot_id = $1
+    SELECT g.generation, $1, b.collection_name, g.chunk_span,
+           greatest(now(), CASE WHEN b.is_next THEN now() ELSE g.updated_at END + $3::interval)
+    FROM gone g, bot_collections b WHERE b.bot_id = $1
 )
 SELECT doc_id, chunk_count FROM gone;
 
@@ -346,28 +368,108 @@ ORDER BY d.doc_id
 LIMIT $3;
 
 -- name: milvus_timestamp
-SELECT milvus_timestamp FROM bot_registry WHERE bot_id = $1 AND state = 'active';
+SELECT milvus_timestamp, coalesce(milvus_collection, collection_name) AS milvus_collection
+FROM bot_registry WHERE bot_id = $1 AND state = 'active';
 
 -- ---------------------------------------------------------------- vector_gc
 
 -- name: claim_garbage
 UPDATE vector_gc
 SET attempts = attempts + 1, next_attempt_at = now() + $1::interval
-WHERE generation IN (
-    SELECT generation FROM vector_gc
+WHERE (generation, collection_name) IN (
+    SELECT generation, collection_name FROM vector_gc
     WHERE next_attempt_at <= now()
     ORDER BY next_attempt_at
     LIMIT $2
     FOR UPDATE SKIP LOCKED)
-RETURNING generation, chunk_span, collection_name, now() >= not_before AS settled;
+RETURNING generation, chunk_span, collection_name, not_before, now() >= not_before AS settled;
 
 -- name: end_garbage
-DELETE FROM vector_gc WHERE generation = ANY ($1::bigint[]);
+-- Not one that was put on the list again while Milvus was asked: its vectors may have come since.
+DELETE FROM vector_gc g
+USING unnest($1::bigint[], $2::text[], $3::timestamptz[]) AS w (generation, collection_name, not_before)
+WHERE g.generation = w.generation AND g.collection_name = w.collection_name AND g.not_before = w.not_before;
 
 -- name: put_off_garbage
-UPDATE vector_gc
+UPDATE vector_gc g
 SET next_attempt_at = greatest(not_before, now() + least(power(2, least(attempts, 6)), 60) * interval '1 second')
-WHERE generation = ANY ($1::bigint[]);
+FROM unnest($1::bigint[], $2::text[]) AS w (generation, collection_name)
+WHERE g.generation = w.generation AND g.collection_name = w.collection_name;
+
+-- ---------------------------------------------------------------- moving to another model
+
+-- name: try_lock_reembedding
+-- Of the session: whoever dies gives it back.
+SELECT pg_try_advisory_lock(hashtextextended('reembed ' || $1::uuid, 0));
+
+-- name: unlock_reembedding
+SELECT pg_advisory_unlock(hashtextextended('reembed ' || $1::uuid, 0));
+
+-- name: lock_bot_for_move
+-- Waits for every transaction that holds the bot for use, and keeps others out: what they did is seen by the statements
+-- that follow, and those that come later see what this transaction does.
+SELECT embedding_model, dimension, coalesce(milvus_collection, collection_name) AS milvus_collection,
+       next_collection, next_model, next_dimension
+FROM bot_registry
+WHERE bot_id = $1 AND state = 'active'
+FOR UPDATE;
+
+-- name: begin_move
+-- Nobody can have claimed the name, nor can any other deployment on the same Milvus have it.
+UPDATE bot_registry
+SET next_collection = format('r%s_%s', nextval('generation_seq'), replace(gen_random_uuid()::text, '-', '')),
+    next_model = $2, next_dimension = $3
+WHERE bot_id = $1
+RETURNING next_collection;
+
+-- name: get_move
+SELECT next_collection AS collection_name, next_model AS embedding_model, next_dimension AS dimension
+FROM bot_registry
+WHERE bot_id = $1 AND state = 'active' AND next_collection IS NOT NULL;
+
+-- name: first_open_generation
+-- After lock_bot_for_move, so that no T1 is between its number and its saga's row: no generation below this one will
+-- become current that is not current by now.
+SELECT least((SELECT min(generation) FROM sagas WHERE bot_id = $1 AND operation = 'write'),
+             (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM generation_seq));
+
+-- name: page_of_current_chunks
+SELECT c.chunk_id, c.doc_id, c.text, d.chunk_span
+FROM document_chunks c
+JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
+WHERE c.bot_id = $1 AND c.chunk_id > $2
+ORDER BY c.chunk_id
+LIMIT $3;
+
+-- name: current_chunks_from
+-- The keys from $2 on.
+SELECT c.chunk_id
+FROM document_chunks c
+JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
+WHERE c.bot_id = $1 AND c.chunk_id >= $2
+ORDER BY c.chunk_id;
+
+-- name: chunks_by_key
+SELECT c.chunk_id, c.doc_id, c.text, d.chunk_span
+FROM document_chunks c
+JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
+WHERE c.bot_id = $1 AND c.chunk_id = ANY ($2::bigint[])
+ORDER BY c.chunk_id;
+
+-- name: switch_collection
+UPDATE bot_registry
+SET milvus_collection = next_collection, embedding_model = next_model, dimension = next_dimension,
+    milvus_timestamp = greatest(milvus_timestamp, $2), next_collection = NULL, next_model = NULL, next_dimension = NULL
+WHERE bot_id = $1;
+
+-- name: forget_move
+UPDATE bot_registry SET next_collection = NULL, next_model = NULL, next_dimension = NULL WHERE bot_id = $1;
+
+-- name: drop_collection_later
+-- By recovery, once its lease has passed.
+INSERT INTO sagas (generation, operation, bot_id, collection_name, lease_token, lease_until)
+VALUES (nextval('generation_seq'), 'drop_collection', $1, $2, $3, now() + $4::interval)
+RETURNING generation;
 
 -- ---------------------------------------------------------------- verify
 
@@ -375,7 +477,7 @@ WHERE generation = ANY ($1::bigint[]);
 -- Which of the keys $2 has no reason to be in Milvus: no chunk, and its generation is not about to be removed.
 SELECT k.chunk_id FROM unnest($2::bigint[]) AS k (chunk_id)
 WHERE NOT EXISTS (SELECT FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id)
-  AND NOT EXISTS (SELECT FROM vector_gc g WHERE g.generation = k.chunk_id >> 16);
+  AND NOT EXISTS (SELECT FROM vector_gc g WHERE g.generation = k.chunk_id >> 16 AND g.collection_name = $3);
 
 -- name: page_of_documents
 SELECT doc_id FROM documents
@@ -432,7 +534,7 @@ WHERE c.bot_id = $1 AND c.chunk_id = ANY ($2::bigint[])
 SELECT make_bot_partitions($1);
 
 -- name: all_bots
-SELECT bot_id, collection_name, state, embedding_model,
+SELECT bot_id, coalesce(milvus_collection, collection_name) AS collection_name, state, embedding_model, next_model,
        to_regclass(format('%I', bot_partition_name('documents', bot_id))) IS NOT NULL
            AND to_regclass(format('%I', bot_partition_name('document_chunks', bot_id))) IS NOT NULL AS has_partitions
 FROM bot_registry

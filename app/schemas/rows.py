@@ -15,6 +15,8 @@ CHUNK_COLUMNS = ("bot_id", "chunk_id", "doc_id", "chunk_index", "text", "page_nu
 
 @dataclass(frozen=True, slots=True)
 class Bot:
+    """``milvus_collection`` is where the vectors are; callers know the bot's collection as ``collection_name``."""
+
     bot_id: UUID
     bot_name: str
     collection_name: str
@@ -24,6 +26,7 @@ class Bot:
     milvus_timestamp: int
     created_at: datetime
     partition_name: str
+    milvus_collection: str
     unfinished: Sequence[int] = ()
     """Generations of new documents that are being written: their doc_ids. Told by ``BotPort.get`` alone."""
 
@@ -105,14 +108,38 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """One row of ``vector_gc``. ``settled``: no write of this generation can land any more."""
+    """One row of ``vector_gc``. ``settled``: no write of this generation can land any more, as far as was known."""
 
     generation: int
     chunk_span: int
     collection_name: str
+    not_before: datetime
     settled: bool
 
     @property
     def span(self) -> tuple[int, int]:
         first = self.generation * CHUNKS_PER_GENERATION
         return first, first + self.chunk_span
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A bot's move to another model that is under way: the collection being filled and whose vectors it takes."""
+
+    collection_name: str
+    embedding_model: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A current chunk to be copied. ``chunk_span`` is its generation's."""
+
+    chunk_id: int
+    doc_id: int
+    text: str
+    chunk_span: int
+
+    @property
+    def generation(self) -> int:
+        return self.chunk_id // CHUNKS_PER_GENERATION

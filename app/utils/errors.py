@@ -99,6 +99,10 @@ class ModelMismatch(Conflict):
     code, title = "embedding_model_mismatch", "Bot belongs to another embedding model"
 
 
+class ReembedInProgress(Conflict):
+    code, title = "reembed_in_progress", "The bot is being moved to another model"
+
+
 class CollectionForeign(Conflict):
     code, title = "collection_foreign", "Milvus collection of that name is not ours"
 
@@ -128,6 +132,10 @@ class LeaseLost(Unavailable):
     """This write took longer than its lease and was undone by recovery."""
 
     code, title = "lease_lost", "The write was undone, try again"
+
+
+class CollectionMoved(Unavailable):
+    """The bot has another collection than a moment ago: to be read anew. Callers see this only if it never ends."""
 
 
 class EmbeddingInvalid(AppError):

@@ -18,7 +18,7 @@ from app.core.stores.postgres import Connection as Postgres
 from app.core.stores.postgres import Database
 from app.utils.errors import DatabaseUnavailable, VectorIndexUnavailable
 from app.utils.failpoints import install
-from tests.chaos.operations import Operation, Target
+from tests.chaos.operations import NextEmbedder, Operation, Target
 from tests.chaos.server import Embedder
 
 SETTINGS = Settings(
@@ -97,7 +97,7 @@ async def stores_at(address: PostgresAddress, milvus_uri: str) -> AsyncIterator[
 
 @asynccontextmanager
 async def services_over(stores: Stores) -> AsyncIterator[Services]:
-    async with wired(SETTINGS, stores, Embedder()) as services:
+    async with wired(SETTINGS, stores, Embedder(), previous=NextEmbedder()) as services:
         yield services
 
 

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+from app.config import Settings
 from app.core.bots import NewBot
+from app.core.embedding.memory import HashEmbedder
 from app.core.search import Query
-from app.core.services import Services, Stores
+from app.core.services import Services, Stores, reembedder_over
 from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
+from app.core.stores.reembed import ReembedStore
 from app.core.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
 from app.utils.clock import Stopwatch
+from app.utils.failpoints import install
 from tests.chaos.text import UNEMBEDDABLE
 
 OLD, NEW = ("old one", "old two", "old three"), ("new one", "new two")
@@ -111,6 +115,52 @@ async def recover_bot(services: Services, stores: Stores, target: Target) -> obj
     return None
 
 
+class NextEmbedder(HashEmbedder):
+    """The model that bots are moved to."""
+
+    model = "next"
+
+    def __init__(self) -> None:
+        super().__init__(32)
+
+
+async def reembed(services: Services, stores: Stores, target: Target) -> object:
+    async with reembedder_over(_settings(30), stores, NextEmbedder()) as reembedder:
+        return await reembedder.run(target.bot_id)
+
+
+async def reembed_abort(services: Services, stores: Stores, target: Target) -> object:
+    """Of a move that was left half-done."""
+    await ReembedStore(stores.db, stores.settle).begin(target.bot_id, NextEmbedder.model, NextEmbedder().dimension)
+    async with reembedder_over(_settings(30), stores, None) as reembedder:
+        return await reembedder.abort(target.bot_id)
+
+
+async def reembed_drop(services: Services, stores: Stores, target: Target) -> object:
+    """The old collection is dropped by the loop that runs in every server."""
+    async with reembedder_over(_settings(0.05), stores, NextEmbedder()) as reembedder:
+        await reembedder.run(target.bot_id)
+    await asyncio.Event().wait()
+    return None
+
+
+async def overtaken(services: Services, stores: Stores, target: Target) -> object:
+    """An insert whose bot moves between its vectors and T2."""
+    removers: list[Callable[[], None]] = []
+
+    async def overtake(point: str) -> None:
+        if point == "write.before_t2" and removers:
+            removers.pop()()
+            await reembed(services, stores, target)
+
+    removers.append(install(overtake))
+    return await insert(services, stores, target)
+
+
+def _settings(lease: float) -> Settings:
+    return Settings(_env_file=None, saga_lease_seconds=lease)  # type: ignore[call-arg]
+
+
 _WRITE = tuple(f"write.{when}_{step}" for step in ("t1", "embed", "upsert", "t2") for when in ("before", "after"))
 PASSES: dict[Operation, tuple[str, ...]] = {
     insert: _WRITE,
@@ -134,13 +184,28 @@ PASSES: dict[Operation, tuple[str, ...]] = {
         "bot_delete.after_drop",
         "bot_delete.after_partitions",
     ),
+    reembed: (
+        "reembed.before_begin",
+        "reembed.after_begin",
+        "reembed.after_collection",
+        "reembed.before_upsert",
+        "reembed.after_upsert",
+        "reembed.before_switch",
+        "reembed.in_switch",
+        "reembed.after_switch",
+    ),
+    reembed_abort: ("reembed.before_abort", "reembed.after_abort"),
+    reembed_drop: ("drop_collection.before", "drop_collection.after"),
+    overtaken: ("write.before_t1_anew", "write.after_t1_anew"),
     collect: ("gc.after_claim", "gc.before_delete", "gc.after_delete", "gc.before_end", "gc.after_end"),
     recover_write: ("recovery.before_compensate", "recovery.after_compensate"),
     recover_bot: ("recovery.after_claim",),
 }
 """The fail points that each operation passes."""
-ENDLESS = (collect, recover_write, recover_bot)
+ENDLESS = (collect, recover_write, recover_bot, reembed_drop)
 """The work of these is done by the server's own loops."""
+MOVES = (reembed, reembed_drop, overtaken)
+"""After these, done or done again, the bot is at the next model."""
 EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]]] = {
     insert: ({OLD: 2}, {OLD: 2, NEW: 1}),
     batch: ({OLD: 2}, {OLD: 2, NEW: 3}),
@@ -148,5 +213,6 @@ EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...]
     delete: ({OLD: 2}, {OLD: 1}),
     delete_batch: ({OLD: 2}, {}),
     collect: ({OLD: 2}, {OLD: 1, NEW: 1}),
+    overtaken: ({OLD: 2}, {OLD: 2, NEW: 1}),
 }
 """How many documents of which texts the bot holds before and after; of the others, OLD stays twice."""

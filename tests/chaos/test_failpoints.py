@@ -26,7 +26,7 @@ from app.utils.errors import (
 from app.utils.failpoints import POINTS, install
 from tests.chaos import operations
 from tests.chaos.doomed import LOSS, Doom, run_doomed, services_over, stores_at
-from tests.chaos.operations import ENDLESS, EXPECTED, NEW, OLD, PASSES, Operation, Target, document, new_bot
+from tests.chaos.operations import ENDLESS, EXPECTED, MOVES, NEW, OLD, PASSES, Operation, Target, document, new_bot
 from tests.conftest import fresh_database, until
 from tests.lite_server import LiteServer
 
@@ -35,6 +35,7 @@ _context.set_forkserver_preload(["tests.chaos.doomed", "tests.chaos.server"])
 
 CASES = [(operation, point) for operation, points in PASSES.items() for point in points]
 BEFORE, AFTER = {OLD: 2}, {OLD: 2}
+OWN_BOT = (operations.bot_delete, operations.reembed_abort, *MOVES)
 
 
 @dataclass
@@ -68,7 +69,7 @@ async def home(place: Place) -> UUID:
 @pytest.fixture
 async def target(place: Place, home: UUID, operation: Operation) -> Target:
     """A bot with two documents and nothing else."""
-    bot_id = uuid4() if operation is operations.bot_delete else home
+    bot_id = uuid4() if operation in OWN_BOT else home
     async with services_over(place.stores) as services:
         if bot_id != home:
             await services.bots.create(new_bot(bot_id))
@@ -185,6 +186,10 @@ async def assert_whole(place: Place, target: Target, operation: Operation, done:
         async with services_over(place.stores) as services:
             mended = [finding async for finding in services.repairer.repair_bot(target.bot_id)]
             assert not done or mended == []
+    if operation in MOVES or operation is operations.reembed_abort:  # What was left half-done is ended by the next one.
+        ended = operations.reembed_abort if operation is operations.reembed_abort else operations.reembed
+        async with services_over(place.stores) as services:
+            await ended(services, place.stores, target)
     await at_rest(place)
     states = EXPECTED.get(operation, (BEFORE, AFTER))
     bots = {row["bot_id"]: row for row in await place.stores.db.fetch("SELECT * FROM bot_registry")}
@@ -194,8 +199,13 @@ async def assert_whole(place: Place, target: Target, operation: Operation, done:
             "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ $1", bot_id.hex
         )
         assert len(tables) == (2 if bot_id in bots else 0)
-        assert (f"m_{bot_id.hex}" in collections) == (bot_id in bots)
-        assert bot_id not in bots or (bots[bot_id]["state"], bots[bot_id]["embedding_model"]) == ("active", "hash")
+        moved = operation in MOVES and bot_id == target.bot_id
+        assert (f"m_{bot_id.hex}" in collections) == (bot_id in bots and not moved)
+        model = "next" if moved else "hash"
+        assert bot_id not in bots or (bots[bot_id]["state"], bots[bot_id]["embedding_model"]) == ("active", model)
+    in_use = {row["milvus_collection"] for row in bots.values() if row["milvus_collection"]}
+    assert {name for name in collections if not name.startswith("m_")} == in_use
+    assert all(row["next_collection"] is None for row in bots.values())
     if done:
         assert operation is not operations.bot_create or target.new_bot_id in bots
         assert operation is not operations.bot_delete or target.bot_id not in bots
@@ -239,10 +249,11 @@ async def _documents(place: Place, bot_id: UUID) -> Counter[tuple[str, ...]]:
 
 async def _assert_indexed(place: Place, bot_id: UUID) -> None:
     chunks = await place.stores.db.fetch("SELECT chunk_id, text FROM document_chunks WHERE bot_id = $1", bot_id)
-    collection, index = f"m_{bot_id.hex}", place.stores.index
+    (bot,) = await place.stores.db.fetch("SELECT * FROM bot_registry WHERE bot_id = $1", bot_id)
+    collection, index = bot["milvus_collection"] or bot["collection_name"], place.stores.index
     assert {key async for page in index.scan(collection) for key in page} == {row["chunk_id"] for row in chunks}
     for text in {row["text"] for row in chunks}:
-        hits = await index.search(collection, (await HashEmbedder().embed_queries([text]))[0], 100)
+        hits = await index.search(collection, (await HashEmbedder(bot["dimension"]).embed_queries([text]))[0], 100)
         same = {hit.chunk_id for hit in hits if hit.score > 0.999}
         assert same == {row["chunk_id"] for row in chunks if row["text"] == text}
 

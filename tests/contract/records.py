@@ -14,12 +14,14 @@ from app.core.stores.memory_store import (
     MemoryDocumentStore,
     MemoryGarbageStore,
     MemoryOnceStore,
+    MemoryReembedStore,
     MemoryVerifyStore,
     Tables,
 )
 from app.core.stores.once import OnceStore
-from app.core.stores.ports import BotPort, DocumentPort, GarbagePort, OncePort, VerifyPort
+from app.core.stores.ports import BotPort, DocumentPort, GarbagePort, OncePort, ReembedPort, VerifyPort
 from app.core.stores.postgres import Database
+from app.core.stores.reembed import ReembedStore
 from app.core.stores.verify import VerifyStore
 from app.core.write import Write
 from app.schemas.rows import Bot, Chunk, NewChunk, NewDocument, VisibleChunk
@@ -38,6 +40,7 @@ class Record:
     bots: BotPort
     garbage: GarbagePort
     verify: VerifyPort
+    moves: ReembedPort
     keys: Callable[[timedelta], OncePort]
     """The idempotency keys, kept for so long."""
 
@@ -49,6 +52,7 @@ class Record:
             BotStore(db, NO_TIME),
             GarbageStore(db),
             VerifyStore(db, LEASE_SECONDS),
+            ReembedStore(db, NO_TIME),
             partial(OnceStore, db),
         )
 
@@ -61,6 +65,7 @@ class Record:
             MemoryBotStore(tables, NO_TIME),
             MemoryGarbageStore(tables),
             MemoryVerifyStore(tables, LEASE_SECONDS),
+            MemoryReembedStore(tables, NO_TIME),
             partial(MemoryOnceStore, tables),
         )
 

@@ -123,7 +123,7 @@ async def test_claimed_garbage_belongs_to_one_until_its_hold_ends(record: Record
         True,
     )
     assert await record.garbage.claim(HOUR) == []
-    await record.garbage.end([row.generation])
+    await record.garbage.end([row])
     assert (await record.bots.counts(bot.bot_id)).vector_gc == 0
 
 
@@ -132,8 +132,8 @@ async def test_garbage_put_off_is_not_due(record: Record) -> None:
     write = Write(bot, document("a"))
     await record.written(write)
     await record.documents.delete(bot.bot_id, [write.generation])
-    assert len(await record.garbage.claim(NO_TIME)) == 1
-    await record.garbage.put_off([write.generation])
+    (row,) = await record.garbage.claim(NO_TIME)
+    await record.garbage.put_off([row])
     assert await record.garbage.claim(NO_TIME) == []
     assert (await record.bots.counts(bot.bot_id)).vector_gc == 1
 
@@ -153,7 +153,7 @@ async def test_verify_names_what_is_unknown(record: Record) -> None:
     await record.documents.begin([begun], TOKEN, HOUR)
     await record.documents.delete(bot.bot_id, [deleted.generation])
     keys = [*current.chunk_ids, *begun.chunk_ids, *deleted.chunk_ids, 77]
-    assert await record.verify.unknown_keys(bot.bot_id, keys) == {77}
+    assert await record.verify.unknown_keys(bot.bot_id, bot.milvus_collection, keys) == {77}
     expected = dict.fromkeys(current.chunk_ids, current.doc_id)
     assert await record.verify.current_keys(bot.bot_id, [current.generation, begun.generation]) == expected
     assert [page async for page in record.verify.document_pages(bot.bot_id)] == [[current.generation]]

@@ -11,13 +11,14 @@ from app.schemas.rows import Bot, NewChunk, NewDocument
 from app.utils.errors import (
     AppError,
     BotNotFound,
+    CollectionMoved,
     DocumentChanged,
     DocumentNotFound,
     IdempotencyKeyReused,
     LeaseLost,
     RequestInFlight,
 )
-from tests.contract.records import HOUR, PAST, Record, document
+from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 
 TOKEN = uuid4()
 
@@ -185,7 +186,7 @@ async def test_compensate_takes_back_once_and_collects(record: Record) -> None:
     assert await record.patient.compensate(bot.bot_id, [write.generation, 999_999], TOKEN) == {write.generation}
     assert await record.patient.compensate(bot.bot_id, [write.generation], TOKEN) == set()
     assert await record.garbage_due() == {write.generation: False}
-    assert await record.verify.unknown_keys(bot.bot_id, write.chunk_ids) == set()
+    assert await record.verify.unknown_keys(bot.bot_id, bot.milvus_collection, write.chunk_ids) == set()
     assert (await record.bots.counts(bot.bot_id)).sagas == 0
 
 
@@ -229,11 +230,14 @@ async def test_abandoned_generations_are_collected_unless_current(record: Record
     await record.documents.compensate_expired()
     settled = await record.garbage_due()
     assert settled == {lost.generation: True, late.generation: True}
-    await record.garbage.end([lost.generation])
+    stale = await record.garbage.claim(NO_TIME)
+    await record.garbage.end([row for row in stale if row.generation == lost.generation])
     await record.patient.collect_abandoned(bot.bot_id, [current, lost, late])
     assert await record.garbage_due() == {lost.generation: False, late.generation: False}
     await record.documents.collect_abandoned(bot.bot_id, [lost])
     assert (await record.garbage_due())[lost.generation] is False  # Never brought forward.
+    await record.garbage.end(stale)  # Who claimed them before does not know of what came since.
+    assert set(await record.garbage_due()) == {lost.generation, late.generation}
 
 
 async def test_delete_is_at_once_and_once(record: Record) -> None:
@@ -293,9 +297,11 @@ async def test_timestamps_only_rise(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
     await record.documents.raise_timestamps({bot.bot_id: 7, other.bot_id: 3, uuid4(): 9})
     await record.documents.raise_timestamps({bot.bot_id: 5, other.bot_id: 4})
-    assert await record.documents.milvus_timestamp(bot.bot_id) == 7
-    assert await record.documents.milvus_timestamp(other.bot_id) == 4
-    assert await record.documents.milvus_timestamp(uuid4()) == 0
+    assert await record.documents.milvus_timestamp(bot.bot_id, bot.milvus_collection) == 7
+    assert await record.documents.milvus_timestamp(other.bot_id, other.milvus_collection) == 4
+    assert await record.documents.milvus_timestamp(uuid4(), "any") == 0
+    with pytest.raises(CollectionMoved):
+        await record.documents.milvus_timestamp(bot.bot_id, other.milvus_collection)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1, ["a"]), (2, ["b"]), (3, [])])

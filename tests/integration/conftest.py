@@ -15,6 +15,9 @@ from app.utils.errors import VectorIndexUnavailable
 from app.utils.failpoints import install
 from tests.conftest import until
 
+COLLECTIONS = (
+    "SELECT coalesce(milvus_collection, collection_name) AS collection_name, embedding_model FROM bot_registry"
+)
 Hook = Callable[[str], Awaitable[None]]
 
 
@@ -105,12 +108,12 @@ async def no_work_left(db: Database) -> bool:
 async def current_keys(db: Database) -> dict[str, set[int]]:
     """By collection: the keys of current generations."""
     keys: dict[str, set[int]] = {}
-    for row in await db.fetch("SELECT collection_name, embedding_model FROM bot_registry"):
+    for row in await db.fetch(COLLECTIONS):
         if row["embedding_model"]:
             keys[row["collection_name"]] = set()
     rows = await db.fetch(
         """
-        SELECT b.collection_name, c.chunk_id FROM bot_registry b
+        SELECT coalesce(b.milvus_collection, b.collection_name) AS collection_name, c.chunk_id FROM bot_registry b
         JOIN documents d USING (bot_id)
         JOIN document_chunks c ON c.bot_id = d.bot_id AND c.doc_id = d.doc_id AND c.chunk_id / 65536 = d.generation
         """

@@ -14,6 +14,7 @@ import numpy as np
 
 from app.core.bots import Bots
 from app.core.documents import Documents
+from app.core.embedders import Embedders
 from app.core.embedding.port import Vectors
 from app.core.ingest import Ingest
 from app.core.leases import Leases
@@ -52,9 +53,9 @@ class Process:
         self._context = context
         documents = Database(self, world.documents)
         bot_store = Database(self, world.bots)
-        index, embedder = Index(self), Embedder(self)
+        index, embedders = Index(self), Embedders(Embedder(self))
         leases = Leases(documents, LEASE)
-        self.bots = Bots(bot_store, index, embedder, leases, deadline=LEASE)
+        self.bots = Bots(bot_store, index, embedders, leases, deadline=LEASE)
         recovery = Recovery(
             documents,
             Database(self, world.garbage),
@@ -66,9 +67,9 @@ class Process:
             interval=1.0,
             claim=LEASE,
         )
-        self.ingest = Ingest(self.bots, Saga(documents, self.bots, index, embedder, leases), world.keys)
+        self.ingest = Ingest(self.bots, Saga(documents, self.bots, index, embedders, leases), world.keys)
         self.documents = Documents(self.bots, documents, recovery)
-        self.search = Search(self.bots, documents, index, embedder)
+        self.search = Search(self.bots, documents, index, embedders)
         self.verifier = Verifier(Database(self, world.verify), index)
         for coro in (leases.renew_forever(), recovery.run_forever()):
             self.spawn(coro)

@@ -1,20 +1,51 @@
 """Chooses the embedder by setting."""
 
+import re
 from typing import TypedDict
 
-from app.config import Settings
+from app.config import MODEL_NAME, Settings
 from app.core.embedding.front import Front
 from app.core.embedding.port import Embedder
 from app.core.embedding.use_multilingual import UseMultilingual
 from app.utils.errors import StartupError
 
 LEASE_SHARE = 2 / 3
+MODELS = {
+    "use-multilingual": None,
+    "openai": "openai_model",
+    "bge-m3": "bge_m3_model",
+    "sentence-bert": "sentence_bert_model",
+}
+"""Each provider, and the setting that chooses its model."""
 
 
 class QueueOptions(TypedDict):
     batch_texts: int | None
     batch_wait: float
     queue_texts: int | None
+
+
+def settings_for(settings: Settings, name: str) -> Settings:
+    """The settings that run the model ``name``: provider, provider:model or provider:model#dimension.
+
+    The provider of EMBEDDING_MODEL, named alone, is that model; otherwise EMBEDDING_DIMENSION does not count.
+    Raises StartupError for a name that is none.
+    """
+    if not re.fullmatch(MODEL_NAME, name):
+        raise StartupError(f"{name!r} names no model: write {', '.join(MODELS)}, with :model or :model#dimension.")
+    if name == settings.embedding_model:
+        return settings
+    rest, _, dimension = name.partition("#")
+    provider, _, model = rest.partition(":")
+    changes: dict[str, object] = {
+        "embedding_model": provider,
+        "embedding_dimension": int(dimension) if dimension else None,
+    }
+    if model:
+        if provider not in MODELS or (setting := MODELS[provider]) is None:
+            raise StartupError(f"{provider} is one model: leave out :{model}.")
+        changes[setting] = model
+    return settings.model_copy(update=changes)
 
 
 async def open_embedder(settings: Settings) -> Front:

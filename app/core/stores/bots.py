@@ -12,7 +12,7 @@ from app.schemas.queries import SQL
 from app.schemas.rows import Bot
 from app.utils.errors import CollectionNameTaken
 
-CREATE, DELETE = "create_bot", "delete_bot"
+CREATE, DELETE, DROP = "create_bot", "delete_bot", "drop_collection"
 # A lock on the parent tables makes every reader wait behind it: better to give up soon and try again.
 PARTITION_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '100ms'"
 
@@ -29,9 +29,12 @@ class BotCounts:
 
 @dataclass(frozen=True, slots=True)
 class BotSaga:
+    """``collection_name`` is what a DROP is about."""
+
     generation: int
     operation: str
     bot_id: UUID
+    collection_name: str | None = None
 
 
 class BotStore:
@@ -98,9 +101,17 @@ class BotStore:
             return await self._begin(conn, DELETE, bot_id, token, lease)
 
     async def state(self, bot_id: UUID) -> tuple[str, str, int | None] | None:
-        """(state, collection_name, dimension), whatever the state."""
+        """(state, its collection in Milvus, dimension), whatever the state."""
         row = await self._db.fetchrow(SQL["bot_state"], bot_id)
-        return (row["state"], row["collection_name"], row["dimension"]) if row else None
+        return (row["state"], row["milvus_collection"], row["dimension"]) if row else None
+
+    async def collections(self, bot_id: UUID, dimension: int) -> Sequence[tuple[str, int | None]]:
+        """All of the bot's collections in Milvus, whatever its state: its own, one being filled, those to be dropped.
+
+        With the dimension of each, which is ``dimension`` where the bot has none yet, None where any may be dropped.
+        """
+        rows = await self._db.fetch(SQL["collections_of_bot"], bot_id, dimension)
+        return [(row["collection_name"], row["dimension"]) for row in rows]
 
     async def creation_in_flight(self, bot_id: UUID) -> bool:
         row = await self._db.fetchrow(SQL["creation_in_flight"], bot_id)

@@ -1,7 +1,7 @@
 """``documents`` and ``document_chunks``: the transactions of a write, and the reads."""
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,10 +11,11 @@ from app.core.filters import compile_filter
 from app.core.once import Once
 from app.core.stores import once as keys
 from app.core.stores.postgres import Connection, Database
-from app.core.write import Write
+from app.core.write import MOVED, Write, mark_moved
 from app.schemas.filter_tree import Filter
 from app.schemas.queries import SQL
-from app.schemas.rows import CHUNK_COLUMNS, CHUNK_TABLE, Chunk, Confirmed, Document, VisibleChunk
+from app.schemas.rows import CHUNK_COLUMNS, CHUNK_TABLE, Bot, Chunk, Confirmed, Document, VisibleChunk
+from app.utils.errors import CollectionMoved
 
 COLUMNS = ("title", "file_path", "file_type", "author", "tags")
 CHUNK = tuple(column.name for column in fields(Chunk))
@@ -55,25 +56,64 @@ class DocumentStore:
                 return
             if once:
                 await keys.assign(conn, once, live[0].generation)
-            await conn.execute(
-                SQL["begin_writes"],
-                [write.generation for write in live],
-                [write.bot.bot_id for write in live],
-                [write.doc_id for write in live],
-                [write.previous_generation for write in live],
-                [write.chunk_span for write in live],
-                token,
-                lease,
-            )
-            await conn.copy_records_to_table(
-                CHUNK_TABLE,
-                columns=CHUNK_COLUMNS,
-                records=(
-                    (write.bot.bot_id, chunk_id, write.doc_id, chunk.chunk_index, chunk.text, chunk.page_number)
-                    for write in live
-                    for chunk_id, chunk in zip(write.chunk_ids, write.document.chunks, strict=True)
-                ),
-            )
+            await self._open(conn, live, token, lease)
+
+    async def begin_anew(
+        self, writes: Sequence[Write], bots: Mapping[UUID, Bot], token: UUID, lease: timedelta, once: Once | None = None
+    ) -> None:
+        """T1 for writes whose bot has moved: takes them back and begins them again, at one stroke.
+
+        Each gets a new generation, and of ``bots`` the bot as it is now; its document and what it replaces stay.
+        Marks a write failed whose lease is lost or whose bot is gone.
+        """
+        async with self._db.transaction() as conn:
+            if once and not await keys.hold(conn, once):
+                for write in writes:
+                    write.fail_lease_lost()
+                return
+            await self._fail_unknown_bots(conn, writes)
+            undone: set[int] = set()
+            for bot_id in sorted({write.bot.bot_id for write in writes}):
+                generations = [write.generation for write in writes if write.bot.bot_id == bot_id]
+                rows = await conn.fetch(SQL["compensate_writes"], bot_id, generations, token, self._settle)
+                undone |= {row["generation"] for row in rows}
+            for write in writes:
+                if write.generation not in undone:
+                    write.fail_lease_lost()
+            live = [write for write in writes if write.error is None]
+            was_key = once and once.generation in undone
+            generations = [row["generation"] for row in await conn.fetch(SQL["take_generations"], len(live))]
+            for write, generation in zip(live, generations, strict=True):
+                write.begin_anew(generation, bots[write.bot.bot_id])
+            if not live:
+                return
+            if once and was_key:
+                await keys.assign(conn, once, live[0].generation)
+            await self._open(conn, live, token, lease)
+
+    @staticmethod
+    async def _open(conn: Connection, live: Sequence[Write], token: UUID, lease: timedelta) -> None:
+        """Saga rows and chunks of numbered writes."""
+        await conn.execute(
+            SQL["begin_writes"],
+            [write.generation for write in live],
+            [write.bot.bot_id for write in live],
+            [write.doc_id for write in live],
+            [write.previous_generation for write in live],
+            [write.chunk_span for write in live],
+            [write.bot.milvus_collection for write in live],
+            token,
+            lease,
+        )
+        await conn.copy_records_to_table(
+            CHUNK_TABLE,
+            columns=CHUNK_COLUMNS,
+            records=(
+                (write.bot.bot_id, chunk_id, write.doc_id, chunk.chunk_index, chunk.text, chunk.page_number)
+                for write in live
+                for chunk_id, chunk in zip(write.chunk_ids, write.document.chunks, strict=True)
+            ),
+        )
 
     async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]:
         """Returns the sagas that are still this token's; not one that is being ended at this moment."""
@@ -98,13 +138,17 @@ class DocumentStore:
 
         Marks a write failed where its lease is lost, its bot is gone, or its document was changed meanwhile;
         such a write's saga stays, for ``compensate``. With ``once``, its answer is stored if a write succeeded.
+        When a bot has moved to another collection since its vectors were written, its writes are marked as moved and
+        nothing is done to any: the moved ones are to be begun anew, and then all finished.
         """
         async with self._db.transaction() as conn:
             if once and not await keys.hold(conn, once):
                 for write in writes:
                     write.fail_lease_lost()
                 return
-            await self._fail_unknown_bots(conn, writes)
+            collections = await self._fail_unknown_bots(conn, writes)
+            if mark_moved(writes, collections):
+                return
             generations = [write.generation for write in writes]
             held = {row["generation"] for row in await conn.fetch(SQL["hold_leases"], generations, token)}
             for write in writes:
@@ -121,13 +165,17 @@ class DocumentStore:
                 await keys.store_answer(conn, once)
 
     @staticmethod
-    async def _fail_unknown_bots(conn: Connection, writes: Sequence[Write]) -> None:
-        """Marks writes to bots that are gone, and keeps the other bots from going until the commit."""
+    async def _fail_unknown_bots(conn: Connection, writes: Sequence[Write]) -> dict[UUID, str]:
+        """Marks writes to bots that are gone, and keeps the other bots from going or moving until the commit.
+
+        Returns each bot's collection.
+        """
         bots = sorted({write.bot.bot_id for write in writes})
-        active = {row["bot_id"] for row in await conn.fetch(SQL["lock_bot_for_use"], bots)}
+        active = {row["bot_id"]: row["milvus_collection"] for row in await conn.fetch(SQL["lock_bot_for_use"], bots)}
         for write in writes:
             if write.bot.bot_id not in active:
                 write.fail_unknown_bot()
+        return active
 
     async def _switch(self, conn: Connection, write: Write) -> None:
         document = write.document
@@ -164,7 +212,8 @@ class DocumentStore:
     async def collect_abandoned(self, bot_id: UUID, writes: Sequence[Write]) -> None:
         """Has the vectors of writes that somebody else undid deleted once more. A current generation is left alone."""
         generations, spans = [write.generation for write in writes], [write.chunk_span for write in writes]
-        await self._db.execute(SQL["collect_abandoned"], bot_id, generations, spans, self._settle)
+        collections = [write.bot.milvus_collection for write in writes]
+        await self._db.execute(SQL["collect_abandoned"], bot_id, generations, spans, self._settle, collections)
 
     async def compensate_expired(self) -> int:
         """Takes back writes past their lease, whoever began them; returns how many."""
@@ -234,9 +283,14 @@ class DocumentStore:
         sql, values = _filtered(SQL["matching_documents"], where, first_param=4)
         return [row["doc_id"] for row in await self._db.fetch(sql, bot_id, after, limit, *values)]
 
-    async def milvus_timestamp(self, bot_id: UUID) -> int:
-        """The bot's newest write, as Milvus counts; 0 when the bot is gone."""
+    async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
+        """The bot's newest write, as Milvus counts; 0 when the bot is gone.
+
+        Raises CollectionMoved when ``collection`` is not the bot's any more: newer writes went elsewhere.
+        """
         row = await self._db.fetchrow(SQL["milvus_timestamp"], bot_id)
+        if row and row["milvus_collection"] != collection:
+            raise CollectionMoved(MOVED)
         return row["milvus_timestamp"] if row else 0
 
 

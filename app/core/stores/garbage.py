@@ -20,10 +20,15 @@ class GarbageStore:
         """At most BATCH rows that are due, for this process alone during ``hold``."""
         return [Garbage(**row) for row in await self._db.fetch(SQL["claim_garbage"], hold, BATCH)]
 
-    async def end(self, generations: Sequence[int]) -> None:
-        """Milvus was seen without them, after the last moment a write could land."""
-        await self._db.execute(SQL["end_garbage"], generations)
+    async def end(self, rows: Sequence[Garbage]) -> None:
+        """Milvus was seen without them, after the last moment a write could land.
 
-    async def put_off(self, generations: Sequence[int]) -> None:
+        A row that was put on the list once more since it was claimed stays.
+        """
+        generations, names = [row.generation for row in rows], [row.collection_name for row in rows]
+        await self._db.execute(SQL["end_garbage"], generations, names, [row.not_before for row in rows])
+
+    async def put_off(self, rows: Sequence[Garbage]) -> None:
         """To be tried again: once settled, or after a pause that grows with the attempts."""
-        await self._db.execute(SQL["put_off_garbage"], generations)
+        generations, names = [row.generation for row in rows], [row.collection_name for row in rows]
+        await self._db.execute(SQL["put_off_garbage"], generations, names)

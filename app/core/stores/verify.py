@@ -13,10 +13,13 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class BotState:
+    """``collection_name`` is Milvus's. ``next_model``: of a move that is under way, or that was left half-done."""
+
     bot_id: UUID
     collection_name: str
     state: str
     embedding_model: str | None
+    next_model: str | None
     has_partitions: bool
 
 
@@ -30,9 +33,9 @@ class VerifyStore:
     async def bots(self) -> Sequence[BotState]:
         return [BotState(**row) for row in await self._db.fetch(SQL["all_bots"])]
 
-    async def unknown_keys(self, bot_id: UUID, keys: Sequence[int]) -> set[int]:
-        """Those of the keys that are no chunk's, current or being written, nor about to be removed."""
-        return {row["chunk_id"] for row in await self._db.fetch(SQL["unknown_keys"], bot_id, keys)}
+    async def unknown_keys(self, bot_id: UUID, collection: str, keys: Sequence[int]) -> set[int]:
+        """Those of the collection's keys that are no chunk's, current or being written, nor about to be removed."""
+        return {row["chunk_id"] for row in await self._db.fetch(SQL["unknown_keys"], bot_id, keys, collection)}
 
     async def document_pages(self, bot_id: UUID) -> AsyncIterator[list[int]]:
         """doc_ids, ascending, PAGE at a time."""

@@ -4,6 +4,7 @@ from app.core.stores.memory_store.bots import MemoryBotStore
 from app.core.stores.memory_store.documents import MemoryDocumentStore
 from app.core.stores.memory_store.garbage import MemoryGarbageStore
 from app.core.stores.memory_store.once import MemoryOnceStore
+from app.core.stores.memory_store.reembed import MemoryReembedStore
 from app.core.stores.memory_store.tables import Tables
 from app.core.stores.memory_store.verify import MemoryVerifyStore
 
@@ -12,6 +13,7 @@ __all__ = [
     "MemoryDocumentStore",
     "MemoryGarbageStore",
     "MemoryOnceStore",
+    "MemoryReembedStore",
     "MemoryVerifyStore",
     "Tables",
 ]

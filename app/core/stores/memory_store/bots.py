@@ -1,11 +1,11 @@
 """The registry and the sagas of whole bots in plain memory; keeps to BotPort as ``stores.bots.BotStore`` does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
-from app.core.stores.bots import CREATE, DELETE, BotCounts, BotSaga
+from app.core.stores.bots import CREATE, DELETE, DROP, BotCounts, BotSaga
 from app.core.stores.memory_store.tables import BotRow, Partition, Tables
 from app.schemas.rows import Bot
 from app.utils.errors import CollectionNameTaken
@@ -78,20 +78,35 @@ class MemoryBotStore:
 
     async def state(self, bot_id: UUID) -> tuple[str, str, int | None] | None:
         bot = self._tables.bots.get(bot_id)
-        return (bot.state, bot.collection_name, bot.dimension) if bot else None
+        return (bot.state, bot.collection, bot.dimension) if bot else None
+
+    async def collections(self, bot_id: UUID, dimension: int) -> Sequence[tuple[str, int | None]]:
+        found: list[tuple[str, int | None]] = []
+        if bot := self._tables.bots.get(bot_id):
+            found.append((bot.collection, bot.dimension or dimension))
+            if bot.next:
+                found.append((bot.next.collection_name, bot.next.dimension))
+        return found + [(name, None) for name in self._to_drop(bot_id)]
+
+    def _to_drop(self, bot_id: UUID) -> Iterable[str]:
+        for saga in self._tables.sagas.values():
+            if (saga.bot_id, saga.operation) == (bot_id, DROP) and saga.collection_name:
+                yield saga.collection_name
 
     async def creation_in_flight(self, bot_id: UUID) -> bool:
         return any((saga.bot_id, saga.operation) == (bot_id, CREATE) for saga in self._tables.sagas.values())
 
     async def finish_deletion(self, bot_id: UUID) -> bool:
         now, tables = self._tables.now(), self._tables
+        collections = [name for name, _ in await self.collections(bot_id, 0)]
         for saga in [saga for saga in tables.sagas.values() if saga.bot_id == bot_id]:
             del tables.sagas[saga.generation]
-            if saga.operation == "write" and bot_id in tables.bots:
-                tables.collect(bot_id, saga.generation, saga.chunk_span, now + self._settle)
+            if saga.operation == "write" and saga.collection_name:
+                tables.collect_again(bot_id, saga.generation, saga.collection_name, saga.chunk_span, now + self._settle)
         for document in tables.partition(bot_id).documents.values():
-            if document.updated_at + self._settle > now:
-                tables.collect(bot_id, document.generation, document.chunk_span, document.updated_at + self._settle)
+            until = document.updated_at + self._settle
+            for collection in collections if until > now else ():
+                tables.collect_again(bot_id, document.generation, collection, document.chunk_span, until)
         tables.partitions.pop(bot_id, None)
         if (bot := tables.bots.get(bot_id)) and bot.state == "deleting":
             del tables.bots[bot_id]
@@ -103,5 +118,5 @@ class MemoryBotStore:
             saga = self._tables.sagas[generation]
             if saga.operation != "write" and saga.lease_until < now:
                 saga.lease_token, saga.lease_until = token, now + lease
-                return BotSaga(generation, saga.operation, saga.bot_id)
+                return BotSaga(generation, saga.operation, saga.bot_id, saga.collection_name)
         return None

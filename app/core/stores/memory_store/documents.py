@@ -9,9 +9,10 @@ from uuid import UUID
 from app.core.once import Once
 from app.core.stores.memory_store import once as keys
 from app.core.stores.memory_store.tables import ChunkRow, DocumentRow, Tables
-from app.core.write import Write
+from app.core.write import MOVED, Write, mark_moved
 from app.schemas.filter_tree import Filter
-from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Confirmed, Document, VisibleChunk
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Confirmed, Document, VisibleChunk
+from app.utils.errors import CollectionMoved
 
 Matches = Callable[[Filter, Mapping[str, Any]], bool]
 
@@ -42,14 +43,36 @@ class MemoryDocumentStore:
             if once and write is live[0]:
                 keys.assign(self._tables, once, generation)
             write.number(generation)
-            assert write.doc_id is not None
-            saga = self._tables.begin_saga("write", write.bot.bot_id, token, lease, generation)
-            saga.doc_id, saga.chunk_span = write.doc_id, write.chunk_span
-            chunks = self._tables.partition(write.bot.bot_id).chunks
-            for chunk_id, chunk in zip(write.chunk_ids, write.document.chunks, strict=True):
-                chunks[chunk_id] = ChunkRow(
-                    write.doc_id, Chunk(chunk_id, chunk.chunk_index, chunk.text, chunk.page_number)
-                )
+            self._open(write, token, lease)
+
+    async def begin_anew(
+        self, writes: Sequence[Write], bots: Mapping[UUID, Bot], token: UUID, lease: timedelta, once: Once | None = None
+    ) -> None:
+        if once and not keys.hold(self._tables, once):
+            for write in writes:
+                write.fail_lease_lost()
+            return
+        self._fail_unknown_bots(writes)
+        undone: set[int] = set()
+        for write in writes:
+            undone |= await self.compensate(write.bot.bot_id, [write.generation], token)
+            if write.generation not in undone:
+                write.fail_lease_lost()
+        was_key = once and once.generation in undone
+        live = [write for write in writes if write.error is None]
+        for write in live:
+            write.begin_anew(self._tables.next_generation(), bots[write.bot.bot_id])
+            self._open(write, token, lease)
+        if once and was_key and live:
+            keys.assign(self._tables, once, live[0].generation)
+
+    def _open(self, write: Write, token: UUID, lease: timedelta) -> None:
+        assert write.doc_id is not None
+        saga = self._tables.begin_saga("write", write.bot.bot_id, token, lease, write.generation)
+        saga.doc_id, saga.chunk_span, saga.collection_name = write.doc_id, write.chunk_span, write.bot.milvus_collection
+        chunks = self._tables.partition(write.bot.bot_id).chunks
+        for chunk_id, chunk in zip(write.chunk_ids, write.document.chunks, strict=True):
+            chunks[chunk_id] = ChunkRow(write.doc_id, Chunk(chunk_id, chunk.chunk_index, chunk.text, chunk.page_number))
 
     async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]:
         held = self._tables.held(generations, token)
@@ -67,7 +90,8 @@ class MemoryDocumentStore:
             for write in writes:
                 write.fail_lease_lost()
             return
-        self._fail_unknown_bots(writes)
+        if mark_moved(writes, self._fail_unknown_bots(writes)):
+            return
         held = {saga.generation for saga in self._tables.held((write.generation for write in writes), token)}
         for write in writes:
             if write.error is None and write.generation not in held:
@@ -102,7 +126,9 @@ class MemoryDocumentStore:
         mine = [saga.generation for saga in self._tables.held(generations, token) if saga.bot_id == bot_id]
         for saga in self._tables.end_sagas(mine, token):
             self._tables.drop_chunks(bot_id, saga.generation)
-            self._tables.collect(bot_id, saga.generation, saga.chunk_span, self._tables.now() + self._settle)
+            assert saga.collection_name is not None
+            until = self._tables.now() + self._settle
+            self._tables.collect(bot_id, saga.generation, saga.collection_name, saga.chunk_span, until)
         return set(mine)
 
     async def collect_abandoned(self, bot_id: UUID, writes: Sequence[Write]) -> None:
@@ -111,12 +137,9 @@ class MemoryDocumentStore:
         current = {document.generation for document in self._tables.partition(bot_id).documents.values()}
         not_before = self._tables.now() + self._settle
         for write in writes:
-            if write.generation in current:
-                continue
-            if row := self._tables.garbage.get(write.generation):
-                row.not_before = max(row.not_before, not_before)
-            else:
-                self._tables.collect(bot_id, write.generation, write.chunk_span, not_before)
+            if write.generation not in current:
+                collection = write.bot.milvus_collection
+                self._tables.collect_again(bot_id, write.generation, collection, write.chunk_span, not_before)
 
     async def compensate_expired(self) -> int:
         now = self._tables.now()
@@ -192,14 +215,20 @@ class MemoryDocumentStore:
             :limit
         ]
 
-    async def milvus_timestamp(self, bot_id: UUID) -> int:
+    async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
         bot = self._tables.active(bot_id)
+        if bot and bot.collection != collection:
+            raise CollectionMoved(MOVED)
         return bot.milvus_timestamp if bot else 0
 
-    def _fail_unknown_bots(self, writes: Sequence[Write]) -> None:
+    def _fail_unknown_bots(self, writes: Sequence[Write]) -> dict[UUID, str]:
+        found: dict[UUID, str] = {}
         for write in writes:
-            if self._tables.active(write.bot.bot_id) is None:
+            if (bot := self._tables.active(write.bot.bot_id)) is None:
                 write.fail_unknown_bot()
+            else:
+                found[bot.bot_id] = bot.collection
+        return found
 
     def _document(self, bot_id: UUID, doc_id: int) -> DocumentRow | None:
         return self._tables.partition(bot_id).documents.get(doc_id)
@@ -212,8 +241,13 @@ class MemoryDocumentStore:
     def _discard(self, bot_id: UUID, old: DocumentRow) -> None:
         """What a replaced or deleted version leaves behind; its late writes can be no later than its switch."""
         self._tables.drop_chunks(bot_id, old.generation)
-        not_before = max(self._tables.now(), old.updated_at + self._settle)
-        self._tables.collect(bot_id, old.generation, old.chunk_span, not_before)
+        now, bot = self._tables.now(), self._tables.bots.get(bot_id)
+        if bot is None:
+            return
+        until = max(now, old.updated_at + self._settle)
+        self._tables.collect(bot_id, old.generation, bot.collection, old.chunk_span, until)
+        if bot.next:  # A copy may be under way, and land as late as any write.
+            self._tables.collect(bot_id, old.generation, bot.next.collection_name, old.chunk_span, now + self._settle)
 
     def _row(self, write: Write, created_at: datetime) -> DocumentRow:
         document = write.document

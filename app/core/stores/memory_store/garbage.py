@@ -19,15 +19,20 @@ class MemoryGarbageStore:
         for row in claimed:
             row.attempts += 1
             row.next_attempt_at = now + hold
-        return [Garbage(row.generation, row.chunk_span, row.collection_name, now >= row.not_before) for row in claimed]
+        return [
+            Garbage(row.generation, row.chunk_span, row.collection_name, row.not_before, now >= row.not_before)
+            for row in claimed
+        ]
 
-    async def end(self, generations: Sequence[int]) -> None:
-        for generation in generations:
-            self._tables.garbage.pop(generation, None)
+    async def end(self, rows: Sequence[Garbage]) -> None:
+        for ended in rows:
+            row = self._tables.garbage.get((ended.generation, ended.collection_name))
+            if row and row.not_before == ended.not_before:
+                del self._tables.garbage[row.generation, row.collection_name]
 
-    async def put_off(self, generations: Sequence[int]) -> None:
+    async def put_off(self, rows: Sequence[Garbage]) -> None:
         now = self._tables.now()
-        for generation in generations:
-            if row := self._tables.garbage.get(generation):
+        for put_off in rows:
+            if row := self._tables.garbage.get((put_off.generation, put_off.collection_name)):
                 pause = min(2 ** min(row.attempts, 6), 60)
                 row.next_attempt_at = max(row.not_before, now + timedelta(seconds=pause))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, Move
 
 
 @dataclass(slots=True)
@@ -20,6 +20,12 @@ class BotRow:
     embedding_model: str | None = None
     dimension: int | None = None
     milvus_timestamp: int = 0
+    milvus_collection: str | None = None
+    next: Move | None = None
+
+    @property
+    def collection(self) -> str:
+        return self.milvus_collection or self.collection_name
 
     def bot(self) -> Bot:
         return Bot(
@@ -32,6 +38,7 @@ class BotRow:
             self.milvus_timestamp,
             self.created_at,
             f"documents_{self.bot_id.hex}",
+            self.collection,
         )
 
 
@@ -88,6 +95,7 @@ class SagaRow:
     lease_until: datetime
     doc_id: int = 0
     chunk_span: int = 0
+    collection_name: str | None = None
 
 
 @dataclass(slots=True)
@@ -127,13 +135,14 @@ class Tables:
         self.bots: dict[UUID, BotRow] = {}
         self.partitions: dict[UUID, Partition] = {}
         self.sagas: dict[int, SagaRow] = {}
-        self.garbage: dict[int, GarbageRow] = {}
+        self.garbage: dict[tuple[int, str], GarbageRow] = {}
         self.keys: dict[tuple[str, str], KeyRow] = {}
-        self._last_generation = 0
+        self.moving: set[UUID] = set()
+        self.last_generation = 0
 
     def next_generation(self) -> int:
-        self._last_generation += 1
-        return self._last_generation
+        self.last_generation += 1
+        return self.last_generation
 
     def active(self, bot_id: UUID, account: str | None = None) -> BotRow | None:
         bot = self.bots.get(bot_id)
@@ -166,11 +175,20 @@ class Tables:
         for chunk_id in [key for key in chunks if key // CHUNKS_PER_GENERATION == generation]:
             del chunks[chunk_id]
 
-    def collect(self, bot_id: UUID, generation: int, chunk_span: int, not_before: datetime) -> None:
-        if generation in self.garbage:
-            raise ValueError(f"generation {generation} is on vector_gc already")
-        name = self.bots[bot_id].collection_name
-        self.garbage[generation] = GarbageRow(generation, bot_id, name, chunk_span, not_before, self.now())
+    def collect(self, bot_id: UUID, generation: int, collection: str, chunk_span: int, not_before: datetime) -> None:
+        if (generation, collection) in self.garbage:
+            raise ValueError(f"generation {generation} of {collection} is on vector_gc already")
+        row = GarbageRow(generation, bot_id, collection, chunk_span, not_before, self.now())
+        self.garbage[generation, collection] = row
+
+    def collect_again(
+        self, bot_id: UUID, generation: int, collection: str, chunk_span: int, not_before: datetime
+    ) -> None:
+        """Also where it is on the list already; then never earlier than it would be."""
+        if row := self.garbage.get((generation, collection)):
+            row.not_before = max(row.not_before, not_before)
+        else:
+            self.collect(bot_id, generation, collection, chunk_span, not_before)
 
     def current(self, bot_id: UUID) -> Iterator[tuple[DocumentRow, Chunk]]:
         """Chunks of current generations, in no order."""

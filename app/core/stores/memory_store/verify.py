@@ -16,13 +16,20 @@ class MemoryVerifyStore:
 
     async def bots(self) -> Sequence[BotState]:
         return [
-            BotState(bot_id, bot.collection_name, bot.state, bot.embedding_model, bot_id in self._tables.partitions)
+            BotState(
+                bot_id,
+                bot.collection,
+                bot.state,
+                bot.embedding_model,
+                bot.next.embedding_model if bot.next else None,
+                bot_id in self._tables.partitions,
+            )
             for bot_id, bot in sorted(self._tables.bots.items())
         ]
 
-    async def unknown_keys(self, bot_id: UUID, keys: Sequence[int]) -> set[int]:
-        chunks = self._tables.partition(bot_id).chunks
-        return {key for key in keys if key not in chunks and key // CHUNKS_PER_GENERATION not in self._tables.garbage}
+    async def unknown_keys(self, bot_id: UUID, collection: str, keys: Sequence[int]) -> set[int]:
+        chunks, garbage = self._tables.partition(bot_id).chunks, self._tables.garbage
+        return {key for key in keys if key not in chunks and (key // CHUNKS_PER_GENERATION, collection) not in garbage}
 
     async def document_pages(self, bot_id: UUID) -> AsyncIterator[list[int]]:
         doc_ids = sorted(self._tables.partition(bot_id).documents)

