@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -68,7 +67,7 @@ def _write(what: str, finding: Finding) -> None:
 async def reembed(settings: Settings, bot_ids: Sequence[UUID] | None, model: str) -> int:
     """Moves bots, all with None, and prints what it did; returns how many of all could not be moved."""
     failed = 0
-    async with open_reembedder(settings, model) as reembedder:
+    async with open_reembedder(settings, model, POLITENESS) as reembedder:
         wanted = [bot.bot_id for bot in await reembedder.bots()] if bot_ids is None else bot_ids
         for bot_id in wanted:
             try:
@@ -138,7 +137,6 @@ def main() -> int:
             bots = None if arguments.all else arguments.bots
             if arguments.abort:
                 return asyncio.run(abort(settings, bots))
-            os.nice(POLITENESS)
             return 1 if asyncio.run(reembed(settings, bots, arguments.to)) else 0
         compare = repair if arguments.command == "repair" else verify
         return 1 if asyncio.run(compare(settings)) else 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -128,10 +129,15 @@ async def _open_embedders(settings: Settings) -> Embedders:
 
 
 @asynccontextmanager
-async def open_reembedder(settings: Settings, model: str | None) -> AsyncIterator[Reembedder]:
-    """For the command line, beside servers that run or alone. ``model``: by name, None to give moves up alone."""
+async def open_reembedder(settings: Settings, model: str | None, niceness: int = 0) -> AsyncIterator[Reembedder]:
+    """For the command line, beside servers that run or alone. ``model``: by name, None to give moves up alone.
+
+    ``niceness`` is added to this process's own.
+    """
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
+        # Not before: embedded stores that start here stay for others. Not later: a thread has that of its maker.
+        os.nice(niceness)
         embedder = None
         if model is not None:
             embedder = await open_embedder(settings_for(settings, model))

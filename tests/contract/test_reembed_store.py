@@ -4,10 +4,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from app.core.once import Once
 from app.core.stores.bots import DROP
 from app.core.write import Write
 from app.schemas.rows import Bot, Move
-from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress
+from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress, RequestInFlight
 from tests.contract.records import HOUR, NO_TIME, Record, document
 
 TOKEN = uuid4()
@@ -216,6 +217,29 @@ async def test_write_whose_bot_has_moved_is_begun_anew(record: Record) -> None:
     assert await record.texts(other.bot_id, beside.doc_id) == ["beside"]
     assert (await record.bots.counts(bot.bot_id)).sagas == 1  # To drop the old collection.
     assert (old.generation, moved.milvus_collection) in await due(record)
+
+
+async def test_idempotency_key_follows_the_write_that_is_begun_anew(record: Record) -> None:
+    """Until its answer is there, nobody else may take it for free."""
+    bot = await record.bot()
+
+    def once() -> Once:
+        return Once("key", b"body", lambda outcomes: repr([outcome.doc_id for outcome in outcomes]).encode())
+
+    write, request = Write(bot, document("a")), once()
+    request.outcomes = lambda: [write.outcome]
+    await record.documents.begin([write], TOKEN, HOUR, request)
+    moved = await switch(record, bot, await begun(record, bot))
+    await record.documents.finish([write], TOKEN, request)
+    assert (write.moved, request.answer) == (True, None)
+    await record.documents.begin_anew([write], {bot.bot_id: moved}, TOKEN, HOUR, request)
+    with pytest.raises(RequestInFlight):
+        await record.documents.begin([Write(moved, document("a"))], uuid4(), HOUR, once())
+    await record.documents.finish([write], TOKEN, request)
+    assert request.answer == repr([write.doc_id]).encode()
+    again = once()
+    await record.documents.begin([Write(moved, document("a"))], uuid4(), HOUR, again)
+    assert again.answer == request.answer
 
 
 async def test_write_that_recovery_has_undone_is_not_begun_anew(record: Record) -> None:

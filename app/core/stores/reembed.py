@@ -1,5 +1,6 @@
 """A bot's move to another embedding model, as the record has it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -14,6 +15,8 @@ from app.schemas.rows import Copied, Move
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress
 
 NOT_FOUND = "There is no bot with this chat_bot_id."
+GONE_SECONDS, POLL_SECONDS = 3.0, 0.1
+"""PostgreSQL may take a moment to notice that the process which held the lock was killed."""
 SWITCH_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
 
 
@@ -34,8 +37,12 @@ class ReembedStore:
         The lock is the connection's, and goes with the process however that ends.
         """
         async with self._db.connection() as conn:
-            if not await conn.fetchval(SQL["try_lock_reembedding"], bot_id):
-                raise ReembedInProgress(f"Another process is moving bot {bot_id} at this moment.")
+            try:
+                async with asyncio.timeout(GONE_SECONDS):
+                    while not await conn.fetchval(SQL["try_lock_reembedding"], bot_id):
+                        await asyncio.sleep(POLL_SECONDS)
+            except TimeoutError:
+                raise ReembedInProgress(f"Another process is moving bot {bot_id} at this moment.") from None
             try:
                 yield
             finally:
