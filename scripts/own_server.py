@@ -20,15 +20,18 @@ STOP_SECONDS = 30
 
 
 @contextmanager
-def own_server(**settings: str) -> Iterator[str]:
-    """Its address. ``settings`` are environment variables; those of the caller do not count, nor does .env."""
+def own_server(app: str = "app.main:app", **settings: str) -> Iterator[str]:
+    """Its address. ``settings`` are environment variables; those of the caller do not count, nor does .env.
+
+    With ``DATA_DIR`` among them it is somebody else's stores that are used. ``app`` as uvicorn names it.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="chat-memory-") as folder:
         environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
         environment |= {"DATA_DIR": f"{folder}/data", "LOG_LEVEL": "WARNING", "PYTHONPATH": str(ROOT), **settings}
-        command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--no-access-log"]
+        command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log"]
         with subprocess.Popen([*command, "--log-level", "warning"], cwd=folder, env=environment) as process:
             address = f"http://127.0.0.1:{port}"
             try:
