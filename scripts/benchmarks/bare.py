@@ -18,7 +18,7 @@ from pymilvus import AsyncMilvusClient
 from app.core.embedding.port import Embedder
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus import MilvusIndex
-from app.core.stores.postgres import _prepare_connection
+from app.core.stores.postgres import _leave_as_it_is, _prepare_connection
 from app.schemas.milvus import search_params
 
 DOCUMENT_COLUMNS = ("bot_id", "doc_id", "generation", "title", "metadata", "chunk_count", "chunk_span")
@@ -26,8 +26,9 @@ CHUNK_COLUMNS = ("bot_id", "chunk_id", "doc_id", "chunk_index", "text")
 READ = """
 SELECT c.chunk_id, c.doc_id, c.chunk_index, c.text, c.page_number,
        d.title, d.file_type, d.file_path, d.author, d.tags, d.metadata, d.created_at
-FROM document_chunks c JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id
-WHERE c.bot_id = $1 AND c.chunk_id = ANY ($2)
+FROM unnest($2::bigint[]) AS k (chunk_id)
+CROSS JOIN LATERAL (SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id OFFSET 0) AS c
+CROSS JOIN LATERAL (SELECT * FROM documents d WHERE d.bot_id = $1 AND d.doc_id = c.doc_id OFFSET 0) AS d
 """
 GET = """
 SELECT d.*, array(SELECT c.text FROM document_chunks c WHERE c.bot_id = $1 AND c.doc_id = $2 ORDER BY c.chunk_id)
@@ -106,6 +107,7 @@ async def opened_bare(address: PostgresAddress, uri: str, embedder: Embedder) ->
         min_size=16,
         max_size=16,
         init=_prepare_connection,
+        reset=_leave_as_it_is,
     )
     milvus = AsyncMilvusClient(uri, dedicated=True)
     bare = Bare(milvus, pool, embedder)
