@@ -1,6 +1,6 @@
 """The write of documents across both stores, and how it is undone.
 
-    T1      PostgreSQL: chunks and saga rows            nothing is visible
+    T1      PostgreSQL: chunks and saga rows            nothing is visible; the first texts are embedded meanwhile
     index   embed, check, upsert into Milvus            still invisible: no document names these generations
     T2      PostgreSQL: switch, saga rows out           visible, acknowledged
 
@@ -74,14 +74,32 @@ class Saga:
         """
         await reach("write.before_t1")
         began_at = asyncio.get_running_loop().time()
-        with watch.timing("postgres"):
-            await self._documents.begin(writes, self._leases.token, self._leases.length, once)
-        if once and once.replayed:
-            return
+        first = [chunk.text for write in writes for chunk in write.document.chunks][: self._part_chunks]
+        embedding = asyncio.create_task(self._vectors(first, watch))
+        try:
+            with watch.timing("postgres"):
+                await self._documents.begin(writes, self._leases.token, self._leases.length, once)
+            if once and once.replayed:
+                return
+            await self._carry(writes, embedding, began_at, watch, once)
+        finally:
+            if embedding.done() and not embedding.cancelled():
+                embedding.exception()  # Looked at here: nobody may have waited for it.
+            embedding.cancel()
+
+    async def _carry(
+        self,
+        writes: Sequence[Write],
+        embedding: asyncio.Task[Vectors],
+        began_at: float,
+        watch: Stopwatch,
+        once: Once | None,
+    ) -> None:
+        """From T1 on. ``embedding``: of the first part's texts, those of writes that T1 refused among them."""
         begun = [write for write in writes if write.error is None]
         with self._leases.holding([write.generation for write in begun], since=began_at):
             await reach("write.after_t1")
-            stamps = await self._index_all(begun, watch)
+            stamps = await self._index_all(writes, embedding, watch)
             with watch.timing("postgres"):
                 if indexed := [write for write in begun if write.error is None]:
                     await self._commit(indexed, stamps, once)
@@ -130,7 +148,13 @@ class Saga:
         await reach("write.after_compensate")
         return undone
 
-    async def _index_all(self, writes: Sequence[Write], watch: Stopwatch) -> dict[UUID, int]:
+    @property
+    def _part_chunks(self) -> int:
+        return max(PART_CHUNKS, self._embedder.call_texts)
+
+    async def _index_all(
+        self, writes: Sequence[Write], embedding: asyncio.Task[Vectors], watch: Stopwatch
+    ) -> dict[UUID, int]:
         """Embeds and upserts every chunk, the next part being embedded while the last one lands.
 
         Returns the newest Milvus timestamp of each bot, where Milvus has one.
@@ -143,13 +167,13 @@ class Saga:
         stamps: dict[UUID, int] = {}
         landing: asyncio.Task[None] | None = None
         try:
-            size = max(PART_CHUNKS, self._embedder.call_texts)
-            for start in range(0, len(items), size):
-                part = [item for item in items[start : start + size] if item.write.error is None]
-                if not part:
+            for start in range(0, len(items), self._part_chunks):
+                part = items[start : start + self._part_chunks]
+                if start:
+                    part = [item for item in part if item.write.error is None]
+                if all(item.write.error for item in part):
                     continue
-                with watch.timing("embedding"):
-                    vectors = await self._embed(part)
+                vectors = await self._embed(part, embedding if start == 0 else None, watch)
                 if landing:
                     await landing
                 landing = asyncio.create_task(self._land(part, vectors, stamps, watch))
@@ -160,11 +184,15 @@ class Saga:
                 landing.cancel()
         return stamps
 
-    async def _embed(self, part: Sequence[Item]) -> Vectors:
+    async def _vectors(self, texts: Sequence[str], watch: Stopwatch) -> Vectors:
+        with watch.timing("embedding"):
+            return await self._embedder.embed_documents(texts)
+
+    async def _embed(self, part: Sequence[Item], begun: asyncio.Task[Vectors] | None, watch: Stopwatch) -> Vectors:
         """Vectors (len(part), dimension); marks the writes whose vectors cannot be used."""
         try:
             await reach("write.before_embed")
-            vectors = await self._embedder.embed_documents([item.text for item in part])
+            vectors = await (begun or self._vectors([item.text for item in part], watch))
             await reach("write.after_embed")
         except TextsFailed as exc:
             for position, error in exc.errors.items():

@@ -1,7 +1,6 @@
 """What this server costs over calling its stores and its embedder by hand. ``scripts/bench search --help`` and so on."""
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +14,7 @@ from scripts.benchmarks.world import opened_world
 
 async def _search(arguments: argparse.Namespace) -> list[Table]:
     async with opened_world(arguments.milvus) as world:
-        return await search.measure(
-            world, arguments.embedders, arguments.clients, arguments.rounds, arguments.queries
-        )
+        return await search.measure(world, arguments.embedders, arguments.clients, arguments.rounds, arguments.queries)
 
 
 async def _ingest(arguments: argparse.Namespace) -> list[Table]:

@@ -66,7 +66,9 @@ class Bare:
         await asyncio.gather(self._copy(ids, texts), self._index(ids, texts))
 
     async def _copy(self, ids: Sequence[int], texts: Sequence[Text]) -> None:
-        documents = [(self._bot, id, id, text.title, {"source": "korquad"}, 1, 1) for id, text in zip(ids, texts, strict=True)]
+        documents = [
+            (self._bot, id, id, text.title, {"source": "korquad"}, 1, 1) for id, text in zip(ids, texts, strict=True)
+        ]
         chunks = [(self._bot, id << 16, id, 0, text.text) for id, text in zip(ids, texts, strict=True)]
         async with self._pool.acquire() as conn, conn.transaction():
             await conn.copy_records_to_table("documents", columns=DOCUMENT_COLUMNS, records=documents)

@@ -7,10 +7,8 @@ from itertools import cycle
 from statistics import median
 from typing import Any
 
-import orjson
 from tqdm import tqdm
 
-from app.core.embedding.port import Embedder
 from scripts.benchmarks.bare import Bare, Text, opened_bare
 from scripts.benchmarks.embedders import bare_embedder
 from scripts.benchmarks.figures import Table, percentile, ratio
@@ -25,7 +23,9 @@ Ask = Callable[[int, str], Awaitable[None]]
 """Asks a question as client number so-and-so."""
 
 
-async def measure(world: World, embedders: Sequence[str], clients: Sequence[int], rounds: int, queries: int) -> list[Table]:
+async def measure(
+    world: World, embedders: Sequence[str], clients: Sequence[int], rounds: int, queries: int
+) -> list[Table]:
     note = (
         f"964 paragraphs in one bot, {LIMIT} results, dense mode, the two taking turns; medians of {rounds} rounds of {queries} "
         "questions each; ratios are the API's over the bare script's, median, least and most of the rounds."

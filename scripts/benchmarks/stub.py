@@ -46,7 +46,9 @@ def _answer(texts: list[str]) -> bytes:
         {"object": "embedding", "index": index, "embedding": b64encode(row.tobytes()).decode()}
         for index, row in enumerate(hashed(texts))
     ]
-    return orjson.dumps({"object": "list", "model": "stub", "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}})
+    return orjson.dumps(
+        {"object": "list", "model": "stub", "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+    )
 
 
 async def serve(delay: float) -> None:

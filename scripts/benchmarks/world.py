@@ -1,7 +1,5 @@
 """What a benchmark runs against: both stores, the embedding provider's stub, API servers, all of its own."""
 
-import asyncio
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,7 +11,7 @@ from uuid import uuid4
 
 from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded import embedded_stores
-from scripts.benchmarks.embedders import DELAY_MS, NAMES
+from scripts.benchmarks.embedders import DELAY_MS
 from scripts.benchmarks.http import Connection
 from scripts.own_server import own_server
 

@@ -309,6 +309,7 @@ class Index:
 class Embedder:
     model = "simulated"
     dimension = DIMENSION
+    call_texts = 1
 
     def __init__(self, process: Process) -> None:
         self._call = process.call
@@ -319,6 +320,9 @@ class Embedder:
 
         vectors: Vectors = await self._call("embedder", f"embed {len(texts)}", embed)
         return vectors
+
+    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        return await self.embed_documents(texts)
 
     async def ping(self) -> None:
         return None
