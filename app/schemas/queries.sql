@@ -66,6 +66,11 @@ UPDATE bot_registry r SET milvus_timestamp = w.stamp
 FROM unnest($1::uuid[], $2::bigint[]) AS w (bot_id, stamp)
 WHERE r.bot_id = w.bot_id AND r.milvus_timestamp < w.stamp;
 
+-- name: raise_milvus_timestamp
+-- One bot's, without waiting for the disk, in one statement: set_config holds for its transaction, so to the commit.
+UPDATE bot_registry SET milvus_timestamp = $2
+WHERE bot_id = $1 AND milvus_timestamp < $2 AND set_config('synchronous_commit', 'off', true) IS NOT NULL;
+
 -- name: creation_in_flight
 SELECT EXISTS (SELECT FROM sagas WHERE bot_id = $1 AND operation = 'create_bot');
 

@@ -4,7 +4,6 @@ Each question starts its own stores and servers in a temporary folder. `scripts/
 """
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path

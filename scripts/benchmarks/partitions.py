@@ -32,8 +32,8 @@ WAYS = {
 }
 TABLES = dict(zip(WAYS, ("plain", "indexed", "parted"), strict=True))
 FILL = """
-INSERT INTO {table} SELECT $1, n, 'document ' || n || ' ' || md5(n::text),
-    jsonb_build_object('language', CASE WHEN n % 2 = 0 THEN 'ko' ELSE 'en' END, 'number', n % 1000, 'source', md5($1::text))
+INSERT INTO {table} SELECT $1::uuid, n, 'document ' || n || ' ' || md5(n::text),
+    jsonb_build_object('language', CASE WHEN n % 2 = 0 THEN 'ko' ELSE 'en' END, 'number', n % 1000, 'source', md5($1::uuid::text))
 FROM generate_series(1, $2::integer) AS n
 """
 QUESTIONS = {
@@ -85,7 +85,9 @@ async def counts(address: PostgresAddress, partitions: Sequence[int], repeats: i
     from app.schemas.queries import SQL
 
     await asyncio.to_thread(migrate, address)
-    table = Table("partition-counts", "One bot's statements beside more and more partitions", note=f"Medians of {repeats}.")
+    table = Table(
+        "partition-counts", "One bot's statements beside more and more partitions", note=f"Medians of {repeats}."
+    )
     conn = await _connected(address)
     bot = await _bot(conn)
     await conn.execute(
@@ -139,7 +141,9 @@ async def _timed(conn: Any, statement: str) -> float:
 
 def _deletion(way: str, bot: UUID, number: int) -> str:
     # Names and a UUID of this file's own making.
-    return f"DROP TABLE part_{number}" if TABLES[way] == "parted" else f"DELETE FROM {TABLES[way]} WHERE bot_id = '{bot}'"  # noqa: S608
+    return (
+        f"DROP TABLE part_{number}" if TABLES[way] == "parted" else f"DELETE FROM {TABLES[way]} WHERE bot_id = '{bot}'"
+    )
 
 
 async def _connected(address: PostgresAddress) -> Any:

@@ -6,9 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from statistics import median
-from typing import Any
 
 import asyncpg
 import psutil
@@ -25,7 +23,9 @@ CLIENTS = 4
 
 async def startup(rounds: int) -> list[Table]:
     """Embedded stores, the default embedder, data that is there already."""
-    note = f"Embedded, use-multilingual, warm: on data of an earlier start. Medians of {rounds}; the first start is not counted."
+    note = (
+        f"Embedded, use-multilingual, warm: on data of an earlier start. Medians of {rounds}; the first does not count."
+    )
     table = Table("startup", "From command to first answer", note=note)
     seconds, memory = [], []
     with tempfile.TemporaryDirectory(prefix="chat-start-", ignore_cleanup_errors=True) as folder:
@@ -40,15 +40,15 @@ async def startup(rounds: int) -> list[Table]:
                     await connection.call("POST", "/data/insert", document(bot, item.title, item.text))
                 memory.append(_megabytes(_processes(folder, url)))
                 connection.close()
-    table.add(
-        seconds_to_ready=median(seconds), least=min(seconds), most=max(seconds), memory_of_all_MB=max(memory)
-    )
+    table.add(seconds_to_ready=median(seconds), least=min(seconds), most=max(seconds), memory_of_all_MB=max(memory))
     return [table]
 
 
 async def soak(world: World, minutes: float) -> list[Table]:
     """Searches, inserts, reads, patches and deletes by four clients; a row a tenth of the time."""
-    note = f"{minutes:g} minutes, {CLIENTS} clients, hash embedder; the server's process alone. Warm-up is the first row."
+    note = (
+        f"{minutes:g} minutes, {CLIENTS} clients, hash embedder; the server's process alone. Warm-up is the first row."
+    )
     table = Table(f"soak-{world.milvus}", f"Mixed load, Milvus {world.milvus}", note=note)
     with world.api("hash") as url:
         (process,) = (p for p in _processes(str(world.folder), url) if url.rpartition(":")[2] in p.cmdline())
@@ -130,5 +130,3 @@ def _megabytes(processes: Sequence[psutil.Process]) -> float:
         with suppress(psutil.Error):
             total += process.memory_full_info().pss
     return total / 2**20
-
-

@@ -27,8 +27,8 @@ async def measure(
     world: World, embedders: Sequence[str], clients: Sequence[int], rounds: int, queries: int
 ) -> list[Table]:
     note = (
-        f"964 paragraphs in one bot, {LIMIT} results, dense mode, the two taking turns; medians of {rounds} rounds of {queries} "
-        "questions each; ratios are the API's over the bare script's, median, least and most of the rounds."
+        f"964 paragraphs in one bot, {LIMIT} results, dense mode, the two taking turns; medians of {rounds} rounds of "
+        f"{queries} questions each; ratios are the API's over the bare script's, median, least and most of the rounds."
     )
     table = Table(f"search-{world.milvus}", f"Search, Milvus {world.milvus}", note=note)
     stages = Table(f"stages-{world.milvus}", f"Where a search's milliseconds go, one client, Milvus {world.milvus}")
