@@ -22,8 +22,9 @@ Insert = Callable[[int, Sequence[Text]], Awaitable[None]]
 
 async def measure(world: World, embedders: Sequence[str], rounds: int, singles: int) -> list[Table]:
     note = (
-        f"964 paragraphs as documents of one chunk in batches of {BATCH}, {singles} of them one by one; documents/s, the two "
-        f"taking turns; medians of {rounds} rounds; ratios are the API's over the bare script's: median, least and most."
+        f"964 paragraphs as documents of one chunk in batches of {BATCH}, {singles} of them one by one; documents/s, "
+        f"the two taking turns; medians of {rounds} rounds; ratios are the API's over the bare script's, median, least "
+        "and most of the rounds."
     )
     table = Table(f"ingest-{world.milvus}", f"Ingest, Milvus {world.milvus}", note=note)
     gain = Table(f"gain-{world.milvus}", f"A batch of {BATCH} against {BATCH} calls, Milvus {world.milvus}")

@@ -33,11 +33,14 @@ WAYS = {
 TABLES = dict(zip(WAYS, ("plain", "indexed", "parted"), strict=True))
 FILL = """
 INSERT INTO {table} SELECT $1::uuid, n, 'document ' || n || ' ' || md5(n::text),
-    jsonb_build_object('language', CASE WHEN n % 2 = 0 THEN 'ko' ELSE 'en' END, 'number', n % 1000, 'source', md5($1::uuid::text))
+    jsonb_build_object('language', CASE WHEN n % 2 = 0 THEN 'ko' ELSE 'en' END, 'number', n % 1000,
+                       'source', md5($1::uuid::text))
 FROM generate_series(1, $2::integer) AS n
 """
 QUESTIONS = {
-    "title_scan_ms": "SELECT count(*) FROM {table} WHERE bot_id = $1 AND title LIKE '%' || md5($2::bigint::text) || '%'",
+    "title_scan_ms": (
+        "SELECT count(*) FROM {table} WHERE bot_id = $1 AND title LIKE '%' || md5($2::bigint::text) || '%'"
+    ),
     "metadata_filter_ms": (
         "SELECT doc_id FROM {table} WHERE bot_id = $1 AND metadata @> jsonb_build_object('number', $2::bigint % 1000)"
     ),
@@ -140,10 +143,9 @@ async def _timed(conn: Any, statement: str) -> float:
 
 
 def _deletion(way: str, bot: UUID, number: int) -> str:
-    # Names and a UUID of this file's own making.
-    return (
-        f"DROP TABLE part_{number}" if TABLES[way] == "parted" else f"DELETE FROM {TABLES[way]} WHERE bot_id = '{bot}'"
-    )
+    if TABLES[way] == "parted":
+        return f"DROP TABLE part_{number}"
+    return f"DELETE FROM {TABLES[way]} WHERE bot_id = '{bot}'"  # noqa: S608 - names and a UUID of our own making
 
 
 async def _connected(address: PostgresAddress) -> Any:
