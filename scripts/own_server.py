@@ -20,9 +20,12 @@ STOP_SECONDS = 30
 
 
 @contextmanager
-def own_server(**settings: str) -> Iterator[str]:
-    """Its address. ``settings`` are environment variables; those of the caller do not count, nor does .env."""
-    with own_folder() as folder, server_in(folder, **settings) as address:
+def own_server(app: str = "app.main:app", **settings: str) -> Iterator[str]:
+    """Its address. ``settings`` are environment variables; those of the caller do not count, nor does .env.
+
+    With ``DATA_DIR`` among them it is somebody else's stores that are used. ``app`` as uvicorn names it.
+    """
+    with own_folder() as folder, server_in(folder, app, **settings) as address:
         yield address
 
 
@@ -39,13 +42,13 @@ def environment_of(folder: Path, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def server_in(folder: Path, **settings: str) -> Iterator[str]:
+def server_in(folder: Path, app: str = "app.main:app", **settings: str) -> Iterator[str]:
     """The address of a server whose data is, and stays, in ``folder``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = environment_of(folder, **settings)
-    command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--no-access-log"]
+    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log"]
     with subprocess.Popen([*command, "--log-level", "warning"], cwd=folder, env=environment) as process:
         address = f"http://127.0.0.1:{port}"
         try:

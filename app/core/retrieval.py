@@ -123,9 +123,12 @@ class Retrieval:
         self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
     ) -> list[Lists]:
         try:
-            dense, lexical = await asyncio.gather(
-                self._dense(ask, k, guarantee, doc_ids, watch), self._lexical(ask, k, guarantee, doc_ids, watch)
-            )
+            if ask.lexical:
+                dense, lexical = await asyncio.gather(
+                    self._dense(ask, k, guarantee, doc_ids, watch), self._lexical(ask, k, guarantee, doc_ids, watch)
+                )
+            else:  # The same without two tasks.
+                dense, lexical = await self._dense(ask, k, guarantee, doc_ids, watch), None
         except CollectionMissing:
             # Deleted or moved meanwhile (then this raises BotNotFound, CollectionMoved), or dropped behind our back.
             await self._bots.make_collection(ask.bot)
@@ -154,9 +157,7 @@ class Retrieval:
 
     async def _lexical(
         self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
-    ) -> list[list[Hit]] | None:
-        if not ask.lexical:
-            return None
+    ) -> list[list[Hit]]:
         with watch.timing("lexical"):
             return await self._index.search_lexical(
                 ask.bot.milvus_collection,

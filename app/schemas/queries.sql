@@ -79,6 +79,11 @@ UPDATE bot_registry r SET milvus_timestamp = w.stamp
 FROM unnest($1::uuid[], $2::bigint[]) AS w (bot_id, stamp)
 WHERE r.bot_id = w.bot_id AND r.milvus_timestamp < w.stamp;
 
+-- name: raise_milvus_timestamp
+-- One bot's, without waiting for the disk, in one statement: set_config holds for its transaction, so to the commit.
+UPDATE bot_registry SET milvus_timestamp = $2
+WHERE bot_id = $1 AND milvus_timestamp < $2 AND set_config('synchronous_commit', 'off', true) IS NOT NULL;
+
 -- name: creation_in_flight
 SELECT EXISTS (SELECT FROM sagas WHERE bot_id = $1 AND operation = 'create_bot');
 
@@ -336,13 +341,20 @@ LIMIT $3;
 
 -- name: confirmed_chunks
 -- Those of the keys $2 that are current and pass the filter. What is long comes only where $3, beside $2, is true.
+-- OFFSET 0 makes it a lookup by key for each: before the first ANALYZE of a partition the planner takes bot_id for
+-- selective, and a join would read the whole partition.
 SELECT c.chunk_id, c.doc_id, c.chunk_index, k.wanted, CASE WHEN k.wanted THEN c.text END AS text, c.page_number,
        d.title, d.file_type, d.file_path, d.author, d.tags, CASE WHEN k.wanted THEN d.metadata END AS metadata,
        d.created_at
 FROM unnest($2::bigint[], $3::boolean[]) AS k (chunk_id, wanted)
-JOIN document_chunks c ON c.bot_id = $1 AND c.chunk_id = k.chunk_id
-JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
-WHERE /*filter*/ true;
+CROSS JOIN LATERAL (
+    SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id OFFSET 0
+) AS c
+CROSS JOIN LATERAL (
+    SELECT * FROM documents d
+    WHERE d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16 AND (/*filter*/ true)
+    OFFSET 0
+) AS d;
 
 -- name: neighbouring_chunks
 -- Up to $3 chunks before and $3 after each of the keys $2, within its generation.

@@ -1,6 +1,7 @@
 """The schema and the statements on it: what is prepared, migrated, planned and locked."""
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -260,3 +261,26 @@ async def test_bot_registered_by_hand(client: httpx.AsyncClient, db: Database, i
     assert (info["embedding_model"], info["dimension"], info["account_name"]) == ("hash", 64, "chatty")
     await assert_at_rest(db, index)
     assert await index.collections() == ["by_hand"]
+
+
+async def test_confirming_keys_reads_no_more_than_the_keys(db: Database) -> None:
+    """Also before a partition's first ANALYZE, when the planner knows nothing of it."""
+    (bot,) = await add_bots(db, 1)
+    await db.execute(
+        "INSERT INTO documents (bot_id, doc_id, generation, title, chunk_count, chunk_span) "
+        "SELECT $1, n, n, 't', 1, 1 FROM generate_series(1, 1000) AS n",
+        bot,
+    )
+    await db.execute(
+        "INSERT INTO document_chunks (bot_id, chunk_id, doc_id, chunk_index, text) "
+        "SELECT $1, n * 65536, n, 0, 't' FROM generate_series(1, 1000) AS n",
+        bot,
+    )
+    keys = [number << 16 for number in range(1, 6)]
+    row = await db.fetchrow("EXPLAIN (ANALYZE, FORMAT JSON) " + SQL["confirmed_chunks"], bot, keys, [True] * len(keys))
+    assert row is not None
+    plans = [json.loads(row[0])[0]["Plan"]]
+    while plans:
+        plan = plans.pop()
+        assert plan["Actual Rows"] * plan["Actual Loops"] <= len(keys), plan
+        plans += plan.get("Plans", [])

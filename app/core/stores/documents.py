@@ -126,6 +126,9 @@ class DocumentStore:
         Committed before T2 and without waiting for the disk: the log is sequential, so T2's own flush covers
         it, and the bot's row is not held during that flush.
         """
+        if len(stamps) == 1:
+            await self._db.execute(SQL["raise_milvus_timestamp"], *next(iter(stamps.items())))
+            return
         async with self._db.transaction() as conn:
             await conn.execute("SET LOCAL synchronous_commit = off")
             bots = sorted(stamps)

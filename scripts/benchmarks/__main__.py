@@ -1,0 +1,150 @@
+"""What this server costs over calling its stores and its embedder by hand.
+
+Each question starts its own stores and servers in a temporary folder. `scripts/bench QUESTION --help` lists options.
+"""
+
+import argparse
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+
+from app.core.stores.embedded import embedded_stores
+from scripts.benchmarks import bots, ingest, partitions, processes, search
+from scripts.benchmarks.embedders import NAMES
+from scripts.benchmarks.figures import Table, markdown, save
+from scripts.benchmarks.world import DATABASE, opened_world
+
+Options = argparse.Namespace
+Run = Callable[[Options], Awaitable[list[Table]]]
+
+
+async def _search(options: Options) -> list[Table]:
+    async with opened_world(options.milvus) as world:
+        return await search.measure(world, options.embedders, options.clients, options.rounds, options.queries)
+
+
+async def _ingest(options: Options) -> list[Table]:
+    async with opened_world(options.milvus) as world:
+        return await ingest.measure(world, options.embedders, options.rounds, options.singles)
+
+
+async def _bots(options: Options) -> list[Table]:
+    async with opened_world(options.milvus) as world:
+        return await bots.measure(world, options.counts, options.chunks, options.queries)
+
+
+async def _partitions(options: Options) -> list[Table]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="chat-bench-", ignore_cleanup_errors=True) as folder:
+        async with embedded_stores(Path(folder) / "data", postgres=True, milvus=False, database=DATABASE) as stores:
+            assert stores.postgres is not None
+            ways = await partitions.three_ways(stores.postgres, options.bots, options.documents, options.repeats)
+            return [ways, await partitions.counts(stores.postgres, options.counts, options.repeats)]
+
+
+async def _soak(options: Options) -> list[Table]:
+    async with opened_world(options.milvus) as world:
+        return await processes.soak(world, options.minutes)
+
+
+async def _startup(options: Options) -> list[Table]:
+    return await processes.startup(options.rounds)
+
+
+async def _all(options: Options) -> list[Table]:
+    """Each question with its own defaults, or with sizes that end in minutes."""
+    quick = {
+        "search": ["--clients", "1,16", "--queries", "200"],
+        "ingest": ["--singles", "48"],
+        "bots": ["--counts", "1,5", "--chunks", "600", "--queries", "200"],
+        "partitions": ["--bots", "20", "--documents", "3000", "--counts", "10,100,500", "--repeats", "200"],
+        "soak": ["--minutes", "1"],
+        "startup": [],
+    }
+    tables: list[Table] = []
+    for question, smaller in quick.items():
+        arguments = [question, *(smaller if options.quick else [])]
+        found = await _run_one(arguments)
+        for table in found:
+            table.note = f"`scripts/bench {' '.join(arguments)}`. {table.note}".strip()
+        tables += found
+    return tables
+
+
+async def _run_one(arguments: list[str]) -> list[Table]:
+    options = _parser().parse_args(arguments)
+    run: Run = options.run
+    return list(await run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    questions = parser.add_subparsers(dest="question", required=True)
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument("--json", type=Path, help="writes the figures there, and the tables beside it as .md")
+    stores = argparse.ArgumentParser(add_help=False, parents=[output])
+    stores.add_argument("--milvus", choices=["lite", "server"], default="server", help="(default: %(default)s)")
+    compared = argparse.ArgumentParser(add_help=False, parents=[stores])
+    compared.add_argument("--embedders", type=_embedders, default=list(NAMES), help=f"of {','.join(NAMES)}")
+    compared.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+
+    def question(name: str, run: Run, parent: argparse.ArgumentParser, help: str | None) -> argparse.ArgumentParser:
+        one = questions.add_parser(name, parents=[parent], help=help)
+        one.set_defaults(run=run)
+        return one
+
+    one = question("search", _search, compared, search.__doc__)
+    one.add_argument("--clients", type=_numbers, default=[1, 4, 16, 64], help="at once (default: 1,4,16,64)")
+    one.add_argument("--queries", type=int, default=400, help="in a round (default: %(default)s)")
+    one = question("ingest", _ingest, compared, ingest.__doc__)
+    one.add_argument("--singles", type=int, default=100, help="documents inserted one by one (default: %(default)s)")
+    one = question("bots", _bots, stores, bots.__doc__)
+    one.add_argument("--counts", type=_numbers, default=[1, 10, 100], help="bots (default: 1,10,100)")
+    one.add_argument("--chunks", type=int, default=3000, help="of each bot (default: %(default)s)")
+    one.add_argument("--queries", type=int, default=500, help="(default: %(default)s)")
+    one = question("partitions", _partitions, output, partitions.__doc__)
+    one.add_argument("--bots", type=int, default=100, help="(default: %(default)s)")
+    one.add_argument("--documents", type=int, default=30_000, help="of each bot (default: %(default)s)")
+    one.add_argument("--counts", type=_numbers, default=[10, 100, 1000, 2000], help="(default: 10,100,1000,2000)")
+    one.add_argument("--repeats", type=int, default=300, help="(default: %(default)s)")
+    one = question("soak", _soak, stores, "whether memory, descriptors, connections or latency grow under a mixed load")
+    one.add_argument("--minutes", type=float, default=30, help="(default: %(default)s)")
+    one = question("startup", _startup, output, "from command to first answer, and the memory of all processes")
+    one.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    one = question("all", _all, output, "every question, one after the other, on the real Milvus server")
+    one.add_argument("--quick", action="store_true", help="sizes that end in some ten minutes")
+    return parser
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    tables = list(uvloop.run(_awaited(options)))
+    command = " ".join(["scripts/bench", *sys.argv[1:]])
+    print(markdown(command, tables))
+    if options.json:
+        save(options.json, command, tables)
+
+
+async def _awaited(options: Options) -> list[Table]:
+    run: Run = options.run
+    return await run(options)
+
+
+def _embedders(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(NAMES):
+        raise argparse.ArgumentTypeError(f"no embedder {', '.join(unknown)}: use {', '.join(NAMES)}")
+    return names
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()

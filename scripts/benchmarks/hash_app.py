@@ -1,0 +1,20 @@
+"""The server with the embedder that costs nothing: ``uvicorn scripts.benchmarks.hash_app:app``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.config import Settings
+from app.core.embedding.front import Front
+from app.core.services import Services, open_stores, wired
+from app.main import create_app
+from scripts.benchmarks.embedders import Hashes
+
+
+@asynccontextmanager
+async def _services() -> AsyncIterator[Services]:
+    settings = Settings()
+    async with open_stores(settings) as stores, wired(settings, stores, Front(Hashes(), 0)) as services:
+        yield services
+
+
+app = create_app(services=_services())

@@ -1,0 +1,158 @@
+"""PostgreSQL alone: bots in one table without an index on them, in one with, and in list partitions of their own."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+from tqdm import tqdm
+
+from app.core.stores.address import PostgresAddress
+from scripts.benchmarks.figures import Table, percentile
+
+COLUMNS = "bot_id uuid NOT NULL, doc_id bigint NOT NULL, title text NOT NULL, metadata jsonb NOT NULL"
+WAYS = {
+    "one table, no bot index": [
+        f"CREATE TABLE plain ({COLUMNS})",
+        "CREATE INDEX ON plain USING gin (metadata jsonb_path_ops)",
+        "CREATE INDEX ON plain (doc_id)",
+    ],
+    "one table, (bot_id, ...) indexes": [
+        f"CREATE TABLE indexed ({COLUMNS}, PRIMARY KEY (bot_id, doc_id))",
+        "CREATE INDEX ON indexed USING gin (metadata jsonb_path_ops)",
+        "CREATE INDEX ON indexed (bot_id, title)",
+    ],
+    "list partitions": [
+        f"CREATE TABLE parted ({COLUMNS}, PRIMARY KEY (bot_id, doc_id)) PARTITION BY LIST (bot_id)",
+        "CREATE INDEX ON parted USING gin (metadata jsonb_path_ops)",
+    ],
+}
+TABLES = dict(zip(WAYS, ("plain", "indexed", "parted"), strict=True))
+FILL = """
+INSERT INTO {table} SELECT $1::uuid, n, 'document ' || n || ' ' || md5(n::text),
+    jsonb_build_object('language', CASE WHEN n % 2 = 0 THEN 'ko' ELSE 'en' END, 'number', n % 1000,
+                       'source', md5($1::uuid::text))
+FROM generate_series(1, $2::integer) AS n
+"""
+QUESTIONS = {
+    "title_scan_ms": (
+        "SELECT count(*) FROM {table} WHERE bot_id = $1 AND title LIKE '%' || md5($2::bigint::text) || '%'"
+    ),
+    "metadata_filter_ms": (
+        "SELECT doc_id FROM {table} WHERE bot_id = $1 AND metadata @> jsonb_build_object('number', $2::bigint % 1000)"
+    ),
+    "lookup_ms": "SELECT * FROM {table} WHERE bot_id = $1 AND doc_id = $2",
+}
+
+
+async def three_ways(address: PostgresAddress, bots: int, documents: int, repeats: int) -> Table:
+    """Each of ``repeats`` questions is asked of the three tables in turn."""
+    note = f"{bots} bots with {documents:,} documents each; medians of {repeats}, the three taking turns."
+    table = Table("partitions", "Three ways to keep bots apart in PostgreSQL", note=note)
+    conn = await _connected(address)
+    names = [uuid4() for _ in range(bots)]
+    for way, statements in WAYS.items():
+        for statement in statements:
+            await conn.execute(statement)
+        for number, bot in enumerate(tqdm(names, desc=way, unit="bot", disable=None)):
+            if TABLES[way] == "parted":
+                await conn.execute(f"CREATE TABLE part_{number} PARTITION OF parted FOR VALUES IN ('{bot}')")
+            await conn.execute(FILL.format(table=TABLES[way]), bot, documents)
+        await conn.execute(f"VACUUM ANALYZE {TABLES[way]}")
+    times: dict[str, dict[str, list[float]]] = {way: {name: [] for name in QUESTIONS} for way in WAYS}
+    for name, sql in QUESTIONS.items():
+        for turn in tqdm(range(repeats), desc=name, disable=None):
+            bot = names[turn * 7 % bots]
+            for way in WAYS:
+                began = time.perf_counter()
+                await conn.fetch(sql.format(table=TABLES[way]), bot, turn * 37 % documents + 1)
+                times[way][name].append(1000 * (time.perf_counter() - began))
+    for way in WAYS:
+        cells: dict[str, Any] = {name: median(values) for name, values in times[way].items()}
+        cells["delete_a_bot_ms"] = await _timed(conn, _deletion(way, names[0], 0))
+        cells["vacuum_after_ms"] = 0.0 if TABLES[way] == "parted" else await _timed(conn, f"VACUUM {TABLES[way]}")
+        size = "SELECT sum(pg_indexes_size(c.oid)) / 1048576.0 FROM pg_class c WHERE relkind = 'r' AND relname ~ $1"
+        pattern = "^part_[0-9]+$" if TABLES[way] == "parted" else f"^{TABLES[way]}$"
+        table.add(way=way, **cells, indexes_MB=float(await conn.fetchval(size, pattern)))
+    await conn.execute("DROP TABLE plain, indexed, parted")
+    await conn.close()
+    return table
+
+
+async def counts(address: PostgresAddress, partitions: Sequence[int], repeats: int) -> Table:
+    """The server's own tables with more and more bots; questions to one bot of 1,000 documents."""
+    from app.core.stores.migrations import migrate
+    from app.schemas.queries import SQL
+
+    await asyncio.to_thread(migrate, address)
+    table = Table(
+        "partition-counts", "One bot's statements beside more and more partitions", note=f"Medians of {repeats}."
+    )
+    conn = await _connected(address)
+    bot = await _bot(conn)
+    await conn.execute(
+        "INSERT INTO documents (bot_id, doc_id, generation, title, chunk_count, chunk_span) "
+        "SELECT $1, n, n, 't' || n, 1, 1 FROM generate_series(1, 1000) AS n",
+        bot,
+    )
+    await conn.execute(
+        "INSERT INTO document_chunks (bot_id, chunk_id, doc_id, chunk_index, text) "
+        "SELECT $1, n * 65536, n, 0, md5(n::text) FROM generate_series(1, 1000) AS n",
+        bot,
+    )
+    made = 1
+    statements: dict[str, tuple[str, list[Any]]] = {
+        "get_document": (SQL["get_document"], [bot, 500]),
+        "confirmed_chunks": (SQL["confirmed_chunks"], [bot, [n << 16 for n in range(1, 22)], [True] * 21]),
+    }
+    for wanted in partitions:
+        for _ in tqdm(range(made, wanted), desc=f"{wanted} partitions", unit="bot", disable=None):
+            await _bot(conn)
+        made = max(made, wanted)
+        fresh = await _connected(address)
+        cells: dict[str, Any] = {"partitions": str(wanted)}
+        for name, (sql, values) in statements.items():
+            times = []
+            for _ in range(repeats):
+                began = time.perf_counter()
+                await fresh.fetch(sql, *values)
+                times.append(1000 * (time.perf_counter() - began))
+            cells[f"{name}_p50_ms"] = f"{median(times):.3f}"
+            cells[f"{name}_p95_ms"] = f"{percentile(times, 95):.3f}"
+        await fresh.close()
+        table.add(**cells)
+        tqdm.write(str(cells))
+    await conn.close()
+    return table
+
+
+async def _bot(conn: Any) -> UUID:
+    bot = uuid4()
+    register = "INSERT INTO bot_registry (bot_id, bot_name, collection_name) VALUES ($1, 'b', $2)"
+    await conn.execute(register, bot, f"c_{bot.hex}")
+    return bot
+
+
+async def _timed(conn: Any, statement: str) -> float:
+    began = time.perf_counter()
+    await conn.execute(statement)
+    return 1000 * (time.perf_counter() - began)
+
+
+def _deletion(way: str, bot: UUID, number: int) -> str:
+    if TABLES[way] == "parted":
+        return f"DROP TABLE part_{number}"
+    return f"DELETE FROM {TABLES[way]} WHERE bot_id = '{bot}'"  # noqa: S608 - names and a UUID of our own making
+
+
+async def _connected(address: PostgresAddress) -> Any:
+    return await asyncpg.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        database=address.database,
+        server_settings={"plan_cache_mode": "force_custom_plan", "jit": "off"},
+    )

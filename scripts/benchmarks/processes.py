@@ -1,0 +1,132 @@
+"""What the server's processes take: start-up, memory, descriptors, and whether any of it grows under a mixed load."""
+
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from statistics import median
+
+import asyncpg
+import psutil
+from tqdm import tqdm
+
+from scripts.benchmarks.figures import Table, percentile
+from scripts.benchmarks.http import Connection
+from scripts.benchmarks.world import World, document, new_bot
+from scripts.demo_korquad import paragraphs
+from scripts.own_server import own_server
+
+CLIENTS = 4
+
+
+async def startup(rounds: int) -> list[Table]:
+    """Embedded stores, the default embedder, data that is there already."""
+    note = (
+        f"Embedded, use-multilingual, warm: on data of an earlier start. Medians of {rounds}; the first does not count."
+    )
+    table = Table("startup", "From command to first answer", note=note)
+    seconds, memory = [], []
+    with tempfile.TemporaryDirectory(prefix="chat-start-", ignore_cleanup_errors=True) as folder:
+        for turn in tqdm(range(rounds + 1), desc="start", disable=None):
+            began = time.perf_counter()
+            with own_server(DATA_DIR=f"{folder}/data") as url:
+                if turn:
+                    seconds.append(time.perf_counter() - began)
+                connection = await Connection.open(url)
+                bot = await new_bot(connection)
+                for item in paragraphs()[:50]:
+                    await connection.call("POST", "/data/insert", document(bot, item.title, item.text))
+                memory.append(_megabytes(_processes(folder, url)))
+                connection.close()
+    table.add(seconds_to_ready=median(seconds), least=min(seconds), most=max(seconds), memory_of_all_MB=max(memory))
+    return [table]
+
+
+async def soak(world: World, minutes: float) -> list[Table]:
+    """Searches, inserts, reads, patches and deletes by four clients; a row a tenth of the time."""
+    note = (
+        f"{minutes:g} minutes, {CLIENTS} clients, hash embedder; the server's process alone. Warm-up is the first row."
+    )
+    table = Table(f"soak-{world.milvus}", f"Mixed load, Milvus {world.milvus}", note=note)
+    with world.api("hash") as url:
+        (process,) = (p for p in _processes(str(world.folder), url) if url.rpartition(":")[2] in p.cmdline())
+        connections = [await Connection.open(url) for _ in range(CLIENTS)]
+        bot = await new_bot(connections[0])
+        texts = [item.text for item in paragraphs()]
+        times: list[float] = []
+        calls = 0
+        end = time.monotonic() + minutes * 60
+
+        async def client(connection: Connection, seed: int) -> None:
+            nonlocal calls
+            chance = random.Random(seed)
+            known: list[int] = []
+            while time.monotonic() < end:
+                dice = chance.random()
+                if dice < 0.7:
+                    body = {"chat_bot_id": bot, "query_text": chance.choice(texts)[:80], "mode": "dense"}
+                    began = time.perf_counter()
+                    await connection.call("POST", "/search/query", body)
+                    times.append(1000 * (time.perf_counter() - began))
+                elif dice < 0.8 or len(known) < 50:
+                    answer = await connection.call("POST", "/data/insert", document(bot, "t", chance.choice(texts)))
+                    known.append(answer["doc_id"])
+                elif dice < 0.9:
+                    await connection.call("GET", f"/data/document/{chance.choice(known)}?chat_bot_id={bot}")
+                else:
+                    gone = known.pop(chance.randrange(len(known)))
+                    await connection.call("DELETE", f"/data/document/{gone}?chat_bot_id={bot}")
+                calls += 1
+
+        async def watch() -> None:
+            nonlocal calls
+            step = minutes * 60 / 10
+            for number in tqdm(range(10), desc="soak", unit="tenth", disable=None):
+                await asyncio.sleep(step)
+                table.add(
+                    minute=f"{(number + 1) * step / 60:.1f}",
+                    calls=str(calls),
+                    search_p50_ms=median(times),
+                    search_p95_ms=percentile(times, 95),
+                    memory_MB=process.memory_info().rss / 2**20,
+                    descriptors=str(process.num_fds()),
+                    PostgreSQL_connections=str(await _connections(world)),
+                )
+                times.clear()
+                calls = 0
+
+        await asyncio.gather(watch(), *(client(one, seed) for seed, one in enumerate(connections)))
+        for one in connections:
+            one.close()
+    return [table]
+
+
+async def _connections(world: World) -> int:
+    at = world.postgres
+    conn = await asyncpg.connect(host=at.host, port=at.port, user=at.user, database=at.database)
+    found: int = await conn.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chat-memory'")
+    await conn.close()
+    return found
+
+
+def _processes(folder: str, url: str) -> list[psutil.Process]:
+    """The server and its embedded stores, PostgreSQL's children included."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            line = process.cmdline()
+            if url.rpartition(":")[2] in line or any(folder in word for word in line):
+                for one in [process, *process.children(recursive=True)]:
+                    found[one.pid] = one
+    return list(found.values())
+
+
+def _megabytes(processes: Sequence[psutil.Process]) -> float:
+    """Pages that several share count once, in parts."""
+    total = 0
+    for process in processes:
+        with suppress(psutil.Error):
+            total += process.memory_full_info().pss
+    return total / 2**20

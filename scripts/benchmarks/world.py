@@ -1,0 +1,84 @@
+"""What a benchmark runs against: both stores, the embedding provider's stub, API servers, all of its own."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from app.core.stores.address import PostgresAddress
+from app.core.stores.embedded import embedded_stores
+from scripts.benchmarks.embedders import DELAY_MS
+from scripts.benchmarks.http import Connection
+from scripts.own_server import own_server
+
+DATABASE = "rag_db_chatty"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    folder: Path
+    milvus: str
+    postgres: PostgresAddress
+    milvus_uri: str
+    stub: str
+
+    @contextmanager
+    def api(self, embedder: str, **more: str) -> Iterator[str]:
+        """The address of an API server on these stores. It keeps no vectors of texts that come again."""
+        settings = {"DATA_DIR": str(self.folder / "data"), "EMBEDDING_CACHE_MB": "0", **more}
+        if self.milvus == "server":
+            settings["MILVUS_URI"] = self.milvus_uri
+        app = "scripts.benchmarks.hash_app:app" if embedder == "hash" else "app.main:app"
+        if embedder == "+50ms":
+            settings |= {"EMBEDDING_MODEL": "openai", "OPENAI_MODEL": "stub", "OPENAI_BASE_URL": self.stub}
+        with own_server(app=app, **settings) as address:
+            yield address
+
+
+@asynccontextmanager
+async def opened_world(milvus: str) -> AsyncIterator[World]:
+    """``milvus``: lite or server. PostgreSQL is the embedded one."""
+    with tempfile.TemporaryDirectory(prefix="chat-bench-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        async with AsyncExitStack() as stack:
+            stub = stack.enter_context(_stub())
+            uri = ""
+            if milvus == "server":
+                from tests.milvus_server import MilvusServer
+
+                server = stack.enter_context(MilvusServer(folder / "milvus"))
+                uri = server.uri
+            stores = await stack.enter_async_context(
+                embedded_stores(folder / "data", postgres=True, milvus=milvus == "lite", database=DATABASE)
+            )
+            assert stores.postgres is not None
+            yield World(folder, milvus, stores.postgres, stores.milvus_uri or uri, stub)
+
+
+@contextmanager
+def _stub() -> Iterator[str]:
+    command = [sys.executable, "-m", "scripts.benchmarks.stub", str(DELAY_MS)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+async def new_bot(connection: Connection) -> str:
+    bot = str(uuid4())
+    body = {"chat_bot_id": bot, "bot_name": "bench", "collection_name": f"bench_{bot.replace('-', '')}"}
+    await connection.call("POST", "/collection/create", body)
+    return bot
+
+
+def document(bot: str, title: str, text: str) -> dict[str, object]:
+    return {
+        "document": {"chat_bot_id": bot, "title": title, "metadata": {"source": "korquad"}},
+        "chunks": [{"chunk_index": 0, "text": text}],
+    }
