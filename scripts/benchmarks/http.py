@@ -23,10 +23,14 @@ class Connection(asyncio.Protocol):
 
     @classmethod
     async def open(cls, url: str) -> Self:
-        parts = urlsplit(url)
-        loop = asyncio.get_running_loop()
-        _, made = await loop.create_connection(lambda: cls(parts.netloc), parts.hostname, parts.port)
+        made = cls(urlsplit(url).netloc)
+        await made._connect()
         return made
+
+    async def _connect(self) -> None:
+        """Also anew: a server ends connections that were idle for some seconds."""
+        parts = urlsplit(f"//{self._host}")
+        await asyncio.get_running_loop().create_connection(lambda: self, parts.hostname, parts.port)
 
     async def call(self, method: str, path: str, body: object = None, *, expect: tuple[int, ...] = (200, 201)) -> Any:
         """The parsed answer. Raises RuntimeError for a status that was not expected."""
@@ -35,14 +39,16 @@ class Connection(asyncio.Protocol):
             raise RuntimeError(f"{method} {path}: {status} {content[:500]!r}")
         return orjson.loads(content)
 
-    def send(self, method: str, path: str, body: bytes) -> "asyncio.Future[tuple[int, bytes]]":
+    async def send(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """(status, body)."""
+        if self._transport is None or self._transport.is_closing():
+            await self._connect()
         assert self._transport is not None
         assert self._answer is None or self._answer.done(), "one request at a time"
         self._answer = asyncio.get_running_loop().create_future()
         head = f"{method} {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-type: application/json\r\n"
         self._transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        return self._answer
+        return await self._answer
 
     def close(self) -> None:
         if self._transport is not None:
