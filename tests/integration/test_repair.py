@@ -5,11 +5,20 @@ import asyncio
 import httpx
 import pytest
 
+from app.config import Settings
 from app.core.services import Services
 from app.core.stores.postgres import Database
 from app.core.verify import Finding
 from tests.conftest import BotClient, register
 from tests.integration.conftest import FaultyIndex, assert_at_rest, plant_vector
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """A lease that a busy machine does not outlast: verify would rightly name the saga."""
+    return Settings(
+        _env_file=None, saga_lease_seconds=10, recovery_interval_seconds=0.05, health_timeout=1, milvus_timeout=1
+    )
 
 
 @pytest.fixture
