@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import collection, data, embeddings, errors, health, search
+from app.api import collection, data, docs, embeddings, errors, health, search
 from app.api.deps import State
 from app.api.middleware import RequestContext
 from app.config import Settings
@@ -34,11 +34,19 @@ def create_app(
             log.info("ready")
             yield State(services=opened)
 
-    app = FastAPI(title="Chat memory", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Chat memory",
+        version="0.1.0",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.add_middleware(RequestContext)
     errors.install(app)
     for room in (collection, data, search, embeddings, health):
         app.include_router(room.router)
+    docs.install(app)
     return app
 
 
