@@ -49,4 +49,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
             if "requestBody" in operation:
                 answers["400"] = problem_response(400)
             operation["responses"] = dict(sorted(answers.items()))
+            for parameter in operation.get("parameters", ()):
+                if examples := parameter["schema"].get("examples"):
+                    parameter["example"] = examples[0]  # Swagger UI fills in no other.
     return document
