@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import collection, data, embeddings, errors, health, search
+from app.api import collection, data, docs, embeddings, errors, health, openapi, search
 from app.api.deps import State
 from app.api.middleware import RequestContext
 from app.config import Settings
@@ -14,8 +14,6 @@ from app.core.services import Services, open_services
 from app.utils.logging import configure
 
 log = logging.getLogger(__name__)
-
-DESCRIPTION = "Gives chatbots a memory to search: documents in, the right passages out."
 
 
 def create_app(
@@ -34,11 +32,13 @@ def create_app(
             log.info("ready")
             yield State(services=opened)
 
-    app = FastAPI(title="Chat memory", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(title="Chat memory", version="0.1.0", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(RequestContext)
     errors.install(app)
     for room in (collection, data, search, embeddings, health):
         app.include_router(room.router)
+    docs.install(app)
+    openapi.install(app)
     return app
 
 

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/collection", tags=["collection"])
     operation_id="create_collection",
 )
 async def create(body: CreateBot, services: ServicesDep, response: Response) -> BotCreated:
-    """Registers a bot: its row, its partitions and its collection. Asked again with the same body: 200."""
+    """Registers a bot and makes its partitions and its collection. The same body again does nothing and is a 200."""
     bot, is_new = await services.bots.create(
         NewBot(body.chat_bot_id, body.bot_name, body.collection_name, body.account_name, body.dimension)
     )
@@ -29,7 +29,7 @@ async def create(body: CreateBot, services: ServicesDep, response: Response) -> 
 
 @router.get("/list", responses=documented(422, 503), operation_id="list_collections")
 async def list_bots(services: ServicesDep, account_name: AccountQuery = None) -> BotList:
-    """Bots of an account, oldest first."""
+    """The bots of an account, or of all, oldest first."""
     bots = [BotInfo.model_validate(_fields(bot)) for bot in await services.bots.list(account_name)]
     return BotList(total=len(bots), bots=bots)
 
@@ -51,7 +51,10 @@ async def get(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery
 
 @router.delete("/{chat_bot_id}", responses=documented(404, 422, 503), operation_id="delete_collection")
 async def delete(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery = None) -> BotDeleted:
-    """Removes the bot with all it holds. It is unknown from the first moment on."""
+    """Removes the bot with all its documents. It is unknown from the first moment on.
+
+    A 503 says that something is left of it, which the server removes later by itself.
+    """
     watch = Stopwatch()
     await services.bots.delete(bot_id, account_name)
     return BotDeleted(chat_bot_id=bot_id, total_time_ms=watch.total)

@@ -39,14 +39,14 @@ router = APIRouter(prefix="/data", tags=["data"])
 Cursor = Annotated[
     int, Query(ge=0, le=INT64_MAX, description="next_cursor of the page before; leave it out for the first page.")
 ]
-PageSize = Annotated[int, Query(ge=1, le=1000)]
+PageSize = Annotated[int, Query(ge=1, le=1000, description="Most documents of a page.")]
 
 
 @router.post(
     "/insert",
     status_code=201,
     response_model=DocumentInserted,
-    responses=documented(404, 409, 422, 503),
+    responses=documented(404, 409, 422, 502, 503),
     operation_id="insert_document",
 )
 async def insert(body: InsertDocument, services: ServicesDep, answering: AnsweringDep) -> BaseModel | Response:
@@ -65,7 +65,7 @@ async def insert(body: InsertDocument, services: ServicesDep, answering: Answeri
 @router.post(
     "/insert/batch",
     response_model=BatchInserted,
-    responses=documented(404, 409, 422, 503),
+    responses=documented(404, 409, 422, 502, 503),
     operation_id="insert_documents",
 )
 async def insert_batch(body: InsertBatch, services: ServicesDep, answering: AnsweringDep) -> BaseModel | Response:
@@ -128,7 +128,7 @@ async def list_documents(
 @router.put(
     "/document/{doc_id}",
     response_model=DocumentReplaced,
-    responses=documented(404, 409, 422, 503),
+    responses=documented(404, 409, 422, 502, 503),
     operation_id="replace_document",
 )
 async def replace(

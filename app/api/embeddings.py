@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["embeddings"])
 @router.post(
     "/embeddings",
     response_model=EmbeddingsAnswer,
-    responses=documented(404, 422, 503),
+    responses=documented(404, 422, 502, 503),
     operation_id="create_embeddings",
 )
 async def embeddings(body: EmbeddingsRequest, services: ServicesDep) -> Response:

@@ -9,7 +9,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.models.problem import Problem
 from app.utils.errors import AppError, InvalidInput, Place
 from app.utils.logging import request_id
 
@@ -88,15 +87,32 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
 
 
+REASONS = {
+    400: "The body could not be read, for it is no UTF-8.",
+    404: "Unknown, or somebody else's.",
+    409: "Conflicts with what is stored, or with a request that is still at work.",
+    422: "Bad content; `errors` names each place.",
+    500: "The server failed; its log has more under the `request_id`.",
+    502: "The embedder returned a vector that must not be used.",
+    503: "A store or the embedder is away or too busy; Retry-After says when to try again.",
+}
+RETRY_AFTER = {"description": "Seconds to wait before trying again.", "schema": {"type": "integer", "minimum": 1}}
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` of a route that may answer with these errors."""
-    reasons = {
-        404: "Unknown, or somebody else's.",
-        409: "Conflicts with what is stored.",
-        422: "Bad content; `errors` names each place.",
-        503: "A store or the embedder is away; Retry-After says when to try again.",
+    """The ``responses`` of a route that may answer with these errors.
+
+    400 and 500 need no mention: ``app.api.openapi`` adds them wherever they can be.
+    """
+    return {status: problem_response(status) for status in statuses}
+
+
+def problem_response(status: int) -> dict[str, Any]:
+    """OpenAPI's description of an error; ``app.api.openapi`` holds the schema that it points to."""
+    response: dict[str, Any] = {
+        "description": REASONS[status],
+        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    return {
-        status: {"description": reasons[status], "content": {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}}
-        for status in statuses
-    }
+    if status in (429, 503):
+        response["headers"] = {"Retry-After": RETRY_AFTER}
+    return response

@@ -26,7 +26,7 @@ from app.utils.clock import Stopwatch
 router = APIRouter(prefix="/search", tags=["search"])
 
 
-@router.post("/query", responses=documented(404, 409, 422, 503), operation_id="search")
+@router.post("/query", responses=documented(404, 409, 422, 502, 503), operation_id="search")
 async def query(body: SearchQuery, services: ServicesDep) -> SearchAnswer:
     """The chunks of one bot that answer a text best, best first, as they are stored at this moment."""
     watch = Stopwatch()
@@ -43,7 +43,7 @@ async def query(body: SearchQuery, services: ServicesDep) -> SearchAnswer:
     )
 
 
-@router.post("/batch", responses=documented(404, 409, 422, 503), operation_id="search_batch")
+@router.post("/batch", responses=documented(404, 409, 422, 502, 503), operation_id="search_batch")
 async def batch(body: SearchBatch, services: ServicesDep) -> SearchBatchAnswer:
     """Up to 64 texts asked of one bot in one go."""
     watch = Stopwatch()

@@ -16,20 +16,13 @@ EXAMPLE_BOT = "7f3c1e9a-2b4d-4c6e-8f10-1a2b3c4d5e6f"
 class CreateBot(Request):
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [
-                {
-                    "account_name": DEFAULT_ACCOUNT,
-                    "chat_bot_id": EXAMPLE_BOT,
-                    "bot_name": "news bot",
-                    "collection_name": "news_bot",
-                }
-            ]
+            "examples": [{"chat_bot_id": EXAMPLE_BOT, "bot_name": "서울 안내 봇", "collection_name": "seoul_guide"}]
         }
     )
 
-    account_name: AccountName = DEFAULT_ACCOUNT
-    chat_bot_id: UUID
-    bot_name: BotName
+    account_name: AccountName = Field(DEFAULT_ACCOUNT, description="Whose bot it is.")
+    chat_bot_id: UUID = Field(description="Chosen by the caller; every other call names the bot by it.")
+    bot_name: BotName = Field(description="For people.")
     collection_name: CollectionName
     dimension: Annotated[StrictInt, Field(ge=1, le=32_768)] | None = Field(
         None, description="Must equal the embedding model's; may be left out."
@@ -41,8 +34,8 @@ class BotCreated(Response):
     chat_bot_id: UUID
     bot_name: str
     collection_name: str
-    partition_name: str
-    dimension: int
+    partition_name: str = Field(description="Of the documents in PostgreSQL.")
+    dimension: int = Field(description="Of the embedding model.")
     embedding_model: str
 
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validat
 from pydantic_core import PydanticCustomError
 
 from app.models.base import Request, Response
-from app.models.collection import DEFAULT_ACCOUNT, EXAMPLE_BOT
+from app.models.collection import EXAMPLE_BOT
 from app.models.fields import (
     CHUNKS_PER_DOCUMENT,
     DOCUMENTS_PER_BATCH,
@@ -26,34 +26,38 @@ from app.models.fields import (
     storable_json,
 )
 
+EXAMPLE_DOC_ID = 2
+"""Of the first document, where the examples are tried on a fresh server: 1 was the first bot's generation."""
 EXAMPLE_DOCUMENT: dict[str, JsonValue] = {
     "document": {
         "chat_bot_id": EXAMPLE_BOT,
-        "title": "광화문 안내",
+        "title": "경복궁 안내",
         "file_type": "txt",
         "tags": ["seoul"],
         "metadata": {"language": "ko"},
     },
     "chunks": [
         {"chunk_index": 0, "text": "광화문은 경복궁의 남쪽 정문이다.", "page_number": 1},
-        {"chunk_index": 1, "text": "광화문 앞에는 광화문광장이 있다.", "page_number": 1},
+        {"chunk_index": 1, "text": "경복궁은 화요일에 문을 닫는다.", "page_number": 1},
     ],
 }
 
 
 class DocumentIn(Request):
-    chat_bot_id: UUID
+    chat_bot_id: UUID = Field(description="The bot that it belongs to.")
     title: Title
-    file_path: FilePath | None = None
+    file_path: FilePath | None = Field(None, description="Where the text came from; the server opens nothing.")
     file_type: FileType | None = None
     author: Author | None = None
     tags: Tags = Field(default_factory=list)
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict, description="Any JSON object; searches filter by it.")
 
 
 class ChunkIn(Request):
-    chunk_index: Annotated[StrictInt, Field(ge=0, lt=CHUNKS_PER_DOCUMENT)]
-    text: ChunkText
+    chunk_index: Annotated[StrictInt, Field(ge=0, lt=CHUNKS_PER_DOCUMENT)] = Field(
+        description="Place in the document, each only once; gaps are allowed."
+    )
+    text: ChunkText = Field(description="What is embedded and found.")
     page_number: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] | None = None
 
 
@@ -76,15 +80,13 @@ class DocumentWithChunks(Request):
 
 
 class InsertDocument(DocumentWithChunks):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"account_name": DEFAULT_ACCOUNT, **EXAMPLE_DOCUMENT}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DOCUMENT]})
 
     account_name: AccountName | None = None
 
 
 class InsertBatch(Request):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"account_name": DEFAULT_ACCOUNT, "documents": [EXAMPLE_DOCUMENT]}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [EXAMPLE_DOCUMENT]}]})
 
     account_name: AccountName | None = None
     documents: Annotated[list[DocumentWithChunks], Field(min_length=1, max_length=DOCUMENTS_PER_BATCH)]
@@ -110,7 +112,7 @@ class DocumentInserted(WriteTimes):
 
 
 class ItemError(Response):
-    code: str
+    code: str = Field(description="As in the answer to a single insert.")
     detail: str
 
 
@@ -202,9 +204,8 @@ class PatchMetadata(Request):
         json_schema_extra={
             "examples": [
                 {
-                    "account_name": DEFAULT_ACCOUNT,
                     "chat_bot_id": EXAMPLE_BOT,
-                    "metadata_updates": {"author": "desk", "language": "ko", "draft": None},
+                    "metadata_updates": {"author": "안내소", "reviewed": True, "draft": None},
                 }
             ]
         }
@@ -235,9 +236,7 @@ class DocumentDeleted(DeleteTimes):
 
 class DeleteBatch(Request):
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"account_name": DEFAULT_ACCOUNT, "chat_bot_id": EXAMPLE_BOT, "doc_ids": [1, 2]}]
-        }
+        json_schema_extra={"examples": [{"chat_bot_id": EXAMPLE_BOT, "doc_ids": [EXAMPLE_DOC_ID]}]}
     )
 
     account_name: AccountName | None = None
@@ -249,4 +248,4 @@ class BatchDeleted(DeleteTimes):
     status: Literal["success", "partial", "failed"]
     deleted_documents: int
     deleted_chunks: int
-    not_found: list[int]
+    not_found: list[int] = Field(description="Those of doc_ids that this bot does not have.")

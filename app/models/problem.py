@@ -1,18 +1,22 @@
 """The body of every error: RFC 9457 problem details."""
 
+from pydantic import Field
+
 from app.models.base import Response
 
 
 class ProblemPlace(Response):
-    loc: str
+    loc: str = Field(description="Such as body.chunks.0.text.")
     msg: str
 
 
 class Problem(Response):
-    type: str
+    """RFC 9457 problem details."""
+
+    type: str = Field(description="urn:problem: and the code.")
     title: str
     status: int
-    detail: str
-    code: str
-    request_id: str
-    errors: list[ProblemPlace] | None = None
+    detail: str = Field(description="For people.")
+    code: str = Field(description="For programs; it stays the same from release to release.")
+    request_id: str = Field(description="The server's log has it too.")
+    errors: list[ProblemPlace] | None = Field(None, description="What is wrong where, at most 50 places.")

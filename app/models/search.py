@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.models.base import Request, Response
-from app.models.collection import DEFAULT_ACCOUNT, EXAMPLE_BOT
+from app.models.collection import EXAMPLE_BOT
 from app.models.fields import AccountName, Milliseconds, QueryText, StrictInt
 from app.models.filters import Filter
 
@@ -28,7 +28,7 @@ Limit = Annotated[StrictInt, Field(ge=1, le=MAX_LIMIT)]
 class SearchOptions(Request):
     account_name: AccountName | None = None
     chat_bot_id: UUID
-    limit: Limit = DEFAULT_LIMIT
+    limit: Limit = Field(DEFAULT_LIMIT, description="Most results of a query.")
     mode: Literal["dense", "lexical", "hybrid"] | None = Field(
         None, description="Left out: hybrid where the bot's collection holds words, else dense."
     )
@@ -69,14 +69,7 @@ class SearchOptions(Request):
 class SearchQuery(SearchOptions):
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [
-                {
-                    "account_name": DEFAULT_ACCOUNT,
-                    "chat_bot_id": EXAMPLE_BOT,
-                    "query_text": "경복궁의 정문은 무엇인가?",
-                    "limit": 5,
-                }
-            ]
+            "examples": [{"chat_bot_id": EXAMPLE_BOT, "query_text": "경복궁은 무슨 요일에 쉬나요?", "limit": 5}]
         }
     )
 
@@ -85,6 +78,19 @@ class SearchQuery(SearchOptions):
 
 class SearchBatch(SearchOptions):
     """Several questions to one bot, asked alike."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "chat_bot_id": EXAMPLE_BOT,
+                    "query_texts": ["경복궁은 무슨 요일에 쉬나요?", "경복궁의 정문은 무엇인가?"],
+                    "limit": 1,
+                    "filter": {"type": "eq", "key": "metadata.language", "value": "ko"},
+                }
+            ]
+        }
+    )
 
     query_texts: Annotated[list[QueryText], Field(min_length=1, max_length=MAX_QUERIES)]
 

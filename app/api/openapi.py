@@ -1,0 +1,55 @@
+"""The OpenAPI document: what FastAPI makes of the routes, and what is true of all of them."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from app.api.errors import problem_response
+from app.models.problem import Problem
+
+DESCRIPTION = """\
+Gives chatbots a memory to search: register a bot, insert documents as metadata and text chunks, ask questions.
+
+The examples follow one another on a fresh server: **Create collection**, **Insert document**, **Search**. Errors are
+`application/problem+json` (RFC 9457) with a `code` for programs and a `detail` for people. Every answer carries its
+request's id in the header `X-Request-Id`. Times named `..._ms` are in milliseconds."""
+
+TAGS = [
+    {"name": "collection", "description": "Bots. Each has a Milvus collection and PostgreSQL partitions of its own."},
+    {"name": "data", "description": "Documents, made of metadata and text chunks."},
+    {"name": "search", "description": "Questions to one bot, answered with the chunks that fit best."},
+    {"name": "embeddings", "description": "The server's embedding model for others, as OpenAI's clients speak."},
+    {"name": "health", "description": "For orchestrators and load balancers."},
+]
+REF = "#/components/schemas/{model}"
+
+
+def install(app: FastAPI) -> None:
+    """Makes ``app.openapi()``, and so /openapi.json, return the completed document."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own way to extend it
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS)
+    schemas = document["components"]["schemas"]
+    schemas.update(models_json_schema([(Problem, "serialization")], ref_template=REF)[1]["$defs"])
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            operation["summary"] = operation["operationId"].replace("_", " ").capitalize()
+            answers = operation["responses"]
+            answers["500"] = problem_response(500)
+            if "requestBody" in operation:
+                answers["400"] = problem_response(400)
+            operation["responses"] = dict(sorted(answers.items()))
+            for parameter in operation.get("parameters", ()):
+                if examples := parameter["schema"].get("examples"):
+                    parameter["example"] = examples[0]  # Swagger UI fills in no other.
+    return document

@@ -1,0 +1,148 @@
+"""/docs and /redoc of a fresh server in headless Chromium, with no network but the server.
+
+The screenshot that README shows is written anew by
+
+    SCREENSHOT=docs/images/docs-search.png .venv/bin/python -m pytest tests/browser
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+from scripts.own_server import own_server
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CLOSED_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+WAIT_MS = 30_000
+REDOCS_MARK = "https://cdn.redoc.ly/redoc/logo-mini.svg"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to click through /docs (Debian: chromium)")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with own_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[CLOSED_NETWORK])
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page, and what it asked of whom."""
+
+    def __init__(self, browser: Browser, server: str) -> None:
+        self.page: Page = browser.new_page(viewport={"width": 1000, "height": 900})
+        self.page.set_default_timeout(WAIT_MS)
+        self._host = urlsplit(server).netloc
+        self._requests: list[Request] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self._requests.append(request))  # Playwright marks what it calls.
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on(
+            "console", lambda message: self.complaints.append(message.text) if message.type == "error" else None
+        )
+
+    @property
+    def asked(self) -> set[str]:
+        """Paths of the server that were asked for."""
+        return {urlsplit(request.url).path for request in self._requests if urlsplit(request.url).netloc == self._host}
+
+    @property
+    def abroad(self) -> dict[str, str | None]:
+        """Every address of another host, and why it was not reached; ``csp`` is a request that was never sent."""
+        return {
+            request.url: request.failure
+            for request in self._requests
+            if urlsplit(request.url).scheme in ("http", "https", "ws", "wss")
+            and urlsplit(request.url).netloc != self._host
+        }
+
+
+@pytest.fixture
+def watched(browser: Browser, server: str) -> Iterator[Watched]:
+    watched = Watched(browser, server)
+    yield watched
+    watched.page.close()
+
+
+def execute(page: Page, tag: str, operation: str) -> tuple[str, Any]:
+    """Opens the operation, clicks "Try it out" and "Execute": the answer's status and body as the page shows them."""
+    block = page.locator(f"#operations-{tag}-{operation}")
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Try it out").click()
+    block.get_by_role("button", name="Execute").click()
+    answer = block.locator(".live-responses-table .response").first
+    answer.wait_for()
+    status = answer.locator(".response-col_status").inner_text().split()[0]
+    return status, json.loads(answer.locator(".response-col_description .highlight-code code").first.inner_text())
+
+
+def test_examples_work_as_they_stand_in_the_order_of_the_page(watched: Watched, server: str) -> None:
+    page = watched.page
+    page.goto(f"{server}/docs")
+
+    status, bot = execute(page, "collection", "create_collection")
+    assert (status, bot["collection_name"]) == ("201", "seoul_guide")
+    status, inserted = execute(page, "data", "insert_document")
+    assert (status, inserted["total_chunks"]) == ("201", 2)
+    status, found = execute(page, "search", "search")
+    assert status == "200"
+    assert found["results"][0]["chunk_text"] == "경복궁은 화요일에 문을 닫는다."
+    if "SCREENSHOT" in os.environ:
+        screenshot(page, os.environ["SCREENSHOT"])
+
+    status, batch = execute(page, "search", "search_batch")
+    assert (status, [len(answer["results"]) for answer in batch["answers"]]) == ("200", [1, 1])
+    status, listed = execute(page, "data", "list_documents")
+    assert (status, [document["doc_id"] for document in listed["documents"]]) == ("200", [inserted["doc_id"]])
+    for operation, worth in {
+        "get_document": "document", "replace_document": "inserted_chunks", "patch_document_metadata": "updated_at",
+        "delete_document": "deleted_chunks", "insert_documents": "results", "delete_documents": "not_found",
+    }.items():  # fmt: skip
+        status, answer = execute(page, "data", operation)
+        assert (status, worth in answer) == ("200", True), answer
+    for tag, operation in [
+        ("collection", "list_collections"), ("collection", "get_collection"), ("embeddings", "create_embeddings"),
+        ("health", "health"), ("health", "ready"), ("health", "live"), ("collection", "delete_collection"),
+    ]:  # fmt: skip
+        assert execute(page, tag, operation)[0] == "200"
+
+    assert watched.abroad == {}
+    assert watched.complaints == []
+    assert page.locator(".try-out__btn").count() == page.locator(".opblock").count()
+
+
+def screenshot(page: Page, path: str) -> None:
+    """The search with its answer, the rest of the page folded."""
+    block = page.locator("#operations-search-search")
+    block.locator(".responses-wrapper").scroll_into_view_if_needed()
+    block.screenshot(path=path)
+
+
+def test_redoc_shows_every_operation_and_sends_nothing_abroad(watched: Watched, server: str) -> None:
+    page = watched.page
+    page.goto(f"{server}/redoc")
+    page.locator("[id='tag/health']").first.wait_for()
+    document = page.request.get(f"{server}/openapi.json").json()
+    headings = page.locator("h2").all_inner_texts()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["summary"] in [heading.strip() for heading in headings]
+    assert watched.asked == {
+        "/redoc", "/openapi.json", "/docs/assets/redoc.css", "/docs/assets/redoc.js", "/docs/assets/redoc.standalone.js",
+    }  # fmt: skip
+    # ReDoc tries to show its makers' mark; the policy keeps the request from being sent.
+    assert watched.abroad == {REDOCS_MARK: "csp"}
+    assert [text for text in watched.complaints if REDOCS_MARK not in text] == []
