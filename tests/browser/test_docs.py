@@ -141,8 +141,12 @@ def test_redoc_shows_every_operation_and_sends_nothing_abroad(watched: Watched, 
         for operation in methods.values():
             assert operation["summary"] in [heading.strip() for heading in headings]
     assert watched.asked == {
-        "/redoc", "/openapi.json", "/docs/assets/redoc.css", "/docs/assets/redoc.js", "/docs/assets/redoc.standalone.js",
-    }  # fmt: skip
+        "/redoc",
+        "/openapi.json",
+        "/docs/assets/redoc.css",
+        "/docs/assets/redoc.js",
+        "/docs/assets/redoc.standalone.js",
+    }
     # ReDoc tries to show its makers' mark; the policy keeps the request from being sent.
     assert watched.abroad == {REDOCS_MARK: "csp"}
     assert [text for text in watched.complaints if REDOCS_MARK not in text] == []
