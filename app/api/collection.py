@@ -1,6 +1,7 @@
 """/collection: bots."""
 
 from fastapi import APIRouter, Response
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.api.deps import AccountQuery, BotPath, ServicesDep
 from app.api.errors import documented
@@ -10,6 +11,15 @@ from app.schemas.rows import Bot
 from app.utils.clock import Stopwatch
 
 router = APIRouter(prefix="/collection", tags=["collection"])
+
+
+class _BotSegment(StringConvertor):
+    """Leaves ``create`` and ``list`` to their own routes, which answer 405 to other methods."""
+
+    regex = "(?!(?:create|list)$)[^/]+"
+
+
+register_url_convertor("bot", _BotSegment())
 
 
 @router.post(
@@ -34,7 +44,7 @@ async def list_bots(services: ServicesDep, account_name: AccountQuery = None) ->
     return BotList(total=len(bots), bots=bots)
 
 
-@router.get("/{chat_bot_id}", responses=documented(404, 422, 503), operation_id="get_collection")
+@router.get("/{chat_bot_id:bot}", responses=documented(404, 422, 503), operation_id="get_collection")
 async def get(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery = None) -> BotDetail:
     """One bot, with what it holds and what is still to be done for it."""
     bot, counts = await services.bots.get(bot_id, account_name)
@@ -49,7 +59,7 @@ async def get(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery
     )
 
 
-@router.delete("/{chat_bot_id}", responses=documented(404, 422, 503), operation_id="delete_collection")
+@router.delete("/{chat_bot_id:bot}", responses=documented(404, 422, 503), operation_id="delete_collection")
 async def delete(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery = None) -> BotDeleted:
     """Removes the bot with all its documents. It is unknown from the first moment on.
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.utils.errors import AppError, InvalidInput, Place
 from app.utils.logging import request_id
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 MAX_PLACES = 50
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_body"}
 
 
@@ -60,11 +62,24 @@ async def _validation_error(_: Request, exc: Exception) -> JSONResponse:
     return render(InvalidInput(f"{first.loc}: {first.msg}", places=places))
 
 
-async def _http_error(_: Request, exc: Exception) -> JSONResponse:
+async def _http_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
     code = HTTP_CODES.get(exc.status_code, "http_error")
     places = [Place("body", exc.detail)] if exc.status_code == 400 else []
-    return problem(exc.status_code, code, exc.detail, exc.detail, places=places, headers=dict(exc.headers or {}))
+    headers = dict(exc.headers or {})
+    if exc.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    return problem(exc.status_code, code, exc.detail, exc.detail, places=places, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method of this path: the router names those of the first route with it, and each of ours has one."""
+    scope, routes = dict(request.scope), request.app.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches(scope | {"method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def internal_error() -> JSONResponse:

@@ -23,6 +23,19 @@ TAGS = [
     {"name": "embeddings", "description": "The server's embedding model for others, as OpenAI's clients speak."},
     {"name": "health", "description": "For orchestrators and load balancers."},
 ]
+DOC_ID = "$response.body#/doc_id"
+OF_DOCUMENT = {"doc_id": DOC_ID, "chat_bot_id": "$request.body#/document/chat_bot_id"}
+OF_BOT = {"chat_bot_id": "$response.body#/chat_bot_id"}
+LINKS = {
+    "create_collection": {"get_collection": OF_BOT, "delete_collection": OF_BOT, "list_documents": OF_BOT},
+    "insert_document": {
+        "get_document": OF_DOCUMENT,
+        "replace_document": {"doc_id": DOC_ID},
+        "patch_document_metadata": {"doc_id": DOC_ID},
+        "delete_document": OF_DOCUMENT,
+    },
+}
+"""Which calls take what a 201 returned."""
 REF = "#/components/schemas/{model}"
 
 
@@ -49,6 +62,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
             if "requestBody" in operation:
                 answers["400"] = problem_response(400)
             operation["responses"] = dict(sorted(answers.items()))
+            if links := LINKS.get(operation["operationId"]):
+                answers["201"]["links"] = {
+                    name: {"operationId": name, "parameters": parameters} for name, parameters in links.items()
+                }
             for parameter in operation.get("parameters", ()):
                 if examples := parameter["schema"].get("examples"):
                     parameter["example"] = examples[0]  # Swagger UI fills in no other.

@@ -177,7 +177,7 @@ class DocumentList(Response):
 class MetadataUpdates(Request):
     """Known names set the document's own fields, every other key is merged into metadata; null removes."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra={"minProperties": 1})
 
     title: Title = ""
     file_path: FilePath | None = None

@@ -10,6 +10,7 @@ from app.models.fields import ChunkText, StrictInt
 
 MAX_INPUTS = 2048
 """As at OpenAI."""
+Texts = Annotated[list[ChunkText], Field(min_length=1, max_length=MAX_INPUTS)]
 
 
 def _texts(value: Any) -> Any:
@@ -37,11 +38,9 @@ class EmbeddingsRequest(Request):
     model: Annotated[str, Field(min_length=1, max_length=512)] = Field(
         description="The server's embedding_model, or its beginning up to a colon or an @."
     )
-    input: Annotated[
-        list[ChunkText],
-        Field(min_length=1, max_length=MAX_INPUTS),
-        BeforeValidator(_texts, json_schema_input_type=str | list[str]),
-    ] = Field(description="One text or several; each is embedded as a document's chunk would be.")
+    input: Annotated[Texts, BeforeValidator(_texts, json_schema_input_type=ChunkText | Texts)] = Field(
+        description="One text or several; each is embedded as a document's chunk would be."
+    )
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64 holds little-endian float32 numbers."
     )

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PlainSerializer, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
 from pydantic_core import PydanticCustomError
 
 INT64_MAX = 2**63 - 1
@@ -31,6 +31,11 @@ def not_blank(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank_text", "must hold more than white space")
     return text
+
+
+def whole(value: Any) -> Any:
+    """5.0 is 5, as in JSON Schema; neither true nor "5" is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def storable_json(value: Any) -> Any:
@@ -86,7 +91,8 @@ CollectionName = Annotated[
         description="Letters, digits and underscores, not beginning with a digit: Milvus's rule.",
     ),
 ]
-StrictInt = Annotated[int, Strict()]
-DocId = Annotated[int, Strict(), Field(ge=1, le=INT64_MAX)]
+Whole = BeforeValidator(whole)
+StrictInt = Annotated[int, Strict(), Whole]
+DocId = Annotated[int, Strict(), Whole, Field(ge=1, le=INT64_MAX)]
 
 Milliseconds = Annotated[float, PlainSerializer(lambda value: round(value, 3), return_type=float)]

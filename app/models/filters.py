@@ -10,7 +10,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from app.schemas import filter_tree as tree
 from app.schemas.filters import COLUMNS, Kind
@@ -131,7 +140,11 @@ def _check_key(key: str) -> str:
 Key = Annotated[
     str,
     AfterValidator(_check_key),
-    Field(description=f"metadata.<name>[.<name>...], or one of {', '.join(COLUMNS)}", examples=["metadata.language"]),
+    Field(
+        description=f"metadata.<name>[.<name>...], or one of {', '.join(COLUMNS)}",
+        examples=["metadata.language"],
+        json_schema_extra={"pattern": rf"^(?:{'|'.join(COLUMNS)}|metadata(?:\.[^.]+){{1,{MAX_PATH}}})$"},
+    ),
 ]
 Value = Annotated[Any, AfterValidator(check_json)]
 
@@ -162,7 +175,7 @@ class Comparison(_Condition):
     """Numbers against numbers, strings against strings by code point, times against times."""
 
     type: Literal["gt", "gte", "lt", "lte"]
-    value: Value
+    value: Annotated[Value, WithJsonSchema({"type": ["number", "string"], "title": "Value"})]
 
     @field_validator("value")
     @classmethod

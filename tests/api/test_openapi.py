@@ -4,9 +4,12 @@
 """
 
 import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
+from app.api.openapi import LINKS
 from app.main import create_app
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
@@ -20,17 +23,58 @@ def test_contract_is_the_one_of_the_snapshot() -> None:
     assert json.loads(current()) == json.loads(SNAPSHOT.read_text(encoding="utf-8")), __doc__
 
 
-def test_every_operation_has_a_name_of_its_own_and_documents_its_errors() -> None:
-    operations = [
+def operations() -> list[tuple[str, dict[str, Any]]]:
+    return [
         (path, operation) for path, methods in create_app().openapi()["paths"].items() for operation in methods.values()
     ]
-    names = [operation["operationId"] for _, operation in operations]
+
+
+def test_every_operation_has_a_name_of_its_own_and_documents_its_errors() -> None:
+    names = [operation["operationId"] for _, operation in operations()]
     assert len(set(names)) == len(names)
-    for path, operation in operations:
+    for path, operation in operations():
         if not path.startswith("/health"):
             problems = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
-            assert {"422", "503"} <= problems.keys(), path
+            assert {"422", "500", "503"} <= problems.keys(), path
+            assert ("400" in problems) == ("requestBody" in operation), path
             assert all("application/problem+json" in answer["content"] for answer in problems.values()), path
+
+
+def test_every_operation_is_described_with_an_example_of_what_it_needs() -> None:
+    document = create_app().openapi()
+    tags = {tag["name"] for tag in document["tags"]}
+    for path, operation in operations():
+        assert operation["description"], path
+        assert set(operation["tags"]) <= tags, path
+        for parameter in operation.get("parameters", ()):
+            assert parameter["description"], (path, parameter["name"])
+            assert not parameter["required"] or parameter["example"], (path, parameter["name"])
+        if "requestBody" in operation:
+            body = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            assert find(document, body)["examples"], path
+
+
+def test_every_reference_and_link_leads_somewhere() -> None:
+    document = create_app().openapi()
+    found = re.findall(r'"\$ref": "([^"]+)"', json.dumps(document))
+    assert "#/components/schemas/Problem" in found
+    for reference in found:
+        assert find(document, reference), reference
+    parameters = {
+        operation["operationId"]: {parameter["name"] for parameter in operation.get("parameters", ())}
+        for _, operation in operations()
+    }
+    for name, links in LINKS.items():
+        assert name in parameters
+        for target, given in links.items():
+            assert given.keys() <= parameters[target], target
+
+
+def find(document: dict[str, Any], reference: str) -> Any:
+    place: Any = document
+    for step in reference.removeprefix("#/").split("/"):
+        place = place[step]
+    return place
 
 
 if __name__ == "__main__":

@@ -1,0 +1,88 @@
+"""Schemathesis against a server on embedded stores: examples, coverage, fuzzing, stateful; valid and invalid requests.
+
+A finding is a 5xx, a status, content type, header or body that the OpenAPI document does not name, an invalid request
+that is accepted, or a deleted thing that is still there. Exits 1 on one, after the round it was found in.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+from scripts.own_server import ROOT, own_server
+
+BOT = "f0220000-0000-4000-8000-000000000001"
+
+
+def main() -> int:
+    options = _options()
+    statuses: Counter[str] = Counter()
+    started, seed, findings = time.monotonic(), options.seed, False
+    with own_server() as address, tempfile.TemporaryDirectory(prefix="chat-memory-fuzz-") as folder:
+        while statuses.total() < options.requests and not findings:
+            # Its cases do not depend on the seed: once is enough.
+            phases = "examples,coverage,fuzzing,stateful" if seed == options.seed else "fuzzing,stateful"
+            _store(address)
+            counts = Path(folder) / f"{seed}.json"
+            findings = not _round(address, seed, phases, options.examples, counts)
+            statuses.update(json.loads(counts.read_text(encoding="utf-8")))
+            seed += 1
+    by_status = ", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items()))
+    print(f"{statuses.total():,} requests in {time.monotonic() - started:.0f} s, seeds {options.seed} to {seed - 1}")
+    print(by_status)
+    print("findings: see above" if findings else "findings: none")
+    return 1 if findings else 0
+
+
+def _store(address: str) -> None:
+    """The bot and the documents that ``scripts/fuzz.toml`` knows of, if it is the first round."""
+    bot = {"chat_bot_id": BOT, "bot_name": "fuzz", "collection_name": "fuzz"}
+    documents = [
+        {
+            "document": {"chat_bot_id": BOT, "title": f"document {number}", "metadata": {"language": "ko"}},
+            "chunks": [{"chunk_index": index, "text": f"chunk {index} of {number}"} for index in range(3)],
+        }
+        for number in range(20)
+    ]
+    for path, body in (("/collection/create", bot), ("/data/insert/batch", {"documents": documents})):
+        data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(address + path, data, headers)  # noqa: S310 - our own address
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            answer.read()
+
+
+def _round(address: str, seed: int, phases: str, examples: int, counts: Path) -> bool:
+    """Whether there was nothing to find."""
+    schemathesis = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "scripts" / "fuzz.toml")]
+    run = ["run", f"{address}/openapi.json", "--phases", phases, "--seed", str(seed), "--max-examples", str(examples)]
+    environment = {
+        **os.environ,
+        "SCHEMATHESIS_HOOKS": "scripts.fuzz_hooks",
+        "PYTHONPATH": str(ROOT),
+        "FUZZ_STATUSES": str(counts),
+    }
+    done = subprocess.run(
+        [*schemathesis, *run, "--workers", "2", "--continue-on-failure", "--warnings", "off"],
+        cwd=counts.parent,
+        env=environment,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=20_000, help="at least so many")
+    parser.add_argument("--seed", type=int, default=1, help="of the first round; each later one adds 1")
+    parser.add_argument("--examples", type=int, default=200, help="cases of an operation, in each phase of a round")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
