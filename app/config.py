@@ -66,6 +66,29 @@ class Settings(BaseSettings):
     rerank_model: str | None = Field(None, description="Cross-encoder for rerank: true; a name or a folder.")
     rerank_top: int = Field(20, ge=1, le=200, description="How many of the best results it reads again.")
 
+    max_body_bytes: int = Field(32 << 20, ge=1024, description="Longest body; a longer one is a 413.")
+    max_bodies_bytes: int = Field(64 << 20, ge=1024, description="Bodies that a process holds at a time.")
+    max_documents: int = Field(1_000, ge=1, le=1_000, description="Documents of a batch.")
+    max_chunks: int = Field(65_536, ge=1, le=65_536, description="Chunks of a request.")
+    max_text_chars: int = Field(8_192, ge=1, le=8_192, description="Characters of a chunk or a query.")
+    max_metadata_bytes: int = Field(65_536, ge=2, le=65_536, description="A document's metadata as JSON in UTF-8.")
+    max_metadata_depth: int = Field(32, ge=1, le=32, description="Levels of nesting in it.")
+    account_rate: str | None = Field(
+        None, description="Requests of an account, such as 50/second;1000/minute; unset: any number."
+    )
+    rate_storage_uri: str | None = Field(
+        None, pattern="^rediss?://", description="Redis that counts them for all processes; unset: each for itself."
+    )
+    account_writes: int = Field(64, ge=1, description="Writes of an account at a time, in each process.")
+    body_timeout: float = Field(10.0, gt=0, description="Seconds for a body's first bytes, then 64 KiB a second.")
+    request_timeout: float = Field(30.0, gt=0, description="Seconds a request may take that stores nothing.")
+    ingest_timeout: float = Field(900.0, gt=0, description="Seconds one may take that stores or embeds documents.")
+    header_timeout: float = Field(10.0, gt=0, description="Seconds for a request's head to arrive.")
+    max_header_bytes: int = Field(32_768, ge=1024, description="Longest head; a longer one is a 431.")
+    keep_alive_timeout: int = Field(5, ge=1, description="Seconds an idle connection is kept open.")
+    max_connections: int = Field(2_000, ge=1, description="Connections of a process; idle ones give way.")
+    backlog: int = Field(2_048, ge=1, description="Connections that may wait to be accepted.")
+
     saga_lease_seconds: float = Field(30.0, gt=0, description="A write whose process is silent this long is undone.")
     idempotency_hours: float = Field(24.0, gt=0, description="How long the answer to an Idempotency-Key is kept.")
     startup_timeout: float = Field(60.0, gt=0, description="Seconds to wait for the stores at start-up.")

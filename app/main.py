@@ -3,15 +3,22 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
 from app.api import collection, data, embeddings, errors, health, search
+from app.api.bodies import BodyGuard
+from app.api.deadline import Deadline
 from app.api.deps import State
+from app.api.limits import Limits, Writes
 from app.api.middleware import RequestContext
 from app.config import Settings
 from app.core.services import Services, open_services
 from app.utils.logging import configure
+
+if TYPE_CHECKING:
+    from app.api.rate import Rate
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +39,40 @@ def create_app(
         configure(chosen.log_level)
         async with services or open_services(chosen) as opened:
             log.info("ready")
-            yield State(services=opened)
+            yield State(
+                services=opened, limits=_limits(chosen), rate=_rate(chosen), writes=Writes(chosen.account_writes)
+            )
 
     app = FastAPI(title="Chat memory", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
-    app.add_middleware(RequestContext)
+    for middleware in (Deadline, BodyGuard, RequestContext):  # The last one is the first to see a request.
+        app.add_middleware(middleware)
     errors.install(app)
     for room in (collection, data, search, embeddings, health):
         app.include_router(room.router)
     return app
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        body_bytes=settings.max_body_bytes,
+        bodies_bytes=settings.max_bodies_bytes,
+        documents=settings.max_documents,
+        chunks=settings.max_chunks,
+        text_chars=settings.max_text_chars,
+        metadata_bytes=settings.max_metadata_bytes,
+        metadata_depth=settings.max_metadata_depth,
+        body_seconds=settings.body_timeout,
+        request_seconds=settings.request_timeout,
+        ingest_seconds=settings.ingest_timeout,
+    )
+
+
+def _rate(settings: Settings) -> "Rate | None":
+    if settings.account_rate is None:
+        return None
+    from app.api.rate import Rate
+
+    return Rate(settings.account_rate, settings.rate_storage_uri)
 
 
 app = create_app()

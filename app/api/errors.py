@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 MAX_PLACES = 50
+ANY = (422, 429, 503)
+"""What every call may answer."""
+BODY = (408, 413, 415, *ANY)
+"""What every call that takes a body may answer."""
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_body"}
 
 
@@ -92,9 +96,13 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route that may answer with these errors."""
     reasons = {
         404: "Unknown, or somebody else's.",
+        408: "The body did not arrive in time.",
         409: "Conflicts with what is stored.",
+        413: "The body is too large.",
+        415: "The body is compressed.",
         422: "Bad content; `errors` names each place.",
-        503: "A store or the embedder is away; Retry-After says when to try again.",
+        429: "The account sends too much; Retry-After says when to go on.",
+        503: "A store or the embedder is away or it took too long; Retry-After says when to try again.",
     }
     return {
         status: {"description": reasons[status], "content": {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}}

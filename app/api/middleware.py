@@ -5,8 +5,8 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import internal_error
-from app.utils.errors import StartupError
+from app.api.errors import internal_error, render
+from app.utils.errors import AppError, StartupError
 from app.utils.logging import request_id
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,12 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except AppError as exc:
+            if started:
+                raise
+            if exc.status >= 500:
+                log.warning("%s: %s", exc.code, exc.detail)
+            await render(exc)(scope, receive, send_with_id)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if started:

@@ -280,6 +280,7 @@ SELECT doc_id, chunk_count FROM gone;
 
 -- name: patch_document
 -- $3..$12: for each column whether it is set, and to what. $13 is merged into metadata, then the keys $14 go.
+-- Metadata that may be longer than $15 bytes comes back, to be measured: jsonb's own text has more blanks.
 UPDATE documents
 SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
     file_path  = CASE WHEN $5::boolean THEN $6::text ELSE file_path END,
@@ -289,7 +290,7 @@ SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
     metadata   = (metadata || $13::jsonb) - $14::text[],
     updated_at = now()
 WHERE bot_id = $1 AND doc_id = $2
-RETURNING updated_at;
+RETURNING updated_at, CASE WHEN octet_length(metadata::text) > $15 THEN metadata END AS large_metadata;
 
 -- name: get_document
 SELECT doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
