@@ -1,20 +1,23 @@
 """The application: ``create_app(settings)``, and ``app`` for ``uvicorn app.main:app``."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
-from app.api import collection, data, embeddings, errors, health, search
+from app.api import collection, data, embeddings, errors, health, metrics, search
 from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
 from app.api.deps import State
 from app.api.limits import Limits, Writes
 from app.api.middleware import RequestContext
-from app.config import Settings
+from app.config import Settings, checked_settings
 from app.core.services import Services, open_services
+from app.utils import tracing
 from app.utils.logging import configure
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+"""FastAPI's own would put exceptions, and so what users send, into traces; ours are in app.utils."""
 DESCRIPTION = "Gives chatbots a memory to search: documents in, the right passages out."
 
 
@@ -35,21 +40,39 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        chosen = settings or Settings()
-        configure(chosen.log_level)
-        async with services or open_services(chosen) as opened:
+        chosen = settings or checked_settings()
+        configure(chosen.log_level, chosen.log_format)
+        async with _traced(chosen), services or open_services(chosen) as opened:
             log.info("ready")
             yield State(
-                services=opened, limits=_limits(chosen), rate=_rate(chosen), writes=Writes(chosen.account_writes)
+                services=opened,
+                limits=_limits(chosen),
+                rate=_rate(chosen),
+                writes=Writes(chosen.account_writes),
+                metrics_open=chosen.metrics_open,
             )
 
-    app = FastAPI(title="Chat memory", version="0.1.0", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Chat memory", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, telemetry=NO_TELEMETRY
+    )
     for middleware in (Deadline, BodyGuard, RequestContext):  # The last one is the first to see a request.
         app.add_middleware(middleware)
     errors.install(app)
-    for room in (collection, data, search, embeddings, health):
+    for room in (collection, data, search, embeddings, health, metrics):
         app.include_router(room.router)
     return app
+
+
+@asynccontextmanager
+async def _traced(settings: Settings) -> AsyncIterator[None]:
+    if settings.otel_exporter_otlp_endpoint is None:
+        yield
+        return
+    tracing.start(settings.otel_exporter_otlp_endpoint)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(tracing.stop)
 
 
 def _limits(settings: Settings) -> Limits:

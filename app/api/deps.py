@@ -20,6 +20,7 @@ class State(TypedDict):
     limits: Limits
     rate: "Rate | None"
     writes: Writes
+    metrics_open: bool
 
 
 async def _services(request: Request) -> Services:

@@ -22,6 +22,7 @@ from app.models.search import (
     SearchResult,
     SearchTimings,
 )
+from app.utils import metrics
 from app.utils.clock import Stopwatch
 
 router = APIRouter(prefix="/search", tags=["search"], dependencies=[Admitted])
@@ -82,9 +83,12 @@ async def _search(
         rerank=body.rerank,
     )
     try:
-        return await services.search.query(query, watch)
+        answer = await services.search.query(query, watch)
     except TextsFailed as exc:
         raise exc.named(place) from exc
+    if query.where is None:
+        metrics.STALE_KEYS.inc(answer.trace.dropped)
+    return answer
 
 
 def _milvus(watch: Stopwatch) -> float:

@@ -451,5 +451,12 @@ WHERE i.inhparent IN ('documents'::regclass, 'document_chunks'::regclass)
 -- name: expired_sagas
 SELECT generation, operation, bot_id, lease_until FROM sagas WHERE lease_until < now() - $1::interval;
 
+-- name: backlog
+SELECT (SELECT count(*) FROM sagas)                             AS sagas,
+       (SELECT count(*) FROM sagas WHERE lease_until < now())   AS expired_sagas,
+       (SELECT count(*) FROM vector_gc)                         AS vector_gc,
+       (SELECT coalesce(extract(epoch FROM now() - min(next_attempt_at)), 0) FROM vector_gc
+        WHERE next_attempt_at < now())::float8                  AS overdue_seconds;
+
 -- name: ping
 SELECT 1;
