@@ -1,13 +1,27 @@
 """All settings, read once from the environment and ``.env``, then passed in."""
 
+import os
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.utils.errors import StartupError
 
 MODEL_NAME = r"^(use-multilingual|openai|bge-m3|sentence-bert)(:[^#]+)?(#[1-9]\d{0,4})?$"
 """How EMBEDDING_PREVIOUS_MODEL and ``reembed --to`` name a model."""
+
+
+def _rate(text: str) -> str:
+    from limits import parse_many  # Loaded only where it is used.
+
+    try:
+        parse_many(text)
+    except ValueError:
+        raise ValueError("should be such as 50/second;1000/minute") from None
+    return text
 
 
 class Settings(BaseSettings):
@@ -19,6 +33,13 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="Port scripts/server listens on.")
     data_dir: Path = Field(Path("data"), description="Folder of the embedded stores.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or JSON objects.")
+    metrics_open: bool = Field(False, description="Show /metrics to other machines too.")
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None, pattern="^https?://", description="Collector of traces, OTLP over HTTP."
+    )
+    drain_seconds: float = Field(1.0, ge=0, description="After SIGTERM serve on so long, not ready any more.")
+    shutdown_timeout: int = Field(30, ge=1, description="Seconds then for what is in flight.")
 
     postgres_host: str | None = Field(None, description="PostgreSQL server; unset starts the embedded one.")
     postgres_port: int = Field(5432, ge=1, le=65535, description="Its port.")
@@ -28,6 +49,13 @@ class Settings(BaseSettings):
     postgres_pool_min: int = Field(2, ge=0, description="Connections kept open by each process.")
     postgres_pool_max: int = Field(16, ge=1, description="Most connections of each process.")
     postgres_timeout: float = Field(10.0, gt=0, description="Seconds a connection or statement may take.")
+    postgres_statement_timeout: float = Field(
+        15.0, ge=0, description="After so many seconds PostgreSQL itself ends a statement; 0: never."
+    )
+    postgres_lock_timeout: float = Field(5.0, ge=0, description="Seconds it waits for a lock; 0: without end.")
+    postgres_idle_in_transaction_timeout: float = Field(
+        20.0, ge=0, description="After so many idle seconds it ends a transaction; 0: never."
+    )
 
     # pymilvus reads the variable too, at import, and fails on what is no URI.
     milvus_uri: str | None = Field(
@@ -74,11 +102,74 @@ class Settings(BaseSettings):
     rerank_model: str | None = Field(None, description="Cross-encoder for rerank: true; a name or a folder.")
     rerank_top: int = Field(20, ge=1, le=200, description="How many of the best results it reads again.")
 
+    max_body_bytes: int = Field(32 << 20, ge=1024, description="Longest body; a longer one is a 413.")
+    max_bodies_bytes: int = Field(64 << 20, ge=1024, description="Bodies that a process holds at a time.")
+    max_documents: int = Field(1_000, ge=1, le=1_000, description="Documents of a batch.")
+    max_chunks: int = Field(65_536, ge=1, le=65_536, description="Chunks of a request.")
+    max_text_chars: int = Field(8_192, ge=1, le=8_192, description="Characters of a chunk or a query.")
+    max_metadata_bytes: int = Field(65_536, ge=2, le=65_536, description="A document's metadata as JSON in UTF-8.")
+    max_metadata_depth: int = Field(32, ge=1, le=32, description="Levels of nesting in it.")
+    account_rate: Annotated[str, AfterValidator(_rate)] | None = Field(
+        None, description="Requests of an account, such as 50/second;1000/minute; unset: any number."
+    )
+    rate_storage_uri: str | None = Field(
+        None, pattern="^rediss?://", description="Redis that counts them for all processes; unset: each for itself."
+    )
+    account_writes: int = Field(64, ge=1, description="Writes of an account at a time, in each process.")
+    body_timeout: float = Field(10.0, gt=0, description="Seconds for a body's first bytes, then 64 KiB a second.")
+    request_timeout: float = Field(30.0, gt=0, description="Seconds a request may take that stores nothing.")
+    ingest_timeout: float = Field(900.0, gt=0, description="Seconds one may take that stores or embeds documents.")
+    header_timeout: float = Field(10.0, gt=0, description="Seconds for a request's head to arrive.")
+    max_header_bytes: int = Field(32_768, ge=1024, description="Longest head; a longer one is a 431.")
+    keep_alive_timeout: int = Field(5, ge=1, description="Seconds an idle connection is kept open.")
+    max_connections: int = Field(2_000, ge=1, description="Connections of a process; idle ones give way.")
+    backlog: int = Field(2_048, ge=1, description="Connections that may wait to be accepted.")
+
     saga_lease_seconds: float = Field(30.0, gt=0, description="A write whose process is silent this long is undone.")
     idempotency_hours: float = Field(24.0, gt=0, description="How long the answer to an Idempotency-Key is kept.")
     startup_timeout: float = Field(60.0, gt=0, description="Seconds to wait for the stores at start-up.")
     health_timeout: float = Field(2.0, gt=0, description="Seconds a dependency has to answer a health check.")
     recovery_interval_seconds: float = Field(1.0, gt=0, description="Pause between two rounds of recovery.")
+
+    def contradictions(self) -> list[tuple[str, str]]:
+        """(setting, what is wrong) wherever settings that are right by themselves do not go together."""
+        needs = [
+            ("POSTGRES_POOL_MIN", self.postgres_pool_min > self.postgres_pool_max, "is above POSTGRES_POOL_MAX"),
+            ("MAX_BODIES_BYTES", self.max_bodies_bytes < self.max_body_bytes, "is below MAX_BODY_BYTES"),
+            (
+                "SENTENCE_BERT_MODEL",
+                self.embedding_model == "sentence-bert" and self.sentence_bert_model is None,
+                "is needed with EMBEDDING_MODEL=sentence-bert: a folder or a hub name",
+            ),
+            (
+                "EMBEDDING_LONG_TEXT",
+                self.embedding_long_text == "cut" and self.embedding_model == "openai",
+                "cannot be cut with EMBEDDING_MODEL=openai: refuse or split",
+            ),
+            (
+                "OPENAI_API_KEY",
+                self.embedding_model == "openai" and not (self.openai_api_key or self.openai_base_url),
+                "is needed with EMBEDDING_MODEL=openai, unless OPENAI_BASE_URL names a server that wants none",
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                self.otel_exporter_otlp_endpoint is not None
+                and not (_installed("opentelemetry.sdk") and _installed("opentelemetry.exporter.otlp.proto.http")),
+                "needs requirements/tracing.txt",
+            ),
+            ("RATE_STORAGE_URI", self.rate_storage_uri is not None and not self.account_rate, "needs ACCOUNT_RATE"),
+            (
+                "RATE_STORAGE_URI",
+                self.rate_storage_uri is not None and not _installed("redis"),
+                "needs requirements/redis.txt",
+            ),
+            (
+                "RERANK_MODEL",
+                self.rerank_model is not None and not _installed("sentence_transformers"),
+                "needs requirements/models.txt",
+            ),
+        ]
+        return [(setting, reason) for setting, wrong, reason in needs if wrong]
 
     @property
     def milvus_address(self) -> str | None:
@@ -86,3 +177,41 @@ class Settings(BaseSettings):
         if self.milvus_uri:
             return self.milvus_uri
         return f"http://{self.milvus_host}:{self.milvus_port}" if self.milvus_host else None
+
+
+def read_settings() -> tuple[Settings, list[str]]:
+    """The settings, and a line for each that is wrong. What is wrong has its default in them."""
+    problems: dict[str, str] = {}
+    try:
+        settings = Settings()
+    except ValidationError as exc:
+        problems = {str(error["loc"][0]): error["msg"] for error in exc.errors()}
+        settings = Settings(**{name: Settings.model_fields[name].default for name in problems})
+    wrong = {name.upper() for name in problems}
+    lines = [f"{name.upper()}: {message}" for name, message in problems.items()]
+    lines += [f"{setting} {reason}." for setting, reason in settings.contradictions() if setting not in wrong]
+    if settings.postgres_host is None or settings.milvus_address is None:
+        lines += _unwritable(settings.data_dir)
+    return settings, lines
+
+
+def checked_settings() -> Settings:
+    """Raises StartupError, which names all that is wrong."""
+    settings, problems = read_settings()
+    if problems:
+        raise StartupError("; ".join(problems))
+    return settings
+
+
+def _unwritable(folder: Path) -> list[str]:
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), Path("/"))
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return []
+    return [f"DATA_DIR {folder} cannot be written: choose another folder."]
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # A parent package is missing.
+        return False

@@ -1,19 +1,32 @@
 """The application: ``create_app(settings)``, and ``app`` for ``uvicorn app.main:app``."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
-from app.api import collection, data, docs, embeddings, errors, health, openapi, search
+from app.api import collection, data, docs, embeddings, errors, health, metrics, openapi, search
+from app.api.bodies import BodyGuard
+from app.api.deadline import Deadline
 from app.api.deps import State
+from app.api.limits import Limits, Writes
 from app.api.middleware import RequestContext
-from app.config import Settings
+from app.config import Settings, checked_settings
 from app.core.services import Services, open_services
+from app.utils import tracing
 from app.utils.logging import configure
 
+if TYPE_CHECKING:
+    from app.api.rate import Rate
+
 log = logging.getLogger(__name__)
+
+NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+"""FastAPI's own would put exceptions, and so what users send, into traces; ours are in app.utils."""
 
 
 def create_app(
@@ -26,20 +39,69 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        chosen = settings or Settings()
-        configure(chosen.log_level)
-        async with services or open_services(chosen) as opened:
+        chosen = settings or checked_settings()
+        configure(chosen.log_level, chosen.log_format)
+        async with _traced(chosen), services or open_services(chosen) as opened:
             log.info("ready")
-            yield State(services=opened)
+            yield State(
+                services=opened,
+                limits=_limits(chosen),
+                rate=_rate(chosen),
+                writes=Writes(chosen.account_writes),
+                metrics_open=chosen.metrics_open,
+            )
 
-    app = FastAPI(title="Chat memory", version="0.1.0", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(RequestContext)
+    app = FastAPI(
+        title="Chat memory",
+        version="0.1.0",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=NO_TELEMETRY,
+    )
+    for middleware in (Deadline, BodyGuard, RequestContext):  # The last one is the first to see a request.
+        app.add_middleware(middleware)
     errors.install(app)
-    for room in (collection, data, search, embeddings, health):
+    for room in (collection, data, search, embeddings, health, metrics):
         app.include_router(room.router)
     docs.install(app)
     openapi.install(app)
     return app
+
+
+@asynccontextmanager
+async def _traced(settings: Settings) -> AsyncIterator[None]:
+    if settings.otel_exporter_otlp_endpoint is None:
+        yield
+        return
+    tracing.start(settings.otel_exporter_otlp_endpoint)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(tracing.stop)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        body_bytes=settings.max_body_bytes,
+        bodies_bytes=settings.max_bodies_bytes,
+        documents=settings.max_documents,
+        chunks=settings.max_chunks,
+        text_chars=settings.max_text_chars,
+        metadata_bytes=settings.max_metadata_bytes,
+        metadata_depth=settings.max_metadata_depth,
+        body_seconds=settings.body_timeout,
+        request_seconds=settings.request_timeout,
+        ingest_seconds=settings.ingest_timeout,
+    )
+
+
+def _rate(settings: Settings) -> "Rate | None":
+    if settings.account_rate is None:
+        return None
+    from app.api.rate import Rate
+
+    return Rate(settings.account_rate, settings.rate_storage_uri)
 
 
 app = create_app()

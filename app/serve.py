@@ -1,31 +1,112 @@
-"""python -m app.serve: the server on HOST and PORT, with a word for what keeps it from starting."""
+"""python -m app.serve: the server on HOST and PORT, with a word for all that keeps it from starting."""
 
+import asyncio
+import os
+import resource
+import signal
 import socket
 import sys
+import tempfile
+from types import FrameType
 
 import uvicorn
-from pydantic import ValidationError
+from uvicorn.supervisors import multiprocess
 
-from app.config import Settings
+from app.api.connections import GuardedConfig, GuardedProtocol
+from app.config import Settings, read_settings
+from app.utils.lifecycle import process
+from app.utils.logging import uvicorn_config
+
+SPARE_FILES = 256
+"""Beside connections: those to the stores, and what is open anyway."""
+
+
+class DrainingServer(uvicorn.Server):
+    """On SIGTERM serves on for ``drain_seconds``, not ready any more and ending each connection with its next answer.
+
+    Then it closes its port and lets what is in flight finish. A second signal, or Ctrl-C, skips the wait.
+    """
+
+    config: GuardedConfig
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        first = not process.draining
+        process.draining = True
+        if not first or sig == signal.SIGINT or not self.started or not self.config.drain_seconds:
+            super().handle_exit(sig, frame)
+            return
+        self._captured_signals.append(sig)
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, self.config.drain_seconds, self._close_the_port)
+
+    def _close_the_port(self) -> None:
+        self.should_exit = True
+
+
+class DrainingProcess(multiprocess.Process):
+    """One of WEB_CONCURRENCY processes."""
+
+    config: GuardedConfig
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = DrainingServer(self.config)
+        return self._server
 
 
 def main() -> int:
-    try:
-        settings = Settings()
-    except ValidationError as exc:
-        for error in exc.errors():
-            print(f"{str(error['loc'][0]).upper()}: {error['msg']}", file=sys.stderr)
+    settings, problems = read_settings()
+    problems += _port_problems(settings)
+    if problems:
+        print(*problems, sep="\n", file=sys.stderr)
         return 2
+    _allow_files(settings.max_connections + SPARE_FILES)
+    config = GuardedConfig(
+        "app.main:app",
+        host=settings.host,
+        port=settings.port,
+        http=GuardedProtocol,
+        ws="none",
+        log_config=uvicorn_config(settings.log_level, settings.log_format),
+        access_log=False,
+        timeout_keep_alive=settings.keep_alive_timeout,
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+        backlog=settings.backlog,
+    )
+    config.connections = settings.max_connections
+    config.head_seconds = settings.header_timeout
+    config.head_bytes = settings.max_header_bytes
+    config.drain_seconds = settings.drain_seconds
+    if config.workers == 1:
+        server = DrainingServer(config)
+        server.run()
+        return 0 if server.started else 3
+    # Inherited by the processes, which must find it before they import the library of metrics.
+    with tempfile.TemporaryDirectory(prefix="chat-memory-metrics-") as folder:
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
+        multiprocess.Process = DrainingProcess  # type: ignore[misc]  # uvicorn has no other way to name it.
+        multiprocess.Multiprocess(config, [config.bind_socket()]).run()
+    return 0
+
+
+def _port_problems(settings: Settings) -> list[str]:
     with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
         except OSError as exc:
             place = f"{settings.host}:{settings.port}"
-            print(f"Cannot listen on {place} ({exc.strerror}): choose another with HOST or PORT.", file=sys.stderr)
-            return 2
-    uvicorn.run("app.main:app", host=settings.host, port=settings.port, log_level=settings.log_level.lower())
-    return 0
+            return [f"Cannot listen on {place} ({exc.strerror}): choose another with HOST or PORT."]
+    return []
+
+
+def _allow_files(wanted: int) -> None:
+    """Many systems allow a process 1,024 open files unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 if __name__ == "__main__":

@@ -132,12 +132,17 @@ async def services(
 @pytest.fixture
 async def client(services: Services) -> AsyncIterator[httpx.AsyncClient]:
     """The whole API in this process, over the fixtures' stores."""
+    async with in_process(services) as opened:
+        yield opened
 
+
+@asynccontextmanager
+async def in_process(services: Services, settings: Settings | None = None) -> AsyncIterator[httpx.AsyncClient]:
     @asynccontextmanager
     async def given() -> AsyncIterator[Services]:
         yield services
 
-    app = create_app(services=given())
+    app = create_app(settings, services=given())
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app=_with_state(app, dict(state)))

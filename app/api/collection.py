@@ -3,14 +3,14 @@
 from fastapi import APIRouter, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from app.api.deps import AccountQuery, BotPath, ServicesDep
-from app.api.errors import documented
+from app.api.deps import AccountQuery, Admitted, BotPath, ServicesDep
+from app.api.errors import ANY, BODY, documented
 from app.core.bots import NewBot
 from app.models.collection import BotCreated, BotDeleted, BotDetail, BotInfo, BotList, CreateBot
 from app.schemas.rows import Bot
 from app.utils.clock import Stopwatch
 
-router = APIRouter(prefix="/collection", tags=["collection"])
+router = APIRouter(prefix="/collection", tags=["collection"], dependencies=[Admitted])
 
 
 class _BotSegment(StringConvertor):
@@ -25,7 +25,10 @@ register_url_convertor("bot", _BotSegment())
 @router.post(
     "/create",
     status_code=201,
-    responses={200: {"model": BotCreated, "description": "It exists with these values."}, **documented(409, 422, 503)},
+    responses={
+        200: {"model": BotCreated, "description": "It exists with these values."},
+        **documented(409, *BODY),
+    },
     operation_id="create_collection",
 )
 async def create(body: CreateBot, services: ServicesDep, response: Response) -> BotCreated:
@@ -37,14 +40,14 @@ async def create(body: CreateBot, services: ServicesDep, response: Response) -> 
     return BotCreated.model_validate(_fields(bot))
 
 
-@router.get("/list", responses=documented(422, 503), operation_id="list_collections")
+@router.get("/list", responses=documented(*ANY), operation_id="list_collections")
 async def list_bots(services: ServicesDep, account_name: AccountQuery = None) -> BotList:
     """The bots of an account, or of all, oldest first."""
     bots = [BotInfo.model_validate(_fields(bot)) for bot in await services.bots.list(account_name)]
     return BotList(total=len(bots), bots=bots)
 
 
-@router.get("/{chat_bot_id:bot}", responses=documented(404, 422, 503), operation_id="get_collection")
+@router.get("/{chat_bot_id:bot}", responses=documented(404, *ANY), operation_id="get_collection")
 async def get(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery = None) -> BotDetail:
     """One bot, with what it holds and what is still to be done for it."""
     bot, counts = await services.bots.get(bot_id, account_name)
@@ -59,7 +62,7 @@ async def get(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery
     )
 
 
-@router.delete("/{chat_bot_id:bot}", responses=documented(404, 422, 503), operation_id="delete_collection")
+@router.delete("/{chat_bot_id:bot}", responses=documented(404, *ANY), operation_id="delete_collection")
 async def delete(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery = None) -> BotDeleted:
     """Removes the bot with all its documents. It is unknown from the first moment on.
 

@@ -6,8 +6,9 @@ from typing import Annotated, TypedDict
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
-from app.api.deps import AccountQuery, BotQuery, DocPath, ServicesDep
-from app.api.errors import documented
+from app.api.deps import AccountQuery, Admitted, BotQuery, DocPath, ServicesDep, Writing
+from app.api.errors import ANY, BODY, documented
+from app.api.limits import BatchBody, InsertBody, LimitsDep, check_updates
 from app.api.once import AnsweringDep
 from app.core.write import Outcome
 from app.models.data import (
@@ -23,8 +24,6 @@ from app.models.data import (
     DocumentOut,
     DocumentReplaced,
     DocumentWithChunks,
-    InsertBatch,
-    InsertDocument,
     ItemError,
     MetadataPatched,
     PatchMetadata,
@@ -34,7 +33,7 @@ from app.models.fields import INT64_MAX
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.clock import Stopwatch
 
-router = APIRouter(prefix="/data", tags=["data"])
+router = APIRouter(prefix="/data", tags=["data"], dependencies=[Admitted])
 
 Cursor = Annotated[
     int, Query(ge=0, le=INT64_MAX, description="next_cursor of the page before; leave it out for the first page.")
@@ -46,10 +45,11 @@ PageSize = Annotated[int, Query(ge=1, le=1000, description="Most documents of a 
     "/insert",
     status_code=201,
     response_model=DocumentInserted,
-    responses=documented(404, 409, 422, 502, 503),
+    responses=documented(404, 409, 502, *BODY),
     operation_id="insert_document",
+    dependencies=[Writing],
 )
-async def insert(body: InsertDocument, services: ServicesDep, answering: AnsweringDep) -> BaseModel | Response:
+async def insert(body: InsertBody, services: ServicesDep, answering: AnsweringDep) -> BaseModel | Response:
     """Stores one document: found by searches from this answer on."""
     watch = Stopwatch()
 
@@ -65,10 +65,11 @@ async def insert(body: InsertDocument, services: ServicesDep, answering: Answeri
 @router.post(
     "/insert/batch",
     response_model=BatchInserted,
-    responses=documented(404, 409, 422, 502, 503),
+    responses=documented(404, 409, 502, *BODY),
     operation_id="insert_documents",
+    dependencies=[Writing],
 )
-async def insert_batch(body: InsertBatch, services: ServicesDep, answering: AnsweringDep) -> BaseModel | Response:
+async def insert_batch(body: BatchBody, services: ServicesDep, answering: AnsweringDep) -> BaseModel | Response:
     """Stores many documents, each wholly or not at all; a document that fails does not hold up the others.
 
     A malformed body stores nothing. If no document can be stored because something is away, the answer is 503.
@@ -96,7 +97,7 @@ async def insert_batch(body: InsertBatch, services: ServicesDep, answering: Answ
     return await answering(200, build, lambda once: services.ingest.insert_many(account, documents, watch, once))
 
 
-@router.get("/document/{doc_id}", responses=documented(404, 422, 503), operation_id="get_document")
+@router.get("/document/{doc_id}", responses=documented(404, *ANY), operation_id="get_document")
 async def get(
     doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account_name: AccountQuery = None
 ) -> DocumentDetail:
@@ -109,7 +110,7 @@ async def get(
     )
 
 
-@router.get("/documents", responses=documented(404, 422, 503), operation_id="list_documents")
+@router.get("/documents", responses=documented(404, *ANY), operation_id="list_documents")
 async def list_documents(
     bot_id: BotQuery,
     services: ServicesDep,
@@ -128,11 +129,12 @@ async def list_documents(
 @router.put(
     "/document/{doc_id}",
     response_model=DocumentReplaced,
-    responses=documented(404, 409, 422, 502, 503),
+    responses=documented(404, 409, 502, *BODY),
     operation_id="replace_document",
+    dependencies=[Writing],
 )
 async def replace(
-    doc_id: DocPath, body: InsertDocument, services: ServicesDep, answering: AnsweringDep
+    doc_id: DocPath, body: InsertBody, services: ServicesDep, answering: AnsweringDep
 ) -> BaseModel | Response:
     """Replaces metadata and chunks. Readers see the old document or the new one, never both."""
     watch = Stopwatch()
@@ -152,17 +154,24 @@ async def replace(
 
 
 @router.patch(
-    "/document/{doc_id}/metadata", responses=documented(404, 422, 503), operation_id="patch_document_metadata"
+    "/document/{doc_id}/metadata",
+    responses=documented(404, *BODY),
+    operation_id="patch_document_metadata",
 )
-async def patch_metadata(doc_id: DocPath, body: PatchMetadata, services: ServicesDep) -> MetadataPatched:
+async def patch_metadata(
+    doc_id: DocPath, body: PatchMetadata, services: ServicesDep, limits: LimitsDep
+) -> MetadataPatched:
     """Changes metadata alone: nothing is embedded again, and filters see it at once."""
     watch = Stopwatch()
     updates = chosen_updates(body.metadata_updates)
-    updated_at = await services.documents.patch(body.chat_bot_id, body.account_name, doc_id, updates)
+    check_updates(body.metadata_updates, limits)
+    updated_at = await services.documents.patch(
+        body.chat_bot_id, body.account_name, doc_id, updates, limits.metadata_bytes
+    )
     return MetadataPatched(doc_id=doc_id, updated_at=updated_at, postgres_time_ms=watch.total)
 
 
-@router.delete("/document/{doc_id}", responses=documented(404, 422, 503), operation_id="delete_document")
+@router.delete("/document/{doc_id}", responses=documented(404, *ANY), operation_id="delete_document")
 async def delete(
     doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account_name: AccountQuery = None
 ) -> DocumentDeleted:
@@ -175,7 +184,7 @@ async def delete(
     )
 
 
-@router.post("/document/delete/batch", responses=documented(404, 422, 503), operation_id="delete_documents")
+@router.post("/document/delete/batch", responses=documented(404, *BODY), operation_id="delete_documents")
 async def delete_batch(body: DeleteBatch, services: ServicesDep) -> BatchDeleted:
     """Deletes many documents at one stroke; unknown ones are named and do not hold up the others."""
     watch = Stopwatch()

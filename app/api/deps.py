@@ -1,20 +1,28 @@
 """What handlers take: the opened services, and checked parameters."""
 
-from typing import Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
 
+from app.api.limits import Limits, Writes, admitted, writing
 from app.core.services import Services
 from app.models.collection import EXAMPLE_BOT
 from app.models.data import EXAMPLE_DOC_ID
 from app.models.fields import INT64_MAX, AccountName
+
+if TYPE_CHECKING:
+    from app.api.rate import Rate
 
 
 class State(TypedDict):
     """The lifespan's state."""
 
     services: Services
+    limits: Limits
+    rate: "Rate | None"
+    writes: Writes
+    metrics_open: bool
 
 
 async def _services(request: Request) -> Services:
@@ -23,6 +31,8 @@ async def _services(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
+Admitted = Depends(admitted)
+Writing = Depends(writing)
 
 BotPath = Annotated[UUID, Path(alias="chat_bot_id", description="The bot.", examples=[EXAMPLE_BOT])]
 BotQuery = Annotated[UUID, Query(alias="chat_bot_id", description="The bot.", examples=[EXAMPLE_BOT])]

@@ -7,22 +7,24 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Response
 
-from app.api.deps import ServicesDep
-from app.api.errors import documented
+from app.api.deps import Admitted, ServicesDep
+from app.api.errors import BODY, documented
+from app.api.limits import LimitsDep, check_query
 from app.core.embedding.port import Vectors
 from app.models.embeddings import EmbeddingsAnswer, EmbeddingsRequest
 
-router = APIRouter(prefix="/v1", tags=["embeddings"])
+router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[Admitted])
 
 
 @router.post(
     "/embeddings",
     response_model=EmbeddingsAnswer,
-    responses=documented(404, 422, 502, 503),
+    responses=documented(404, 502, *BODY),
     operation_id="create_embeddings",
 )
-async def embeddings(body: EmbeddingsRequest, services: ServicesDep) -> Response:
+async def embeddings(body: EmbeddingsRequest, services: ServicesDep, limits: LimitsDep) -> Response:
     """The vectors that this server would store for these texts. OpenAI's clients work with it."""
+    check_query(body.input, limits)
     embedded = await services.embed.documents(body.model, body.input, body.dimensions)
     characters = sum(map(len, body.input))
     answer = {

@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 PROBLEM_JSON = "application/problem+json"
 MAX_PLACES = 50
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+ANY = (422, 429, 503)
+"""What every call may answer."""
+BODY = (408, 413, 415, *ANY)
+"""What every call that takes a body may answer."""
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_body"}
 
 
@@ -105,8 +109,12 @@ def install(app: FastAPI) -> None:
 REASONS = {
     400: "The body could not be read, for it is no UTF-8.",
     404: "Unknown, or somebody else's.",
+    408: "The body did not arrive in time.",
     409: "Conflicts with what is stored, or with a request that is still at work.",
+    413: "The body is too large.",
+    415: "The body is compressed.",
     422: "Bad content; `errors` names each place.",
+    429: "The account sends too much; Retry-After says when to go on.",
     500: "The server failed; its log has more under the `request_id`.",
     502: "The embedder returned a vector that must not be used.",
     503: "A store or the embedder is away or too busy; Retry-After says when to try again.",

@@ -22,6 +22,7 @@ TAGS = [
     {"name": "search", "description": "Questions to one bot, answered with the chunks that fit best."},
     {"name": "embeddings", "description": "The server's embedding model for others, as OpenAI's clients speak."},
     {"name": "health", "description": "For orchestrators and load balancers."},
+    {"name": "metrics", "description": "For Prometheus."},
 ]
 DOC_ID = "$response.body#/doc_id"
 OF_DOCUMENT = {"doc_id": DOC_ID, "chat_bot_id": "$request.body#/document/chat_bot_id"}

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from fastapi import APIRouter
 
-from app.api.deps import ServicesDep
-from app.api.errors import documented
+from app.api.deps import Admitted, ServicesDep
+from app.api.errors import BODY, documented
+from app.api.limits import LimitsDep, check_query
 from app.core.embedding.port import TextsFailed
 from app.core.search import Answer, Query, Result
 from app.core.services import Services
@@ -21,15 +22,17 @@ from app.models.search import (
     SearchResult,
     SearchTimings,
 )
+from app.utils import metrics
 from app.utils.clock import Stopwatch
 
-router = APIRouter(prefix="/search", tags=["search"])
+router = APIRouter(prefix="/search", tags=["search"], dependencies=[Admitted])
 
 
-@router.post("/query", responses=documented(404, 409, 422, 502, 503), operation_id="search")
-async def query(body: SearchQuery, services: ServicesDep) -> SearchAnswer:
+@router.post("/query", responses=documented(404, 409, 502, *BODY), operation_id="search")
+async def query(body: SearchQuery, services: ServicesDep, limits: LimitsDep) -> SearchAnswer:
     """The chunks of one bot that answer a text best, best first, as they are stored at this moment."""
     watch = Stopwatch()
+    check_query([body.query_text], limits)
     answer = await _search(services, body, [body.query_text], watch, lambda _: "body.query_text")
     return SearchAnswer(
         query=body.query_text,
@@ -43,10 +46,11 @@ async def query(body: SearchQuery, services: ServicesDep) -> SearchAnswer:
     )
 
 
-@router.post("/batch", responses=documented(404, 409, 422, 502, 503), operation_id="search_batch")
-async def batch(body: SearchBatch, services: ServicesDep) -> SearchBatchAnswer:
+@router.post("/batch", responses=documented(404, 409, 502, *BODY), operation_id="search_batch")
+async def batch(body: SearchBatch, services: ServicesDep, limits: LimitsDep) -> SearchBatchAnswer:
     """Up to 64 texts asked of one bot in one go."""
     watch = Stopwatch()
+    check_query(body.query_texts, limits)
     answer = await _search(services, body, body.query_texts, watch, lambda index: f"body.query_texts.{index}")
     return SearchBatchAnswer(
         mode=answer.mode,
@@ -79,9 +83,12 @@ async def _search(
         rerank=body.rerank,
     )
     try:
-        return await services.search.query(query, watch)
+        answer = await services.search.query(query, watch)
     except TextsFailed as exc:
         raise exc.named(place) from exc
+    if query.where is None:
+        metrics.STALE_KEYS.inc(answer.trace.dropped)
+    return answer
 
 
 def _milvus(watch: Stopwatch) -> float:

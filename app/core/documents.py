@@ -9,6 +9,7 @@ from app.core.bots import Bots
 from app.core.recovery import Recovery
 from app.core.stores.documents import COLUMNS
 from app.core.stores.ports import DocumentPort
+from app.schemas.metadata import METADATA_BYTES
 from app.schemas.rows import Chunk, Document
 from app.utils.errors import DocumentNotFound
 from app.utils.failpoints import reach
@@ -38,8 +39,18 @@ class Documents:
         page = documents[:limit]
         return page, page[-1].doc_id if len(documents) > limit else None
 
-    async def patch(self, bot_id: UUID, account: str | None, doc_id: int, updates: dict[str, Any]) -> datetime:
-        """Sets the known columns, merges other keys into metadata, removes those that are None."""
+    async def patch(
+        self,
+        bot_id: UUID,
+        account: str | None,
+        doc_id: int,
+        updates: dict[str, Any],
+        metadata_bytes: int = METADATA_BYTES,
+    ) -> datetime:
+        """Sets the known columns, merges other keys into metadata, removes those that are None.
+
+        Raises MetadataTooLarge, with nothing changed, when metadata would grow above ``metadata_bytes``.
+        """
         await self._bots.known(bot_id, account)
         columns = {key: value for key, value in updates.items() if key in COLUMNS}
         other = {key: value for key, value in updates.items() if key not in COLUMNS}
@@ -47,7 +58,7 @@ class Documents:
             columns["tags"] = []
         merge = {key: value for key, value in other.items() if value is not None}
         remove = [key for key, value in other.items() if value is None]
-        updated_at = await self._store.patch(bot_id, doc_id, columns, merge, remove)
+        updated_at = await self._store.patch(bot_id, doc_id, columns, merge, remove, metadata_bytes)
         if updated_at is None:
             raise _not_found(doc_id)
         return updated_at

@@ -26,6 +26,7 @@ from app.core.rerank import Reranker
 from app.core.saga import Saga
 from app.core.search import Search
 from app.core.stores.address import PostgresAddress
+from app.core.stores.backlog import BacklogStore
 from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
 from app.core.stores.embedded import embedded_stores
@@ -34,10 +35,11 @@ from app.core.stores.migrations import migrate
 from app.core.stores.milvus import MilvusIndex
 from app.core.stores.once import OnceStore
 from app.core.stores.ports import VectorIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres import Database, Guards
 from app.core.stores.reembed import ReembedStore
 from app.core.stores.verify import VerifyStore
 from app.core.verify import Verifier
+from app.core.watch import Watch
 from app.schemas.queries import SQL
 from app.utils.errors import DatabaseUnavailable, StartupError, VectorIndexUnavailable
 
@@ -66,6 +68,7 @@ class Services:
     health: Health
     verifier: Verifier
     repairer: Repairer
+    watch: Watch
 
 
 @asynccontextmanager
@@ -209,7 +212,8 @@ async def wired(
     saga = Saga(documents, bots, stores.index, embedders, leases)
     verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
     verifier = Verifier(verify_store, stores.index)
-    async with _running(leases.renew_forever(), recovery.run_forever()):
+    watch = Watch(BacklogStore(stores.db), stores.db.pool_state)
+    async with _running(leases.renew_forever(), recovery.run_forever(), watch.run_forever()):
         yield Services(
             bots=bots,
             ingest=Ingest(bots, saga, keys),
@@ -219,6 +223,7 @@ async def wired(
             health=health,
             verifier=verifier,
             repairer=Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery),
+            watch=watch,
         )
 
 
@@ -245,6 +250,11 @@ async def _open_database(address: PostgresAddress, settings: Settings) -> Databa
                         min_size=settings.postgres_pool_min,
                         max_size=settings.postgres_pool_max,
                         timeout=settings.postgres_timeout,
+                        guards=Guards(
+                            settings.postgres_statement_timeout,
+                            settings.postgres_lock_timeout,
+                            settings.postgres_idle_in_transaction_timeout,
+                        ),
                     )
                 except DatabaseUnavailable as exc:
                     log.info("waiting for PostgreSQL at %s:%s (%s)", address.host, address.port, exc.__cause__)

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
 from pydantic_core import PydanticCustomError
 
+from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
+
 INT64_MAX = 2**63 - 1
-METADATA_DEPTH = 32
-METADATA_BYTES = 65_536
 TEXT_CHARS = 8_192
 """Longest text that is embedded, of a chunk or a query: nothing is ever cut."""
 CHUNKS_PER_DOCUMENT = 65_536
@@ -62,8 +62,11 @@ def storable_json(value: Any) -> Any:
                 below.extend(item)
             size += 1
         if size > METADATA_BYTES:
-            raise PydanticCustomError("too_large", f"is larger than {METADATA_BYTES:,} characters")
+            raise PydanticCustomError("too_large", f"is larger than {METADATA_BYTES:,} bytes of JSON")
         if not below:
+            # Counted by now: fewer characters than that, so that writing them costs little.
+            if metadata_bytes(value) > METADATA_BYTES:
+                raise PydanticCustomError("too_large", f"is larger than {METADATA_BYTES:,} bytes of JSON")
             return value
         level = below
     raise PydanticCustomError("too_deep", f"is nested deeper than {METADATA_DEPTH} levels")

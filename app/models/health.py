@@ -12,7 +12,7 @@ class DependencyState(Response):
 
 
 class HealthReport(Response):
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok", "unavailable", "stopping"]
     dependencies: dict[str, DependencyState]
 
 

@@ -307,6 +307,7 @@ SELECT doc_id, chunk_count FROM gone;
 
 -- name: patch_document
 -- $3..$12: for each column whether it is set, and to what. $13 is merged into metadata, then the keys $14 go.
+-- Metadata that may be longer than $15 bytes comes back, to be measured: jsonb's own text has more blanks.
 UPDATE documents
 SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
     file_path  = CASE WHEN $5::boolean THEN $6::text ELSE file_path END,
@@ -316,7 +317,7 @@ SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
     metadata   = (metadata || $13::jsonb) - $14::text[],
     updated_at = now()
 WHERE bot_id = $1 AND doc_id = $2
-RETURNING updated_at;
+RETURNING updated_at, CASE WHEN octet_length(metadata::text) > $15 THEN metadata END AS large_metadata;
 
 -- name: get_document
 SELECT doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
@@ -563,6 +564,13 @@ WHERE i.inhparent IN ('documents'::regclass, 'document_chunks'::regclass)
 
 -- name: expired_sagas
 SELECT generation, operation, bot_id, lease_until FROM sagas WHERE lease_until < now() - $1::interval;
+
+-- name: backlog
+SELECT (SELECT count(*) FROM sagas)                             AS sagas,
+       (SELECT count(*) FROM sagas WHERE lease_until < now())   AS expired_sagas,
+       (SELECT count(*) FROM vector_gc)                         AS vector_gc,
+       (SELECT coalesce(extract(epoch FROM now() - min(next_attempt_at)), 0) FROM vector_gc
+        WHERE next_attempt_at < now())::float8                  AS overdue_seconds;
 
 -- name: ping
 SELECT 1;

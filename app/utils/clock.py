@@ -5,9 +5,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from app.utils import metrics, tracing
+
 
 class Stopwatch:
-    """Sums milliseconds by name. Stages that overlap each count in full; those that still run count up to now."""
+    """Sums milliseconds by name, and tells metrics and traces of each stage.
+
+    Stages that overlap each count in full; those that still run count up to now.
+    """
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -17,12 +22,19 @@ class Stopwatch:
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
         self._running[stage] += 1
-        self._add(stage, -time.perf_counter())
+        start = time.perf_counter()
+        self._add(stage, -start)
         try:
-            yield
+            if tracing.running():
+                with tracing.stage_span(stage):
+                    yield
+            else:
+                yield
         finally:
             self._running[stage] -= 1
-            self._add(stage, time.perf_counter())
+            end = time.perf_counter()
+            self._add(stage, end)
+            metrics.stage(stage).observe(end - start)
 
     def __getitem__(self, stage: str) -> float:
         return (self._sums.get(stage, 0.0) + self._running[stage] * time.perf_counter()) * 1000

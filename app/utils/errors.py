@@ -60,6 +60,30 @@ class TextRefused(InvalidInput):
     code, title = "text_refused", "The embedding provider refuses this text"
 
 
+class MetadataTooLarge(InvalidInput):
+    code, title = "metadata_too_large", "Metadata would grow too large"
+
+
+class BodyTooLarge(AppError):
+    status, code, title = 413, "body_too_large", "Body is too large"
+
+
+class BodyTooSlow(AppError):
+    status, code, title = 408, "body_too_slow", "Body did not arrive in time"
+
+
+class EncodingUnsupported(AppError):
+    status, code, title = 415, "encoding_unsupported", "Compressed bodies are not read"
+
+
+class RateLimited(AppError):
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+
+class TooManyWrites(AppError):
+    status, code, title = 429, "too_many_writes", "Too many writes at a time"
+
+
 class BotNotFound(AppError):
     status, code, title = 404, "bot_not_found", "No such bot"
 
@@ -136,6 +160,14 @@ class LeaseLost(Unavailable):
 
 class CollectionMoved(Unavailable):
     """The bot has another collection than a moment ago: to be read anew. Callers see this only if it never ends."""
+
+
+class DeadlineExceeded(Unavailable):
+    code, title = "deadline_exceeded", "The request took too long"
+
+
+class Overloaded(Unavailable):
+    code, title = "overloaded", "The server holds too many bodies"
 
 
 class EmbeddingInvalid(AppError):

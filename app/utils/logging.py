@@ -1,26 +1,88 @@
-"""Log lines, each with the id of the request that caused it."""
+"""Log lines, for people or as JSON, each with the id of the request that caused it.
+
+What users send must not get into a log: no text, no key, no vector. A driver's message may quote them, so of exceptions
+that are not our own only the class and the places are written.
+"""
 
 import logging
 import sys
+import time
+import traceback
 from contextvars import ContextVar
+from typing import Any, Literal
+
+import orjson
+
+from app.utils.errors import AppError, StartupError
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
-FORMAT = "%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s"
+LogFormat = Literal["text", "json"]
+TEXT = "%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s"
+TELLING = (AppError, StartupError, OSError)
+"""Exceptions whose messages are ours or the system's."""
 
 
-class _RequestId(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = request_id.get()
-        return True
+def told(exc: BaseException) -> str:
+    """The chain of exceptions with their places, oldest first, without the words of others."""
+    before = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+    lines = [told(before), "which led to:"] if before else []
+    lines += traceback.format_tb(exc.__traceback__)
+    name = f"{type(exc).__module__}.{type(exc).__qualname__}"
+    code = getattr(exc, "sqlstate", None)
+    detail = f": {exc}" if isinstance(exc, TELLING) else f" (SQLSTATE {code})" if isinstance(code, str) else ""
+    lines.append(name + detail)
+    if isinstance(exc, BaseExceptionGroup):
+        lines += [told(inner) for inner in exc.exceptions]
+    return "\n".join(line.rstrip("\n") for line in lines)
 
 
-def configure(level: str) -> None:
+class _Formatter(logging.Formatter):
+    def __init__(self, style: LogFormat = "text") -> None:
+        super().__init__(TEXT)
+        self._json = style == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.__dict__["request_id"] = request_id.get()
+        return self._as_json(record) if self._json else super().format(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  The library's name.
+        return told(ei[1])
+
+    def _as_json(self, record: logging.LogRecord) -> str:
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "request_id": request_id.get(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[1]:
+            line["exception"] = told(record.exc_info[1])
+        return orjson.dumps(line, default=str).decode("utf-8", "replace")
+
+
+def configure(level: str, style: LogFormat = "text") -> None:
     """Sends this package's records to stderr. Other libraries' warnings come too, their chatter does not."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(FORMAT))
-    handler.addFilter(_RequestId())
+    handler.setFormatter(_Formatter(style))
     app = logging.getLogger("app")
     app.handlers[:] = [handler]
     app.setLevel(level)
     app.propagate = False
+
+
+def uvicorn_config(level: str, style: LogFormat) -> dict[str, Any]:
+    """For logging.config: the server's own lines, and what other libraries warn of, in the same form."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"default": {"()": _Formatter, "style": style}, "access": {"()": _Formatter, "style": style}},
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "default", "stream": "ext://sys.stderr"}
+        },
+        "loggers": {"uvicorn": {"handlers": ["stderr"], "level": level, "propagate": False}},
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
+    }

@@ -21,7 +21,41 @@ def test_a_startup_error_is_one_line(tmp_path: Path) -> None:
     server = subprocess.run(
         [sys.executable, "-m", "app.serve"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
-    errors = [line for line in server.stderr.splitlines() if not line.startswith("INFO")]
-    assert server.returncode != 0
-    assert errors[0].startswith(f"ERROR:    DATA_DIR {tmp_path / 'file' / 'data'} cannot be written")
-    assert errors[1:] == ["ERROR:    Application startup failed. Exiting."]
+    assert server.returncode == 2
+    assert server.stderr == f"DATA_DIR {tmp_path / 'file' / 'data'} cannot be written: choose another folder.\n"
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        environment |= {
+            "PORT": str(taken.getsockname()[1]),
+            "POSTGRES_PORT": "none",
+            "POSTGRES_POOL_MIN": "20",
+            "LOG_LEVEL": "LOUD",
+            "ACCOUNT_RATE": "many",
+            "EMBEDDING_MODEL": "sentence-bert",
+            "POSTGRES_PASSWORD": "hunter2",
+            "PYTHONPATH": str(ROOT),
+        }
+        server = subprocess.run(
+            [sys.executable, "-m", "app.serve"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert server.returncode == 2
+    found = [line.partition(" ")[0].rstrip(":") for line in server.stderr.splitlines()]
+    assert sorted(found) == [
+        "ACCOUNT_RATE",
+        "Cannot",
+        "LOG_LEVEL",
+        "POSTGRES_POOL_MIN",
+        "POSTGRES_PORT",
+        "SENTENCE_BERT_MODEL",
+    ]
+    assert "hunter2" not in server.stderr

@@ -94,7 +94,7 @@ class Sample(BaseModel):
 @pytest.mark.parametrize(
     "values",
     [
-        {"number": True}, {"number": 1.0}, {"number": "1"}, {"doc_id": 0}, {"doc_id": INT64_MAX + 1}, {"doc_id": True},
+        {"number": True}, {"number": 1.5}, {"number": "1"}, {"doc_id": 0}, {"doc_id": INT64_MAX + 1}, {"doc_id": True},
         {"title": "x" * 513}, {"title": ""}, {"title": " "}, {"title": 1}, {"collection": "1a"}, {"collection": "a-b"},
         {"collection": "a\n"}, {"collection": ""}, {"collection": "a" * 256}, {"collection": "é"},
     ],
@@ -107,7 +107,13 @@ def test_refused(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"title": "x" * 512}, {"doc_id": INT64_MAX}, {"collection": "_" + "a" * 254}, {"title": "\U0001f600" * 512}],
+    [
+        {"number": 1.0},
+        {"title": "x" * 512},
+        {"doc_id": INT64_MAX},
+        {"collection": "_" + "a" * 254},
+        {"title": "\U0001f600" * 512},
+    ],
     ids=lambda values: ascii(values)[:30],
 )
 def test_taken(values: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from app.core.embedding.cache import VectorCache
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Row, TextsFailed, Vectors, collected
+from app.utils import metrics
 from app.utils.errors import AppError, EmbeddingInvalid
 
 Call = Callable[[Sequence[str]], Awaitable[Vectors]]
@@ -53,6 +54,9 @@ class Front:
                 rows[key] = vector
             else:
                 missing[key] = text
+        kind = "queries" if cache is self.queries else "passages"
+        metrics.CACHED.labels(kind, "miss").inc(len(missing))
+        metrics.CACHED.labels(kind, "hit").inc(len(texts) - len(missing))
         if missing:
             for key, row in zip(missing, await self._sound(list(missing.values()), provider), strict=True):
                 rows[key] = row

@@ -8,6 +8,7 @@ from enum import IntEnum
 from itertools import count, islice
 
 from app.core.embedding.port import Row
+from app.utils import metrics
 from app.utils.errors import EmbedderUnavailable
 
 
@@ -25,6 +26,9 @@ DOCUMENT_TEXTS = 8192
 RETRY_AFTER = {Lane.QUERY: 1, Lane.DOCUMENTS: 5}
 NEIGHBOURS = 64
 """Pieces that are looked at to fill up a batch."""
+QUEUE_TEXTS = {lane: metrics.QUEUE_TEXTS.labels(lane.name.lower()) for lane in Lane}
+QUEUE_SECONDS = {lane: metrics.QUEUE_SECONDS.labels(lane.name.lower()) for lane in Lane}
+BATCH_TEXTS = {lane: metrics.BATCH_TEXTS.labels(lane.name.lower()) for lane in Lane}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +92,14 @@ class Waiting:
         ]
         for piece in pieces:
             insort(self._pieces[lane], piece)
-        self._texts[lane] += len(texts)
+        self._count(lane, len(texts))
         return pieces
 
     def drop(self, pieces: Sequence[Piece]) -> None:
         """Takes out what nobody waits for any more. What is being worked on stays."""
         gone = {piece.age for piece in pieces if piece.rows.cancel()}
         for lane, waiting in self._pieces.items():
-            self._texts[lane] -= sum(len(piece.texts) for piece in waiting if piece.age in gone)
+            self._count(lane, -sum(len(piece.texts) for piece in waiting if piece.age in gone))
             waiting[:] = [piece for piece in waiting if piece.age not in gone]
 
     def due_in(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> float | None:
@@ -115,8 +119,10 @@ class Waiting:
                 self._turn[lane] = batch[0].turn
                 for piece in batch:
                     self._pieces[lane].remove(piece)
-                    self._texts[lane] -= len(piece.texts)
+                    self._count(lane, -len(piece.texts))
+                    QUEUE_SECONDS[lane].observe(now - piece.since)
                 if running := [piece for piece in batch if piece.rows.set_running_or_notify_cancel()]:
+                    BATCH_TEXTS[lane].observe(sum(len(piece.texts) for piece in running))
                     return running
         return []
 
@@ -125,8 +131,12 @@ class Waiting:
         left = [piece for pieces in self._pieces.values() for piece in pieces]
         for lane in Lane:
             self._pieces[lane].clear()
-            self._texts[lane] = 0
+            self._count(lane, -self._texts[lane])
         return left
+
+    def _count(self, lane: Lane, texts: int) -> None:
+        self._texts[lane] += texts
+        QUEUE_TEXTS[lane].inc(texts)
 
     def _full(self, pieces: list[Piece]) -> bool:
         batch = list(self._batch(pieces))

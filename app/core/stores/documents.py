@@ -13,6 +13,7 @@ from app.core.stores import once as keys
 from app.core.stores.postgres import Connection, Database
 from app.core.write import MOVED, Write, mark_moved
 from app.schemas.filter_tree import Filter
+from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.queries import SQL
 from app.schemas.rows import CHUNK_COLUMNS, CHUNK_TABLE, Bot, Chunk, Confirmed, Document, VisibleChunk
 from app.utils.errors import CollectionMoved
@@ -241,15 +242,29 @@ class DocumentStore:
         return {row["doc_id"]: row["chunk_count"] for row in rows}
 
     async def patch(
-        self, bot_id: UUID, doc_id: int, columns: dict[str, Any], merge: dict[str, Any], remove: Sequence[str]
+        self,
+        bot_id: UUID,
+        doc_id: int,
+        columns: dict[str, Any],
+        merge: dict[str, Any],
+        remove: Sequence[str],
+        metadata_bytes: int = METADATA_BYTES,
     ) -> datetime | None:
         """Sets ``columns``, merges ``merge`` into metadata and takes the keys ``remove`` out of it.
 
-        Returns updated_at, or None when there is no such document.
+        Returns updated_at, or None when there is no such document. Raises MetadataTooLarge, with nothing changed, when
+        ``merge`` would make metadata larger than ``metadata_bytes``.
         """
         flags_and_values = [item for name in COLUMNS for item in (name in columns, columns.get(name))]
-        row = await self._db.fetchrow(SQL["patch_document"], bot_id, doc_id, *flags_and_values, merge, remove)
-        return row["updated_at"] if row else None
+        values = (bot_id, doc_id, *flags_and_values, merge, remove, metadata_bytes)
+        if not merge:  # It cannot grow, so one statement will do.
+            row = await self._db.fetchrow(SQL["patch_document"], *values)
+            return row["updated_at"] if row else None
+        async with self._db.transaction() as conn:
+            row = await conn.fetchrow(SQL["patch_document"], *values)
+            if row and row["large_metadata"] is not None:
+                check_metadata(row["large_metadata"], metadata_bytes)
+            return row["updated_at"] if row else None
 
     async def get(self, bot_id: UUID, doc_id: int) -> tuple[Document, list[Chunk]] | None:
         """The document and its chunks in order, both of one moment."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from app.core.once import Once
 from app.core.write import Write
 from app.schemas.filter_tree import Filter
+from app.schemas.metadata import METADATA_BYTES
 from app.schemas.rows import Bot, Chunk, Confirmed, Copied, Document, Garbage, Move
 
 if TYPE_CHECKING:  # The modules of the rows below import the driver.
@@ -159,7 +160,13 @@ class DocumentPort(Protocol):
     async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None: ...
     async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]: ...
     async def patch(
-        self, bot_id: UUID, doc_id: int, columns: dict[str, Any], merge: dict[str, Any], remove: Sequence[str]
+        self,
+        bot_id: UUID,
+        doc_id: int,
+        columns: dict[str, Any],
+        merge: dict[str, Any],
+        remove: Sequence[str],
+        metadata_bytes: int = METADATA_BYTES,
     ) -> datetime | None: ...
     async def get(self, bot_id: UUID, doc_id: int) -> tuple[Document, list[Chunk]] | None: ...
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]: ...

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 import asyncpg
@@ -32,6 +33,25 @@ AWAY = (
     asyncpg.DiskFullError,
     asyncpg.PostgresSystemError,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Seconds after which PostgreSQL itself ends what a process that died or hangs has begun; 0: never.
+
+    A process that lives gives up after its own timeout.
+    """
+
+    statement: float = 15.0
+    lock: float = 5.0
+    idle_in_transaction: float = 20.0
+
+    def server_settings(self) -> dict[str, str]:
+        return {
+            "statement_timeout": str(int(self.statement * 1000)),
+            "lock_timeout": str(int(self.lock * 1000)),
+            "idle_in_transaction_session_timeout": str(int(self.idle_in_transaction * 1000)),
+        }
 
 
 @contextmanager
@@ -73,7 +93,9 @@ class Database:
         self._idle: deque[tuple[Connection, float]] = deque()
 
     @classmethod
-    async def connect(cls, address: PostgresAddress, *, min_size: int, max_size: int, timeout: float) -> Self:
+    async def connect(
+        cls, address: PostgresAddress, *, min_size: int, max_size: int, timeout: float, guards: Guards | None = None
+    ) -> Self:
         """Opens the pool. Raises DatabaseUnavailable."""
         with translated():
             pool = await asyncpg.create_pool(
@@ -94,7 +116,7 @@ class Database:
                     "plan_cache_mode": "force_custom_plan",
                     # Planning dominates these small statements; compiling them never pays.
                     "jit": "off",
-                    "idle_in_transaction_session_timeout": str(int(timeout * 2000)),
+                    **(guards or Guards()).server_settings(),
                 },
             )
         return cls(pool, timeout)
@@ -161,6 +183,11 @@ class Database:
         self._idle.append((conn, now))
         while now - self._idle[0][1] > IDLE_SECONDS:
             await self._pool.release(self._idle.popleft()[0])
+
+    def pool_state(self) -> tuple[int, int, int]:
+        """(used, idle, most) connections."""
+        size, idle = self._pool.get_size(), self._pool.get_idle_size() + len(self._idle)
+        return size - idle, idle, self._pool.get_max_size()
 
     async def close(self) -> None:
         """Waits for connections in use, for as long as a statement may take, then cuts them."""

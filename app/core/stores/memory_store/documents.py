@@ -11,6 +11,7 @@ from app.core.stores.memory_store import once as keys
 from app.core.stores.memory_store.tables import ChunkRow, DocumentRow, Tables
 from app.core.write import MOVED, Write, mark_moved
 from app.schemas.filter_tree import Filter
+from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Confirmed, Document, VisibleChunk
 from app.utils.errors import CollectionMoved
 
@@ -162,15 +163,23 @@ class MemoryDocumentStore:
         return deleted
 
     async def patch(
-        self, bot_id: UUID, doc_id: int, columns: dict[str, Any], merge: dict[str, Any], remove: Sequence[str]
+        self,
+        bot_id: UUID,
+        doc_id: int,
+        columns: dict[str, Any],
+        merge: dict[str, Any],
+        remove: Sequence[str],
+        metadata_bytes: int = METADATA_BYTES,
     ) -> datetime | None:
         document = self._document(bot_id, doc_id)
         if document is None:
             return None
+        merged = {key: value for key, value in (document.metadata | merge).items() if key not in remove}
+        if merge:
+            check_metadata(merged, metadata_bytes)
         for name, value in columns.items():
             setattr(document, name, value)
-        merged = document.metadata | merge
-        document.metadata = {key: value for key, value in merged.items() if key not in remove}
+        document.metadata = merged
         document.updated_at = self._tables.now()
         return document.updated_at
 

@@ -1,0 +1,160 @@
+"""Reads each body before the application sees the request: bounded in bytes, in time, and in all that is held at once.
+
+Compressed bodies are refused. So what a body takes in memory is what was sent, and a few bytes cannot become many.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import render
+from app.api.limits import Limits
+from app.utils.errors import AppError, BodyTooLarge, BodyTooSlow, EncodingUnsupported, Overloaded
+
+LEAST_BYTES_PER_SECOND = 64 << 10
+"""A body may take BODY_TIMEOUT, and a second more for so many bytes."""
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 1 << 20
+"""After a refusal so much more is read and thrown away: a connection closed over unread bytes is reset, and its client
+may never see the answer."""
+
+
+class Announced(NamedTuple):
+    """What a request's head says about its body."""
+
+    length: int
+    chunked: bool
+    encoded: bool
+    expects: bool
+    """The client waits for a word before it sends."""
+
+
+class BodyGuard:
+    """Plain ASGI. Needs ``limits`` in the lifespan's state."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = _announced(scope["headers"])
+        if not announced.length and not announced.chunked:
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(announced, scope["state"]["limits"], receive)
+        except AppError as exc:
+            await _refuse(exc, scope, receive, send, linger=not announced.expects)
+            return
+        if body is None:
+            return
+        try:
+            await self._app(scope, _replayed(body, receive), send)
+        finally:
+            self._held -= len(body)
+
+    async def _read(self, announced: Announced, limits: Limits, receive: Receive) -> bytes | None:
+        """The body, counted as held; None when the client went away. Raises what is to be answered instead."""
+        if announced.encoded:
+            raise EncodingUnsupported("Send the body as it is: Content-Encoding is not supported.")
+        if announced.length > limits.body_bytes:
+            raise _too_large(limits)
+        parts: list[bytes] = []
+        held = 0
+        complete = False
+        try:
+            async with asyncio.timeout(limits.body_seconds) as deadline:
+                start = asyncio.get_running_loop().time()
+                while not complete:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    part = message.get("body", b"")
+                    parts.append(part)
+                    held += len(part)
+                    self._held += len(part)
+                    if held > limits.body_bytes:
+                        raise _too_large(limits)
+                    if self._held > limits.bodies_bytes:
+                        raise Overloaded("Too many large bodies at a time.", retry_after=1)
+                    complete = not message.get("more_body", False)
+                    if not complete:
+                        deadline.reschedule(start + limits.body_seconds + held / LEAST_BYTES_PER_SECOND)
+        except TimeoutError as exc:
+            raise BodyTooSlow("The body did not arrive in time.") from exc
+        finally:
+            if not complete:
+                self._held -= held
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _announced(headers: Iterable[tuple[bytes, bytes]]) -> Announced:
+    length = 0
+    chunked = encoded = expects = False
+    for name, value in headers:
+        if name == b"content-length":
+            with suppress(ValueError):
+                length = int(value)
+        elif name == b"transfer-encoding":
+            chunked = True
+        elif name == b"content-encoding":
+            encoded = value.strip().lower() not in (b"", b"identity")
+        elif name == b"expect":
+            expects = True
+    return Announced(length, chunked, encoded, expects)
+
+
+def _too_large(limits: Limits) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is longer than {limits.body_bytes:,} bytes.")
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Gives the body once, as a whole; then what the connection says."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+async def _refuse(error: AppError, scope: Scope, receive: Receive, send: Send, *, linger: bool) -> None:
+    """Answers and ends the connection: what is left of the body is not worth reading."""
+    response = render(error)
+    response.headers["Connection"] = "close"
+    if isinstance(error, EncodingUnsupported):
+        response.headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
+    answered = False
+
+    async def send_and_linger(message: Message) -> None:
+        nonlocal answered
+        if message["type"] == "http.response.body" and not answered:
+            answered = True
+            await send({**message, "more_body": True})
+            if linger:
+                await _drain(receive)
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await send(message)
+
+    await response(scope, receive, send_and_linger)
+
+
+async def _drain(receive: Receive) -> None:
+    drained = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while drained < LINGER_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                drained += len(message.get("body", b""))

@@ -1,0 +1,155 @@
+"""How much one request may ask for, and how much one account: what settings allow below the contract's own bounds."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Request
+
+from app.models.data import DocumentWithChunks, InsertBatch, InsertDocument, MetadataUpdates
+from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
+from app.utils.errors import InvalidInput, Place, TooManyWrites
+
+if TYPE_CHECKING:  # Its library is loaded only where ACCOUNT_RATE is set.
+    from app.api.rate import Rate
+
+ACCOUNT_CHARS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes, seconds and counts; the settings of the same names say what each means."""
+
+    body_bytes: int = 32 << 20
+    bodies_bytes: int = 64 << 20
+    documents: int = 1_000
+    chunks: int = 65_536
+    text_chars: int = 8_192
+    metadata_bytes: int = METADATA_BYTES
+    metadata_depth: int = METADATA_DEPTH
+    body_seconds: float = 10.0
+    request_seconds: float = 30.0
+    ingest_seconds: float = 900.0
+
+
+async def account_of(request: Request) -> str:
+    """Whose request this is: the key's account, else the one it names, else the address it comes from."""
+    account = getattr(request.state, "account", None) or request.query_params.get("account_name")
+    if not account and request.headers.get("content-type"):
+        try:
+            body = await request.json()  # Read and parsed before: FastAPI needs it too.
+        except ValueError:
+            body = None
+        account = body.get("account_name") if isinstance(body, dict) else None
+    if account and isinstance(account, str):
+        return f"account:{account[:ACCOUNT_CHARS]}"
+    return f"address:{request.client.host if request.client else ''}"
+
+
+async def admitted(request: Request) -> None:
+    """For every route that works for an account. Raises RateLimited."""
+    rate: Rate | None = request.state.rate
+    if rate is not None:
+        await rate.spend(await account_of(request))
+
+
+class Writes:
+    """How many writes each account has in flight in this process."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._running: Counter[str] = Counter()
+
+    def begin(self, account: str) -> None:
+        """Raises TooManyWrites."""
+        if self._running[account] >= self._most:
+            raise TooManyWrites(f"{self._most} writes of this account are at work.", retry_after=1)
+        self._running[account] += 1
+
+    def end(self, account: str) -> None:
+        self._running[account] -= 1
+        if not self._running[account]:
+            del self._running[account]
+
+
+async def writing(request: Request) -> AsyncIterator[None]:
+    """For routes that store documents: one place of the account's while inside. Raises TooManyWrites."""
+    account = await account_of(request)
+    writes: Writes = request.state.writes
+    writes.begin(account)
+    try:
+        yield
+    finally:
+        writes.end(account)
+
+
+async def _limits(request: Request) -> Limits:
+    limits: Limits = request.state.limits
+    return limits
+
+
+LimitsDep = Annotated[Limits, Depends(_limits)]
+
+
+async def _bounded_insert(body: InsertDocument, limits: LimitsDep) -> InsertDocument:
+    _check([body], limits, "body")
+    return body
+
+
+async def _bounded_batch(body: InsertBatch, limits: LimitsDep) -> InsertBatch:
+    if len(body.documents) > limits.documents:
+        raise _refused("body.documents", f"holds more than {limits.documents:,} documents")
+    _check(body.documents, limits, "body.documents")
+    return body
+
+
+InsertBody = Annotated[InsertDocument, Depends(_bounded_insert)]
+BatchBody = Annotated[InsertBatch, Depends(_bounded_batch)]
+
+
+def _check(items: Sequence[DocumentWithChunks], limits: Limits, place: str) -> None:
+    if sum(len(item.chunks) for item in items) > limits.chunks:
+        raise _refused(place, f"holds more than {limits.chunks:,} chunks")
+    for number, item in enumerate(items):
+        where = place if place == "body" else f"{place}.{number}"
+        _check_metadata(item.document.metadata, limits, f"{where}.document.metadata")
+        for position, chunk in enumerate(item.chunks):
+            if len(chunk.text) > limits.text_chars:
+                text = f"is longer than {limits.text_chars:,} characters"
+                raise _refused(f"{where}.chunks.{position}.text", text)
+
+
+def check_updates(updates: MetadataUpdates, limits: Limits) -> None:
+    """Raises InvalidInput. What they make of the stored metadata is checked where it is stored."""
+    _check_metadata(updates.model_extra or {}, limits, "body.metadata_updates")
+
+
+def _check_metadata(metadata: dict[str, Any], limits: Limits, place: str) -> None:
+    if metadata_bytes(metadata) > limits.metadata_bytes:
+        raise _refused(place, f"is larger than {limits.metadata_bytes:,} bytes of JSON")
+    if limits.metadata_depth < METADATA_DEPTH and _depth(metadata) > limits.metadata_depth:
+        raise _refused(place, f"is nested deeper than {limits.metadata_depth} levels")
+
+
+def check_query(texts: Sequence[str], limits: Limits) -> None:
+    """Raises InvalidInput when a text is longer than the settings allow."""
+    if max(map(len, texts)) > limits.text_chars:
+        raise _refused("body", f"holds a text longer than {limits.text_chars:,} characters")
+
+
+def _depth(value: Any) -> int:
+    level, depth = [value], 0
+    while level:
+        level = [
+            below
+            for item in level
+            if isinstance(item, dict | list)
+            for below in (item.values() if isinstance(item, dict) else item)
+        ]
+        depth += 1
+    return depth - 1
+
+
+def _refused(place: str, reason: str) -> InvalidInput:
+    return InvalidInput(f"{place}: {reason}", places=[Place(place, reason)])

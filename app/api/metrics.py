@@ -1,0 +1,39 @@
+"""/metrics: for Prometheus."""
+
+from ipaddress import ip_address
+
+from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
+
+from app.api.deps import ServicesDep
+from app.api.errors import documented
+from app.utils import metrics
+
+router = APIRouter(tags=["metrics"])
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus's text format."},
+        **documented(404),
+    },
+)
+async def read(request: Request, services: ServicesDep) -> Response:
+    """Counters, gauges and histograms of this server; for callers on this machine, or for all with METRICS_OPEN."""
+    if not request.state.metrics_open and not _is_local(request):
+        raise HTTPException(404)
+    await services.watch.refresh()
+    return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+
+
+def _is_local(request: Request) -> bool:
+    """Through a proxy on this machine every caller is local: such a proxy must keep /metrics to itself."""
+    if request.client is None:
+        return True
+    try:
+        return ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,129 @@
+"""What one connection may hold of a real server, and what many of them may."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.operations.conftest import Served, served
+
+CONNECTIONS = 20
+LIVE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def server(folder: Path) -> AsyncIterator[Served]:
+    settings = {
+        "MAX_CONNECTIONS": str(CONNECTIONS),
+        "HEADER_TIMEOUT": "0.5",
+        "MAX_HEADER_BYTES": "2048",
+        "MAX_BODY_BYTES": "65536",
+        "BODY_TIMEOUT": "0.5",
+        "KEEP_ALIVE_TIMEOUT": "60",
+        "DRAIN_SECONDS": "0",
+    }
+    async with served(folder, **settings) as started:
+        yield started
+
+
+class Wire:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def status(self) -> int:
+        """Of the next answer, whose body is read."""
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)
+        length = next(int(line.split(b":")[1]) for line in head.lower().splitlines() if line.startswith(b"content-len"))
+        await self.reader.readexactly(length)
+        return int(head.split()[1])
+
+    async def closed(self) -> bool:
+        try:
+            return await asyncio.wait_for(self.reader.read(), 10) == b""
+        except ConnectionResetError:
+            return True
+
+
+Dial = Callable[[], Awaitable[Wire]]
+
+
+@pytest.fixture
+async def dial(server: Served) -> AsyncIterator[Dial]:
+    """Opens connections, which are closed after the test."""
+    wires: list[Wire] = []
+
+    async def connect() -> Wire:
+        wires.append(Wire(*await asyncio.open_connection("127.0.0.1", server.port)))
+        return wires[-1]
+
+    yield connect
+    for wire in wires:
+        wire.writer.close()
+        with suppress(ConnectionError):
+            await wire.writer.wait_closed()
+
+
+async def test_a_head_that_never_ends_is_given_up(dial: Dial) -> None:
+    wire = await dial()
+    wire.writer.write(b"GET /health/live HTTP/1.1\r\n")
+    assert await wire.status() == 408
+    assert await wire.closed()
+
+
+async def test_a_connection_that_says_nothing_is_closed(dial: Dial) -> None:
+    assert await (await dial()).closed()
+
+
+async def test_a_second_head_is_as_bounded_as_the_first(dial: Dial) -> None:
+    wire = await dial()
+    wire.writer.write(LIVE)
+    assert await wire.status() == 200
+    wire.writer.write(LIVE[:10])
+    assert await wire.status() == 408
+
+
+@pytest.mark.parametrize("before", [b"", LIVE])
+async def test_a_head_may_be_so_long(dial: Dial, before: bytes) -> None:
+    wire = await dial()
+    wire.writer.write(before + b"GET /health/live HTTP/1.1\r\nx-long: ")
+    if before:
+        assert await wire.status() == 200
+    wire.writer.write(b"x" * 4096)
+    assert await wire.status() == 431
+    assert await wire.closed()
+
+
+async def test_a_body_does_not_count_as_a_head(dial: Dial) -> None:
+    wire = await dial()
+    body = b" " * 50_000
+    head = b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    wire.writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+    assert await wire.status() == 422
+    wire.writer.write(LIVE)
+    assert await wire.status() == 200
+
+
+async def test_a_body_that_stops_is_given_up_and_a_long_one_refused_at_its_head(dial: Dial) -> None:
+    slow, long = await dial(), await dial()
+    slow.writer.write(b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n1")
+    long.writer.write(b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n1")
+    assert await long.status() == 413
+    assert await slow.status() == 408
+    assert await long.closed()
+    assert await slow.closed()
+
+
+async def test_no_number_of_idle_connections_locks_anybody_out(dial: Dial) -> None:
+    idle = []
+    for _ in range(CONNECTIONS * 3):
+        wire = await dial()
+        wire.writer.write(LIVE)
+        assert await wire.status() == 200
+        idle.append(wire)
+    gone = idle[: CONNECTIONS * 2]
+    assert all(await asyncio.gather(*(wire.closed() for wire in gone)))
+    idle[-1].writer.write(LIVE)
+    assert await idle[-1].status() == 200

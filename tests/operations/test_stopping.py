@@ -1,0 +1,118 @@
+"""SIGTERM under load: what was accepted is answered, and behind a balancer nobody notices."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from tests.conftest import BotClient, register, until
+from tests.milvus_server import free_ports
+from tests.operations.balancer import Balancer
+from tests.operations.conftest import served
+
+CLIENTS = 16
+
+
+class Load:
+    """Clients that insert and search, one request after the other, over connections that they keep."""
+
+    def __init__(self, url: str, bot: BotClient) -> None:
+        self._url = url
+        self._bot = bot
+        self.answers: Counter[int] = Counter()
+        self.failures: list[str] = []
+        self.stopping = False
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._client(number) for number in range(CLIENTS)))
+
+    async def _client(self, number: int) -> None:
+        async with httpx.AsyncClient(base_url=self._url, timeout=30) as http:
+            bot = BotClient(http, self._bot.bot_id)
+            while not self.stopping:
+                try:
+                    if number % 4:
+                        body = {"chat_bot_id": str(bot.bot_id), "query_text": f"question {number}"}
+                        answer = await http.post("/search/query", json=body)
+                    else:
+                        answer = await http.post("/data/insert", json=bot.body(f"text {number}"))
+                except httpx.ConnectError:
+                    return  # The port is closed: this was accepted by nobody.
+                except httpx.TransportError as exc:
+                    self.failures.append(repr(exc))
+                else:
+                    self.answers[answer.status_code] += 1
+                    if answer.status_code not in (200, 201):
+                        self.failures.append(answer.text)
+
+
+@asynccontextmanager
+async def balanced(port: int) -> AsyncIterator[Balancer]:
+    balancer = Balancer(port)
+    running = asyncio.create_task(balancer.run())
+    try:
+        yield balancer
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def test_what_was_accepted_is_answered(folder: Path) -> None:
+    async with served(folder, LOG_FORMAT="json", DRAIN_SECONDS="0.5") as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+            load = Load(server.url, await register(http))
+            running = asyncio.create_task(load.run())
+            await until(lambda: _answered(load, 50), seconds=30)
+            server.process.terminate()
+
+            async def not_ready() -> bool:
+                answer = await http.get("/health/ready")
+                return answer.status_code == 503 and answer.json()["status"] == "stopping"
+
+            await until(not_ready, seconds=0.5)
+            await running
+            await asyncio.wait_for(server.process.wait(), 30)
+        assert load.failures == []
+        lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+        assert {"Finished server process"} <= {line["message"][:23] for line in lines}
+
+
+async def test_a_rolling_restart_fails_no_request(folder: Path) -> None:
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    async with AsyncExitStack() as stack:
+        balancer = await stack.enter_async_context(balanced(port))
+        old = [await stack.enter_async_context(served(folder)) for _ in range(2)]
+        for server in old:
+            balancer.add(server.port)
+        await until(lambda: _ready(balancer, 2))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
+        load = Load(url, await register(http))
+        running = asyncio.create_task(load.run())
+        for server in old:
+            new = await stack.enter_async_context(served(folder))
+            balancer.add(new.port)
+            await until(lambda: _ready(balancer, 3))
+            server.process.terminate()
+            await asyncio.wait_for(server.process.wait(), 30)
+            balancer.remove(server.port)
+        seen = load.answers.total()
+        await until(lambda: _answered(load, seen + 50), seconds=30)
+        load.stopping = True
+        await running
+        assert load.failures == []
+        assert load.answers.total() >= 100
+
+
+async def _answered(load: Load, count: int) -> bool:
+    assert not load.failures
+    return load.answers.total() >= count
+
+
+async def _ready(balancer: Balancer, count: int) -> bool:
+    return len(balancer.ready()) >= count
