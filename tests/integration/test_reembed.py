@@ -106,7 +106,7 @@ async def findings(services: Services) -> list[object]:
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """The old collection stays for as long as a lease."""
-    return settings.model_copy(update={"saga_lease_seconds": 0.7})
+    return settings.model_copy(update={"saga_lease_seconds": 2.5})
 
 
 @pytest.fixture

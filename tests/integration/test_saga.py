@@ -226,7 +226,7 @@ async def test_connections_cut_before_t2(
     async def cut() -> None:
         with suppress(DatabaseUnavailable):
             await db.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() "
                 "AND pid <> pg_backend_pid()"
             )
 
