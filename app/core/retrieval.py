@@ -7,10 +7,14 @@ dropped; if that leaves a gap, Milvus is asked again, under a guarantee read aft
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
+
+import numpy as np
 
 from app.core.bots import Bots
 from app.core.embedding.port import Vectors
 from app.core.fusion import ranked
+from app.core.joined import Joined
 from app.core.stores.ports import DocumentPort, Hit, Span, VectorIndex
 from app.schemas.filter_tree import Filter
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Confirmed
@@ -25,6 +29,11 @@ WIDEN_FACTOR = 8
 MAX_ROUNDS = 6
 MAX_SPANS = 16
 """Ranges of keys that Milvus is told to pass over."""
+SEARCHES_AT_ONCE = 2
+"""Of a kind, in Milvus: it works on the second while the answer to the first is on its way."""
+Kind = tuple[str, int, tuple[Span, ...]]
+"""Searches of the same collection, k and passed-over keys are carried out together. A search among given documents
+is not: PostgreSQL, which named them, knows no documents that are not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,9 @@ class Retrieval:
         self._bots = bots
         self._documents = documents
         self._index = index
+        self._confirm = Joined(self._confirm_all)
+        self._near = Joined(self._near_all, SEARCHES_AT_ONCE)
+        self._worded = Joined(self._worded_all, SEARCHES_AT_ONCE)
 
     async def find(self, ask: Ask, doc_ids: Sequence[int] | None, watch: Stopwatch) -> Found:
         """Searches until every list is long enough and no gap is new, or Milvus has no more to give.
@@ -97,9 +109,8 @@ class Retrieval:
         found = Found([])
         for found.rounds in range(1, MAX_ROUNDS + 1):
             lists = await self._search(ask, k, guarantee, doc_ids, watch)
-            keys = list(dict.fromkeys(hit.chunk_id for pair in lists for hits in pair.each() for hit in hits))
             with watch.timing("postgres"):
-                found.rows = await self._documents.confirmed(ask.bot.bot_id, keys, _wanted(ask, lists), ask.where)
+                found.rows = await self._confirmed(ask, lists)
             cuts = [[cut(ask, hits, k, found.rows) for hits in pair.each()] for pair in lists]
             found.lists = [_kept(pair, of_pair) for pair, of_pair in zip(lists, cuts, strict=True)]
             every = [one for of_pair in cuts for one in of_pair]
@@ -118,6 +129,27 @@ class Retrieval:
             with watch.timing("postgres"):
                 guarantee = await self._documents.milvus_timestamp(ask.bot.bot_id, ask.bot.milvus_collection)
         return found
+
+    async def _confirmed(self, ask: Ask, lists: Sequence[Lists]) -> dict[int, Confirmed]:
+        """Of the hits those that are current. The spare ones are asked about only where they may be needed."""
+        every = [hits for pair in lists for hits in pair.each()]
+        wanted = _wanted(ask, lists)
+        spare = ask.where is not None or ask.documents > 1
+        keys = {hit.chunk_id for hits in every for hit in (hits if spare else hits[: ask.depth])}
+        if ask.where is not None:
+            return await self._documents.confirmed(ask.bot.bot_id, list(keys), wanted, ask.where)
+        rows = await self._confirm(ask.bot.bot_id, (keys, wanted))
+        if any(key not in rows for key in keys) and (rest := {hit.chunk_id for hits in every for hit in hits} - keys):
+            rows = rows | await self._confirm(ask.bot.bot_id, (rest, wanted))
+        return rows
+
+    async def _confirm_all(
+        self, bot_id: UUID, calls: Sequence[tuple[set[int], set[int]]]
+    ) -> Sequence[dict[int, Confirmed]]:
+        """Every call gets the rows of all."""
+        keys = set[int]().union(*(keys for keys, _ in calls))
+        wanted = set[int]().union(*(wanted for _, wanted in calls))
+        return [await self._documents.confirmed(bot_id, list(keys), wanted, None)] * len(calls)
 
     async def _search(
         self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
@@ -144,14 +176,13 @@ class Retrieval:
             return None
         vectors = await ask.vectors
         with watch.timing("dense"):
-            found = await self._index.search_dense(
-                ask.bot.milvus_collection,
-                vectors,
-                k,
-                guarantee=guarantee,
-                doc_ids=doc_ids,
-                without=_passed_over(ask, doc_ids),
-            )
+            if doc_ids is None:
+                key = (ask.bot.milvus_collection, k, tuple(ask.without))
+                found = await self._near(key, (vectors, guarantee))
+            else:
+                found = await self._index.search_dense(
+                    ask.bot.milvus_collection, vectors, k, guarantee=guarantee, doc_ids=doc_ids
+                )
         floor = ask.floor
         return found if floor is None else [[hit for hit in hits if hit.score >= floor] for hits in found]
 
@@ -159,14 +190,26 @@ class Retrieval:
         self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
     ) -> list[list[Hit]]:
         with watch.timing("lexical"):
+            if doc_ids is None:
+                key = (ask.bot.milvus_collection, k, tuple(ask.without))
+                return await self._worded(key, (ask.texts, guarantee))
             return await self._index.search_lexical(
-                ask.bot.milvus_collection,
-                ask.texts,
-                k,
-                guarantee=guarantee,
-                doc_ids=doc_ids,
-                without=_passed_over(ask, doc_ids),
+                ask.bot.milvus_collection, ask.texts, k, guarantee=guarantee, doc_ids=doc_ids
             )
+
+    async def _near_all(self, key: Kind, calls: Sequence[tuple[Vectors, int]]) -> Sequence[list[list[Hit]]]:
+        collection, k, without = key
+        vectors = calls[0][0] if len(calls) == 1 else np.concatenate([vectors for vectors, _ in calls])
+        guarantee = max(guarantee for _, guarantee in calls)
+        found = iter(await self._index.search_dense(collection, vectors, k, guarantee=guarantee, without=without))
+        return [[next(found) for _ in vectors] for vectors, _ in calls]
+
+    async def _worded_all(self, key: Kind, calls: Sequence[tuple[Sequence[str], int]]) -> Sequence[list[list[Hit]]]:
+        collection, k, without = key
+        texts = [text for texts, _ in calls for text in texts]
+        guarantee = max(guarantee for _, guarantee in calls)
+        found = iter(await self._index.search_lexical(collection, texts, k, guarantee=guarantee, without=without))
+        return [[next(found) for _ in texts] for texts, _ in calls]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +250,6 @@ def unfinished_keys(generations: Iterable[int]) -> list[Span]:
             runs.append([generation, generation + 1])
     longest = sorted(runs, key=lambda run: run[0] - run[1])[:MAX_SPANS]
     return [(first * CHUNKS_PER_GENERATION, end * CHUNKS_PER_GENERATION) for first, end in sorted(longest)]
-
-
-def _passed_over(ask: Ask, doc_ids: Sequence[int] | None) -> Sequence[Span]:
-    """PostgreSQL knows no documents that are not finished."""
-    return ask.without if doc_ids is None else ()
 
 
 def _kept(pair: Lists, cuts: Sequence[Cut]) -> Lists:

@@ -13,6 +13,7 @@ from app.core.embedders import Embedders
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Vectors
 from app.core.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
+from app.core.joined import Joined
 from app.core.rerank import Reranker
 from app.core.retrieval import Ask, Found, Lists, Retrieval, cut, unfinished_keys
 from app.core.stores.ports import DocumentPort, Hit, VectorIndex
@@ -115,6 +116,7 @@ class Search:
         self._embedders = embedders
         self._reranker = reranker
         self._retrieval = Retrieval(bots, documents, index)
+        self._usable = Joined(self._usable_by_all)
 
     async def query(self, query: Query, watch: Stopwatch) -> Answer:
         """For each text the ``limit`` best current chunks, or documents, best first.
@@ -138,13 +140,16 @@ class Search:
             # Where one model serves every bot, it need not wait for the bot's row.
             if query.mode != "lexical" and (only := self._embedders.only):
                 embedding = asyncio.create_task(self._embed(only, query.texts, watch))
-            bot = await self._bots.usable(query.bot_id, query.account)
+            bot = await self._usable((query.bot_id, query.account), None)
             if query.mode != "lexical" and embedding is None:
                 embedding = asyncio.create_task(self._embed(self._embedders.of(bot), query.texts, watch))
             return await self._answer(query, bot, embedding, watch)
         finally:
             if embedding is not None:
                 embedding.cancel()
+
+    async def _usable_by_all(self, key: tuple[UUID, str | None], callers: Sequence[None]) -> Sequence[Bot]:
+        return [await self._bots.usable(*key)] * len(callers)
 
     async def _answer(
         self, query: Query, bot: Bot, embedding: asyncio.Task[Vectors] | None, watch: Stopwatch

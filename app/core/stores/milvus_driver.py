@@ -4,12 +4,14 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 from pymilvus import AsyncMilvusClient, MilvusException
 from pymilvus.client import ts_utils
-from pymilvus.grpc_gen import milvus_pb2
+from pymilvus.client.utils import check_status
+from pymilvus.decorators import retry_on_rpc_failure
+from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
 from app.utils.errors import CollectionMissing, VectorIndexUnavailable
 
@@ -56,6 +58,25 @@ async def upsert(client: AsyncMilvusClient, request: milvus_pb2.UpsertRequest, t
     await handler.upsert(
         request.collection_name, [], upsert_param=request, timeout=timeout, context=client._generate_call_context()
     )
+
+
+async def search(
+    client: AsyncMilvusClient, request: milvus_pb2.SearchRequest, timeout: float
+) -> schema_pb2.SearchResultData:
+    """Sends a request that is packed already, as pymilvus sends its own: with its repetitions and check.
+
+    ``AsyncMilvusClient.search`` packs and unpacks for four tenths of a millisecond more, a third of all that a search
+    takes on the event loop.
+    """
+    metadata = client._generate_call_context().to_grpc_metadata()
+    return await _search(await client._get_connection(), request, timeout=timeout, metadata=metadata)
+
+
+@retry_on_rpc_failure()  # type: ignore[untyped-decorator]
+async def _search(handler: Any, request: milvus_pb2.SearchRequest, *, timeout: float, metadata: Any) -> Any:
+    response = await handler._async_stub.Search(request, timeout=timeout, metadata=metadata)
+    check_status(response.status)
+    return response.results
 
 
 async def within(seconds: float, request: Callable[[], Awaitable[T]]) -> T:

@@ -1,10 +1,14 @@
-"""Upserts packed column by column, straight from arrays: no row, no Python float for each number."""
+"""Requests packed straight from arrays, and answers unpacked: no row, no Python float for each number of a vector."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
+import orjson
 from pymilvus import DataType
-from pymilvus.grpc_gen import milvus_pb2, schema_pb2
+from pymilvus.client.types import ConsistencyLevel, PlaceholderType
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 from app.core.stores.ports import Keys, Vectors
 from app.schemas import milvus as schema
@@ -25,6 +29,52 @@ def upsert_request(
             )
         )
     return milvus_pb2.UpsertRequest(collection_name=collection, num_rows=len(chunk_ids), fields_data=fields)
+
+
+def search_request(
+    collection: str,
+    field: str,
+    queries: Vectors | Sequence[str],
+    k: int,
+    params: Mapping[str, Any],
+    expression: str,
+    guarantee: int,
+) -> milvus_pb2.SearchRequest:
+    """``queries``: vectors (n, dimension) of float32, or texts for a BM25 field. ``params``: metric_type and params.
+
+    ``guarantee`` is the timestamp that the answer must have seen; 0 would mean Strong, so it stands for 1, which is
+    older than anything.
+    """
+    if isinstance(queries, np.ndarray):
+        kind, values = PlaceholderType.FloatVector, [row.tobytes() for row in queries.astype("<f4", copy=False)]
+    else:
+        kind, values = PlaceholderType.VARCHAR, [query.encode() for query in queries]
+    placeholder = common_pb2.PlaceholderValue(tag="$0", type=kind, values=values)
+    metric = params["metric_type"]
+    settings = {
+        "topk": str(k),
+        "round_decimal": "-1",
+        "ignore_growing": "False",
+        "metric_type": metric,
+        "anns_field": field,
+        "params": orjson.dumps({**params["params"], "metric_type": metric}).decode(),
+    }
+    return milvus_pb2.SearchRequest(
+        collection_name=collection,
+        dsl=expression,
+        dsl_type=common_pb2.DslType.BoolExprV1,
+        placeholder_group=common_pb2.PlaceholderGroup(placeholders=[placeholder]).SerializeToString(),
+        search_params=[common_pb2.KeyValuePair(key=key, value=value) for key, value in settings.items()],
+        guarantee_timestamp=guarantee or 1,
+        consistency_level=ConsistencyLevel.Customized,
+        nq=len(values),
+    )
+
+
+def scores_by_key(found: schema_pb2.SearchResultData) -> list[dict[int, float]]:
+    """For each query its keys and their scores, in the order in which they came."""
+    each = zip(found.ids.int_id.data, found.scores, strict=True)
+    return [dict(islice(each, count)) for count in found.topks]
 
 
 def _integers(name: str, values: Keys) -> schema_pb2.FieldData:

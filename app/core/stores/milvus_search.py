@@ -8,6 +8,8 @@ import numpy as np
 from pymilvus import AsyncMilvusClient
 
 from app.core.lexical import lexical_text
+from app.core.stores.milvus_driver import search
+from app.core.stores.milvus_packing import scores_by_key, search_request
 from app.core.stores.ports import Hit, Span, Vectors
 from app.schemas import milvus as schema
 
@@ -36,14 +38,14 @@ class MilvusSearch:
         doc_ids: Sequence[int] | None,
         without: Sequence[Span],
     ) -> list[list[Hit]]:
-        data = list(np.asarray(queries, np.float32))
-        expression, consistency = _expression(doc_ids, without), _consistency(guarantee)
+        queries = np.asarray(queries, np.float32)
+        expression = _expression(doc_ids, without)
         found = await self._search(
-            collection, schema.EMBEDDING, data, k, schema.search_params(k), expression, consistency
+            collection, schema.EMBEDDING, queries, k, schema.search_params(k), expression, guarantee
         )
         if doc_ids is not None and guarantee and any(len(scores) < k for scores in found):
-            stored = await self._embeddings(collection, expression, EXACT_ROWS, consistency)
-            for scores, query in zip(found, data, strict=True):
+            stored = await self._embeddings(collection, expression, EXACT_ROWS, _consistency(guarantee))
+            for scores, query in zip(found, queries, strict=True):
                 scores |= cosines(stored, query)
         # Rounding on the server gives 1.0000001 for equal vectors.
         return [_hits({key: max(-1.0, min(1.0, score)) for key, score in scores.items()}, k) for scores in found]
@@ -70,7 +72,7 @@ class MilvusSearch:
                 k,
                 schema.lexical_search_params(),
                 _expression(doc_ids, without),
-                _consistency(guarantee),
+                guarantee,
             )
         )
         # As it comes, Milvus Lite gives BM25 as a distance, below 0; a server as a score, above 0.
@@ -84,29 +86,15 @@ class MilvusSearch:
         self,
         collection: str,
         field: str,
-        data: Sequence[Any],
+        queries: Vectors | Sequence[str],
         k: int,
         params: Mapping[str, Any],
         expression: str,
-        consistency: Mapping[str, Any],
+        guarantee: int,
     ) -> list[dict[int, float]]:
-        found = await self._read(
-            collection,
-            partial(
-                self._client.search,
-                collection,
-                data=data,
-                anns_field=field,
-                limit=k,
-                search_params=params,
-                filter=expression,
-                timeout=self._timeout,
-                **consistency,
-            ),
-        )
-        # By column: a hit's own key field is called "chunk_id" by Milvus Lite and "id" by a server before 2.4.
-        scores = [dict(zip(map(int, hits.ids), map(float, hits.distances), strict=True)) for hits in found or ()]
-        return scores or [{} for _ in data]
+        request = search_request(collection, field, queries, k, params, expression, guarantee)
+        found = scores_by_key(await self._read(collection, partial(search, self._client, request, self._timeout)))
+        return found or [{} for _ in queries]
 
     async def _embeddings(
         self, collection: str, expression: str, limit: int, consistency: Mapping[str, Any]
