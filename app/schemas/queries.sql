@@ -221,6 +221,33 @@ UPDATE idempotency_keys SET response = $3 WHERE account_name = $1 AND key = $2;
 DELETE FROM idempotency_keys k
 WHERE k.created_at < now() - $1::interval AND NOT EXISTS (SELECT FROM sagas s WHERE s.generation = k.generation);
 
+-- ---------------------------------------------------------------- API keys
+
+-- name: insert_api_key
+-- Of two keys with one prefix the second is not stored.
+INSERT INTO api_keys (prefix, sha256, account_name, scopes, note, expires_at)
+VALUES ($1, $2, $3, $4, $5, now() + $6::interval)
+ON CONFLICT DO NOTHING
+RETURNING expires_at;
+
+-- name: find_api_key
+-- Seconds by this clock, so that those of the servers do not matter; NULL: it does not expire.
+SELECT sha256, account_name, scopes, extract(epoch FROM expires_at - now())::float8 AS seconds_left FROM api_keys
+WHERE prefix = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
+
+-- name: any_api_key
+SELECT EXISTS (SELECT FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()));
+
+-- name: list_api_keys
+SELECT prefix, account_name, scopes, note, created_at, expires_at, revoked_at,
+       revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS usable
+FROM api_keys
+WHERE $1::text IS NULL OR account_name = $1
+ORDER BY created_at, prefix;
+
+-- name: revoke_api_key
+UPDATE api_keys SET revoked_at = now() WHERE prefix = $1 AND revoked_at IS NULL RETURNING prefix;
+
 -- ---------------------------------------------------------------- documents
 
 -- name: current_generation
