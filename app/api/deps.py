@@ -5,8 +5,8 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
 
-from app.api.auth import AccountDep
-from app.api.limits import Limits, Writes, admitted, writing
+from app.api.auth import AccountDep, authorize
+from app.api.limits import Limits, Writes, spend_rate, writing
 from app.core.keys import Keys
 from app.core.services import Services
 from app.models.collection import EXAMPLE_BOT
@@ -34,8 +34,15 @@ async def _services(request: Request) -> Services:
     return services
 
 
+async def _admitted(request: Request) -> None:
+    """Raises Unauthorized, Forbidden, RateLimited."""
+    await authorize(request)
+    await spend_rate(request)
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
-Admitted = Depends(admitted)
+Admitted = Depends(_admitted)
+"""Of every route that works for an account."""
 Writing = Depends(writing)
 
 BotPath = Annotated[UUID, Path(alias="chat_bot_id", description="The bot.", examples=[EXAMPLE_BOT])]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
-from app.api.auth import authorize
 from app.models.data import DocumentWithChunks, InsertBatch, InsertDocument, MetadataUpdates
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
 from app.utils.errors import InvalidInput, Place, TooManyWrites
@@ -48,9 +47,8 @@ async def account_of(request: Request) -> str:
     return f"address:{request.client.host if request.client else ''}"
 
 
-async def admitted(request: Request) -> None:
-    """For every route that works for an account. Raises KeyMissing, Forbidden, RateLimited."""
-    await authorize(request)
+async def spend_rate(request: Request) -> None:
+    """For every route that works for an account. Raises RateLimited."""
     rate: Rate | None = request.state.rate
     if rate is not None:
         await rate.spend(await account_of(request))

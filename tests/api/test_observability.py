@@ -62,7 +62,7 @@ def embedder() -> BrokenEmbedder:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"log_level": "DEBUG", "log_format": "json", "metrics_open": True})
+    return settings.model_copy(update={"log_level": "DEBUG", "log_format": "json"})
 
 
 @pytest.fixture
@@ -177,9 +177,9 @@ async def test_the_backlog_is_shown(bot: BotClient) -> None:
 
 
 async def test_other_machines_do_not_see_metrics(services: Services, settings: Settings) -> None:
-    async with in_process(services, settings.model_copy(update={"metrics_open": False})) as client:
+    async with in_process(services, settings.model_copy(update={"auth_disabled": False})) as client:
         assert (await client.get("/metrics")).status_code == 200, "httpx calls from 127.0.0.1"
-        for address, status in (("::1", 200), ("10.0.0.7", 404)):
+        for address, status in (("::1", 200), ("10.0.0.7", 401)):
             transport = client._transport
             transport.client = (address, 1)  # type: ignore[attr-defined]
             assert (await client.get("/metrics")).status_code == status
