@@ -176,7 +176,8 @@ async def test_the_backlog_is_shown(bot: BotClient) -> None:
     assert ("chat_memory_vector_gc_backlog", ()) in found
 
 
-async def test_other_machines_do_not_see_metrics(services: Services, settings: Settings) -> None:
+async def test_other_machines_do_not_see_metrics(services: Services, settings: Settings, db: Database) -> None:
+    await make_key(db, "operator", ["admin"])
     async with in_process(services, settings.model_copy(update={"auth_disabled": False})) as client:
         assert (await client.get("/metrics")).status_code == 200, "httpx calls from 127.0.0.1"
         for address, status in (("::1", 200), ("10.0.0.7", 401)):
