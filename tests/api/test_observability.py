@@ -14,9 +14,11 @@ from app.config import Settings
 from app.core.embedding.memory import HashEmbedder
 from app.core.services import Services
 from app.core.stores.memory_index import MemoryIndex
+from app.core.stores.postgres import Database
 from app.utils import logging as our_logging
 from app.utils import metrics
 from app.utils.lifecycle import process
+from tests.api.keys import make_key
 from tests.conftest import BotClient, in_process
 
 OPS = Path(__file__).resolve().parents[2] / "docs" / "ops"
