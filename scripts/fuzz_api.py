@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from contextlib import ExitStack
@@ -62,8 +63,12 @@ def _store(address: str, key: str) -> None:
     for path, body in (("/collection/create", bot), ("/data/insert/batch", {"documents": documents})):
         data, headers = json.dumps(body).encode(), {"Content-Type": "application/json", "X-API-Key": key}
         request = urllib.request.Request(address + path, data, headers)  # noqa: S310 - our own address
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                answer.read()
+        except urllib.error.HTTPError as exc:
+            if exc.code != 409:  # A round has deleted the bot and made it anew, with other names.
+                raise
 
 
 def _round(address: str, key: str, seed: int, phases: str, examples: int, counts: Path) -> bool:
