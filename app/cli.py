@@ -5,15 +5,20 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
+from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from app.config import Settings
+from app.core.keys import SCOPES, Scope
 from app.core.reembed import Reembedder
-from app.core.services import open_reembedder, open_services, open_stores, open_verifier
+from app.core.services import open_keys, open_reembedder, open_services, open_stores, open_verifier
 from app.core.stores.migrations import schema_sql
 from app.core.verify import Finding, Verifier
+from app.models.fields import AccountName
 from app.utils.errors import AppError, StartupError
 from app.utils.logging import configure
 
@@ -104,6 +109,71 @@ async def abort(settings: Settings, bot_ids: Sequence[UUID] | None) -> int:
     return 0
 
 
+async def create_key(settings: Settings, account: str, scopes: Sequence[Scope], note: str, days: float | None) -> None:
+    """Prints the key alone on standard output, so that a script can take it from there."""
+    async with open_keys(settings) as ring:
+        key = await ring.create(account, scopes, note, None if days is None else timedelta(days=days))
+    print(f"The key of {account!r} ({', '.join(scopes)}), shown this once:", file=sys.stderr)
+    print(key)
+
+
+async def list_keys(settings: Settings, account: str | None) -> None:
+    async with open_keys(settings) as ring:
+        for key in await ring.list(account):
+            state = "usable" if key.usable else "revoked" if key.revoked_at else "expired"
+            expires = f" expires={key.expires_at:%Y-%m-%dT%H:%MZ}" if key.expires_at else ""
+            note = f" note={key.note!r}" if key.note else ""
+            scopes, created = ",".join(key.scopes), f"{key.created_at:%Y-%m-%dT%H:%MZ}"
+            print(f"{key.prefix} {state} account={key.account_name!r} scopes={scopes} created={created}{expires}{note}")
+
+
+async def revoke_key(settings: Settings, key: str) -> int:
+    async with open_keys(settings) as ring:
+        revoked = await ring.revoke(key)
+    if revoked:
+        print(f"revoked; servers take it for at most {settings.key_cache_seconds:g} seconds more")
+        return 0
+    print("there is no such key, or it was revoked before", file=sys.stderr)
+    return 1
+
+
+def _keys(settings: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.action == "revoke":
+        return asyncio.run(revoke_key(settings, arguments.key))
+    if arguments.action == "list":
+        asyncio.run(list_keys(settings, arguments.account))
+    else:
+        scopes = arguments.scope or ["read"]
+        asyncio.run(create_key(settings, arguments.account, scopes, arguments.note, arguments.days))
+    return 0
+
+
+def _account(text: str) -> str:
+    try:
+        return TypeAdapter(AccountName).validate_python(text)
+    except ValidationError as exc:
+        raise argparse.ArgumentTypeError(exc.errors()[0]["msg"]) from None
+
+
+def _days(text: str) -> float:
+    if not 0 < float(text) <= 36_500:
+        raise argparse.ArgumentTypeError("should be above 0 and at most 36,500")
+    return float(text)
+
+
+def _add_keys(commands: Any) -> None:
+    actions = commands.add_parser("keys", help="API keys").add_subparsers(dest="action", required=True)
+    making = actions.add_parser("create", help="make a key and show it, once")
+    making.add_argument("--account", required=True, type=_account, help="whose bots it is for")
+    making.add_argument("--scope", action="append", choices=SCOPES, help="default: read; each includes those before it")
+    making.add_argument("--days", type=_days, help="after so many it expires; left out, never")
+    making.add_argument("--note", default="", help="for the list: where it is used")
+    listing = actions.add_parser("list", help="all keys that were ever made, without what makes them keys")
+    listing.add_argument("--account", help="of this account alone")
+    revoking = actions.add_parser("revoke", help="end a key's use")
+    revoking.add_argument("key", metavar="PREFIX", help="its beginning, as list shows it: cm_ and 8 characters")
+
+
 async def migrate(settings: Settings) -> None:
     async with open_stores(settings):
         print("schema is up to date")
@@ -123,6 +193,7 @@ def main() -> int:
     what = moving.add_mutually_exclusive_group(required=True)
     what.add_argument("--to", metavar="MODEL", help="provider, provider:model or provider:model#dimension")
     what.add_argument("--abort", action="store_true", help="give a half-done move up and drop what it has built")
+    _add_keys(commands)
     arguments = parser.parse_args()
     try:
         if arguments.command == "migrate" and arguments.sql:
@@ -133,6 +204,8 @@ def main() -> int:
         if arguments.command == "migrate":
             asyncio.run(migrate(settings))
             return 0
+        if arguments.command == "keys":
+            return _keys(settings, arguments)
         if arguments.command == "reembed":
             bots = None if arguments.all else arguments.bots
             if arguments.abort:

@@ -34,7 +34,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="Folder of the embedded stores.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Lines for people, or JSON objects.")
-    metrics_open: bool = Field(False, description="Show /metrics to other machines too.")
+    auth_disabled: bool = Field(False, description="Ask nobody for a key: whoever reaches the port may do all.")
+    key_cache_seconds: float = Field(5.0, ge=0, le=300, description="A revoked key works on at most so long.")
+    health_open: bool = Field(True, description="Show the state of each dependency without a key.")
+    docs: Literal["open", "key", "off"] = Field("open", description="/docs, /redoc and /openapi.json.")
     otel_exporter_otlp_endpoint: str | None = Field(
         None, pattern="^https?://", description="Collector of traces, OTLP over HTTP."
     )

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from app.api import collection, data, docs, embeddings, errors, health, metrics, openapi, search
+from app.api.auth import Authentication
 from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
 from app.api.deps import State
@@ -18,6 +19,7 @@ from app.api.middleware import RequestContext
 from app.config import Settings, checked_settings
 from app.core.services import Services, open_services
 from app.utils import tracing
+from app.utils.errors import StartupError
 from app.utils.logging import configure
 
 if TYPE_CHECKING:
@@ -42,13 +44,16 @@ def create_app(
         chosen = settings or checked_settings()
         configure(chosen.log_level, chosen.log_format)
         async with _traced(chosen), services or open_services(chosen) as opened:
+            await _check_keys(chosen, opened)
             log.info("ready")
             yield State(
                 services=opened,
                 limits=_limits(chosen),
                 rate=_rate(chosen),
                 writes=Writes(chosen.account_writes),
-                metrics_open=chosen.metrics_open,
+                keys=None if chosen.auth_disabled else opened.keys,
+                health_open=chosen.health_open,
+                docs=chosen.docs,
             )
 
     app = FastAPI(
@@ -57,9 +62,15 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         telemetry=NO_TELEMETRY,
     )
-    for middleware in (Deadline, BodyGuard, RequestContext):  # The last one is the first to see a request.
+    for middleware in (
+        Deadline,
+        BodyGuard,
+        Authentication,
+        RequestContext,
+    ):  # The last one is the first to see a request.
         app.add_middleware(middleware)
     errors.install(app)
     for room in (collection, data, search, embeddings, health, metrics):
@@ -67,6 +78,17 @@ def create_app(
     docs.install(app)
     openapi.install(app)
     return app
+
+
+async def _check_keys(settings: Settings, services: Services) -> None:
+    """Fails closed. Raises StartupError."""
+    if settings.auth_disabled:
+        log.warning("AUTH_DISABLED=true: nobody is asked for an API key, and whoever reaches the port may do all")
+    elif not await services.keys.any():
+        raise StartupError(
+            "There is no API key yet, so nobody could call: make one with "
+            "python -m app.cli keys create --account NAME --scope write, or set AUTH_DISABLED=true."
+        )
 
 
 @asynccontextmanager

@@ -55,8 +55,15 @@ class DrainingProcess(multiprocess.Process):
         return self._server
 
 
+LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+
 def main() -> int:
+    """``--try-out``: without keys, unless settings have AUTH_DISABLED or a HOST that others can reach."""
     settings, problems = read_settings()
+    chosen = "auth_disabled" in settings.model_fields_set
+    if "--try-out" in sys.argv[1:] and not chosen and settings.host in LOCAL_HOSTS:
+        os.environ["AUTH_DISABLED"] = "true"  # For the application, in this process or in several.
     problems += _port_problems(settings)
     if problems:
         print(*problems, sep="\n", file=sys.stderr)

@@ -114,6 +114,18 @@ CREATE TABLE idempotency_keys (
 
 CREATE INDEX idempotency_keys_created_at ON idempotency_keys (created_at);
 
+-- Who may call. What a key is stands nowhere: its hash is compared.
+CREATE TABLE api_keys (
+    prefix       text PRIMARY KEY CHECK (prefix ~ '^cm_[a-z0-9]{8}$'),
+    sha256       bytea NOT NULL CHECK (length(sha256) = 32),
+    account_name text NOT NULL CHECK (account_name <> ''),
+    scopes       text[] NOT NULL CHECK (cardinality(scopes) > 0 AND scopes <@ ARRAY ['read', 'write', 'admin']),
+    note         text NOT NULL DEFAULT '',
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    expires_at   timestamptz,
+    revoked_at   timestamptz
+);
+
 -- Generations whose vectors are to be removed from Milvus.
 CREATE TABLE vector_gc (
     generation      bigint NOT NULL,

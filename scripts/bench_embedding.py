@@ -91,6 +91,7 @@ def server(model: str) -> Iterator[str]:
             "PORT": str(port),
             "DATA_DIR": temporary,
             "LOG_LEVEL": "WARNING",
+            "AUTH_DISABLED": "true",
             "EMBEDDING_MODEL": model,
             "EMBEDDING_CACHE_MB": "0",
         }

@@ -121,6 +121,7 @@ async def measure_insert(rounds: int, count: int) -> None:
             _env_file=None,
             data_dir=Path(temporary),
             log_level="WARNING",
+            auth_disabled=True,
             embedding_model="sentence-bert",
             sentence_bert_model=str(get_model_path()),
             embedding_device="cpu",

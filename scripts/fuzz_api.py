@@ -9,13 +9,14 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
-from scripts.own_server import ROOT, own_server
+from scripts.own_server import ROOT, environment_of, own_folder, server_in
 
 BOT = "f0220000-0000-4000-8000-000000000001"
 
@@ -24,13 +25,16 @@ def main() -> int:
     options = _options()
     statuses: Counter[str] = Counter()
     started, seed, findings = time.monotonic(), options.seed, False
-    with own_server() as address, tempfile.TemporaryDirectory(prefix="chat-memory-fuzz-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(own_folder())
+        key = _key(folder)
+        address = stack.enter_context(server_in(folder, AUTH_DISABLED="false"))
         while statuses.total() < options.requests and not findings:
             # Its cases do not depend on the seed: once is enough.
             phases = "examples,coverage,fuzzing,stateful" if seed == options.seed else "fuzzing,stateful"
-            _store(address)
-            counts = Path(folder) / f"{seed}.json"
-            findings = not _round(address, seed, phases, options.examples, counts)
+            _store(address, key)
+            counts = folder / f"{seed}.json"
+            findings = not _round(address, key, seed, phases, options.examples, counts)
             statuses.update(json.loads(counts.read_text(encoding="utf-8")))
             seed += 1
     by_status = ", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items()))
@@ -40,7 +44,13 @@ def main() -> int:
     return 1 if findings else 0
 
 
-def _store(address: str) -> None:
+def _key(folder: Path) -> str:
+    """Of the account that ``scripts/fuzz.toml`` names; with all scopes."""
+    command = [sys.executable, "-m", "app.cli", "keys", "create", "--account", "chatty", "--scope", "admin"]
+    return subprocess.check_output(command, cwd=folder, env=environment_of(folder), text=True).strip()
+
+
+def _store(address: str, key: str) -> None:
     """The bot and the documents that ``scripts/fuzz.toml`` knows of, if it is the first round."""
     bot = {"chat_bot_id": BOT, "bot_name": "fuzz", "collection_name": "fuzz"}
     documents = [
@@ -51,13 +61,17 @@ def _store(address: str) -> None:
         for number in range(20)
     ]
     for path, body in (("/collection/create", bot), ("/data/insert/batch", {"documents": documents})):
-        data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        data, headers = json.dumps(body).encode(), {"Content-Type": "application/json", "X-API-Key": key}
         request = urllib.request.Request(address + path, data, headers)  # noqa: S310 - our own address
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                answer.read()
+        except urllib.error.HTTPError as exc:
+            if exc.code != 409:  # A round has deleted the bot and made it anew, with other names.
+                raise
 
 
-def _round(address: str, seed: int, phases: str, examples: int, counts: Path) -> bool:
+def _round(address: str, key: str, seed: int, phases: str, examples: int, counts: Path) -> bool:
     """Whether there was nothing to find."""
     schemathesis = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "scripts" / "fuzz.toml")]
     run = ["run", f"{address}/openapi.json", "--phases", phases, "--seed", str(seed), "--max-examples", str(examples)]
@@ -66,6 +80,7 @@ def _round(address: str, seed: int, phases: str, examples: int, counts: Path) ->
         "SCHEMATHESIS_HOOKS": "scripts.fuzz_hooks",
         "PYTHONPATH": str(ROOT),
         "FUZZ_STATUSES": str(counts),
+        "FUZZ_KEY": key,
     }
     done = subprocess.run(
         [*schemathesis, *run, "--workers", "2", "--continue-on-failure", "--warnings", "off"],

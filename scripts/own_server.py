@@ -38,7 +38,8 @@ def own_folder() -> Iterator[Path]:
 def environment_of(folder: Path, **settings: str) -> dict[str, str]:
     """Of a process whose data is in ``folder``."""
     environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-    return environment | {"DATA_DIR": f"{folder}/data", "LOG_LEVEL": "WARNING", "PYTHONPATH": str(ROOT), **settings}
+    given = {"DATA_DIR": f"{folder}/data", "LOG_LEVEL": "WARNING", "AUTH_DISABLED": "true", "PYTHONPATH": str(ROOT)}
+    return environment | given | settings
 
 
 @contextmanager

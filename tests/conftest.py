@@ -111,7 +111,12 @@ def embedder() -> Embedder:
 @pytest.fixture
 def settings() -> Settings:
     return Settings(
-        _env_file=None, saga_lease_seconds=3, recovery_interval_seconds=0.1, health_timeout=1, milvus_timeout=1
+        _env_file=None,
+        auth_disabled=True,
+        saga_lease_seconds=3,
+        recovery_interval_seconds=0.1,
+        health_timeout=1,
+        milvus_timeout=1,
     )
 
 
@@ -142,7 +147,7 @@ async def in_process(services: Services, settings: Settings | None = None) -> As
     async def given() -> AsyncIterator[Services]:
         yield services
 
-    app = create_app(settings, services=given())
+    app = create_app(settings or Settings(_env_file=None, auth_disabled=True), services=given())
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app=_with_state(app, dict(state)))

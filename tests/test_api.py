@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = probe.getsockname()[1]
     # Without the settings and the .env of whoever runs the tests: they may name real servers.
     environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-    environment |= {"DATA_DIR": str(folder / "data"), "PYTHONPATH": str(ROOT)}
+    environment |= {"DATA_DIR": str(folder / "data"), "AUTH_DISABLED": "true", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)

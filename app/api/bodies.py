@@ -43,14 +43,14 @@ class BodyGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = _announced(scope["headers"])
-        if not announced.length and not announced.chunked:
+        head = announced(scope["headers"])
+        if not head.length and not head.chunked:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._read(announced, scope["state"]["limits"], receive)
+            body = await self._read(head, scope["state"]["limits"], receive)
         except AppError as exc:
-            await _refuse(exc, scope, receive, send, linger=not announced.expects)
+            await refuse(exc, scope, receive, send)
             return
         if body is None:
             return
@@ -59,11 +59,11 @@ class BodyGuard:
         finally:
             self._held -= len(body)
 
-    async def _read(self, announced: Announced, limits: Limits, receive: Receive) -> bytes | None:
+    async def _read(self, head: Announced, limits: Limits, receive: Receive) -> bytes | None:
         """The body, counted as held; None when the client went away. Raises what is to be answered instead."""
-        if announced.encoded:
+        if head.encoded:
             raise EncodingUnsupported("Send the body as it is: Content-Encoding is not supported.")
-        if announced.length > limits.body_bytes:
+        if head.length > limits.body_bytes:
             raise _too_large(limits)
         parts: list[bytes] = []
         held = 0
@@ -94,7 +94,7 @@ class BodyGuard:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _announced(headers: Iterable[tuple[bytes, bytes]]) -> Announced:
+def announced(headers: Iterable[tuple[bytes, bytes]]) -> Announced:
     length = 0
     chunked = encoded = expects = False
     for name, value in headers:
@@ -128,9 +128,13 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse(error: AppError, scope: Scope, receive: Receive, send: Send, *, linger: bool) -> None:
-    """Answers and ends the connection: what is left of the body is not worth reading."""
+async def refuse(error: AppError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers, and if there is a body, ends the connection: what is left of it is not worth reading."""
+    head = announced(scope["headers"])
     response = render(error)
+    if not head.length and not head.chunked:
+        await response(scope, receive, send)
+        return
     response.headers["Connection"] = "close"
     if isinstance(error, EncodingUnsupported):
         response.headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
@@ -141,7 +145,7 @@ async def _refuse(error: AppError, scope: Scope, receive: Receive, send: Send, *
         if message["type"] == "http.response.body" and not answered:
             answered = True
             await send({**message, "more_body": True})
-            if linger:
+            if not head.expects:
                 await _drain(receive)
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await send(message)

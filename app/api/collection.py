@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from app.api.auth import AccountDep
 from app.api.deps import AccountQuery, Admitted, BotPath, ServicesDep
 from app.api.errors import ANY, BODY, documented
 from app.core.bots import NewBot
@@ -27,30 +28,32 @@ register_url_convertor("bot", _BotSegment())
     status_code=201,
     responses={
         200: {"model": BotCreated, "description": "It exists with these values."},
-        **documented(409, *BODY),
+        **documented(404, 409, *BODY),
     },
     operation_id="create_collection",
 )
-async def create(body: CreateBot, services: ServicesDep, response: Response) -> BotCreated:
+async def create(body: CreateBot, services: ServicesDep, account: AccountDep, response: Response) -> BotCreated:
     """Registers a bot and makes its partitions and its collection. The same body again does nothing and is a 200."""
+    given = "account_name" in body.model_fields_set
+    owner = account.named(body.account_name if given else None) or body.account_name
     bot, is_new = await services.bots.create(
-        NewBot(body.chat_bot_id, body.bot_name, body.collection_name, body.account_name, body.dimension)
+        NewBot(body.chat_bot_id, body.bot_name, body.collection_name, owner, body.dimension)
     )
     response.status_code = 201 if is_new else 200
     return BotCreated.model_validate(_fields(bot))
 
 
-@router.get("/list", responses=documented(*ANY), operation_id="list_collections")
-async def list_bots(services: ServicesDep, account_name: AccountQuery = None) -> BotList:
-    """The bots of an account, or of all, oldest first."""
-    bots = [BotInfo.model_validate(_fields(bot)) for bot in await services.bots.list(account_name)]
+@router.get("/list", responses=documented(404, *ANY), operation_id="list_collections")
+async def list_bots(services: ServicesDep, account: AccountQuery) -> BotList:
+    """The bots of the account, or without keys and account_name of all, oldest first."""
+    bots = [BotInfo.model_validate(_fields(bot)) for bot in await services.bots.list(account)]
     return BotList(total=len(bots), bots=bots)
 
 
 @router.get("/{chat_bot_id:bot}", responses=documented(404, *ANY), operation_id="get_collection")
-async def get(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery = None) -> BotDetail:
+async def get(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> BotDetail:
     """One bot, with what it holds and what is still to be done for it."""
-    bot, counts = await services.bots.get(bot_id, account_name)
+    bot, counts = await services.bots.get(bot_id, account)
     return BotDetail.model_validate(
         {
             **_fields(bot),
@@ -63,13 +66,13 @@ async def get(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery
 
 
 @router.delete("/{chat_bot_id:bot}", responses=documented(404, *ANY), operation_id="delete_collection")
-async def delete(bot_id: BotPath, services: ServicesDep, account_name: AccountQuery = None) -> BotDeleted:
+async def delete(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> BotDeleted:
     """Removes the bot with all its documents. It is unknown from the first moment on.
 
     A 503 says that something is left of it, which the server removes later by itself.
     """
     watch = Stopwatch()
-    await services.bots.delete(bot_id, account_name)
+    await services.bots.delete(bot_id, account)
     return BotDeleted(chat_bot_id=bot_id, total_time_ms=watch.total)
 
 

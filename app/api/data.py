@@ -6,6 +6,7 @@ from typing import Annotated, TypedDict
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
+from app.api.auth import AccountDep
 from app.api.deps import AccountQuery, Admitted, BotQuery, DocPath, ServicesDep, Writing
 from app.api.errors import ANY, BODY, documented
 from app.api.limits import BatchBody, InsertBody, LimitsDep, check_updates
@@ -49,7 +50,9 @@ PageSize = Annotated[int, Query(ge=1, le=1000, description="Most documents of a 
     operation_id="insert_document",
     dependencies=[Writing],
 )
-async def insert(body: InsertBody, services: ServicesDep, answering: AnsweringDep) -> BaseModel | Response:
+async def insert(
+    body: InsertBody, services: ServicesDep, account: AccountDep, answering: AnsweringDep
+) -> BaseModel | Response:
     """Stores one document: found by searches from this answer on."""
     watch = Stopwatch()
 
@@ -58,8 +61,8 @@ async def insert(body: InsertBody, services: ServicesDep, answering: AnsweringDe
         assert doc_id is not None
         return DocumentInserted(doc_id=doc_id, total_chunks=len(body.chunks), **_times(watch))
 
-    bot_id, account, document = body.document.chat_bot_id, body.account_name, _new_document(body)
-    return await answering(201, build, lambda once: services.ingest.insert(bot_id, account, document, watch, once))
+    bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), _new_document(body)
+    return await answering(201, build, lambda once: services.ingest.insert(bot_id, owner, document, watch, once))
 
 
 @router.post(
@@ -69,7 +72,9 @@ async def insert(body: InsertBody, services: ServicesDep, answering: AnsweringDe
     operation_id="insert_documents",
     dependencies=[Writing],
 )
-async def insert_batch(body: BatchBody, services: ServicesDep, answering: AnsweringDep) -> BaseModel | Response:
+async def insert_batch(
+    body: BatchBody, services: ServicesDep, account: AccountDep, answering: AnsweringDep
+) -> BaseModel | Response:
     """Stores many documents, each wholly or not at all; a document that fails does not hold up the others.
 
     A malformed body stores nothing. If no document can be stored because something is away, the answer is 503.
@@ -93,16 +98,15 @@ async def insert_batch(body: BatchBody, services: ServicesDep, answering: Answer
             **_times(watch),
         )
 
-    account = body.account_name
-    return await answering(200, build, lambda once: services.ingest.insert_many(account, documents, watch, once))
+    places = (f"body.documents.{index}.document.chat_bot_id" for index in range(len(documents)))
+    owner = account.named(body.account_name, places)
+    return await answering(200, build, lambda once: services.ingest.insert_many(owner, documents, watch, once))
 
 
 @router.get("/document/{doc_id}", responses=documented(404, *ANY), operation_id="get_document")
-async def get(
-    doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account_name: AccountQuery = None
-) -> DocumentDetail:
+async def get(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account: AccountQuery) -> DocumentDetail:
     """A document and its chunks in order."""
-    document, chunks = await services.documents.get(bot_id, account_name, doc_id)
+    document, chunks = await services.documents.get(bot_id, account, doc_id)
     return DocumentDetail(
         document=DocumentOut.model_validate(document),
         chunk_count=len(chunks),
@@ -114,12 +118,12 @@ async def get(
 async def list_documents(
     bot_id: BotQuery,
     services: ServicesDep,
-    account_name: AccountQuery = None,
+    account: AccountQuery,
     limit: PageSize = 100,
     cursor: Cursor = 0,
 ) -> DocumentList:
     """A bot's documents in the order of their doc_id."""
-    documents, following = await services.documents.list(bot_id, account_name, cursor, limit)
+    documents, following = await services.documents.list(bot_id, account, cursor, limit)
     return DocumentList(
         documents=[DocumentOut.model_validate(document) for document in documents],
         next_cursor=None if following is None else str(following),
@@ -134,7 +138,7 @@ async def list_documents(
     dependencies=[Writing],
 )
 async def replace(
-    doc_id: DocPath, body: InsertBody, services: ServicesDep, answering: AnsweringDep
+    doc_id: DocPath, body: InsertBody, services: ServicesDep, account: AccountDep, answering: AnsweringDep
 ) -> BaseModel | Response:
     """Replaces metadata and chunks. Readers see the old document or the new one, never both."""
     watch = Stopwatch()
@@ -147,9 +151,9 @@ async def replace(
             **_times(watch),
         )
 
-    bot_id, account, document = body.document.chat_bot_id, body.account_name, _new_document(body)
+    bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), _new_document(body)
     return await answering(
-        200, build, lambda once: services.ingest.replace(bot_id, account, doc_id, document, watch, once)
+        200, build, lambda once: services.ingest.replace(bot_id, owner, doc_id, document, watch, once)
     )
 
 
@@ -159,37 +163,36 @@ async def replace(
     operation_id="patch_document_metadata",
 )
 async def patch_metadata(
-    doc_id: DocPath, body: PatchMetadata, services: ServicesDep, limits: LimitsDep
+    doc_id: DocPath, body: PatchMetadata, services: ServicesDep, account: AccountDep, limits: LimitsDep
 ) -> MetadataPatched:
     """Changes metadata alone: nothing is embedded again, and filters see it at once."""
     watch = Stopwatch()
     updates = chosen_updates(body.metadata_updates)
     check_updates(body.metadata_updates, limits)
     updated_at = await services.documents.patch(
-        body.chat_bot_id, body.account_name, doc_id, updates, limits.metadata_bytes
+        body.chat_bot_id, account.named(body.account_name), doc_id, updates, limits.metadata_bytes
     )
     return MetadataPatched(doc_id=doc_id, updated_at=updated_at, postgres_time_ms=watch.total)
 
 
 @router.delete("/document/{doc_id}", responses=documented(404, *ANY), operation_id="delete_document")
-async def delete(
-    doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account_name: AccountQuery = None
-) -> DocumentDeleted:
+async def delete(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account: AccountQuery) -> DocumentDeleted:
     """Deletes a document: gone at once for every reader."""
     watch = Stopwatch()
     with watch.timing("postgres"):
-        deleted_chunks = await services.documents.delete(bot_id, account_name, doc_id)
+        deleted_chunks = await services.documents.delete(bot_id, account, doc_id)
     return DocumentDeleted(
         doc_id=doc_id, deleted_chunks=deleted_chunks, postgres_time_ms=watch["postgres"], total_time_ms=watch.total
     )
 
 
 @router.post("/document/delete/batch", responses=documented(404, *BODY), operation_id="delete_documents")
-async def delete_batch(body: DeleteBatch, services: ServicesDep) -> BatchDeleted:
+async def delete_batch(body: DeleteBatch, services: ServicesDep, account: AccountDep) -> BatchDeleted:
     """Deletes many documents at one stroke; unknown ones are named and do not hold up the others."""
     watch = Stopwatch()
     with watch.timing("postgres"):
-        deleted = await services.documents.delete_many(body.chat_bot_id, body.account_name, body.doc_ids)
+        owner = account.named(body.account_name)
+        deleted = await services.documents.delete_many(body.chat_bot_id, owner, body.doc_ids)
     not_found = [doc_id for doc_id in dict.fromkeys(body.doc_ids) if doc_id not in deleted]
     return BatchDeleted(
         status="success" if not not_found else "partial" if deleted else "failed",

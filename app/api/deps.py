@@ -1,11 +1,13 @@
 """What handlers take: the opened services, and checked parameters."""
 
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
 
-from app.api.limits import Limits, Writes, admitted, writing
+from app.api.auth import AccountDep, authorize
+from app.api.limits import Limits, Writes, spend_rate, writing
+from app.core.keys import Keys
 from app.core.services import Services
 from app.models.collection import EXAMPLE_BOT
 from app.models.data import EXAMPLE_DOC_ID
@@ -22,7 +24,9 @@ class State(TypedDict):
     limits: Limits
     rate: "Rate | None"
     writes: Writes
-    metrics_open: bool
+    keys: Keys | None
+    health_open: bool
+    docs: Literal["open", "key", "off"]
 
 
 async def _services(request: Request) -> Services:
@@ -30,8 +34,15 @@ async def _services(request: Request) -> Services:
     return services
 
 
+async def _admitted(request: Request) -> None:
+    """Raises Unauthorized, Forbidden, RateLimited."""
+    await authorize(request)
+    await spend_rate(request)
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
-Admitted = Depends(admitted)
+Admitted = Depends(_admitted)
+"""Of every route that works for an account."""
 Writing = Depends(writing)
 
 BotPath = Annotated[UUID, Path(alias="chat_bot_id", description="The bot.", examples=[EXAMPLE_BOT])]
@@ -40,7 +51,17 @@ DocPath = Annotated[
     int,
     Path(alias="doc_id", ge=1, le=INT64_MAX, description="As insert returned it.", examples=[EXAMPLE_DOC_ID]),
 ]
-AccountQuery = Annotated[
+_AccountQuery = Annotated[
     AccountName | None,
-    Query(alias="account_name", description="The bot's account; left out, any account's bot is meant."),
+    Query(
+        alias="account_name", description="The bot's account; left out, the key's, or without keys any account's bot."
+    ),
 ]
+
+
+async def _account_of_query(account: AccountDep, account_name: _AccountQuery = None) -> str | None:
+    return account.named(account_name)
+
+
+AccountQuery = Annotated[str | None, Depends(_account_of_query)]
+"""The account that a request without a body is about."""

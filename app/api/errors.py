@@ -48,7 +48,11 @@ def problem(
 
 
 def render(error: AppError) -> JSONResponse:
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.challenge is not None:
+        headers["WWW-Authenticate"] = error.challenge
     return problem(error.status, error.code, error.title, error.detail, places=error.places, headers=headers)
 
 
@@ -108,6 +112,8 @@ def install(app: FastAPI) -> None:
 
 REASONS = {
     400: "The body could not be read, for it is no UTF-8.",
+    401: "No API key, or one that is wrong, expired or revoked.",
+    403: "The API key's scope does not cover this call.",
     404: "Unknown, or somebody else's.",
     408: "The body did not arrive in time.",
     409: "Conflicts with what is stored, or with a request that is still at work.",
@@ -120,6 +126,8 @@ REASONS = {
     503: "A store or the embedder is away or too busy; Retry-After says when to try again.",
 }
 RETRY_AFTER = {"description": "Seconds to wait before trying again.", "schema": {"type": "integer", "minimum": 1}}
+
+CHALLENGE = {"description": "What is asked for, as RFC 6750 has it.", "schema": {"type": "string"}}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -138,4 +146,6 @@ def problem_response(status: int) -> dict[str, Any]:
     }
     if status in (429, 503):
         response["headers"] = {"Retry-After": RETRY_AFTER}
+    if status in (401, 403):
+        response["headers"] = {"WWW-Authenticate": CHALLENGE}
     return response

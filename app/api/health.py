@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
+from app.api.auth import caller_of, may
 from app.api.deps import ServicesDep
+from app.api.errors import documented
+from app.core.services import Services
 from app.models.health import Alive, DependencyState, HealthReport
 from app.utils.lifecycle import process
 
@@ -15,10 +18,24 @@ UNAVAILABLE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("", responses=UNAVAILABLE, operation_id="health")
+@router.get("", responses={**UNAVAILABLE, **documented(401, 403)}, operation_id="health")
+async def health(request: Request, services: ServicesDep, response: Response) -> HealthReport:
+    """As ready; with HEALTH_OPEN=false for those who have a key."""
+    if not request.state.health_open:
+        (await caller_of(request)).need("read")
+    return await _report(services, response, detailed=True)
+
+
 @router.get("/ready", responses=UNAVAILABLE, operation_id="ready")
-async def ready(services: ServicesDep, response: Response) -> HealthReport:
-    """200 when PostgreSQL, Milvus and the embedder all answer now; 503 when not, or when the process is stopping."""
+async def ready(request: Request, services: ServicesDep, response: Response) -> HealthReport:
+    """200 when PostgreSQL, Milvus and the embedder all answer now; 503 when not, or when the process is stopping.
+
+    With HEALTH_OPEN=false it names them to those alone who have a key.
+    """
+    return await _report(services, response, detailed=request.state.health_open or await may(request, "read"))
+
+
+async def _report(services: Services, response: Response, *, detailed: bool) -> HealthReport:
     dependencies = await services.health.check()
     all_up = all(dependency.up for dependency in dependencies) and not process.draining
     response.status_code = 200 if all_up else 503
@@ -28,7 +45,7 @@ async def ready(services: ServicesDep, response: Response) -> HealthReport:
         status="stopping" if process.draining else "ok" if all_up else "unavailable",
         dependencies={
             dependency.name: DependencyState(status="up" if dependency.up else "down", latency_ms=dependency.latency_ms)
-            for dependency in dependencies
+            for dependency in (dependencies if detailed else ())
         },
     )
 

@@ -47,7 +47,7 @@ async def account_of(request: Request) -> str:
     return f"address:{request.client.host if request.client else ''}"
 
 
-async def admitted(request: Request) -> None:
+async def spend_rate(request: Request) -> None:
     """For every route that works for an account. Raises RateLimited."""
     rate: Rate | None = request.state.rate
     if rate is not None:

@@ -3,8 +3,8 @@
 from ipaddress import ip_address
 
 from fastapi import APIRouter, Request, Response
-from starlette.exceptions import HTTPException
 
+from app.api.auth import caller_of
 from app.api.deps import ServicesDep
 from app.api.errors import documented
 from app.utils import metrics
@@ -18,13 +18,13 @@ router = APIRouter(tags=["metrics"])
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus's text format."},
-        **documented(404),
+        **documented(401, 403),
     },
 )
 async def read(request: Request, services: ServicesDep) -> Response:
-    """Counters, gauges and histograms of this server; for callers on this machine, or for all with METRICS_OPEN."""
-    if not request.state.metrics_open and not _is_local(request):
-        raise HTTPException(404)
+    """Counters, gauges and histograms of this server; for callers on this machine, and with an admin key."""
+    if not _is_local(request):
+        (await caller_of(request)).need("admin")
     await services.watch.refresh()
     return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 

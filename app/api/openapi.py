@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from app.api.auth import scope_of
 from app.api.errors import problem_response
 from app.models.problem import Problem
 
@@ -37,6 +38,17 @@ LINKS = {
     },
 }
 """Which calls take what a 201 returned."""
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer <API key>"},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key.",
+    },
+}
+KEYLESS = frozenset({"live"})
+MORE_WITH_KEY = {"health": "read", "ready": "read", "metrics": "admin"}
 REF = "#/components/schemas/{model}"
 
 
@@ -56,10 +68,11 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     schemas.update(models_json_schema([(Problem, "serialization")], ref_template=REF)[1]["$defs"])
     for methods in document["paths"].values():
-        for operation in methods.values():
+        for method, operation in methods.items():
             operation["summary"] = operation["operationId"].replace("_", " ").capitalize()
             answers = operation["responses"]
             answers["500"] = problem_response(500)
+            _secure(operation, method)
             if "requestBody" in operation:
                 answers["400"] = problem_response(400)
             operation["responses"] = dict(sorted(answers.items()))
@@ -70,4 +83,19 @@ def _document(app: FastAPI) -> dict[str, Any]:
             for parameter in operation.get("parameters", ()):
                 if examples := parameter["schema"].get("examples"):
                     parameter["example"] = examples[0]  # Swagger UI fills in no other.
+    document["components"]["securitySchemes"] = SCHEMES
     return document
+
+
+def _secure(operation: dict[str, Any], method: str) -> None:
+    """Says which key a call takes; an empty requirement says that it may go without."""
+    name = operation["operationId"]
+    if name in KEYLESS:
+        return
+    scope = MORE_WITH_KEY.get(name) or scope_of([method.upper()], operation["tags"])
+    requirements: list[dict[str, list[str]]] = [{scheme: [scope]} for scheme in SCHEMES]
+    if name in MORE_WITH_KEY:
+        requirements.insert(0, {})
+    else:
+        operation["responses"] |= {status: problem_response(int(status)) for status in ("401", "403")}
+    operation["security"] = requirements

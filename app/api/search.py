@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from fastapi import APIRouter
 
+from app.api.auth import Account, AccountDep
 from app.api.deps import Admitted, ServicesDep
 from app.api.errors import BODY, documented
 from app.api.limits import LimitsDep, check_query
@@ -29,11 +30,11 @@ router = APIRouter(prefix="/search", tags=["search"], dependencies=[Admitted])
 
 
 @router.post("/query", responses=documented(404, 409, 502, *BODY), operation_id="search")
-async def query(body: SearchQuery, services: ServicesDep, limits: LimitsDep) -> SearchAnswer:
+async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> SearchAnswer:
     """The chunks of one bot that answer a text best, best first, as they are stored at this moment."""
     watch = Stopwatch()
     check_query([body.query_text], limits)
-    answer = await _search(services, body, [body.query_text], watch, lambda _: "body.query_text")
+    answer = await _search(services, account, body, [body.query_text], watch, lambda _: "body.query_text")
     return SearchAnswer(
         query=body.query_text,
         mode=answer.mode,
@@ -47,11 +48,11 @@ async def query(body: SearchQuery, services: ServicesDep, limits: LimitsDep) -> 
 
 
 @router.post("/batch", responses=documented(404, 409, 502, *BODY), operation_id="search_batch")
-async def batch(body: SearchBatch, services: ServicesDep, limits: LimitsDep) -> SearchBatchAnswer:
+async def batch(body: SearchBatch, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> SearchBatchAnswer:
     """Up to 64 texts asked of one bot in one go."""
     watch = Stopwatch()
     check_query(body.query_texts, limits)
-    answer = await _search(services, body, body.query_texts, watch, lambda index: f"body.query_texts.{index}")
+    answer = await _search(services, account, body, body.query_texts, watch, lambda index: f"body.query_texts.{index}")
     return SearchBatchAnswer(
         mode=answer.mode,
         embedding_time_ms=watch["embedding"],
@@ -67,11 +68,16 @@ async def batch(body: SearchBatch, services: ServicesDep, limits: LimitsDep) -> 
 
 
 async def _search(
-    services: Services, body: SearchOptions, texts: list[str], watch: Stopwatch, place: Callable[[int], str]
+    services: Services,
+    account: Account,
+    body: SearchOptions,
+    texts: list[str],
+    watch: Stopwatch,
+    place: Callable[[int], str],
 ) -> Answer:
     query = Query(
         bot_id=body.chat_bot_id,
-        account=body.account_name,
+        account=account.named(body.account_name),
         texts=texts,
         limit=body.limit,
         mode=body.mode,

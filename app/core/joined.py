@@ -17,8 +17,8 @@ class Joined(Generic[K, T, R]):
     """``run(key, items)`` does the work of several calls and returns a result for each, in their order.
 
     While fewer than ``lanes`` runs of a key are at work, a call begins at once: one caller alone never waits. What
-    comes meanwhile begins when one of them ends, all of it together, MOST calls at a time. So every run begins after its
-    calls, and reads nothing older than they may see.
+    comes meanwhile begins when one of them ends, all of it together, MOST calls at a time. So every run begins after
+    its calls, and reads nothing older than they may see.
     """
 
     def __init__(self, run: Callable[[K, Sequence[T]], Awaitable[Sequence[R]]], lanes: int = 1) -> None:

@@ -18,6 +18,7 @@ from app.core.embedding.port import Embedder
 from app.core.embedding.providers import open_embedder, settings_for
 from app.core.health import Health
 from app.core.ingest import Ingest
+from app.core.keys import KeyRing, Keys
 from app.core.leases import Leases
 from app.core.recovery import Recovery
 from app.core.reembed import Reembedder
@@ -31,6 +32,7 @@ from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
 from app.core.stores.embedded import embedded_stores
 from app.core.stores.garbage import GarbageStore
+from app.core.stores.keys import KeyStore
 from app.core.stores.migrations import migrate
 from app.core.stores.milvus import MilvusIndex
 from app.core.stores.once import OnceStore
@@ -60,6 +62,7 @@ class Stores:
 class Services:
     """What the API calls."""
 
+    keys: Keys
     bots: Bots
     ingest: Ingest
     documents: Documents
@@ -83,13 +86,7 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
                 database=settings.postgres_db_name,
             )
         )
-        address = embedded.postgres or PostgresAddress(
-            host=settings.postgres_host or "",
-            port=settings.postgres_port,
-            user=settings.postgres_user,
-            database=settings.postgres_db_name,
-            password=settings.postgres_password,
-        )
+        address = embedded.postgres or _postgres_address(settings)
         token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
         db, index = await asyncio.gather(
             _open_database(address, settings),
@@ -168,6 +165,22 @@ async def reembedder_over(settings: Settings, stores: Stores, embedder: Embedder
 
 
 @asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[KeyRing]:
+    """For the command line, beside a server that runs or alone. Needs no Milvus. Raises StartupError."""
+    async with AsyncExitStack() as stack:
+        opening = embedded_stores(
+            settings.data_dir,
+            postgres=settings.postgres_host is None,
+            milvus=False,
+            database=settings.postgres_db_name,
+        )
+        embedded = await stack.enter_async_context(opening)
+        db = await _open_database(embedded.postgres or _postgres_address(settings), settings)
+        stack.push_async_callback(db.close)
+        yield KeyRing(KeyStore(db))
+
+
+@asynccontextmanager
 async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
     """For the command line, beside a server that runs or alone."""
     async with open_stores(settings) as stores:
@@ -215,6 +228,7 @@ async def wired(
     watch = Watch(BacklogStore(stores.db), stores.db.pool_state)
     async with _running(leases.renew_forever(), recovery.run_forever(), watch.run_forever()):
         yield Services(
+            keys=Keys(KeyStore(stores.db), settings.key_cache_seconds),
             bots=bots,
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
@@ -236,6 +250,16 @@ async def _running(*loops: Coroutine[None, None, None]) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _postgres_address(settings: Settings) -> PostgresAddress:
+    return PostgresAddress(
+        host=settings.postgres_host or "",
+        port=settings.postgres_port,
+        user=settings.postgres_user,
+        database=settings.postgres_db_name,
+        password=settings.postgres_password,
+    )
 
 
 async def _open_database(address: PostgresAddress, settings: Settings) -> Database:

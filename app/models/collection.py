@@ -20,7 +20,7 @@ class CreateBot(Request):
         }
     )
 
-    account_name: AccountName = Field(DEFAULT_ACCOUNT, description="Whose bot it is.")
+    account_name: AccountName = Field(DEFAULT_ACCOUNT, description="Whose bot it is; left out, the API key's account.")
     chat_bot_id: UUID = Field(description="Chosen by the caller; every other call names the bot by it.")
     bot_name: BotName = Field(description="For people.")
     collection_name: CollectionName

@@ -1,5 +1,6 @@
 -- Every statement of the server. A block is a name and one statement; $n are asyncpg's parameters.
 -- Each statement on a partitioned table names bot_id, so that one partition is planned and locked.
+-- What goes towards a caller names its owner: app.core.stores.wall compares it.
 -- A generation's chunks are the keys [generation * 65536, (generation + 1) * 65536).
 
 -- ---------------------------------------------------------------- bots
@@ -60,7 +61,7 @@ ORDER BY bot_id
 FOR KEY SHARE;
 
 -- name: lock_bot_for_deletion
-SELECT bot_id FROM bot_registry
+SELECT bot_id, account_name FROM bot_registry
 WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2)
 FOR UPDATE;
 
@@ -194,13 +195,13 @@ RETURNING generation, operation, bot_id, collection_name;
 -- ---------------------------------------------------------------- idempotency keys
 
 -- name: find_idempotent_answer
-SELECT body_sha256, response FROM idempotency_keys WHERE account_name = $1 AND key = $2;
+SELECT account_name, body_sha256, response FROM idempotency_keys WHERE account_name = $1 AND key = $2;
 
 -- name: claim_idempotency_key
 -- New or not, the row is then locked and its newest version returned.
 INSERT INTO idempotency_keys AS k (account_name, key, body_sha256) VALUES ($1, $2, $3)
 ON CONFLICT (account_name, key) DO UPDATE SET key = excluded.key
-RETURNING k.body_sha256, k.generation, k.response;
+RETURNING k.account_name, k.body_sha256, k.generation, k.response;
 
 -- name: saga_in_flight
 -- A statement of its own: one that began before the key's row was locked might not see the saga.
@@ -221,10 +222,37 @@ UPDATE idempotency_keys SET response = $3 WHERE account_name = $1 AND key = $2;
 DELETE FROM idempotency_keys k
 WHERE k.created_at < now() - $1::interval AND NOT EXISTS (SELECT FROM sagas s WHERE s.generation = k.generation);
 
+-- ---------------------------------------------------------------- API keys
+
+-- name: insert_api_key
+-- Of two keys with one prefix the second is not stored.
+INSERT INTO api_keys (prefix, sha256, account_name, scopes, note, expires_at)
+VALUES ($1, $2, $3, $4, $5, now() + $6::interval)
+ON CONFLICT DO NOTHING
+RETURNING expires_at;
+
+-- name: find_api_key
+-- Seconds by this clock, so that those of the servers do not matter; NULL: it does not expire.
+SELECT sha256, account_name, scopes, extract(epoch FROM expires_at - now())::float8 AS seconds_left FROM api_keys
+WHERE prefix = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
+
+-- name: any_api_key
+SELECT EXISTS (SELECT FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()));
+
+-- name: list_api_keys
+SELECT prefix, account_name, scopes, note, created_at, expires_at, revoked_at,
+       revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS usable
+FROM api_keys
+WHERE $1::text IS NULL OR account_name = $1
+ORDER BY created_at, prefix;
+
+-- name: revoke_api_key
+UPDATE api_keys SET revoked_at = now() WHERE prefix = $1 AND revoked_at IS NULL RETURNING prefix;
+
 -- ---------------------------------------------------------------- documents
 
 -- name: current_generation
-SELECT generation FROM documents WHERE bot_id = $1 AND doc_id = $2;
+SELECT bot_id, generation FROM documents WHERE bot_id = $1 AND doc_id = $2;
 
 -- name: insert_documents
 INSERT INTO documents (bot_id, doc_id, generation, title, file_path, file_type, author, tags, metadata,
@@ -282,7 +310,7 @@ SELECT chunk_count FROM old;
 -- name: lock_documents
 -- The bot first, as in T2.
 WITH bot AS MATERIALIZED (SELECT bot_id FROM bot_registry WHERE bot_id = $1 FOR KEY SHARE)
-SELECT d.doc_id FROM documents d JOIN bot ON bot.bot_id = d.bot_id
+SELECT d.bot_id, d.doc_id FROM documents d JOIN bot ON bot.bot_id = d.bot_id
 WHERE d.bot_id = $1 AND d.doc_id = ANY ($2::bigint[])
 ORDER BY d.doc_id
 FOR UPDATE OF d;
@@ -293,7 +321,7 @@ FOR UPDATE OF d;
 WITH gone AS (
     DELETE FROM documents
     WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[])
-    RETURNING doc_id, generation, chunk_count, chunk_span, updated_at
+    RETURNING bot_id, doc_id, generation, chunk_count, chunk_span, updated_at
 ), chunks AS (
     DELETE FROM document_chunks c USING gone
     WHERE c.bot_id = $1 AND c.chunk_id >= gone.generation * 65536 AND c.chunk_id < (gone.generation + 1) * 65536
@@ -303,7 +331,7 @@ WITH gone AS (
            greatest(now(), CASE WHEN b.is_next THEN now() ELSE g.updated_at END + $3::interval)
     FROM gone g, bot_collections b WHERE b.bot_id = $1
 )
-SELECT doc_id, chunk_count FROM gone;
+SELECT bot_id, doc_id, chunk_count FROM gone;
 
 -- name: patch_document
 -- $3..$12: for each column whether it is set, and to what. $13 is merged into metadata, then the keys $14 go.
@@ -317,22 +345,22 @@ SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
     metadata   = (metadata || $13::jsonb) - $14::text[],
     updated_at = now()
 WHERE bot_id = $1 AND doc_id = $2
-RETURNING updated_at, CASE WHEN octet_length(metadata::text) > $15 THEN metadata END AS large_metadata;
+RETURNING bot_id, updated_at, CASE WHEN octet_length(metadata::text) > $15 THEN metadata END AS large_metadata;
 
 -- name: get_document
-SELECT doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
+SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
 FROM documents
 WHERE bot_id = $1 AND doc_id = $2;
 
 -- name: get_document_chunks
-SELECT c.chunk_id, c.chunk_index, c.text, c.page_number
+SELECT c.bot_id, c.chunk_id, c.chunk_index, c.text, c.page_number
 FROM documents d
 JOIN document_chunks c ON c.bot_id = $1 AND c.doc_id = d.doc_id AND c.chunk_id >> 16 = d.generation
 WHERE d.bot_id = $1 AND d.doc_id = $2
 ORDER BY c.chunk_id;
 
 -- name: list_documents
-SELECT doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
+SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
 FROM documents
 WHERE bot_id = $1 AND doc_id > $2
 ORDER BY doc_id
@@ -346,7 +374,7 @@ LIMIT $3;
 -- selective, and a join would read the whole partition.
 SELECT c.chunk_id, c.doc_id, c.chunk_index, k.wanted, CASE WHEN k.wanted THEN c.text END AS text, c.page_number,
        d.title, d.file_type, d.file_path, d.author, d.tags, CASE WHEN k.wanted THEN d.metadata END AS metadata,
-       d.created_at
+       d.created_at, c.bot_id, d.bot_id AS document_bot_id
 FROM unnest($2::bigint[], $3::boolean[]) AS k (chunk_id, wanted)
 CROSS JOIN LATERAL (
     SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id OFFSET 0
@@ -359,15 +387,15 @@ CROSS JOIN LATERAL (
 
 -- name: neighbouring_chunks
 -- Up to $3 chunks before and $3 after each of the keys $2, within its generation.
-SELECT k.chunk_id AS beside, n.chunk_id, n.chunk_index, n.text, n.page_number
+SELECT n.bot_id, k.chunk_id AS beside, n.chunk_id, n.chunk_index, n.text, n.page_number
 FROM unnest($2::bigint[]) AS k (chunk_id)
 CROSS JOIN LATERAL (
-    (SELECT c.chunk_id, c.chunk_index, c.text, c.page_number FROM document_chunks c
+    (SELECT c.bot_id, c.chunk_id, c.chunk_index, c.text, c.page_number FROM document_chunks c
      WHERE c.bot_id = $1 AND c.chunk_id >= (k.chunk_id >> 16) * 65536 AND c.chunk_id < k.chunk_id
      ORDER BY c.chunk_id DESC
      LIMIT $3)
     UNION ALL
-    (SELECT c.chunk_id, c.chunk_index, c.text, c.page_number FROM document_chunks c
+    (SELECT c.bot_id, c.chunk_id, c.chunk_index, c.text, c.page_number FROM document_chunks c
      WHERE c.bot_id = $1 AND c.chunk_id > k.chunk_id AND c.chunk_id < ((k.chunk_id >> 16) + 1) * 65536
      ORDER BY c.chunk_id
      LIMIT $3)
@@ -375,7 +403,7 @@ CROSS JOIN LATERAL (
 ORDER BY k.chunk_id, n.chunk_id;
 
 -- name: matching_documents
-SELECT d.doc_id FROM documents d
+SELECT d.bot_id, d.doc_id FROM documents d
 WHERE d.bot_id = $1 AND d.doc_id > $2 AND (/*filter*/ true)
 ORDER BY d.doc_id
 LIMIT $3;

@@ -25,6 +25,8 @@ class AppError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Internal error"
+    challenge: str | None = None
+    """For the header WWW-Authenticate."""
 
     def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int | None = None) -> None:
         super().__init__(detail)
@@ -62,6 +64,25 @@ class TextRefused(InvalidInput):
 
 class MetadataTooLarge(InvalidInput):
     code, title = "metadata_too_large", "Metadata would grow too large"
+
+
+class Unauthorized(AppError):
+    """No key, or one that is not let in; RFC 6750 has the challenges."""
+
+    status, code, title = 401, "unauthorized", "A valid API key is needed"
+    challenge = 'Bearer realm="chat-memory", error="invalid_token"'
+
+
+class KeyMissing(Unauthorized):
+    challenge = 'Bearer realm="chat-memory"'
+
+
+class Forbidden(AppError):
+    status, code, title = 403, "forbidden", "The API key's scope does not cover this call"
+
+    def __init__(self, detail: str, *, scope: str) -> None:
+        super().__init__(detail)
+        self.challenge = f'Bearer realm="chat-memory", error="insufficient_scope", scope="{scope}"'
 
 
 class BodyTooLarge(AppError):

@@ -72,6 +72,11 @@ STALE_KEYS = Counter(
     "Keys from Milvus that PostgreSQL did not confirm, in searches without filter.",
     registry=registry,
 )
+FOREIGN_ROWS = Counter(
+    "chat_memory_foreign_rows",
+    "Rows from PostgreSQL that were kept back because they are another account's or bot's.",
+    registry=registry,
+)
 LOOP_LAG = Histogram(
     "chat_memory_event_loop_lag_seconds", "How late the event loop wakes.", buckets=SECONDS, registry=registry
 )

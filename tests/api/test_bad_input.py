@@ -96,7 +96,7 @@ async def place(postgres_server: PostgresAddress) -> AsyncIterator[Place]:
         db = await Database.connect(address, min_size=1, max_size=4, timeout=10)
         stack.push_async_callback(db.close)
         index = MemoryIndex()
-        settings = Settings(_env_file=None)
+        settings = Settings(_env_file=None, auth_disabled=True)
         services = await stack.enter_async_context(
             wired(settings, Stores(db, index, timedelta(0)), HashEmbedder(dimension=64))
         )
@@ -105,7 +105,7 @@ async def place(postgres_server: PostgresAddress) -> AsyncIterator[Place]:
         async def given() -> AsyncIterator[Services]:
             yield services
 
-        app = create_app(services=given())
+        app = create_app(settings, services=given())
         state = await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app=_with_state(app, dict(state)))
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://server"))

@@ -14,9 +14,11 @@ from app.config import Settings
 from app.core.embedding.memory import HashEmbedder
 from app.core.services import Services
 from app.core.stores.memory_index import MemoryIndex
+from app.core.stores.postgres import Database
 from app.utils import logging as our_logging
 from app.utils import metrics
 from app.utils.lifecycle import process
+from tests.api.keys import make_key
 from tests.conftest import BotClient, in_process
 
 OPS = Path(__file__).resolve().parents[2] / "docs" / "ops"
@@ -62,7 +64,7 @@ def embedder() -> BrokenEmbedder:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"log_level": "DEBUG", "log_format": "json", "metrics_open": True})
+    return settings.model_copy(update={"log_level": "DEBUG", "log_format": "json"})
 
 
 @pytest.fixture
@@ -176,10 +178,11 @@ async def test_the_backlog_is_shown(bot: BotClient) -> None:
     assert ("chat_memory_vector_gc_backlog", ()) in found
 
 
-async def test_other_machines_do_not_see_metrics(services: Services, settings: Settings) -> None:
-    async with in_process(services, settings.model_copy(update={"metrics_open": False})) as client:
+async def test_other_machines_do_not_see_metrics(services: Services, settings: Settings, db: Database) -> None:
+    await make_key(db, "operator", ["admin"])
+    async with in_process(services, settings.model_copy(update={"auth_disabled": False})) as client:
         assert (await client.get("/metrics")).status_code == 200, "httpx calls from 127.0.0.1"
-        for address, status in (("::1", 200), ("10.0.0.7", 404)):
+        for address, status in (("::1", 200), ("10.0.0.7", 401)):
             transport = client._transport
             transport.client = (address, 1)  # type: ignore[attr-defined]
             assert (await client.get("/metrics")).status_code == status

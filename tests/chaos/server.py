@@ -47,6 +47,7 @@ class ServerConfig:
     def settings(self) -> Settings:
         return Settings(
             _env_file=None,  # type: ignore[call-arg]
+            auth_disabled=True,
             postgres_host=self.postgres.host,
             postgres_port=self.postgres.port,
             postgres_user=self.postgres.user,

@@ -60,7 +60,12 @@ class FaultyIndex(MemoryIndex):
 @pytest.fixture
 def settings() -> Settings:
     return Settings(
-        _env_file=None, saga_lease_seconds=3, recovery_interval_seconds=0.05, health_timeout=1, milvus_timeout=1
+        _env_file=None,
+        auth_disabled=True,
+        saga_lease_seconds=3,
+        recovery_interval_seconds=0.05,
+        health_timeout=1,
+        milvus_timeout=1,
     )
 
 

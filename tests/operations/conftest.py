@@ -35,7 +35,7 @@ async def served(folder: Path, **settings: str) -> AsyncIterator[Served]:
     """A server on ``folder``'s data, ready; stopped at the end, if it has not stopped before."""
     (port,) = free_ports(1)
     environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-    environment |= {"DATA_DIR": str(folder / "data"), "PORT": str(port), **settings}
+    environment |= {"DATA_DIR": str(folder / "data"), "PORT": str(port), "AUTH_DISABLED": "true", **settings}
     log = folder / f"{port}.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(

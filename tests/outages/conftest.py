@@ -60,7 +60,7 @@ class Outage:
 async def served(environment: dict[str, str]) -> AsyncIterator[tuple[httpx.AsyncClient, psutil.Process]]:
     (port,) = free_ports(1)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app.serve", cwd=ROOT, env=environment | {"PORT": str(port)}
+        sys.executable, "-m", "app.serve", cwd=ROOT, env=environment | {"PORT": str(port), "AUTH_DISABLED": "true"}
     )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:

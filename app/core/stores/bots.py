@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from app.core.stores.postgres import Connection, Database
+from app.core.stores.wall import of_account, of_bot
 from app.schemas.queries import SQL
 from app.schemas.rows import Bot
 from app.utils.errors import CollectionNameTaken
@@ -48,15 +49,15 @@ class BotStore:
         self._settle = settle
 
     async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
-        row = await self._db.fetchrow(SQL["get_bot"], bot_id, account)
-        return Bot(**row) if row else None
+        rows = of_account(await self._db.fetch(SQL["get_bot"], bot_id, account), account)
+        return next((Bot(**row) for row in of_bot(rows, bot_id)), None)
 
     async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
-        rows = await self._db.fetch(SQL["get_bots"], bot_ids, account)
+        rows = of_account(await self._db.fetch(SQL["get_bots"], bot_ids, account), account)
         return {row["bot_id"]: Bot(**row) for row in rows}
 
     async def list(self, account: str | None) -> Sequence[Bot]:
-        return [Bot(**row) for row in await self._db.fetch(SQL["list_bots"], account)]
+        return [Bot(**row) for row in of_account(await self._db.fetch(SQL["list_bots"], account), account)]
 
     async def counts(self, bot_id: UUID) -> BotCounts:
         row = await self._db.fetchrow(SQL["bot_counts"], bot_id)
@@ -95,7 +96,8 @@ class BotStore:
     async def begin_deletion(self, bot_id: UUID, account: str | None, token: UUID, lease: timedelta) -> int | None:
         """Marks the bot, so that it is unknown to every later call; None when it was unknown before."""
         async with self._db.transaction() as conn:
-            if not await conn.fetch(SQL["lock_bot_for_deletion"], bot_id, account):
+            rows = of_account(await conn.fetch(SQL["lock_bot_for_deletion"], bot_id, account), account)
+            if not of_bot(rows, bot_id):
                 return None
             await conn.execute(SQL["mark_bot_deleting"], bot_id)
             return await self._begin(conn, DELETE, bot_id, token, lease)

@@ -11,6 +11,7 @@ from app.core.filters import compile_filter
 from app.core.once import Once
 from app.core.stores import once as keys
 from app.core.stores.postgres import Connection, Database
+from app.core.stores.wall import ForeignRow, check_of_bot, of_bot
 from app.core.write import MOVED, Write, mark_moved
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
@@ -19,6 +20,7 @@ from app.schemas.rows import CHUNK_COLUMNS, CHUNK_TABLE, Bot, Chunk, Confirmed, 
 from app.utils.errors import CollectionMoved
 
 COLUMNS = ("title", "file_path", "file_type", "author", "tags")
+DOCUMENT = tuple(column.name for column in fields(Document))
 CHUNK = tuple(column.name for column in fields(Chunk))
 VISIBLE = tuple(column.name for column in fields(VisibleChunk))
 FILTER_PLACE = "/*filter*/ true"
@@ -48,7 +50,7 @@ class DocumentStore:
             await self._fail_unknown_bots(conn, writes)
             for write in writes:
                 if write.error is None and write.doc_id is not None:
-                    write.replaces(await conn.fetchval(SQL["current_generation"], write.bot.bot_id, write.doc_id))
+                    write.replaces(await self._generation(conn, write.bot.bot_id, write.doc_id))
             live = [write for write in writes if write.error is None]
             generations = await conn.fetch(SQL["take_generations"], len(live))
             for write, row in zip(live, generations, strict=True):
@@ -231,14 +233,24 @@ class DocumentStore:
 
     async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None:
         """The document's current generation, or None when it does not exist."""
-        row = await self._db.fetchrow(SQL["current_generation"], bot_id, doc_id)
-        return row["generation"] if row else None
+        async with self._db.connection() as conn:
+            return await self._generation(conn, bot_id, doc_id)
+
+    @staticmethod
+    async def _generation(conn: Connection, bot_id: UUID, doc_id: int) -> int | None:
+        rows = of_bot(await conn.fetch(SQL["current_generation"], bot_id, doc_id), bot_id)
+        return rows[0]["generation"] if rows else None
 
     async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
         """Removes the documents that exist, at once for every reader; {doc_id: number of its chunks}."""
-        async with self._db.transaction() as conn:
-            await conn.execute(SQL["lock_documents"], bot_id, doc_ids)
-            rows = await conn.fetch(SQL["delete_documents"], bot_id, doc_ids, self._settle)
+        try:
+            async with self._db.transaction() as conn:
+                locked = of_bot(await conn.fetch(SQL["lock_documents"], bot_id, doc_ids), bot_id)
+                own = [row["doc_id"] for row in locked]
+                rows = await conn.fetch(SQL["delete_documents"], bot_id, own, self._settle)
+                check_of_bot(rows, bot_id)
+        except ForeignRow:
+            return {}
         return {row["doc_id"]: row["chunk_count"] for row in rows}
 
     async def patch(
@@ -257,34 +269,37 @@ class DocumentStore:
         """
         flags_and_values = [item for name in COLUMNS for item in (name in columns, columns.get(name))]
         values = (bot_id, doc_id, *flags_and_values, merge, remove, metadata_bytes)
-        if not merge:  # It cannot grow, so one statement will do.
-            row = await self._db.fetchrow(SQL["patch_document"], *values)
-            return row["updated_at"] if row else None
-        async with self._db.transaction() as conn:
-            row = await conn.fetchrow(SQL["patch_document"], *values)
-            if row and row["large_metadata"] is not None:
-                check_metadata(row["large_metadata"], metadata_bytes)
-            return row["updated_at"] if row else None
+        try:
+            async with self._db.transaction() as conn:
+                rows = await conn.fetch(SQL["patch_document"], *values)
+                check_of_bot(rows, bot_id)
+                if merge and rows and rows[0]["large_metadata"] is not None:
+                    check_metadata(rows[0]["large_metadata"], metadata_bytes)
+        except ForeignRow:
+            return None
+        return rows[0]["updated_at"] if rows else None
 
     async def get(self, bot_id: UUID, doc_id: int) -> tuple[Document, list[Chunk]] | None:
         """The document and its chunks in order, both of one moment."""
         async with self._db.snapshot() as conn:
-            row = await conn.fetchrow(SQL["get_document"], bot_id, doc_id)
-            if row is None:
+            rows = of_bot(await conn.fetch(SQL["get_document"], bot_id, doc_id), bot_id)
+            if not rows:
                 return None
-            chunks = await conn.fetch(SQL["get_document_chunks"], bot_id, doc_id)
-        return Document(**row), [Chunk(**chunk) for chunk in chunks]
+            chunks = of_bot(await conn.fetch(SQL["get_document_chunks"], bot_id, doc_id), bot_id)
+        return _document(rows[0]), [_chunk(chunk) for chunk in chunks]
 
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
         """Documents with a doc_id above ``after``, ascending."""
-        return [Document(**row) for row in await self._db.fetch(SQL["list_documents"], bot_id, after, limit)]
+        rows = of_bot(await self._db.fetch(SQL["list_documents"], bot_id, after, limit), bot_id)
+        return [_document(row) for row in rows]
 
     async def confirmed(
         self, bot_id: UUID, chunk_ids: Sequence[int], wanted: Collection[int], where: Filter | None
     ) -> dict[int, Confirmed]:
         """Those of ``chunk_ids`` that are current and pass the filter; with all of its columns each of ``wanted``."""
         sql, values = _filtered(SQL["confirmed_chunks"], where, first_param=4)
-        rows = await self._db.fetch(sql, bot_id, chunk_ids, [key in wanted for key in chunk_ids], *values)
+        found = await self._db.fetch(sql, bot_id, chunk_ids, [key in wanted for key in chunk_ids], *values)
+        rows = of_bot(found, bot_id, "document_bot_id")
         return {row["chunk_id"]: Confirmed(row["doc_id"], _visible(row) if row["wanted"] else None) for row in rows}
 
     async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]:
@@ -292,14 +307,14 @@ class DocumentStore:
 
         A key without neighbours is left out.
         """
-        rows = await self._db.fetch(SQL["neighbouring_chunks"], bot_id, chunk_ids, reach)
+        rows = of_bot(await self._db.fetch(SQL["neighbouring_chunks"], bot_id, chunk_ids, reach), bot_id)
         beside = itertools.groupby(rows, lambda row: row["beside"])
-        return {chunk_id: [Chunk(*(row[name] for name in CHUNK)) for row in near] for chunk_id, near in beside}
+        return {chunk_id: [_chunk(row) for row in near] for chunk_id, near in beside}
 
     async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
         """doc_ids above ``after`` that pass the filter, ascending."""
         sql, values = _filtered(SQL["matching_documents"], where, first_param=4)
-        return [row["doc_id"] for row in await self._db.fetch(sql, bot_id, after, limit, *values)]
+        return [row["doc_id"] for row in of_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id)]
 
     async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
         """The bot's newest write, as Milvus counts; 0 when the bot is gone.
@@ -310,6 +325,14 @@ class DocumentStore:
         if row and row["milvus_collection"] != collection:
             raise CollectionMoved(MOVED)
         return row["milvus_timestamp"] if row else 0
+
+
+def _document(row: Any) -> Document:
+    return Document(*(row[name] for name in DOCUMENT))
+
+
+def _chunk(row: Any) -> Chunk:
+    return Chunk(*(row[name] for name in CHUNK))
 
 
 def _visible(row: Any) -> VisibleChunk:

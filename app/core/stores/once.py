@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from app.core.once import Once
 from app.core.stores.postgres import Connection, Database
+from app.core.stores.wall import of_account
 from app.schemas.queries import SQL
 
 
@@ -49,8 +50,8 @@ class OnceStore:
 
     async def replay(self, once: Once) -> None:
         """Gives ``once`` the answer of the request that came first, if there is one. Raises IdempotencyKeyReused."""
-        row = await self._db.fetchrow(SQL["find_idempotent_answer"], once.account, once.key)
-        if row is not None:
+        rows = of_account(await self._db.fetch(SQL["find_idempotent_answer"], once.account, once.key), once.account)
+        for row in rows:
             once.check_same(row["body_sha256"])
             if row["response"] is not None:
                 once.replay(row["response"])

@@ -1,0 +1,18 @@
+"""What the suites of API keys share."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from app.core.keys import KeyRing, Scope
+from app.core.stores.keys import KeyStore
+from app.core.stores.postgres import Database
+
+
+async def make_key(
+    db: Database, account: str, scopes: Sequence[Scope] = ("write",), expires_in: timedelta | None = None
+) -> str:
+    return await KeyRing(KeyStore(db)).create(account, scopes, expires_in=expires_in)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}

@@ -1,0 +1,241 @@
+"""Two accounts with two keys: every endpoint, with every id of the other, answers as if these ids did not exist.
+
+Also with one of the two walls taken down.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import httpx
+import numpy as np
+import pytest
+
+from app.config import Settings
+from app.core.services import Services
+from app.core.stores.documents import DocumentStore
+from app.core.stores.memory_index import MemoryIndex
+from app.core.stores.postgres import Database
+from app.main import create_app
+from app.schemas.filter_tree import Column, Condition
+from app.schemas.queries import SQL
+from app.utils import metrics
+from tests.api.conftest import contents
+from tests.api.keys import bearer, make_key
+from tests.conftest import BotClient, in_process, register
+
+DOCUMENT = create_app().openapi()
+OPERATIONS = {
+    operation["operationId"]: (method, path, operation)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+NAMES_NOBODY = {"health", "ready", "live", "metrics", "create_embeddings", "list_collections"}
+"""Calls without an id; what they may show is tested for each."""
+CREATES = {"create_collection"}
+OF_DOCUMENT = {name for name, (_, path, _) in OPERATIONS.items() if "{doc_id}" in path} | {"delete_documents"}
+ACCOUNT = "($2::text IS NULL OR account_name = $2)"
+ABSENT_DOC = 2**62
+
+
+class Tenant(NamedTuple):
+    account: str
+    http: httpx.AsyncClient
+    bot: BotClient
+    doc_id: int
+
+
+@pytest.fixture
+async def tenants(services: Services, settings: Settings, db: Database) -> AsyncIterator[tuple[Tenant, Tenant]]:
+    keys = {account: await make_key(db, account) for account in ("mine", "theirs")}
+    async with in_process(services, settings.model_copy(update={"auth_disabled": False})) as client:
+        found = []
+        for account, key in keys.items():
+            http = httpx.AsyncClient(transport=client._transport, base_url="http://server", headers=bearer(key))
+            bot = await register(http, bot_name=account)
+            doc_id = await bot.insert(f"text of {account}", metadata={"whose": account})
+            found.append(Tenant(account, http, bot, doc_id))
+        yield found[0], found[1]
+
+
+@pytest.fixture(params=["both walls", "no account in SQL", "no bot in SQL"])
+def walls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which of the predicates the statements have. Those that read or change documents are cut as a whole."""
+    if request.param == "no account in SQL":
+        take_down_accounts(monkeypatch)
+    elif request.param == "no bot in SQL":
+        take_down_bots(monkeypatch)
+    return str(request.param)
+
+
+def take_down_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = {name: sql.replace(ACCOUNT, "($2::text IS NULL OR true)") for name, sql in SQL.items() if ACCOUNT in sql}
+    assert cut.keys() == {"get_bot", "get_bots", "lock_bot_for_deletion"}
+    cut["list_bots"] = SQL["list_bots"].replace("account_name = $1)", "true)")
+    for name, sql in cut.items():
+        assert sql != SQL[name]
+        monkeypatch.setitem(SQL, name, sql)
+
+
+def take_down_bots(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "current_generation",
+        "get_document",
+        "get_document_chunks",
+        "list_documents",
+        "confirmed_chunks",
+        "neighbouring_chunks",
+        "matching_documents",
+        "lock_documents",
+        "delete_documents",
+        "patch_document",
+    ):
+        cut = re.sub(r"\b(\w+\.)?bot_id = \$1", "$1::uuid IS NOT NULL", SQL[name])
+        assert cut != SQL[name], name
+        monkeypatch.setitem(SQL, name, cut)
+
+
+def request_of(name: str, bot_id: UUID, doc_id: int, account: str | None = None) -> dict[str, Any]:
+    """The call's own example, with these ids wherever it has an id."""
+    method, path, operation = OPERATIONS[name]
+    request: dict[str, Any] = {"method": method.upper(), "params": {}}
+    request["url"] = path.replace("{chat_bot_id}", str(bot_id)).replace("{doc_id}", str(doc_id))
+    names = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
+    if "chat_bot_id" in names:
+        request["params"]["chat_bot_id"] = str(bot_id)
+    if account and "account_name" in names:
+        request["params"]["account_name"] = account
+    if "requestBody" in operation:
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        example = DOCUMENT["components"]["schemas"][schema]["examples"][0]
+        request["json"] = with_ids(example, bot_id, doc_id) | ({"account_name": account} if account else {})
+        request["json"].pop("mode", None)
+        request["json"].pop("rerank", None)
+    return request
+
+
+def with_ids(value: Any, bot_id: UUID, doc_id: int) -> Any:
+    if isinstance(value, list):
+        return [with_ids(item, bot_id, doc_id) for item in value]
+    if not isinstance(value, dict):
+        return value
+    replaced = {"chat_bot_id": str(bot_id), "doc_ids": [doc_id]}
+    return {key: replaced.get(key, with_ids(item, bot_id, doc_id)) for key, item in value.items()}
+
+
+def comparable(answer: httpx.Response, bot_id: UUID, doc_id: int) -> tuple[int, str, dict[str, str]]:
+    """Status, body and headers, without what differs between two answers to the same request."""
+    text = json.dumps({key: value for key, value in answer.json().items() if not key.endswith(("_ms", "request_id"))})
+    headers = {key: value for key, value in answer.headers.items() if key not in ("x-request-id", "content-length")}
+    return answer.status_code, re.sub(rf"\b{doc_id}\b", "DOC", text.replace(str(bot_id), "BOT")), headers
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - NAMES_NOBODY - CREATES))
+async def test_the_others_ids_are_as_ids_that_do_not_exist(
+    tenants: tuple[Tenant, Tenant], db: Database, index: MemoryIndex, walls: str, name: str
+) -> None:
+    me, other = tenants
+    before = await contents(db, index)
+    for account in (None, me.account):
+        absent = uuid4()
+        found = await me.http.request(**request_of(name, other.bot.bot_id, other.doc_id, account))
+        missing = await me.http.request(**request_of(name, absent, other.doc_id, account))
+        assert found.status_code == 404, found.text
+        assert comparable(found, other.bot.bot_id, other.doc_id) == comparable(missing, absent, other.doc_id)
+    as_other = await me.http.request(**request_of(name, other.bot.bot_id, other.doc_id, other.account))
+    assert comparable(as_other, other.bot.bot_id, other.doc_id) == comparable(missing, absent, other.doc_id)
+    if name in OF_DOCUMENT:
+        found = await me.http.request(**request_of(name, me.bot.bot_id, other.doc_id))
+        missing = await me.http.request(**request_of(name, me.bot.bot_id, ABSENT_DOC))
+        assert comparable(found, me.bot.bot_id, other.doc_id) == comparable(missing, me.bot.bot_id, ABSENT_DOC)
+        assert found.status_code == (200 if name == "delete_documents" else 404)
+        if name == "delete_documents":
+            assert found.json()["not_found"] == [other.doc_id]
+    assert await contents(db, index) == before
+    mine = await me.http.request(**request_of(name, me.bot.bot_id, me.doc_id))
+    assert mine.status_code in (200, 201), "the same call on one's own"
+
+
+async def test_an_existing_bot_is_a_conflict_that_does_not_say_whose_it_is(tenants: tuple[Tenant, Tenant]) -> None:
+    me, other = tenants
+    body = {"bot_name": "theirs", "collection_name": f"bot_{other.bot.bot_id.hex}"}
+    same_id = await me.http.post("/collection/create", json={**body, "chat_bot_id": str(other.bot.bot_id)})
+    mine = await me.http.post("/collection/create", json={**body, "chat_bot_id": str(me.bot.bot_id)})
+    assert same_id.status_code == 409
+    assert comparable(same_id, other.bot.bot_id, 0) == comparable(mine, me.bot.bot_id, 0)
+    same_name = await me.http.post("/collection/create", json={**body, "chat_bot_id": str(uuid4())})
+    assert (same_name.status_code, same_name.json()["code"]) == (409, "collection_name_taken")
+    for answer in (same_id, same_name):
+        assert other.account not in answer.text
+    as_other = {**body, "chat_bot_id": str(uuid4()), "collection_name": "fresh", "account_name": other.account}
+    answer = await me.http.post("/collection/create", json=as_other)
+    assert (answer.status_code, answer.json()["code"]) == (404, "bot_not_found")
+
+
+async def test_a_list_shows_ones_own_bots(tenants: tuple[Tenant, Tenant], walls: str) -> None:
+    for tenant in tenants:
+        answer = await tenant.http.get("/collection/list")
+        assert [bot["chat_bot_id"] for bot in answer.json()["bots"]] == [str(tenant.bot.bot_id)]
+        assert answer.json()["bots"][0]["account_name"] == tenant.account
+    me, other = tenants
+    answer = await me.http.get("/collection/list", params={"account_name": other.account})
+    assert (answer.status_code, answer.json()["code"]) == (404, "bot_not_found")
+
+
+async def test_a_batch_to_ones_own_and_the_others_bot(tenants: tuple[Tenant, Tenant], walls: str) -> None:
+    me, other = tenants
+    nobody = BotClient(me.http, uuid4())
+    documents = [me.bot.body("a"), other.bot.body("b"), nobody.body("c")]
+    answer = (await me.http.post("/data/insert/batch", json={"documents": documents})).json()
+    assert [result["success"] for result in answer["results"]] == [True, False, False]
+    assert answer["results"][1]["error"] == answer["results"][2]["error"]
+    assert answer["results"][1]["error"]["code"] == "bot_not_found"
+
+
+async def test_nothing_of_the_other_is_read_or_found(
+    tenants: tuple[Tenant, Tenant], db: Database, index: MemoryIndex, services: Services, walls: str
+) -> None:
+    me, other = tenants
+    (theirs,) = [key async for page in index.scan(f"bot_{other.bot.bot_id.hex}") for key in page]
+    # As if Milvus had mixed two collections up.
+    vectors = await services.embed.documents("hash", ["text of theirs"], None)
+    keys, doc_ids = np.array([theirs]), np.array([other.doc_id])
+    await index.upsert(f"bot_{me.bot.bot_id.hex}", keys, doc_ids, vectors.vectors, ["text of theirs"])
+    for options in ({}, {"filter": {"type": "exists", "key": "title", "value": True}}, {"context_chunks": 2}):
+        found = await me.bot.search("text of theirs", **options)
+        assert [one["chunk_text"] for one in found] == ["text of mine"]
+    listed = (await me.http.get("/data/documents", params={"chat_bot_id": str(me.bot.bot_id)})).json()
+    assert [document["doc_id"] for document in listed["documents"]] == [me.doc_id]
+
+    store, bot_id = DocumentStore(db, timedelta(0)), me.bot.bot_id
+    assert await store.confirmed(bot_id, [theirs], [theirs], None) == {}
+    assert await store.neighbours(bot_id, [theirs + 1], 5) == {}
+    assert await store.matching(bot_id, Condition("exists", Column("title"), True), 0, 10) == [me.doc_id]
+    assert await store.generation_of(bot_id, other.doc_id) is None
+
+
+async def test_the_second_wall_counts_what_it_keeps_back(
+    tenants: tuple[Tenant, Tenant], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    me, other = tenants
+    take_down_accounts(monkeypatch)
+    before = metrics.FOREIGN_ROWS._value.get()
+    assert (await me.http.get(f"/collection/{other.bot.bot_id}")).status_code == 404
+    assert metrics.FOREIGN_ROWS._value.get() == before + 1
+    assert [record.levelname for record in caplog.records if record.name == "app.core.stores.wall"] == ["ERROR"]
+
+
+async def test_an_idempotency_key_is_its_accounts(tenants: tuple[Tenant, Tenant]) -> None:
+    me, other = tenants
+    headers = {"Idempotency-Key": "same"}
+    body = other.bot.body("text")
+    assert (await other.http.post("/data/insert", json=body, headers=headers)).status_code == 201
+    answer = await me.http.post("/data/insert", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (404, "bot_not_found")
+    answer = await me.http.post("/data/insert", json=body | {"account_name": "theirs"}, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (404, "bot_not_found")
+    again = await other.http.post("/data/insert", json=body, headers=headers)
+    assert again.headers["idempotency-replayed"] == "true"
