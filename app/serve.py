@@ -12,13 +12,15 @@ from types import FrameType
 import uvicorn
 from uvicorn.supervisors import multiprocess
 
-from app.api.connections import GuardedConfig, GuardedProtocol
+from app.api.connections import GuardedConfig, GuardedProtocol, close_port, hear_newcomers
 from app.config import Settings, read_settings
 from app.utils.lifecycle import process
 from app.utils.logging import uvicorn_config
 
 SPARE_FILES = 256
 """Beside connections: those to the stores, and what is open anyway."""
+NEWCOMER_SECONDS = 1.0
+"""When the port has closed: for the first request of who connected before."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -42,6 +44,17 @@ class DrainingServer(uvicorn.Server):
     def _close_the_port(self) -> None:
         self.should_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            await close_port(server, self._protocol)
+        for port in sockets or []:
+            port.close()
+        await hear_newcomers(NEWCOMER_SECONDS)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> GuardedProtocol:
+        return GuardedProtocol(self.config, self.server_state, self.lifespan.state)
+
 
 class DrainingProcess(multiprocess.Process):
     """One of WEB_CONCURRENCY processes."""
@@ -53,6 +66,14 @@ class DrainingProcess(multiprocess.Process):
         if self._server is None:
             self._server = DrainingServer(self.config)
         return self._server
+
+
+class DrainingProcesses(multiprocess.Multiprocess):
+    def terminate_all(self) -> None:
+        # The port closes when the last process closes it, and that should not be this one, which accepts nobody.
+        for port in self.sockets:
+            port.close()
+        super().terminate_all()
 
 
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
@@ -93,7 +114,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="chat-memory-metrics-") as folder:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
         multiprocess.Process = DrainingProcess  # type: ignore[misc]  # uvicorn has no other way to name it.
-        multiprocess.Multiprocess(config, [config.bind_socket()]).run()
+        DrainingProcesses(config, [config.bind_socket()]).run()
     return 0
 
 

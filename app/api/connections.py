@@ -1,9 +1,14 @@
 """Bounds what a connection may hold: time and bytes for a request's head, and the number of connections.
 
 uvicorn has no limit for any of them. Bodies are bounded in ``app.api.bodies``.
+Also how a port is closed without turning away anybody who has reached it.
 """
 
 import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -126,3 +131,30 @@ class GuardedProtocol(HttpToolsProtocol):
             % (status.value, status.phrase.encode(), len(body), request_id.encode(), retry, body)
         )
         self.transport.close()
+
+
+async def close_port(server: asyncio.Server, protocol: Callable[[], GuardedProtocol]) -> None:
+    """Closes the port for new connections. Those that the system has made already are accepted: it would reset them."""
+    loop = asyncio.get_running_loop()
+    ports = [socket.socket(fileno=os.dup(port.fileno())) for port in server.sockets]
+    server.close()
+    accepted = []
+    for port in ports:
+        with port, suppress(BlockingIOError):
+            while True:
+                accepted.append(port.accept()[0])
+    for connection in accepted:
+        with suppress(OSError):  # Gone already.
+            await loop.connect_accepted_socket(protocol, connection)
+
+
+async def hear_newcomers(seconds: float) -> None:
+    """Until each connection's first request has begun, so that it is not cut off in the middle of saying it."""
+    newcomers = [one for one in _waiting if one.cycle is None or one._head]
+    end = asyncio.get_running_loop().time() + seconds
+    while True:
+        # Once at least: what has arrived on the others is read meanwhile.
+        await asyncio.sleep(0.01)
+        newcomers = [one for one in newcomers if one in _waiting]
+        if not newcomers or asyncio.get_running_loop().time() > end:
+            return

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.conftest import BotClient, register, until
 from tests.milvus_server import free_ports
@@ -62,8 +63,9 @@ async def balanced(port: int) -> AsyncIterator[Balancer]:
             await running
 
 
-async def test_what_was_accepted_is_answered(folder: Path) -> None:
-    async with served(folder, LOG_FORMAT="json", DRAIN_SECONDS="0.5") as server:
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_what_was_accepted_is_answered(folder: Path, processes: str) -> None:
+    async with served(folder, LOG_FORMAT="json", DRAIN_SECONDS="1", WEB_CONCURRENCY=processes) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
             load = Load(server.url, await register(http))
             running = asyncio.create_task(load.run())
@@ -74,12 +76,42 @@ async def test_what_was_accepted_is_answered(folder: Path) -> None:
                 answer = await http.get("/health/ready")
                 return answer.status_code == 503 and answer.json()["status"] == "stopping"
 
-            await until(not_ready, seconds=0.5)
+            await until(not_ready, seconds=5)
             await running
             await asyncio.wait_for(server.process.wait(), 30)
         assert load.failures == []
         lines = [json.loads(line) for line in server.log.read_text().splitlines()]
         assert {"Finished server process"} <= {line["message"][:23] for line in lines}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_who_reaches_the_port_is_answered(folder: Path, processes: str) -> None:
+    """Each request over a connection of its own, up to the moment at which the port is closed."""
+    outcomes: Counter[str] = Counter()
+
+    async def client(port: int) -> None:
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                return
+            try:
+                writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                outcomes[(await reader.read()).split(b"\r\n")[0].decode()] += 1
+            except ConnectionError as exc:
+                outcomes[repr(exc)] += 1
+            finally:
+                writer.close()
+
+    async def many() -> bool:
+        return outcomes.total() >= 200
+
+    async with served(folder, DRAIN_SECONDS="0.2", WEB_CONCURRENCY=processes) as server:
+        clients = [asyncio.create_task(client(server.port)) for _ in range(64)]
+        await until(many, seconds=30)
+        server.process.terminate()
+        await asyncio.gather(*clients)
+    assert outcomes.keys() == {"HTTP/1.1 200 OK"}
 
 
 async def test_a_rolling_restart_fails_no_request(folder: Path) -> None:
