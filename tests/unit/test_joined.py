@@ -1,7 +1,7 @@
 """Calls carried out together: who waits, for whom, and what becomes of the others."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -43,8 +43,14 @@ async def _calls(joined: Joined[str, int, int], key: str, *items: int) -> list[a
 
 
 @pytest.fixture
-def work() -> Work:
-    return Work()
+async def work() -> AsyncIterator[Work]:
+    work = Work()
+    yield work
+    while any(not end.done() for end in work.ends):
+        for end in work.ends:
+            if not end.done():
+                end.set_result(None)
+        await _settled()
 
 
 @pytest.fixture
