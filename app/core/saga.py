@@ -1,6 +1,6 @@
 """The write of documents across both stores, and how it is undone.
 
-    T1      PostgreSQL: chunks and saga rows            nothing is visible
+    T1      PostgreSQL: chunks and saga rows            nothing is visible; the first texts are embedded meanwhile
     index   embed, check, upsert into Milvus            still invisible: no document names these generations
     T2      PostgreSQL: switch, saga rows out           visible, acknowledged
 
@@ -12,8 +12,9 @@ once. No connection is held while embedding or writing to Milvus.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
@@ -63,6 +64,10 @@ class Item(NamedTuple):
         return self.chunk_id % CHUNKS_PER_GENERATION
 
 
+Early = dict[Embedder, asyncio.Task[Vectors]]
+"""The vectors of each embedder's first part, which are on their way."""
+
+
 class Saga:
     def __init__(
         self, documents: DocumentPort, bots: Bots, index: VectorIndex, embedders: Embedders, leases: Leases
@@ -83,15 +88,26 @@ class Saga:
         """
         await reach("write.before_t1")
         began_at = asyncio.get_running_loop().time()
-        with watch.timing("postgres"):
-            await self._documents.begin(writes, self._leases.token, self._leases.length, once)
-        if once and once.replayed:
-            return
+        early = self._embed_early(writes, watch)
+        try:
+            with watch.timing("postgres"):
+                await self._documents.begin(writes, self._leases.token, self._leases.length, once)
+            if not (once and once.replayed):
+                await self._carry(writes, early, began_at, watch, once)
+        finally:
+            for embedding in early.values():
+                embedding.add_done_callback(_look_at_error)
+                embedding.cancel()
+
+    async def _carry(
+        self, writes: Sequence[Write], early: Early, began_at: float, watch: Stopwatch, once: Once | None
+    ) -> None:
+        """From T1 on."""
         begun = [write for write in writes if write.error is None]
         with ExitStack() as leases:
             leases.enter_context(self._leases.holding([write.generation for write in begun], since=began_at))
             await reach("write.after_t1")
-            stamps = await self._index_all(begun, watch)
+            stamps = await self._index_all(writes, watch, early)
             await self._finish(begun, stamps, watch, once)
             for _ in range(MOVES):
                 moved = [write for write in begun if write.error is None and write.moved]
@@ -103,7 +119,7 @@ class Saga:
                 again = [write for write in moved if write.goes_on]
                 leases.enter_context(self._leases.holding([write.generation for write in again], since=began_at))
                 await reach("write.after_t1_anew")
-                stamps |= await self._index_all(again, watch)
+                stamps |= await self._index_all(again, watch, {})
                 await self._finish(begun, stamps, watch, once)
             if any(write.moved and write.error is None for write in begun):  # Then T2 has not been for any of them.
                 for write in begun:
@@ -183,21 +199,38 @@ class Saga:
         await reach("write.after_compensate")
         return undone
 
-    async def _index_all(self, writes: Sequence[Write], watch: Stopwatch) -> dict[UUID, int]:
+    def _by_embedder(self, writes: Sequence[Write]) -> dict[Embedder, list[Write]]:
+        groups: dict[Embedder, list[Write]] = {}
+        for write in writes:
+            groups.setdefault(self._embedders.of(write.bot), []).append(write)
+        return groups
+
+    def _embed_early(self, writes: Sequence[Write], watch: Stopwatch) -> Early:
+        return {
+            embedder: asyncio.create_task(
+                _vectors(embedder, list(islice(_texts(group), _part_chunks(embedder))), watch)
+            )
+            for embedder, group in self._by_embedder(writes).items()
+        }
+
+    async def _index_all(self, writes: Sequence[Write], watch: Stopwatch, early: Early) -> dict[UUID, int]:
         """Embeds and upserts every chunk, the next part being embedded while the last one lands.
 
-        Returns the newest Milvus timestamp of each bot, where Milvus has one.
+        ``early`` has the first parts of just these writes, those among them that failed since. Returns the newest
+        Milvus timestamp of each bot, where Milvus has one.
         """
         stamps: dict[UUID, int] = {}
-        by_embedder: dict[Embedder, list[Write]] = {}
-        for write in writes:
-            by_embedder.setdefault(self._embedders.of(write.bot), []).append(write)
-        for embedder, group in by_embedder.items():
-            await self._index_by(embedder, group, stamps, watch)
+        for embedder, group in self._by_embedder(writes).items():
+            await self._index_by(embedder, group, stamps, watch, early.get(embedder))
         return stamps
 
     async def _index_by(
-        self, embedder: Embedder, writes: Sequence[Write], stamps: dict[UUID, int], watch: Stopwatch
+        self,
+        embedder: Embedder,
+        writes: Sequence[Write],
+        stamps: dict[UUID, int],
+        watch: Stopwatch,
+        early: asyncio.Task[Vectors] | None,
     ) -> None:
         items = [
             Item(write, chunk_id, chunk.text)
@@ -206,13 +239,13 @@ class Saga:
         ]
         landing: asyncio.Task[None] | None = None
         try:
-            size = max(PART_CHUNKS, embedder.call_texts)
-            for start in range(0, len(items), size):
-                part = [item for item in items[start : start + size] if item.write.goes_on]
-                if not part:
+            for start in range(0, len(items), _part_chunks(embedder)):
+                part = items[start : start + _part_chunks(embedder)]
+                if start or early is None:
+                    part = [item for item in part if item.write.goes_on]
+                if not any(item.write.goes_on for item in part):
                     continue
-                with watch.timing("embedding"):
-                    vectors = await self._embed(embedder, part)
+                vectors = await self._embed(embedder, part, watch, None if start else early)
                 if landing:
                     await landing
                 landing = asyncio.create_task(self._land(part, vectors, stamps, watch))
@@ -222,11 +255,13 @@ class Saga:
             if landing:
                 landing.cancel()
 
-    async def _embed(self, embedder: Embedder, part: Sequence[Item]) -> Vectors:
+    async def _embed(
+        self, embedder: Embedder, part: Sequence[Item], watch: Stopwatch, early: asyncio.Task[Vectors] | None
+    ) -> Vectors:
         """Vectors (len(part), dimension); marks the writes whose vectors cannot be used."""
         try:
             await reach("write.before_embed")
-            vectors = await embedder.embed_documents([item.text for item in part])
+            vectors = await (early or _vectors(embedder, [item.text for item in part], watch))
             await reach("write.after_embed")
         except TextsFailed as exc:
             for position, error in exc.errors.items():
@@ -286,6 +321,25 @@ class Saga:
         """Nothing is written to Milvus that recovery may have collected already. Raises LeaseLost."""
         if not self._leases.alive({item.write.generation for item in items}):
             raise LeaseLost(LEASE_LOST)
+
+
+def _part_chunks(embedder: Embedder) -> int:
+    return max(PART_CHUNKS, embedder.call_texts)
+
+
+def _texts(writes: Sequence[Write]) -> Iterator[str]:
+    return (chunk.text for write in writes for chunk in write.document.chunks)
+
+
+async def _vectors(embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> Vectors:
+    with watch.timing("embedding"):
+        return await embedder.embed_documents(texts)
+
+
+def _look_at_error(embedding: asyncio.Task[Vectors]) -> None:
+    """Where nobody has waited for it, asyncio would complain that its error was never looked at."""
+    if not embedding.cancelled():
+        embedding.exception()
 
 
 def _fail_all(items: Iterable[Item], error: AppError) -> None:

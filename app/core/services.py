@@ -33,7 +33,7 @@ from app.core.stores.documents import DocumentStore
 from app.core.stores.embedded import embedded_stores
 from app.core.stores.garbage import GarbageStore
 from app.core.stores.keys import KeyStore
-from app.core.stores.migrations import migrate
+from app.core.stores.migrations import bring_up_to_date
 from app.core.stores.milvus import MilvusIndex
 from app.core.stores.once import OnceStore
 from app.core.stores.ports import VectorIndex
@@ -268,8 +268,7 @@ async def _open_database(address: PostgresAddress, settings: Settings) -> Databa
         async with asyncio.timeout(settings.startup_timeout):
             while True:
                 try:
-                    await asyncio.to_thread(migrate, address)
-                    return await Database.connect(
+                    db = await Database.connect(
                         address,
                         min_size=settings.postgres_pool_min,
                         max_size=settings.postgres_pool_max,
@@ -280,6 +279,12 @@ async def _open_database(address: PostgresAddress, settings: Settings) -> Databa
                             settings.postgres_idle_in_transaction_timeout,
                         ),
                     )
+                    try:
+                        await bring_up_to_date(db, address)
+                    except BaseException:
+                        await db.close()
+                        raise
+                    return db
                 except DatabaseUnavailable as exc:
                     log.info("waiting for PostgreSQL at %s:%s (%s)", address.host, address.port, exc.__cause__)
                     await asyncio.sleep(0.5)

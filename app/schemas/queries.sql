@@ -3,6 +3,9 @@
 -- What goes towards a caller names its owner: app.core.stores.wall compares it.
 -- A generation's chunks are the keys [generation * 65536, (generation + 1) * 65536).
 
+-- name: schema_revision
+SELECT version_num AS revision FROM alembic_version;
+
 -- ---------------------------------------------------------------- bots
 
 -- name: insert_bot

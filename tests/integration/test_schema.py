@@ -20,7 +20,7 @@ import pytest
 
 from app.core.stores.address import PostgresAddress
 from app.core.stores.documents import FILTER_PLACE
-from app.core.stores.migrations import migrate, schema_sql
+from app.core.stores.migrations import bring_up_to_date, migrate, newest_revision, schema_sql
 from app.core.stores.postgres import Database
 from app.schemas.queries import SQL
 from tests.conftest import BotClient, fresh_database, register
@@ -75,6 +75,19 @@ async def test_one_file_makes_the_same_schema(address: PostgresAddress, postgres
         assert dump(by_file) == dump(address)
         migrate(by_file)  # The server finds nothing to do.
         assert dump(by_file) == dump(address)
+
+
+async def test_a_schema_that_is_behind_is_brought_up_to_date(
+    address: PostgresAddress, postgres_server: PostgresAddress, db: Database
+) -> None:
+    assert f"VALUES ('{newest_revision()}')" in schema_sql()
+    async with fresh_database(postgres_server, template=None) as empty:
+        empty_db = await Database.connect(empty, min_size=1, max_size=1, timeout=5)
+        await bring_up_to_date(empty_db, empty)
+        await empty_db.close()
+        assert dump(empty) == dump(address)
+    # One that is not is left alone: nobody answers at this address.
+    await bring_up_to_date(db, PostgresAddress("/nowhere", 1, "nobody", "nothing"))
 
 
 def test_the_file_is_the_migrations_text() -> None:

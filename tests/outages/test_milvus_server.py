@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import grpc
 from pymilvus import MilvusClient, MilvusException
 
 from tests.conftest import BotClient, register, until
@@ -16,7 +17,7 @@ from tests.outages.test_outages import BACK_SECONDS, insert, read, search
 
 def loaded(uri: str, collection: str) -> bool:
     """Milvus answers long before it has its collections in memory again: until then it is away."""
-    with suppress(MilvusException), closing(MilvusClient(uri, timeout=2, dedicated=True)) as client:
+    with suppress(MilvusException, grpc.RpcError), closing(MilvusClient(uri, timeout=2, dedicated=True)) as client:
         client.query(collection, filter="chunk_id > 0", limit=1, timeout=2)
         return True
     return False

@@ -1,17 +1,20 @@
 """Brings the database to the newest schema. Alembic keeps the count; the revisions are plain SQL."""
 
+import asyncio
 import io
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import sqlalchemy
-from alembic import command
-from alembic.config import Config
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import NullPool
+import asyncpg
 
 from app.core.stores.address import PostgresAddress
+from app.core.stores.postgres import Database
+from app.schemas.queries import SQL
 from app.utils.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -21,7 +24,24 @@ MIGRATION_LOCK = 0x63686174
 _alembic = threading.Lock()
 
 
-def _config() -> Config:
+async def bring_up_to_date(db: Database, address: PostgresAddress) -> None:
+    """Applies what is missing. Where nothing is, Alembic is not even loaded. Raises DatabaseUnavailable."""
+    try:
+        row = await db.fetchrow(SQL["schema_revision"])
+    except asyncpg.UndefinedTableError:
+        row = None
+    if row is None or row["revision"] != newest_revision():
+        await asyncio.to_thread(migrate, address)
+
+
+def newest_revision() -> str:
+    """By the names of the files, which begin with it."""
+    return max(file.name for file in (ROOT / "migrations" / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+
+def _config() -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))
     config.set_main_option("prepend_sys_path", str(ROOT))
@@ -34,6 +54,11 @@ def migrate(address: PostgresAddress) -> None:
 
     Raises DatabaseUnavailable when the database does not answer.
     """
+    import sqlalchemy
+    from alembic import command
+    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.pool import NullPool
+
     url = sqlalchemy.URL.create(
         "postgresql+psycopg",
         username=address.user,
@@ -56,6 +81,8 @@ def migrate(address: PostgresAddress) -> None:
 
 def schema_sql() -> str:
     """The whole schema as one script for psql, Alembic's mark included: the text of init_chatty.sql."""
+    from alembic import command
+
     buffer = io.StringIO()
     config = _config()
     config.output_buffer = buffer
