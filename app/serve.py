@@ -14,6 +14,8 @@ from uvicorn.supervisors import multiprocess
 
 from app.api.connections import GuardedConfig, GuardedProtocol, close_port, hear_newcomers
 from app.config import Settings, read_settings
+from app.core.stores.embedded import begin_embedded_stores
+from app.utils.errors import StartupError
 from app.utils.lifecycle import process
 from app.utils.logging import uvicorn_config
 
@@ -90,6 +92,17 @@ def main() -> int:
         print(*problems, sep="\n", file=sys.stderr)
         return 2
     _allow_files(settings.max_connections + SPARE_FILES)
+    try:
+        # They take as long to start as the application takes to be imported.
+        begin_embedded_stores(
+            settings.data_dir,
+            postgres=settings.postgres_host is None,
+            milvus=settings.milvus_address is None,
+            database=settings.postgres_db_name,
+        )
+    except StartupError as exc:
+        print(exc, file=sys.stderr)
+        return 2
     config = GuardedConfig(
         "app.main:app",
         host=settings.host,

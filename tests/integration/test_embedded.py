@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from app.core.stores.embedded import EmbeddedStores, embedded_stores
+from app.core.stores.embedded import EmbeddedStores, begin_embedded_stores, embedded_stores
 from app.core.stores.embedded_postgres import EmbeddedPostgres
 from app.core.stores.milvus import MilvusIndex
 from app.utils.errors import StartupError
@@ -109,7 +109,21 @@ async def test_many_start_at_once(data_dir: Path) -> None:
 async def test_only_what_is_asked_for_is_started(data_dir: Path) -> None:
     async with embedded_stores(data_dir, postgres=False, milvus=True, database=DATABASE) as opened:
         assert opened.postgres is None
-        assert processes(data_dir, "postgres") == []
+        assert processes(data_dir, str(data_dir / "postgres")) == []
+
+
+async def test_stores_that_were_begun_early_are_the_ones_that_are_used(data_dir: Path) -> None:
+    begin_embedded_stores(data_dir, postgres=True, milvus=True, database=DATABASE)
+
+    async def begun() -> bool:
+        return (data_dir / "postgres" / "postmaster.pid").exists()
+
+    await until(begun, seconds=30)
+    [early] = processes(data_dir, "stores.keeper")
+    async with stores(data_dir) as opened:
+        assert opened.postgres is not None
+        assert processes(data_dir, "stores.keeper") == [early]
+    assert processes(data_dir) == []
 
 
 USER = """

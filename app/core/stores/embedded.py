@@ -22,7 +22,7 @@ STOP_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[3]
 
 # Kept, lest a keeper that outlives this process's use of it be reported as forgotten.
-_started: list["subprocess.Popen[bytes]"] = []
+_started: dict[Path, "subprocess.Popen[bytes]"] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,17 @@ class EmbeddedStores:
 
     postgres: PostgresAddress | None = None
     milvus_uri: str | None = None
+
+
+def begin_embedded_stores(data_dir: Path, *, postgres: bool, milvus: bool, database: str) -> None:
+    """Has the stores start while the caller still has something else to do: soon it must use ``embedded_stores``.
+
+    Raises StartupError. Whatever else fails is found out then.
+    """
+    if postgres or milvus:
+        folder = _prepared(data_dir)
+        if not control_socket(folder).exists():
+            _start_keeper(folder, {"postgres": postgres, "milvus": milvus, "database": database})
 
 
 @asynccontextmanager
@@ -72,13 +83,13 @@ async def _attach(
     folder: Path, wish: dict[str, Any]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, dict[str, Any]]:
     """Connects, starting a keeper when none answers. One that is just stopping cuts the line: then once more."""
-    keeper: subprocess.Popen[bytes] | None = None
+    keeper = _started.get(folder)
     while True:
         try:
             reader, writer = await asyncio.open_unix_connection(control_socket(folder))
         except OSError:
             if keeper is None or keeper.poll() is not None:
-                keeper = _start_keeper(folder)
+                keeper = _start_keeper(folder, wish)
             await asyncio.sleep(0.02)
             continue
         with suppress(ConnectionError):
@@ -102,16 +113,16 @@ async def _detach(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-def _start_keeper(folder: Path) -> "subprocess.Popen[bytes]":
+def _start_keeper(folder: Path, wish: dict[str, Any]) -> "subprocess.Popen[bytes]":
     """In a session of its own, so that a terminal's Ctrl-C does not take the stores from under the server."""
     with (folder / LOG_NAME).open("ab") as output:
         keeper = subprocess.Popen(
-            [sys.executable, "-m", "app.core.stores.keeper", str(folder)],
+            [sys.executable, "-m", "app.core.stores.keeper", str(folder), json.dumps(wish)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
-    _started.append(keeper)
+    _started[folder] = keeper
     return keeper

@@ -1,4 +1,6 @@
-"""The keeper: one process a data directory that owns the embedded stores, ``python -m app.core.stores.keeper DIR``.
+"""The keeper: one process a data directory that owns the embedded stores.
+
+    python -m app.core.stores.keeper DIR WISH
 
 Server processes and commands attach to it through a Unix socket and stay connected as long as they use the
 stores; the kernel closes that connection however they die. When the last one is gone, the keeper stops
@@ -6,6 +8,7 @@ PostgreSQL and Milvus Lite and ends. It holds a file lock while it lives, so tha
 
 The protocol is one JSON object a line. Request: {"postgres": bool, "milvus": bool, "database": name}.
 Answers: {"doing": text}* then {"ready": {...}} or {"error": one line}. End of file: all is stopped.
+WISH is such a request too: those stores start at once, for whoever will attach.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,21 +67,31 @@ class Keeper:
 
     async def _provide(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wish = json.loads(await reader.readline())
-        ready: dict[str, Any] = {}
+        for store, name in (("postgres", "PostgreSQL"), ("milvus", "Milvus Lite")):
+            if wish[store]:
+                _send(writer, doing=f"starting {name}")
         try:
-            async with self._starting:
-                if wish["postgres"]:
-                    _send(writer, doing="starting PostgreSQL")
-                    ready["postgres"] = await asyncio.to_thread(self._postgres.start, wish["database"])
-                if wish["milvus"]:
-                    _send(writer, doing="starting Milvus Lite")
-                    ready["milvus_uri"] = await self._lite.start()
+            ready = await self.start(wish)
         except Exception as exc:
             log.exception("a store did not start")
             _send(writer, error=f"An embedded store did not start ({type(exc).__name__}: {str(exc).splitlines()[0]}).")
         else:
             _send(writer, ready=ready)
         await writer.drain()
+
+    async def start(self, wish: dict[str, Any]) -> dict[str, Any]:
+        """Where the stores are that are wished for, all of them running."""
+        starts: dict[str, Awaitable[Any]] = {}
+        async with self._starting:
+            if wish["postgres"]:
+                starts["postgres"] = asyncio.to_thread(self._postgres.start, wish["database"])
+            if wish["milvus"]:
+                starts["milvus_uri"] = self._lite.start()
+            ready = await asyncio.gather(*starts.values(), return_exceptions=True)
+        for outcome in ready:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return dict(zip(starts, ready, strict=True))
 
     async def restart_what_died(self) -> None:
         while True:
@@ -98,7 +112,7 @@ def _send(writer: asyncio.StreamWriter, **message: Any) -> None:
     writer.write(json.dumps(message).encode() + b"\n")
 
 
-async def _keep(data_dir: Path) -> None:
+async def _keep(data_dir: Path, wish: dict[str, Any]) -> None:
     keeper = Keeper(data_dir)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, keeper.unused.set)
@@ -107,6 +121,8 @@ async def _keep(data_dir: Path) -> None:
     server = await asyncio.start_unix_server(keeper.attend, path)
     path.chmod(0o600)
     loop.call_later(FIRST_USER_SECONDS, lambda: keeper.unused.set() if keeper._users == 0 else None)
+    starting = asyncio.create_task(keeper.start(wish))
+    starting.add_done_callback(_look_at_error)
     watching = asyncio.create_task(keeper.restart_what_died())
     await keeper.unused.wait()
     # From here on nobody is let in: who comes now finds no socket, and starts a keeper that waits for our lock.
@@ -118,6 +134,12 @@ async def _keep(data_dir: Path) -> None:
     await keeper.stop()
     logging.shutdown()
     os._exit(0)
+
+
+def _look_at_error(starting: "asyncio.Task[dict[str, Any]]") -> None:
+    """Whoever attaches tries once more, and is told what stands in the way."""
+    if not starting.cancelled() and (exc := starting.exception()):
+        log.error("a store did not start", exc_info=exc)
 
 
 def _lock(data_dir: Path) -> int | None:
@@ -144,7 +166,7 @@ def main() -> None:
     # A Ctrl-C is meant for the server; it lets go of the keeper when it is done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if _lock(data_dir) is not None:
-        asyncio.run(_keep(data_dir))
+        asyncio.run(_keep(data_dir, json.loads(sys.argv[2])))
 
 
 if __name__ == "__main__":
