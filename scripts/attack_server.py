@@ -60,10 +60,10 @@ def _plan(attack: str, says: str, must: str, also: str = "", **more: Any) -> Pla
 
 
 PLANS = [
-    _plan("body-length", "1 GB bodies with their length", "413"),
-    _plan("body-chunked", "1 GB bodies in chunks, without it", "413", "503"),
+    _plan("body-length", "1 GB bodies with their length", "413", "closed"),
+    _plan("body-chunked", "1 GB bodies in chunks, without it", "413", "503 closed"),
     _plan("gzip-bomb", "1 GB of blanks as gzip", "415"),
-    _plan("large-bodies", "bodies of 31 MB that never end", "503"),
+    _plan("large-bodies", "bodies of 32 MB that never end", "503", "408 closed"),
     _plan("slow-heads", "200 heads, a byte a second", "408", seconds=14),
     _plan("slow-bodies", "200 bodies, a byte a second", "408", seconds=14),
     _plan("idle", "10,000 connections, 2,000 allowed", "closed", "200"),
@@ -207,7 +207,7 @@ async def _measure(
             assert attack.stdout is not None
             await attack.stdout.readline()
             during.append(await client.search(max(options.seconds, plan.seconds)))
-            told, _ = await attack.communicate()
+            told, _ = await attack.communicate(b"")  # Without it standard input stays open.
             seen.update(json.loads(told.splitlines()[-1])["seen"])
             await asyncio.sleep(SETTLE)
             progress.update()

@@ -15,15 +15,17 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import urlsplit
 
 GIGABYTE = 1 << 30
 PIECE = memoryview(bytes(256 << 10))
-LARGE = 31 << 20
-"""Just under MAX_BODY_BYTES."""
+LARGE = (32 << 20) - 64
+"""Just under MAX_BODY_BYTES: two of them leave no room for a question."""
+LINE = 125_000_000
+"""Bytes a second that an attacker can send: a line of 1 Gbit/s."""
 SLOW_CONNECTIONS = 200
 IDLE_CONNECTIONS = 10_000
 SOURCES = 5
@@ -45,6 +47,14 @@ class Target:
     bot: str
     seen: Counter[str] = field(default_factory=Counter)
     over: threading.Event = field(default_factory=threading.Event)
+    _line_free: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def wait_for_line(self, size: int) -> None:
+        with self._lock:
+            begin = max(self._line_free, time.monotonic())
+            self._line_free = begin + size / LINE
+        time.sleep(max(0.0, begin - time.monotonic()))
 
     def head(self, path: str, *lines: str) -> bytes:
         """Of a POST, without the empty line that ends it."""
@@ -63,11 +73,11 @@ def big_body(target: Target, *, chunked: bool) -> None:
     length = "transfer-encoding: chunked" if chunked else f"content-length: {GIGABYTE}"
     head = target.head("/data/insert/batch", length) + b"\r\n"
     before = b"%x\r\n" % len(PIECE) if chunked else b""
-    piece = memoryview(before + bytes(PIECE) + (b"\r\n" if chunked else b""))
+    pieces = [memoryview(before + bytes(PIECE) + (b"\r\n" if chunked else b""))] * (GIGABYTE // len(PIECE))
 
     def once() -> None:
         with socket.create_connection((target.host, target.port)) as wire:
-            target.count(_pour(wire, target, head, piece, GIGABYTE))
+            target.count(_pour(wire, target, head, pieces))
 
     _again_and_again(target, once)
 
@@ -78,22 +88,22 @@ def gzip_bomb(target: Target) -> None:
     content = b"".join(gzip.compress(blanks) for _ in range(1024))  # RFC 1952: members one after another are one file
     lines = ("content-encoding: gzip", f"content-length: {len(content)}")
     head = target.head("/data/insert/batch", *lines) + b"\r\n"
-    piece = memoryview(content)
+    pieces = [memoryview(content)[start : start + len(PIECE)] for start in range(0, len(content), len(PIECE))]
 
     def once() -> None:
         with socket.create_connection((target.host, target.port)) as wire:
-            target.count(_pour(wire, target, head, piece, len(piece)))
+            target.count(_pour(wire, target, head, pieces))
 
     _again_and_again(target, once)
 
 
-def _pour(wire: socket.socket, target: Target, head: bytes, piece: memoryview, total: int) -> bytes:
-    """Sends ``total`` bytes until the server hangs up; returns what it answered."""
+def _pour(wire: socket.socket, target: Target, head: bytes, pieces: Sequence[memoryview]) -> bytes:
+    """Sends all until the server hangs up; returns what it answered."""
     answer = b""
     sent = 0
     try:
         wire.sendall(head)
-        while sent < total and not target.over.is_set():
+        while sent < len(pieces) and not target.over.is_set():
             readable, writable, _ = select.select([wire], [wire], [], 1)
             if readable:
                 got = wire.recv(65536)
@@ -101,8 +111,9 @@ def _pour(wire: socket.socket, target: Target, head: bytes, piece: memoryview, t
                     return answer
                 answer += got
             if writable:
-                wire.sendall(piece)
-                sent += len(piece)
+                target.wait_for_line(len(pieces[sent]))
+                wire.sendall(pieces[sent])
+                sent += 1
         wire.settimeout(10)
         while not target.over.is_set() and (got := wire.recv(65536)):
             answer += got
@@ -232,7 +243,7 @@ async def writes(target: Target) -> None:
 
 async def large_bodies(target: Target) -> None:
     """Bodies that are just not too large and never end: together more than MAX_BODIES_BYTES."""
-    head = target.head("/data/insert/batch", f"content-length: {LARGE + 1000}") + b"\r\n"
+    head = target.head("/data/insert/batch", f"content-length: {LARGE + 60}") + b"\r\n"
     wires: set[Wire] = set()
     loop = asyncio.get_running_loop()
     under_way = False
