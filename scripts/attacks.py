@@ -1,7 +1,7 @@
 """What an attacker does, each attack in a process of its own that stands back behind the server.
 
-``python -m scripts.attacks NAME ADDRESS KEY ACCOUNT_BOT``: prints a line when the attack is under way, goes on until its
-standard input ends, and prints how often each thing came back, as JSON: a status, or ``closed`` without one.
+``python -m scripts.attacks NAME ADDRESS KEY BOT``: prints a line when the attack is under way, goes on until its standard
+input ends, and prints how often each thing came back, as JSON: a status, or ``closed`` without one.
 """
 
 import asyncio
