@@ -8,8 +8,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.config import Settings
@@ -45,22 +46,47 @@ def environment_of(folder: Path, **settings: str) -> dict[str, str]:
 @contextmanager
 def server_in(folder: Path, app: str = "app.main:app", **settings: str) -> Iterator[str]:
     """The address of a server whose data is, and stays, in ``folder``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = environment_of(folder, **settings)
-    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log"]
-    with subprocess.Popen([*command, "--log-level", "warning"], cwd=folder, env=environment) as process:
+    port = _free_port()
+    command = ["uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning"]
+    with _process(command, folder, port, environment_of(folder, **settings)) as process:
+        yield process.address
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    address: str
+    pid: int
+
+
+@contextmanager
+def served_in(folder: Path, **settings: str) -> Iterator[Process]:
+    """The same by ``python -m app.serve``, which bounds heads and connections too."""
+    port = _free_port()
+    environment = environment_of(folder, PORT=str(port), **settings)
+    with _process(["app.serve"], folder, port, environment) as process:
+        yield process
+
+
+@contextmanager
+def _process(module: Sequence[str], folder: Path, port: int, environment: dict[str, str]) -> Iterator[Process]:
+    with subprocess.Popen([sys.executable, "-m", *module], cwd=folder, env=environment) as process:
         address = f"http://127.0.0.1:{port}"
         try:
             _wait_until_ready(address, process)
-            yield address
+            yield Process(address, process.pid)
         finally:
             process.terminate()
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]") -> None:

@@ -16,6 +16,10 @@ from app.utils.errors import AppError, BodyTooLarge, BodyTooSlow, EncodingUnsupp
 
 LEAST_BYTES_PER_SECOND = 64 << 10
 """A body may take BODY_TIMEOUT, and a second more for so many bytes."""
+SMALL_BYTES = 64 << 10
+SMALL_SHARE = 8
+"""A body up to so long, or so small a part of MAX_BODY_BYTES, is held in any case: else a few clients with large bodies
+that hardly move would keep all questions out. What small ones take together is bounded by MAX_CONNECTIONS."""
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1 << 20
 """After a refusal so much more is read and thrown away: a connection closed over unread bytes is reset, and its client
@@ -47,8 +51,9 @@ class BodyGuard:
         if not head.length and not head.chunked:
             await self._app(scope, receive, send)
             return
+        limits: Limits = scope["state"]["limits"]
         try:
-            body = await self._read(head, scope["state"]["limits"], receive)
+            body = await self._read(head, limits, receive)
         except AppError as exc:
             await refuse(exc, scope, receive, send)
             return
@@ -57,7 +62,7 @@ class BodyGuard:
         try:
             await self._app(scope, _replayed(body, receive), send)
         finally:
-            self._held -= len(body)
+            self._held -= _counted(len(body), limits)
 
     async def _read(self, head: Announced, limits: Limits, receive: Receive) -> bytes | None:
         """The body, counted as held; None when the client went away. Raises what is to be answered instead."""
@@ -77,11 +82,13 @@ class BodyGuard:
                         return None
                     part = message.get("body", b"")
                     parts.append(part)
+                    self._held -= _counted(held, limits)
                     held += len(part)
-                    self._held += len(part)
+                    counted = _counted(held, limits)
+                    self._held += counted
                     if held > limits.body_bytes:
                         raise _too_large(limits)
-                    if self._held > limits.bodies_bytes:
+                    if counted and self._held > limits.bodies_bytes:
                         raise Overloaded("Too many large bodies at a time.", retry_after=1)
                     complete = not message.get("more_body", False)
                     if not complete:
@@ -90,7 +97,7 @@ class BodyGuard:
             raise BodyTooSlow("The body did not arrive in time.") from exc
         finally:
             if not complete:
-                self._held -= held
+                self._held -= _counted(held, limits)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -108,6 +115,10 @@ def announced(headers: Iterable[tuple[bytes, bytes]]) -> Announced:
         elif name == b"expect":
             expects = True
     return Announced(length, chunked, encoded, expects)
+
+
+def _counted(held: int, limits: Limits) -> int:
+    return held if held > min(SMALL_BYTES, limits.body_bytes // SMALL_SHARE) else 0
 
 
 def _too_large(limits: Limits) -> BodyTooLarge:

@@ -14,16 +14,17 @@ import orjson
 class Connection(asyncio.Protocol):
     """Kept alive; answers must carry Content-Length."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, key: str | None) -> None:
         self._host = host
+        self._key = f"x-api-key: {key}\r\n" if key else ""
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._needed: int | None = None
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     @classmethod
-    async def open(cls, url: str) -> Self:
-        made = cls(urlsplit(url).netloc)
+    async def open(cls, url: str, key: str | None = None) -> Self:
+        made = cls(urlsplit(url).netloc, key)
         await made._connect()
         return made
 
@@ -46,7 +47,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         assert self._answer is None or self._answer.done(), "one request at a time"
         self._answer = asyncio.get_running_loop().create_future()
-        head = f"{method} {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-type: application/json\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nhost: {self._host}\r\n{self._key}content-type: application/json\r\n"
         self._transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         return await self._answer
 

@@ -97,6 +97,8 @@ async def test_bodies_are_bounded_together(client: httpx.AsyncClient, bot: BotCl
         while (refused := await client.post("/search/query", content=parts(1000))).status_code != 503:
             await asyncio.sleep(0)
     check(refused, 503, "overloaded")
+    # However much large bodies hold, a question still comes in.
+    assert (await client.post("/search/query", content=b"{}".ljust(500), headers=headers)).status_code == 422
     embedder.go_on.set()
     assert [(await task).status_code for task in held] == [201, 201]
 

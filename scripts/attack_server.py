@@ -1,0 +1,273 @@
+"""Attacks a server on embedded stores, and measures what another account's searches notice of it.
+
+Idle and attacked rounds take turns, and the median of their ratios counts. Exits 1 when an attack gets another status
+than it should, a search fails, the server's process takes BOUND_MB or more, or the searches' p95 goes up BOUND_RATIO
+times or more.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import orjson
+import psutil
+from tqdm import tqdm
+
+from scripts.attacks import ATTACKS
+from scripts.benchmarks.figures import Table, markdown, percentile, save
+from scripts.benchmarks.http import Connection
+from scripts.benchmarks.world import document, new_bot
+from scripts.demo_korquad import paragraphs
+from scripts.own_server import ROOT, environment_of, own_folder, served_in
+
+BOUND_MB = 1024
+BOUND_RATIO = 2.0
+PAUSE = 0.02
+"""Seconds between two searches of the other client, which keeps it under ACCOUNT_RATE."""
+SETTLE = 1.0
+DEFAULTS = {"AUTH_DISABLED": "false", "ACCOUNT_RATE": "50/second"}
+MANY = {"MAX_CONNECTIONS": "12000", "KEEP_ALIVE_TIMEOUT": "75"}
+"""What an operator sets who wants as many connections to stay."""
+BATCH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    attack: str
+    says: str
+    expected: frozenset[str]
+    """All that may come back; the first of them must."""
+    must: str
+    seconds: float = 0.0
+    """At least so long: its deadline has to pass."""
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+def _plan(attack: str, says: str, must: str, also: str = "", **more: Any) -> Plan:
+    return Plan(attack, says, frozenset([must, *also.split()]), must, **more)
+
+
+PLANS = [
+    _plan("body-length", "1 GB bodies with their length", "413", "closed"),
+    _plan("body-chunked", "1 GB bodies in chunks, without it", "413", "503 closed"),
+    _plan("gzip-bomb", "1 GB of blanks as gzip", "415"),
+    _plan("large-bodies", "bodies of 32 MB that never end", "503", "408 closed"),
+    _plan("slow-heads", "200 heads, a byte a second", "408", seconds=14),
+    _plan("slow-bodies", "200 bodies, a byte a second", "408", seconds=14),
+    _plan("idle", "10,000 connections, 2,000 allowed", "closed", "200"),
+    _plan("rate", "an account above its rate", "429", "200"),
+    _plan("writes", "an account above its writes", "429", "200"),
+    _plan("idle", "10,000 connections, all allowed", "200", settings=tuple(MANY.items()), seconds=12),
+]
+
+
+@dataclass
+class Memory:
+    """The most that was seen, in MB."""
+
+    server: psutil.Process
+    folder: Path
+    most: float = 0.0
+    most_of_all: float = 0.0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        over = threading.Event()
+        self.most = self.most_of_all = 0.0
+        thread = threading.Thread(target=self._watch, args=(over,))
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _watch(self, over: threading.Event) -> None:
+        for turn in itertools.count():
+            self.most = max(self.most, self.server.memory_info().rss / 2**20)
+            if turn % 20 == 0:
+                self.most_of_all = max(self.most_of_all, sum(_share(process) for process in self._all()))
+            if over.wait(0.1):
+                return
+
+    def _all(self) -> list[psutil.Process]:
+        """With the embedded stores: they are at work in the folder, or children of what is."""
+        found = {self.server.pid: self.server}
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if any(str(self.folder) in word for word in process.cmdline()):
+                    found |= {one.pid: one for one in [process, *process.children(recursive=True)]}
+        return list(found.values())
+
+
+def _share(process: psutil.Process) -> float:
+    """In MB; pages that several share count once, in parts."""
+    with suppress(psutil.Error):
+        return float(process.memory_full_info().pss / 2**20)
+    return 0.0
+
+
+@dataclass
+class Round:
+    """The other client's searches."""
+
+    milliseconds: list[float] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def p95(self) -> float:
+        return percentile(self.milliseconds, 95)
+
+
+class Client:
+    """Searches on one connection, a new question each time."""
+
+    def __init__(self, connection: Connection, bot: str, questions: Iterator[str]) -> None:
+        self._connection, self._bot, self._questions = connection, bot, questions
+
+    async def search(self, seconds: float) -> Round:
+        found = Round()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            body = orjson.dumps({"chat_bot_id": self._bot, "query_text": next(self._questions)})
+            began = time.perf_counter()
+            try:
+                status, _ = await self._connection.send("POST", "/search/query", body)
+            except OSError:
+                status = 0
+            found.milliseconds.append(1000 * (time.perf_counter() - began))
+            if status != 200:
+                found.failed[str(status or "closed")] += 1
+            await asyncio.sleep(PAUSE)
+        return found
+
+
+def main() -> int:
+    options = _options()
+    table = Table("attacks", "What an attack costs others", note=_note(options))
+    plans = [plan for plan in PLANS if not options.only or plan.attack in options.only]
+    misses: list[str] = []
+    with tqdm(total=len(plans) * options.rounds, desc="attack", unit="round", disable=None) as progress:
+        for settings, group in itertools.groupby(plans, key=lambda plan: plan.settings):
+            for row, missed in asyncio.run(_attacked(list(group), dict(settings), options, progress)):
+                table.add(**row)
+                misses += missed
+    command = "scripts/attack " + " ".join(sys.argv[1:])
+    print(markdown(command.strip(), [table]))
+    print(*(misses or ["every bound was kept"]), sep="\n")
+    if options.json:
+        save(options.json, command.strip(), [table])
+    return 1 if misses else 0
+
+
+async def _attacked(
+    plans: Sequence[Plan], settings: dict[str, str], options: argparse.Namespace, progress: "tqdm[Any]"
+) -> list[tuple[dict[str, Any], list[str]]]:
+    with ExitStack() as stack:
+        folder = stack.enter_context(own_folder())
+        keys = [_key(folder, account) for account in ("attacker", "other")]
+        server = stack.enter_context(served_in(folder, **DEFAULTS, **settings))
+        memory = Memory(psutil.Process(server.pid), folder)
+        attacker, other = [await Connection.open(server.address, key) for key in keys]
+        bots = [await _filled(connection, options.documents) for connection in (attacker, other)]
+        attacker.close()
+        texts = [question for item in paragraphs()[: options.documents] for question in item.questions]
+        client = Client(other, bots[1], itertools.cycle(texts))
+        await client.search(SETTLE)
+        rows = []
+        for plan in plans:
+            command = [sys.executable, "-m", "scripts.attacks", plan.attack, server.address, keys[0], bots[0]]
+            rows.append(await _measure(plan, command, client, memory, options, progress))
+        other.close()
+        return rows
+
+
+async def _measure(
+    plan: Plan, command: Sequence[str], client: Client, memory: Memory, options: argparse.Namespace, progress: Any
+) -> tuple[dict[str, Any], list[str]]:
+    before, during, seen = [], [], Counter[str]()
+    with memory.watched():
+        for _ in range(options.rounds):
+            before.append(await client.search(options.seconds))
+            attack = await asyncio.create_subprocess_exec(
+                *command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            assert attack.stdout is not None
+            await attack.stdout.readline()
+            during.append(await client.search(max(options.seconds, plan.seconds)))
+            told, _ = await attack.communicate(b"")  # Without it standard input stays open.
+            seen.update(json.loads(told.splitlines()[-1])["seen"])
+            await asyncio.sleep(SETTLE)
+            progress.update()
+    ratios = [attacked.p95 / idle.p95 for idle, attacked in zip(before, during, strict=True)]
+    failed = sum((attacked.failed for attacked in (*before, *during)), Counter[str]())
+    row = {
+        "attack": plan.says,
+        "answers": ", ".join(f"{count:,} x {status}" for status, count in sorted(seen.items())),
+        "p50_idle_ms": median(percentile(one.milliseconds, 50) for one in before),
+        "p50_attacked_ms": median(percentile(one.milliseconds, 50) for one in during),
+        "p95_idle_ms": median(one.p95 for one in before),
+        "p95_attacked_ms": median(one.p95 for one in during),
+        "ratio": f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        "server_MB": memory.most,
+        "with_stores_MB": memory.most_of_all,
+    }
+    tqdm.write(str(row))
+    misses = []
+    if not seen[plan.must] or not plan.expected.issuperset(seen):
+        misses.append(f"answers should be {' or '.join(sorted(plan.expected))}, with {plan.must}: {dict(seen)}")
+    if failed:
+        misses.append(f"searches of the other client failed: {dict(failed)}")
+    if memory.most >= BOUND_MB:
+        misses.append(f"the server took {memory.most:.0f} MB")
+    if median(ratios) >= BOUND_RATIO:
+        misses.append(f"the other client's p95 went up {median(ratios):.2f} times")
+    return row, [f"{plan.says}: {miss}" for miss in misses]
+
+
+def _key(folder: Path, account: str) -> str:
+    command = [sys.executable, "-m", "app.cli", "keys", "create", "--account", account, "--scope", "write"]
+    return subprocess.check_output(command, cwd=folder, env=environment_of(folder), text=True).strip()
+
+
+async def _filled(connection: Connection, count: int) -> str:
+    bot = await new_bot(connection)
+    wanted = paragraphs()[:count]
+    for start in tqdm(range(0, count, BATCH), desc="insert", unit="batch", disable=None, leave=False):
+        documents = [document(bot, item.title, item.text) for item in wanted[start : start + BATCH]]
+        answer = await connection.call("POST", "/data/insert/batch", {"documents": documents})
+        assert answer["failure_count"] == 0, answer
+    return bot
+
+
+def _note(options: argparse.Namespace) -> str:
+    return (
+        f"{options.rounds} rounds of {options.seconds:g} s idle and attacked in turn, two bots of {options.documents} "
+        "paragraphs; medians, the ratio's least and most in brackets. Memory is the most of all rounds."
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/attack", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="of each attack")
+    parser.add_argument("--seconds", type=float, default=8, help="idle and attacked, in each round")
+    parser.add_argument("--documents", type=int, default=300, help="of each bot")
+    parser.add_argument("--only", nargs="+", choices=list(ATTACKS), help="these attacks alone")
+    parser.add_argument("--json", type=Path, help="write the table to this file too, and as Markdown beside it")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
