@@ -10,11 +10,11 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from scripts.own_server import ROOT, environment_of, own_folder, server_in
 
@@ -51,8 +51,17 @@ def _key(folder: Path) -> str:
 
 
 def _store(address: str, key: str) -> None:
-    """The bot and the documents that ``scripts/fuzz.toml`` knows of, if it is the first round."""
-    bot = {"chat_bot_id": BOT, "bot_name": "fuzz", "collection_name": "fuzz"}
+    """The bot and the documents that ``scripts/fuzz.toml`` knows of, in place of all that the last round has left."""
+
+    def call(method: str, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "X-API-Key": key}
+        request = urllib.request.Request(address + path, data, headers, method=method)  # noqa: S310 - our own address
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            return json.load(answer)
+
+    for bot in call("GET", "/collection/list")["bots"]:
+        call("DELETE", f"/collection/{bot['chat_bot_id']}")
     documents = [
         {
             "document": {"chat_bot_id": BOT, "title": f"document {number}", "metadata": {"language": "ko"}},
@@ -60,15 +69,8 @@ def _store(address: str, key: str) -> None:
         }
         for number in range(20)
     ]
-    for path, body in (("/collection/create", bot), ("/data/insert/batch", {"documents": documents})):
-        data, headers = json.dumps(body).encode(), {"Content-Type": "application/json", "X-API-Key": key}
-        request = urllib.request.Request(address + path, data, headers)  # noqa: S310 - our own address
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-                answer.read()
-        except urllib.error.HTTPError as exc:
-            if exc.code != 409:  # A round has deleted the bot and made it anew, with other names.
-                raise
+    call("POST", "/collection/create", {"chat_bot_id": BOT, "bot_name": "fuzz", "collection_name": "fuzz"})
+    call("POST", "/data/insert/batch", {"documents": documents})
 
 
 def _round(address: str, key: str, seed: int, phases: str, examples: int, counts: Path) -> bool:

@@ -34,14 +34,14 @@ async def _services(request: Request) -> Services:
     return services
 
 
-async def _admitted(request: Request) -> None:
+async def admit(request: Request) -> None:
     """Raises Unauthorized, Forbidden, RateLimited."""
     await authorize(request)
     await spend_rate(request)
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
-Admitted = Depends(_admitted)
+Admitted = Depends(admit)
 """Of every route that works for an account."""
 Writing = Depends(writing)
 

@@ -49,7 +49,7 @@ class Ask:
     bot: Bot
     guarantee: int
     texts: Sequence[str]
-    vectors: asyncio.Task[Vectors] | None
+    vectors: asyncio.Future[Vectors] | None
     lexical: bool
     depth: int
     documents: int

@@ -40,6 +40,7 @@ from app.utils.errors import (
     VectorIndexUnavailable,
 )
 from app.utils.failpoints import reach
+from app.utils.tasks import abandon
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +97,7 @@ class Saga:
                 await self._carry(writes, early, began_at, watch, once)
         finally:
             for embedding in early.values():
-                embedding.add_done_callback(_look_at_error)
-                embedding.cancel()
+                abandon(embedding)
 
     async def _carry(
         self, writes: Sequence[Write], early: Early, began_at: float, watch: Stopwatch, once: Once | None
@@ -334,12 +334,6 @@ def _texts(writes: Sequence[Write]) -> Iterator[str]:
 async def _vectors(embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> Vectors:
     with watch.timing("embedding"):
         return await embedder.embed_documents(texts)
-
-
-def _look_at_error(embedding: asyncio.Task[Vectors]) -> None:
-    """Where nobody has waited for it, asyncio would complain that its error was never looked at."""
-    if not embedding.cancelled():
-        embedding.exception()
 
 
 def _fail_all(items: Iterable[Item], error: AppError) -> None:

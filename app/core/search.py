@@ -16,6 +16,7 @@ from app.core.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
 from app.core.joined import Joined
 from app.core.rerank import Reranker
 from app.core.retrieval import Ask, Found, Lists, Retrieval, cut, unfinished_keys
+from app.core.steady import Steady
 from app.core.stores.ports import DocumentPort, Hit, VectorIndex
 from app.schemas.filter_tree import Filter
 from app.schemas.rows import Bot, Chunk, VisibleChunk
@@ -29,6 +30,7 @@ from app.utils.errors import (
     UnsupportedMode,
     VectorIndexUnavailable,
 )
+from app.utils.tasks import abandon
 
 Mode = Literal["dense", "lexical", "hybrid"]
 Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
@@ -117,6 +119,7 @@ class Search:
         self._reranker = reranker
         self._retrieval = Retrieval(bots, documents, index)
         self._usable = Joined(self._usable_by_all)
+        self._rows = Steady[tuple[UUID, str | None], Bot]()
 
     async def query(self, query: Query, watch: Stopwatch) -> Answer:
         """For each text the ``limit`` best current chunks, or documents, best first.
@@ -135,24 +138,37 @@ class Search:
         raise VectorIndexUnavailable("The bot's collection went away while it was searched.")
 
     async def _query(self, query: Query, watch: Stopwatch) -> Answer:
+        """Begins with the bot's row as it was lately. The row is read meanwhile; if it is another, that was in vain."""
+        of = (query.bot_id, query.account)
         embedding: asyncio.Task[Vectors] | None = None
+        begun: asyncio.Task[Answer] | None = None
         try:
             # Where one model serves every bot, it need not wait for the bot's row.
             if query.mode != "lexical" and (only := self._embedders.only):
                 embedding = asyncio.create_task(self._embed(only, query.texts, watch))
-            bot = await self._usable((query.bot_id, query.account), None)
+            expected = self._rows.expected(of)
+            if expected is not None and (embedding is not None or query.mode == "lexical"):
+                vectors = None if embedding is None else asyncio.shield(embedding)
+                begun = asyncio.create_task(self._answer(query, expected, vectors, watch))
+            bot = await self._usable(of, None)
+            self._rows.saw(of, bot)
+            if begun is not None:
+                if bot == expected:
+                    return await begun
+                abandon(begun)
             if query.mode != "lexical" and embedding is None:
                 embedding = asyncio.create_task(self._embed(self._embedders.of(bot), query.texts, watch))
             return await self._answer(query, bot, embedding, watch)
         finally:
-            if embedding is not None:
-                embedding.cancel()
+            for task in (embedding, begun):
+                if task is not None:
+                    abandon(task)
 
     async def _usable_by_all(self, key: tuple[UUID, str | None], callers: Sequence[None]) -> Sequence[Bot]:
         return [await self._bots.usable(*key)] * len(callers)
 
     async def _answer(
-        self, query: Query, bot: Bot, embedding: asyncio.Task[Vectors] | None, watch: Stopwatch
+        self, query: Query, bot: Bot, embedding: asyncio.Future[Vectors] | None, watch: Stopwatch
     ) -> Answer:
         mode = _mode(query, await self._has_words(bot))
         ask = self._ask(query, mode, bot, embedding)
@@ -187,7 +203,7 @@ class Search:
             await self._bots.make_collection(bot)
             return self._index.bm25
 
-    def _ask(self, query: Query, mode: Mode, bot: Bot, embedding: asyncio.Task[Vectors] | None) -> Ask:
+    def _ask(self, query: Query, mode: Mode, bot: Bot, embedding: asyncio.Future[Vectors] | None) -> Ask:
         shown = query.limit
         if query.rerank and self._reranker is not None:
             shown = max(shown, self._reranker.top)

@@ -1,0 +1,16 @@
+"""Tasks that are left behind."""
+
+import asyncio
+from typing import Any
+
+
+def abandon(task: "asyncio.Task[Any]") -> None:
+    """Cancels a task whose outcome nobody wants any more, its error neither."""
+    task.add_done_callback(_look_at_error)
+    task.cancel()
+
+
+def _look_at_error(task: "asyncio.Task[Any]") -> None:
+    """asyncio complains of an error that nobody has looked at."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,69 @@
+"""A search begins with the bot's row as it was lately: what counts is the row as it is."""
+
+from typing import Any
+
+import pytest
+
+from app.core.stores.memory_index import MemoryIndex
+from app.core.stores.postgres import Database
+from app.utils.errors import VectorIndexUnavailable
+from tests.conftest import BotClient
+
+
+class WatchedIndex(MemoryIndex):
+    """Tells the guarantee of each search; below ``least`` it fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.guarantees: list[int] = []
+        self.least = 0
+
+    async def search_dense(self, *args: Any, guarantee: int, **more: Any) -> Any:
+        self.guarantees.append(guarantee)
+        if guarantee < self.least:
+            raise VectorIndexUnavailable("Milvus did not answer in time.")
+        return await super().search_dense(*args, guarantee=guarantee, **more)
+
+
+@pytest.fixture
+def index() -> WatchedIndex:
+    return WatchedIndex()
+
+
+@pytest.fixture
+async def searched(bot: BotClient) -> BotClient:
+    """Its row is expected to be as it was."""
+    await bot.insert("one")
+    for _ in range(3):
+        assert len(await bot.search("one", mode="dense")) == 1
+    return bot
+
+
+async def write_elsewhere(db: Database, bot: BotClient, timestamp: int) -> None:
+    """As another process does before it acknowledges."""
+    await db.execute("UPDATE bot_registry SET milvus_timestamp = $2 WHERE bot_id = $1", bot.bot_id, timestamp)
+
+
+async def test_a_search_sees_what_another_process_has_written(
+    searched: BotClient, db: Database, index: WatchedIndex
+) -> None:
+    await write_elsewhere(db, searched, 7)
+    index.guarantees.clear()
+    assert len(await searched.search("one", mode="dense")) == 1
+    assert index.guarantees[-1] == 7
+    # Until the row has been the same twice, nothing is begun before it is read.
+    index.guarantees.clear()
+    await searched.search("one", mode="dense")
+    assert index.guarantees == [7]
+
+
+async def test_what_was_begun_in_vain_may_fail(searched: BotClient, db: Database, index: WatchedIndex) -> None:
+    await write_elsewhere(db, searched, 7)
+    index.least = 7
+    assert len(await searched.search("one", mode="dense")) == 1
+
+
+async def test_a_bot_that_is_gone_is_not_found(searched: BotClient) -> None:
+    assert (await searched.http.delete(f"/collection/{searched.bot_id}")).status_code == 200
+    body = {"chat_bot_id": str(searched.bot_id), "query_text": "one"}
+    assert (await searched.http.post("/search/query", json=body)).status_code == 404

@@ -1,0 +1,19 @@
+from app.core import steady
+from app.core.steady import Steady
+
+
+def test_only_what_was_the_same_twice_running_is_expected() -> None:
+    values = Steady[str, int]()
+    assert values.expected("a") is None
+    for value, expected in [(1, None), (1, 1), (1, 1), (2, None), (1, None), (1, 1)]:
+        values.saw("a", value)
+        assert values.expected("a") == expected
+    assert values.expected("b") is None
+
+
+def test_the_keys_seen_longest_ago_are_forgotten(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(steady, "MOST", 2)
+    values = Steady[str, int]()
+    for key in ("a", "b", "a", "b", "a", "c"):
+        values.saw(key, 1)
+    assert [values.expected(key) for key in "abc"] == [1, None, None]
