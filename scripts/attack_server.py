@@ -66,10 +66,10 @@ PLANS = [
     _plan("large-bodies", "bodies of 32 MB that never end", "503", "408 closed"),
     _plan("slow-heads", "200 heads, a byte a second", "408", seconds=14),
     _plan("slow-bodies", "200 bodies, a byte a second", "408", seconds=14),
-    _plan("idle", "10,000 connections, 2,000 allowed", "closed", "200"),
+    _plan("idle", "10,000 connections, 2,000 allowed", "closed", "200", seconds=24),
     _plan("rate", "an account above its rate", "429", "200"),
-    _plan("writes", "an account above its writes", "429", "200"),
-    _plan("idle", "10,000 connections, all allowed", "200", settings=tuple(MANY.items()), seconds=12),
+    _plan("writes", "an account above its writes", "429", "201"),
+    _plan("idle", "10,000 connections, all allowed", "200", settings=tuple(MANY.items()), seconds=24),
 ]
 
 
