@@ -1,7 +1,7 @@
 """What an attacker does, each attack in a process of its own that stands back behind the server.
 
-``python -m scripts.attacks NAME ADDRESS KEY BOT``: prints a line when the attack is under way, goes on until its standard
-input ends, and prints how often each thing came back, as JSON: a status, or ``closed`` without one.
+``python -m scripts.attacks NAME ADDRESS KEY BOT``: prints a line when the attack is under way, goes on until its
+standard input ends, and prints how often each thing came back, as JSON: a status, or ``closed`` without one.
 """
 
 import asyncio
@@ -237,7 +237,9 @@ async def hammer(target: Target) -> None:
 async def writes(target: Target) -> None:
     """Inserts, more at a time than ACCOUNT_WRITES."""
     document = {"chat_bot_id": target.bot, "title": "again"}
-    body = json.dumps({"document": document, "chunks": [{"chunk_index": 0, "text": "누가 언제 무엇을 했나요?"}]}).encode()
+    body = json.dumps(
+        {"document": document, "chunks": [{"chunk_index": 0, "text": "누가 언제 무엇을 했나요?"}]}
+    ).encode()
     await _repeat(target, WRITES, target.head("/data/insert", f"content-length: {len(body)}") + b"\r\n" + body)
 
 

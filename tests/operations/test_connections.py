@@ -108,7 +108,9 @@ async def test_a_body_does_not_count_as_a_head(dial: Dial) -> None:
 
 async def test_a_short_body_that_is_refused_does_not_cost_its_connection(dial: Dial) -> None:
     wire = await dial()
-    wire.writer.write(b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}")
+    wire.writer.write(
+        b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}"
+    )
     assert await wire.status() == 415
     wire.writer.write(LIVE)
     assert await wire.status() == 200
