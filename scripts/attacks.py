@@ -84,8 +84,7 @@ def big_body(target: Target, *, chunked: bool) -> None:
 
 def gzip_bomb(target: Target) -> None:
     """A gigabyte of blanks, compressed."""
-    blanks = b" " * (1 << 20)
-    content = b"".join(gzip.compress(blanks) for _ in range(1024))  # RFC 1952: members one after another are one file
+    content = gzip.compress(b" " * (1 << 20)) * 1024  # RFC 1952: members one after another are one file
     lines = ("content-encoding: gzip", f"content-length: {len(content)}")
     head = target.head("/data/insert/batch", *lines) + b"\r\n"
     pieces = [memoryview(content)[start : start + len(PIECE)] for start in range(0, len(content), len(PIECE))]
