@@ -10,8 +10,10 @@ WORKDIR /srv
 COPY --from=build /srv/.venv .venv
 COPY app app
 COPY migrations migrations
+RUN .venv/bin/python -m compileall -q app migrations
 USER chat
-ENV PATH=/srv/.venv/bin:$PATH HOST=0.0.0.0 PORT=8000 DATA_DIR=/data PYTHONUNBUFFERED=1
+# It writes to /data, with embedded stores, and to /tmp alone: the rest may be read-only.
+ENV PATH=/srv/.venv/bin:$PATH HOST=0.0.0.0 PORT=8000 DATA_DIR=/data PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD \
     ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/health/ready', timeout=4)"]

@@ -35,9 +35,9 @@ from scripts.own_server import ROOT, environment_of, own_folder, served_in
 BOUND_MB = 1024
 BOUND_RATIO = 2.0
 PAUSE = 0.02
-"""Seconds between two searches of the other client, which keeps it under ACCOUNT_RATE."""
+"""Seconds between two searches of the other client, which keeps it under its own rate."""
 SETTLE = 1.0
-DEFAULTS = {"AUTH_DISABLED": "false", "ACCOUNT_RATE": "50/second"}
+RATED = {"ACCOUNT_RATE": "50/second"}
 MANY = {"MAX_CONNECTIONS": "12000", "KEEP_ALIVE_TIMEOUT": "75"}
 """What an operator sets who wants as many connections to stay."""
 BATCH = 50
@@ -66,10 +66,10 @@ PLANS = [
     _plan("large-bodies", "bodies of 32 MB that never end", "503", "408 closed"),
     _plan("slow-heads", "200 heads, a byte a second", "408", seconds=14),
     _plan("slow-bodies", "200 bodies, a byte a second", "408", seconds=14),
-    _plan("idle", "10,000 connections, 2,000 allowed", "closed", "200"),
-    _plan("rate", "an account above its rate", "429", "200"),
-    _plan("writes", "an account above its writes", "429", "200"),
-    _plan("idle", "10,000 connections, all allowed", "200", settings=tuple(MANY.items()), seconds=12),
+    _plan("idle", "10,000 connections, 2,000 allowed", "closed", "200", seconds=24),
+    _plan("rate", "an account above 50 requests a second", "429", "200", settings=tuple(RATED.items())),
+    _plan("writes", "an account with 100 writes at a time, 64 allowed", "429", "201", settings=tuple(RATED.items())),
+    _plan("idle", "10,000 connections, all allowed", "200", settings=tuple(MANY.items()), seconds=24),
 ]
 
 
@@ -178,7 +178,7 @@ async def _attacked(
     with ExitStack() as stack:
         folder = stack.enter_context(own_folder())
         keys = [_key(folder, account) for account in ("attacker", "other")]
-        server = stack.enter_context(served_in(folder, **DEFAULTS, **settings))
+        server = stack.enter_context(served_in(folder, AUTH_DISABLED="false", **settings))
         memory = Memory(psutil.Process(server.pid), folder)
         attacker, other = [await Connection.open(server.address, key) for key in keys]
         bots = [await _filled(connection, options.documents) for connection in (attacker, other)]

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as HttpScope
 
 from app.api.bodies import announced, refuse
+from app.api.limits import counted_as, spend
 from app.core.bots import NOT_FOUND
 from app.core.keys import ANYBODY, Caller, Keys, Scope
 from app.utils.errors import AppError, BotNotFound, KeyMissing, Place, Unauthorized
@@ -22,7 +23,10 @@ TWO_KEYS = "The request has two different API keys."
 
 
 class Authentication:
-    """Plain ASGI. Refuses bodies without a valid key. Needs ``keys`` in the lifespan's state; None: nobody is asked."""
+    """Plain ASGI. Refuses bodies without a valid key, and of accounts above their rate.
+
+    Needs ``keys`` and ``rate`` in the lifespan's state; no keys: nobody is asked.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -32,11 +36,20 @@ class Authentication:
             head = announced(scope["headers"])
             if head.length or head.chunked:
                 try:
-                    await _identify(scope)
+                    await _admit(scope)
                 except AppError as exc:
                     await refuse(exc, scope, receive, send)
                     return
         await self._app(scope, receive, send)
+
+
+async def _admit(scope: HttpScope) -> None:
+    """Raises as ``_identify``, and RateLimited."""
+    caller = await _identify(scope)
+    state = scope["state"]
+    if state["rate"] is not None and caller.account:
+        await spend(state["rate"], counted_as(caller.account))
+        state["rate_spent"] = True
 
 
 async def _identify(scope: HttpScope) -> Caller:

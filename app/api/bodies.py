@@ -140,15 +140,16 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 async def refuse(error: AppError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers, and if there is a body, ends the connection: what is left of it is not worth reading."""
+    """Answers. Ends the connection where the body is long or late: what is left of it is not worth reading."""
     head = announced(scope["headers"])
     response = render(error)
-    if not head.length and not head.chunked:
+    if isinstance(error, EncodingUnsupported):
+        response.headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
+    small = head.length <= SMALL_BYTES and not head.chunked and not head.expects
+    if small and (not head.length or await _drain(receive)):
         await response(scope, receive, send)
         return
     response.headers["Connection"] = "close"
-    if isinstance(error, EncodingUnsupported):
-        response.headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
     answered = False
 
     async def send_and_linger(message: Message) -> None:
@@ -164,12 +165,16 @@ async def refuse(error: AppError, scope: Scope, receive: Receive, send: Send) ->
     await response(scope, receive, send_and_linger)
 
 
-async def _drain(receive: Receive) -> None:
+async def _drain(receive: Receive) -> bool:
+    """Whether the end was reached."""
     drained = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(LINGER_SECONDS):
             while drained < LINGER_BYTES:
                 message = await receive()
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
+                if message["type"] == "http.disconnect":
+                    return False
+                if not message.get("more_body", False):
+                    return True
                 drained += len(message.get("body", b""))
+    return False

@@ -1,5 +1,7 @@
 """How much one request may ask for, and how much one account: what settings allow below the contract's own bounds."""
 
+import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -9,12 +11,15 @@ from fastapi import Depends, Request
 
 from app.models.data import DocumentWithChunks, InsertBatch, InsertDocument, MetadataUpdates
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
-from app.utils.errors import InvalidInput, Place, TooManyWrites
+from app.utils.errors import InvalidInput, Place, RateLimited, TooManyWrites
 
 if TYPE_CHECKING:  # Its library is loaded only where ACCOUNT_RATE is set.
     from app.api.rate import Rate
 
 ACCOUNT_CHARS = 128
+HELD_BACK_SECONDS = (0.25, 0.75)
+"""How long a 429 waits. Who asks again at once cannot take the server's time from others so, and those who were refused
+together do not come back together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,10 @@ class Limits:
     ingest_seconds: float = 900.0
 
 
+def counted_as(account: str) -> str:
+    return f"account:{account[:ACCOUNT_CHARS]}"
+
+
 async def account_of(request: Request) -> str:
     """Whose request this is: the key's account, else the one it names, else the address it comes from."""
     account = getattr(request.state, "account", None) or request.query_params.get("account_name")
@@ -43,15 +52,24 @@ async def account_of(request: Request) -> str:
             body = None
         account = body.get("account_name") if isinstance(body, dict) else None
     if account and isinstance(account, str):
-        return f"account:{account[:ACCOUNT_CHARS]}"
+        return counted_as(account)
     return f"address:{request.client.host if request.client else ''}"
 
 
 async def spend_rate(request: Request) -> None:
-    """For every route that works for an account. Raises RateLimited."""
+    """For every route that works for an account, where it was not done before the body was read. Raises RateLimited."""
     rate: Rate | None = request.state.rate
-    if rate is not None:
-        await rate.spend(await account_of(request))
+    if rate is not None and not hasattr(request.state, "rate_spent"):
+        await spend(rate, await account_of(request))
+
+
+async def spend(rate: "Rate", account: str) -> None:
+    """Raises RateLimited, after a while."""
+    try:
+        await rate.spend(account)
+    except RateLimited:
+        await asyncio.sleep(random.uniform(*HELD_BACK_SECONDS))  # noqa: S311 - guards nothing
+        raise
 
 
 class Writes:
@@ -77,7 +95,11 @@ async def writing(request: Request) -> AsyncIterator[None]:
     """For routes that store documents: one place of the account's while inside. Raises TooManyWrites."""
     account = await account_of(request)
     writes: Writes = request.state.writes
-    writes.begin(account)
+    try:
+        writes.begin(account)
+    except TooManyWrites:
+        await asyncio.sleep(random.uniform(*HELD_BACK_SECONDS))  # noqa: S311 - guards nothing
+        raise
     try:
         yield
     finally:

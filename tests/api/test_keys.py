@@ -245,6 +245,19 @@ async def test_rates_are_counted_by_the_keys_account(
         assert await status(other) == 200
 
 
+async def test_an_account_above_its_rate_is_refused_before_its_body_is_read(
+    services: Services, settings: Settings, key: str
+) -> None:
+    limits = {"account_rate": "2/hour", "max_body_bytes": 1024}
+    async with in_process(services, settings.model_copy(update=limits)) as client:
+
+        async def status(size: int) -> int:
+            return (await client.post("/search/query", content=b" " * size, headers=bearer(key))).status_code
+
+        # Each counts once, whatever becomes of it.
+        assert [await status(10), await status(2000), await status(2000)] == [422, 413, 429]
+
+
 # ------------------------------------------------------------------ the cache
 
 

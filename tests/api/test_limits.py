@@ -25,8 +25,8 @@ LIMITS = {
     "max_metadata_depth": 2,
     "account_writes": 2,
     "body_timeout": 0.3,
-    "request_timeout": 0.5,
-    "ingest_timeout": 1.0,
+    "request_timeout": 2.0,
+    "ingest_timeout": 3.0,
 }
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +31,18 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path, **settings: str) -> AsyncIterator[Served]:
-    """A server on ``folder``'s data, ready; stopped at the end, if it has not stopped before."""
+async def served(folder: Path, *, before: Sequence[str] = (), **settings: str) -> AsyncIterator[Served]:
+    """A server on ``folder``'s data, ready; stopped at the end, if it has not stopped before.
+
+    ``before``: a command that becomes the server, such as ``nice``.
+    """
     (port,) = free_ports(1)
     environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     environment |= {"DATA_DIR": str(folder / "data"), "PORT": str(port), "AUTH_DISABLED": "true", **settings}
     log = folder / f"{port}.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app.serve", cwd=ROOT, env=environment, stderr=output
+            *before, sys.executable, "-m", "app.serve", cwd=ROOT, env=environment, stderr=output
         )
     server = Served(process, port, log)
     try:

@@ -33,7 +33,7 @@ def advisories(*, fails_after: int | None = None) -> Iterator[str]:
     asked = 0
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the base class's name
+        def do_POST(self) -> None:
             nonlocal asked
             asked += 1
             question = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -111,4 +111,6 @@ def test_no_network_stops_nobody(requirements: Path) -> None:
     (port,) = free_ports(1)
     status, lines = audit(f"http://127.0.0.1:{port}/v1/query", requirements)
     assert status == 0
-    assert lines == [f"audit: skipped, http://127.0.0.1:{port}/v1/query does not answer ([Errno 111] Connection refused)"]
+    assert lines == [
+        f"audit: skipped, http://127.0.0.1:{port}/v1/query does not answer ([Errno 111] Connection refused)"
+    ]

@@ -106,6 +106,16 @@ async def test_a_body_does_not_count_as_a_head(dial: Dial) -> None:
     assert await wire.status() == 200
 
 
+async def test_a_short_body_that_is_refused_does_not_cost_its_connection(dial: Dial) -> None:
+    wire = await dial()
+    wire.writer.write(
+        b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}"
+    )
+    assert await wire.status() == 415
+    wire.writer.write(LIVE)
+    assert await wire.status() == 200
+
+
 async def test_a_body_that_stops_is_given_up_and_a_long_one_refused_at_its_head(dial: Dial) -> None:
     slow, long = await dial(), await dial()
     slow.writer.write(b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n1")
