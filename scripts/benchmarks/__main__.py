@@ -11,7 +11,7 @@ from pathlib import Path
 import uvloop
 
 from app.core.stores.embedded import embedded_stores
-from scripts.benchmarks import bots, ingest, partitions, processes, search
+from scripts.benchmarks import bots, bulk, ingest, partitions, processes, search
 from scripts.benchmarks.embedders import NAMES
 from scripts.benchmarks.figures import Table, markdown, save
 from scripts.benchmarks.world import DATABASE, opened_world
@@ -33,6 +33,11 @@ async def _ingest(options: Options) -> list[Table]:
 async def _bots(options: Options) -> list[Table]:
     async with opened_world(options.milvus) as world:
         return await bots.measure(world, options.counts, options.chunks, options.queries)
+
+
+async def _bulk(options: Options) -> list[Table]:
+    async with opened_world(options.milvus) as world:
+        return await bulk.measure(world, options.embedders, options.rounds, options.queries)
 
 
 async def _partitions(options: Options) -> list[Table]:
@@ -60,6 +65,7 @@ async def _all(options: Options) -> list[Table]:
         "search": ["--clients", "1,16", "--queries", "200"],
         "ingest": ["--singles", "48"],
         "bots": ["--counts", "1,5", "--chunks", "600", "--queries", "200"],
+        "bulk": ["--queries", "100"],
         "partitions": ["--bots", "20", "--documents", "3000", "--counts", "10,100,500", "--repeats", "200"],
         "soak": ["--minutes", "1"],
         "startup": [],
@@ -107,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--counts", type=_numbers, default=[1, 10, 100], help="bots (default: 1,10,100)")
     one.add_argument("--chunks", type=int, default=3000, help="of each bot (default: %(default)s)")
     one.add_argument("--queries", type=int, default=500, help="(default: %(default)s)")
+    one = question("bulk", _bulk, compared, bulk.__doc__)
+    one.add_argument("--queries", type=int, default=300, help="in a round (default: %(default)s)")
     one = question("partitions", _partitions, output, partitions.__doc__)
     one.add_argument("--bots", type=int, default=100, help="(default: %(default)s)")
     one.add_argument("--documents", type=int, default=30_000, help="of each bot (default: %(default)s)")

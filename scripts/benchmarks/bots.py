@@ -31,8 +31,8 @@ async def measure(world: World, counts: Sequence[int], chunks: int, queries: int
             search, lookup = [], []
             for number in range(queries):
                 body = {"chat_bot_id": bots[0], "query_text": f"question {count} {number}", "mode": "dense"}
-                search.append(await _timed(connection, "POST", "/search/query", body))
-                lookup.append(await _timed(connection, "GET", f"/data/document/{doc_id}?chat_bot_id={bots[0]}", None))
+                search.append(await timed(connection, "POST", "/search/query", body))
+                lookup.append(await timed(connection, "GET", f"/data/document/{doc_id}?chat_bot_id={bots[0]}", None))
             cells: dict[str, Any] = {"bots": str(count)}
             for name, times in (("search", search), ("lookup", lookup)):
                 cells |= {f"{name}_p50_ms": median(times), f"{name}_p95_ms": percentile(times, 95)}
@@ -61,7 +61,7 @@ async def _fill(connection: Connection, bot: str, number: int, chunks: int) -> i
     return doc_id
 
 
-async def _timed(connection: Connection, method: str, path: str, body: object) -> float:
+async def timed(connection: Connection, method: str, path: str, body: object) -> float:
     began = time.perf_counter()
     status, content = await connection.send(method, path, b"" if body is None else orjson.dumps(body))
     assert status == 200, content
