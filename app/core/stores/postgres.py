@@ -181,7 +181,7 @@ class Database:
     async def _keep(self, conn: Connection) -> None:
         now = asyncio.get_running_loop().time()
         self._idle.append((conn, now))
-        while now - self._idle[0][1] > IDLE_SECONDS:
+        while self._idle and now - self._idle[0][1] > IDLE_SECONDS:  # Others take of them meanwhile.
             await self._pool.release(self._idle.popleft()[0])
 
     def pool_state(self) -> tuple[int, int, int]:
