@@ -275,7 +275,8 @@ async def test_requests_of_several_callers_are_shared_and_few_at_a_time(opened: 
     query = asyncio.create_task(embedder.embed_queries(["goes first"]))
     while len(server.requests) < 3:
         assert await asyncio.to_thread(server.entered.acquire, timeout=5)
-    assert server.requests[2]["input"] == ["goes first"]
+    # The server's threads may have taken them down in another order than that in which they were sent.
+    assert ["goes first"] in [request["input"] for request in server.requests[:3]]
     server.gate.set()
     for number, call in enumerate(calls):
         np.testing.assert_allclose(await call, expected([f"call {number}", f"also {number}"]), atol=1e-6)

@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ STOP_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[3]
 
 # Kept, lest a keeper that outlives this process's use of it be reported as forgotten.
-_started: dict[Path, "subprocess.Popen[bytes]"] = {}
+_started: defaultdict[Path, list["subprocess.Popen[bytes]"]] = defaultdict(list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ async def _attach(
     folder: Path, wish: dict[str, Any]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, dict[str, Any]]:
     """Connects, starting a keeper when none answers. One that is just stopping cuts the line: then once more."""
-    keeper = _started.get(folder)
+    keeper = _started[folder][-1] if _started[folder] else None
     while True:
         try:
             reader, writer = await asyncio.open_unix_connection(control_socket(folder))
@@ -124,5 +125,5 @@ def _start_keeper(folder: Path, wish: dict[str, Any]) -> "subprocess.Popen[bytes
             stderr=output,
             start_new_session=True,
         )
-    _started[folder] = keeper
+    _started[folder].append(keeper)
     return keeper
