@@ -37,7 +37,8 @@ BOUND_RATIO = 2.0
 PAUSE = 0.02
 """Seconds between two searches of the other client, which keeps it under its own rate."""
 SETTLE = 1.0
-RATED = {"ACCOUNT_RATE": "50/second"}
+RATED = {"ACCOUNT_RATE": "50/second", "ACCOUNT_WRITES": "8"}
+"""What an operator sets who lets strangers in."""
 MANY = {"MAX_CONNECTIONS": "12000", "KEEP_ALIVE_TIMEOUT": "75"}
 """What an operator sets who wants as many connections to stay."""
 BATCH = 50
@@ -66,10 +67,10 @@ PLANS = [
     _plan("large-bodies", "bodies of 32 MB that never end", "503", "408 closed"),
     _plan("slow-heads", "200 heads, a byte a second", "408", seconds=14),
     _plan("slow-bodies", "200 bodies, a byte a second", "408", seconds=14),
-    _plan("idle", "10,000 connections, 2,000 allowed", "closed", "200", seconds=24),
+    _plan("idle", "10,000 connections, 2,000 allowed", "closed", "200", seconds=36),
     _plan("rate", "an account above 50 requests a second", "429", "200", settings=tuple(RATED.items())),
-    _plan("writes", "an account with 100 writes at a time, 64 allowed", "429", "201", settings=tuple(RATED.items())),
-    _plan("idle", "10,000 connections, all allowed", "200", settings=tuple(MANY.items()), seconds=24),
+    _plan("writes", "an account with 100 writes at a time, 8 allowed", "429", "201", settings=tuple(RATED.items())),
+    _plan("idle", "10,000 connections, all allowed", "200", settings=tuple(MANY.items()), seconds=36),
 ]
 
 
