@@ -49,7 +49,7 @@ class Ask:
     bot: Bot
     guarantee: int
     texts: Sequence[str]
-    vectors: asyncio.Future[Vectors] | None
+    vectors: asyncio.Task[Vectors] | None
     lexical: bool
     depth: int
     documents: int
@@ -174,7 +174,7 @@ class Retrieval:
     ) -> list[list[Hit]] | None:
         if ask.vectors is None:
             return None
-        vectors = await ask.vectors
+        vectors = await asyncio.shield(ask.vectors)  # Another search may go on with them.
         with watch.timing("dense"):
             if doc_ids is None:
                 key = (ask.bot.milvus_collection, k, tuple(ask.without))

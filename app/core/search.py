@@ -148,8 +148,7 @@ class Search:
                 embedding = asyncio.create_task(self._embed(only, query.texts, watch))
             expected = self._rows.expected(of)
             if expected is not None and (embedding is not None or query.mode == "lexical"):
-                vectors = None if embedding is None else asyncio.shield(embedding)
-                begun = asyncio.create_task(self._answer(query, expected, vectors, watch))
+                begun = asyncio.create_task(self._answer(query, expected, embedding, watch))
             bot = await self._usable(of, None)
             self._rows.saw(of, bot)
             if begun is not None:
@@ -168,7 +167,7 @@ class Search:
         return [await self._bots.usable(*key)] * len(callers)
 
     async def _answer(
-        self, query: Query, bot: Bot, embedding: asyncio.Future[Vectors] | None, watch: Stopwatch
+        self, query: Query, bot: Bot, embedding: asyncio.Task[Vectors] | None, watch: Stopwatch
     ) -> Answer:
         mode = _mode(query, await self._has_words(bot))
         ask = self._ask(query, mode, bot, embedding)
@@ -203,7 +202,7 @@ class Search:
             await self._bots.make_collection(bot)
             return self._index.bm25
 
-    def _ask(self, query: Query, mode: Mode, bot: Bot, embedding: asyncio.Future[Vectors] | None) -> Ask:
+    def _ask(self, query: Query, mode: Mode, bot: Bot, embedding: asyncio.Task[Vectors] | None) -> Ask:
         shown = query.limit
         if query.rerank and self._reranker is not None:
             shown = max(shown, self._reranker.top)
@@ -325,7 +324,7 @@ class Search:
                 else replace(one, dense=_cosine(stored[one.chunk_id], vector))
                 for one in ranking
             ]
-            for ranking, vector in zip(rankings, await ask.vectors, strict=True)
+            for ranking, vector in zip(rankings, await asyncio.shield(ask.vectors), strict=True)
         ]
 
     async def _reranked(self, query: Query, results: list[list[Result]], watch: Stopwatch) -> list[list[Result]]:
