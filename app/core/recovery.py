@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 SWEEP_SECONDS = 60.0
 """Between two looks for Idempotency-Keys that are old enough to be forgotten."""
 
+WIDE_SPAN = 1_024
+"""Chunks of a document. One alone may have the index 65,535: to name all keys up to it takes Milvus Lite seconds."""
+
 
 class Recovery:
     def __init__(
@@ -92,12 +95,18 @@ class Recovery:
             await self._keys.sweep()
             self._next_sweep = time.monotonic() + SWEEP_SECONDS
 
+    async def _keys_of(self, collection: str, rows: Sequence[Garbage]) -> list[int]:
+        """All that may be there; of documents with a chunk_index far up those that are there."""
+        wide = [row.span for row in rows if row.chunk_span > WIDE_SPAN]
+        keys = [key for row in rows if row.chunk_span <= WIDE_SPAN for key in range(*row.span)]
+        return keys + sorted(await self._index.present(collection, wide)) if wide else keys
+
     async def _collect(self, collection: str, rows: Sequence[Garbage]) -> None:
         """Deletes by key. A row ends when it is settled and Milvus has then been seen without its keys."""
         settled = [row for row in rows if row.settled]
         await reach("gc.before_delete")
         try:
-            await self._index.delete(collection, [key for row in rows for key in range(*row.span)])
+            await self._index.delete(collection, await self._keys_of(collection, rows))
             left = await self._index.present(collection, [row.span for row in settled]) if settled else set()
         except CollectionMissing:
             left = set()

@@ -107,6 +107,12 @@ async def test_delete_of_nothing_is_no_error(index: VectorIndex, collection: str
     await index.delete(collection, [12345])
 
 
+async def test_delete_of_more_than_a_request_holds(index: VectorIndex, collection: str) -> None:
+    await upsert(index, collection, {1: axis(0), 4_000: axis(1)})
+    await index.delete(collection, range(2, 5_000))
+    assert await index.present(collection, [(0, 5_000)]) == {1}
+
+
 async def test_scan_pages_ascend_across_segments_updates_and_deletes(backend: Backend, collection: str) -> None:
     index, keys = backend.index, np.random.default_rng(3).permutation(1000)
     await index.upsert(collection, keys[:500], keys[:500], random_vectors(500))

@@ -34,6 +34,9 @@ from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavail
 
 T = TypeVar("T")
 
+DELETE_KEYS = 2_048
+"""In a request. Milvus Lite reads them one by one, holding up everybody: 5,000 take 0.4 s, 61,000 3.3 s (3.2.2)."""
+
 log = logging.getLogger(__name__)
 
 PART_BYTES: Final = 2 << 20
@@ -192,8 +195,10 @@ class MilvusIndex:
         return last_write_timestamp(self._client, collection)
 
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
-        if ids := [int(chunk_id) for chunk_id in chunk_ids]:
-            delete = partial(self._blocking.delete, collection, ids=ids, timeout=self._timeout)
+        ids = [int(chunk_id) for chunk_id in chunk_ids]
+        for start in range(0, len(ids), DELETE_KEYS):
+            part = ids[start : start + DELETE_KEYS]
+            delete = partial(self._blocking.delete, collection, ids=part, timeout=self._timeout)
             await self._call(partial(self._in_thread, delete))
 
     async def search(
