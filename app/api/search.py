@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fastapi import APIRouter
 
 from app.api.auth import Account, AccountDep
-from app.api.deps import Admitted, Searching, ServicesDep
+from app.api.deps import Admitted, ServicesDep
 from app.api.errors import BODY, documented
 from app.api.limits import LimitsDep, check_query
 from app.core.embedding.port import TextsFailed
@@ -26,7 +26,7 @@ from app.models.search import (
 from app.utils import metrics
 from app.utils.clock import Stopwatch
 
-router = APIRouter(prefix="/search", tags=["search"], dependencies=[Admitted, Searching])
+router = APIRouter(prefix="/search", tags=["search"], dependencies=[Admitted])
 
 
 @router.post("/query", responses=documented(404, 409, 502, *BODY), operation_id="search")
