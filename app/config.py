@@ -119,9 +119,6 @@ class Settings(BaseSettings):
         None, pattern="^rediss?://", description="Redis that counts them for all processes; unset: each for itself."
     )
     account_writes: int = Field(64, ge=1, description="Writes of an account at a time, in each process.")
-    account_searches: int | None = Field(
-        None, ge=1, description="Searches of an account at a time, in each process; more wait. Unset: any number."
-    )
     body_timeout: float = Field(10.0, gt=0, description="Seconds for a body's first bytes, then 64 KiB a second.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds a request may take that stores nothing.")
     ingest_timeout: float = Field(900.0, gt=0, description="Seconds one may take that stores or embeds documents.")

@@ -15,7 +15,7 @@ from app.api.auth import Authentication
 from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
 from app.api.deps import State
-from app.api.limits import Limits, Searches, Writes
+from app.api.limits import Limits, Writes
 from app.api.middleware import RequestContext
 from app.config import Settings, checked_settings
 from app.core.services import Services, open_services
@@ -55,7 +55,6 @@ def create_app(
                 limits=_limits(chosen),
                 rate=_rate(chosen),
                 writes=Writes(chosen.account_writes),
-                searches=Searches(chosen.account_searches) if chosen.account_searches else None,
                 keys=None if chosen.auth_disabled else opened.keys,
                 health_open=chosen.health_open,
                 docs=chosen.docs,

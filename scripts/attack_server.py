@@ -37,7 +37,7 @@ BOUND_RATIO = 2.0
 PAUSE = 0.02
 """Seconds between two searches of the other client, which keeps it under its own rate."""
 SETTLE = 1.0
-RATED = {"ACCOUNT_RATE": "50/second", "ACCOUNT_WRITES": "8", "ACCOUNT_SEARCHES": "2"}
+RATED = {"ACCOUNT_RATE": "50/second", "ACCOUNT_WRITES": "8"}
 """What an operator sets who lets strangers in."""
 MANY = {"MAX_CONNECTIONS": "12000", "KEEP_ALIVE_TIMEOUT": "75"}
 """What an operator sets who wants as many connections to stay."""

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import Depends, Path, Query, Request
 
 from app.api.auth import AccountDep, authorize
-from app.api.limits import Limits, Searches, Writes, searching, spend_rate, writing
+from app.api.limits import Limits, Writes, spend_rate, writing
 from app.core.keys import Keys
 from app.core.services import Services
 from app.models.collection import EXAMPLE_BOT
@@ -24,7 +24,6 @@ class State(TypedDict):
     limits: Limits
     rate: "Rate | None"
     writes: Writes
-    searches: Searches | None
     keys: Keys | None
     health_open: bool
     docs: Literal["open", "key", "off"]
@@ -45,7 +44,6 @@ ServicesDep = Annotated[Services, Depends(_services)]
 Admitted = Depends(admit)
 """Of every route that works for an account."""
 Writing = Depends(writing)
-Searching = Depends(searching)
 
 BotPath = Annotated[UUID, Path(alias="chat_bot_id", description="The bot.", examples=[EXAMPLE_BOT])]
 BotQuery = Annotated[UUID, Query(alias="chat_bot_id", description="The bot.", examples=[EXAMPLE_BOT])]

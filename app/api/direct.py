@@ -13,13 +13,12 @@ from pydantic import BaseModel, TypeAdapter
 
 from app.api.auth import Account, caller_of
 from app.api.deps import admit
-from app.api.limits import turn
 
 JSON = "application/json"
 
 
 class DirectRoute(APIRoute):
-    """For handlers of (body, services, account, limits) that are admitted, take a turn and return a model.
+    """For handlers of (body, services, account, limits) that are admitted and return a model.
 
     Whatever is not plain JSON that the body's model takes goes FastAPI's own way, and so gets its errors.
     """
@@ -34,9 +33,8 @@ class DirectRoute(APIRoute):
             if body is None:
                 return await usual(request)
             await admit(request)
-            async with turn(request):
-                account = Account(await caller_of(request))
-                answer = await self.endpoint(body, request.state.services, account, request.state.limits)
+            account = Account(await caller_of(request))
+            answer = await self.endpoint(body, request.state.services, account, request.state.limits)
             return Response(answers.dump_json(answer), media_type=JSON)
 
         return handle

@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,47 +104,6 @@ async def writing(request: Request) -> AsyncIterator[None]:
         yield
     finally:
         writes.end(account)
-
-
-class Searches:
-    """Turns of each account at searching in this process: ``most`` at a time, the others wait in line.
-
-    So an account's burst makes its own searches slow, not those of others.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lines: dict[str, asyncio.Semaphore] = {}
-        self._there: Counter[str] = Counter()
-
-    @asynccontextmanager
-    async def turn(self, account: str) -> AsyncIterator[None]:
-        line = self._lines.setdefault(account, asyncio.Semaphore(self._most))
-        self._there[account] += 1
-        try:
-            async with line:
-                yield
-        finally:
-            self._there[account] -= 1
-            if not self._there[account]:
-                del self._there[account], self._lines[account]
-
-
-@asynccontextmanager
-async def turn(request: Request) -> AsyncIterator[None]:
-    """A turn of the account's while inside, where searches are limited."""
-    searches: Searches | None = request.state.searches
-    if searches is None:
-        yield
-        return
-    async with searches.turn(await account_of(request)):
-        yield
-
-
-async def searching(request: Request) -> AsyncIterator[None]:
-    """For routes that search."""
-    async with turn(request):
-        yield
 
 
 async def _limits(request: Request) -> Limits:

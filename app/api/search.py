@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fastapi import APIRouter
 
 from app.api.auth import Account, AccountDep
-from app.api.deps import Admitted, Searching, ServicesDep
+from app.api.deps import Admitted, ServicesDep
 from app.api.direct import DirectRoute
 from app.api.errors import BODY, documented
 from app.api.limits import LimitsDep, check_query
@@ -27,7 +27,7 @@ from app.models.search import (
 from app.utils import metrics
 from app.utils.clock import Stopwatch
 
-router = APIRouter(prefix="/search", tags=["search"], dependencies=[Admitted, Searching], route_class=DirectRoute)
+router = APIRouter(prefix="/search", tags=["search"], dependencies=[Admitted], route_class=DirectRoute)
 
 
 @router.post("/query", responses=documented(404, 409, 502, *BODY), operation_id="search")

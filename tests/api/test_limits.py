@@ -34,7 +34,6 @@ class SlowEmbedder(HashEmbedder):
     """Waits until it is told to go on."""
 
     go_on: asyncio.Event | None = None
-    waiting = 0
 
     async def embed_documents(self, texts: list[str]) -> Vectors:  # type: ignore[override]
         if self.go_on:
@@ -43,7 +42,6 @@ class SlowEmbedder(HashEmbedder):
 
     async def embed_queries(self, texts: list[str]) -> Vectors:  # type: ignore[override]
         if self.go_on:
-            self.waiting += 1
             await self.go_on.wait()
         return await super().embed_queries(texts)
 
@@ -169,28 +167,6 @@ async def test_an_account_has_so_many_writes_at_a_time(bot: BotClient, embedder:
     embedder.go_on.set()
     assert [(await task).status_code for task in writing] == [201, 201]
     assert (await bot.http.post("/data/insert", json=mine)).status_code == 201
-
-
-async def test_an_account_has_so_many_searches_at_a_time_and_another_its_own(
-    services: Services, settings: Settings, bot: BotClient, embedder: SlowEmbedder
-) -> None:
-    limited = settings.model_copy(update={"account_searches": 1, "request_timeout": 10.0})
-    embedder.go_on = asyncio.Event()
-    unknown = {"chat_bot_id": str(uuid4()), "query_text": "a"}
-    async with in_process(services, limited) as client, asyncio.timeout(8):
-
-        async def search(body: dict[str, str], account: str) -> int:
-            return (await client.post("/search/query", json=body | {"account_name": account})).status_code
-
-        mine = asyncio.create_task(search({"chat_bot_id": str(bot.bot_id), "query_text": "a"}, "chatty"))
-        while not embedder.waiting:
-            await asyncio.sleep(0)
-        second = asyncio.create_task(search(unknown, "chatty"))
-        # Its bot is unknown: without a line it would be answered as soon as these are.
-        assert [await search(unknown, "other") for _ in range(5)] == [404] * 5
-        assert not second.done()
-        embedder.go_on.set()
-        assert [await mine, await second] == [200, 404]
 
 
 async def test_a_request_that_takes_too_long_is_given_up_and_undone(
