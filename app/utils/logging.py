@@ -25,16 +25,25 @@ TELLING = (AppError, StartupError, OSError)
 
 def told(exc: BaseException) -> str:
     """The chain of exceptions with their places, oldest first, without the words of others."""
+    return "\n".join(line.rstrip("\n") for line in _lines(exc, set()))
+
+
+def _lines(exc: BaseException, seen: set[int]) -> list[str]:
+    """``seen``: ids of what has been told, for pymilvus raises errors ``from`` themselves."""
+    seen.add(id(exc))
+    lines = []
     before = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
-    lines = [told(before), "which led to:"] if before else []
+    if before is not None and id(before) not in seen:
+        lines += [*_lines(before, seen), "which led to:"]
     lines += traceback.format_tb(exc.__traceback__)
     name = f"{type(exc).__module__}.{type(exc).__qualname__}"
     code = getattr(exc, "sqlstate", None)
     detail = f": {exc}" if isinstance(exc, TELLING) else f" (SQLSTATE {code})" if isinstance(code, str) else ""
     lines.append(name + detail)
     if isinstance(exc, BaseExceptionGroup):
-        lines += [told(inner) for inner in exc.exceptions]
-    return "\n".join(line.rstrip("\n") for line in lines)
+        for inner in exc.exceptions:
+            lines += _lines(inner, seen)
+    return lines
 
 
 class _Formatter(logging.Formatter):

@@ -109,7 +109,6 @@ async def outage() -> AsyncIterator[Outage]:
             "SAGA_LEASE_SECONDS": str(LEASE),
             "RECOVERY_INTERVAL_SECONDS": "0.2",
             "HEALTH_TIMEOUT": "1",
-            "LOG_LEVEL": "ERROR",
         }
         through = {"POSTGRES_HOST": str(folder / "wire"), "MILVUS_URI": f"http://127.0.0.1:{milvus_port}"}
         http, process = await stack.enter_async_context(served(direct | through))

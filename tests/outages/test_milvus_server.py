@@ -26,12 +26,7 @@ def loaded(uri: str, collection: str) -> bool:
 async def test_milvus_server_is_killed_and_started() -> None:
     with TemporaryDirectory(prefix="chat-memory-outage-") as name, MilvusServer(Path(name) / "milvus") as milvus:
         os.chmod(name, 0o755)
-        environment = {
-            "DATA_DIR": f"{name}/data",
-            "MILVUS_URI": milvus.uri,
-            "MILVUS_TIMEOUT": "5",
-            "LOG_LEVEL": "ERROR",
-        }
+        environment = {"DATA_DIR": f"{name}/data", "MILVUS_URI": milvus.uri, "MILVUS_TIMEOUT": "5"}
         async with served(os.environ | environment) as (http, _):
             bot = await register(http)
             doc_id = await bot.insert("before")
