@@ -181,6 +181,14 @@ class Settings(BaseSettings):
             return self.milvus_uri
         return f"http://{self.milvus_host}:{self.milvus_port}" if self.milvus_host else None
 
+    @property
+    def embeds_postgres(self) -> bool:
+        return self.postgres_host is None
+
+    @property
+    def embeds_milvus(self) -> bool:
+        return self.milvus_address is None
+
 
 def read_settings() -> tuple[Settings, list[str]]:
     """The settings, and a line for each that is wrong. What is wrong has its default in them."""
@@ -193,7 +201,7 @@ def read_settings() -> tuple[Settings, list[str]]:
     wrong = {name.upper() for name in problems}
     lines = [f"{name.upper()}: {message}" for name, message in problems.items()]
     lines += [f"{setting} {reason}." for setting, reason in settings.contradictions() if setting not in wrong]
-    if settings.postgres_host is None or settings.milvus_address is None:
+    if settings.embeds_postgres or settings.embeds_milvus:
         lines += _unwritable(settings.data_dir)
     return settings, lines
 

@@ -96,8 +96,8 @@ def main() -> int:
         # They take as long to start as the application takes to be imported.
         begin_embedded_stores(
             settings.data_dir,
-            postgres=settings.postgres_host is None,
-            milvus=settings.milvus_address is None,
+            postgres=settings.embeds_postgres,
+            milvus=settings.embeds_milvus,
             database=settings.postgres_db_name,
         )
     except StartupError as exc:

@@ -30,7 +30,7 @@ from scripts.benchmarks.figures import Table, markdown, percentile, save
 from scripts.benchmarks.http import Connection
 from scripts.benchmarks.world import document, new_bot
 from scripts.demo_korquad import paragraphs
-from scripts.own_server import ROOT, environment_of, own_folder, served_in
+from scripts.own_server import ROOT, own_folder, own_key, served_in
 
 BOUND_MB = 1024
 BOUND_RATIO = 2.0
@@ -178,7 +178,7 @@ async def _attacked(
 ) -> list[tuple[dict[str, Any], list[str]]]:
     with ExitStack() as stack:
         folder = stack.enter_context(own_folder())
-        keys = [_key(folder, account) for account in ("attacker", "other")]
+        keys = [own_key(folder, account, "write") for account in ("attacker", "other")]
         server = stack.enter_context(served_in(folder, AUTH_DISABLED="false", **settings))
         memory = Memory(psutil.Process(server.pid), folder)
         attacker, other = [await Connection.open(server.address, key) for key in keys]
@@ -236,11 +236,6 @@ async def _measure(
     if median(ratios) >= BOUND_RATIO:
         misses.append(f"the other client's p95 went up {median(ratios):.2f} times")
     return row, [f"{plan.says}: {miss}" for miss in misses]
-
-
-def _key(folder: Path, account: str) -> str:
-    command = [sys.executable, "-m", "app.cli", "keys", "create", "--account", account, "--scope", "write"]
-    return subprocess.check_output(command, cwd=folder, env=environment_of(folder), text=True).strip()
 
 
 async def _filled(connection: Connection, count: int) -> str:

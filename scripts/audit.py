@@ -25,16 +25,8 @@ def audit(files: list[Path], service: str = SERVICE) -> int:
     if reason := _away(service):
         return _skipped(service, reason)
     command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", "osv", "--osv-url", service]
-    command += [
-        "--no-deps",
-        "--disable-pip",
-        "--timeout",
-        str(TIMEOUT),
-        "--progress-spinner",
-        "off",
-        "--format",
-        "json",
-    ]
+    command += ["--no-deps", "--disable-pip", "--progress-spinner", "off"]
+    command += ["--timeout", str(TIMEOUT), "--format", "json"]
     for file in files:
         command += ["--requirement", str(file)]
     try:

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from scripts.own_server import ROOT, environment_of, own_folder, server_in
+from scripts.own_server import ROOT, own_folder, own_key, server_in
 
 BOT = "f0220000-0000-4000-8000-000000000001"
 
@@ -27,7 +27,7 @@ def main() -> int:
     started, seed, findings = time.monotonic(), options.seed, False
     with ExitStack() as stack:
         folder = stack.enter_context(own_folder())
-        key = _key(folder)
+        key = own_key(folder, "chatty", "admin")  # The account that scripts/fuzz.toml names.
         address = stack.enter_context(server_in(folder, AUTH_DISABLED="false"))
         while statuses.total() < options.requests and not findings:
             # Its cases do not depend on the seed: once is enough.
@@ -42,12 +42,6 @@ def main() -> int:
     print(by_status)
     print("findings: see above" if findings else "findings: none")
     return 1 if findings else 0
-
-
-def _key(folder: Path) -> str:
-    """Of the account that ``scripts/fuzz.toml`` names; with all scopes."""
-    command = [sys.executable, "-m", "app.cli", "keys", "create", "--account", "chatty", "--scope", "admin"]
-    return subprocess.check_output(command, cwd=folder, env=environment_of(folder), text=True).strip()
 
 
 def _store(address: str, key: str) -> None:

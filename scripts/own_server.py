@@ -43,6 +43,12 @@ def environment_of(folder: Path, **settings: str) -> dict[str, str]:
     return environment | given | settings
 
 
+def own_key(folder: Path, account: str, scope: str) -> str:
+    """A new API key for a server in ``folder``."""
+    command = [sys.executable, "-m", "app.cli", "keys", "create", "--account", account, "--scope", scope]
+    return subprocess.check_output(command, cwd=folder, env=environment_of(folder), text=True).strip()
+
+
 @contextmanager
 def server_in(folder: Path, app: str = "app.main:app", **settings: str) -> Iterator[str]:
     """The address of a server whose data is, and stays, in ``folder``."""

@@ -92,7 +92,7 @@ async def caller_of(request: Request) -> Caller:
 async def may(request: Request, scope: Scope) -> bool:
     """For what shows more to those who have a key."""
     try:
-        return (await _identify(request.scope)).may(scope)
+        return (await caller_of(request)).may(scope)
     except AppError:
         return False
 
@@ -105,7 +105,7 @@ def scope_of(methods: Iterable[str], tags: Iterable[str]) -> Scope:
 async def authorize(request: Request) -> None:
     """Raises as ``caller_of``, and Forbidden."""
     route = request.scope["route"]
-    (await _identify(request.scope)).need(scope_of(route.methods, route.tags))
+    (await caller_of(request)).need(scope_of(route.methods, route.tags))
 
 
 class Account:
@@ -121,8 +121,9 @@ class Account:
         raise BotNotFound(NOT_FOUND, places=[Place(place, NOT_FOUND) for place in places])
 
 
-async def _account(request: Request) -> Account:
+async def callers_account(request: Request) -> Account:
+    """Raises as ``caller_of``."""
     return Account(await caller_of(request))
 
 
-AccountDep = Annotated[Account, Depends(_account)]
+AccountDep = Annotated[Account, Depends(callers_account)]

@@ -81,8 +81,8 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
         embedded = await stack.enter_async_context(
             embedded_stores(
                 settings.data_dir,
-                postgres=settings.postgres_host is None,
-                milvus=settings.milvus_address is None,
+                postgres=settings.embeds_postgres,
+                milvus=settings.embeds_milvus,
                 database=settings.postgres_db_name,
             )
         )
@@ -170,7 +170,7 @@ async def open_keys(settings: Settings) -> AsyncIterator[KeyRing]:
     async with AsyncExitStack() as stack:
         opening = embedded_stores(
             settings.data_dir,
-            postgres=settings.postgres_host is None,
+            postgres=settings.embeds_postgres,
             milvus=False,
             database=settings.postgres_db_name,
         )

@@ -6,6 +6,9 @@ from typing import Any
 
 def abandon(task: "asyncio.Task[Any]") -> None:
     """Cancels a task whose outcome nobody wants any more, its error neither."""
+    if task.done():
+        _look_at_error(task)
+        return
     task.add_done_callback(_look_at_error)
     task.cancel()
 

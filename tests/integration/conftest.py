@@ -58,15 +58,8 @@ class FaultyIndex(MemoryIndex):
 
 
 @pytest.fixture
-def settings() -> Settings:
-    return Settings(
-        _env_file=None,
-        auth_disabled=True,
-        saga_lease_seconds=3,
-        recovery_interval_seconds=0.05,
-        health_timeout=1,
-        milvus_timeout=1,
-    )
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"recovery_interval_seconds": 0.05})
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 from pymilvus import AsyncMilvusClient
+from pymilvus.grpc_gen.milvus_pb2 import SearchRequest
 
 from app.core.lexical import lexical_text
 from app.core.stores.milvus_driver import search
@@ -41,7 +42,7 @@ class MilvusSearch:
         queries = np.asarray(queries, np.float32)
         expression = _expression(doc_ids, without)
         found = await self._search(
-            collection, schema.EMBEDDING, queries, k, schema.search_params(k), expression, guarantee
+            search_request(collection, schema.EMBEDDING, queries, k, schema.search_params(k), expression, guarantee)
         )
         if doc_ids is not None and guarantee and any(len(scores) < k for scores in found):
             stored = await self._embeddings(collection, expression, EXACT_ROWS, _consistency(guarantee))
@@ -64,17 +65,9 @@ class MilvusSearch:
         data = [query for query in queries if query]
         if not data:
             return [[] for _ in queries]
-        found = iter(
-            await self._search(
-                collection,
-                schema.LEXICAL_SPARSE,
-                data,
-                k,
-                schema.lexical_search_params(),
-                _expression(doc_ids, without),
-                guarantee,
-            )
-        )
+        expression, params = _expression(doc_ids, without), schema.lexical_search_params()
+        request = search_request(collection, schema.LEXICAL_SPARSE, data, k, params, expression, guarantee)
+        found = iter(await self._search(request))
         # As it comes, Milvus Lite gives BM25 as a distance, below 0; a server as a score, above 0.
         return [_hits({key: abs(score) for key, score in next(found).items()}, k) if query else [] for query in queries]
 
@@ -82,19 +75,10 @@ class MilvusSearch:
         expression = f"{schema.CHUNK_ID} in [{numbers(chunk_ids)}]"
         return await self._embeddings(collection, expression, len(chunk_ids), _consistency(guarantee))
 
-    async def _search(
-        self,
-        collection: str,
-        field: str,
-        queries: Vectors | Sequence[str],
-        k: int,
-        params: Mapping[str, Any],
-        expression: str,
-        guarantee: int,
-    ) -> list[dict[int, float]]:
-        request = search_request(collection, field, queries, k, params, expression, guarantee)
-        found = scores_by_key(await self._read(collection, partial(search, self._client, request, self._timeout)))
-        return found or [{} for _ in queries]
+    async def _search(self, request: SearchRequest) -> list[dict[int, float]]:
+        send = partial(search, self._client, request, self._timeout)
+        found = scores_by_key(await self._read(request.collection_name, send))
+        return found or [{} for _ in range(request.nq)]
 
     async def _embeddings(
         self, collection: str, expression: str, limit: int, consistency: Mapping[str, Any]
