@@ -11,11 +11,10 @@ import itertools
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -28,8 +27,9 @@ from tqdm import tqdm
 from scripts.attacks import ATTACKS
 from scripts.benchmarks.figures import Table, markdown, percentile, save
 from scripts.benchmarks.http import Connection
-from scripts.benchmarks.world import document, new_bot
+from scripts.benchmarks.world import insert_paragraphs, new_bot
 from scripts.demo_korquad import paragraphs
+from scripts.memory import Memory
 from scripts.own_server import ROOT, own_folder, own_key, served_in
 
 BOUND_MB = 1024
@@ -41,7 +41,6 @@ RATED = {"ACCOUNT_RATE": "50/second", "ACCOUNT_WRITES": "8"}
 """What an operator sets who lets strangers in."""
 MANY = {"MAX_CONNECTIONS": "12000", "KEEP_ALIVE_TIMEOUT": "75"}
 """What an operator sets who wants as many connections to stay."""
-BATCH = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,52 +71,6 @@ PLANS = [
     _plan("writes", "an account with 100 writes at a time, 8 allowed", "429", "201", settings=tuple(RATED.items())),
     _plan("idle", "10,000 connections, all allowed", "200", settings=tuple(MANY.items()), seconds=36),
 ]
-
-
-@dataclass
-class Memory:
-    """The most that was seen, in MB."""
-
-    server: psutil.Process
-    folder: Path
-    most: float = 0.0
-    most_of_all: float = 0.0
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        over = threading.Event()
-        self.most = self.most_of_all = 0.0
-        thread = threading.Thread(target=self._watch, args=(over,))
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-    def _watch(self, over: threading.Event) -> None:
-        for turn in itertools.count():
-            self.most = max(self.most, self.server.memory_info().rss / 2**20)
-            if turn % 20 == 0:
-                self.most_of_all = max(self.most_of_all, sum(_share(process) for process in self._all()))
-            if over.wait(0.1):
-                return
-
-    def _all(self) -> list[psutil.Process]:
-        """With the embedded stores: they are at work in the folder, or children of what is."""
-        found = {self.server.pid: self.server}
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if any(str(self.folder) in word for word in process.cmdline()):
-                    found |= {one.pid: one for one in [process, *process.children(recursive=True)]}
-        return list(found.values())
-
-
-def _share(process: psutil.Process) -> float:
-    """In MB; pages that several share count once, in parts."""
-    with suppress(psutil.Error):
-        return float(process.memory_full_info().pss / 2**20)
-    return 0.0
 
 
 @dataclass
@@ -182,7 +135,9 @@ async def _attacked(
         server = stack.enter_context(served_in(folder, AUTH_DISABLED="false", **settings))
         memory = Memory(psutil.Process(server.pid), folder)
         attacker, other = [await Connection.open(server.address, key) for key in keys]
-        bots = [await _filled(connection, options.documents) for connection in (attacker, other)]
+        bots = [await new_bot(connection) for connection in (attacker, other)]
+        for connection, bot in zip((attacker, other), bots, strict=True):
+            await insert_paragraphs(connection, bot, options.documents)
         attacker.close()
         texts = [question for item in paragraphs()[: options.documents] for question in item.questions]
         client = Client(other, bots[1], itertools.cycle(texts))
@@ -236,16 +191,6 @@ async def _measure(
     if median(ratios) >= BOUND_RATIO:
         misses.append(f"the other client's p95 went up {median(ratios):.2f} times")
     return row, [f"{plan.says}: {miss}" for miss in misses]
-
-
-async def _filled(connection: Connection, count: int) -> str:
-    bot = await new_bot(connection)
-    wanted = paragraphs()[:count]
-    for start in tqdm(range(0, count, BATCH), desc="insert", unit="batch", disable=None, leave=False):
-        documents = [document(bot, item.title, item.text) for item in wanted[start : start + BATCH]]
-        answer = await connection.call("POST", "/data/insert/batch", {"documents": documents})
-        assert answer["failure_count"] == 0, answer
-    return bot
 
 
 def _note(options: argparse.Namespace) -> str:

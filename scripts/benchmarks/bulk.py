@@ -11,11 +11,8 @@ from tqdm import tqdm
 from scripts.benchmarks.bots import timed
 from scripts.benchmarks.figures import Table, percentile, ratio
 from scripts.benchmarks.http import Connection
-from scripts.benchmarks.search import load
-from scripts.benchmarks.world import World, document, new_bot
+from scripts.benchmarks.world import BATCH, World, document, insert_paragraphs, new_bot
 from scripts.demo_korquad import paragraphs
-
-BATCH = 100
 
 
 async def measure(world: World, embedders: Sequence[str], rounds: int, queries: int) -> list[Table]:
@@ -35,7 +32,8 @@ async def measure(world: World, embedders: Sequence[str], rounds: int, queries: 
 async def _compare(url: str, embedder: str, rounds: int, queries: int) -> dict[str, Any]:
     searching, loading = await Connection.open(url), await Connection.open(url)
     bot, other = await new_bot(searching), await new_bot(loading)
-    await load(searching, None, bot)
+    await insert_paragraphs(searching, bot)
+    await asyncio.sleep(1)
     questions = cycle([question for item in paragraphs() for question in item.questions])
     quiet: list[list[float]] = []
     loaded: list[list[float]] = []

@@ -12,10 +12,9 @@ from scripts.benchmarks.bare import Bare, Text, opened_bare
 from scripts.benchmarks.embedders import bare_embedder
 from scripts.benchmarks.figures import Table, ratio
 from scripts.benchmarks.http import Connection
-from scripts.benchmarks.world import World, document, new_bot
+from scripts.benchmarks.world import BATCH, World, document, new_bot
 from scripts.demo_korquad import paragraphs
 
-BATCH = 100
 AT_ONCE = 8
 Insert = Callable[[int, Sequence[Text]], Awaitable[None]]
 

@@ -2,10 +2,7 @@
 
 import asyncio
 import random
-import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
 from statistics import median
 
 import asyncpg
@@ -14,9 +11,10 @@ from tqdm import tqdm
 
 from scripts.benchmarks.figures import Table, percentile
 from scripts.benchmarks.http import Connection
-from scripts.benchmarks.world import World, document, new_bot
+from scripts.benchmarks.world import World, document, insert_paragraphs, new_bot
 from scripts.demo_korquad import paragraphs
-from scripts.own_server import own_server
+from scripts.memory import Memory, megabytes
+from scripts.own_server import own_folder, served_in
 
 CLIENTS = 4
 SEARCHES = 200
@@ -29,34 +27,33 @@ async def startup(rounds: int) -> list[Table]:
         f"The last one gets 964 paragraphs and, at once, {SEARCHES} questions in each mode, with nothing cached before."
     )
     table = Table("startup", "From command to first answer", note=note)
-    seconds, memory = [], []
+    seconds, most = [], 0.0
     times: dict[str, list[float]] = {"dense": [], "hybrid": []}
-    items = paragraphs()
-    with tempfile.TemporaryDirectory(prefix="chat-start-", ignore_cleanup_errors=True) as folder:
+    with own_folder() as folder:
         for turn in tqdm(range(rounds + 1), desc="start", disable=None):
             began = time.perf_counter()
-            with own_server(DATA_DIR=f"{folder}/data") as url:
+            with served_in(folder) as server:
                 if turn:
                     seconds.append(time.perf_counter() - began)
-                connection = await Connection.open(url)
+                connection = await Connection.open(server.address)
                 bot = await new_bot(connection)
-                for start in range(0, len(items) if turn == rounds else 50, 50):
-                    documents = [document(bot, item.title, item.text) for item in items[start : start + 50]]
-                    await connection.call("POST", "/data/insert/batch", {"documents": documents})
-                    memory.append(_megabytes(_processes(folder, url)))
-                for item in items[:SEARCHES] if turn == rounds else ():
+                memory = Memory(psutil.Process(server.pid), folder)
+                with memory.watched():
+                    await insert_paragraphs(connection, bot, None if turn == rounds else 50)
+                for item in paragraphs()[:SEARCHES] if turn == rounds else ():
                     for mode, taken in times.items():
                         body = {"chat_bot_id": bot, "query_text": item.questions[0], "limit": 5, "mode": mode}
                         began = time.perf_counter()
                         await connection.call("POST", "/search/query", body)
                         taken.append(1000 * (time.perf_counter() - began))
+                most = max(most, memory.most_of_all, megabytes(server.pid, folder))
                 connection.close()
     table.add(
         seconds_to_ready=median(seconds),
         least=min(seconds),
         most=max(seconds),
         **{f"{mode}_search_p50_ms": median(taken) for mode, taken in times.items()},
-        peak_memory_of_all_MB=max(memory),
+        peak_memory_of_all_MB=most,
     )
     return [table]
 
@@ -68,7 +65,8 @@ async def soak(world: World, minutes: float) -> list[Table]:
     )
     table = Table(f"soak-{world.milvus}", f"Mixed load, Milvus {world.milvus}", note=note)
     with world.api("hash") as url:
-        (process,) = (p for p in _processes(str(world.folder), url) if url.rpartition(":")[2] in p.cmdline())
+        port = url.rpartition(":")[2]
+        (process,) = (one for one in psutil.process_iter(["cmdline"]) if port in (one.info["cmdline"] or ()))
         connections = [await Connection.open(url) for _ in range(CLIENTS)]
         bot = await new_bot(connections[0])
         texts = [item.text for item in paragraphs()]
@@ -126,24 +124,3 @@ async def _connections(world: World) -> int:
     found: int = await conn.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'chat-memory'")
     await conn.close()
     return found
-
-
-def _processes(folder: str, url: str) -> list[psutil.Process]:
-    """The server and its embedded stores, PostgreSQL's children included."""
-    found: dict[int, psutil.Process] = {}
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            line = process.cmdline()
-            if url.rpartition(":")[2] in line or any(folder in word for word in line):
-                for one in [process, *process.children(recursive=True)]:
-                    found[one.pid] = one
-    return list(found.values())
-
-
-def _megabytes(processes: Sequence[psutil.Process]) -> float:
-    """Pages that several share count once, in parts."""
-    total = 0
-    for process in processes:
-        with suppress(psutil.Error):
-            total += process.memory_full_info().pss
-    return total / 2**20

@@ -13,11 +13,10 @@ from scripts.benchmarks.bare import Bare, Text, opened_bare
 from scripts.benchmarks.embedders import bare_embedder
 from scripts.benchmarks.figures import Table, percentile, ratio
 from scripts.benchmarks.http import Connection
-from scripts.benchmarks.world import World, document, new_bot
+from scripts.benchmarks.world import BATCH, World, insert_paragraphs, new_bot
 from scripts.demo_korquad import paragraphs
 
 LIMIT = 5
-BATCH = 100
 STAGES = ("embedding_ms", "dense_ms", "postgres_ms", "total_ms")
 Ask = Callable[[int, str], Awaitable[None]]
 """Asks a question as client number so-and-so."""
@@ -44,7 +43,10 @@ async def _compare(
 ) -> None:
     connections = [await Connection.open(url) for _ in range(max(clients))]
     bot = await new_bot(connections[0])
-    await load(connections[0], bare, bot)
+    await insert_paragraphs(connections[0], bot)
+    for start in range(0, len(paragraphs()), BATCH):
+        await bare.insert([Text(item.title, item.text) for item in paragraphs()[start : start + BATCH]])
+    await asyncio.sleep(1)
     spent: dict[str, list[float]] = {}
 
     async def api(number: int, question: str) -> None:
@@ -98,19 +100,6 @@ async def _compare(
         tqdm.write(str(stages.rows[-1]))
     for connection in connections:
         connection.close()
-
-
-async def load(connection: Connection, bare: Bare | None, bot: str) -> None:
-    """The 964 paragraphs, by the API and by the script."""
-    texts = [Text(item.title, item.text) for item in paragraphs()]
-    for start in tqdm(range(0, len(texts), BATCH), desc="insert", unit="batch", disable=None):
-        part = texts[start : start + BATCH]
-        body = {"documents": [document(bot, one.title, one.text) for one in part]}
-        answer = await connection.call("POST", "/data/insert/batch", body)
-        assert answer["success_count"] == len(part), answer
-        if bare is not None:
-            await bare.insert(part)
-    await asyncio.sleep(1)
 
 
 async def _by_turns(order: Sequence[tuple[str, Ask]], asked: Sequence[str]) -> dict[str, list[float]]:

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from tqdm import tqdm
+
 from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded import embedded_stores
 from scripts.benchmarks.embedders import DELAY_MS
 from scripts.benchmarks.http import Connection
+from scripts.demo_korquad import paragraphs
 from scripts.own_server import own_server
 
 DATABASE = "rag_db_chatty"
+BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,15 @@ async def new_bot(connection: Connection) -> str:
     body = {"chat_bot_id": bot, "bot_name": "bench", "collection_name": f"bench_{bot.replace('-', '')}"}
     await connection.call("POST", "/collection/create", body)
     return bot
+
+
+async def insert_paragraphs(connection: Connection, bot: str, count: int | None = None) -> None:
+    """The first ``count`` paragraphs, or all, as documents of one chunk."""
+    wanted = paragraphs()[:count]
+    for start in tqdm(range(0, len(wanted), BATCH), desc="insert", unit="batch", disable=None, leave=False):
+        documents = [document(bot, item.title, item.text) for item in wanted[start : start + BATCH]]
+        answer = await connection.call("POST", "/data/insert/batch", {"documents": documents})
+        assert answer["failure_count"] == 0, answer
 
 
 def document(bot: str, title: str, text: str) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """API keys: who is let in, to what, and what is said to the others."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -10,15 +9,14 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.core import keys as keys_module
-from app.core.keys import KEY, Keys, Scope
+from app.core.keys import KEY, Scope
 from app.core.services import Services
-from app.core.stores.keys import KeyStore, StoredKey
+from app.core.stores.keys import KeyStore
 from app.core.stores.postgres import Database
 from app.main import create_app
-from app.utils.errors import DatabaseUnavailable, StartupError, Unauthorized
+from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.api.keys import bearer, make_key
-from tests.conftest import in_process, register, until
+from tests.conftest import in_process, register
 
 DOCUMENT = create_app().openapi()
 OPEN = {"health", "ready", "live", "metrics"}
@@ -256,98 +254,6 @@ async def test_an_account_above_its_rate_is_refused_before_its_body_is_read(
 
         # Each counts once, whatever becomes of it.
         assert [await status(10), await status(2000), await status(2000)] == [422, 413, 429]
-
-
-# ------------------------------------------------------------------ the cache
-
-
-class CountingStore(KeyStore):
-    """Remembers what was looked for."""
-
-    def __init__(self, db: Database) -> None:
-        super().__init__(db)
-        self.asked: list[str] = []
-        self.running = self.most = 0
-
-    async def find(self, prefix: str) -> StoredKey | None:
-        self.asked.append(prefix)
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            return await super().find(prefix)
-        finally:
-            self.running -= 1
-
-
-async def test_a_key_is_looked_up_once_in_a_while(db: Database, key: str) -> None:
-    store = CountingStore(db)
-    keys = Keys(store, 300.0)
-    callers = await asyncio.gather(*(keys.caller(key) for _ in range(50)))
-    assert {caller.account for caller in callers} == {"mine"}
-    asked = len(store.asked)
-    assert asked <= keys_module.LOOKUPS
-    await keys.caller(key)
-    wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
-    with pytest.raises(Unauthorized):
-        await keys.caller(wrong)
-    assert len(store.asked) == asked
-
-
-async def is_refused(keys: Keys, key: str) -> bool:
-    try:
-        await keys.caller(key)
-    except Unauthorized:
-        return True
-    return False
-
-
-async def test_a_revoked_key_stops_when_the_cache_is_over(db: Database, key: str) -> None:
-    store = CountingStore(db)
-    keys = Keys(store, 0.2)
-    await keys.caller(key)
-    await store.revoke(key[:11])
-    await until(lambda: is_refused(keys, key))
-    with pytest.raises(Unauthorized):
-        await keys.caller(key)
-    assert keys._known == {}
-
-
-async def test_a_cached_key_expires_in_time(db: Database) -> None:
-    keys = Keys(CountingStore(db), 300.0)
-    key = await make_key(db, "mine", expires_in=timedelta(seconds=0.3))
-    await keys.caller(key)
-    await until(lambda: is_refused(keys, key))
-
-
-async def test_wrong_keys_fill_neither_memory_nor_connections(db: Database, key: str) -> None:
-    store = CountingStore(db)
-    keys = Keys(store, 300.0)
-    wrong = [f"cm_{number:08d}_{'A' * 43}" for number in range(200)]
-    outcomes = await asyncio.gather(*(keys.caller(one) for one in wrong), return_exceptions=True)
-    assert all(isinstance(outcome, Unauthorized) for outcome in outcomes)
-    assert store.most <= keys_module.LOOKUPS
-    assert keys._known == {}
-
-
-async def test_the_cache_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys_module, "CACHED_KEYS", 3)
-    keys = Keys(CountingStore(db), 300.0)
-    made = [await make_key(db, f"account {number}") for number in range(6)]
-    for number, key in enumerate(made):
-        assert (await keys.caller(key)).account == f"account {number}"
-    assert list(keys._known) == [key[:11] for key in made[-3:]]
-
-
-async def test_a_lookup_that_hangs_is_given_up(db: Database, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Hanging(KeyStore):
-        async def find(self, prefix: str) -> StoredKey | None:
-            await asyncio.Event().wait()
-            return None
-
-    monkeypatch.setattr(keys_module, "LOOKUP_SECONDS", 0.05)
-    keys = Keys(Hanging(db), 300.0)
-    outcomes = await asyncio.gather(*(keys.caller(key) for _ in range(20)), return_exceptions=True)
-    assert all(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes)
 
 
 # ------------------------------------------------------------------ what is stored and said
