@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import openai
+import orjson
 
 from app.core.embedding import openai_reply
 from app.core.embedding.breaker import Breaker
@@ -122,13 +123,14 @@ class OpenAIClient:
                 return content
 
     async def _send(self, texts: list[str]) -> bytes:
-        raw = await self._client.embeddings.with_raw_response.create(
-            model=self._model,
-            input=texts,
-            encoding_format="base64",
-            dimensions=openai.omit if self.dimensions is None else self.dimensions,
+        request: dict[str, Any] = {"model": self._model, "input": texts, "encoding_format": "base64"}
+        if self.dimensions is not None:
+            request["dimensions"] = self.dimensions
+        # embeddings.create would look through the texts one by one, and hold the event loop for as long.
+        answer = await self._client.post(
+            "/embeddings", content=orjson.dumps(request), cast_to=openai.HttpxBinaryResponseContent
         )
-        return bytes(raw.content)
+        return answer.content
 
     def _pause(self, exc: Exception, tries: int) -> float:
         """Full jitter (Brooker, "Exponential Backoff And Jitter", 2015) over what Retry-After asks for."""
