@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(None, description="Of OpenAI or the server at OPENAI_BASE_URL.")
     openai_base_url: str | None = Field(None, pattern="^https?://", description="A server that speaks as OpenAI's.")
     openai_model: str = Field("text-embedding-3-small", min_length=1, description="Model of openai.")
-    openai_in_flight: int = Field(4, ge=1, description="Requests to openai at a time.")
+    openai_in_flight: int = Field(8, ge=1, description="Requests to openai at a time.")
     openai_input_tokens: int = Field(8192, ge=1, description="Most tokens of a text.")
     openai_request_tokens: int = Field(300_000, ge=1, description="Most tokens of a request.")
     embedding_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of bge-m3 and sentence-bert.")

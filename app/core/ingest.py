@@ -1,16 +1,17 @@
 """Inserting and replacing documents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from app.core.bots import Bots
 from app.core.once import Once
 from app.core.saga import Saga
+from app.core.steady import Recent
 from app.core.stores.ports import OncePort
 from app.core.write import Outcome, Write
-from app.schemas.rows import NewDocument
+from app.schemas.rows import Bot, NewDocument
 from app.utils.clock import Stopwatch
-from app.utils.errors import AppError, Place, Unavailable
+from app.utils.errors import AppError, BotNotFound, Place, Unavailable
 
 
 class Ingest:
@@ -22,6 +23,7 @@ class Ingest:
         self._bots = bots
         self._saga = saga
         self._keys = keys
+        self._known = Recent[tuple[UUID, str | None], Bot]()
 
     async def insert(
         self, bot_id: UUID, account: str | None, document: NewDocument, watch: Stopwatch, once: Once | None = None
@@ -29,7 +31,10 @@ class Ingest:
         """Stores one document. Raises what undid it."""
         if await self._answered(once, account):
             return []
-        return await self._run_one(Write(await self._bots.usable(bot_id, account), document), watch, once)
+        outcomes = await self._insert(account, [(bot_id, document)], watch, once)
+        if error := outcomes[0].error:
+            raise error
+        return outcomes
 
     async def replace(
         self,
@@ -46,7 +51,11 @@ class Ingest:
         """
         if await self._answered(once, account):
             return []
-        return await self._run_one(Write(await self._bots.usable(bot_id, account), document, doc_id), watch, once)
+        write = Write(await self._bots.usable(bot_id, account), document, doc_id)
+        outcomes = await self._run([write], watch, once)
+        if write.error:
+            raise write.error
+        return outcomes
 
     async def insert_many(
         self,
@@ -61,7 +70,45 @@ class Ingest:
         """
         if await self._answered(once, account):
             return []
-        bots = await self._bots.usable_many(list({bot_id for bot_id, _ in documents}), account)
+        outcomes = await self._insert(account, documents, watch, once)
+        _raise_common_error(outcomes)
+        return outcomes
+
+    async def _insert(
+        self, account: str | None, documents: Sequence[tuple[UUID, NewDocument]], watch: Stopwatch, once: Once | None
+    ) -> list[Outcome]:
+        """First with the bots' rows as they were lately. A bot that T1 does not find so is looked for."""
+        if once:  # One T1 alone may claim its key.
+            return await self._insert_into(await self._read_bots(account, documents), account, documents, watch, once)
+        known = {bot_id: bot for bot_id, _ in documents if (bot := self._known.get((bot_id, account)))}
+        bots = known | await self._read_bots(account, [one for one in documents if one[0] not in known])
+        outcomes = await self._insert_into(bots, account, documents, watch, None)
+        again = [
+            number
+            for number, ((bot_id, _), outcome) in enumerate(zip(documents, outcomes, strict=True))
+            if bot_id in known and isinstance(outcome.error, BotNotFound)
+        ]
+        if again:
+            part = [documents[number] for number in again]
+            redone = await self._insert_into(await self._read_bots(account, part), account, part, watch, None)
+            for number, outcome in zip(again, redone, strict=True):
+                outcomes[number] = outcome
+        return outcomes
+
+    async def _read_bots(
+        self, account: str | None, documents: Sequence[tuple[UUID, NewDocument]]
+    ) -> dict[UUID, Bot | Exception]:
+        wanted = list({bot_id for bot_id, _ in documents})
+        return await self._bots.usable_many(wanted, account) if wanted else {}
+
+    async def _insert_into(
+        self,
+        bots: Mapping[UUID, Bot | Exception],
+        account: str | None,
+        documents: Sequence[tuple[UUID, NewDocument]],
+        watch: Stopwatch,
+        once: Once | None,
+    ) -> list[Outcome]:
         slots: list[Outcome | Write] = []
         for bot_id, document in documents:
             bot = bots[bot_id]
@@ -72,8 +119,17 @@ class Ingest:
             else:
                 slots.append(Write(bot, document))
         outcomes = await self._run(slots, watch, once)
-        _raise_common_error(outcomes)
+        for slot in slots:
+            if isinstance(slot, Write):
+                self._remember(slot, account)
         return outcomes
+
+    def _remember(self, write: Write, account: str | None) -> None:
+        key = (write.bot.bot_id, account)
+        if isinstance(write.error, BotNotFound):
+            self._known.forget(key)
+        elif self._known.get(key) is not write.bot:
+            self._known.put(key, write.bot)
 
     async def _answered(self, once: Once | None, account: str | None) -> bool:
         """Whether the answer is known before anything is looked up: the bot may be gone by now."""
@@ -82,12 +138,6 @@ class Ingest:
         once.account = account or ""
         await self._keys.replay(once)
         return once.replayed
-
-    async def _run_one(self, write: Write, watch: Stopwatch, once: Once | None) -> list[Outcome]:
-        outcomes = await self._run([write], watch, once)
-        if write.error:
-            raise write.error
-        return outcomes
 
     async def _run(self, slots: Sequence[Outcome | Write], watch: Stopwatch, once: Once | None) -> list[Outcome]:
         def outcomes() -> list[Outcome]:

@@ -43,10 +43,11 @@ class Ask:
     Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension), which may still be
     on their way while words are looked for, are None where no dense list is wanted. ``floor``: least cosine similarity
     in the dense list. ``read``: of how many chunks, best first, the text will be needed. ``without``: keys to be passed
-    over, as nobody can see them yet.
+    over, as nobody can see them yet. ``assumed``: the bot's row is the one of an earlier search.
     """
 
     bot: Bot
+    assumed: bool
     guarantee: int
     texts: Sequence[str]
     vectors: asyncio.Task[Vectors] | None
@@ -73,13 +74,17 @@ class Lists:
 
 @dataclass(slots=True)
 class Found:
-    """Confirmed lists, one pair a text. ``complete``: none is shorter than it could be."""
+    """Confirmed lists, one pair a text. ``complete``: none is shorter than it could be.
+
+    ``held``: the bot that was assumed was found to be so still.
+    """
 
     lists: list[Lists]
     rows: dict[int, Confirmed] = field(default_factory=dict)
     complete: bool = True
     rounds: int = 0
     dropped: int = 0
+    held: bool = False
 
 
 class Retrieval:
@@ -111,6 +116,7 @@ class Retrieval:
             lists = await self._search(ask, k, guarantee, doc_ids, watch)
             with watch.timing("postgres"):
                 found.rows = await self._confirmed(ask, lists)
+            found.held = ask.assumed and bool(found.rows)
             cuts = [[cut(ask, hits, k, found.rows) for hits in pair.each()] for pair in lists]
             found.lists = [_kept(pair, of_pair) for pair, of_pair in zip(lists, cuts, strict=True)]
             every = [one for of_pair in cuts for one in of_pair]
@@ -136,20 +142,23 @@ class Retrieval:
         wanted = _wanted(ask, lists)
         spare = ask.where is not None or ask.documents > 1
         keys = {hit.chunk_id for hits in every for hit in (hits if spare else hits[: ask.depth])}
+        still = ask.bot if ask.assumed else None
         if ask.where is not None:
-            return await self._documents.confirmed(ask.bot.bot_id, list(keys), wanted, ask.where)
-        rows = await self._confirm(ask.bot.bot_id, (keys, wanted))
+            return await self._documents.confirmed(ask.bot.bot_id, list(keys), wanted, ask.where, still)
+        kind = (ask.bot.bot_id, still)
+        rows = await self._confirm(kind, (keys, wanted))
         if any(key not in rows for key in keys) and (rest := {hit.chunk_id for hits in every for hit in hits} - keys):
-            rows = rows | await self._confirm(ask.bot.bot_id, (rest, wanted))
+            rows = rows | await self._confirm(kind, (rest, wanted))
         return rows
 
     async def _confirm_all(
-        self, bot_id: UUID, calls: Sequence[tuple[set[int], set[int]]]
+        self, kind: tuple[UUID, Bot | None], calls: Sequence[tuple[set[int], set[int]]]
     ) -> Sequence[dict[int, Confirmed]]:
         """Every call gets the rows of all."""
+        bot_id, still = kind
         keys = set[int]().union(*(keys for keys, _ in calls))
         wanted = set[int]().union(*(wanted for _, wanted in calls))
-        return [await self._documents.confirmed(bot_id, list(keys), wanted, None)] * len(calls)
+        return [await self._documents.confirmed(bot_id, list(keys), wanted, None, still)] * len(calls)
 
     async def _search(
         self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch

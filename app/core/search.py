@@ -22,6 +22,7 @@ from app.schemas.filter_tree import Filter
 from app.schemas.rows import Bot, Chunk, VisibleChunk
 from app.utils.clock import Stopwatch
 from app.utils.errors import (
+    AppError,
     CollectionMissing,
     CollectionMoved,
     EmbeddingInvalid,
@@ -81,12 +82,16 @@ class Result:
 
 @dataclass(slots=True)
 class Trace:
-    """How a search went. ``matching``: documents that pass the filter, counted to FEW_DOCUMENTS + 1."""
+    """How a search went. ``matching``: documents that pass the filter, counted to FEW_DOCUMENTS + 1.
+
+    ``held``: the bot's row was seen to be the one that was assumed.
+    """
 
     plan: Plan | None = None
     matching: int | None = None
     rounds: int = 0
     dropped: int = 0
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,39 +143,49 @@ class Search:
         raise VectorIndexUnavailable("The bot's collection went away while it was searched.")
 
     async def _query(self, query: Query, watch: Stopwatch) -> Answer:
-        """Begins with the bot's row as it was lately. The row is read meanwhile; if it is another, that was in vain."""
+        """First with the bot's row as it was lately, if it was at rest: what confirms the keys looks at the row too.
+
+        Where that does not show it to be so still, or not all went smoothly, the row is read; if it is another one,
+        the search begins anew with it.
+        """
         of = (query.bot_id, query.account)
         embedding: asyncio.Task[Vectors] | None = None
-        begun: asyncio.Task[Answer] | None = None
+        assumed: Answer | AppError | None = None
         try:
             # Where one model serves every bot, it need not wait for the bot's row.
             if query.mode != "lexical" and (only := self._embedders.only):
                 embedding = asyncio.create_task(self._embed(only, query.texts, watch))
             expected = self._rows.expected(of)
+            if expected is not None and expected.unfinished:
+                expected = None  # They may be finished by now, and would be passed over.
             if expected is not None and (embedding is not None or query.mode == "lexical"):
-                begun = asyncio.create_task(self._answer(query, expected, embedding, watch))
+                try:
+                    assumed = await self._answer(query, expected, True, embedding, watch)
+                    if assumed.trace.held and assumed.trace.rounds == 1 and not assumed.trace.dropped:
+                        return assumed
+                except AppError as exc:
+                    assumed = exc
             bot = await self._usable(of, None)
             self._rows.saw(of, bot)
-            if begun is not None:
-                if bot == expected:
-                    return await begun
-                abandon(begun)
+            if assumed is not None and bot == expected:
+                if isinstance(assumed, AppError):
+                    raise assumed
+                return assumed
             if query.mode != "lexical" and embedding is None:
                 embedding = asyncio.create_task(self._embed(self._embedders.of(bot), query.texts, watch))
-            return await self._answer(query, bot, embedding, watch)
+            return await self._answer(query, bot, False, embedding, watch)
         finally:
-            for task in (embedding, begun):
-                if task is not None:
-                    abandon(task)
+            if embedding is not None:
+                abandon(embedding)
 
     async def _usable_by_all(self, key: tuple[UUID, str | None], callers: Sequence[None]) -> Sequence[Bot]:
         return [await self._bots.usable(*key)] * len(callers)
 
     async def _answer(
-        self, query: Query, bot: Bot, embedding: asyncio.Task[Vectors] | None, watch: Stopwatch
+        self, query: Query, bot: Bot, assumed: bool, embedding: asyncio.Task[Vectors] | None, watch: Stopwatch
     ) -> Answer:
         mode = _mode(query, await self._has_words(bot))
-        ask = self._ask(query, mode, bot, embedding)
+        ask = self._ask(query, mode, bot, assumed, embedding)
         trace = Trace()
         results: list[list[Result]] = []
         for _ in range(ATTEMPTS):
@@ -202,12 +217,13 @@ class Search:
             await self._bots.make_collection(bot)
             return self._index.bm25
 
-    def _ask(self, query: Query, mode: Mode, bot: Bot, embedding: asyncio.Task[Vectors] | None) -> Ask:
+    def _ask(self, query: Query, mode: Mode, bot: Bot, assumed: bool, embedding: asyncio.Task[Vectors] | None) -> Ask:
         shown = query.limit
         if query.rerank and self._reranker is not None:
             shown = max(shown, self._reranker.top)
         return Ask(
             bot=bot,
+            assumed=assumed,
             guarantee=bot.milvus_timestamp,
             texts=query.texts,
             vectors=embedding,
@@ -238,6 +254,7 @@ class Search:
             found = await self._find_by_slices(ask, watch)
         trace.rounds += found.rounds
         trace.dropped = found.dropped
+        trace.held = found.held
         return found
 
     async def _matching(self, ask: Ask, after: int, limit: int, watch: Stopwatch) -> Sequence[int]:

@@ -1,4 +1,4 @@
-"""What does not change between two looks may well not change before the third."""
+"""What was so lately is likely to be so still: remembered, to be begun with and then looked at."""
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -9,19 +9,36 @@ V = TypeVar("V")
 MOST = 4_096
 
 
-class Steady(Generic[K, V]):
-    """Remembers the last value of each of the MOST keys that were seen last, and whether it was so before."""
+class Recent(Generic[K, V]):
+    """The last value of each of the MOST keys that were put last."""
 
     def __init__(self) -> None:
-        self._seen: dict[K, tuple[V, bool]] = {}
+        self._values: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        return self._values.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        self.forget(key)
+        self._values[key] = value
+        if len(self._values) > MOST:
+            del self._values[next(iter(self._values))]
+
+    def forget(self, key: K) -> None:
+        self._values.pop(key, None)
+
+
+class Steady(Generic[K, V]):
+    """The last value of each key, and whether it was so before."""
+
+    def __init__(self) -> None:
+        self._seen = Recent[K, tuple[V, bool]]()
 
     def expected(self, key: K) -> V | None:
         """The key's value, if it was the same the last two times."""
-        value, steady = self._seen.get(key, (None, False))
+        value, steady = self._seen.get(key) or (None, False)
         return value if steady else None
 
     def saw(self, key: K, value: V) -> None:
-        last = self._seen.pop(key, None)
-        self._seen[key] = (value, last is not None and last[0] == value)
-        if len(self._seen) > MOST:
-            del self._seen[next(iter(self._seen))]
+        last = self._seen.get(key)
+        self._seen.put(key, (value, last is not None and last[0] == value))

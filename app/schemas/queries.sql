@@ -58,7 +58,7 @@ SELECT (SELECT count(*) FROM documents WHERE bot_id = $1)                       
 -- name: lock_bot_for_use
 -- Held until commit, it keeps a deletion of the bot from being marked and its collection from being switched, and lets
 -- every other write through. Where it had to wait, it returns the row as it is then.
-SELECT bot_id, coalesce(milvus_collection, collection_name) AS milvus_collection FROM bot_registry
+SELECT bot_id, created_at, coalesce(milvus_collection, collection_name) AS milvus_collection FROM bot_registry
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active'
 ORDER BY bot_id
 FOR KEY SHARE;
@@ -151,7 +151,13 @@ ORDER BY generation
 FOR UPDATE;
 
 -- name: end_sagas
-DELETE FROM sagas WHERE generation = ANY ($1::bigint[]) AND lease_token = $2;
+WITH held AS (
+    SELECT generation FROM sagas
+    WHERE generation = ANY ($1::bigint[]) AND lease_token = $2
+    ORDER BY generation
+    FOR UPDATE)
+DELETE FROM sagas s USING held WHERE s.generation = held.generation
+RETURNING s.generation;
 
 -- name: compensate_writes
 -- $3: the caller's lease token, or NULL for recovery, which holds the rows' locks. $4: how long a write may still land.
@@ -373,6 +379,7 @@ LIMIT $3;
 
 -- name: confirmed_chunks
 -- Those of the keys $2 that are current and pass the filter. What is long comes only where $3, beside $2, is true.
+-- None, if $4 to $6 are given and the bot's row has others by now; what else of it tells bots apart never changes.
 -- OFFSET 0 makes it a lookup by key for each: before the first ANALYZE of a partition the planner takes bot_id for
 -- selective, and a join would read the whole partition.
 SELECT c.chunk_id, c.doc_id, c.chunk_index, k.wanted, CASE WHEN k.wanted THEN c.text END AS text, c.page_number,
@@ -386,7 +393,11 @@ CROSS JOIN LATERAL (
     SELECT * FROM documents d
     WHERE d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16 AND (/*filter*/ true)
     OFFSET 0
-) AS d;
+) AS d
+WHERE $4::timestamptz IS NULL OR EXISTS (
+    SELECT FROM bot_registry
+    WHERE bot_id = $1 AND state = 'active' AND created_at = $4 AND milvus_timestamp = $5::bigint
+      AND coalesce(milvus_collection, collection_name) = $6::text);
 
 -- name: neighbouring_chunks
 -- Up to $3 chunks before and $3 after each of the keys $2, within its generation.

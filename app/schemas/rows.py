@@ -27,7 +27,7 @@ class Bot:
     created_at: datetime
     partition_name: str
     milvus_collection: str
-    unfinished: Sequence[int] = ()
+    unfinished: tuple[int, ...] = ()
     """Generations of new documents that are being written: their doc_ids. Told by ``BotPort.get`` alone."""
 
 

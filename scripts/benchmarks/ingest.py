@@ -16,36 +16,44 @@ from scripts.benchmarks.world import BATCH, World, document, new_bot
 from scripts.demo_korquad import paragraphs
 
 AT_ONCE = 8
+STAGES = ("embedding_time_ms", "postgres_insert_time_ms", "milvus_insert_time_ms", "total_time_ms")
 Insert = Callable[[int, Sequence[Text]], Awaitable[None]]
 
 
 async def measure(world: World, embedders: Sequence[str], rounds: int, singles: int) -> list[Table]:
     note = (
         f"964 paragraphs as documents of one chunk in batches of {BATCH}, {singles} of them one by one; documents/s, "
-        f"the two taking turns; medians of {rounds} rounds; ratios are the API's over the bare script's, median, least "
-        "and most of the rounds."
+        f"the two taking turns; medians of {rounds} rounds after one that does not count; ratios are the API's over "
+        "the bare script's, their median, least and most."
     )
     table = Table(f"ingest-{world.milvus}", f"Ingest, Milvus {world.milvus}", note=note)
     gain = Table(f"gain-{world.milvus}", f"A batch of {BATCH} against {BATCH} calls, Milvus {world.milvus}")
+    stages = Table(f"ingest-stages-{world.milvus}", f"Where a batch's milliseconds go, Milvus {world.milvus}")
     for embedder in embedders:
         with world.api(embedder) as url:
             async with opened_bare(world.postgres, world.milvus_uri, bare_embedder(embedder, world.stub)) as bare:
-                speeds = await _compare(url, bare, embedder, rounds, singles, table)
+                speeds = await _compare(url, bare, embedder, rounds, singles, table, stages)
         gain.add(embedder=embedder, **{"times_the_documents/s": str(ratio(speeds["batch"], speeds["single"]))})
         tqdm.write(str(gain.rows[-1]))
-    return [table, gain]
+    return [table, gain, stages]
 
 
 async def _compare(
-    url: str, bare: Bare, embedder: str, rounds: int, singles: int, table: Table
+    url: str, bare: Bare, embedder: str, rounds: int, singles: int, table: Table, stages: Table
 ) -> dict[str, list[float]]:
     connections = [await Connection.open(url) for _ in range(AT_ONCE)]
     bot = await new_bot(connections[0])
+    spent: dict[str, list[float]] = {}
 
     async def api_batch(number: int, texts: Sequence[Text]) -> None:
         body = {"documents": [document(bot, one.title, one.text) for one in texts]}
+        began = time.perf_counter()
         answer = await connections[number].call("POST", "/data/insert/batch", body)
+        whole = 1000 * (time.perf_counter() - began)
         assert answer["success_count"] == len(texts), answer
+        for stage in STAGES:
+            spent.setdefault(stage.replace("_time", ""), []).append(answer[stage])
+        spent.setdefault("outside of the handler", []).append(whole - answer["total_time_ms"])
 
     async def api_single(number: int, texts: Sequence[Text]) -> None:
         await connections[number].call("POST", "/data/insert", document(bot, texts[0].title, texts[0].text))
@@ -62,8 +70,8 @@ async def _compare(
         (f"single, {AT_ONCE} at once", ones, api_single, AT_ONCE),
     ]
     speeds: dict[str, list[float]] = {}
-    await api_batch(0, batches[0])
-    await bare.insert(batches[0])
+    await _by_turns([("api", api_batch), ("bare", script)], batches)
+    spent.clear()
     for way, parts, api, clients in ways:
         found: dict[str, list[float]] = {"api": [], "bare": []}
         for turn in tqdm(range(rounds), desc=f"{embedder}, {way}", unit="round", disable=None):
@@ -77,6 +85,8 @@ async def _compare(
         table.add(**cells, ratio=str(ratio(found["api"], found["bare"])))
         speeds[way] = found["api"]
         tqdm.write(str(table.rows[-1]))
+    stages.add(embedder=embedder, **{name: median(times) for name, times in spent.items()})
+    tqdm.write(str(stages.rows[-1]))
     for connection in connections:
         connection.close()
     return speeds

@@ -20,7 +20,12 @@ _REPLACEMENTS = {
             "SELECT generation FROM sagas\nWHERE generation = ANY ($1::bigint[]) AND lease_token = $2\n"
             "ORDER BY generation\nFOR UPDATE",
             "SELECT generation FROM unnest($1::bigint[]) AS g (generation) WHERE $2::uuid IS NOT NULL",
-        )
+        ),
+        "end_sagas": (
+            "\nDELETE FROM sagas s USING held WHERE s.generation = held.generation\nRETURNING s.generation",
+            ", gone AS (DELETE FROM sagas s USING held WHERE s.generation = held.generation)\n"
+            "SELECT unnest($1::bigint[]) AS generation",
+        ),
     },
 }
 NAMES = (*_REPLACEMENTS, LITE_WRITE_LOCK)

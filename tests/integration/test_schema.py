@@ -62,7 +62,9 @@ async def test_every_statement_prepares(db: Database, filtered: bool) -> None:
         for name, sql in SQL.items():
             if filtered and FILTER_PLACE not in sql:
                 continue
-            text = sql.replace(FILTER_PLACE, "(d.title = $4::text OR d.metadata @> $5::jsonb)") if filtered else sql
+            given = max(map(int, re.findall(r"\$(\d+)", sql)), default=0)
+            compiled = f"(d.title = ${given + 1}::text OR d.metadata @> ${given + 2}::jsonb)"
+            text = sql.replace(FILTER_PLACE, compiled) if filtered else sql
             try:
                 await conn.prepare(text)
             except asyncpg.PostgresError as exc:

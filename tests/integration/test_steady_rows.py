@@ -1,11 +1,14 @@
-"""A search begins with the bot's row as it was lately: what counts is the row as it is."""
+"""A search assumes that its bot is as it was lately: what counts is the row as it is."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.postgres import Database
+from app.schemas.queries import SQL
 from app.utils.errors import VectorIndexUnavailable
 from tests.conftest import BotClient
 
@@ -51,13 +54,13 @@ async def test_a_search_sees_what_another_process_has_written(
     index.guarantees.clear()
     assert len(await searched.search("one", mode="dense")) == 1
     assert index.guarantees[-1] == 7
-    # Until the row has been the same twice, nothing is begun before it is read.
+    # Until the row has been the same twice, nothing is assumed.
     index.guarantees.clear()
     await searched.search("one", mode="dense")
     assert index.guarantees == [7]
 
 
-async def test_what_was_begun_in_vain_may_fail(searched: BotClient, db: Database, index: WatchedIndex) -> None:
+async def test_what_was_assumed_in_vain_may_fail(searched: BotClient, db: Database, index: WatchedIndex) -> None:
     await write_elsewhere(db, searched, 7)
     index.least = 7
     assert len(await searched.search("one", mode="dense")) == 1
@@ -67,3 +70,33 @@ async def test_a_bot_that_is_gone_is_not_found(searched: BotClient) -> None:
     assert (await searched.http.delete(f"/collection/{searched.bot_id}")).status_code == 200
     body = {"chat_bot_id": str(searched.bot_id), "query_text": "one"}
     assert (await searched.http.post("/search/query", json=body)).status_code == 404
+
+
+async def test_what_was_unfinished_is_found_once_it_is_finished(
+    searched: BotClient, at: Callable[..., asyncio.Event]
+) -> None:
+    """Also where the index gives no timestamps, so that only what is unfinished tells one row from the next."""
+    go_on = asyncio.Event()
+    reached = at("write.before_t2", go_on.wait)
+    writing = asyncio.create_task(searched.insert("two"))
+    await reached.wait()
+    for _ in range(3):
+        assert {one["chunk_text"] for one in await searched.search("two", mode="dense")} == {"one"}
+    go_on.set()
+    await writing
+    assert {one["chunk_text"] for one in await searched.search("two", mode="dense")} == {"one", "two"}
+
+
+async def test_a_search_at_rest_reads_no_row(
+    searched: BotClient, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    fetch = Database.fetch
+
+    async def told(self: Database, sql: str, *args: Any) -> Any:
+        asked.append(sql)
+        return await fetch(self, sql, *args)
+
+    monkeypatch.setattr(Database, "fetch", told)
+    assert len(await searched.search("one", mode="dense")) == 1
+    assert asked == [SQL["confirmed_chunks"]]

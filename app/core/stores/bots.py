@@ -50,7 +50,7 @@ class BotStore:
 
     async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
         rows = of_account(await self._db.fetch(SQL["get_bot"], bot_id, account), account)
-        return next((Bot(**row) for row in of_bot(rows, bot_id)), None)
+        return next((Bot(**{**row, "unfinished": tuple(row["unfinished"])}) for row in of_bot(rows, bot_id)), None)
 
     async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
         rows = of_account(await self._db.fetch(SQL["get_bots"], bot_ids, account), account)

@@ -155,33 +155,42 @@ class DocumentStore:
             collections = await self._fail_unknown_bots(conn, writes)
             if mark_moved(writes, collections):
                 return
-            generations = [write.generation for write in writes]
-            held = {row["generation"] for row in await conn.fetch(SQL["hold_leases"], generations, token)}
-            for write in writes:
-                if write.error is None and write.generation not in held:
-                    write.fail_lease_lost()
-                if write.error is None and write.previous_generation is not None:
-                    await self._switch(conn, write)
+            if replacing := [write for write in writes if write.previous_generation is not None]:
+                # A replacement may yet fail, and then its saga has to stay.
+                await self._fail_lost(conn, "hold_leases", replacing, token)
+                for write in replacing:
+                    if write.error is None:
+                        await self._switch(conn, write)
+            await self._fail_lost(conn, "end_sagas", writes, token)
             done = [write for write in writes if write.error is None]
-            new = [write.record() for write in done if write.previous_generation is None]
-            if new:
+            if new := [write.record() for write in done if write.previous_generation is None]:
                 await conn.execute(SQL["insert_documents"], new)
-            await conn.execute(SQL["end_sagas"], [write.generation for write in done], token)
             if once and done:
                 await keys.store_answer(conn, once)
+
+    @staticmethod
+    async def _fail_lost(conn: Connection, statement: str, writes: Sequence[Write], token: UUID) -> None:
+        """Holds or ends the sagas of what goes on, and marks the writes whose lease is lost."""
+        live = [write for write in writes if write.error is None]
+        rows = await conn.fetch(SQL[statement], [write.generation for write in live], token)
+        found = {row["generation"] for row in rows}
+        for write in live:
+            if write.generation not in found:
+                write.fail_lease_lost()
 
     @staticmethod
     async def _fail_unknown_bots(conn: Connection, writes: Sequence[Write]) -> dict[UUID, str]:
         """Marks writes to bots that are gone, and keeps the other bots from going or moving until the commit.
 
-        Returns each bot's collection.
+        A bot that was registered anew since its row was read is another bot. Returns each bot's collection.
         """
         bots = sorted({write.bot.bot_id for write in writes})
-        active = {row["bot_id"]: row["milvus_collection"] for row in await conn.fetch(SQL["lock_bot_for_use"], bots)}
+        active = {row["bot_id"]: row for row in await conn.fetch(SQL["lock_bot_for_use"], bots)}
         for write in writes:
-            if write.bot.bot_id not in active:
+            row = active.get(write.bot.bot_id)
+            if row is None or row["created_at"] != write.bot.created_at:
                 write.fail_unknown_bot()
-        return active
+        return {bot_id: row["milvus_collection"] for bot_id, row in active.items()}
 
     async def _switch(self, conn: Connection, write: Write) -> None:
         document = write.document
@@ -294,11 +303,20 @@ class DocumentStore:
         return [_document(row) for row in rows]
 
     async def confirmed(
-        self, bot_id: UUID, chunk_ids: Sequence[int], wanted: Collection[int], where: Filter | None
+        self,
+        bot_id: UUID,
+        chunk_ids: Sequence[int],
+        wanted: Collection[int],
+        where: Filter | None,
+        still: Bot | None = None,
     ) -> dict[int, Confirmed]:
-        """Those of ``chunk_ids`` that are current and pass the filter; with all of its columns each of ``wanted``."""
-        sql, values = _filtered(SQL["confirmed_chunks"], where, first_param=4)
-        found = await self._db.fetch(sql, bot_id, chunk_ids, [key in wanted for key in chunk_ids], *values)
+        """Those of ``chunk_ids`` that are current and pass the filter; with all of its columns each of ``wanted``.
+
+        None of them if the bot is no longer as ``still``, which may leave out what is unfinished.
+        """
+        row = (still.created_at, still.milvus_timestamp, still.milvus_collection) if still else (None, None, None)
+        sql, values = _filtered(SQL["confirmed_chunks"], where, first_param=7)
+        found = await self._db.fetch(sql, bot_id, chunk_ids, [key in wanted for key in chunk_ids], *row, *values)
         rows = of_bot(found, bot_id, "document_bot_id")
         return {row["chunk_id"]: Confirmed(row["doc_id"], _visible(row) if row["wanted"] else None) for row in rows}
 

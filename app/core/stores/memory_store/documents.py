@@ -195,8 +195,15 @@ class MemoryDocumentStore:
         return [documents[doc_id].document() for doc_id in sorted(documents) if doc_id > after][:limit]
 
     async def confirmed(
-        self, bot_id: UUID, chunk_ids: Sequence[int], wanted: Collection[int], where: Filter | None
+        self,
+        bot_id: UUID,
+        chunk_ids: Sequence[int],
+        wanted: Collection[int],
+        where: Filter | None,
+        still: Bot | None = None,
     ) -> dict[int, Confirmed]:
+        if still and not self._is_still(still):
+            return {}
         chunks = self._tables.partition(bot_id).chunks
         found: dict[int, Confirmed] = {}
         for chunk_id in chunk_ids:
@@ -230,12 +237,21 @@ class MemoryDocumentStore:
             raise CollectionMoved(MOVED)
         return bot.milvus_timestamp if bot else 0
 
+    def _is_still(self, bot: Bot) -> bool:
+        row = self._tables.active(bot.bot_id)
+        return row is not None and (row.created_at, row.milvus_timestamp, row.collection) == (
+            bot.created_at,
+            bot.milvus_timestamp,
+            bot.milvus_collection,
+        )
+
     def _fail_unknown_bots(self, writes: Sequence[Write]) -> dict[UUID, str]:
         found: dict[UUID, str] = {}
         for write in writes:
-            if (bot := self._tables.active(write.bot.bot_id)) is None:
+            bot = self._tables.active(write.bot.bot_id)
+            if bot is None or bot.created_at != write.bot.created_at:
                 write.fail_unknown_bot()
-            else:
+            if bot is not None:
                 found[bot.bot_id] = bot.collection
         return found
 
