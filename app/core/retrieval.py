@@ -148,7 +148,8 @@ class Retrieval:
         kind = (ask.bot.bot_id, still)
         rows = await self._confirm(kind, (keys, wanted))
         if any(key not in rows for key in keys) and (rest := {hit.chunk_id for hits in every for hit in hits} - keys):
-            rows = rows | await self._confirm(kind, (rest, wanted))
+            # All of them once more: two statements could confirm two generations of one document.
+            rows = await self._confirm(kind, (keys | rest, wanted))
         return rows
 
     async def _confirm_all(

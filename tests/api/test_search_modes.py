@@ -289,6 +289,48 @@ async def test_a_chunk_replaced_between_ranking_and_reading(
     assert 3 <= calls <= 2 * ATTEMPTS + 2
 
 
+async def test_a_document_replaced_while_its_chunks_are_confirmed(
+    bot: BotClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spare hits are asked about in a second statement, when other chunks of the document may be current."""
+    from app.core.stores.documents import DocumentStore
+
+    held, replaced = await bot.insert("배"), await bot.insert("사과")
+    landed, go_on = [asyncio.Event(), asyncio.Event()], [asyncio.Event(), asyncio.Event()]
+    turns = iter(range(2))
+
+    async def wait(point: str) -> None:
+        if point == "write.before_t2":
+            turn = next(turns)
+            landed[turn].set()
+            await go_on[turn].wait()
+
+    remove = install(wait)
+    replacing = []
+    for turn, (doc_id, text) in enumerate([(held, "사과"), (replaced, "사과 둘")]):
+        call = bot.http.put(f"/data/document/{doc_id}", json=bot.body(text))
+        replacing.append(asyncio.create_task(call))
+        await landed[turn].wait()
+    real = DocumentStore.confirmed
+    calls = 0
+
+    async def confirmed(self: DocumentStore, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        rows = await real(self, *args)
+        if calls == 3:  # The first statement of the second round, when it is known what is stale.
+            go_on[1].set()
+            assert (await replacing[1]).status_code == 200
+        return rows
+
+    monkeypatch.setattr(DocumentStore, "confirmed", confirmed)
+    assert texts(await bot.search("사과", limit=2, mode="dense")) == ["사과 둘", "배"]
+    assert calls > 3
+    go_on[0].set()
+    assert (await replacing[0]).status_code == 200
+    remove()
+
+
 async def test_what_is_being_inserted_costs_searches_nothing(bot: BotClient) -> None:
     """A hundred vectors that nobody may see yet, nearer than all that may be."""
     await bot.insert("사과 하나")
