@@ -41,10 +41,11 @@ async def _compare(url: str, bare: Bare, embedder: str, rounds: int, queries: in
     searching, loading = await Connection.open(url), await Connection.open(url)
     bot, other = await new_bot(searching), await new_bot(loading)
     await insert_paragraphs(searching, bot)
-    for start in range(0, len(paragraphs()), BATCH):
-        await bare.insert([Text(item.title, item.text) for item in paragraphs()[start : start + BATCH]])
+    items = paragraphs()
+    for start in range(0, len(items), BATCH):
+        await bare.insert([Text(item.title, item.text) for item in items[start : start + BATCH]])
     await asyncio.sleep(1)
-    questions = cycle([question for item in paragraphs() for question in item.questions])
+    questions = cycle([question for item in items for question in item.questions])
     quiet: list[Times] = []
     loaded: list[Times] = []
     for _ in tqdm(range(rounds), desc=embedder, unit="round", disable=None):
@@ -78,6 +79,6 @@ async def _searches(connection: Connection, bare: Bare, bot: str, questions: Ite
 
 
 async def _load_on(connection: Connection, bot: str) -> None:
-    for start in cycle(range(0, len(paragraphs()) - BATCH, BATCH)):
-        part = [document(bot, item.title, item.text) for item in paragraphs()[start : start + BATCH]]
-        await connection.call("POST", "/data/insert/batch", {"documents": part})
+    documents = [document(bot, item.title, item.text) for item in paragraphs()]
+    for start in cycle(range(0, len(documents) - BATCH, BATCH)):
+        await connection.call("POST", "/data/insert/batch", {"documents": documents[start : start + BATCH]})

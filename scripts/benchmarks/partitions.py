@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,6 +12,8 @@ import asyncpg
 from tqdm import tqdm
 
 from app.core.stores.address import PostgresAddress
+from app.core.stores.migrations import migrate
+from app.schemas.queries import SQL
 from scripts.benchmarks.figures import Table, percentile
 
 COLUMNS = "bot_id uuid NOT NULL, doc_id bigint NOT NULL, title text NOT NULL, metadata jsonb NOT NULL"
@@ -46,6 +49,12 @@ QUESTIONS = {
     ),
     "lookup_ms": "SELECT * FROM {table} WHERE bot_id = $1 AND doc_id = $2",
 }
+
+STATEMENTS: dict[str, list[Any]] = {
+    "get_document": [500],
+    "confirmed_chunks": [[n << 16 for n in range(1, 22)], [True] * 21, None, None, None],
+}
+"""Of the server, with what they are asked about besides the bot."""
 
 
 async def three_ways(address: PostgresAddress, bots: int, documents: int, repeats: int) -> Table:
@@ -83,15 +92,39 @@ async def three_ways(address: PostgresAddress, bots: int, documents: int, repeat
 
 
 async def counts(address: PostgresAddress, partitions: Sequence[int], repeats: int) -> Table:
-    """The server's own tables with more and more bots; questions to one bot of 1,000 documents."""
-    from app.core.stores.migrations import migrate
-    from app.schemas.queries import SQL
+    """The server's own tables, a database for each number of bots; questions to one bot of 1,000 documents of each."""
+    note = f"Medians of {repeats}, the databases taking turns; ratios of p50 to the first one's."
+    table = Table("partition-counts", "One bot's statements beside more and more partitions", note=note)
+    asked = [await _with_bots(address, number) for number in partitions]
+    times: dict[str, list[list[float]]] = {name: [[] for _ in partitions] for name in STATEMENTS}
+    for turn in tqdm(range(repeats + 1), desc="statements", disable=None):
+        for name, values in STATEMENTS.items():
+            for (conn, bot), taken in zip(asked, times[name], strict=True):
+                began = time.perf_counter()
+                await conn.fetch(SQL[name], bot, *values)
+                if turn:  # The first is planned with empty caches.
+                    taken.append(1000 * (time.perf_counter() - began))
+    for position, number in enumerate(partitions):
+        cells: dict[str, Any] = {"partitions": str(number)}
+        for name in STATEMENTS:
+            p50 = median(times[name][position])
+            cells[f"{name}_p50_ms"] = f"{p50:.3f}"
+            cells[f"{name}_p95_ms"] = f"{percentile(times[name][position], 95):.3f}"
+            cells[f"{name}_ratio"] = f"{p50 / median(times[name][0]):.2f}"
+        table.add(**cells)
+    for conn, _ in asked:
+        await conn.close()
+    return table
 
-    await asyncio.to_thread(migrate, address)
-    table = Table(
-        "partition-counts", "One bot's statements beside more and more partitions", note=f"Medians of {repeats}."
-    )
-    conn = await _connected(address)
+
+async def _with_bots(address: PostgresAddress, number: int) -> tuple[Any, UUID]:
+    """A connection to a new database of so many bots, and the bot that has documents."""
+    there = replace(address, database=f"bots_{number}")
+    admin = await _connected(address)
+    await admin.execute(f"CREATE DATABASE {there.database}")
+    await admin.close()
+    await asyncio.to_thread(migrate, there)
+    conn = await _connected(there)
     bot = await _bot(conn)
     await conn.execute(
         "INSERT INTO documents (bot_id, doc_id, generation, title, chunk_count, chunk_span) "
@@ -103,30 +136,10 @@ async def counts(address: PostgresAddress, partitions: Sequence[int], repeats: i
         "SELECT $1, n * 65536, n, 0, md5(n::text) FROM generate_series(1, 1000) AS n",
         bot,
     )
-    made = 1
-    statements: dict[str, tuple[str, list[Any]]] = {
-        "get_document": (SQL["get_document"], [bot, 500]),
-        "confirmed_chunks": (SQL["confirmed_chunks"], [bot, [n << 16 for n in range(1, 22)], [True] * 21]),
-    }
-    for wanted in partitions:
-        for _ in tqdm(range(made, wanted), desc=f"{wanted} partitions", unit="bot", disable=None):
-            await _bot(conn)
-        made = max(made, wanted)
-        fresh = await _connected(address)
-        cells: dict[str, Any] = {"partitions": str(wanted)}
-        for name, (sql, values) in statements.items():
-            times = []
-            for _ in range(repeats):
-                began = time.perf_counter()
-                await fresh.fetch(sql, *values)
-                times.append(1000 * (time.perf_counter() - began))
-            cells[f"{name}_p50_ms"] = f"{median(times):.3f}"
-            cells[f"{name}_p95_ms"] = f"{percentile(times, 95):.3f}"
-        await fresh.close()
-        table.add(**cells)
-        tqdm.write(str(cells))
-    await conn.close()
-    return table
+    for _ in tqdm(range(1, number), desc=f"{number} partitions", unit="bot", disable=None):
+        await _bot(conn)
+    await conn.close()  # It knows every partition by now; a server's would know those that it is asked about.
+    return await _connected(there), bot
 
 
 async def _bot(conn: Any) -> UUID:

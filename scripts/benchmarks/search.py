@@ -44,8 +44,9 @@ async def _compare(
     connections = [await Connection.open(url) for _ in range(max(clients))]
     bot = await new_bot(connections[0])
     await insert_paragraphs(connections[0], bot)
-    for start in range(0, len(paragraphs()), BATCH):
-        await bare.insert([Text(item.title, item.text) for item in paragraphs()[start : start + BATCH]])
+    items = paragraphs()
+    for start in range(0, len(items), BATCH):
+        await bare.insert([Text(item.title, item.text) for item in items[start : start + BATCH]])
     await asyncio.sleep(1)
     spent: dict[str, list[float]] = {}
 
@@ -63,7 +64,7 @@ async def _compare(
     async def script(_: int, question: str) -> None:
         assert len(await bare.search(question, LIMIT)) == LIMIT
 
-    questions = cycle([question for item in paragraphs() for question in item.questions])
+    questions = cycle([question for item in items for question in item.questions])
     clients_now = [0]
     for _ in range(30):
         await api(0, next(questions))
