@@ -96,7 +96,10 @@ def _statements(bot_id: UUID, documents: int) -> dict[str, Statement]:
     condition, values = compile_filter(Condition("eq", MetadataPath(("category",)), 7), 4)
     return {
         "get_bot": (SQL["get_bot"], (bot_id, ACCOUNT)),
-        "confirmed_chunks": (SQL["confirmed_chunks"], (bot_id, keys, [number < 5 for number in range(HITS)])),
+        "confirmed_chunks": (
+            SQL["confirmed_chunks"],
+            (bot_id, keys, [number < 5 for number in range(HITS)], None, None, None),
+        ),
         "matching_documents": (
             SQL["matching_documents"].replace(FILTER_PLACE, condition),
             (bot_id, 0, 1001, *values),
