@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel
 
 from app.api.auth import AccountDep
 from app.api.deps import AccountQuery, Admitted, BotQuery, DocPath, ServicesDep, Writing
@@ -50,9 +49,7 @@ PageSize = Annotated[int, Query(ge=1, le=1000, description="Most documents of a 
     operation_id="insert_document",
     dependencies=[Writing],
 )
-async def insert(
-    body: InsertBody, services: ServicesDep, account: AccountDep, answering: AnsweringDep
-) -> BaseModel | Response:
+async def insert(body: InsertBody, services: ServicesDep, account: AccountDep, answering: AnsweringDep) -> Response:
     """Stores one document: found by searches from this answer on."""
     watch = Stopwatch()
 
@@ -74,7 +71,7 @@ async def insert(
 )
 async def insert_batch(
     body: BatchBody, services: ServicesDep, account: AccountDep, answering: AnsweringDep
-) -> BaseModel | Response:
+) -> Response:
     """Stores many documents, each wholly or not at all; a document that fails does not hold up the others.
 
     A malformed body stores nothing. If no document can be stored because something is away, the answer is 503.
@@ -139,7 +136,7 @@ async def list_documents(
 )
 async def replace(
     doc_id: DocPath, body: InsertBody, services: ServicesDep, account: AccountDep, answering: AnsweringDep
-) -> BaseModel | Response:
+) -> Response:
     """Replaces metadata and chunks. Readers see the old document or the new one, never both."""
     watch = Stopwatch()
 

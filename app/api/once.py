@@ -35,16 +35,17 @@ class Answering:
         status: int,
         build: Callable[[Sequence[Outcome]], BaseModel],
         run: Callable[[Once | None], Awaitable[Sequence[Outcome]]],
-    ) -> BaseModel | Response:
+    ) -> Response:
         """``run`` does the work, ``build`` makes the answer of it; with a key, inside the transaction that commits."""
-        if self._key is None:
-            return build(await run(None))
-        once = Once(self._key, self._body_sha256, lambda outcomes: build(outcomes).model_dump_json().encode())
+
+        def render(outcomes: Sequence[Outcome]) -> bytes:
+            return build(outcomes).model_dump_json().encode()
+
+        once = None if self._key is None else Once(self._key, self._body_sha256, render)
         outcomes = await run(once)
-        if once.answer is None:
-            return build(outcomes)
-        headers = {"Idempotency-Replayed": "true"} if once.replayed else None
-        return Response(once.answer, status, headers, "application/json")
+        stored = once.answer if once else None
+        headers = {"Idempotency-Replayed": "true"} if once and once.replayed else None
+        return Response(render(outcomes) if stored is None else stored, status, headers, "application/json")
 
 
 async def _answering(request: Request, key: Key = None) -> Answering:
