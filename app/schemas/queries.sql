@@ -57,14 +57,18 @@ SELECT (SELECT count(*) FROM documents WHERE bot_id = $1)                       
 
 -- name: lock_bot_for_use
 -- Held until commit, it keeps a deletion of the bot from being marked and its collection from being switched, and lets
--- every other write through. Where it had to wait, it returns the row as it is then.
-SELECT bot_id, created_at, coalesce(milvus_collection, collection_name) AS milvus_collection FROM bot_registry
+-- every other write through. Where it had to wait, it returns the row as it is then. Row locks know no queue: whoever
+-- may share one goes ahead of a deletion that waits, so that under a steady load it might wait for ever. The advisory
+-- lock is a queue, taken first, as what is volatile in a select list comes after the sorting and before the row's lock.
+SELECT bot_id, created_at, coalesce(milvus_collection, collection_name) AS milvus_collection,
+       pg_advisory_xact_lock_shared(hashtextextended('bot ' || bot_id, 0)) AS turn
+FROM bot_registry
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active'
 ORDER BY bot_id
 FOR KEY SHARE;
 
 -- name: lock_bot_for_deletion
-SELECT bot_id, account_name FROM bot_registry
+SELECT bot_id, account_name, pg_advisory_xact_lock(hashtextextended('bot ' || bot_id, 0)) AS turn FROM bot_registry
 WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2)
 FOR UPDATE;
 
@@ -464,7 +468,7 @@ SELECT pg_advisory_unlock(hashtextextended('reembed ' || $1::uuid, 0));
 -- Waits for every transaction that holds the bot for use, and keeps others out: what they did is seen by the statements
 -- that follow, and those that come later see what this transaction does.
 SELECT embedding_model, dimension, coalesce(milvus_collection, collection_name) AS milvus_collection,
-       next_collection, next_model, next_dimension
+       next_collection, next_model, next_dimension, pg_advisory_xact_lock(hashtextextended('bot ' || bot_id, 0)) AS turn
 FROM bot_registry
 WHERE bot_id = $1 AND state = 'active'
 FOR UPDATE;

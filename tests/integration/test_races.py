@@ -14,7 +14,8 @@ import pytest
 
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.postgres import Database
-from tests.conftest import BotClient, register
+from app.schemas.queries import SQL
+from tests.conftest import BotClient, register, until
 from tests.integration.conftest import FaultyIndex, assert_at_rest
 
 TASKS = 16
@@ -139,6 +140,35 @@ async def test_insert_against_bot_delete(client: httpx.AsyncClient, db: Database
         assert (await client.get(f"/collection/{bot.bot_id}")).status_code == 404
     await assert_at_rest(db, index)
     assert await index.collections() == []
+
+
+async def waiting_for_a_lock(db: Database, count: int) -> bool:
+    sql = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return len(await db.fetch(sql)) == count
+
+
+@pytest.mark.parametrize("statement", ["lock_bot_for_deletion", "lock_bot_for_move"])
+async def test_who_wants_a_bot_alone_comes_before_later_writers(
+    bot: BotClient, db: Database, index: FaultyIndex, statement: str
+) -> None:
+    """Else, with never a moment without a writer, it would wait for ever."""
+    values = [bot.bot_id, None] if statement == "lock_bot_for_deletion" else [bot.bot_id]
+    order: list[str] = []
+
+    async def lock(name: str, statement: str, *values: object) -> None:
+        async with db.transaction() as conn:
+            await conn.fetch(SQL[statement], *values)
+            order.append(name)
+
+    async with db.transaction() as conn:
+        await conn.fetch(SQL["lock_bot_for_use"], [bot.bot_id])
+        await lock("beside", "lock_bot_for_use", [bot.bot_id])
+        alone = asyncio.create_task(lock("alone", statement, *values))
+        await until(lambda: waiting_for_a_lock(db, 1))
+        later = asyncio.create_task(lock("later", "lock_bot_for_use", [bot.bot_id]))
+        await until(lambda: waiting_for_a_lock(db, 2))
+    await asyncio.gather(alone, later)
+    assert order == ["beside", "alone", "later"]
 
 
 async def test_batches_over_the_same_bots_do_not_deadlock(
