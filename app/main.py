@@ -15,6 +15,7 @@ from app.api.auth import Authentication
 from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
 from app.api.deps import State
+from app.api.direct import Direct
 from app.api.limits import Limits, Writes
 from app.api.middleware import RequestContext
 from app.config import Settings, checked_settings
@@ -69,6 +70,7 @@ def create_app(
         openapi_url=None,
         telemetry=NO_TELEMETRY,
     )
+    app.add_middleware(Direct, routes=search.router.routes)
     for middleware in (
         Deadline,
         BodyGuard,

@@ -98,7 +98,7 @@ def _statements(bot_id: UUID, documents: int) -> dict[str, Statement]:
         "get_bot": (SQL["get_bot"], (bot_id, ACCOUNT)),
         "confirmed_chunks": (
             SQL["confirmed_chunks"],
-            (bot_id, keys, [number < 5 for number in range(HITS)], None, None, None),
+            (bot_id, keys, keys[:5], None, None, None),
         ),
         "matching_documents": (
             SQL["matching_documents"].replace(FILTER_PLACE, condition),

@@ -60,7 +60,8 @@ class BodyGuard:
         if body is None:
             return
         try:
-            await self._app(scope, _replayed(body, receive), send)
+            whole: Message = {"type": "http.request", "body": body, "more_body": False}
+            await self._app(scope, replayed(whole, receive), send)
         finally:
             self._held -= _counted(len(body), limits)
 
@@ -125,8 +126,8 @@ def _too_large(limits: Limits) -> BodyTooLarge:
     return BodyTooLarge(f"The body is longer than {limits.body_bytes:,} bytes.")
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Gives the body once, as a whole; then what the connection says."""
+def replayed(message: Message, receive: Receive) -> Receive:
+    """Gives the message once; then what the connection says."""
     given = False
 
     async def replay() -> Message:
@@ -134,7 +135,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         if given:
             return await receive()
         given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return message
 
     return replay
 

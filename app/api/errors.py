@@ -47,6 +47,13 @@ def problem(
     return JSONResponse(body, status, headers, PROBLEM_JSON)
 
 
+def told(error: AppError) -> JSONResponse:
+    """Rendered for the caller; what is the server's fault is written to the log with its cause."""
+    if error.status >= 500:
+        log.warning("%s: %s", error.code, error.detail, exc_info=error.__cause__)
+    return render(error)
+
+
 def render(error: AppError) -> JSONResponse:
     headers = {}
     if error.retry_after is not None:
@@ -58,9 +65,7 @@ def render(error: AppError) -> JSONResponse:
 
 async def _app_error(_: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, AppError)
-    if exc.status >= 500:
-        log.warning("%s: %s", exc.code, exc.detail, exc_info=exc.__cause__)
-    return render(exc)
+    return told(exc)
 
 
 async def _validation_error(_: Request, exc: Exception) -> JSONResponse:

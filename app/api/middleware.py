@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import internal_error, render
+from app.api.errors import internal_error, told
 from app.utils import metrics, tracing
 from app.utils.errors import AppError, StartupError
 from app.utils.lifecycle import process
@@ -61,9 +61,7 @@ class RequestContext:
         except AppError as exc:
             if answer.begun:
                 raise
-            if exc.status >= 500:
-                log.warning("%s: %s", exc.code, exc.detail)
-            await render(exc)(scope, receive, answer.send)
+            await told(exc)(scope, receive, answer.send)
         except Exception:
             log.exception("%s %s failed", scope["method"], _route(scope))
             if answer.begun:

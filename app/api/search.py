@@ -6,7 +6,6 @@ from fastapi import APIRouter
 
 from app.api.auth import Account, AccountDep
 from app.api.deps import Admitted, ServicesDep
-from app.api.direct import DirectRoute
 from app.api.errors import BODY, documented
 from app.api.limits import LimitsDep, check_query
 from app.core.embedding.port import TextsFailed
@@ -14,11 +13,9 @@ from app.core.search import Answer, Query, Result
 from app.core.services import Services
 from app.models.search import (
     ContextChunk,
-    QueryResults,
     SearchAnswer,
     SearchBatch,
     SearchBatchAnswer,
-    SearchDocument,
     SearchOptions,
     SearchQuery,
     SearchResult,
@@ -27,7 +24,7 @@ from app.models.search import (
 from app.utils import metrics
 from app.utils.clock import Stopwatch
 
-router = APIRouter(prefix="/search", tags=["search"], dependencies=[Admitted], route_class=DirectRoute)
+router = APIRouter(prefix="/search", tags=["search"], dependencies=[Admitted])
 
 
 @router.post("/query", responses=documented(404, 409, 502, *BODY), operation_id="search")
@@ -36,16 +33,17 @@ async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, l
     watch = Stopwatch()
     check_query([body.query_text], limits)
     answer = await _search(services, account, body, [body.query_text], watch, lambda _: "body.query_text")
-    return SearchAnswer(
-        query=body.query_text,
-        mode=answer.mode,
-        embedding_time_ms=watch["embedding"],
-        vector_search_time_ms=_milvus(watch),
-        postgres_query_time_ms=watch["postgres"],
-        total_time_ms=watch.total,
-        timings=_timings(answer, watch),
-        results=_results(answer.results[0]),
-    )
+    return {
+        "status": "success",
+        "query": body.query_text,
+        "mode": answer.mode,
+        "embedding_time_ms": watch["embedding"],
+        "vector_search_time_ms": _milvus(watch),
+        "postgres_query_time_ms": watch["postgres"],
+        "total_time_ms": watch.total,
+        "timings": _timings(answer, watch),
+        "results": _results(answer.results[0]),
+    }
 
 
 @router.post("/batch", responses=documented(404, 409, 502, *BODY), operation_id="search_batch")
@@ -54,18 +52,19 @@ async def batch(body: SearchBatch, services: ServicesDep, account: AccountDep, l
     watch = Stopwatch()
     check_query(body.query_texts, limits)
     answer = await _search(services, account, body, body.query_texts, watch, lambda index: f"body.query_texts.{index}")
-    return SearchBatchAnswer(
-        mode=answer.mode,
-        embedding_time_ms=watch["embedding"],
-        vector_search_time_ms=_milvus(watch),
-        postgres_query_time_ms=watch["postgres"],
-        total_time_ms=watch.total,
-        timings=_timings(answer, watch),
-        answers=[
-            QueryResults(query=text, results=_results(results))
+    return {
+        "status": "success",
+        "mode": answer.mode,
+        "embedding_time_ms": watch["embedding"],
+        "vector_search_time_ms": _milvus(watch),
+        "postgres_query_time_ms": watch["postgres"],
+        "total_time_ms": watch.total,
+        "timings": _timings(answer, watch),
+        "answers": [
+            {"query": text, "results": _results(results)}
             for text, results in zip(body.query_texts, answer.results, strict=True)
         ],
-    )
+    }
 
 
 async def _search(
@@ -100,23 +99,23 @@ async def _search(
 
 def _milvus(watch: Stopwatch) -> float:
     """The two searches run at the same time."""
-    return max(watch["dense"], watch["lexical"]) + watch["cosines"]
+    return round(max(watch["dense"], watch["lexical"]) + watch["cosines"], 3)
 
 
 def _timings(answer: Answer, watch: Stopwatch) -> SearchTimings:
-    return SearchTimings(
-        embedding_ms=watch["embedding"],
-        dense_ms=watch["dense"],
-        lexical_ms=watch["lexical"],
-        filter_ms=watch["filter"],
-        postgres_ms=watch["postgres"],
-        rerank_ms=watch["rerank"],
-        total_ms=watch.total,
-        filter_plan=answer.trace.plan,
-        matching_documents=answer.trace.matching,
-        search_rounds=answer.trace.rounds,
-        dropped_keys=answer.trace.dropped,
-    )
+    return {
+        "embedding_ms": watch["embedding"],
+        "dense_ms": watch["dense"],
+        "lexical_ms": watch["lexical"],
+        "filter_ms": watch["filter"],
+        "postgres_ms": watch["postgres"],
+        "rerank_ms": watch["rerank"],
+        "total_ms": watch.total,
+        "filter_plan": answer.trace.plan,
+        "matching_documents": answer.trace.matching,
+        "search_rounds": answer.trace.rounds,
+        "dropped_keys": answer.trace.dropped,
+    }
 
 
 def _results(results: list[Result]) -> list[SearchResult]:
@@ -125,22 +124,33 @@ def _results(results: list[Result]) -> list[SearchResult]:
 
 def _result(result: Result) -> SearchResult:
     chunk = result.chunk
-    context = [
-        ContextChunk(
-            chunk_id=near.chunk_id, chunk_index=near.chunk_index, chunk_text=near.text, page_number=near.page_number
-        )
+    context: list[ContextChunk] = [
+        {
+            "chunk_id": near.chunk_id,
+            "chunk_index": near.chunk_index,
+            "chunk_text": near.text,
+            "page_number": near.page_number,
+        }
         for near in result.context
     ]
-    return SearchResult(
-        chunk_id=chunk.chunk_id,
-        doc_id=chunk.doc_id,
-        chunk_index=chunk.chunk_index,
-        score=result.score,
-        dense_score=result.dense_score,
-        lexical_score=result.lexical_score,
-        rerank_score=result.rerank_score,
-        chunk_text=chunk.text,
-        page_number=chunk.page_number,
-        context=context or None,
-        document=SearchDocument.model_validate(chunk),
-    )
+    return {
+        "chunk_id": chunk.chunk_id,
+        "doc_id": chunk.doc_id,
+        "chunk_index": chunk.chunk_index,
+        "score": result.score,
+        "dense_score": result.dense_score,
+        "lexical_score": result.lexical_score,
+        "rerank_score": result.rerank_score,
+        "chunk_text": chunk.text,
+        "page_number": chunk.page_number,
+        "context": context or None,
+        "document": {
+            "title": chunk.title,
+            "file_type": chunk.file_type,
+            "file_path": chunk.file_path,
+            "author": chunk.author,
+            "tags": chunk.tags,
+            "metadata": chunk.metadata,
+            "created_at": chunk.created_at,
+        },
+    }

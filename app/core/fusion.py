@@ -1,7 +1,7 @@
 """One ranking of two: relative-score fusion, and the best chunk of each document."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.core.stores.ports import Hit
 
@@ -9,8 +9,7 @@ DEFAULT_DENSE_WEIGHT = 0.3
 """Measured, see docs/SEARCH.md."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A chunk, the score that ranks it, and what it had in each list; None where it was in none."""
 
     chunk_id: int

@@ -50,7 +50,7 @@ class Ask:
     assumed: bool
     guarantee: int
     texts: Sequence[str]
-    vectors: asyncio.Task[Vectors] | None
+    vectors: asyncio.Future[Vectors] | None
     lexical: bool
     depth: int
     documents: int
@@ -269,4 +269,6 @@ def _kept(pair: Lists, cuts: Sequence[Cut]) -> Lists:
 
 def _wanted(ask: Ask, lists: Iterable[Lists]) -> set[int]:
     """The keys whose texts will most likely be shown: the best, if all are confirmed."""
+    if ask.vectors is None or not ask.lexical:  # One list ranks itself.
+        return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits[: ask.read]}
     return {one.chunk_id for pair in lists for one in ranked(pair.dense, pair.lexical, ask.dense_weight)[: ask.read]}

@@ -149,15 +149,18 @@ class Search:
         the search begins anew with it.
         """
         of = (query.bot_id, query.account)
-        embedding: asyncio.Task[Vectors] | None = None
+        embedding: asyncio.Future[Vectors] | None = None
         assumed: Answer | AppError | None = None
+        expected = self._rows.expected(of)
+        if expected is not None and expected.unfinished:
+            expected = None  # They may be finished by now, and would be passed over.
         try:
             # Where one model serves every bot, it need not wait for the bot's row.
             if query.mode != "lexical" and (only := self._embedders.only):
-                embedding = asyncio.create_task(self._embed(only, query.texts, watch))
-            expected = self._rows.expected(of)
-            if expected is not None and expected.unfinished:
-                expected = None  # They may be finished by now, and would be passed over.
+                if query.mode == "dense" and expected is not None:
+                    embedding = await self._embedded(only, query.texts, watch)
+                else:
+                    embedding = asyncio.create_task(self._embed(only, query.texts, watch))
             if expected is not None and (embedding is not None or query.mode == "lexical"):
                 try:
                     assumed = await self._answer(query, expected, True, embedding, watch)
@@ -182,7 +185,7 @@ class Search:
         return [await self._bots.usable(*key)] * len(callers)
 
     async def _answer(
-        self, query: Query, bot: Bot, assumed: bool, embedding: asyncio.Task[Vectors] | None, watch: Stopwatch
+        self, query: Query, bot: Bot, assumed: bool, embedding: asyncio.Future[Vectors] | None, watch: Stopwatch
     ) -> Answer:
         mode = _mode(query, await self._has_words(bot))
         ask = self._ask(query, mode, bot, assumed, embedding)
@@ -203,6 +206,15 @@ class Search:
             results = await self._with_context(bot, results, query.context_chunks, watch)
         return Answer(mode, results, trace)
 
+    async def _embedded(self, embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> asyncio.Future[Vectors]:
+        """As a task that has ended, which costs less: for a search that has nothing else to do meanwhile."""
+        ended: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
+        try:
+            ended.set_result(await self._embed(embedder, texts, watch))
+        except AppError as exc:
+            ended.set_exception(exc)
+        return ended
+
     async def _embed(self, embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> Vectors:
         with watch.timing("embedding"):
             vectors = await embedder.embed_queries(texts)
@@ -217,7 +229,7 @@ class Search:
             await self._bots.make_collection(bot)
             return self._index.bm25
 
-    def _ask(self, query: Query, mode: Mode, bot: Bot, assumed: bool, embedding: asyncio.Task[Vectors] | None) -> Ask:
+    def _ask(self, query: Query, mode: Mode, bot: Bot, assumed: bool, embedding: asyncio.Future[Vectors] | None) -> Ask:
         shown = query.limit
         if query.rerank and self._reranker is not None:
             shown = max(shown, self._reranker.top)
@@ -338,7 +350,7 @@ class Search:
             [
                 one
                 if one.dense is not None or one.chunk_id not in stored
-                else replace(one, dense=_cosine(stored[one.chunk_id], vector))
+                else one._replace(dense=_cosine(stored[one.chunk_id], vector))
                 for one in ranking
             ]
             for ranking, vector in zip(rankings, await asyncio.shield(ask.vectors), strict=True)

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
@@ -98,4 +98,4 @@ Whole = BeforeValidator(whole)
 StrictInt = Annotated[int, Strict(), Whole]
 DocId = Annotated[int, Strict(), Whole, Field(ge=1, le=INT64_MAX)]
 
-Milliseconds = Annotated[float, PlainSerializer(lambda value: round(value, 3), return_type=float)]
+Milliseconds = float

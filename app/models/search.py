@@ -1,4 +1,4 @@
-"""Bodies of /search."""
+"""Bodies of /search. Answers are plain dictionaries: made and written in a third of the time that objects take."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -6,8 +6,9 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict  # Pydantic wants this one below Python 3.12.
 
-from app.models.base import Request, Response
+from app.models.base import Request
 from app.models.collection import EXAMPLE_BOT
 from app.models.fields import AccountName, Milliseconds, QueryText, StrictInt
 from app.models.filters import Filter
@@ -101,7 +102,7 @@ class SearchBatch(SearchOptions):
         return self
 
 
-class SearchDocument(Response):
+class SearchDocument(TypedDict):
     title: str
     file_type: str | None
     file_path: str | None
@@ -111,33 +112,39 @@ class SearchDocument(Response):
     created_at: datetime
 
 
-class ContextChunk(Response):
+class ContextChunk(TypedDict):
     chunk_id: int
     chunk_index: int
     chunk_text: str
     page_number: int | None
 
 
-class SearchResult(Response):
+class SearchResult(TypedDict):
     chunk_id: int
     doc_id: int
     chunk_index: int
-    score: float = Field(
-        description="What ranks the result: cosine similarity in dense mode, BM25 in lexical mode, 0..1 in hybrid "
-        "mode; the cross-encoder's, if asked for."
-    )
-    dense_score: float | None = Field(description="Cosine similarity, -1..1; null in lexical mode.")
-    lexical_score: float | None = Field(description="BM25; null in dense mode and where words did not find the chunk.")
-    rerank_score: float | None = Field(description="Of the cross-encoder; null unless asked for.")
+    score: Annotated[
+        float,
+        Field(
+            description="What ranks the result: cosine similarity in dense mode, BM25 in lexical mode, 0..1 in hybrid "
+            "mode; the cross-encoder's, if asked for."
+        ),
+    ]
+    dense_score: Annotated[float | None, Field(description="Cosine similarity, -1..1; null in lexical mode.")]
+    lexical_score: Annotated[
+        float | None, Field(description="BM25; null in dense mode and where words did not find the chunk.")
+    ]
+    rerank_score: Annotated[float | None, Field(description="Of the cross-encoder; null unless asked for.")]
     chunk_text: str
     page_number: int | None
-    context: list[ContextChunk] | None = Field(
-        description="The chunk and its neighbours in order; null unless context_chunks is given."
-    )
+    context: Annotated[
+        list[ContextChunk] | None,
+        Field(description="The chunk and its neighbours in order; null unless context_chunks is given."),
+    ]
     document: SearchDocument
 
 
-class SearchTimings(Response):
+class SearchTimings(TypedDict):
     """Where the time went, in milliseconds, and how the filter was carried out."""
 
     embedding_ms: Milliseconds
@@ -147,16 +154,20 @@ class SearchTimings(Response):
     postgres_ms: Milliseconds
     rerank_ms: Milliseconds
     total_ms: Milliseconds
-    filter_plan: Plan | None = Field(description="null without a filter.")
-    matching_documents: int | None = Field(
-        description="Documents that pass the filter, counted up to 1,001; null without a filter."
-    )
-    search_rounds: int = Field(description="How often Milvus was searched; once, unless keys were stale or too few.")
-    dropped_keys: int = Field(description="Keys from Milvus that were no longer current or did not pass the filter.")
+    filter_plan: Annotated[Plan | None, Field(description="null without a filter.")]
+    matching_documents: Annotated[
+        int | None, Field(description="Documents that pass the filter, counted up to 1,001; null without a filter.")
+    ]
+    search_rounds: Annotated[
+        int, Field(description="How often Milvus was searched; once, unless keys were stale or too few.")
+    ]
+    dropped_keys: Annotated[
+        int, Field(description="Keys from Milvus that were no longer current or did not pass the filter.")
+    ]
 
 
-class SearchAnswer(Response):
-    status: Literal["success"] = "success"
+class SearchAnswer(TypedDict):
+    status: Literal["success"]
     query: str
     mode: Literal["dense", "lexical", "hybrid"]
     embedding_time_ms: Milliseconds
@@ -167,15 +178,15 @@ class SearchAnswer(Response):
     results: list[SearchResult]
 
 
-class QueryResults(Response):
+class QueryResults(TypedDict):
     query: str
     results: list[SearchResult]
 
 
-class SearchBatchAnswer(Response):
+class SearchBatchAnswer(TypedDict):
     """``answers`` in the order of the queries."""
 
-    status: Literal["success"] = "success"
+    status: Literal["success"]
     mode: Literal["dense", "lexical", "hybrid"]
     embedding_time_ms: Milliseconds
     vector_search_time_ms: Milliseconds

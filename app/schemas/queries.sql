@@ -382,14 +382,16 @@ LIMIT $3;
 -- ---------------------------------------------------------------- search
 
 -- name: confirmed_chunks
--- Those of the keys $2 that are current and pass the filter. What is long comes only where $3, beside $2, is true.
+-- Those of the keys $2 that are current and pass the filter. What is long comes only with those that are in $3 too.
 -- None, if $4 to $6 are given and the bot's row has others by now; what else of it tells bots apart never changes.
 -- OFFSET 0 makes it a lookup by key for each: before the first ANALYZE of a partition the planner takes bot_id for
 -- selective, and a join would read the whole partition.
-SELECT c.chunk_id, c.doc_id, c.chunk_index, k.wanted, CASE WHEN k.wanted THEN c.text END AS text, c.page_number,
-       d.title, d.file_type, d.file_path, d.author, d.tags, CASE WHEN k.wanted THEN d.metadata END AS metadata,
+SELECT c.chunk_id, c.doc_id, c.chunk_index, k.chunk_id = ANY ($3::bigint[]) AS wanted,
+       CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN c.text END AS text, c.page_number,
+       d.title, d.file_type, d.file_path, d.author, d.tags,
+       CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN d.metadata END AS metadata,
        d.created_at, c.bot_id, d.bot_id AS document_bot_id
-FROM unnest($2::bigint[], $3::boolean[]) AS k (chunk_id, wanted)
+FROM unnest($2::bigint[]) AS k (chunk_id)
 CROSS JOIN LATERAL (
     SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id OFFSET 0
 ) AS c

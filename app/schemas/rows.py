@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 CHUNKS_PER_GENERATION = 65536
@@ -98,8 +98,7 @@ class VisibleChunk:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmed:
+class Confirmed(NamedTuple):
     """That a key is a current chunk of a document; the chunk itself where it was asked for."""
 
     doc_id: int

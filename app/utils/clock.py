@@ -37,12 +37,13 @@ class Stopwatch:
             metrics.stage(stage).observe(end - start)
 
     def __getitem__(self, stage: str) -> float:
-        return (self._sums.get(stage, 0.0) + self._running[stage] * time.perf_counter()) * 1000
+        """Milliseconds, to the microsecond."""
+        return round((self._sums.get(stage, 0.0) + self._running[stage] * time.perf_counter()) * 1000, 3)
 
     @property
     def total(self) -> float:
         """Milliseconds since the stopwatch was made."""
-        return (time.perf_counter() - self._start) * 1000
+        return round((time.perf_counter() - self._start) * 1000, 3)
 
     def _add(self, stage: str, seconds: float) -> None:
         self._sums[stage] = self._sums.get(stage, 0.0) + seconds

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 
-def abandon(task: "asyncio.Task[Any]") -> None:
+def abandon(task: "asyncio.Future[Any]") -> None:
     """Cancels a task whose outcome nobody wants any more, its error neither."""
     if task.done():
         _look_at_error(task)
@@ -13,7 +13,7 @@ def abandon(task: "asyncio.Task[Any]") -> None:
     task.cancel()
 
 
-def _look_at_error(task: "asyncio.Task[Any]") -> None:
+def _look_at_error(task: "asyncio.Future[Any]") -> None:
     """asyncio complains of an error that nobody has looked at."""
     if not task.cancelled():
         task.exception()

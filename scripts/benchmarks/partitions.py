@@ -50,9 +50,10 @@ QUESTIONS = {
     "lookup_ms": "SELECT * FROM {table} WHERE bot_id = $1 AND doc_id = $2",
 }
 
+KEYS = [number << 16 for number in range(1, 22)]
 STATEMENTS: dict[str, list[Any]] = {
     "get_document": [500],
-    "confirmed_chunks": [[n << 16 for n in range(1, 22)], [True] * 21, None, None, None],
+    "confirmed_chunks": [KEYS, KEYS, None, None, None],
 }
 """Of the server, with what they are asked about besides the bot."""
 

@@ -1,6 +1,8 @@
 """/search through HTTP, over real PostgreSQL and the plain index."""
 
 import asyncio
+import json
+import re
 from uuid import uuid4
 
 import httpx
@@ -25,6 +27,24 @@ async def plant(index: MemoryIndex, bot: BotClient, doc_id: int, query: str, cou
     keys = generation * 65_536 + np.arange(count)
     vectors, texts = np.tile(vector, (count, 1)), [query] * count
     await index.upsert(f"bot_{bot.bot_id.hex}", keys, np.full(count, doc_id), vectors, texts)
+
+
+@pytest.mark.parametrize("path", ["query", "batch"])
+async def test_the_direct_way_and_fastapis_give_the_same_answer(bot: BotClient, path: str) -> None:
+    """A content type with a parameter is not taken directly."""
+    metadata = {"n": 1.5, "big": 2**63 - 1, "nested": {"a": [None, True, "줄\n"]}, "tiny": 1e-7}
+    await bot.insert("서울 광화문", "서울 경복궁", title='"제목"', metadata=metadata, tags=["x"])
+    asked = {"query_text": "서울"} if path == "query" else {"query_texts": ["서울", "부산"]}
+    body = json.dumps({"chat_bot_id": str(bot.bot_id), "context_chunks": 1, **asked})
+    answers = [
+        await bot.http.post(f"/search/{path}", content=body, headers={"content-type": content_type})
+        for content_type in ("application/json", "application/json; charset=utf-8")
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].headers["content-type"] == answers[1].headers["content-type"]
+    direct, usual = (re.sub(r'_ms":[0-9.]+', '_ms":0', answer.text) for answer in answers)
+    assert direct == usual
+    assert "광화문" in direct
 
 
 async def test_answer_is_complete(bot: BotClient) -> None:

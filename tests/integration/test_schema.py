@@ -152,7 +152,7 @@ HOT = {
     "get_document": (1,),
     "get_document_chunks": (1,),
     "list_documents": (0, 10),
-    "confirmed_chunks": ([1, 2], [True, False], datetime.now(UTC), 7, "c"),
+    "confirmed_chunks": ([1, 2], [1], datetime.now(UTC), 7, "c"),
     "neighbouring_chunks": ([1, 2], 5),
     "matching_documents": (0, 5),
     "lock_documents": ([1],),
@@ -292,7 +292,7 @@ async def test_confirming_keys_reads_no_more_than_the_keys(db: Database) -> None
         bot,
     )
     keys = [number << 16 for number in range(1, 6)]
-    values = (bot, keys, [True] * len(keys), None, None, None)
+    values = (bot, keys, keys, None, None, None)
     row = await db.fetchrow("EXPLAIN (ANALYZE, FORMAT JSON) " + SQL["confirmed_chunks"], *values)
     assert row is not None
     plans = [json.loads(row[0])[0]["Plan"]]

@@ -1,5 +1,7 @@
 """What makes a vector unfit to be stored."""
 
+import math
+
 import numpy as np
 
 from app.core.embedding.port import Vectors
@@ -15,9 +17,8 @@ def unusable(vectors: Vectors, expected_count: int, dimension: int) -> dict[int,
     if vectors.shape != (expected_count, dimension):
         reason = f"expected vectors of shape {(expected_count, dimension)}, got {vectors.shape}"
         return dict.fromkeys(range(expected_count), reason)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float32)
-    if np.isfinite(squares).all() and squares.all():
+    squares = squared_lengths(vectors)
+    if all(0 < square < math.inf for square in squares.tolist()):  # NaN is neither.
         return {}
     reasons = {}
     for index in np.flatnonzero(~np.isfinite(squares) | (squares == 0)).tolist():
@@ -28,3 +29,9 @@ def unusable(vectors: Vectors, expected_count: int, dimension: int) -> dict[int,
         else:
             reasons[index] = "the vector is too long for float32"
     return reasons
+
+
+def squared_lengths(vectors: Vectors) -> Vectors:
+    """Of each row of ``vectors`` (n, dimension), in float32: 0, infinite and NaN where it is no more than that."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return np.asarray(np.vecdot(vectors, vectors), np.float32)

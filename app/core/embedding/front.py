@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 
 from app.core.embedding.cache import VectorCache
-from app.core.embedding.check import unusable
+from app.core.embedding.check import squared_lengths, unusable
 from app.core.embedding.port import Embedder, Row, TextsFailed, Vectors, collected
 from app.utils import metrics
 from app.utils.errors import AppError, EmbeddingInvalid
@@ -14,6 +14,8 @@ Call = Callable[[Sequence[str]], Awaitable[Vectors]]
 
 QUERY_SHARE = 0.25
 """Of the cache's bytes: a bulk insert must not push out the questions that are asked every day."""
+HITS = {kind: metrics.CACHED.labels(kind, "hit") for kind in ("queries", "passages")}
+MISSES = {kind: metrics.CACHED.labels(kind, "miss") for kind in ("queries", "passages")}
 
 
 class Front:
@@ -55,16 +57,19 @@ class Front:
             else:
                 missing[key] = text
         kind = "queries" if cache is self.queries else "passages"
-        metrics.CACHED.labels(kind, "miss").inc(len(missing))
-        metrics.CACHED.labels(kind, "hit").inc(len(texts) - len(missing))
+        MISSES[kind].inc(len(missing))
+        HITS[kind].inc(len(texts) - len(missing))
         if missing:
-            for key, row in zip(missing, await self._sound(list(missing.values()), provider), strict=True):
+            made = await self._sound(list(missing.values()), provider)
+            for key, row in zip(missing, made, strict=True):
                 rows[key] = row
                 if isinstance(row, np.ndarray):
                     cache.put(key, row)
+            if isinstance(made, np.ndarray) and len(made) == len(texts):  # All of them, in their order.
+                return made
         return collected([rows[key] for key in keys])
 
-    async def _sound(self, texts: list[str], provider: Call) -> list[Row]:
+    async def _sound(self, texts: list[str], provider: Call) -> Sequence[Row] | Vectors:
         try:
             return checked(await provider(texts), len(texts), self.dimension)
         except TextsFailed as exc:
@@ -78,12 +83,14 @@ class Front:
             return [exc] * len(texts)
 
 
-def checked(vectors: Vectors, count: int, dimension: int) -> list[Row]:
-    """Each row at length 1, or why it cannot be used."""
+def checked(vectors: Vectors, count: int, dimension: int) -> Sequence[Row] | Vectors:
+    """Each row at length 1, or why it cannot be used; an array where all can."""
     reasons = unusable(vectors, count, dimension)
     if vectors.shape == (count, dimension):
         with np.errstate(all="ignore"):
-            vectors = np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+            vectors = np.asarray(vectors / np.sqrt(squared_lengths(vectors))[:, None], dtype=np.float32)
+    if not reasons:
+        return vectors
     return [
         EmbeddingInvalid(f"The embedder's vector is unusable: {reasons[index]}.")
         if index in reasons

@@ -316,7 +316,7 @@ class DocumentStore:
         """
         row = (still.created_at, still.milvus_timestamp, still.milvus_collection) if still else (None, None, None)
         sql, values = _filtered(SQL["confirmed_chunks"], where, first_param=7)
-        found = await self._db.fetch(sql, bot_id, chunk_ids, [key in wanted for key in chunk_ids], *row, *values)
+        found = await self._db.fetch(sql, bot_id, chunk_ids, list(wanted), *row, *values)
         rows = of_bot(found, bot_id, "document_bot_id")
         return {row["chunk_id"]: Confirmed(row["doc_id"], _visible(row) if row["wanted"] else None) for row in rows}
 

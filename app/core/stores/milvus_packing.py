@@ -1,6 +1,7 @@
 """Requests packed straight from arrays, and answers unpacked: no row, no Python float for each number of a vector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -51,30 +52,38 @@ def search_request(
         kind, values = PlaceholderType.VARCHAR, [query.encode() for query in queries]
     placeholder = common_pb2.PlaceholderValue(tag="$0", type=kind, values=values)
     metric = params["metric_type"]
+    request = milvus_pb2.SearchRequest()
+    request.CopyFrom(_settings(field, k, metric, orjson.dumps({**params["params"], "metric_type": metric})))
+    request.collection_name = collection
+    request.dsl = expression
+    request.placeholder_group = common_pb2.PlaceholderGroup(placeholders=[placeholder]).SerializeToString()
+    request.guarantee_timestamp = guarantee or 1
+    request.nq = len(values)
+    return request
+
+
+@lru_cache(256)
+def _settings(field: str, k: int, metric: str, params: bytes) -> milvus_pb2.SearchRequest:
+    """What is the same in most requests, to be copied: making it takes 10 microseconds, copying it 1."""
     settings = {
         "topk": str(k),
         "round_decimal": "-1",
         "ignore_growing": "False",
         "metric_type": metric,
         "anns_field": field,
-        "params": orjson.dumps({**params["params"], "metric_type": metric}).decode(),
+        "params": params.decode(),
     }
     return milvus_pb2.SearchRequest(
-        collection_name=collection,
-        dsl=expression,
         dsl_type=common_pb2.DslType.BoolExprV1,
-        placeholder_group=common_pb2.PlaceholderGroup(placeholders=[placeholder]).SerializeToString(),
         search_params=[common_pb2.KeyValuePair(key=key, value=value) for key, value in settings.items()],
-        guarantee_timestamp=guarantee or 1,
         consistency_level=ConsistencyLevel.Customized,
-        nq=len(values),
     )
 
 
-def scores_by_key(found: schema_pb2.SearchResultData) -> list[dict[int, float]]:
+def scores_by_key(found: schema_pb2.SearchResultData) -> Iterator[list[tuple[int, float]]]:
     """For each query its keys and their scores, in the order in which they came."""
     each = zip(found.ids.int_id.data, found.scores, strict=True)
-    return [dict(islice(each, count)) for count in found.topks]
+    return (list(islice(each, count)) for count in found.topks)
 
 
 def _integers(name: str, values: Keys) -> schema_pb2.FieldData:

@@ -5,9 +5,8 @@ The contract suite (tests/contract) runs the same tests against every implementa
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID
 
 import numpy as np
@@ -30,8 +29,7 @@ Span = tuple[int, int]
 """Keys from the first to just before the second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """One search result: the chunk's key and its score, higher is nearer.
 
     Of a dense search it is cosine similarity (-1..1), of a lexical one BM25 (above 0, without bound).

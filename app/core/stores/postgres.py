@@ -116,6 +116,9 @@ class Database:
                     "plan_cache_mode": "force_custom_plan",
                     # Planning dominates these small statements; compiling them never pays.
                     "jit": "off",
+                    # Looking whether to remember rows of a nested loop is a twentieth of planning a search's statement,
+                    # whose keys are all different.
+                    "enable_memoize": "off",
                     **(guards or Guards()).server_settings(),
                 },
             )
