@@ -1,7 +1,7 @@
 """/data: documents."""
 
 from collections.abc import Sequence
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
@@ -24,9 +24,9 @@ from app.models.data import (
     DocumentOut,
     DocumentReplaced,
     DocumentWithChunks,
-    ItemError,
     MetadataPatched,
     PatchMetadata,
+    WriteTimes,
     chosen_updates,
 )
 from app.models.fields import INT64_MAX
@@ -56,7 +56,7 @@ async def insert(body: InsertBody, services: ServicesDep, account: AccountDep, a
     def build(outcomes: Sequence[Outcome]) -> DocumentInserted:
         doc_id = outcomes[0].doc_id
         assert doc_id is not None
-        return DocumentInserted(doc_id=doc_id, total_chunks=len(body.chunks), **_times(watch))
+        return {"status": "success", "doc_id": doc_id, "total_chunks": len(body.chunks), **_times(watch)}
 
     bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), _new_document(body)
     return await answering(201, build, lambda once: services.ingest.insert(bot_id, owner, document, watch, once))
@@ -84,16 +84,16 @@ async def insert_batch(
             _result(index, item, outcome)
             for index, (item, outcome) in enumerate(zip(body.documents, outcomes, strict=True))
         ]
-        succeeded = [result for result in results if result.success]
-        return BatchInserted(
-            status="success" if len(succeeded) == len(results) else "partial" if succeeded else "failed",
-            total_documents=len(results),
-            total_chunks=sum(result.total_chunks for result in succeeded),
-            success_count=len(succeeded),
-            failure_count=len(results) - len(succeeded),
-            results=results,
+        succeeded = [result for result in results if result["success"]]
+        return {
+            "status": "success" if len(succeeded) == len(results) else "partial" if succeeded else "failed",
+            "total_documents": len(results),
+            "total_chunks": sum(result["total_chunks"] for result in succeeded),
+            "success_count": len(succeeded),
+            "failure_count": len(results) - len(succeeded),
+            "results": results,
             **_times(watch),
-        )
+        }
 
     places = (f"body.documents.{index}.document.chat_bot_id" for index in range(len(documents)))
     owner = account.named(body.account_name, places)
@@ -141,12 +141,13 @@ async def replace(
     watch = Stopwatch()
 
     def build(outcomes: Sequence[Outcome]) -> DocumentReplaced:
-        return DocumentReplaced(
-            doc_id=doc_id,
-            deleted_chunks=outcomes[0].replaced_chunks,
-            inserted_chunks=len(body.chunks),
+        return {
+            "status": "success",
+            "doc_id": doc_id,
+            "deleted_chunks": outcomes[0].replaced_chunks,
+            "inserted_chunks": len(body.chunks),
             **_times(watch),
-        )
+        }
 
     bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), _new_document(body)
     return await answering(
@@ -219,24 +220,17 @@ def _new_document(item: DocumentWithChunks) -> NewDocument:
 
 def _result(index: int, item: DocumentWithChunks, outcome: Outcome) -> BatchResult:
     error = outcome.error
-    return BatchResult(
-        index=index,
-        doc_id=outcome.doc_id,
-        title=item.document.title,
-        total_chunks=len(item.chunks),
-        success=error is None,
-        error=ItemError(code=error.code, detail=error.detail) if error else None,
-    )
+    return {
+        "index": index,
+        "doc_id": outcome.doc_id,
+        "title": item.document.title,
+        "total_chunks": len(item.chunks),
+        "success": error is None,
+        "error": {"code": error.code, "detail": error.detail} if error else None,
+    }
 
 
-class _Times(TypedDict):
-    postgres_insert_time_ms: float
-    embedding_time_ms: float
-    milvus_insert_time_ms: float
-    total_time_ms: float
-
-
-def _times(watch: Stopwatch) -> _Times:
+def _times(watch: Stopwatch) -> WriteTimes:
     return {
         "postgres_insert_time_ms": watch["postgres"],
         "embedding_time_ms": watch["embedding"],

@@ -1,11 +1,11 @@
 """The Idempotency-Key header: a request that is sent again gets the answer of the first time."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated
 
+import orjson
 from fastapi import Depends, Header, Request, Response
-from pydantic import BaseModel
 
 from app.core.once import Once
 from app.core.write import Outcome
@@ -33,13 +33,13 @@ class Answering:
     async def __call__(
         self,
         status: int,
-        build: Callable[[Sequence[Outcome]], BaseModel],
+        build: Callable[[Sequence[Outcome]], Mapping[str, object]],
         run: Callable[[Once | None], Awaitable[Sequence[Outcome]]],
     ) -> Response:
         """``run`` does the work, ``build`` makes the answer of it; with a key, inside the transaction that commits."""
 
         def render(outcomes: Sequence[Outcome]) -> bytes:
-            return build(outcomes).model_dump_json().encode()
+            return orjson.dumps(build(outcomes))
 
         once = None if self._key is None else Once(self._key, self._body_sha256, render)
         outcomes = await run(once)

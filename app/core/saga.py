@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
@@ -157,10 +158,8 @@ class Saga:
 
     async def _commit(self, writes: Sequence[Write], stamps: dict[UUID, int], once: Once | None) -> None:
         try:
-            if stamps:
-                await self._documents.raise_timestamps(stamps)
             await reach("write.before_t2")
-            await self._documents.finish(writes, self._leases.token, once)
+            await self._documents.finish(writes, self._leases.token, once, stamps)
             await reach("write.after_t2")
         except DatabaseUnavailable as exc:
             for write in writes:
@@ -295,16 +294,18 @@ class Saga:
         chunk_ids = np.array([item.chunk_id for item in items], np.int64)
         doc_ids = np.array([item.write.doc_id for item in items], np.int64)
         texts = [item.text for item in items]
+        # No generation is ever written twice.
+        upsert = partial(self._index.upsert, bot.milvus_collection, chunk_ids, doc_ids, vectors, texts, fresh=True)
         try:
             await reach("write.before_upsert")
             self._check_leases(items)
             try:
-                stamp = await self._index.upsert(bot.milvus_collection, chunk_ids, doc_ids, vectors, texts)
+                stamp = await upsert()
             except CollectionMissing:
                 await self._bots.make_collection(bot)
                 self._check_leases(items)
                 try:
-                    stamp = await self._index.upsert(bot.milvus_collection, chunk_ids, doc_ids, vectors, texts)
+                    stamp = await upsert()
                 except CollectionMissing as exc:
                     raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
             await reach("write.after_upsert")

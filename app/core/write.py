@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument
@@ -91,22 +90,22 @@ class Write:
     def fail_lease_lost(self) -> None:
         self.fail(LeaseLost(LEASE_LOST))
 
-    def record(self) -> dict[str, Any]:
-        """The document's row, as JSON would carry it."""
+    def record(self) -> tuple[object, ...]:
+        """The document's row: DOCUMENT_COLUMNS."""
         document = self.document
-        return {
-            "bot_id": str(self.bot.bot_id),
-            "doc_id": self.doc_id,
-            "generation": self.generation,
-            "title": document.title,
-            "file_path": document.file_path,
-            "file_type": document.file_type,
-            "author": document.author,
-            "tags": list(document.tags),
-            "metadata": document.metadata,
-            "chunk_count": len(document.chunks),
-            "chunk_span": self.chunk_span,
-        }
+        return (
+            self.bot.bot_id,
+            self.doc_id,
+            self.generation,
+            document.title,
+            document.file_path,
+            document.file_type,
+            document.author,
+            document.tags,
+            document.metadata,
+            len(document.chunks),
+            self.chunk_span,
+        )
 
 
 def mark_moved(writes: Sequence[Write], collections: Mapping[UUID, str]) -> bool:

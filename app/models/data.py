@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from app.models.base import Request, Response
 from app.models.collection import EXAMPLE_BOT
@@ -98,7 +99,9 @@ class InsertBatch(Request):
         return self
 
 
-class WriteTimes(Response):
+class WriteTimes(TypedDict):
+    """What writes answer, and what builds on it, is made of plain dictionaries, as in ``app.models.search``."""
+
     postgres_insert_time_ms: Milliseconds
     embedding_time_ms: Milliseconds
     milvus_insert_time_ms: Milliseconds
@@ -106,36 +109,36 @@ class WriteTimes(Response):
 
 
 class DocumentInserted(WriteTimes):
-    status: Literal["success"] = "success"
+    status: Literal["success"]
     doc_id: int
     total_chunks: int
 
 
-class ItemError(Response):
-    code: str = Field(description="As in the answer to a single insert.")
+class ItemError(TypedDict):
+    code: Annotated[str, Field(description="As in the answer to a single insert.")]
     detail: str
 
 
-class BatchResult(Response):
-    index: int = Field(description="Place in the request's documents, from 0.")
+class BatchResult(TypedDict):
+    index: Annotated[int, Field(description="Place in the request's documents, from 0.")]
     doc_id: int | None
     title: str
     total_chunks: int
     success: bool
-    error: ItemError | None = None
+    error: ItemError | None
 
 
 class BatchInserted(WriteTimes):
     status: Literal["success", "partial", "failed"]
     total_documents: int
-    total_chunks: int = Field(description="Chunks stored, of the documents that succeeded.")
+    total_chunks: Annotated[int, Field(description="Chunks stored, of the documents that succeeded.")]
     success_count: int
     failure_count: int
     results: list[BatchResult]
 
 
 class DocumentReplaced(WriteTimes):
-    status: Literal["success"] = "success"
+    status: Literal["success"]
     doc_id: int
     deleted_chunks: int
     inserted_chunks: int

@@ -123,21 +123,21 @@ ON CONFLICT (generation, collection_name) DO UPDATE SET not_before = greatest(ve
 
 -- ---------------------------------------------------------------- sagas
 
--- name: take_generations
-SELECT nextval('generation_seq') AS generation FROM generate_series(1, $1::integer);
-
 -- name: begin_bot_saga
 INSERT INTO sagas (generation, operation, bot_id, lease_token, lease_until)
 VALUES (nextval('generation_seq'), $1, $2, $3, now() + $4::interval)
 RETURNING generation;
 
 -- name: begin_writes
+-- The generations, which are numbered in the order of the writes. A new document takes its generation as its doc_id.
 INSERT INTO sagas (generation, operation, bot_id, doc_id, previous_generation, chunk_span, collection_name,
                    lease_token, lease_until)
-SELECT w.generation, 'write', w.bot_id, w.doc_id, w.previous_generation, w.chunk_span, w.collection_name, $7,
-       now() + $8::interval
-FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::bigint[], $5::integer[], $6::text[])
-    AS w (generation, bot_id, doc_id, previous_generation, chunk_span, collection_name);
+SELECT w.generation, 'write', w.bot_id, coalesce(w.doc_id, w.generation), w.previous_generation, w.chunk_span,
+       w.collection_name, $6, now() + $7::interval
+FROM (SELECT nextval('generation_seq') AS generation, * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[],
+                                                                    $4::integer[], $5::text[])
+          AS u (bot_id, doc_id, previous_generation, chunk_span, collection_name) OFFSET 0) AS w
+RETURNING generation;
 
 -- name: renew_leases
 -- A row that is locked is being ended, by T2 or by recovery: waiting for it would hold up the others, and could deadlock.
@@ -155,13 +155,7 @@ ORDER BY generation
 FOR UPDATE;
 
 -- name: end_sagas
-WITH held AS (
-    SELECT generation FROM sagas
-    WHERE generation = ANY ($1::bigint[]) AND lease_token = $2
-    ORDER BY generation
-    FOR UPDATE)
-DELETE FROM sagas s USING held WHERE s.generation = held.generation
-RETURNING s.generation;
+DELETE FROM sagas WHERE generation = ANY ($1::bigint[]) AND lease_token = $2 RETURNING generation;
 
 -- name: compensate_writes
 -- $3: the caller's lease token, or NULL for recovery, which holds the rows' locks. $4: how long a write may still land.
@@ -266,14 +260,6 @@ UPDATE api_keys SET revoked_at = now() WHERE prefix = $1 AND revoked_at IS NULL 
 
 -- name: current_generation
 SELECT bot_id, generation FROM documents WHERE bot_id = $1 AND doc_id = $2;
-
--- name: insert_documents
-INSERT INTO documents (bot_id, doc_id, generation, title, file_path, file_type, author, tags, metadata,
-                       chunk_count, chunk_span)
-SELECT bot_id, doc_id, generation, title, file_path, file_type, author, tags, metadata, chunk_count, chunk_span
-FROM jsonb_to_recordset($1::jsonb)
-    AS d (bot_id uuid, doc_id bigint, generation bigint, title text, file_path text, file_type text, author text,
-          tags text[], metadata jsonb, chunk_count integer, chunk_span integer);
 
 -- name: switch_document
 -- Compare-and-set from generation $3 to $4; what the old generation leaves behind goes in the same breath. Into a
@@ -489,7 +475,7 @@ FROM bot_registry
 WHERE bot_id = $1 AND state = 'active' AND next_collection IS NOT NULL;
 
 -- name: first_open_generation
--- After lock_bot_for_move, so that no T1 is between its number and its saga's row: no generation below this one will
+-- After lock_bot_for_move, so that no T1 with a number is still to commit its saga: no generation below this one will
 -- become current that is not current by now.
 SELECT least((SELECT min(generation) FROM sagas WHERE bot_id = $1 AND operation = 'write'),
              (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM generation_seq));

@@ -9,6 +9,20 @@ from uuid import UUID
 CHUNKS_PER_GENERATION = 65536
 """Keys reserved for one generation: ``chunk_id = generation * 65536 + chunk_index``."""
 
+DOCUMENT_TABLE = "documents"
+DOCUMENT_COLUMNS = (
+    "bot_id",
+    "doc_id",
+    "generation",
+    "title",
+    "file_path",
+    "file_type",
+    "author",
+    "tags",
+    "metadata",
+    "chunk_count",
+    "chunk_span",
+)
 CHUNK_TABLE = "document_chunks"
 CHUNK_COLUMNS = ("bot_id", "chunk_id", "doc_id", "chunk_index", "text", "page_number")
 

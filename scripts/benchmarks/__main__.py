@@ -11,7 +11,7 @@ from pathlib import Path
 import uvloop
 
 from app.core.stores.embedded import embedded_stores
-from scripts.benchmarks import bots, bulk, ingest, partitions, processes, search
+from scripts.benchmarks import bots, bulk, fresh, ingest, partitions, processes, search
 from scripts.benchmarks.embedders import NAMES
 from scripts.benchmarks.figures import Table, markdown, save
 from scripts.benchmarks.world import DATABASE, opened_world
@@ -40,6 +40,10 @@ async def _bulk(options: Options) -> list[Table]:
         return await bulk.measure(world, options.embedders, options.rounds, options.queries)
 
 
+async def _fresh(options: Options) -> list[Table]:
+    return await fresh.measure(options.ticks, options.queries)
+
+
 async def _partitions(options: Options) -> list[Table]:
     import tempfile
 
@@ -66,6 +70,7 @@ async def _all(options: Options) -> list[Table]:
         "ingest": ["--singles", "48"],
         "bots": ["--counts", "1,5", "--chunks", "600", "--queries", "200"],
         "bulk": ["--queries", "100"],
+        "fresh": ["--ticks", "200,50", "--queries", "50"],
         "partitions": ["--bots", "20", "--documents", "3000", "--counts", "10,100,500", "--repeats", "200"],
         "soak": ["--minutes", "1"],
         "startup": [],
@@ -115,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--queries", type=int, default=500, help="(default: %(default)s)")
     one = question("bulk", _bulk, compared, bulk.__doc__)
     one.add_argument("--queries", type=int, default=300, help="in a round (default: %(default)s)")
+    one = question("fresh", _fresh, output, fresh.__doc__)
+    one.add_argument("--ticks", type=_numbers, default=[200, 100, 50, 20], help="ms (default: 200,100,50,20)")
+    one.add_argument("--queries", type=int, default=200, help="(default: %(default)s)")
     one = question("partitions", _partitions, output, partitions.__doc__)
     one.add_argument("--bots", type=int, default=100, help="(default: %(default)s)")
     one.add_argument("--documents", type=int, default=30_000, help="of each bot (default: %(default)s)")

@@ -1,5 +1,6 @@
 """The server with the embedder that costs nothing: ``uvicorn scripts.benchmarks.hash_app:app``."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,6 +15,7 @@ from scripts.benchmarks.embedders import Hashes
 async def _services() -> AsyncIterator[Services]:
     settings = Settings()
     async with open_stores(settings) as stores, wired(settings, stores, Front(Hashes(), 0)) as services:
+        gc.freeze()  # As app.main does for services of its own.
         yield services
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ class World:
     postgres: PostgresAddress
     milvus_uri: str
     stub: str
+    milvus_pid: int | None = None
+    """Of the server."""
 
     @contextmanager
     def api(self, embedder: str, **more: str) -> Iterator[str]:
@@ -44,23 +46,23 @@ class World:
 
 
 @asynccontextmanager
-async def opened_world(milvus: str) -> AsyncIterator[World]:
-    """``milvus``: lite or server. PostgreSQL is the embedded one."""
+async def opened_world(milvus: str, settings: Mapping[str, int | bool] | None = None) -> AsyncIterator[World]:
+    """``milvus``: lite or server, with ``settings`` in its milvus.yaml. PostgreSQL is the embedded one."""
     with tempfile.TemporaryDirectory(prefix="chat-bench-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         async with AsyncExitStack() as stack:
             stub = stack.enter_context(_stub())
-            uri = ""
+            uri, pid = "", None
             if milvus == "server":
                 from tests.milvus_server import MilvusServer
 
-                server = stack.enter_context(MilvusServer(folder / "milvus"))
-                uri = server.uri
+                server = stack.enter_context(MilvusServer(folder / "milvus", settings))
+                uri, pid = server.uri, server.pid
             stores = await stack.enter_async_context(
                 embedded_stores(folder / "data", postgres=True, milvus=milvus == "lite", database=DATABASE)
             )
             assert stores.postgres is not None
-            yield World(folder, milvus, stores.postgres, stores.milvus_uri or uri, stub)
+            yield World(folder, milvus, stores.postgres, stores.milvus_uri or uri, stub, pid)
 
 
 @contextmanager

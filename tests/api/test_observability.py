@@ -32,10 +32,10 @@ class Quoting(Exception):
 class BrokenIndex(MemoryIndex):
     broken = False
 
-    async def upsert(self, collection, chunk_ids, doc_ids, embeddings, texts=None) -> int:  # type: ignore[no-untyped-def]
+    async def upsert(self, collection, chunk_ids, doc_ids, embeddings, texts=None, **options) -> int:  # type: ignore[no-untyped-def]
         if self.broken:
             raise Quoting(f"cannot store {texts} {embeddings.tolist()}")
-        return await super().upsert(collection, chunk_ids, doc_ids, embeddings, texts)
+        return await super().upsert(collection, chunk_ids, doc_ids, embeddings, texts, **options)
 
     async def search_dense(self, collection, queries, k, **options):  # type: ignore[no-untyped-def]
         if self.broken:

@@ -22,8 +22,8 @@ _REPLACEMENTS = {
             "SELECT generation FROM unnest($1::bigint[]) AS g (generation) WHERE $2::uuid IS NOT NULL",
         ),
         "end_sagas": (
-            "\nDELETE FROM sagas s USING held WHERE s.generation = held.generation\nRETURNING s.generation",
-            ", gone AS (DELETE FROM sagas s USING held WHERE s.generation = held.generation)\n"
+            "DELETE FROM sagas WHERE generation = ANY ($1::bigint[]) AND lease_token = $2 RETURNING generation",
+            "WITH gone AS (DELETE FROM sagas WHERE generation = ANY ($1::bigint[]) AND lease_token = $2)\n"
             "SELECT unnest($1::bigint[]) AS generation",
         ),
     },

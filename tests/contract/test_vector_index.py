@@ -24,10 +24,11 @@ def axis(number: int, sign: float = 1.0) -> Vectors:
     return vector
 
 
-async def upsert(index: VectorIndex, collection: str, rows: dict[int, Vectors], doc_id: int = 1) -> int:
-    return await index.upsert(
-        collection, np.array(list(rows)), np.full(len(rows), doc_id), np.array(list(rows.values()), np.float32)
-    )
+async def upsert(
+    index: VectorIndex, collection: str, rows: dict[int, Vectors], doc_id: int = 1, *, fresh: bool = False
+) -> int:
+    vectors = np.array(list(rows.values()), np.float32)
+    return await index.upsert(collection, np.array(list(rows)), np.full(len(rows), doc_id), vectors, fresh=fresh)
 
 
 async def scanned(index: VectorIndex, collection: str, page: int = 4096) -> list[list[int]]:

@@ -41,12 +41,14 @@ class FaultyIndex(MemoryIndex):
         doc_ids: Keys,
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
     ) -> int:
         failing = self.fault is not None and self.only in (None, collection)
         if failing and self.fault == "later":
             self._late.append((collection, chunk_ids, doc_ids, embeddings, texts))
         if not failing or self.fault == "after":
-            await super().upsert(collection, chunk_ids, doc_ids, embeddings, texts)
+            await super().upsert(collection, chunk_ids, doc_ids, embeddings, texts, fresh=fresh)
         if failing:
             raise VectorIndexUnavailable("Milvus did not answer in time.")
         return 0

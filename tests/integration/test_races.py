@@ -178,8 +178,8 @@ async def test_batches_over_the_same_bots_do_not_deadlock(
     clock = itertools.count(1)
     original = index.upsert
 
-    async def stamped(*args: Any) -> int:
-        await original(*args)
+    async def stamped(*args: Any, **options: Any) -> int:
+        await original(*args, **options)
         return next(clock)
 
     monkeypatch.setattr(index, "upsert", stamped)

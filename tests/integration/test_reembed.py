@@ -643,18 +643,34 @@ async def waiting_for_a_lock(db: Database) -> bool:
     return bool(await db.fetch(sql))
 
 
-async def test_mark_is_read_when_no_write_is_between_its_number_and_its_saga(place: Place, db: Database) -> None:
+async def test_mark_is_read_when_no_write_is_in_its_t1(place: Place, db: Database) -> None:
     moves = ReembedStore(db, timedelta(0))
-    async with db.transaction() as conn:  # T1, up to its number.
+    async with db.transaction() as conn:
         await conn.fetch(SQL["lock_bot_for_use"], [place.bot_id])
-        (row,) = await conn.fetch(SQL["take_generations"], 1)
-        generation = row["generation"]
+        names = [[place.name], uuid4(), timedelta(hours=1)]
+        (row,) = await conn.fetch(SQL["begin_writes"], [place.bot_id], [None], [None], [1], *names)
         reading = asyncio.create_task(moves.first_open(place.bot_id))
         await until(lambda: waiting_for_a_lock(db))
-        names = [[place.name], uuid4(), timedelta(hours=1)]
-        await conn.execute(SQL["begin_writes"], [generation], [place.bot_id], [generation], [None], [1], *names)
-    assert await reading == generation
+    assert await reading == row["generation"]
     await db.execute("DELETE FROM sagas")
+
+
+async def test_each_write_of_a_batch_has_its_own_saga(place: Place, db: Database) -> None:
+    """One statement gives all of them their numbers."""
+    bot = await place.services.bots.usable(place.bot_id, None)
+    old = await place.insert("old")
+    writes = [
+        Write(bot, document(*"abcdefgh"[: 1 + number % 5]), old if number == 17 else None) for number in range(50)
+    ]
+    await DocumentStore(db, timedelta(0)).begin(writes, uuid4(), timedelta(hours=1))
+    rows = await db.fetch("SELECT generation, doc_id, previous_generation, chunk_span FROM sagas ORDER BY generation")
+    assert [tuple(row) for row in rows] == [
+        (write.generation, write.doc_id, old if number == 17 else None, write.chunk_span)
+        for number, write in enumerate(writes)
+    ]
+    assert writes[17].doc_id == old
+    await db.execute("DELETE FROM sagas")
+    await db.execute("DELETE FROM document_chunks WHERE chunk_id >> 16 <> doc_id OR doc_id <> $1", old)
 
 
 async def test_a_move_begins_after_every_delete_that_does_not_know_of_it(place: Place, db: Database) -> None:

@@ -177,7 +177,7 @@ async def test_collection_that_stays_away_is_no_internal_error(
 ) -> None:
     """Somebody drops the collection as often as the server makes it."""
 
-    async def missing(collection: str, *_: object) -> int:
+    async def missing(collection: str, *_: object, **__: object) -> int:
         raise CollectionMissing(collection)
 
     monkeypatch.setattr(index, "upsert", missing)

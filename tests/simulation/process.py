@@ -268,7 +268,14 @@ class Index:
         return False
 
     async def upsert(
-        self, collection: str, chunk_ids: Any, doc_ids: Any, embeddings: Vectors, texts: Sequence[str] | None = None
+        self,
+        collection: str,
+        chunk_ids: Any,
+        doc_ids: Any,
+        embeddings: Vectors,
+        texts: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
     ) -> int:
         def write(count: int) -> int:
             return self._milvus.upsert(collection, chunk_ids[:count], doc_ids[:count], embeddings[:count])

@@ -20,6 +20,10 @@ class VectorCache:
         self.hits = 0
         self.misses = 0
 
+    @property
+    def keeps(self) -> bool:
+        return self._max_bytes > 0
+
     def key(self, text: str) -> bytes:
         """Names a text under this model."""
         return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._seed).digest()

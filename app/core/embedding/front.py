@@ -48,11 +48,11 @@ class Front:
     async def _embed(self, texts: Sequence[str], cache: VectorCache, provider: Call) -> Vectors:
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        keys = [cache.key(text) for text in texts]
-        rows: dict[bytes, Row] = {}
-        missing: dict[bytes, str] = {}
+        keys: Sequence[bytes | str] = [cache.key(text) for text in texts] if cache.keeps else texts
+        rows: dict[bytes | str, Row] = {}
+        missing: dict[bytes | str, str] = {}
         for key, text in zip(keys, texts, strict=True):
-            if (vector := cache.get(key)) is not None:
+            if isinstance(key, bytes) and (vector := cache.get(key)) is not None:
                 rows[key] = vector
             else:
                 missing[key] = text
@@ -63,7 +63,7 @@ class Front:
             made = await self._sound(list(missing.values()), provider)
             for key, row in zip(missing, made, strict=True):
                 rows[key] = row
-                if isinstance(row, np.ndarray):
+                if isinstance(key, bytes) and isinstance(row, np.ndarray):
                     cache.put(key, row)
             if isinstance(made, np.ndarray) and len(made) == len(texts):  # All of them, in their order.
                 return made

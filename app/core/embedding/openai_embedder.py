@@ -233,4 +233,6 @@ def _connected(api_key: str | None, base_url: str | None, timeout: float) -> ope
         default_headers={"api-key": api_key} if base_url and api_key else None,
         timeout=timeout,
         max_retries=0,
+        # Reads answers in C: a third less work for a question, and for a hundred vectors.
+        http_client=openai.DefaultAioHttpClient(),
     )

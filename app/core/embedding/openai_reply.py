@@ -1,12 +1,12 @@
 """Reads an answer of the embeddings API with the suspicion that gateways have earned."""
 
 import json
-from base64 import b64decode
 from binascii import Error as Base64Error
 from typing import Any
 
 import numpy as np
 import orjson
+from pybase64 import b64decode
 
 from app.core.embedding.port import Row
 from app.utils.errors import EmbeddingInvalid

@@ -1,9 +1,11 @@
 """``documents`` and ``document_chunks``: the transactions of a write, and the reads."""
 
+import asyncio
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +18,19 @@ from app.core.write import MOVED, Write, mark_moved
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.queries import SQL
-from app.schemas.rows import CHUNK_COLUMNS, CHUNK_TABLE, Bot, Chunk, Confirmed, Document, VisibleChunk
+from app.schemas.rows import (
+    CHUNK_COLUMNS,
+    CHUNK_TABLE,
+    DOCUMENT_COLUMNS,
+    DOCUMENT_TABLE,
+    Bot,
+    Chunk,
+    Confirmed,
+    Document,
+    VisibleChunk,
+)
 from app.utils.errors import CollectionMoved
+from app.utils.tasks import abandon
 
 COLUMNS = ("title", "file_path", "file_type", "author", "tags")
 DOCUMENT = tuple(column.name for column in fields(Document))
@@ -52,14 +65,14 @@ class DocumentStore:
                 if write.error is None and write.doc_id is not None:
                     write.replaces(await self._generation(conn, write.bot.bot_id, write.doc_id))
             live = [write for write in writes if write.error is None]
-            generations = await conn.fetch(SQL["take_generations"], len(live))
-            for write, row in zip(live, generations, strict=True):
-                write.number(row["generation"])
             if not live:
                 return
+            opened = await self._open(conn, [(write, write.bot) for write in live], token, lease)
+            for write, generation in zip(live, opened, strict=True):
+                write.number(generation)
             if once:
                 await keys.assign(conn, once, live[0].generation)
-            await self._open(conn, live, token, lease)
+            await self._store_chunks(conn, live)
 
     async def begin_anew(
         self, writes: Sequence[Write], bots: Mapping[UUID, Bot], token: UUID, lease: timedelta, once: Once | None = None
@@ -85,29 +98,34 @@ class DocumentStore:
                     write.fail_lease_lost()
             live = [write for write in writes if write.error is None]
             was_key = once and once.generation in undone
-            generations = [row["generation"] for row in await conn.fetch(SQL["take_generations"], len(live))]
-            for write, generation in zip(live, generations, strict=True):
-                write.begin_anew(generation, bots[write.bot.bot_id])
             if not live:
                 return
+            opened = await self._open(conn, [(write, bots[write.bot.bot_id]) for write in live], token, lease)
+            for write, generation in zip(live, opened, strict=True):
+                write.begin_anew(generation, bots[write.bot.bot_id])
             if once and was_key:
                 await keys.assign(conn, once, live[0].generation)
-            await self._open(conn, live, token, lease)
+            await self._store_chunks(conn, live)
 
     @staticmethod
-    async def _open(conn: Connection, live: Sequence[Write], token: UUID, lease: timedelta) -> None:
-        """Saga rows and chunks of numbered writes."""
-        await conn.execute(
+    async def _open(
+        conn: Connection, live: Sequence[tuple[Write, Bot]], token: UUID, lease: timedelta
+    ) -> Sequence[int]:
+        """Begins the sagas; the generation of each."""
+        rows = await conn.fetch(
             SQL["begin_writes"],
-            [write.generation for write in live],
-            [write.bot.bot_id for write in live],
-            [write.doc_id for write in live],
-            [write.previous_generation for write in live],
-            [write.chunk_span for write in live],
-            [write.bot.milvus_collection for write in live],
+            [bot.bot_id for _, bot in live],
+            [write.doc_id for write, _ in live],
+            [write.previous_generation for write, _ in live],
+            [write.chunk_span for write, _ in live],
+            [bot.milvus_collection for _, bot in live],
             token,
             lease,
         )
+        return sorted(row["generation"] for row in rows)
+
+    @staticmethod
+    async def _store_chunks(conn: Connection, live: Sequence[Write]) -> None:
         await conn.copy_records_to_table(
             CHUNK_TABLE,
             columns=CHUNK_COLUMNS,
@@ -123,12 +141,14 @@ class DocumentStore:
         rows = await self._db.fetch(SQL["renew_leases"], generations, token, lease)
         return {row["generation"] for row in rows}
 
-    async def raise_timestamps(self, stamps: dict[UUID, int]) -> None:
+    async def raise_timestamps(self, stamps: Mapping[UUID, int]) -> None:
         """Tells every later search, in any process, what it must see.
 
         Committed before T2 and without waiting for the disk: the log is sequential, so T2's own flush covers
         it, and the bot's row is not held during that flush.
         """
+        if not stamps:
+            return
         if len(stamps) == 1:
             await self._db.execute(SQL["raise_milvus_timestamp"], *next(iter(stamps.items())))
             return
@@ -139,34 +159,52 @@ class DocumentStore:
             await conn.execute(SQL["lock_bots_for_stamps"], bots)
             await conn.execute(SQL["raise_milvus_timestamps"], bots, [stamps[bot] for bot in bots])
 
-    async def finish(self, writes: Sequence[Write], token: UUID, once: Once | None = None) -> None:
+    async def finish(
+        self,
+        writes: Sequence[Write],
+        token: UUID,
+        once: Once | None = None,
+        stamps: Mapping[UUID, int] = MappingProxyType({}),
+    ) -> None:
         """T2: makes the writes visible and takes what they replace away, in one transaction.
+
+        ``stamps`` are raised beside it, and before its commit.
 
         Marks a write failed where its lease is lost, its bot is gone, or its document was changed meanwhile;
         such a write's saga stays, for ``compensate``. With ``once``, its answer is stored if a write succeeded.
         When a bot has moved to another collection since its vectors were written, its writes are marked as moved and
         nothing is done to any: the moved ones are to be begun anew, and then all finished.
         """
-        async with self._db.transaction() as conn:
-            if once and not await keys.hold(conn, once):
-                for write in writes:
-                    write.fail_lease_lost()
-                return
-            collections = await self._fail_unknown_bots(conn, writes)
-            if mark_moved(writes, collections):
-                return
-            if replacing := [write for write in writes if write.previous_generation is not None]:
-                # A replacement may yet fail, and then its saga has to stay.
-                await self._fail_lost(conn, "hold_leases", replacing, token)
-                for write in replacing:
-                    if write.error is None:
-                        await self._switch(conn, write)
-            await self._fail_lost(conn, "end_sagas", writes, token)
-            done = [write for write in writes if write.error is None]
-            if new := [write.record() for write in done if write.previous_generation is None]:
-                await conn.execute(SQL["insert_documents"], new)
-            if once and done:
-                await keys.store_answer(conn, once)
+        raising = asyncio.create_task(self.raise_timestamps(stamps))
+        try:
+            # It gets the first connection: who holds one here and waits for it never waits for a further one.
+            await asyncio.sleep(0)
+            async with self._db.transaction() as conn:
+                await self._finish(conn, writes, token, once)
+                await raising
+        finally:
+            abandon(raising)
+
+    async def _finish(self, conn: Connection, writes: Sequence[Write], token: UUID, once: Once | None) -> None:
+        if once and not await keys.hold(conn, once):
+            for write in writes:
+                write.fail_lease_lost()
+            return
+        collections = await self._fail_unknown_bots(conn, writes)
+        if mark_moved(writes, collections):
+            return
+        if replacing := [write for write in writes if write.previous_generation is not None]:
+            # A replacement may yet fail, and then its saga has to stay.
+            await self._fail_lost(conn, "hold_leases", replacing, token)
+            for write in replacing:
+                if write.error is None:
+                    await self._switch(conn, write)
+        await self._fail_lost(conn, "end_sagas", writes, token)
+        done = [write for write in writes if write.error is None]
+        if new := [write.record() for write in done if write.previous_generation is None]:
+            await conn.copy_records_to_table(DOCUMENT_TABLE, columns=DOCUMENT_COLUMNS, records=new)
+        if once and done:
+            await keys.store_answer(conn, once)
 
     @staticmethod
     async def _fail_lost(conn: Connection, statement: str, writes: Sequence[Write], token: UUID) -> None:

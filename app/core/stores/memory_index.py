@@ -63,6 +63,8 @@ class MemoryIndex:
         doc_ids: Keys,
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
     ) -> int:
         found = self._get(collection)
         if embeddings.shape != (len(chunk_ids), found.dimension) or len(doc_ids) != len(chunk_ids):

@@ -21,10 +21,9 @@ from app.core.stores.milvus_driver import (
     RECONNECT,
     is_missing,
     is_not_loaded,
-    last_write_timestamp,
     silence,
-    upsert,
     within,
+    write,
 )
 from app.core.stores.milvus_packing import upsert_request
 from app.core.stores.milvus_search import MilvusSearch
@@ -172,6 +171,8 @@ class MilvusIndex:
         doc_ids: Keys,
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
     ) -> int:
         count, dimension = embeddings.shape
         if len(chunk_ids) != count or len(doc_ids) != count or embeddings.dtype != np.float32:
@@ -183,16 +184,18 @@ class MilvusIndex:
         if shape.has_words:
             # Half a millisecond for a long text: too much for the event loop when there are hundreds.
             words = [""] * count if texts is None else await self._in_thread(lambda: [*map(lexical_text, texts)])
+        stamp = 0
         for part in _parts(dimension, count, words):
             packed = upsert_request(
                 collection, chunk_ids[part], doc_ids[part], embeddings[part], None if words is None else words[part]
             )
             try:
-                await self._call(partial(upsert, self._client, packed, self._timeout))
+                written = await self._call(partial(write, self._client, packed, self._timeout, fresh=fresh))
             except VectorIndexUnavailable:
                 self._shapes.pop(collection, None)  # It may be another collection of that name by now.
                 raise
-        return last_write_timestamp(self._client, collection)
+            stamp = max(stamp, written)
+        return stamp
 
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
         ids = [int(chunk_id) for chunk_id in chunk_ids]

@@ -8,7 +8,6 @@ from typing import Any, Final, TypeVar
 
 import grpc
 from pymilvus import AsyncMilvusClient, MilvusException
-from pymilvus.client import ts_utils
 from pymilvus.client.utils import check_status
 from pymilvus.decorators import retry_on_rpc_failure
 from pymilvus.grpc_gen import milvus_pb2, schema_pb2
@@ -40,24 +39,38 @@ def silence() -> None:
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 
-def last_write_timestamp(client: AsyncMilvusClient, collection: str) -> int:
-    """Timestamp of the newest write of this process to the collection; 0 on Milvus Lite, which has none.
+async def write(client: AsyncMilvusClient, request: milvus_pb2.UpsertRequest, timeout: float, *, fresh: bool) -> int:
+    """Sends a request that is packed already, as pymilvus sends its own: with its repetitions and check.
 
-    pymilvus does not return it from ``upsert``, but keeps it for its Session consistency. This is the one
-    place that reaches into it; tests/contract/test_milvus.py would notice a change.
+    Returns the write's timestamp, which pymilvus keeps to itself; 0 on Milvus Lite, which has none. It would pack the
+    request row by row, 40 microseconds each, on the event loop. Keys that are ``fresh`` are inserted, and upserted
+    where that failed and yet may have happened: an upsert deletes each key first.
     """
-    return int(ts_utils.get_collection_ts(collection, client._handler.server_address, client._config.db_name))
-
-
-async def upsert(client: AsyncMilvusClient, request: milvus_pb2.UpsertRequest, timeout: float) -> None:
-    """Sends a request that is packed already, as pymilvus sends its own: with its repetitions, check and timestamp.
-
-    ``AsyncMilvusClient.upsert`` would pack it row by row, 40 microseconds each, on the event loop.
-    """
+    metadata = client._generate_call_context().to_grpc_metadata()
     handler = await client._get_connection()
-    await handler.upsert(
-        request.collection_name, [], upsert_param=request, timeout=timeout, context=client._generate_call_context()
+    try:
+        if not fresh:
+            return await _upsert(handler, request, timeout=timeout, metadata=metadata)
+        response = await handler._async_stub.Insert(_insertion(request), timeout=timeout, metadata=metadata)
+        check_status(response.status)
+        return int(response.timestamp)
+    except (grpc.RpcError, MilvusException):
+        return int(await _upsert_again(handler, request, timeout=timeout, metadata=metadata))
+
+
+def _insertion(request: milvus_pb2.UpsertRequest) -> milvus_pb2.InsertRequest:
+    return milvus_pb2.InsertRequest(
+        collection_name=request.collection_name, num_rows=request.num_rows, fields_data=request.fields_data
     )
+
+
+async def _upsert(handler: Any, request: milvus_pb2.UpsertRequest, *, timeout: float, metadata: Any) -> int:
+    response = await handler._async_stub.Upsert(request, timeout=timeout, metadata=metadata)
+    check_status(response.status)
+    return int(response.timestamp)
+
+
+_upsert_again = retry_on_rpc_failure()(_upsert)
 
 
 async def search(

@@ -6,6 +6,7 @@ The contract suite (tests/contract) runs the same tests against every implementa
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -74,11 +75,14 @@ class VectorIndex(Protocol):
         doc_ids: Keys,
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
     ) -> int:
         """Writes ``embeddings`` (n, dimension) under ``chunk_ids`` (n,), in requests of at most 16 MB.
 
         ``texts`` are the chunks' own, whose words are stored where the collection can hold them. Without, no lexical
-        search finds these chunks. Returns the write's timestamp, to be passed to a search as its guarantee; 0 where
+        search finds these chunks. ``fresh``: nothing was ever written under these keys, so that none has to be looked
+        for. Returns the write's timestamp, to be passed to a search as its guarantee; 0 where
         the index needs none (its writes are visible at once).
         """
 
@@ -150,8 +154,14 @@ class DocumentPort(Protocol):
         self, writes: Sequence[Write], bots: Mapping[UUID, Bot], token: UUID, lease: timedelta, once: Once | None = None
     ) -> None: ...
     async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]: ...
-    async def raise_timestamps(self, stamps: dict[UUID, int]) -> None: ...
-    async def finish(self, writes: Sequence[Write], token: UUID, once: Once | None = None) -> None: ...
+    async def raise_timestamps(self, stamps: Mapping[UUID, int]) -> None: ...
+    async def finish(
+        self,
+        writes: Sequence[Write],
+        token: UUID,
+        once: Once | None = None,
+        stamps: Mapping[UUID, int] = MappingProxyType({}),
+    ) -> None: ...
     async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID) -> set[int]: ...
     async def collect_abandoned(self, bot_id: UUID, writes: Sequence[Write]) -> None: ...
     async def compensate_expired(self) -> int: ...

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -81,12 +82,19 @@ class MemoryDocumentStore:
             saga.lease_until = self._tables.now() + lease
         return {saga.generation for saga in held}
 
-    async def raise_timestamps(self, stamps: dict[UUID, int]) -> None:
+    async def raise_timestamps(self, stamps: Mapping[UUID, int]) -> None:
         for bot_id, stamp in stamps.items():
             if bot := self._tables.bots.get(bot_id):
                 bot.milvus_timestamp = max(bot.milvus_timestamp, stamp)
 
-    async def finish(self, writes: Sequence[Write], token: UUID, once: Once | None = None) -> None:
+    async def finish(
+        self,
+        writes: Sequence[Write],
+        token: UUID,
+        once: Once | None = None,
+        stamps: Mapping[UUID, int] = MappingProxyType({}),
+    ) -> None:
+        await self.raise_timestamps(stamps)
         if once and not keys.hold(self._tables, once):
             for write in writes:
                 write.fail_lease_lost()
