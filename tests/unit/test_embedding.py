@@ -1,6 +1,8 @@
 """The worker pool with a fake model, the checks of vectors, and the real model."""
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +17,7 @@ from app.core.embedding.memory import HashEmbedder
 from app.core.embedding.port import Embedder, TextsFailed, Vectors
 from app.core.embedding.use_multilingual import UseMultilingual
 from app.core.embedding.waiting import Lane, Limits
-from app.core.embedding.workers import Encode, WorkerPool
+from app.core.embedding.workers import DOCUMENTS_NICE, Encode, WorkerPool
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
 
 
@@ -195,6 +197,22 @@ async def test_a_thread_of_their_own_answers_queries_beside_documents(model: Gat
         assert (await pool.encode(["query"], Lane.QUERY)).tolist() == [[1]]
         assert model.batches == [["first"]]
     await asyncio.gather(*documents)
+    await pool.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no niceness of its own")
+@pytest.mark.parametrize(("query_threads", "more"), [(1, DOCUMENTS_NICE), (0, 0)])
+async def test_documents_step_back_for_whatever_else_runs_on_the_cores(query_threads: int, more: int) -> None:
+    """Where one thread does it all, questions would step back with them."""
+
+    def niceness(texts: list[str]) -> Vectors:
+        nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        return np.full((len(texts), 1), nice, np.float32)
+
+    pool = WorkerPool(lambda: niceness, threads=1, limits=Limits(1, 1), query_threads=query_threads)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (await pool.encode(["a"], Lane.DOCUMENTS)).tolist() == [[min(19, own + more)]]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
     await pool.close()
 
 
