@@ -131,6 +131,8 @@ class OpenAIEmbedder:
                 raise EmbedderUnavailable("The embedding provider did not answer in time.", retry_after=5) from exc
             if not all(isinstance(row, AppError) for row in sent):
                 self._last_success = asyncio.get_running_loop().time()
+            if [part[0] for part in parts] == list(range(len(texts))):  # Each whole, none refused.
+                return sent
             found: dict[int, list[tuple[str, Row]]] = {}
             for (index, part, _), row in zip(parts, sent, strict=True):
                 found.setdefault(index, []).append((part, row))

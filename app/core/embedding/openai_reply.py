@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 from pybase64 import b64decode
 
-from app.core.embedding.port import Row
+from app.core.embedding.port import Row, Vectors
 from app.utils.errors import EmbeddingInvalid
 
 
@@ -25,6 +25,8 @@ def rows(content: bytes, count: int, dimension: int | None) -> list[Row]:
         error = EmbeddingInvalid("The embedding provider's answer cannot be read.")
         error.__cause__ = exc
         return [error] * count
+    if places == list(range(count)) and (vectors := _as_one(items, dimension)) is not None:
+        return list(vectors)
     found: list[Row] = [EmbeddingInvalid("The embedding provider left this text out.")] * count
     for place, item in zip(places, items, strict=True):
         found[place] = _row(item.get("embedding"), dimension)
@@ -45,6 +47,17 @@ def _places(items: list[dict[str, Any]], count: int) -> list[int]:
     if len(set(places)) < len(places) or not all(type(p) is int and 0 <= p < count for p in places):
         raise ValueError(f"places {places[:10]}... of {count} texts")
     return places  # type: ignore[return-value]
+
+
+def _as_one(items: list[dict[str, Any]], dimension: int | None) -> Vectors | None:
+    """All vectors (n, dimension) at once, where each is base64 of that length: the usual answer."""
+    try:
+        raw = [b64decode(item["embedding"], validate=True) for item in items]
+    except (Base64Error, KeyError, TypeError, ValueError):
+        return None
+    if dimension is None or any(len(one) != 4 * dimension for one in raw):
+        return None
+    return np.frombuffer(b"".join(raw), "<f4").reshape(len(raw), dimension).astype(np.float32)
 
 
 def _row(embedding: Any, dimension: int | None) -> Row:
