@@ -9,7 +9,7 @@ from app.api.deps import Admitted, ServicesDep
 from app.api.errors import BODY, documented
 from app.api.limits import LimitsDep, check_query
 from app.core.embedding.port import TextsFailed
-from app.core.search import Answer, Query, Result
+from app.core.query import Answer, Query, Result
 from app.core.services import Services
 from app.models.search import (
     ContextChunk,

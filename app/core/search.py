@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -14,12 +13,12 @@ from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Vectors
 from app.core.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
 from app.core.joined import Joined
+from app.core.query import Answer, Mode, Query, Result, Trace
 from app.core.rerank import Reranker
 from app.core.retrieval import Ask, Found, Lists, Retrieval, cut, unfinished_keys
 from app.core.steady import Steady
 from app.core.stores.ports import DocumentPort, Hit, VectorIndex
-from app.schemas.filter_tree import Filter
-from app.schemas.rows import Bot, Chunk, VisibleChunk
+from app.schemas.rows import Bot, Chunk
 from app.utils.clock import Stopwatch
 from app.utils.errors import (
     AppError,
@@ -33,9 +32,6 @@ from app.utils.errors import (
 )
 from app.utils.tasks import abandon
 
-Mode = Literal["dense", "lexical", "hybrid"]
-Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
-
 HYBRID_DEPTH = 100
 """Chunks of each list that are fused."""
 FEW_DOCUMENTS = 1_000
@@ -44,63 +40,6 @@ SLICE_DOCUMENTS = 10_000
 """Documents named to Milvus at a time where filtering afterwards did not find enough."""
 ATTEMPTS = 3
 """How often a search begins anew because a chunk was replaced between being found and being read, or its bot moved."""
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """``texts`` are asked alike, each for itself. ``mode`` None: hybrid where it can be, else dense."""
-
-    bot_id: UUID
-    account: str | None
-    texts: Sequence[str]
-    limit: int
-    mode: Mode | None = None
-    dense_weight: float | None = None
-    where: Filter | None = None
-    score_threshold: float | None = None
-    group_by_document: bool = False
-    context_chunks: int = 0
-    rerank: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A confirmed chunk.
-
-    ``score`` ranks it: of the reranker, else fused 0..1 in hybrid mode, else the mode's own. ``dense_score`` is its
-    cosine similarity, None in lexical mode; ``lexical_score`` its BM25, None where the list of words lacks it.
-    ``context``: it and its neighbours in order, empty unless asked for.
-    """
-
-    chunk: VisibleChunk
-    score: float
-    dense_score: float | None
-    lexical_score: float | None
-    rerank_score: float | None = None
-    context: Sequence[Chunk] = ()
-
-
-@dataclass(slots=True)
-class Trace:
-    """How a search went. ``matching``: documents that pass the filter, counted to FEW_DOCUMENTS + 1.
-
-    ``held``: the bot's row was seen to be the one that was assumed.
-    """
-
-    plan: Plan | None = None
-    matching: int | None = None
-    rounds: int = 0
-    dropped: int = 0
-    held: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The results for each text, in the order of the texts."""
-
-    mode: Mode
-    results: list[list[Result]]
-    trace: Trace
 
 
 class Search:

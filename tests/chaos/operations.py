@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from app.config import Settings
 from app.core.bots import NewBot
 from app.core.embedding.memory import HashEmbedder
-from app.core.search import Query
+from app.core.query import Query
 from app.core.services import Services, Stores, reembedder_over
 from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore

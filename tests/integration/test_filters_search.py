@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app.core.search import Mode, Query
+from app.core.query import Mode, Query
 from app.core.services import Services
 from app.core.stores.postgres import Database
 from app.schemas.filter_tree import Filter

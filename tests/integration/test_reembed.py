@@ -14,8 +14,8 @@ from app.config import Settings
 from app.core.bots import NewBot
 from app.core.embedding.memory import HashEmbedder
 from app.core.once import Once
+from app.core.query import Query, Result
 from app.core.reembed import Moved, Reembedder
-from app.core.search import Query, Result
 from app.core.services import Services, Stores, reembedder_over, wired
 from app.core.stores.documents import DocumentStore
 from app.core.stores.milvus import MilvusIndex

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app.core.bots import NewBot
 from app.core.once import Once
-from app.core.search import Query
+from app.core.query import Query
 from app.schemas.filter_tree import Condition, MetadataPath
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.clock import Stopwatch

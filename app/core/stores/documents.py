@@ -108,9 +108,7 @@ class DocumentStore:
             await self._store_chunks(conn, live)
 
     @staticmethod
-    async def _open(
-        conn: Connection, live: Sequence[tuple[Write, Bot]], token: UUID, lease: timedelta
-    ) -> Sequence[int]:
+    async def _open(conn: Connection, live: Sequence[tuple[Write, Bot]], token: UUID, lease: timedelta) -> list[int]:
         """Begins the sagas; the generation of each."""
         rows = await conn.fetch(
             SQL["begin_writes"],
