@@ -108,6 +108,26 @@ async def test_fresh_keys_are_inserted_and_upserted_when_that_is_in_doubt(server
         await index.delete(name, [100, 101, 102])
 
 
+async def test_an_insert_that_lands_after_its_upsert_is_shown_once_and_deleted_whole(server: Server) -> None:
+    name = new_name()
+    async with connected(server) as index:
+        await index.create(name, DIMENSION)
+        await upsert(index, name, {1: axis(0), 2: axis(1)}, fresh=True)
+        guarantee = await upsert(index, name, {1: axis(0)}, fresh=True)
+        assert sorted(ids(await index.search(name, axis(0), 10, guarantee=guarantee))) == [1, 2]
+        assert await index.present(name, [(0, 10)]) == {1, 2}
+        assert [key for page in await scanned(index, name) for key in page] == [1, 2]
+        await index.delete(name, [1])
+        await until_present(index, name, {2})
+        await index.drop(name)
+
+
+async def until_present(index: MilvusIndex, name: str, keys: set[int]) -> None:
+    async with asyncio.timeout(10):
+        while await index.present(name, [(0, 10)]) != keys:
+            await asyncio.sleep(0.05)
+
+
 async def test_timestamp_moves_with_each_write_on_a_server(milvus_server: MilvusServer, backend_name: str) -> None:
     async with connected(milvus_server) as index:
         stamps = [await upsert(index, backend_name, {key: axis(0)}) for key in range(5)]

@@ -7,6 +7,7 @@ the other end, and the kernel closes it however the keeper dies.
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -58,9 +59,15 @@ class Lite(MilvusLite):
         with self._opening:
             return super().get_collection(name, database_name)
 
-    def create_collection(self, *args: Any, **kwargs: Any) -> Collection:
+    def create_collection(
+        self, name: str, schema: Any, properties: Any = None, database_name: str = "default"
+    ) -> Collection:
+        self._validate_name(name)
         with self._opening:
-            return super().create_collection(*args, **kwargs)
+            if not self.has_collection(name, database_name):
+                # The folder of one that was killed while it made or dropped the collection: it would be in the way.
+                shutil.rmtree(self._collection_dir(name, database_name), ignore_errors=True)
+            return super().create_collection(name, schema, properties, database_name)
 
     def drop_collection(self, name: str, database_name: str = "default") -> None:
         with self._opening:

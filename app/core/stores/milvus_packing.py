@@ -1,6 +1,6 @@
 """Requests packed straight from arrays, and answers unpacked: no row, no Python float for each number of a vector."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -80,10 +80,10 @@ def _settings(field: str, k: int, metric: str, params: bytes) -> milvus_pb2.Sear
     )
 
 
-def scores_by_key(found: schema_pb2.SearchResultData) -> Iterator[list[tuple[int, float]]]:
-    """For each query its keys and their scores, in the order in which they came."""
+def scores_by_key(found: schema_pb2.SearchResultData) -> list[dict[int, float]]:
+    """For each query its keys, each once, and their scores, in the order in which they came."""
     each = zip(found.ids.int_id.data, found.scores, strict=True)
-    return (list(islice(each, count)) for count in found.topks)
+    return [dict(islice(each, count)) for count in found.topks]
 
 
 def _integers(name: str, values: Keys) -> schema_pb2.FieldData:

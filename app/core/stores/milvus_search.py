@@ -46,12 +46,10 @@ class MilvusSearch:
         )
         if doc_ids is not None and guarantee and any(len(scores) < k for scores in found):
             stored = await self._embeddings(collection, expression, EXACT_ROWS, _consistency(guarantee))
-            found = [
-                list((dict(scores) | cosines(stored, query)).items())
-                for scores, query in zip(found, queries, strict=True)
-            ]
+            for scores, query in zip(found, queries, strict=True):
+                scores |= cosines(stored, query)
         # Rounding on the server gives 1.0000001 for equal vectors.
-        return [_best([Hit(key, max(-1.0, min(1.0, score))) for key, score in scores], k) for scores in found]
+        return [_best([Hit(key, max(-1.0, min(1.0, score))) for key, score in scores.items()], k) for scores in found]
 
     async def lexical(
         self,
@@ -71,17 +69,19 @@ class MilvusSearch:
         request = search_request(collection, schema.LEXICAL_SPARSE, data, k, params, expression, guarantee)
         found = iter(await self._search(request))
         # As it comes, Milvus Lite gives BM25 as a distance, below 0; a server as a score, above 0.
-        return [_best([Hit(key, abs(score)) for key, score in next(found)], k) if query else [] for query in queries]
+        return [
+            _best([Hit(key, abs(score)) for key, score in next(found).items()], k) if query else [] for query in queries
+        ]
 
     async def embeddings(self, collection: str, chunk_ids: Sequence[int], guarantee: int) -> dict[int, Vectors]:
         expression = f"{schema.CHUNK_ID} in [{numbers(chunk_ids)}]"
         return await self._embeddings(collection, expression, len(chunk_ids), _consistency(guarantee))
 
-    async def _search(self, request: SearchRequest) -> list[list[tuple[int, float]]]:
+    async def _search(self, request: SearchRequest) -> list[dict[int, float]]:
         """For each query the keys found and their scores."""
         send = partial(search, self._client, request, self._timeout)
-        found = list(scores_by_key(await self._read(request.collection_name, send)))
-        return found or [[] for _ in range(request.nq)]
+        found = scores_by_key(await self._read(request.collection_name, send))
+        return found or [{} for _ in range(request.nq)]
 
     async def _embeddings(
         self, collection: str, expression: str, limit: int, consistency: Mapping[str, Any]
