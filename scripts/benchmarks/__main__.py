@@ -31,8 +31,7 @@ async def _ingest(options: Options) -> list[Table]:
 
 
 async def _bots(options: Options) -> list[Table]:
-    async with opened_world(options.milvus) as world:
-        return await bots.measure(world, options.counts, options.chunks, options.queries)
+    return await bots.measure(options.milvus, options.counts, options.chunks, options.queries)
 
 
 async def _bulk(options: Options) -> list[Table]:

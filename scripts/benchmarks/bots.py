@@ -1,7 +1,10 @@
 """One bot's latency beside more and more other bots, on both stores."""
 
+import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -10,36 +13,66 @@ from tqdm import tqdm
 
 from scripts.benchmarks.figures import Table, percentile
 from scripts.benchmarks.http import Connection
-from scripts.benchmarks.world import World, new_bot
+from scripts.benchmarks.world import new_bot, opened_world
 
 DOCUMENT_CHUNKS = 30
 BATCH = 50
+REST_SECONDS = 60.0
+"""Before anything is measured: Milvus goes on with what was just written, and that is not the question."""
 
 
-async def measure(world: World, counts: Sequence[int], chunks: int, queries: int) -> list[Table]:
-    note = f"Bots of {chunks:,} chunks, hash embedder; {queries} searches and lookups of the first bot, one client."
-    table = Table(f"bots-{world.milvus}", f"One bot beside others, Milvus {world.milvus}", note=note)
-    with world.api("hash") as url:
-        connection = await Connection.open(url)
-        bots: list[str] = []
-        doc_id = 0
+@dataclass
+class Neighbourhood:
+    """A server with stores of its own, one bot on it that is asked, and what its answers took."""
+
+    bots: int
+    connection: Connection
+    bot: str
+    doc_id: int
+    times: dict[str, list[float]] = field(default_factory=lambda: {"search": [], "lookup": []})
+
+    async def ask(self, number: int) -> None:
+        body = {"chat_bot_id": self.bot, "query_text": f"question {number}", "mode": "dense"}
+        self.times["search"].append(await timed(self.connection, "POST", "/search/query", body))
+        path = f"/data/document/{self.doc_id}?chat_bot_id={self.bot}"
+        self.times["lookup"].append(await timed(self.connection, "GET", path, None))
+
+
+async def measure(milvus: str, counts: Sequence[int], chunks: int, queries: int) -> list[Table]:
+    note = (
+        f"Bots of {chunks:,} chunks, hash embedder; for each number of bots stores and a server of its own, all running "
+        f"at once. {queries} searches and lookups of one bot of each, one client, the servers taking turns after "
+        f"{REST_SECONDS:.0f} s of rest; ratios of p50 to the first one's."
+    )
+    table = Table(f"bots-{milvus}", f"One bot beside others, Milvus {milvus}", note=note)
+    async with AsyncExitStack() as stack:
+        asked = []
         for count in counts:
-            for _ in tqdm(range(len(bots), count), desc=f"{count} bots", unit="bot", disable=None):
-                bots.append(await new_bot(connection))
-                last = await _fill(connection, bots[-1], len(bots), chunks)
-                doc_id = doc_id or last
-            search, lookup = [], []
-            for number in range(queries):
-                body = {"chat_bot_id": bots[0], "query_text": f"question {count} {number}", "mode": "dense"}
-                search.append(await timed(connection, "POST", "/search/query", body))
-                lookup.append(await timed(connection, "GET", f"/data/document/{doc_id}?chat_bot_id={bots[0]}", None))
-            cells: dict[str, Any] = {"bots": str(count)}
-            for name, times in (("search", search), ("lookup", lookup)):
+            world = await stack.enter_async_context(opened_world(milvus))
+            url = stack.enter_context(world.api("hash"))
+            asked.append(await _filled(await Connection.open(url), count, chunks))
+        await asyncio.sleep(REST_SECONDS)
+        for number in tqdm(range(queries), desc="questions", disable=None):
+            for one in asked:
+                await one.ask(number)
+        for one in asked:
+            cells: dict[str, Any] = {"bots": str(one.bots)}
+            for name, times in one.times.items():
                 cells |= {f"{name}_p50_ms": median(times), f"{name}_p95_ms": percentile(times, 95)}
+                cells[f"{name}_ratio"] = f"{median(times) / median(asked[0].times[name]):.2f}"
             table.add(**cells)
             tqdm.write(str(cells))
-        connection.close()
+            one.connection.close()
     return [table]
+
+
+async def _filled(connection: Connection, count: int, chunks: int) -> Neighbourhood:
+    """The bot in the middle of them is the one that will be asked."""
+    bots, doc_ids = [], []
+    for number in tqdm(range(count), desc=f"{count} bots", unit="bot", disable=None):
+        bots.append(await new_bot(connection))
+        doc_ids.append(await _fill(connection, bots[-1], number, chunks))
+    return Neighbourhood(count, connection, bots[count // 2], doc_ids[count // 2])
 
 
 async def _fill(connection: Connection, bot: str, number: int, chunks: int) -> int:
