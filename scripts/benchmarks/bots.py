@@ -40,7 +40,7 @@ class Neighbourhood:
 
 async def measure(milvus: str, counts: Sequence[int], chunks: int, queries: int) -> list[Table]:
     note = (
-        f"Bots of {chunks:,} chunks, hash embedder; for each number of bots stores and a server of its own, all running "
+        f"Bots of {chunks:,} chunks, hash embedder; for each number of bots a server with stores of its own, all running "
         f"at once. {queries} searches and lookups of one bot of each, one client, the servers taking turns after "
         f"{REST_SECONDS:.0f} s of rest; ratios of p50 to the first one's."
     )
