@@ -40,8 +40,8 @@ class Neighbourhood:
 
 async def measure(milvus: str, counts: Sequence[int], chunks: int, queries: int) -> list[Table]:
     note = (
-        f"Bots of {chunks:,} chunks, hash embedder; for each number of bots a server with stores of its own, all running "
-        f"at once. {queries} searches and lookups of one bot of each, one client, the servers taking turns after "
+        f"Bots of {chunks:,} chunks, hash embedder. For each number of bots a server with stores of its own, all of "
+        f"them running. {queries} searches and lookups of one bot of each, one client, the servers taking turns after "
         f"{REST_SECONDS:.0f} s of rest; ratios of p50 to the first one's."
     )
     table = Table(f"bots-{milvus}", f"One bot beside others, Milvus {milvus}", note=note)
