@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -106,6 +107,49 @@ async def test_fresh_keys_are_inserted_and_upserted_when_that_is_in_doubt(server
         assert later > guarantee or later == guarantee == 0
         assert ids(await index.search(name, axis(5), 1, guarantee=later)) == [102]
         await index.delete(name, [100, 101, 102])
+
+
+class FailingStub(CountedStub):
+    """The first insert, upsert and search fail, as gRPC says it."""
+
+    def __init__(self, index: MilvusIndex, code: grpc.StatusCode) -> None:
+        super().__init__(index._client._handler._async_stub, Counter())
+        self._code = code
+        index._client._handler._async_stub = self
+
+    def __getattr__(self, name: str) -> Any:
+        call = super().__getattr__(name)
+
+        async def failing(*args: Any, **options: Any) -> Any:
+            raise grpc.aio.AioRpcError(self._code, grpc.aio.Metadata(), grpc.aio.Metadata())
+
+        return failing if name in ("Insert", "Upsert", "Search") and self._calls[name] == 1 else call
+
+    def sent(self, *names: str) -> list[int]:
+        return [self._calls[name] for name in names]
+
+
+async def test_what_pymilvus_would_repeat_is_repeated(server: Server, name: str) -> None:
+    """It may connect anew before it does, which takes the stub away."""
+    async with connected(server) as index:
+        for fresh, kind in ((True, "Insert"), (False, "Upsert")):
+            stub = FailingStub(index, grpc.StatusCode.UNAVAILABLE)
+            guarantee = await upsert(index, name, {1: axis(0)}, fresh=fresh)
+            assert stub.sent(kind) != [0]
+            stub = FailingStub(index, grpc.StatusCode.UNAVAILABLE)
+            assert ids(await index.search(name, axis(0), 1, guarantee=guarantee)) == [1]
+            assert stub.sent("Search") != [0]
+
+
+async def test_what_took_too_long_is_not_sent_again(server: Server, name: str) -> None:
+    """A process that was paused past its deadline must not write any more."""
+    async with connected(server) as index:
+        stub = FailingStub(index, grpc.StatusCode.DEADLINE_EXCEEDED)
+        with pytest.raises(VectorIndexUnavailable):
+            await upsert(index, name, {7: axis(0)}, fresh=True)
+        with pytest.raises(VectorIndexUnavailable):
+            await index.search(name, axis(0), 1)
+        assert stub.sent("Insert", "Upsert", "Search") == [1, 0, 1]
 
 
 async def test_an_insert_that_lands_after_its_upsert_is_shown_once_and_deleted_whole(server: Server) -> None:

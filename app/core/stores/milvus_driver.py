@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import grpc
 from pymilvus import AsyncMilvusClient, MilvusException
 from pymilvus.client.utils import check_status
-from pymilvus.decorators import retry_on_rpc_failure
+from pymilvus.decorators import IGNORE_RETRY_CODES, retry_on_rpc_failure
 from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
 from app.utils.errors import CollectionMissing, VectorIndexUnavailable
@@ -48,14 +49,26 @@ async def write(client: AsyncMilvusClient, request: milvus_pb2.UpsertRequest, ti
     """
     metadata = client._generate_call_context().to_grpc_metadata()
     handler = await client._get_connection()
+    began = time.monotonic()
     try:
         if not fresh:
             return await _upsert(handler, request, timeout=timeout, metadata=metadata)
         response = await handler._async_stub.Insert(_insertion(request), timeout=timeout, metadata=metadata)
         check_status(response.status)
         return int(response.timestamp)
-    except (grpc.RpcError, MilvusException):
-        return int(await _upsert_again(handler, request, timeout=timeout, metadata=metadata))
+    except (grpc.RpcError, MilvusException) as error:
+        left = _time_to_repeat(error, began + timeout - time.monotonic())
+    return int(await _upsert_again(handler, request, timeout=left, metadata=metadata))
+
+
+def _time_to_repeat(error: grpc.RpcError | MilvusException, seconds: float) -> float:
+    """The seconds that are left. Raises the error if there are none, or pymilvus would not repeat the call.
+
+    A process that was paused while it waited for an answer sends nothing more: recovery may have collected its work.
+    """
+    if seconds <= 0 or (isinstance(error, grpc.RpcError) and error.code() in IGNORE_RETRY_CODES):
+        raise error
+    return seconds
 
 
 def _insertion(request: milvus_pb2.UpsertRequest) -> milvus_pb2.InsertRequest:
@@ -83,10 +96,12 @@ async def search(
     """
     metadata = client._generate_call_context().to_grpc_metadata()
     handler = await client._get_connection()
+    began = time.monotonic()
     try:
         return await _search(handler, request, timeout=timeout, metadata=metadata)
-    except (grpc.RpcError, MilvusException):
-        return await _search_again(handler, request, timeout=timeout, metadata=metadata)
+    except (grpc.RpcError, MilvusException) as error:
+        left = _time_to_repeat(error, began + timeout - time.monotonic())
+    return await _search_again(handler, request, timeout=left, metadata=metadata)
 
 
 async def _search(handler: Any, request: milvus_pb2.SearchRequest, *, timeout: float, metadata: Any) -> Any:
