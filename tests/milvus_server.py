@@ -42,6 +42,8 @@ listen-peer-urls: http://127.0.0.1:{peer}
 initial-advertise-peer-urls: http://127.0.0.1:{peer}
 initial-cluster: default=http://127.0.0.1:{peer}
 """
+_claims: list[int] = []
+"""Descriptors that hold the ports this process was given."""
 # Each coordinator and node announces the address of the first network interface unless told.
 _ROLES = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
 
@@ -187,14 +189,23 @@ def pause(pid: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, below the range Linux gives to outgoing connections: a restart finds them free."""
+    """Ports nobody listens on, below the range Linux gives to outgoing connections: a restart finds them free.
+
+    No other process is given them as long as this one lives: Milvus takes seconds until it listens on its dozen, and
+    two that were started together would now and then have one in common.
+    """
     ports: list[int] = []
     for port in random.sample(range(12000, 32000), 20000):
+        # A name that only one can have and that goes with its process.
+        claim = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             try:
+                claim.bind(f"\0chat-memory-tests-port-{port}")
                 probe.bind(("", port))
             except OSError:
+                claim.close()
                 continue
+        _claims.append(claim.detach())
         ports.append(port)
         if len(ports) == count:
             return ports
