@@ -3,7 +3,6 @@
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
 
 import pytest
 
@@ -14,14 +13,9 @@ CHOOSE = "import random; random.seed(7); from tests.milvus_server import free_po
 
 def test_no_two_processes_are_given_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though nobody listens on them yet."""
-    chance = random.Random(7)
-    monkeypatch.setattr(random, "sample", lambda of, count: _sample(chance, of, count))
+    monkeypatch.setattr(random, "sample", random.Random(7).sample)
     mine = free_ports(5)
     others = subprocess.check_output([sys.executable, "-c", CHOOSE], text=True).split()
     assert len(others) == 5
     assert not set(mine) & set(map(int, others))
     assert not set(mine) & set(free_ports(5))
-
-
-def _sample(chance: random.Random, of: Sequence[int], count: int) -> list[int]:
-    return chance.sample(of, count)

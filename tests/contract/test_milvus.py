@@ -17,6 +17,7 @@ from pymilvus import AsyncMilvusClient, DataType, MilvusClient, MilvusException
 
 from app.core.stores.milvus import MilvusIndex
 from app.utils.errors import CollectionForeign, CollectionMissing, StartupError, VectorIndexUnavailable
+from tests.conftest import until
 from tests.contract.conftest import DIMENSION, LITE, SERVER, new_name
 from tests.contract.test_vector_index import CALLS, axis, ids, random_vectors, scanned, upsert
 from tests.lite_server import LiteServer
@@ -162,14 +163,12 @@ async def test_an_insert_that_lands_after_its_upsert_is_shown_once_and_deleted_w
         assert await index.present(name, [(0, 10)]) == {1, 2}
         assert [key for page in await scanned(index, name) for key in page] == [1, 2]
         await index.delete(name, [1])
-        await until_present(index, name, {2})
+
+        async def gone() -> bool:
+            return await index.present(name, [(0, 10)]) == {2}
+
+        await until(gone)
         await index.drop(name)
-
-
-async def until_present(index: MilvusIndex, name: str, keys: set[int]) -> None:
-    async with asyncio.timeout(10):
-        while await index.present(name, [(0, 10)]) != keys:
-            await asyncio.sleep(0.05)
 
 
 async def test_timestamp_moves_with_each_write_on_a_server(milvus_server: MilvusServer, backend_name: str) -> None:

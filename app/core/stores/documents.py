@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -162,7 +161,7 @@ class DocumentStore:
         writes: Sequence[Write],
         token: UUID,
         once: Once | None = None,
-        stamps: Mapping[UUID, int] = MappingProxyType({}),
+        stamps: Mapping[UUID, int] | None = None,
     ) -> None:
         """T2: makes the writes visible and takes what they replace away, in one transaction.
 
@@ -173,7 +172,7 @@ class DocumentStore:
         When a bot has moved to another collection since its vectors were written, its writes are marked as moved and
         nothing is done to any: the moved ones are to be begun anew, and then all finished.
         """
-        raising = asyncio.create_task(self.raise_timestamps(stamps))
+        raising = asyncio.create_task(self.raise_timestamps(stamps or {}))
         try:
             # It gets the first connection: who holds one here and waits for it never waits for a further one.
             await asyncio.sleep(0)

@@ -18,6 +18,7 @@ from app.utils.errors import CollectionMissing, VectorIndexUnavailable
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Attempt = Callable[..., Awaitable[Any]]
 
 # Codes of Milvus 2.3 and later (pkg/util/merr in its source), and of its predecessor where still sent.
 _COLLECTION_NOT_FOUND, _LEGACY_COLLECTION_NOT_FOUND = 100, 4
@@ -47,43 +48,7 @@ async def write(client: AsyncMilvusClient, request: milvus_pb2.UpsertRequest, ti
     request row by row, 40 microseconds each, on the event loop. Keys that are ``fresh`` are inserted, and upserted
     where that failed and yet may have happened: an upsert deletes each key first.
     """
-    metadata = client._generate_call_context().to_grpc_metadata()
-    handler = await client._get_connection()
-    began = time.monotonic()
-    try:
-        if not fresh:
-            return await _upsert(handler, request, timeout=timeout, metadata=metadata)
-        response = await handler._async_stub.Insert(_insertion(request), timeout=timeout, metadata=metadata)
-        check_status(response.status)
-        return int(response.timestamp)
-    except (grpc.RpcError, MilvusException) as error:
-        left = _time_to_repeat(error, began + timeout - time.monotonic())
-    return int(await _upsert_again(handler, request, timeout=left, metadata=metadata))
-
-
-def _time_to_repeat(error: grpc.RpcError | MilvusException, seconds: float) -> float:
-    """The seconds that are left. Raises the error if there are none, or pymilvus would not repeat the call.
-
-    A process that was paused while it waited for an answer sends nothing more: recovery may have collected its work.
-    """
-    if seconds <= 0 or (isinstance(error, grpc.RpcError) and error.code() in IGNORE_RETRY_CODES):
-        raise error
-    return seconds
-
-
-def _insertion(request: milvus_pb2.UpsertRequest) -> milvus_pb2.InsertRequest:
-    return milvus_pb2.InsertRequest(
-        collection_name=request.collection_name, num_rows=request.num_rows, fields_data=request.fields_data
-    )
-
-
-async def _upsert(handler: Any, request: milvus_pb2.UpsertRequest, *, timeout: float, metadata: Any) -> int:
-    response = await handler._async_stub.Upsert(request, timeout=timeout, metadata=metadata)
-    check_status(response.status)
-    return int(response.timestamp)
-
-
-_upsert_again = retry_on_rpc_failure()(_upsert)
+    return int(await _sent(client, _insert if fresh else _upsert, _upsert_again, request, timeout))
 
 
 async def search(
@@ -92,16 +57,42 @@ async def search(
     """Sends a request that is packed already, as pymilvus sends its own: with its repetitions and check.
 
     ``AsyncMilvusClient.search`` packs and unpacks for four tenths of a millisecond more, a third of all that a search
-    takes on the event loop. What repeats it runs each attempt as a task of its own, which the first can do without.
+    takes on the event loop.
+    """
+    return await _sent(client, _search, _search_again, request, timeout)
+
+
+async def _sent(client: AsyncMilvusClient, once: Attempt, again: Attempt, request: Any, timeout: float) -> Any:
+    """What ``once`` returns; where it fails, and pymilvus would repeat it, ``again`` in the time that is left.
+
+    What repeats runs each attempt as a task of its own, which the first can do without. A process that was paused while
+    it waited for an answer sends nothing more: recovery may have collected its work.
     """
     metadata = client._generate_call_context().to_grpc_metadata()
     handler = await client._get_connection()
-    began = time.monotonic()
+    end = time.monotonic() + timeout
     try:
-        return await _search(handler, request, timeout=timeout, metadata=metadata)
+        return await once(handler, request, timeout=timeout, metadata=metadata)
     except (grpc.RpcError, MilvusException) as error:
-        left = _time_to_repeat(error, began + timeout - time.monotonic())
-    return await _search_again(handler, request, timeout=left, metadata=metadata)
+        left = end - time.monotonic()
+        if left <= 0 or (isinstance(error, grpc.RpcError) and error.code() in IGNORE_RETRY_CODES):
+            raise
+    return await again(handler, request, timeout=left, metadata=metadata)
+
+
+async def _insert(handler: Any, request: milvus_pb2.UpsertRequest, *, timeout: float, metadata: Any) -> int:
+    insertion = milvus_pb2.InsertRequest(
+        collection_name=request.collection_name, num_rows=request.num_rows, fields_data=request.fields_data
+    )
+    response = await handler._async_stub.Insert(insertion, timeout=timeout, metadata=metadata)
+    check_status(response.status)
+    return int(response.timestamp)
+
+
+async def _upsert(handler: Any, request: milvus_pb2.UpsertRequest, *, timeout: float, metadata: Any) -> int:
+    response = await handler._async_stub.Upsert(request, timeout=timeout, metadata=metadata)
+    check_status(response.status)
+    return int(response.timestamp)
 
 
 async def _search(handler: Any, request: milvus_pb2.SearchRequest, *, timeout: float, metadata: Any) -> Any:
@@ -110,7 +101,8 @@ async def _search(handler: Any, request: milvus_pb2.SearchRequest, *, timeout: f
     return response.results
 
 
-_search_again = retry_on_rpc_failure()(_search)
+_upsert_again: Attempt = retry_on_rpc_failure()(_upsert)
+_search_again: Attempt = retry_on_rpc_failure()(_search)
 
 
 async def within(seconds: float, request: Callable[[], Awaitable[T]]) -> T:

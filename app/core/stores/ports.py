@@ -6,7 +6,6 @@ The contract suite (tests/contract) runs the same tests against every implementa
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -160,7 +159,7 @@ class DocumentPort(Protocol):
         writes: Sequence[Write],
         token: UUID,
         once: Once | None = None,
-        stamps: Mapping[UUID, int] = MappingProxyType({}),
+        stamps: Mapping[UUID, int] | None = None,
     ) -> None: ...
     async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID) -> set[int]: ...
     async def collect_abandoned(self, bot_id: UUID, writes: Sequence[Write]) -> None: ...

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -92,9 +91,9 @@ class MemoryDocumentStore:
         writes: Sequence[Write],
         token: UUID,
         once: Once | None = None,
-        stamps: Mapping[UUID, int] = MappingProxyType({}),
+        stamps: Mapping[UUID, int] | None = None,
     ) -> None:
-        await self.raise_timestamps(stamps)
+        await self.raise_timestamps(stamps or {})
         if once and not keys.hold(self._tables, once):
             for write in writes:
                 write.fail_lease_lost()
