@@ -70,7 +70,7 @@ def create_app(
         openapi_url=None,
         telemetry=NO_TELEMETRY,
     )
-    app.add_middleware(Direct, routes=search.router.routes)
+    app.add_middleware(Direct, routes=[*search.router.routes, *data.router.routes])
     for middleware in (
         Deadline,
         BodyGuard,

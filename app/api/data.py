@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.api.auth import AccountDep
-from app.api.deps import AccountQuery, Admitted, BotQuery, DocPath, ServicesDep, Writing
+from app.api.deps import AccountQuery, Admitted, BotQuery, DocPath, InsertBody, InsertManyBody, ServicesDep
 from app.api.errors import ANY, BODY, documented
-from app.api.limits import BatchBody, InsertBody, LimitsDep, check_updates
+from app.api.limits import LimitsDep, check_document, check_documents, check_updates
 from app.api.once import AnsweringDep
 from app.core.write import Outcome
 from app.models.data import (
@@ -23,14 +23,13 @@ from app.models.data import (
     DocumentList,
     DocumentOut,
     DocumentReplaced,
-    DocumentWithChunks,
     MetadataPatched,
     PatchMetadata,
     WriteTimes,
     chosen_updates,
 )
 from app.models.fields import INT64_MAX
-from app.schemas.rows import NewChunk, NewDocument
+from app.models.inserts import Item
 from app.utils.clock import Stopwatch
 
 router = APIRouter(prefix="/data", tags=["data"], dependencies=[Admitted])
@@ -47,19 +46,21 @@ PageSize = Annotated[int, Query(ge=1, le=1000, description="Most documents of a 
     response_model=DocumentInserted,
     responses=documented(404, 409, 502, *BODY),
     operation_id="insert_document",
-    dependencies=[Writing],
 )
-async def insert(body: InsertBody, services: ServicesDep, account: AccountDep, answering: AnsweringDep) -> Response:
+async def insert(
+    body: InsertBody, services: ServicesDep, account: AccountDep, limits: LimitsDep, answering: AnsweringDep
+) -> Response:
     """Stores one document: found by searches from this answer on."""
     watch = Stopwatch()
+    check_document(body, limits)
 
     def build(outcomes: Sequence[Outcome]) -> DocumentInserted:
         doc_id = outcomes[0].doc_id
         assert doc_id is not None
         return {"status": "success", "doc_id": doc_id, "total_chunks": len(body.chunks), **_times(watch)}
 
-    bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), _new_document(body)
-    return await answering(201, build, lambda once: services.ingest.insert(bot_id, owner, document, watch, once))
+    bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), body.new_document()
+    return await answering(201, owner, build, lambda once: services.ingest.insert(bot_id, owner, document, watch, once))
 
 
 @router.post(
@@ -67,17 +68,17 @@ async def insert(body: InsertBody, services: ServicesDep, account: AccountDep, a
     response_model=BatchInserted,
     responses=documented(404, 409, 502, *BODY),
     operation_id="insert_documents",
-    dependencies=[Writing],
 )
 async def insert_batch(
-    body: BatchBody, services: ServicesDep, account: AccountDep, answering: AnsweringDep
+    body: InsertManyBody, services: ServicesDep, account: AccountDep, limits: LimitsDep, answering: AnsweringDep
 ) -> Response:
     """Stores many documents, each wholly or not at all; a document that fails does not hold up the others.
 
     A malformed body stores nothing. If no document can be stored because something is away, the answer is 503.
     """
     watch = Stopwatch()
-    documents = [(item.document.chat_bot_id, _new_document(item)) for item in body.documents]
+    check_documents(body.documents, limits)
+    documents = [(item.document.chat_bot_id, item.new_document()) for item in body.documents]
 
     def build(outcomes: Sequence[Outcome]) -> BatchInserted:
         results = [
@@ -97,7 +98,7 @@ async def insert_batch(
 
     places = (f"body.documents.{index}.document.chat_bot_id" for index in range(len(documents)))
     owner = account.named(body.account_name, places)
-    return await answering(200, build, lambda once: services.ingest.insert_many(owner, documents, watch, once))
+    return await answering(200, owner, build, lambda once: services.ingest.insert_many(owner, documents, watch, once))
 
 
 @router.get("/document/{doc_id}", responses=documented(404, *ANY), operation_id="get_document")
@@ -132,13 +133,18 @@ async def list_documents(
     response_model=DocumentReplaced,
     responses=documented(404, 409, 502, *BODY),
     operation_id="replace_document",
-    dependencies=[Writing],
 )
 async def replace(
-    doc_id: DocPath, body: InsertBody, services: ServicesDep, account: AccountDep, answering: AnsweringDep
+    doc_id: DocPath,
+    body: InsertBody,
+    services: ServicesDep,
+    account: AccountDep,
+    limits: LimitsDep,
+    answering: AnsweringDep,
 ) -> Response:
     """Replaces metadata and chunks. Readers see the old document or the new one, never both."""
     watch = Stopwatch()
+    check_document(body, limits)
 
     def build(outcomes: Sequence[Outcome]) -> DocumentReplaced:
         return {
@@ -149,9 +155,9 @@ async def replace(
             **_times(watch),
         }
 
-    bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), _new_document(body)
+    bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), body.new_document()
     return await answering(
-        200, build, lambda once: services.ingest.replace(bot_id, owner, doc_id, document, watch, once)
+        200, owner, build, lambda once: services.ingest.replace(bot_id, owner, doc_id, document, watch, once)
     )
 
 
@@ -202,23 +208,7 @@ async def delete_batch(body: DeleteBatch, services: ServicesDep, account: Accoun
     )
 
 
-def _new_document(item: DocumentWithChunks) -> NewDocument:
-    document = item.document
-    return NewDocument(
-        title=document.title,
-        chunks=[
-            NewChunk(chunk.chunk_index, chunk.text, chunk.page_number)
-            for chunk in sorted(item.chunks, key=lambda chunk: chunk.chunk_index)
-        ],
-        file_path=document.file_path,
-        file_type=document.file_type,
-        author=document.author,
-        tags=document.tags,
-        metadata=document.metadata,
-    )
-
-
-def _result(index: int, item: DocumentWithChunks, outcome: Outcome) -> BatchResult:
+def _result(index: int, item: Item, outcome: Outcome) -> BatchResult:
     error = outcome.error
     return {
         "index": index,

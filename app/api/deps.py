@@ -6,12 +6,13 @@ from uuid import UUID
 from fastapi import Depends, Path, Query, Request
 
 from app.api.auth import AccountDep, authorize
-from app.api.limits import Limits, Writes, spend_rate, writing
+from app.api.limits import Limits, Writes, spend_rate
 from app.core.keys import Keys
 from app.core.services import Services
 from app.models.collection import EXAMPLE_BOT
-from app.models.data import EXAMPLE_DOC_ID
+from app.models.data import EXAMPLE_DOC_ID, InsertBatch, InsertDocument
 from app.models.fields import INT64_MAX, AccountName
+from app.models.inserts import Insert, InsertMany
 
 if TYPE_CHECKING:
     from app.api.rate import Rate
@@ -43,7 +44,18 @@ async def admit(request: Request) -> None:
 ServicesDep = Annotated[Services, Depends(_services)]
 Admitted = Depends(admit)
 """Of every route that works for an account."""
-Writing = Depends(writing)
+
+
+async def _insert(body: InsertDocument) -> Insert:
+    return Insert.of(body)
+
+
+async def _insert_many(body: InsertBatch) -> InsertMany:
+    return InsertMany.of(body)
+
+
+InsertBody = Annotated[Insert, Depends(_insert)]
+InsertManyBody = Annotated[InsertMany, Depends(_insert_many)]
 
 BotPath = Annotated[UUID, Path(alias="chat_bot_id", description="The bot.", examples=[EXAMPLE_BOT])]
 BotQuery = Annotated[UUID, Query(alias="chat_bot_id", description="The bot.", examples=[EXAMPLE_BOT])]

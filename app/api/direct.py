@@ -1,14 +1,17 @@
 """A shorter way to a handler for requests that are as they should be.
 
 FastAPI compares a request with one route after the other, resolves each dependency by itself, looks at the answer once
-more, and wraps all of it in layers for what these handlers do not have. That is much of what a search takes on its way.
+more, and wraps all of it in layers for what these handlers do not have. That is much of what a search takes on its way,
+and reading a body into models is much of what a batch of documents does.
 """
 
+import inspect
+import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_type_hints
 
 import orjson
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.routing import BaseRoute
@@ -17,23 +20,27 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.auth import callers_account
 from app.api.bodies import replayed
 from app.api.deps import admit
+from app.api.once import KEY_CHARS, VISIBLE, Answering
+from app.models.inserts import Insert, InsertMany
 
+KEY = re.compile(f"{VISIBLE}{{1,{KEY_CHARS}}}")
+PARAMETERS = ["body", "services", "account", "limits"]
 JSON = (b"content-type", b"application/json")
 
 
 class Direct:
     """Plain ASGI, the last before the application. Needs ``services`` and ``limits`` in the lifespan's state.
 
-    For ``routes`` whose handlers take (body, services, account, limits), are admitted and return a TypedDict. Whatever
-    is not plain JSON that the body's model takes goes FastAPI's own way, and so gets its errors.
+    For those of ``routes`` whose handlers are admitted and take a body and no more than services, account, limits and
+    answering. Whatever is not plain JSON that can be read into the body goes FastAPI's own way, and so gets its errors.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self._app = app
         self._ways = {
-            (method, route.path): Way(route)
+            (method, route.path): way
             for route in routes
-            if isinstance(route, APIRoute)
+            if isinstance(route, APIRoute) and (way := Way.to(route))
             for method in route.methods or ()
         }
 
@@ -46,14 +53,21 @@ class Direct:
         content = message.get("body", b"")
         receive = replayed(message, receive)
         body = None if message.get("more_body", False) else way.read(content)
-        if body is None:
+        request = Request(scope, receive)
+        keys = request.headers.getlist("idempotency-key") if way.answers_once else []
+        if body is None or len(keys) > 1 or (keys and not KEY.fullmatch(keys[0])):
             await self._app(scope, receive, send)
             return
         scope["route"] = way.route
-        request = Request(scope, receive)
         await admit(request)
-        account = await callers_account(request)
-        answer = await way.handler(body, scope["state"]["services"], account, scope["state"]["limits"])
+        state = scope["state"]
+        arguments = [body, state["services"], await callers_account(request), state["limits"]]
+        if way.answers_once:
+            arguments.append(Answering(request, keys[0] if keys else None, content))
+        answer = await way.handler(*arguments)
+        if isinstance(answer, Response):
+            await answer(scope, receive, send)
+            return
         content = orjson.dumps(answer, option=orjson.OPT_UTC_Z)
         headers = [(b"content-length", str(len(content)).encode()), JSON]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -61,13 +75,24 @@ class Direct:
 
 
 class Way:
-    def __init__(self, route: APIRoute) -> None:
+    """To a handler that takes (body, services, account, limits), or answering as well; its answers are TypedDicts, or
+    whole where it is once that they are given."""
+
+    @classmethod
+    def to(cls, route: APIRoute) -> "Way | None":
+        parameters = list(inspect.signature(route.endpoint).parameters)
+        return cls(route, parameters) if parameters[:4] == PARAMETERS and set(parameters[4:]) <= {"answering"} else None
+
+    def __init__(self, route: APIRoute, parameters: list[str]) -> None:
         self.route = route
         self.handler: Callable[..., Any] = route.endpoint
-        self._body: type[BaseModel] = route.endpoint.__annotations__["body"]
+        self.answers_once = len(parameters) > len(PARAMETERS)
+        self._body: type[BaseModel | Insert | InsertMany] = get_type_hints(route.endpoint)["body"]
 
-    def read(self, content: bytes) -> BaseModel | None:
+    def read(self, content: bytes) -> BaseModel | Insert | InsertMany | None:
         """None if FastAPI should say what is wrong with it."""
+        if not issubclass(self._body, BaseModel):
+            return self._body.read(content)
         try:
             return self._body.model_validate_json(content)
         except (ValidationError, RecursionError):

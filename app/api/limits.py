@@ -4,12 +4,14 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
-from app.models.data import DocumentWithChunks, InsertBatch, InsertDocument, MetadataUpdates
+from app.models.data import MetadataUpdates
+from app.models.inserts import Item
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
 from app.utils.errors import InvalidInput, Place, RateLimited, TooManyWrites
 
@@ -53,6 +55,10 @@ async def account_of(request: Request) -> str:
         account = body.get("account_name") if isinstance(body, dict) else None
     if account and isinstance(account, str):
         return counted_as(account)
+    return _address(request)
+
+
+def _address(request: Request) -> str:
     return f"address:{request.client.host if request.client else ''}"
 
 
@@ -91,19 +97,20 @@ class Writes:
             del self._running[account]
 
 
-async def writing(request: Request) -> AsyncIterator[None]:
-    """For routes that store documents: one place of the account's while inside. Raises TooManyWrites."""
-    account = await account_of(request)
+@asynccontextmanager
+async def writing(request: Request, account: str | None) -> AsyncIterator[None]:
+    """One place of the account's while inside, or of the address's where there is none. Raises TooManyWrites."""
+    counted = counted_as(account) if account else _address(request)
     writes: Writes = request.state.writes
     try:
-        writes.begin(account)
+        writes.begin(counted)
     except TooManyWrites:
         await asyncio.sleep(random.uniform(*HELD_BACK_SECONDS))  # noqa: S311 - guards nothing
         raise
     try:
         yield
     finally:
-        writes.end(account)
+        writes.end(counted)
 
 
 async def _limits(request: Request) -> Limits:
@@ -114,23 +121,19 @@ async def _limits(request: Request) -> Limits:
 LimitsDep = Annotated[Limits, Depends(_limits)]
 
 
-async def _bounded_insert(body: InsertDocument, limits: LimitsDep) -> InsertDocument:
-    _check([body], limits, "body")
-    return body
-
-
-async def _bounded_batch(body: InsertBatch, limits: LimitsDep) -> InsertBatch:
-    if len(body.documents) > limits.documents:
+def check_documents(items: Sequence[Item], limits: Limits) -> None:
+    """Of a batch. Raises InvalidInput."""
+    if len(items) > limits.documents:
         raise _refused("body.documents", f"holds more than {limits.documents:,} documents")
-    _check(body.documents, limits, "body.documents")
-    return body
+    _check(items, limits, "body.documents")
 
 
-InsertBody = Annotated[InsertDocument, Depends(_bounded_insert)]
-BatchBody = Annotated[InsertBatch, Depends(_bounded_batch)]
+def check_document(item: Item, limits: Limits) -> None:
+    """Raises InvalidInput."""
+    _check([item], limits, "body")
 
 
-def _check(items: Sequence[DocumentWithChunks], limits: Limits, place: str) -> None:
+def _check(items: Sequence[Item], limits: Limits, place: str) -> None:
     if sum(len(item.chunks) for item in items) > limits.chunks:
         raise _refused(place, f"holds more than {limits.chunks:,} chunks")
     for number, item in enumerate(items):
@@ -148,7 +151,8 @@ def check_updates(updates: MetadataUpdates, limits: Limits) -> None:
 
 
 def _check_metadata(metadata: dict[str, Any], limits: Limits, place: str) -> None:
-    if metadata_bytes(metadata) > limits.metadata_bytes:
+    # What the contract itself allows was looked at when the body was read.
+    if limits.metadata_bytes < METADATA_BYTES and metadata_bytes(metadata) > limits.metadata_bytes:
         raise _refused(place, f"is larger than {limits.metadata_bytes:,} bytes of JSON")
     if limits.metadata_depth < METADATA_DEPTH and _depth(metadata) > limits.metadata_depth:
         raise _refused(place, f"is nested deeper than {limits.metadata_depth} levels")

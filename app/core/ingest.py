@@ -1,6 +1,7 @@
 """Inserting and replacing documents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from uuid import UUID
 
 from app.core.bots import Bots
@@ -79,27 +80,27 @@ class Ingest:
     ) -> list[Outcome]:
         """First with the bots' rows as they were lately. A bot that T1 does not find so is looked for."""
         if once:  # One T1 alone may claim its key.
-            return await self._insert_into(await self._read_bots(account, documents), account, documents, watch, once)
-        known = {bot_id: bot for bot_id, _ in documents if (bot := self._known.get((bot_id, account)))}
-        bots = known | await self._read_bots(account, [one for one in documents if one[0] not in known])
+            bots = await self._read_bots(account, {bot_id for bot_id, _ in documents})
+            return await self._insert_into(bots, account, documents, watch, once)
+        wanted = {bot_id for bot_id, _ in documents}
+        known = {bot_id: bot for bot_id in wanted if (bot := self._known.get((bot_id, account)))}
+        bots = {**known, **await self._read_bots(account, wanted - known.keys())}
         outcomes = await self._insert_into(bots, account, documents, watch, None)
         again = [
             number
             for number, ((bot_id, _), outcome) in enumerate(zip(documents, outcomes, strict=True))
-            if bot_id in known and isinstance(outcome.error, BotNotFound)
+            if isinstance(outcome.error, BotNotFound) and bot_id in known
         ]
         if again:
             part = [documents[number] for number in again]
-            redone = await self._insert_into(await self._read_bots(account, part), account, part, watch, None)
+            bots = await self._read_bots(account, {bot_id for bot_id, _ in part})
+            redone = await self._insert_into(bots, account, part, watch, None)
             for number, outcome in zip(again, redone, strict=True):
                 outcomes[number] = outcome
         return outcomes
 
-    async def _read_bots(
-        self, account: str | None, documents: Sequence[tuple[UUID, NewDocument]]
-    ) -> dict[UUID, Bot | Exception]:
-        wanted = list({bot_id for bot_id, _ in documents})
-        return await self._bots.usable_many(wanted, account) if wanted else {}
+    async def _read_bots(self, account: str | None, wanted: Collection[UUID]) -> dict[UUID, Bot | Exception]:
+        return await self._bots.usable_many(list(wanted), account) if wanted else {}
 
     async def _insert_into(
         self,
@@ -119,17 +120,13 @@ class Ingest:
             else:
                 slots.append(Write(bot, document))
         outcomes = await self._run(slots, watch, once)
-        for slot in slots:
-            if isinstance(slot, Write):
-                self._remember(slot, account)
+        for bot, same in groupby((slot for slot in slots if isinstance(slot, Write)), key=lambda write: write.bot):
+            key = (bot.bot_id, account)
+            if any(isinstance(write.error, BotNotFound) for write in same):
+                self._known.forget(key)
+            elif self._known.get(key) is not bot:
+                self._known.put(key, bot)
         return outcomes
-
-    def _remember(self, write: Write, account: str | None) -> None:
-        key = (write.bot.bot_id, account)
-        if isinstance(write.error, BotNotFound):
-            self._known.forget(key)
-        elif self._known.get(key) is not write.bot:
-            self._known.put(key, write.bot)
 
     async def _answered(self, once: Once | None, account: str | None) -> bool:
         """Whether the answer is known before anything is looked up: the bot may be gone by now."""

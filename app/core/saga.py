@@ -12,10 +12,10 @@ once. No connection is held while embedding or writing to Milvus.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from typing import NamedTuple
 from uuid import UUID
 
@@ -27,7 +27,7 @@ from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, TextsFailed, Vectors
 from app.core.leases import Leases
 from app.core.once import Once
-from app.core.stores.ports import DocumentPort, VectorIndex
+from app.core.stores.ports import DocumentPort, Keys, VectorIndex
 from app.core.write import LEASE_LOST, MOVED, Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.clock import Stopwatch
@@ -54,16 +54,43 @@ MOVES = 4
 """How often writes are begun anew because their bot has moved."""
 
 
-class Item(NamedTuple):
-    """One chunk on its way to Milvus."""
+class Part(NamedTuple):
+    """Chunks on their way to Milvus, embedded and upserted together: of each its write, its keys, its text."""
 
-    write: Write
-    chunk_id: int
-    text: str
+    writes: Sequence[Write]
+    chunk_ids: Keys
+    doc_ids: Keys
+    texts: Sequence[str]
 
-    @property
-    def chunk_index(self) -> int:
-        return self.chunk_id % CHUNKS_PER_GENERATION
+    @classmethod
+    def of(cls, chunks: Sequence[tuple[Write, int, str]]) -> "Part":
+        writes, chunk_ids, texts = zip(*chunks, strict=True)
+        doc_ids = [write.doc_id or 0 for write in writes]  # None of those that failed in T1.
+        return cls(writes, np.array(chunk_ids, np.int64), np.array(doc_ids, np.int64), texts)
+
+    def chunk_index(self, position: int) -> int:
+        return int(self.chunk_ids[position]) % CHUNKS_PER_GENERATION
+
+    def by_bot(self, vectors: Vectors) -> list[tuple["Part", Vectors]]:
+        """What goes on of it, bot by bot."""
+        live: dict[UUID, list[int]] = {}
+        for position, write in enumerate(self.writes):
+            if write.goes_on:
+                live.setdefault(write.bot.bot_id, []).append(position)
+        if len(live) == 1 and len(next(iter(live.values()))) == len(self.writes):  # Nothing to be copied.
+            return [(self, vectors)]
+        return [
+            (
+                Part(
+                    [self.writes[position] for position in positions],
+                    self.chunk_ids[positions],
+                    self.doc_ids[positions],
+                    [self.texts[position] for position in positions],
+                ),
+                vectors[positions],
+            )
+            for positions in live.values()
+        ]
 
 
 Early = dict[Embedder, asyncio.Task[Vectors]]
@@ -200,8 +227,8 @@ class Saga:
 
     def _by_embedder(self, writes: Sequence[Write]) -> dict[Embedder, list[Write]]:
         groups: dict[Embedder, list[Write]] = {}
-        for write in writes:
-            groups.setdefault(self._embedders.of(write.bot), []).append(write)
+        for bot, same in groupby(writes, key=lambda write: write.bot):  # Usually all of them.
+            groups.setdefault(self._embedders.of(bot), []).extend(same)
         return groups
 
     def _embed_early(self, writes: Sequence[Write], watch: Stopwatch) -> Early:
@@ -231,19 +258,20 @@ class Saga:
         watch: Stopwatch,
         early: asyncio.Task[Vectors] | None,
     ) -> None:
-        items = [
-            Item(write, chunk_id, chunk.text)
+        chunks = [
+            (write, chunk_id, chunk.text)
             for write in writes
             for chunk_id, chunk in zip(write.chunk_ids, write.document.chunks, strict=True)
         ]
         landing: asyncio.Task[None] | None = None
         try:
-            for start in range(0, len(items), _part_chunks(embedder)):
-                part = items[start : start + _part_chunks(embedder)]
+            for start in range(0, len(chunks), _part_chunks(embedder)):
+                together = chunks[start : start + _part_chunks(embedder)]
                 if start or early is None:
-                    part = [item for item in part if item.write.goes_on]
-                if not any(item.write.goes_on for item in part):
+                    together = [chunk for chunk in together if chunk[0].goes_on]
+                if not any(write.goes_on for write, _, _ in together):
                     continue
+                part = Part.of(together)
                 vectors = await self._embed(embedder, part, watch, None if start else early)
                 if landing:
                     await landing
@@ -255,72 +283,66 @@ class Saga:
                 landing.cancel()
 
     async def _embed(
-        self, embedder: Embedder, part: Sequence[Item], watch: Stopwatch, early: asyncio.Task[Vectors] | None
+        self, embedder: Embedder, part: Part, watch: Stopwatch, early: asyncio.Task[Vectors] | None
     ) -> Vectors:
-        """Vectors (len(part), dimension); marks the writes whose vectors cannot be used."""
+        """Vectors (len(part.texts), dimension); marks the writes whose vectors cannot be used."""
         try:
             await reach("write.before_embed")
-            vectors = await (early or _vectors(embedder, [item.text for item in part], watch))
+            vectors = await (early or _vectors(embedder, part.texts, watch))
             await reach("write.after_embed")
         except TextsFailed as exc:
             for position, error in exc.errors.items():
-                part[position].write.fail(error.at(f"chunk_index {part[position].chunk_index}"))
+                part.writes[position].fail(error.at(f"chunk_index {part.chunk_index(position)}"))
             return exc.vectors
         except AppError as exc:
             _fail_all(part, exc)
-            return np.empty((len(part), embedder.dimension), np.float32)
-        for position, reason in unusable(vectors, len(part), embedder.dimension).items():
-            item = part[position]
-            place = f"chunk_index {item.chunk_index}"
-            item.write.fail(EmbeddingInvalid(f"The embedder's vector for {place} is unusable: {reason}."))
+            return np.empty((len(part.texts), embedder.dimension), np.float32)
+        for position, reason in unusable(vectors, len(part.texts), embedder.dimension).items():
+            place = f"chunk_index {part.chunk_index(position)}"
+            part.writes[position].fail(EmbeddingInvalid(f"The embedder's vector for {place} is unusable: {reason}."))
         return vectors
 
-    async def _land(self, part: Sequence[Item], vectors: Vectors, stamps: dict[UUID, int], watch: Stopwatch) -> None:
+    async def _land(self, part: Part, vectors: Vectors, stamps: dict[UUID, int], watch: Stopwatch) -> None:
         """Upserts a part, all its bots at once; marks the writes whose vectors did not land."""
-        by_bot: dict[UUID, list[int]] = {}
-        for position, item in enumerate(part):
-            if item.write.goes_on:
-                by_bot.setdefault(item.write.bot.bot_id, []).append(position)
         with watch.timing("milvus"):
-            await asyncio.gather(
-                *(
-                    self._upsert([part[position] for position in positions], vectors[positions], stamps)
-                    for positions in by_bot.values()
-                )
-            )
+            await asyncio.gather(*(self._upsert(one, own, stamps) for one, own in part.by_bot(vectors)))
 
-    async def _upsert(self, items: Sequence[Item], vectors: Vectors, stamps: dict[UUID, int]) -> None:
-        bot = items[0].write.bot
-        chunk_ids = np.array([item.chunk_id for item in items], np.int64)
-        doc_ids = np.array([item.write.doc_id for item in items], np.int64)
-        texts = [item.text for item in items]
-        # No generation is ever written twice.
-        upsert = partial(self._index.upsert, bot.milvus_collection, chunk_ids, doc_ids, vectors, texts, fresh=True)
+    async def _upsert(self, part: Part, vectors: Vectors, stamps: dict[UUID, int]) -> None:
+        bot = part.writes[0].bot
+        upsert = partial(
+            self._index.upsert,
+            bot.milvus_collection,
+            part.chunk_ids,
+            part.doc_ids,
+            vectors,
+            part.texts,
+            fresh=True,  # No generation is ever written twice.
+        )
         try:
             await reach("write.before_upsert")
-            self._check_leases(items)
+            self._check_leases(part)
             try:
                 stamp = await upsert()
             except CollectionMissing:
                 await self._bots.make_collection(bot)
-                self._check_leases(items)
+                self._check_leases(part)
                 try:
                     stamp = await upsert()
                 except CollectionMissing as exc:
                     raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
             await reach("write.after_upsert")
         except CollectionMoved:
-            for item in items:
-                item.write.moved = True
+            for write in part.writes:
+                write.moved = True
         except AppError as exc:
-            _fail_all(items, exc)
+            _fail_all(part, exc)
         else:
             if stamp:
                 stamps[bot.bot_id] = max(stamp, stamps.get(bot.bot_id, 0))
 
-    def _check_leases(self, items: Sequence[Item]) -> None:
+    def _check_leases(self, part: Part) -> None:
         """Nothing is written to Milvus that recovery may have collected already. Raises LeaseLost."""
-        if not self._leases.alive({item.write.generation for item in items}):
+        if not self._leases.alive({write.generation for write in part.writes}):
             raise LeaseLost(LEASE_LOST)
 
 
@@ -337,6 +359,6 @@ async def _vectors(embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -
         return await embedder.embed_documents(texts)
 
 
-def _fail_all(items: Iterable[Item], error: AppError) -> None:
-    for item in items:
-        item.write.fail(error)
+def _fail_all(part: Part, error: AppError) -> None:
+    for write in part.writes:
+        write.fail(error)

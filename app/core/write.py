@@ -1,7 +1,7 @@
 """One document on its way into both stores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument
@@ -11,8 +11,7 @@ MOVED = "The bot moved to another embedding model while this request ran. Try ag
 LEASE_LOST = "The write took longer than its lease and was undone. Nothing of it is stored."
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one document: its doc_id, or the error that undid it."""
 
     doc_id: int | None

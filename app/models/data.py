@@ -13,6 +13,7 @@ from app.models.collection import EXAMPLE_BOT
 from app.models.fields import (
     CHUNKS_PER_DOCUMENT,
     DOCUMENTS_PER_BATCH,
+    INT32_MAX,
     AccountName,
     Author,
     ChunkText,
@@ -59,7 +60,7 @@ class ChunkIn(Request):
         description="Place in the document, each only once; gaps are allowed."
     )
     text: ChunkText = Field(description="What is embedded and found.")
-    page_number: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] | None = None
+    page_number: Annotated[StrictInt, Field(ge=0, le=INT32_MAX)] | None = None
 
 
 def _distinct(chunks: list[ChunkIn]) -> list[ChunkIn]:

@@ -9,6 +9,15 @@ from pydantic_core import PydanticCustomError
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
 
 INT64_MAX = 2**63 - 1
+INT32_MAX = 2**31 - 1
+TITLE_CHARS = 512
+FILE_PATH_CHARS = 2_048
+FILE_TYPE_CHARS = 64
+AUTHOR_CHARS = 256
+TAG_CHARS = 128
+TAGS_PER_DOCUMENT = 64
+NAME_CHARS = 128
+"""Of an account."""
 TEXT_CHARS = 8_192
 """Longest text that is embedded, of a chunk or a query: nothing is ever cut."""
 CHUNKS_PER_DOCUMENT = 65_536
@@ -17,18 +26,17 @@ DOCUMENTS_PER_BATCH = 1_000
 
 def storable(text: str) -> str:
     """Refuses what PostgreSQL's text and UTF-8 cannot hold."""
-    if "\x00" in text:
-        raise PydanticCustomError("nul_character", "contains a NUL character, which cannot be stored")
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise PydanticCustomError("lone_surrogate", "contains a lone surrogate, which is no valid text") from None
+    try:
+        # Looking for NUL among bytes is ten times as fast as in a Korean string.
+        if b"\x00" in text.encode():
+            raise PydanticCustomError("nul_character", "contains a NUL character, which cannot be stored")
+    except UnicodeEncodeError:
+        raise PydanticCustomError("lone_surrogate", "contains a lone surrogate, which is no valid text") from None
     return text
 
 
 def not_blank(text: str) -> str:
-    if not text.strip():
+    if not text or text.isspace():
         raise PydanticCustomError("blank_text", "must hold more than white space")
     return text
 
@@ -64,28 +72,32 @@ def storable_json(value: Any) -> Any:
         if size > METADATA_BYTES:
             raise PydanticCustomError("too_large", f"is larger than {METADATA_BYTES:,} bytes of JSON")
         if not below:
-            # Counted by now: fewer characters than that, so that writing them costs little.
-            if metadata_bytes(value) > METADATA_BYTES:
+            # Counted by now: fewer than that, so that writing them costs little. None of them takes more than 30 bytes.
+            if size > METADATA_BYTES // 30 and metadata_bytes(value) > METADATA_BYTES:
                 raise PydanticCustomError("too_large", f"is larger than {METADATA_BYTES:,} bytes of JSON")
             return value
         level = below
     raise PydanticCustomError("too_deep", f"is nested deeper than {METADATA_DEPTH} levels")
 
 
-Storable = AfterValidator(storable)
-NotBlank = AfterValidator(not_blank)
+def telling(text: str) -> str:
+    return not_blank(storable(text))
 
-Title = Annotated[str, Field(min_length=1, max_length=512), Storable, NotBlank]
-FilePath = Annotated[str, Field(max_length=2048), Storable]
-FileType = Annotated[str, Field(max_length=64), Storable]
-Author = Annotated[str, Field(max_length=256), Storable]
-Tag = Annotated[str, Field(min_length=1, max_length=128), Storable, NotBlank]
-Tags = Annotated[list[Tag], Field(max_length=64)]
+
+Storable = AfterValidator(storable)
+Telling = AfterValidator(telling)
+
+Title = Annotated[str, Field(min_length=1, max_length=TITLE_CHARS), Telling]
+FilePath = Annotated[str, Field(max_length=FILE_PATH_CHARS), Storable]
+FileType = Annotated[str, Field(max_length=FILE_TYPE_CHARS), Storable]
+Author = Annotated[str, Field(max_length=AUTHOR_CHARS), Storable]
+Tag = Annotated[str, Field(min_length=1, max_length=TAG_CHARS), Telling]
+Tags = Annotated[list[Tag], Field(max_length=TAGS_PER_DOCUMENT)]
 Metadata = Annotated[dict[str, Any], AfterValidator(storable_json)]
-BotName = Annotated[str, Field(min_length=1, max_length=255), Storable, NotBlank]
-AccountName = Annotated[str, Field(min_length=1, max_length=128), Storable, NotBlank]
-ChunkText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), Storable, NotBlank]
-QueryText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), Storable, NotBlank]
+BotName = Annotated[str, Field(min_length=1, max_length=255), Telling]
+AccountName = Annotated[str, Field(min_length=1, max_length=NAME_CHARS), Telling]
+ChunkText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), Telling]
+QueryText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), Telling]
 CollectionName = Annotated[
     str,
     Field(

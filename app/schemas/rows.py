@@ -1,10 +1,12 @@
 """Rows and the shapes that core passes around."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
+
+from msgspec import Struct
 
 CHUNKS_PER_GENERATION = 65536
 """Keys reserved for one generation: ``chunk_id = generation * 65536 + chunk_index``."""
@@ -45,16 +47,14 @@ class Bot:
     """Generations of new documents that are being written: their doc_ids. Told by ``BotPort.get`` alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewChunk:
+class NewChunk(Struct, frozen=True):
     chunk_index: int
     text: str
     page_number: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewDocument:
-    """A document as a caller sends it."""
+class NewDocument(Struct, frozen=True):
+    """A document as a caller sends it, its chunks in the order of their chunk_index."""
 
     title: str
     chunks: Sequence[NewChunk]
@@ -62,12 +62,12 @@ class NewDocument:
     file_type: str | None = None
     author: str | None = None
     tags: Sequence[str] = ()
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = {}
 
     @property
     def chunk_span(self) -> int:
         """One more than the largest chunk_index."""
-        return max(chunk.chunk_index for chunk in self.chunks) + 1
+        return self.chunks[-1].chunk_index + 1
 
 
 @dataclass(frozen=True, slots=True)

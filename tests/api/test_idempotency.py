@@ -1,6 +1,8 @@
 """Idempotency-Key: one effect and the same answer, whatever becomes of the first request."""
 
 import asyncio
+import json
+import re
 from datetime import timedelta
 from uuid import uuid4
 
@@ -36,6 +38,28 @@ async def test_the_same_insert_twice_is_one_document_and_one_answer(bot: BotClie
     assert await titles(bot) == ["title"]
     other = await bot.http.post("/data/insert", json=body, headers=keyed())
     assert other.json()["doc_id"] != first.json()["doc_id"]
+
+
+@pytest.mark.parametrize("path", ["/data/insert", "/data/insert/batch"])
+async def test_the_direct_way_and_fastapis_know_the_same_keys(bot: BotClient, path: str) -> None:
+    """A content type with a parameter is not taken directly."""
+    document = bot.body("경복궁", "한강", metadata={"n": 1.5}, tags=["x"])
+    body = json.dumps(document if path == "/data/insert" else {"documents": [document]})
+    types = ["application/json", "application/json; charset=utf-8"]
+    answers = []
+    for first, second in (types, types[::-1]):
+        headers = keyed()
+        answers += [
+            await bot.http.post(path, content=body, headers={**headers, "content-type": type})
+            for type in (first, second)
+        ]
+        assert "Idempotency-Replayed" not in answers[-2].headers
+        assert answers[-1].headers["Idempotency-Replayed"] == "true"
+        assert answers[-1].content == answers[-2].content
+    assert len({answer.status_code for answer in answers}) == 1
+    shapes = {re.sub(r'(_ms|doc_id)":[0-9.]+', "", answer.text) for answer in answers}
+    assert len(shapes) == 1
+    assert await titles(bot) == ["title", "title"]
 
 
 async def test_a_batch_and_a_replacement(client: httpx.AsyncClient, bot: BotClient) -> None:

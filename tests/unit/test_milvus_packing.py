@@ -1,11 +1,11 @@
-"""The upsert that is packed here is the one that pymilvus would pack."""
+"""The rows that are packed here are those that pymilvus would pack."""
 
 import numpy as np
 import pytest
 from pymilvus import DataType
 from pymilvus.client.prepare import Prepare
 
-from app.core.stores.milvus_packing import upsert_request
+from app.core.stores.milvus_packing import insert_request
 from app.schemas import milvus as schema
 
 
@@ -34,8 +34,8 @@ def test_packed_as_pymilvus_packs(rows: int, dimension: int, lexical: bool) -> N
         }
         for number in range(rows)
     ]
-    theirs = Prepare.row_upsert_param("c", entities, "", fields)
-    ours = upsert_request("c", chunk_ids, doc_ids, embeddings, words)
+    theirs = Prepare.row_insert_param("c", entities, "", fields)
+    ours = insert_request("c", chunk_ids, doc_ids, embeddings, words)
     assert (ours.collection_name, ours.num_rows) == (theirs.collection_name, theirs.num_rows)
     by_name = {field.field_name: field for field in theirs.fields_data}
     assert len(by_name) == len(ours.fields_data)

@@ -7,17 +7,18 @@ import numpy as np
 from app.core.embedding.port import Vectors
 
 
-def unusable(vectors: Vectors, expected_count: int, dimension: int) -> dict[int, str]:
+def unusable(vectors: Vectors, expected_count: int, dimension: int, squares: Vectors | None = None) -> dict[int, str]:
     """Reasons by index of the texts whose vector must not be stored; empty when all are good.
 
     ``vectors`` should be (expected_count, dimension). With any other shape no row can be trusted to belong to its
     text, so all of them are named. A vector store takes NaN without complaint and then answers with NaN scores, and
-    the cosine of a vector whose squared length is 0 or infinite in float32 is undefined.
+    the cosine of a vector whose squared length is 0 or infinite in float32 is undefined. ``squares``: the rows'
+    squared lengths, where they are known.
     """
     if vectors.shape != (expected_count, dimension):
         reason = f"expected vectors of shape {(expected_count, dimension)}, got {vectors.shape}"
         return dict.fromkeys(range(expected_count), reason)
-    squares = squared_lengths(vectors)
+    squares = squared_lengths(vectors) if squares is None else squares
     if all(0 < square < math.inf for square in squares.tolist()):  # NaN is neither.
         return {}
     reasons = {}

@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from app.core.embedding.port import Row
-from app.core.embedding.waiting import Lane, Limits, Piece, Waiting
+from app.core.embedding.port import Rows, chained
+from app.core.embedding.waiting import Lane, Limits, Piece, Waiting, give_out
 from app.utils.errors import EmbedderUnavailable
 
-Send = Callable[[list[str]], Awaitable[list[Row]]]
+Send = Callable[[list[str]], Awaitable[Rows]]
 
 
 class Dispatcher:
@@ -25,7 +25,7 @@ class Dispatcher:
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def encode(self, texts: Sequence[str], weights: Sequence[int], lane: Lane) -> list[Row]:
+    async def encode(self, texts: Sequence[str], weights: Sequence[int], lane: Lane) -> Rows:
         """A row for each of at least one text, in order. If cancelled, what still waits of it is dropped.
 
         Raises EmbedderUnavailable at once if too many texts wait in this lane, or after ``close``.
@@ -39,7 +39,7 @@ class Dispatcher:
         except BaseException:
             self._waiting.drop(pieces)
             raise
-        return [row for part in parts for row in part]
+        return chained(parts)
 
     async def close(self) -> None:
         """Fails what waits and what is on its way."""
@@ -85,9 +85,8 @@ class Dispatcher:
 
     async def _run(self, batch: list[Piece]) -> None:
         try:
-            rows = iter(await self._send([text for piece in batch for text in piece.texts]))
-            for piece in batch:
-                piece.rows.set_result([next(rows) for _ in piece.texts])
+            texts = batch[0].texts if len(batch) == 1 else [text for piece in batch for text in piece.texts]
+            give_out(batch, await self._send(texts))
         except BaseException as exc:
             for piece in batch:
                 if not piece.rows.done():

@@ -85,10 +85,11 @@ class Front:
 
 def checked(vectors: Vectors, count: int, dimension: int) -> Sequence[Row] | Vectors:
     """Each row at length 1, or why it cannot be used; an array where all can."""
-    reasons = unusable(vectors, count, dimension)
-    if vectors.shape == (count, dimension):
+    squares = squared_lengths(vectors) if vectors.shape == (count, dimension) else None
+    reasons = unusable(vectors, count, dimension, squares)
+    if squares is not None:
         with np.errstate(all="ignore"):
-            vectors = np.asarray(vectors / np.sqrt(squared_lengths(vectors))[:, None], dtype=np.float32)
+            vectors = np.asarray(vectors / np.sqrt(squares)[:, None], dtype=np.float32)
     if not reasons:
         return vectors
     return [

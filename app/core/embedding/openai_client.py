@@ -15,7 +15,7 @@ import orjson
 
 from app.core.embedding import openai_reply
 from app.core.embedding.breaker import Breaker
-from app.core.embedding.port import Row
+from app.core.embedding.port import Row, Rows, chained
 from app.utils.errors import AppError, EmbedderUnavailable, TextRefused
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0
@@ -57,7 +57,7 @@ class OpenAIClient:
         self.expected: int | None = None
         """Length of each vector, once it is known."""
 
-    async def rows(self, texts: list[str]) -> list[Row]:
+    async def rows(self, texts: list[str]) -> Rows:
         """A row for each text; raises nothing. A batch that is refused is halved until the bad text is found."""
         try:
             content = await self._answer(texts)
@@ -66,7 +66,7 @@ class OpenAIClient:
         except openai.APIStatusError as exc:
             if len(texts) > 1:
                 middle = len(texts) // 2
-                return await self.rows(texts[:middle]) + await self.rows(texts[middle:])
+                return chained([await self.rows(texts[:middle]), await self.rows(texts[middle:])])
             log.warning("the embedding provider refuses a text of %d characters (%d)", len(texts[0]), exc.status_code)
             if self._when_refused is not None and exc.status_code in TOO_MUCH:
                 return [await self._when_refused(texts[0])]

@@ -12,7 +12,7 @@ from app.core.embedding import tokens
 from app.core.embedding.dispatcher import Dispatcher
 from app.core.embedding.long_text import LongText, halves, merged, split, too_long
 from app.core.embedding.openai_client import OpenAIClient
-from app.core.embedding.port import Row, TextsFailed, Vectors, collected
+from app.core.embedding.port import Row, Rows, TextsFailed, Vectors, collected
 from app.core.embedding.waiting import Lane, Limits
 from app.utils.errors import AppError, EmbedderUnavailable, StartupError, TextRefused
 
@@ -110,9 +110,11 @@ class OpenAIEmbedder:
             return np.empty((0, self.dimension), dtype=np.float32)
         return collected(await self._rows(texts, lane))
 
-    async def _rows(self, texts: Sequence[str], lane: Lane) -> list[Row]:
+    async def _rows(self, texts: Sequence[str], lane: Lane) -> Rows:
         self._client.breaker.check()
         weights = await self._weigh(texts)
+        if max(weights) <= self._input_tokens:
+            return await self._sent(texts, weights, lane)
         rows: list[Row | None] = [None] * len(texts)
         parts: list[tuple[int, str, int]] = []
         for index, (text, weight) in enumerate(zip(texts, weights, strict=True)):
@@ -124,21 +126,23 @@ class OpenAIEmbedder:
             else:
                 rows[index] = too_long(self._input_tokens)
         if parts:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    sent = await self._queue.encode([part[1] for part in parts], [part[2] for part in parts], lane)
-            except TimeoutError as exc:
-                raise EmbedderUnavailable("The embedding provider did not answer in time.", retry_after=5) from exc
-            if not all(isinstance(row, AppError) for row in sent):
-                self._last_success = asyncio.get_running_loop().time()
-            if [part[0] for part in parts] == list(range(len(texts))):  # Each whole, none refused.
-                return sent
+            sent = await self._sent([part[1] for part in parts], [part[2] for part in parts], lane)
             found: dict[int, list[tuple[str, Row]]] = {}
             for (index, part, _), row in zip(parts, sent, strict=True):
                 found.setdefault(index, []).append((part, row))
             for index, pairs in found.items():
                 rows[index] = pairs[0][1] if len(pairs) == 1 else _joined(pairs)
         return [row if row is not None else TextRefused("The embedding provider gave no answer.") for row in rows]
+
+    async def _sent(self, texts: Sequence[str], weights: Sequence[int], lane: Lane) -> Rows:
+        try:
+            async with asyncio.timeout(self._timeout):
+                rows = await self._queue.encode(texts, weights, lane)
+        except TimeoutError as exc:
+            raise EmbedderUnavailable("The embedding provider did not answer in time.", retry_after=5) from exc
+        if not all(isinstance(row, AppError) for row in rows):
+            self._last_success = asyncio.get_running_loop().time()
+        return rows
 
     async def _weigh(self, texts: Sequence[str]) -> list[int]:
         if self._exact is None:

@@ -8,11 +8,11 @@ import numpy as np
 import orjson
 from pybase64 import b64decode
 
-from app.core.embedding.port import Row, Vectors
+from app.core.embedding.port import Row, Rows, Vectors
 from app.utils.errors import EmbeddingInvalid
 
 
-def rows(content: bytes, count: int, dimension: int | None) -> list[Row]:
+def rows(content: bytes, count: int, dimension: int | None) -> Rows:
     """A row for each of the ``count`` texts that were sent, put in order by ``index``.
 
     A vector of another length than ``dimension`` (of any, with None), a null and a missing one is that text's error.
@@ -26,7 +26,7 @@ def rows(content: bytes, count: int, dimension: int | None) -> list[Row]:
         error.__cause__ = exc
         return [error] * count
     if places == list(range(count)) and (vectors := _as_one(items, dimension)) is not None:
-        return list(vectors)
+        return vectors
     found: list[Row] = [EmbeddingInvalid("The embedding provider left this text out.")] * count
     for place, item in zip(places, items, strict=True):
         found[place] = _row(item.get("embedding"), dimension)

@@ -12,6 +12,8 @@ Vectors = NDArray[np.float32]
 
 Row = Vectors | AppError
 """What became of one text: its vector (dimension,), or the error that is its own."""
+Rows = Vectors | Sequence[Row]
+"""What became of several: the array (n, dimension) where each has a vector and they came together."""
 
 
 class TextsFailed(EmbeddingInvalid):
@@ -58,8 +60,18 @@ class Embedder(Protocol):
     async def close(self) -> None: ...
 
 
-def collected(rows: Sequence[Row]) -> Vectors:
+def chained(parts: Sequence[Rows]) -> Rows:
+    """The rows of one part after those of the other; an array if all are."""
+    if len(parts) == 1:
+        return parts[0]
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    return np.concatenate(arrays) if len(arrays) == len(parts) else [row for part in parts for row in part]
+
+
+def collected(rows: Rows) -> Vectors:
     """The rows as Vectors. Raises TextsFailed, or Unavailable when that is what became of every row."""
+    if isinstance(rows, np.ndarray):
+        return rows
     errors = {index: row for index, row in enumerate(rows) if isinstance(row, AppError)}
     if not errors:
         return np.stack(rows)  # type: ignore[arg-type]

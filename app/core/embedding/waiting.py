@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import count, islice
 
-from app.core.embedding.port import Row
+from app.core.embedding.port import Rows
 from app.utils import metrics
 from app.utils.errors import EmbedderUnavailable
 
@@ -56,7 +56,15 @@ class Piece:
     weight: int = field(compare=False)
     longest: int = field(compare=False)
     since: float = field(compare=False)
-    rows: Future[list[Row]] = field(compare=False, default_factory=Future)
+    rows: Future[Rows] = field(compare=False, default_factory=Future)
+
+
+def give_out(batch: Sequence[Piece], rows: Rows) -> None:
+    """Each piece its rows: there is one for each text of the batch."""
+    start = 0
+    for piece in batch:
+        piece.rows.set_result(rows[start : start + len(piece.texts)])
+        start += len(piece.texts)
 
 
 class Waiting:

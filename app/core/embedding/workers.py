@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 
-from app.core.embedding.port import Row, Vectors, collected
-from app.core.embedding.waiting import Lane, Limits, Piece, Waiting
+import numpy as np
+
+from app.core.embedding.port import Row, Rows, Vectors, chained, collected
+from app.core.embedding.waiting import Lane, Limits, Piece, Waiting, give_out
 from app.utils.errors import AppError, EmbedderUnavailable, EmbeddingInvalid
 
 Encode = Callable[[list[str]], Vectors]
@@ -72,8 +74,12 @@ class WorkerPool:
             with self._changed:
                 self._waiting.drop(pieces)
             raise
-        rows: list[Row] = [row for part in parts for row in part]
-        in_order = list(rows)
+        rows = chained(parts)
+        if isinstance(rows, np.ndarray):
+            vectors = np.empty_like(rows)
+            vectors[order] = rows
+            return vectors
+        in_order: list[Row] = list(rows)
         for index, row in zip(order, rows, strict=True):
             in_order[index] = row
         return collected(in_order)
@@ -113,9 +119,7 @@ class WorkerPool:
         if Lane.DOCUMENTS in lanes and self._steps_back:
             _step_back()
         while batch := self._take(lanes):
-            rows = iter(_rows(encode, [text for piece in batch for text in piece.texts]))
-            for piece in batch:
-                piece.rows.set_result([next(rows) for _ in piece.texts])
+            give_out(batch, _rows(encode, [text for piece in batch for text in piece.texts]))
 
     def _shut(self, detail: str) -> None:
         with self._changed:
@@ -138,16 +142,16 @@ def _step_back() -> None:
             os.setpriority(os.PRIO_PROCESS, thread, own + DOCUMENTS_NICE)
 
 
-def _rows(encode: Encode, texts: list[str]) -> list[Row]:
+def _rows(encode: Encode, texts: list[str]) -> Rows:
     try:
         vectors = encode(texts)
         if len(vectors) != len(texts):
             raise EmbeddingInvalid("The embedder returned another number of vectors than texts.")
-        return list(vectors)
+        return vectors
     except BaseException as exc:  # Not Exception: a panic in a Rust tokenizer must not leave a caller hanging.
         if len(texts) > 1:
             middle = len(texts) // 2
-            return _rows(encode, texts[:middle]) + _rows(encode, texts[middle:])
+            return chained([_rows(encode, texts[:middle]), _rows(encode, texts[middle:])])
         if isinstance(exc, AppError):
             return [exc]
         log.warning("the model fails on a text of %d characters", len(texts[0]), exc_info=exc)

@@ -25,7 +25,7 @@ from app.core.stores.milvus_driver import (
     within,
     write,
 )
-from app.core.stores.milvus_packing import upsert_request
+from app.core.stores.milvus_packing import insert_request
 from app.core.stores.milvus_search import MilvusSearch
 from app.core.stores.ports import Hit, Keys, Span, Vectors
 from app.schemas import milvus as schema
@@ -186,7 +186,7 @@ class MilvusIndex:
             words = [""] * count if texts is None else await self._in_thread(lambda: [*map(lexical_text, texts)])
         stamp = 0
         for part in _parts(dimension, count, words):
-            packed = upsert_request(
+            packed = insert_request(
                 collection, chunk_ids[part], doc_ids[part], embeddings[part], None if words is None else words[part]
             )
             try:

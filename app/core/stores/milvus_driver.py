@@ -41,7 +41,7 @@ def silence() -> None:
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 
-async def write(client: AsyncMilvusClient, request: milvus_pb2.UpsertRequest, timeout: float, *, fresh: bool) -> int:
+async def write(client: AsyncMilvusClient, request: milvus_pb2.InsertRequest, timeout: float, *, fresh: bool) -> int:
     """Sends a request that is packed already, as pymilvus sends its own: with its repetitions and check.
 
     Returns the write's timestamp, which pymilvus keeps to itself; 0 on Milvus Lite, which has none. It would pack the
@@ -80,17 +80,17 @@ async def _sent(client: AsyncMilvusClient, once: Attempt, again: Attempt, reques
     return await again(handler, request, timeout=left, metadata=metadata)
 
 
-async def _insert(handler: Any, request: milvus_pb2.UpsertRequest, *, timeout: float, metadata: Any) -> int:
-    insertion = milvus_pb2.InsertRequest(
-        collection_name=request.collection_name, num_rows=request.num_rows, fields_data=request.fields_data
-    )
-    response = await handler._async_stub.Insert(insertion, timeout=timeout, metadata=metadata)
+async def _insert(handler: Any, request: milvus_pb2.InsertRequest, *, timeout: float, metadata: Any) -> int:
+    response = await handler._async_stub.Insert(request, timeout=timeout, metadata=metadata)
     check_status(response.status)
     return int(response.timestamp)
 
 
-async def _upsert(handler: Any, request: milvus_pb2.UpsertRequest, *, timeout: float, metadata: Any) -> int:
-    response = await handler._async_stub.Upsert(request, timeout=timeout, metadata=metadata)
+async def _upsert(handler: Any, request: milvus_pb2.InsertRequest, *, timeout: float, metadata: Any) -> int:
+    same = milvus_pb2.UpsertRequest(
+        collection_name=request.collection_name, num_rows=request.num_rows, fields_data=request.fields_data
+    )
+    response = await handler._async_stub.Upsert(same, timeout=timeout, metadata=metadata)
     check_status(response.status)
     return int(response.timestamp)
 

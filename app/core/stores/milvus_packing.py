@@ -15,21 +15,27 @@ from app.core.stores.ports import Keys, Vectors
 from app.schemas import milvus as schema
 
 
-def upsert_request(
+def insert_request(
     collection: str, chunk_ids: Keys, doc_ids: Keys, embeddings: Vectors, words: Sequence[str] | None
-) -> milvus_pb2.UpsertRequest:
-    """``embeddings`` (n, dimension) of float32; ``words`` where the collection has a lexical field."""
-    fields = [_integers(schema.CHUNK_ID, chunk_ids), _integers(schema.DOC_ID, doc_ids), _floats(embeddings)]
+) -> milvus_pb2.InsertRequest:
+    """``embeddings`` (n, dimension) of float32; ``words`` where the collection has a lexical field.
+
+    Filled in place: a message that is given to another's constructor is copied, vectors and all.
+    """
+    request = milvus_pb2.InsertRequest(collection_name=collection, num_rows=len(chunk_ids))
+    for name, numbers in ((schema.CHUNK_ID, chunk_ids), (schema.DOC_ID, doc_ids)):
+        field = request.fields_data.add(type=DataType.INT64, field_name=name)
+        field.scalars.long_data.data.extend(numbers.tolist())
+    field = request.fields_data.add(type=DataType.FLOAT_VECTOR, field_name=schema.EMBEDDING)
+    field.vectors.dim = embeddings.shape[1]
+    # A packed field on the wire is its tag, its length and the numbers as they lie in memory (little-endian):
+    # https://protobuf.dev/programming-guides/encoding/#packed
+    raw = np.ascontiguousarray(embeddings, "<f4").tobytes()
+    field.vectors.float_vector.MergeFromString(b"\x0a" + _varint(len(raw)) + raw)
     if words is not None:
-        strings = schema_pb2.StringArray(data=words)
-        fields.append(
-            schema_pb2.FieldData(
-                type=DataType.VARCHAR,
-                field_name=schema.LEXICAL,
-                scalars=schema_pb2.ScalarField(string_data=strings),
-            )
-        )
-    return milvus_pb2.UpsertRequest(collection_name=collection, num_rows=len(chunk_ids), fields_data=fields)
+        field = request.fields_data.add(type=DataType.VARCHAR, field_name=schema.LEXICAL)
+        field.scalars.string_data.data.extend(words)
+    return request
 
 
 def search_request(
@@ -84,20 +90,6 @@ def scores_by_key(found: schema_pb2.SearchResultData) -> list[dict[int, float]]:
     """For each query its keys, each once, and their scores, in the order in which they came."""
     each = zip(found.ids.int_id.data, found.scores, strict=True)
     return [dict(islice(each, count)) for count in found.topks]
-
-
-def _integers(name: str, values: Keys) -> schema_pb2.FieldData:
-    numbers = schema_pb2.LongArray(data=values.tolist())
-    return schema_pb2.FieldData(type=DataType.INT64, field_name=name, scalars=schema_pb2.ScalarField(long_data=numbers))
-
-
-def _floats(embeddings: Vectors) -> schema_pb2.FieldData:
-    # A packed field on the wire is its tag, its length and the numbers as they lie in memory (little-endian):
-    # https://protobuf.dev/programming-guides/encoding/#packed
-    raw = np.ascontiguousarray(embeddings, "<f4").tobytes()
-    numbers = schema_pb2.FloatArray.FromString(b"\x0a" + _varint(len(raw)) + raw)
-    vectors = schema_pb2.VectorField(dim=embeddings.shape[1], float_vector=numbers)
-    return schema_pb2.FieldData(type=DataType.FLOAT_VECTOR, field_name=schema.EMBEDDING, vectors=vectors)
 
 
 def _varint(number: int) -> bytes:
