@@ -33,7 +33,8 @@ VALUES = [
     GONE, None, True, 0, 1, 2, -1, 65_536, 2**31, 2**63, -(2**63) - 1, 10**30, 1.0, 1.5, float("nan"), float("inf"), "",
     " ", "\u3000", "a\x00", "a\ud800", "1", "x" * 65, "x" * 129, "x" * 257, "x" * (TITLE_CHARS + 1), "한" * 2_049,
     "x" * (TEXT_CHARS + 1), str(BOT).upper(), BOT.hex, BOT.urn, f"{{{BOT}}}", [], {}, [ITEM],
-    ["x"] * (TAGS_PER_DOCUMENT + 1), [""], ["a", 1], {"deep": [[[{}]]]}, {"": {"a\x00": 1}}, {"unknown": 1}, "한" * 30_000, ["x" * 20_000] * 4,
+    ["x"] * (TAGS_PER_DOCUMENT + 1), [""],
+    ["a", 1], {"deep": [[[{}]]]}, {"": {"a\x00": 1}}, {"unknown": 1}, "한" * 30_000, ["x" * 20_000] * 4,
 ]  # fmt: skip
 
 
