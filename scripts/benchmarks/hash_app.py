@@ -1,13 +1,12 @@
 """The server with the embedder that costs nothing: ``uvicorn scripts.benchmarks.hash_app:app``."""
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.config import Settings
 from app.core.embedding.front import Front
 from app.core.services import Services, open_stores, wired
-from app.main import create_app
+from app.main import collect_less, create_app
 from scripts.benchmarks.embedders import Hashes
 
 
@@ -15,7 +14,7 @@ from scripts.benchmarks.embedders import Hashes
 async def _services() -> AsyncIterator[Services]:
     settings = Settings()
     async with open_stores(settings) as stores, wired(settings, stores, Front(Hashes(), 0)) as services:
-        gc.freeze()  # As app.main does for services of its own.
+        collect_less()  # As app.main does for services of its own.
         yield services
 
 
