@@ -48,8 +48,9 @@ log = logging.getLogger(__name__)
 PART_CHUNKS = 512
 """Chunks embedded and upserted together: large enough to batch well, small enough to bound memory; more where
 the embedder asks for more."""
-
-
+TURNS_TO_SEND = 2
+"""Turns of the event loop after which a remote provider has been sent the first texts. T1 begins then: it has all the time
+until their vectors come."""
 MOVES = 4
 """How often writes are begun anew because their bot has moved."""
 
@@ -119,6 +120,8 @@ class Saga:
         began_at = asyncio.get_running_loop().time()
         early = self._embed_early(writes, watch)
         try:
+            for _ in range(TURNS_TO_SEND):
+                await asyncio.sleep(0)
             with watch.timing("postgres"):
                 await self._documents.begin(writes, self._leases.token, self._leases.length, once)
             if not (once and once.replayed):
