@@ -49,8 +49,8 @@ PART_CHUNKS = 512
 """Chunks embedded and upserted together: large enough to batch well, small enough to bound memory; more where
 the embedder asks for more."""
 TURNS_TO_SEND = 2
-"""Turns of the event loop after which a remote provider has been sent the first texts. T1 begins then: it has all the time
-until their vectors come."""
+"""Turns of the event loop after which a remote provider has been sent the first texts. T1 begins then: it has time until
+their vectors come."""
 MOVES = 4
 """How often writes are begun anew because their bot has moved."""
 
