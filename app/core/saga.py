@@ -49,7 +49,7 @@ PART_CHUNKS = 512
 """Chunks embedded and upserted together: large enough to batch well, small enough to bound memory; more where
 the embedder asks for more."""
 TURNS_TO_SEND = 2
-"""Turns of the event loop after which a remote provider has been sent the first texts. T1 begins then: it has time until
+"""Turns of the event loop after which a remote provider has been sent the first texts. T1 then has time until
 their vectors come."""
 MOVES = 4
 """How often writes are begun anew because their bot has moved."""
