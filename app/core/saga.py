@@ -27,6 +27,7 @@ from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, TextsFailed, Vectors
 from app.core.leases import Leases
 from app.core.once import Once
+from app.core.pace import Pace
 from app.core.stores.ports import DocumentPort, Keys, VectorIndex
 from app.core.write import LEASE_LOST, MOVED, Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
@@ -49,8 +50,8 @@ PART_CHUNKS = 512
 """Chunks embedded and upserted together: large enough to batch well, small enough to bound memory; more where
 the embedder asks for more."""
 TURNS_TO_SEND = 2
-"""Turns of the event loop after which a remote provider has been sent the first texts. T1 then has time until
-their vectors come."""
+"""Turns of the event loop after which a remote provider has been sent the first texts. T1 then has time until their
+vectors come."""
 MOVES = 4
 """How often writes are begun anew because their bot has moved."""
 
@@ -100,13 +101,20 @@ Early = dict[Embedder, asyncio.Task[Vectors]]
 
 class Saga:
     def __init__(
-        self, documents: DocumentPort, bots: Bots, index: VectorIndex, embedders: Embedders, leases: Leases
+        self,
+        documents: DocumentPort,
+        bots: Bots,
+        index: VectorIndex,
+        embedders: Embedders,
+        leases: Leases,
+        pace: Pace,
     ) -> None:
         self._documents = documents
         self._bots = bots
         self._index = index
         self._embedders = embedders
         self._leases = leases
+        self._pace = pace
 
     async def run(self, writes: Sequence[Write], watch: Stopwatch, once: Once | None = None) -> None:
         """Carries each write through or undoes it; ``write.error`` says which.
@@ -322,18 +330,19 @@ class Saga:
             fresh=True,  # No generation is ever written twice.
         )
         try:
-            await reach("write.before_upsert")
-            self._check_leases(part)
-            try:
-                stamp = await upsert()
-            except CollectionMissing:
-                await self._bots.make_collection(bot)
+            async with self._pace.turn(len(part.texts)):
+                await reach("write.before_upsert")
                 self._check_leases(part)
                 try:
                     stamp = await upsert()
-                except CollectionMissing as exc:
-                    raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
-            await reach("write.after_upsert")
+                except CollectionMissing:
+                    await self._bots.make_collection(bot)
+                    self._check_leases(part)
+                    try:
+                        stamp = await upsert()
+                    except CollectionMissing as exc:
+                        raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
+                await reach("write.after_upsert")
         except CollectionMoved:
             for write in part.writes:
                 write.moved = True

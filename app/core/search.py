@@ -13,6 +13,7 @@ from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, Vectors
 from app.core.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
 from app.core.joined import Joined
+from app.core.pace import Pace
 from app.core.query import Answer, Mode, Query, Result, Trace
 from app.core.rerank import Reranker
 from app.core.retrieval import Ask, Found, Lists, Retrieval, cut, unfinished_keys
@@ -54,12 +55,14 @@ class Search:
         documents: DocumentPort,
         index: VectorIndex,
         embedders: Embedders,
+        pace: Pace,
         reranker: Reranker | None = None,
     ) -> None:
         self._bots = bots
         self._documents = documents
         self._index = index
         self._embedders = embedders
+        self._pace = pace
         self._reranker = reranker
         self._retrieval = Retrieval(bots, documents, index)
         self._usable = Joined(self._usable_by_all)
@@ -74,6 +77,7 @@ class Search:
         if query.rerank and self._reranker is None:
             detail = "This server has no reranker: start it with RERANK_MODEL set."
             raise InvalidInput(detail, places=[Place("body.rerank", detail)])
+        self._pace.asked()
         for _ in range(ATTEMPTS):
             try:
                 return await self._query(query, watch)

@@ -20,6 +20,7 @@ from app.core.health import Health
 from app.core.ingest import Ingest
 from app.core.keys import KeyRing, Keys
 from app.core.leases import Leases
+from app.core.pace import Pace
 from app.core.recovery import Recovery
 from app.core.reembed import Reembedder
 from app.core.repair import Repairer
@@ -222,7 +223,8 @@ async def wired(
         },
         timeout=settings.health_timeout,
     )
-    saga = Saga(documents, bots, stores.index, embedders, leases)
+    pace = Pace()
+    saga = Saga(documents, bots, stores.index, embedders, leases, pace)
     verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
     verifier = Verifier(verify_store, stores.index)
     watch = Watch(BacklogStore(stores.db), stores.db.pool_state)
@@ -232,7 +234,7 @@ async def wired(
             bots=bots,
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
-            search=Search(bots, documents, stores.index, embedders, reranker),
+            search=Search(bots, documents, stores.index, embedders, pace, reranker),
             embed=Embed(embedders),
             health=health,
             verifier=verifier,

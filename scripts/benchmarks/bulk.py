@@ -48,10 +48,14 @@ async def _compare(url: str, bare: Bare, embedder: str, rounds: int, queries: in
     questions = cycle([question for item in items for question in item.questions])
     quiet: list[Times] = []
     loaded: list[Times] = []
+    speeds: list[float] = []
     for _ in tqdm(range(rounds), desc=embedder, unit="round", disable=None):
         quiet.append(await _searches(searching, bare, bot, questions, queries))
-        bulk = asyncio.create_task(_load_on(loading, other))
+        batches: list[int] = []
+        bulk = asyncio.create_task(_load_on(loading, other, batches))
+        began = time.perf_counter()
         loaded.append(await _searches(searching, bare, bot, questions, queries))
+        speeds.append(sum(batches) / (time.perf_counter() - began))
         bulk.cancel()
         await asyncio.wait([bulk])
         loading.close()
@@ -64,6 +68,7 @@ async def _compare(url: str, bare: Bare, embedder: str, rounds: int, queries: in
         cells[f"{title}_p50_ms_quiet_/_loaded"] = f"{p50[0]:.1f} / {p50[1]:.1f}"
         cells[f"{title}_p95_ms_quiet_/_loaded"] = f"{median(p95[0]):.1f} / {median(p95[1]):.1f}"
         cells[f"{title}_p95_ratio"] = str(ratio(p95[1], p95[0]))
+    cells["documents/s_loaded"] = median(speeds)
     return cells
 
 
@@ -78,7 +83,9 @@ async def _searches(connection: Connection, bare: Bare, bot: str, questions: Ite
     return times
 
 
-async def _load_on(connection: Connection, bot: str) -> None:
+async def _load_on(connection: Connection, bot: str, batches: list[int]) -> None:
+    """Until it is cancelled; ``batches`` gets the size of each that is stored."""
     documents = [document(bot, item.title, item.text) for item in paragraphs()]
     for start in cycle(range(0, len(documents) - BATCH, BATCH)):
         await connection.call("POST", "/data/insert/batch", {"documents": documents[start : start + BATCH]})
+        batches.append(BATCH)

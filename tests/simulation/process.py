@@ -18,6 +18,7 @@ from app.core.embedders import Embedders
 from app.core.embedding.port import Vectors
 from app.core.ingest import Ingest
 from app.core.leases import Leases
+from app.core.pace import Pace
 from app.core.recovery import Recovery
 from app.core.saga import Saga
 from app.core.search import Search
@@ -67,9 +68,10 @@ class Process:
             interval=1.0,
             claim=LEASE,
         )
-        self.ingest = Ingest(self.bots, Saga(documents, self.bots, index, embedders, leases), world.keys)
+        pace = Pace(bulk=1)
+        self.ingest = Ingest(self.bots, Saga(documents, self.bots, index, embedders, leases, pace), world.keys)
         self.documents = Documents(self.bots, documents, recovery)
-        self.search = Search(self.bots, documents, index, embedders)
+        self.search = Search(self.bots, documents, index, embedders, pace)
         self.verifier = Verifier(Database(self, world.verify), index)
         for coro in (leases.renew_forever(), recovery.run_forever()):
             self.spawn(coro)

@@ -1,0 +1,105 @@
+"""Bulk writes rest after each other, while questions are asked and only then. On virtual time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from app.core.pace import ASKED_SECONDS, BULK_CHUNKS, LONGEST_REST, REST, Pace
+from tests.simulation.loop import VirtualLoop
+
+WORK = 0.01
+
+
+def run(scenario: Callable[[Pace], Awaitable[None]]) -> float:
+    """Virtual seconds that it took."""
+    loop = VirtualLoop()
+
+    async def whole() -> None:
+        await scenario(Pace())
+
+    task = loop.create_task(whole())
+    assert loop.run_until(task.done, 1_000)
+    task.result()
+    return loop.time()
+
+
+async def write(pace: Pace, chunks: int = BULK_CHUNKS, seconds: float = WORK) -> None:
+    async with pace.turn(chunks):
+        await asyncio.sleep(seconds)
+
+
+def test_nobody_asks() -> None:
+    async def scenario(pace: Pace) -> None:
+        for _ in range(5):
+            await write(pace)
+        await asyncio.gather(*(write(pace) for _ in range(5)))
+
+    assert run(scenario) == pytest.approx(6 * WORK)
+
+
+def test_somebody_asks() -> None:
+    async def scenario(pace: Pace) -> None:
+        pace.asked()
+        for _ in range(5):
+            await write(pace)
+
+    assert run(scenario) == pytest.approx(5 * WORK + 4 * REST * WORK)
+
+
+def test_several_writers_take_turns() -> None:
+    async def scenario(pace: Pace) -> None:
+        pace.asked()
+        await asyncio.gather(*(write(pace) for _ in range(5)))
+
+    assert run(scenario) == pytest.approx(5 * WORK + 4 * REST * WORK)
+
+
+def test_a_small_write_does_not_wait() -> None:
+    async def scenario(pace: Pace) -> None:
+        pace.asked()
+        bulk = asyncio.create_task(write(pace, seconds=1.0))
+        await asyncio.sleep(0)
+        for _ in range(5):
+            await write(pace, BULK_CHUNKS - 1)
+        assert not bulk.done()
+        bulk.cancel()
+
+    assert run(scenario) == pytest.approx(5 * WORK)
+
+
+def test_work_between_the_writes_is_rest_enough() -> None:
+    async def scenario(pace: Pace) -> None:
+        pace.asked()
+        for _ in range(5):
+            await write(pace)
+            await asyncio.sleep(REST * WORK)
+
+    assert run(scenario) == pytest.approx(5 * WORK * (1 + REST))
+
+
+def test_the_last_question_is_a_while_ago() -> None:
+    async def scenario(pace: Pace) -> None:
+        pace.asked()
+        await asyncio.sleep(ASKED_SECONDS + 0.1)
+        for _ in range(5):
+            await write(pace)
+
+    assert run(scenario) == pytest.approx(ASKED_SECONDS + 0.1 + 5 * WORK)
+
+
+def test_a_write_that_fails_or_hangs_does_not_stop_the_others() -> None:
+    async def fail(pace: Pace) -> None:
+        async with pace.turn(BULK_CHUNKS):
+            await asyncio.sleep(10)
+            raise ValueError
+
+    async def scenario(pace: Pace) -> None:
+        pace.asked()
+        failing, waiting, last = (asyncio.create_task(one) for one in (fail(pace), write(pace), write(pace)))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await last
+        assert isinstance(failing.exception(), ValueError)
+
+    assert run(scenario) == pytest.approx(10 + LONGEST_REST + WORK)
