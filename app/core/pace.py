@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from app.utils.clock import Stopwatch
+
 BULK_CHUNKS = 32
 """A write of fewer is not held up: somebody waits for a document, and joined writes are few."""
 ASKED_SECONDS = 1.0
@@ -33,18 +35,23 @@ class Pace:
         self._asked_at = asyncio.get_running_loop().time()
 
     @asynccontextmanager
-    async def turn(self, chunks: int) -> AsyncIterator[None]:
-        """Waits until a write of so many chunks may begin; inside, it is under way."""
+    async def turn(self, chunks: int, watch: Stopwatch) -> AsyncIterator[None]:
+        """Waits until a write of so many chunks may begin (stage in ``watch``: rest); inside, it is under way."""
         loop = asyncio.get_running_loop()
         if chunks < self._bulk or loop.time() > self._asked_at + ASKED_SECONDS:
             yield
             return
-        async with self._turn:
-            if (rest := self._rest_until - loop.time()) > 0:
-                await asyncio.sleep(rest)
-            began = loop.time()
+        with watch.timing("rest"):
+            await self._turn.acquire()
             try:
-                yield
-            finally:
-                ended = loop.time()
-                self._rest_until = ended + min(LONGEST_REST, REST * (ended - began))
+                await asyncio.sleep(max(0.0, self._rest_until - loop.time()))
+            except BaseException:
+                self._turn.release()
+                raise
+        began = loop.time()
+        try:
+            yield
+        finally:
+            ended = loop.time()
+            self._rest_until = ended + min(LONGEST_REST, REST * (ended - began))
+            self._turn.release()

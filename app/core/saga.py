@@ -315,8 +315,9 @@ class Saga:
 
     async def _land(self, part: Part, vectors: Vectors, stamps: dict[UUID, int], watch: Stopwatch) -> None:
         """Upserts a part, all its bots at once; marks the writes whose vectors did not land."""
-        with watch.timing("milvus"):
-            await asyncio.gather(*(self._upsert(one, own, stamps) for one, own in part.by_bot(vectors)))
+        async with self._pace.turn(len(part.texts), watch):
+            with watch.timing("milvus"):
+                await asyncio.gather(*(self._upsert(one, own, stamps) for one, own in part.by_bot(vectors)))
 
     async def _upsert(self, part: Part, vectors: Vectors, stamps: dict[UUID, int]) -> None:
         bot = part.writes[0].bot
@@ -330,19 +331,18 @@ class Saga:
             fresh=True,  # No generation is ever written twice.
         )
         try:
-            async with self._pace.turn(len(part.texts)):
-                await reach("write.before_upsert")
+            await reach("write.before_upsert")
+            self._check_leases(part)
+            try:
+                stamp = await upsert()
+            except CollectionMissing:
+                await self._bots.make_collection(bot)
                 self._check_leases(part)
                 try:
                     stamp = await upsert()
-                except CollectionMissing:
-                    await self._bots.make_collection(bot)
-                    self._check_leases(part)
-                    try:
-                        stamp = await upsert()
-                    except CollectionMissing as exc:
-                        raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
-                await reach("write.after_upsert")
+                except CollectionMissing as exc:
+                    raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
+            await reach("write.after_upsert")
         except CollectionMoved:
             for write in part.writes:
                 write.moved = True

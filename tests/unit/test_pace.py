@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from app.core.pace import ASKED_SECONDS, BULK_CHUNKS, LONGEST_REST, REST, Pace
+from app.utils.clock import Stopwatch
 from tests.simulation.loop import VirtualLoop
 
 WORK = 0.01
@@ -25,7 +26,7 @@ def run(scenario: Callable[[Pace], Awaitable[None]]) -> float:
 
 
 async def write(pace: Pace, chunks: int = BULK_CHUNKS, seconds: float = WORK) -> None:
-    async with pace.turn(chunks):
+    async with pace.turn(chunks, Stopwatch()):
         await asyncio.sleep(seconds)
 
 
@@ -90,7 +91,7 @@ def test_the_last_question_is_a_while_ago() -> None:
 
 def test_a_write_that_fails_or_hangs_does_not_stop_the_others() -> None:
     async def fail(pace: Pace) -> None:
-        async with pace.turn(BULK_CHUNKS):
+        async with pace.turn(BULK_CHUNKS, Stopwatch()):
             await asyncio.sleep(10)
             raise ValueError
 
