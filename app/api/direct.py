@@ -31,8 +31,8 @@ JSON = (b"content-type", b"application/json")
 class Direct:
     """Plain ASGI, the last before the application. Needs ``services`` and ``limits`` in the lifespan's state.
 
-    For those of ``routes`` whose handlers are admitted and take a body and no more than services, account, limits and
-    answering. Whatever is not plain JSON that can be read into the body goes FastAPI's own way, and so gets its errors.
+    For those of ``routes`` whose handlers are admitted and take what a Way gives. Whatever is not plain JSON that can
+    be read into the body goes FastAPI's own way, and so gets its errors.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
@@ -75,8 +75,9 @@ class Direct:
 
 
 class Way:
-    """To a handler that takes (body, services, account, limits), or answering as well; its answers are TypedDicts, or
-    whole where it is once that they are given."""
+    """To a handler that takes (body, services, account, limits) and returns a TypedDict, or takes answering as well and
+    returns that one's Response.
+    """
 
     @classmethod
     def to(cls, route: APIRoute) -> "Way | None":
