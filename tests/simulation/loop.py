@@ -22,7 +22,25 @@ class Owner(Protocol):
 
 OWNER: ContextVar[Owner | None] = ContextVar("owner", default=None)
 OUTSIDE = Context()
+OUTSIDE.run(OWNER.set, None)
 """The context of what belongs to no process: the stores, and the world around the servers."""
+
+
+class OwnedFuture(asyncio.Future[Any]):
+    """Knows whose it is."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.owner = OWNER.get()
+
+
+class OwnedTask(asyncio.Task[Any]):
+    def __init__(self, coro: Coroutine[Any, Any, Any], owner: Owner | None, **options: Any) -> None:
+        super().__init__(coro, **options)
+        self.owner = owner
+        self._log_destroy_pending = False  # A crash leaves its tasks as they are.
+        if owner is not None:
+            owner.tasks.add(self)
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
@@ -104,17 +122,17 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return timer
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return OwnedFuture(self)
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
     ) -> asyncio.Task[Any]:
-        task = asyncio.Task(coro, loop=self, name=name or "", context=context)
-        task._log_destroy_pending = False  # type: ignore[attr-defined] # A crash leaves its tasks as they are.
-        owner = context.get(OWNER) if context else OWNER.get()
-        if owner is not None:
-            owner.tasks.add(task)
-        return task
+        owner = OWNER.get()
+        if context is not None:
+            if OWNER not in context:  # A new one, which belongs to no request, but to the process.
+                context.run(OWNER.set, owner)
+            owner = context[OWNER]
+        return OwnedTask(coro, owner, loop=self, name=name or "", context=context)
 
     def get_debug(self) -> bool:
         return False
@@ -129,4 +147,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """Cancelled timers are skipped when their time comes."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        self.failures.append(context)
+        """Called when an error is let go that nobody looked at. A dead process's are nobody's to look at."""
+        owner = getattr(context.get("future") or context.get("task"), "owner", None)
+        if owner is None or not owner.dead:
+            self.failures.append(context)
