@@ -61,7 +61,7 @@ def changed(body: Any, place: tuple[Any, ...], value: Any) -> Any:
         if value is GONE:
             del found[last]
         else:
-            found[last] = value
+            found[last] = copy.deepcopy(value)
     except (KeyError, IndexError, TypeError):
         pass
     return body
