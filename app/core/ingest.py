@@ -79,10 +79,9 @@ class Ingest:
         self, account: str | None, documents: Sequence[tuple[UUID, NewDocument]], watch: Stopwatch, once: Once | None
     ) -> list[Outcome]:
         """First with the bots' rows as they were lately. A bot that T1 does not find so is looked for."""
-        if once:  # One T1 alone may claim its key.
-            bots = await self._read_bots(account, {bot_id for bot_id, _ in documents})
-            return await self._insert_into(bots, account, documents, watch, once)
         wanted = {bot_id for bot_id, _ in documents}
+        if once:  # One T1 alone may claim its key.
+            return await self._insert_into(await self._read_bots(account, wanted), account, documents, watch, once)
         known = {bot_id: bot for bot_id in wanted if (bot := self._known.get((bot_id, account)))}
         bots = {**known, **await self._read_bots(account, wanted - known.keys())}
         outcomes = await self._insert_into(bots, account, documents, watch, None)

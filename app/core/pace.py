@@ -6,7 +6,7 @@ embedding costs next to nothing, such writes would follow each other without a p
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from app.utils.clock import Stopwatch
 
@@ -41,17 +41,13 @@ class Pace:
         if chunks < self._bulk or loop.time() > self._asked_at + ASKED_SECONDS:
             yield
             return
-        with watch.timing("rest"):
-            await self._turn.acquire()
-            try:
+        async with AsyncExitStack() as stack:
+            with watch.timing("rest"):
+                await stack.enter_async_context(self._turn)
                 await asyncio.sleep(max(0.0, self._rest_until - loop.time()))
-            except BaseException:
-                self._turn.release()
-                raise
-        began = loop.time()
-        try:
-            yield
-        finally:
-            ended = loop.time()
-            self._rest_until = ended + min(LONGEST_REST, REST * (ended - began))
-            self._turn.release()
+            began = loop.time()
+            try:
+                yield
+            finally:
+                ended = loop.time()
+                self._rest_until = ended + min(LONGEST_REST, REST * (ended - began))

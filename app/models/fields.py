@@ -35,8 +35,12 @@ def storable(text: str) -> str:
     return text
 
 
+def blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
 def not_blank(text: str) -> str:
-    if not text or text.isspace():
+    if blank(text):
         raise PydanticCustomError("blank_text", "must hold more than white space")
     return text
 

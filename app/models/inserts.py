@@ -25,6 +25,7 @@ from app.models.fields import (
     TAGS_PER_DOCUMENT,
     TEXT_CHARS,
     TITLE_CHARS,
+    blank,
     storable_json,
 )
 from app.schemas.rows import NewChunk, NewDocument
@@ -71,7 +72,14 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class Insert(Item, frozen=True, forbid_unknown_fields=True):
+class Body(Struct, frozen=True, forbid_unknown_fields=True):
+    @classmethod
+    def of(cls, body: BaseModel) -> Self:
+        """What the model holds."""
+        return convert(body.model_dump(), cls)
+
+
+class Insert(Item, Body, frozen=True, forbid_unknown_fields=True):
     """A body of /data/insert, and of PUT /data/document/{doc_id}."""
 
     account_name: Annotated[str, Meta(max_length=NAME_CHARS)] | None = None
@@ -82,12 +90,8 @@ class Insert(Item, frozen=True, forbid_unknown_fields=True):
         body: Self | None = _decoded(INSERT, content)
         return body if body and _sound([body], body.account_name) else None
 
-    @classmethod
-    def of(cls, body: BaseModel) -> Self:
-        return convert(body.model_dump(), cls)
 
-
-class InsertMany(Struct, frozen=True, forbid_unknown_fields=True):
+class InsertMany(Body, frozen=True, forbid_unknown_fields=True):
     """A body of /data/insert/batch."""
 
     documents: Annotated[list[Item], Meta(min_length=1, max_length=DOCUMENTS_PER_BATCH)]
@@ -100,10 +104,6 @@ class InsertMany(Struct, frozen=True, forbid_unknown_fields=True):
         if body is None or sum(len(item.chunks) for item in body.documents) > CHUNKS_PER_DOCUMENT:
             return None
         return body if _sound(body.documents, body.account_name) else None
-
-    @classmethod
-    def of(cls, body: BaseModel) -> Self:
-        return convert(body.model_dump(), cls)
 
 
 INSERT = Decoder(Insert)
@@ -121,14 +121,14 @@ def _decoded(decoder: Decoder[Any], content: bytes) -> Any:
 
 def _sound(items: Sequence[Item], account: str | None) -> bool:
     """What their types do not say. NUL and lone surrogates do not come here."""
-    if account is not None and _blank(account):
+    if account is not None and blank(account):
         return False
     for item in items:
         document, chunks = item.document, item.chunks
-        if _blank(document.title) or any(map(_blank, document.tags)):
+        if blank(document.title) or any(map(blank, document.tags)):
             return False
         for chunk in chunks:
-            if _blank(chunk.text):
+            if blank(chunk.text):
                 return False
         if len(chunks) > 1 and len({chunk.chunk_index for chunk in chunks}) < len(chunks):
             return False
@@ -138,7 +138,3 @@ def _sound(items: Sequence[Item], account: str | None) -> bool:
             except PydanticCustomError:
                 return False
     return True
-
-
-def _blank(text: str) -> bool:
-    return not text or text.isspace()

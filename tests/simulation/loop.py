@@ -22,8 +22,8 @@ class Owner(Protocol):
 
 OWNER: ContextVar[Owner | None] = ContextVar("owner", default=None)
 OUTSIDE = Context()
-OUTSIDE.run(OWNER.set, None)
 """The context of what belongs to no process: the stores, and the world around the servers."""
+OUTSIDE.run(OWNER.set, None)
 
 
 class OwnedFuture(asyncio.Future[Any]):
