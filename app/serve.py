@@ -7,12 +7,14 @@ import signal
 import socket
 import sys
 import tempfile
+from multiprocessing import Pipe
 from types import FrameType
 
 import uvicorn
 from uvicorn.supervisors import multiprocess
 
-from app.api.connections import GuardedConfig, GuardedProtocol, close_port, hear_newcomers
+from app.api.connections import GuardedConfig, GuardedProtocol, await_first_requests
+from app.api.listener import close_listener
 from app.config import Settings, read_settings
 from app.core.stores.embedded import begin_embedded_stores
 from app.utils.errors import StartupError
@@ -21,38 +23,57 @@ from app.utils.logging import uvicorn_config
 
 SPARE_FILES = 256
 """Beside connections: those to the stores, and what is open anyway."""
-NEWCOMER_SECONDS = 1.0
-"""When the port has closed: for the first request of who connected before."""
+FIRST_REQUEST_SECONDS = 5.0
+"""When the port has closed: for the first request of a client that connected before."""
+TOLD_SECONDS = 1.0
+"""For the word that all processes stop, where one is told to."""
 
 
 class DrainingServer(uvicorn.Server):
     """On SIGTERM serves on for ``drain_seconds``, not ready any more and ending each connection with its next answer.
 
-    Then it closes its port and lets what is in flight finish. A second signal, or Ctrl-C, skips the wait.
+    Then it closes its port and lets what is in flight finish. A second signal, or Ctrl-C, skips the wait. One of
+    several processes heeds SIGTERM once: it may come both from the parent and from whatever stops them all.
     """
 
     config: GuardedConfig
+    hurried = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         first = not process.draining
         process.draining = True
-        if not first or sig == signal.SIGINT or not self.started or not self.config.drain_seconds:
+        if not first and sig == signal.SIGTERM and self.config.stopping is not None:
+            return
+        self.hurried = not first or sig == signal.SIGINT
+        if self.hurried or not self.started or not self.config.drain_seconds:
             super().handle_exit(sig, frame)
             return
         self._captured_signals.append(sig)
         loop = asyncio.get_running_loop()
-        loop.call_soon_threadsafe(loop.call_later, self.config.drain_seconds, self._close_the_port)
+        loop.call_soon_threadsafe(loop.call_later, self.config.drain_seconds, self._stop_serving)
 
-    def _close_the_port(self) -> None:
+    def _stop_serving(self) -> None:
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        shared = not await self._all_stop()
         for server in self.servers:
-            await close_port(server, self._protocol)
+            await close_listener(server, self._protocol, shared=shared, ssl=self.config.ssl)
         for port in sockets or []:
             port.close()
-        await hear_newcomers(NEWCOMER_SECONDS)
+        await await_first_requests(0 if self.hurried else FIRST_REQUEST_SECONDS)
         await super().shutdown(sockets)
+
+    async def _all_stop(self) -> bool:
+        """Whether the processes that share the port stop as well. Their parent may learn of it a moment later."""
+        stopping = self.config.stopping
+        if stopping is None:
+            return True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + TOLD_SECONDS
+        while not stopping.poll() and loop.time() < end:
+            await asyncio.sleep(0.01)
+        return stopping.poll()
 
     def _protocol(self) -> GuardedProtocol:
         return GuardedProtocol(self.config, self.server_state, self.lifespan.state)
@@ -71,7 +92,20 @@ class DrainingProcess(multiprocess.Process):
 
 
 class DrainingProcesses(multiprocess.Multiprocess):
+    """Their parent. It tells them whether all of them stop: one that is replaced leaves the port to the others."""
+
+    def __init__(self, config: GuardedConfig, sockets: list[socket.socket]) -> None:
+        config.stopping, self._running = Pipe(duplex=False)
+        super().__init__(config, sockets)
+        for sig in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(sig, self._handle_exit)
+
+    def _handle_exit(self, sig: int, _: FrameType | None) -> None:
+        self._running.close()  # Which ends the other end in all processes.
+        self.signal_queue.append(sig)
+
     def terminate_all(self) -> None:
+        self._running.close()
         # The port closes when the last process closes it, and that should not be this one, which accepts nobody.
         for port in self.sockets:
             port.close()

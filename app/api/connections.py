@@ -1,15 +1,12 @@
 """Bounds what a connection may hold: time and bytes for a request's head, and the number of connections.
 
 uvicorn has no limit for any of them. Bodies are bounded in ``app.api.bodies``.
-Also how a port is closed without turning away anybody who has reached it.
 """
 
 import asyncio
-import os
-import socket
-from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
+from multiprocessing.connection import Connection
+from typing import Any
 from uuid import uuid4
 
 import orjson
@@ -21,12 +18,14 @@ from app.utils.errors import Overloaded
 
 class GuardedConfig(uvicorn.Config):
     """``connections``: most of one process. ``head_seconds``, ``head_bytes``: for a request's head. ``drain_seconds``:
-    how long to serve on after SIGTERM."""
+    how long to serve on after SIGTERM. ``stopping``: at its end as soon as all processes are to stop; None
+    where there is one process."""
 
     connections = 2_000
     head_seconds = 10.0
     head_bytes = 32_768
     drain_seconds = 0.0
+    stopping: "Connection[Any, Any] | None" = None
 
 
 _waiting: dict["GuardedProtocol", None] = {}
@@ -133,22 +132,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-async def close_port(server: asyncio.Server, protocol: Callable[[], GuardedProtocol]) -> None:
-    """Closes the port for new connections. Those that the system has made already are accepted: it would reset them."""
-    loop = asyncio.get_running_loop()
-    ports = [socket.socket(fileno=os.dup(port.fileno())) for port in server.sockets]
-    server.close()
-    accepted = []
-    for port in ports:
-        with port, suppress(BlockingIOError):
-            while True:
-                accepted.append(port.accept()[0])
-    for connection in accepted:
-        with suppress(OSError):  # Gone already.
-            await loop.connect_accepted_socket(protocol, connection)
-
-
-async def hear_newcomers(seconds: float) -> None:
+async def await_first_requests(seconds: float) -> None:
     """Until each connection's first request has begun, so that it is not cut off in the middle of saying it."""
     newcomers = [one for one in _waiting if one.cycle is None or one._head]
     end = asyncio.get_running_loop().time() + seconds

@@ -8,12 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.conftest import BotClient, register, until
 from tests.milvus_server import free_ports
 from tests.operations.balancer import Balancer
-from tests.operations.conftest import served
+from tests.operations.conftest import Served, served
 
 CLIENTS = 16
 
@@ -84,34 +85,85 @@ async def test_what_was_accepted_is_answered(folder: Path, processes: str) -> No
         assert {"Finished server process"} <= {line["message"][:23] for line in lines}
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-async def test_who_reaches_the_port_is_answered(folder: Path, processes: str) -> None:
-    """Each request over a connection of its own, up to the moment at which the port is closed."""
-    outcomes: Counter[str] = Counter()
+class Newcomers:
+    """Clients that send each request over a connection of its own, until the port is closed."""
 
-    async def client(port: int) -> None:
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.outcomes: Counter[str] = Counter()
+        self._clients = [asyncio.create_task(self._client()) for _ in range(64)]
+
+    async def _client(self) -> None:
         while True:
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             except ConnectionRefusedError:
                 return
             try:
                 writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                outcomes[(await reader.read()).split(b"\r\n")[0].decode()] += 1
+                self.outcomes[(await reader.read()).split(b"\r\n")[0].decode()] += 1
             except ConnectionError as exc:
-                outcomes[repr(exc)] += 1
+                self.outcomes[repr(exc)] += 1
             finally:
                 writer.close()
 
-    async def many() -> bool:
-        return outcomes.total() >= 200
+    async def more(self, count: int) -> None:
+        wanted = self.outcomes.total() + count
 
-    async with served(folder, DRAIN_SECONDS="0.2", WEB_CONCURRENCY=processes) as server:
-        clients = [asyncio.create_task(client(server.port)) for _ in range(64)]
+        async def many() -> bool:
+            return self.outcomes.total() >= wanted
+
         await until(many, seconds=30)
+
+    async def refused(self) -> None:
+        await asyncio.gather(*self._clients)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_who_reaches_the_port_is_answered(folder: Path, processes: str) -> None:
+    """Up to the moment at which the port is closed."""
+    async with served(folder, DRAIN_SECONDS="0.2", WEB_CONCURRENCY=processes) as server:
+        clients = Newcomers(server.port)
+        await clients.more(200)
         server.process.terminate()
-        await asyncio.gather(*clients)
-    assert outcomes.keys() == {"HTTP/1.1 200 OK"}
+        await clients.refused()
+    assert clients.outcomes.keys() == {"HTTP/1.1 200 OK"}
+
+
+async def test_a_signal_to_all_processes_at_once_resets_nobody(folder: Path) -> None:
+    """As systemd sends it. Without a drain they close the port at once, before their parent can have told them."""
+    async with served(folder, DRAIN_SECONDS="0", WEB_CONCURRENCY="2") as server:
+        clients = Newcomers(server.port)
+        await clients.more(200)
+        for worker in workers(server):
+            worker.terminate()
+        server.process.terminate()
+        await clients.refused()
+    assert clients.outcomes.keys() == {"HTTP/1.1 200 OK"}
+
+
+async def test_a_process_that_is_replaced_leaves_the_port_to_the_others(folder: Path) -> None:
+    async with served(folder, DRAIN_SECONDS="0.2", WEB_CONCURRENCY="2") as server:
+        clients = Newcomers(server.port)
+        await clients.more(200)
+        first, _ = workers(server)
+        first.terminate()
+        await asyncio.to_thread(first.wait, 30)
+
+        async def replaced() -> bool:
+            return len(workers(server)) == 2
+
+        await until(replaced, seconds=30)
+        await clients.more(200)
+        server.process.terminate()
+        await clients.refused()
+    assert clients.outcomes.keys() == {"HTTP/1.1 200 OK"}
+
+
+def workers(server: Served) -> list[psutil.Process]:
+    """The WEB_CONCURRENCY processes."""
+    children = psutil.Process(server.process.pid).children()
+    return [child for child in children if any("multiprocessing.spawn" in word for word in child.cmdline())]
 
 
 async def test_a_rolling_restart_fails_no_request(folder: Path) -> None:
