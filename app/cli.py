@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from app.config import Settings
+from app.config import Settings, checked_settings
 from app.core.keys import SCOPES, Scope
 from app.core.reembed import Reembedder
 from app.core.services import open_keys, open_reembedder, open_services, open_stores, open_verifier
 from app.core.stores.migrations import schema_sql
 from app.core.verify import Finding, Verifier
+from app.env_file import env_file_doubts
 from app.models.fields import AccountName
 from app.utils.errors import AppError, StartupError
 from app.utils.logging import configure
@@ -199,8 +201,10 @@ def main() -> int:
         if arguments.command == "migrate" and arguments.sql:
             sys.stdout.write(schema_sql())
             return 0
-        settings = Settings()
+        settings = checked_settings()
         configure("WARNING")
+        for line in env_file_doubts():
+            logging.getLogger("app").warning(line)
         if arguments.command == "migrate":
             asyncio.run(migrate(settings))
             return 0

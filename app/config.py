@@ -9,6 +9,9 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.utils.errors import StartupError
+from app.utils.uris import checked_uri
+
+ENV_FILE = ".env"
 
 MODEL_NAME = r"^(use-multilingual|openai|bge-m3|sentence-bert)(:[^#]+)?(#[1-9]\d{0,4})?$"
 """How EMBEDDING_PREVIOUS_MODEL and ``reembed --to`` name a model."""
@@ -27,7 +30,9 @@ def _rate(text: str) -> str:
 class Settings(BaseSettings):
     """Each field is an environment variable of the same name in capitals; ``.env.example`` explains them."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     host: str = Field("127.0.0.1", description="Address scripts/server listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port scripts/server listens on.")
@@ -44,11 +49,19 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(1.0, ge=0, description="After SIGTERM serve on so long, not ready any more.")
     shutdown_timeout: int = Field(30, ge=1, description="Seconds then for what is in flight.")
 
-    postgres_host: str | None = Field(None, description="PostgreSQL server; unset starts the embedded one.")
+    postgres_host: str | None = Field(
+        None, pattern="^[^@?#]+$", description="PostgreSQL server; unset starts the embedded one."
+    )
     postgres_port: int = Field(5432, ge=1, le=65535, description="Its port.")
     postgres_db_name: str = Field("rag_db_chatty", description="Database.")
     postgres_user: str = Field("postgres", description="Role.")
     postgres_password: SecretStr | None = Field(None, description="The role's password.")
+    postgres_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
+        "prefer", description="TLS, as libpq's sslmode."
+    )
+    postgres_sslrootcert: Path | None = Field(None, description="The server's CA, PEM.")
+    postgres_sslcert: Path | None = Field(None, description="This server's certificate for PostgreSQL, PEM.")
+    postgres_sslkey: Path | None = Field(None, description="Its key, PEM, without a password.")
     postgres_pool_min: int = Field(2, ge=0, description="Connections kept open by each process.")
     postgres_pool_max: int = Field(16, ge=1, description="Most connections of each process.")
     postgres_timeout: float = Field(10.0, gt=0, description="Seconds a connection or statement may take.")
@@ -61,12 +74,16 @@ class Settings(BaseSettings):
     )
 
     # pymilvus reads the variable too, at import, and fails on what is no URI.
-    milvus_uri: str | None = Field(
+    milvus_uri: Annotated[str, AfterValidator(checked_uri)] | None = Field(
         None, pattern="^(https?://|unix:/)", description="Milvus address such as http://host:19530; beats MILVUS_HOST."
     )
     milvus_host: str | None = Field(None, description="Milvus server; unset (and no URI) starts Milvus Lite.")
     milvus_port: int = Field(19530, ge=1, le=65535, description="Its port.")
     milvus_token: SecretStr | None = Field(None, description="user:password or API key of Milvus.")
+    milvus_db_name: str | None = Field(None, description="Database of Milvus; unset: its default one.")
+    milvus_tls_ca: Path | None = Field(None, description="CA of a Milvus at https://, PEM; unset: the public CAs.")
+    milvus_tls_cert: Path | None = Field(None, description="This server's certificate for Milvus, PEM.")
+    milvus_tls_key: Path | None = Field(None, description="Its key, PEM, without a password.")
     milvus_timeout: float = Field(10.0, gt=0, description="Seconds a Milvus call may take.")
 
     embedding_model: Literal["use-multilingual", "openai", "bge-m3", "sentence-bert"] = Field(
@@ -115,7 +132,7 @@ class Settings(BaseSettings):
     account_rate: Annotated[str, AfterValidator(_rate)] | None = Field(
         None, description="Requests of an account, such as 50/second;1000/minute; unset: any number."
     )
-    rate_storage_uri: str | None = Field(
+    rate_storage_uri: Annotated[str, AfterValidator(checked_uri)] | None = Field(
         None, pattern="^rediss?://", description="Redis that counts them for all processes; unset: each for itself."
     )
     account_writes: int = Field(64, ge=1, description="Writes of an account at a time, in each process.")
@@ -172,14 +189,57 @@ class Settings(BaseSettings):
                 "needs requirements/models.txt",
             ),
         ]
-        return [(setting, reason) for setting, wrong, reason in needs if wrong]
+        return [*((setting, reason) for setting, wrong, reason in needs if wrong), *self._tls_contradictions()]
+
+    def _tls_contradictions(self) -> list[tuple[str, str]]:
+        needs = [
+            (
+                "POSTGRES_SSLMODE",
+                self.postgres_host is None and self.postgres_sslmode != "prefer",
+                "needs POSTGRES_HOST: the embedded PostgreSQL is reached without a network",
+            ),
+            (
+                "POSTGRES_SSLROOTCERT",
+                self.postgres_sslmode.startswith("verify") and self.postgres_sslrootcert is None,
+                f"is needed with POSTGRES_SSLMODE={self.postgres_sslmode}: the PEM file of the server's CA",
+            ),
+            (
+                "POSTGRES_SSLCERT",
+                (self.postgres_sslcert is None) != (self.postgres_sslkey is None),
+                "and POSTGRES_SSLKEY go together",
+            ),
+            (
+                "MILVUS_TLS_CA",
+                self.milvus_tls_ca is not None and not (self.milvus_address or "").startswith("https://"),
+                "needs a MILVUS_URI that begins with https://",
+            ),
+            (
+                "MILVUS_TLS_CERT",
+                (self.milvus_tls_cert is None) != (self.milvus_tls_key is None)
+                or (self.milvus_tls_cert is not None and self.milvus_tls_ca is None),
+                "goes together with MILVUS_TLS_KEY and MILVUS_TLS_CA",
+            ),
+            (
+                "MILVUS_DB_NAME",
+                self.milvus_db_name is not None and self.milvus_address is None,
+                "needs a Milvus server: Milvus Lite has one database",
+            ),
+        ]
+        files = [name for name in type(self).model_fields if name.startswith(("postgres_ssl", "milvus_tls"))]
+        unreadable = [
+            (name.upper(), problem)
+            for name in files
+            if isinstance(file := getattr(self, name), Path) and (problem := _file_problem(file, name))
+        ]
+        return [*((setting, reason) for setting, wrong, reason in needs if wrong), *unreadable]
 
     @property
     def milvus_address(self) -> str | None:
         """URI of the configured Milvus server, or None for Milvus Lite."""
         if self.milvus_uri:
             return self.milvus_uri
-        return f"http://{self.milvus_host}:{self.milvus_port}" if self.milvus_host else None
+        scheme = "https" if self.milvus_tls_ca else "http"
+        return f"{scheme}://{self.milvus_host}:{self.milvus_port}" if self.milvus_host else None
 
     @property
     def embeds_postgres(self) -> bool:
@@ -212,6 +272,18 @@ def checked_settings() -> Settings:
     if problems:
         raise StartupError("; ".join(problems))
     return settings
+
+
+def _file_problem(file: Path, setting: str) -> str | None:
+    try:
+        with file.open("rb"):
+            status = file.stat()
+    except OSError as exc:
+        return f"{file} cannot be read ({exc.strerror})"
+    # As libpq, which the migrations go through: a key of root's may be readable for a group.
+    if setting == "postgres_sslkey" and status.st_mode & (0o077 if status.st_uid else 0o037):
+        return f"{file} is open to other users: chmod 600 it"
+    return None
 
 
 def _unwritable(folder: Path) -> list[str]:

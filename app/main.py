@@ -20,6 +20,7 @@ from app.api.limits import Limits, Writes
 from app.api.middleware import RequestContext
 from app.config import Settings, checked_settings
 from app.core.services import Services, open_services
+from app.env_file import env_file_doubts
 from app.utils import tracing
 from app.utils.errors import StartupError
 from app.utils.logging import configure
@@ -48,6 +49,9 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         chosen = settings or checked_settings()
         configure(chosen.log_level, chosen.log_format)
+        if settings is None:
+            for line in env_file_doubts():
+                log.warning(line)
         async with _traced(chosen), services or open_services(chosen) as opened:
             await _check_keys(chosen, opened)
             if services is None:

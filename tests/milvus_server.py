@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import milvus
 from pymilvus import MilvusClient, MilvusException
@@ -29,9 +29,12 @@ from pymilvus import MilvusClient, MilvusException
 _START_SECONDS = 90.0
 _LAUNCH = """
 import ctypes, os, signal, sys
+parent, user, *command = sys.argv[1:]
+if user:
+    os.setuid(int(user))  # Before the signal is asked for: it is forgotten with the user.
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
-if os.getppid() == int(sys.argv[1]):  # else the parent ended before the signal was asked for
-    os.execv(sys.argv[2], sys.argv[2:])
+if os.getppid() == int(parent):  # else the parent ended before the signal was asked for
+    os.execv(command[0], command)
 """
 _ETCD_CONFIG = """\
 name: default
@@ -51,14 +54,24 @@ _ROLES = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoo
 class MilvusServer:
     """One server process on ``base_dir``. ``start`` returns when it answers; the process dies with its parent.
 
-    ``settings`` change entries of its milvus.yaml, such as ``{"proxy.timeTickInterval": 50}``.
+    ``settings`` change entries of its milvus.yaml, such as ``{"proxy.timeTickInterval": 50}``. ``client_options`` are
+    what a client needs to be let in, such as a token.
 
     Start it from the main thread: Linux sends the parent-death signal when the *thread* that forked ends.
     """
 
-    def __init__(self, base_dir: Path, settings: Mapping[str, int | bool] | None = None) -> None:
+    def __init__(
+        self,
+        base_dir: Path,
+        settings: Mapping[str, int | bool | str] | None = None,
+        *,
+        scheme: str = "http",
+        client_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.base_dir = base_dir.absolute()
         self._process: subprocess.Popen[bytes] | None = None
+        self._scheme = scheme
+        self._client_options = dict(client_options or {})
         config = milvus.MilvusServerConfig(data_dir=str(self.base_dir))
         names = [name for name in config.configurable_items if name.endswith("_port")]
         ports = free_ports(len(names) + 3)
@@ -73,7 +86,7 @@ class MilvusServer:
 
     @property
     def uri(self) -> str:
-        return f"http://127.0.0.1:{self._config.get('proxy_port')}"
+        return f"{self._scheme}://127.0.0.1:{self._config.get('proxy_port')}"
 
     @property
     def pid(self) -> int:
@@ -157,7 +170,7 @@ class MilvusServer:
     def _answers(self) -> bool:
         """Health turns OK a moment before every coordinator accepts requests."""
         try:
-            client = MilvusClient(self.uri, timeout=5, dedicated=True)
+            client = MilvusClient(self.uri, timeout=5, dedicated=True, **self._client_options)
         except MilvusException:
             return False
         try:
@@ -212,10 +225,10 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError("no free ports")
 
 
-def mortal(command: list[str]) -> list[str]:
-    """The command, to be killed when this process ends, however it ends. Linux only.
+def mortal(command: list[str], user: int | None = None) -> list[str]:
+    """The command, to be killed when this process ends, however it ends. Linux only. ``user``: id that it runs as.
 
     A launcher asks for the signal and becomes the command; ``preexec_fn`` would run Python between fork and
     exec, which hangs now and then in a process with threads such as gRPC's.
     """
-    return [sys.executable, "-c", _LAUNCH, str(os.getpid()), *command]
+    return [sys.executable, "-c", _LAUNCH, str(os.getpid()), "" if user is None else str(user), *command]

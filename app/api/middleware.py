@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 import time
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ from app.utils import metrics, tracing
 from app.utils.errors import AppError, StartupError
 from app.utils.lifecycle import process
 from app.utils.logging import request_id
+from app.utils.logging import told as without_words
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("app.access")
@@ -123,13 +125,16 @@ def _name(span: Any, scope: Scope, status: int) -> None:
 
 
 def _brief(send: Send) -> Send:
-    """Leaves of a traceback that ends in a StartupError its one line, which says what to do."""
+    """Leaves of a traceback that ends in a StartupError its one line, which says what to do; of another the places.
+
+    A driver's own words may quote a setting, a password included.
+    """
 
     async def send_briefly(message: Message) -> None:
         if message["type"] == "lifespan.startup.failed":
-            text = message.get("message", "")
-            _, found, line = text.rpartition(STARTUP_ERROR)
-            message = {**message, "message": line.strip() if found else text}
+            _, found, line = message.get("message", "").rpartition(STARTUP_ERROR)
+            exc = sys.exc_info()[1]  # The framework sends this while it handles it.
+            message = {**message, "message": line.strip() if found or exc is None else without_words(exc)}
         await send(message)
 
     return send_briefly

@@ -27,7 +27,7 @@ from app.core.repair import Repairer
 from app.core.rerank import Reranker
 from app.core.saga import Saga
 from app.core.search import Search
-from app.core.stores.address import PostgresAddress
+from app.core.stores.address import MilvusTls, PostgresAddress, PostgresTls
 from app.core.stores.backlog import BacklogStore
 from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
@@ -39,12 +39,14 @@ from app.core.stores.milvus import MilvusIndex
 from app.core.stores.once import OnceStore
 from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database, Guards
+from app.core.stores.postgres_refusal import silence_of
 from app.core.stores.reembed import ReembedStore
 from app.core.stores.verify import VerifyStore
 from app.core.verify import Verifier
 from app.core.watch import Watch
 from app.schemas.queries import SQL
 from app.utils.errors import DatabaseUnavailable, StartupError, VectorIndexUnavailable
+from app.utils.uris import printable
 
 log = logging.getLogger(__name__)
 
@@ -261,11 +263,18 @@ def _postgres_address(settings: Settings) -> PostgresAddress:
         user=settings.postgres_user,
         database=settings.postgres_db_name,
         password=settings.postgres_password,
+        tls=PostgresTls(
+            settings.postgres_sslmode,
+            settings.postgres_sslrootcert,
+            settings.postgres_sslcert,
+            settings.postgres_sslkey,
+        ),
     )
 
 
 async def _open_database(address: PostgresAddress, settings: Settings) -> Database:
     """Waits for PostgreSQL, which may start beside this process, and brings its schema up to date."""
+    silence = ""
     try:
         async with asyncio.timeout(settings.startup_timeout):
             while True:
@@ -288,15 +297,24 @@ async def _open_database(address: PostgresAddress, settings: Settings) -> Databa
                         raise
                     return db
                 except DatabaseUnavailable as exc:
-                    log.info("waiting for PostgreSQL at %s:%s (%s)", address.host, address.port, exc.__cause__)
+                    silence = silence_of(exc.__cause__)
+                    log.info("waiting for PostgreSQL at %s:%s (%s)", address.host, address.port, silence)
                     await asyncio.sleep(0.5)
     except TimeoutError as exc:
-        where = f"{address.user}@{address.host}:{address.port}/{address.database}"
-        raise StartupError(f"PostgreSQL did not answer at {where}: check POSTGRES_HOST and the others.") from exc
+        where = f"{address.host}:{address.port} ({silence or 'no answer in time'})"
+        raise StartupError(f"PostgreSQL did not answer at {where}: check POSTGRES_HOST and POSTGRES_PORT.") from exc
 
 
 async def _open_index(uri: str, token: str, settings: Settings) -> MilvusIndex:
     try:
-        return await MilvusIndex.connect(uri, token, timeout=settings.milvus_timeout, wait=settings.startup_timeout)
+        return await MilvusIndex.connect(
+            uri,
+            token,
+            database=settings.milvus_db_name or "",
+            tls=MilvusTls(settings.milvus_tls_ca, settings.milvus_tls_cert, settings.milvus_tls_key),
+            timeout=settings.milvus_timeout,
+            wait=settings.startup_timeout,
+        )
     except VectorIndexUnavailable as exc:
-        raise StartupError(f"Milvus did not answer at {uri}: check MILVUS_HOST or MILVUS_URI.") from exc
+        tls = " (https:// where it speaks TLS)" if uri.startswith("http://") else ""
+        raise StartupError(f"Milvus did not answer at {printable(uri)}: check MILVUS_HOST or MILVUS_URI{tls}.") from exc

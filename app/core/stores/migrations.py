@@ -64,7 +64,7 @@ def migrate(address: PostgresAddress) -> None:
         username=address.user,
         password=address.password.get_secret_value() if address.password else None,
         database=address.database,
-        query={"host": address.host, "port": str(address.port)},
+        query={"host": address.host, "port": str(address.port), **address.tls.parameters()},
     )
     engine = sqlalchemy.create_engine(url, poolclass=NullPool)
     config = _config()

@@ -17,6 +17,7 @@ import numpy as np
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
 from app.core.lexical import lexical_text
+from app.core.stores.address import MilvusTls
 from app.core.stores.milvus_driver import (
     RECONNECT,
     is_missing,
@@ -26,6 +27,7 @@ from app.core.stores.milvus_driver import (
     write,
 )
 from app.core.stores.milvus_packing import insert_request
+from app.core.stores.milvus_refusal import MissingPrivileges, check_privileges, has_credentials, refusal
 from app.core.stores.milvus_search import MilvusSearch
 from app.core.stores.ports import Hit, Keys, Span, Vectors
 from app.schemas import milvus as schema
@@ -45,6 +47,9 @@ CREATE_SECONDS: Final = 60.0
 """Longest that making, indexing and loading a collection may take; 3 s when nothing else goes on."""
 
 SETTLE_SLACK_SECONDS: Final = 5.0
+
+REFUSED_SECONDS: Final = 2.0
+"""A refusal counts when it lasts: while Milvus starts, its proxy refuses every token."""
 
 
 class Shape(NamedTuple):
@@ -67,27 +72,46 @@ class MilvusIndex:
         self._shapes: dict[str, Shape] = {}
 
     @classmethod
-    async def connect(cls, uri: str, token: str = "", *, timeout: float = 10.0, wait: float = 30.0) -> Self:
-        """Connects to ``uri`` (http://host:19530, or unix:/path of Milvus Lite).
+    async def connect(
+        cls,
+        uri: str,
+        token: str = "",
+        *,
+        database: str = "",
+        tls: MilvusTls | None = None,
+        timeout: float = 10.0,
+        wait: float = 30.0,
+    ) -> Self:
+        """Connects to ``uri`` (http://host:19530, https:// for TLS, or unix:/path of Milvus Lite).
 
         ``timeout``: seconds each later call may take. ``wait``: seconds to keep trying while the server is
-        away. Raises VectorIndexUnavailable after that, and StartupError for a URI that is none.
+        away. Raises VectorIndexUnavailable after that, and StartupError for a URI that is none and for what
+        waiting does not cure: a refused token, missing privileges, a missing database, a certificate.
         """
         silence()
-        deadline = time.monotonic() + wait
+        options = {"token": token, "db_name": database, **(tls or MilvusTls()).options()}
+        now = time.monotonic()
+        deadline, refused_until = now + wait, now + min(wait, REFUSED_SECONDS)
         while True:
             try:
-                return await cls._connect_once(uri, token, timeout, max(0.1, min(timeout, deadline - time.monotonic())))
-            except VectorIndexUnavailable:
-                if time.monotonic() + 0.25 > deadline:
+                patience = max(0.1, min(timeout, deadline - time.monotonic()))
+                return await cls._connect_once(uri, options, timeout, patience)
+            except (VectorIndexUnavailable, MissingPrivileges) as exc:
+                now = time.monotonic()
+                if (reason := refusal(exc, uri, database)) and now > refused_until:
+                    raise StartupError(reason) from exc
+                if reason is None:
+                    refused_until = now + REFUSED_SECONDS
+                if now + 0.25 > deadline:
                     raise
                 await asyncio.sleep(0.25)
 
     @classmethod
-    async def _connect_once(cls, uri: str, token: str, timeout: float, patience: float) -> Self:
+    async def _connect_once(cls, uri: str, options: Mapping[str, Any], timeout: float, patience: float) -> Self:
         # Dedicated connections: shared ones stay open in a registry of pymilvus when their client is closed.
+        options = {**options, "timeout": patience, "dedicated": True, "grpc_options": RECONNECT}
         try:
-            client = AsyncMilvusClient(uri, token=token, timeout=patience, dedicated=True, grpc_options=RECONNECT)
+            client = AsyncMilvusClient(uri, **options)
         except MilvusException as error:
             raise StartupError(
                 "MILVUS_URI is no address of a Milvus server; it looks like http://host:19530"
@@ -96,8 +120,9 @@ class MilvusIndex:
         async def open_both() -> tuple[MilvusClient, str]:
             await client.list_collections(timeout=patience)
             version = await client.get_server_version(timeout=patience)
-            make = partial(MilvusClient, uri, token=token, timeout=patience, dedicated=True, grpc_options=RECONNECT)
-            return await asyncio.to_thread(make), version
+            if has_credentials(uri, options["token"]):
+                await check_privileges(client, patience)
+            return await asyncio.to_thread(partial(MilvusClient, uri, **options)), version
 
         try:
             blocking, version = await within(patience, open_both)

@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
+from urllib.parse import urlencode
 
 import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from app.core.stores.address import PostgresAddress
-from app.utils.errors import DatabaseUnavailable
+from app.core.stores.postgres_refusal import explained, wrong_encoding
+from app.utils.errors import DatabaseUnavailable, StartupError
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
@@ -60,7 +62,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except AWAY as exc:
-        if isinstance(exc, ValueError):  # asyncpg files a wrongly typed argument, a bug of ours, under InterfaceError
+        # asyncpg files a wrongly typed argument, a bug of ours, under InterfaceError. Python's ssl files a certificate
+        # that is not trusted under ValueError too.
+        if isinstance(exc, ValueError) and not isinstance(exc, OSError):
             raise
         raise DatabaseUnavailable("PostgreSQL did not answer in time.") from exc
 
@@ -96,9 +100,15 @@ class Database:
     async def connect(
         cls, address: PostgresAddress, *, min_size: int, max_size: int, timeout: float, guards: Guards | None = None
     ) -> Self:
-        """Opens the pool. Raises DatabaseUnavailable."""
-        with translated():
+        """Opens the pool.
+
+        Raises StartupError for what waiting does not cure (wrong password, TLS, database or encoding), else
+        DatabaseUnavailable.
+        """
+        with explained(address), translated():
             pool = await asyncpg.create_pool(
+                # asyncpg takes a client's certificate by URI alone.
+                f"postgresql://?{urlencode(address.tls.parameters())}",
                 host=address.host,
                 port=address.port,
                 user=address.user,
@@ -122,6 +132,11 @@ class Database:
                     **(guards or Guards()).server_settings(),
                 },
             )
+            async with pool.acquire() as conn:
+                encoding = conn.get_settings().server_encoding
+        if encoding != "UTF8":
+            await pool.close()
+            raise StartupError(wrong_encoding(encoding, address))
         return cls(pool, timeout)
 
     @asynccontextmanager

@@ -1,0 +1,139 @@
+"""A Milvus that wants a user and TLS: what lets this server in, and what it is told otherwise."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymilvus import MilvusClient
+
+from app.core.stores.address import MilvusTls
+from app.core.stores.milvus import MilvusIndex
+from app.core.stores.milvus_refusal import PRIVILEGES
+from app.utils.errors import StartupError
+from tests.certificates import Certificates, make_certificates
+from tests.milvus_server import MilvusServer
+
+ROOT = "root:Milvus"
+PASSWORD = "hunter2#secret"
+DATABASE = "chatty"
+
+
+@dataclass
+class Guarded:
+    server: MilvusServer
+    certificates: Certificates
+    admin: MilvusClient
+
+    async def connect(self, token: str = ROOT, uri: str = "", **options: object) -> MilvusIndex:
+        tls = options.pop("tls", MilvusTls(self.certificates.ca))
+        return await MilvusIndex.connect(uri or self.server.uri, token, tls=tls, timeout=5, wait=6, **options)  # type: ignore[arg-type]
+
+    async def refusal(self, **options: object) -> str:
+        with pytest.raises(StartupError) as caught:
+            await self.connect(**options)  # type: ignore[arg-type]
+        line = str(caught.value)
+        assert "\n" not in line
+        assert PASSWORD not in line
+        return line
+
+    def make_user(self, name: str, *privileges: str) -> str:
+        """Its token."""
+        self.admin.create_user(name, PASSWORD)
+        self.admin.create_role(f"role_{name}")
+        self.admin.grant_role(name, f"role_{name}")
+        for privilege in privileges:
+            everywhere = (
+                "Global"
+                if privilege in ("CreateCollection", "DropCollection", "DescribeCollection", "ShowCollections")
+                else "Collection"
+            )
+            self.admin.grant_privilege(f"role_{name}", everywhere, privilege, "*")
+        return f"{name}:{PASSWORD}"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    certificates = make_certificates(folder)
+    settings = {
+        "common.security.authorizationEnabled": True,
+        "common.security.tlsMode": 1,
+        "tls.serverPemPath": str(certificates.server),
+        "tls.serverKeyPath": str(certificates.server_key),
+        "tls.caPemPath": str(certificates.ca),
+        "proxy.timeTickInterval": 50,
+    }
+    options = {"token": ROOT, "server_pem_path": str(certificates.ca)}
+    with MilvusServer(folder / "milvus", settings, scheme="https", client_options=options) as server:
+        admin = MilvusClient(server.uri, timeout=10, dedicated=True, **options)
+        admin.create_database(DATABASE)
+        yield Guarded(server, certificates, admin)
+        admin.close()
+
+
+async def write_and_read(index: MilvusIndex, collection: str) -> set[int]:
+    await index.create(collection, 4)
+    keys = np.array([7], np.int64)
+    await index.upsert(collection, keys, keys, np.ones((1, 4), np.float32))
+    return await index.present(collection, [(0, 65536)])
+
+
+async def test_a_user_with_these_privileges_can_do_all(guarded: Guarded) -> None:
+    token = await asyncio.to_thread(guarded.make_user, "chatty", *(name for name, _, _ in PRIVILEGES))
+    index = await guarded.connect(token)
+    assert await write_and_read(index, "of_user") == {7}
+    await index.delete("of_user", [7])
+    assert [len(keys) async for keys in index.scan("of_user")] == []
+    await index.drop("of_user")
+    assert "of_user" not in await index.collections()
+    await index.close()
+
+
+async def test_each_privilege_that_is_missing_is_named(guarded: Guarded) -> None:
+    token = await asyncio.to_thread(guarded.make_user, "reader", "Search", "Query", "Load")
+    line = await guarded.refusal(token=token)
+    assert "grant its role CreateCollection, DropCollection, CreateIndex, Insert, Upsert, Delete." in line
+
+
+async def test_a_wrong_token_is_told(guarded: Guarded) -> None:
+    for token in (f"root:{PASSWORD}", f"nobody:{PASSWORD}", PASSWORD, ""):
+        assert "refused MILVUS_TOKEN" in await guarded.refusal(token=token)
+
+
+async def test_a_token_may_stand_in_the_uri_and_is_not_told(guarded: Guarded) -> None:
+    uri = guarded.server.uri.replace("https://", f"https://{ROOT}@")
+    index = await guarded.connect("", uri)
+    assert await index.collections() is not None
+    await index.close()
+    line = await guarded.refusal(token="", uri=uri.replace(ROOT, f"root:{PASSWORD[:7]}"))
+    assert line.startswith(f"Milvus at {guarded.server.uri} refused")
+
+
+async def test_databases_are_apart(guarded: Guarded) -> None:
+    ours = await guarded.connect(database=DATABASE)
+    default = await guarded.connect()
+    assert await write_and_read(ours, "same_name") == {7}
+    assert "same_name" in await ours.collections()
+    assert "same_name" not in await default.collections()
+    await ours.drop("same_name")
+    await ours.close()
+    await default.close()
+
+
+async def test_a_database_that_is_missing_is_told(guarded: Guarded) -> None:
+    assert "has no database elsewhere: create it" in await guarded.refusal(database="elsewhere")
+
+
+async def test_a_wrong_ca_is_refused_in_one_line(guarded: Guarded) -> None:
+    for tls in (MilvusTls(guarded.certificates.other_ca), MilvusTls()):
+        assert "its certificate is not of that CA" in await guarded.refusal(tls=tls)
+
+
+async def test_a_client_certificate_goes_along(guarded: Guarded, tmp_path: Path) -> None:
+    made = guarded.certificates
+    index = await guarded.connect(tls=MilvusTls(made.ca, made.client, made.client_key))
+    await index.ping()
+    await index.close()
