@@ -16,7 +16,7 @@ from tqdm import tqdm
 from app.config import Settings, checked_settings
 from app.core.keys import SCOPES, Scope
 from app.core.reembed import Reembedder
-from app.core.services import open_keys, open_reembedder, open_services, open_stores, open_verifier
+from app.core.services import open_keys, open_normalizer, open_reembedder, open_services, open_stores, open_verifier
 from app.core.stores.migrations import schema_sql
 from app.core.verify import Finding, Verifier
 from app.env_file import env_file_doubts
@@ -111,6 +111,21 @@ async def abort(settings: Settings, bot_ids: Sequence[UUID] | None) -> int:
     return 0
 
 
+async def normalize(settings: Settings, bot_ids: Sequence[UUID] | None) -> int:
+    """Puts names that were stored earlier into NFC, prints what it did; returns how many documents are to be mended."""
+    collisions = 0
+    async with open_normalizer(settings) as normalizer:
+        for bot_id in await normalizer.bots(bot_ids):
+            with tqdm(total=await normalizer.documents(bot_id), desc="normalize", unit="doc", disable=None) as progress:
+                done = await normalizer.run(bot_id, progress.update)
+            for doc_id, key in done.collisions:
+                print(f"bot={bot_id} doc_id={doc_id} has the metadata key {key!r} in two forms: PATCH it to have one")
+            print(f"bot={bot_id} {done.rewritten} documents rewritten")
+            collisions += len(done.collisions)
+    print(f"{collisions} documents keep both forms of a key" if collisions else "all names are in NFC")
+    return collisions
+
+
 async def create_key(settings: Settings, account: str, scopes: Sequence[Scope], note: str, days: float | None) -> None:
     """Prints the key alone on standard output, so that a script can take it from there."""
     async with open_keys(settings) as ring:
@@ -171,7 +186,7 @@ def _add_keys(commands: Any) -> None:
     making.add_argument("--days", type=_days, help="after so many it expires; left out, never")
     making.add_argument("--note", default="", help="for the list: where it is used")
     listing = actions.add_parser("list", help="all keys that were ever made, without what makes them keys")
-    listing.add_argument("--account", help="of this account alone")
+    listing.add_argument("--account", type=_account, help="of this account alone")
     revoking = actions.add_parser("revoke", help="end a key's use")
     revoking.add_argument("key", metavar="PREFIX", help="its beginning, as list shows it: cm_ and 8 characters")
 
@@ -195,6 +210,8 @@ def main() -> int:
     what = moving.add_mutually_exclusive_group(required=True)
     what.add_argument("--to", metavar="MODEL", help="provider, provider:model or provider:model#dimension")
     what.add_argument("--abort", action="store_true", help="give a half-done move up and drop what it has built")
+    normalizing = commands.add_parser("normalize", help="put names that were stored earlier into Unicode's NFC")
+    normalizing.add_argument("bots", nargs="*", type=UUID, metavar="BOT", help="default: each bot that needs it")
     _add_keys(commands)
     arguments = parser.parse_args()
     try:
@@ -210,6 +227,8 @@ def main() -> int:
             return 0
         if arguments.command == "keys":
             return _keys(settings, arguments)
+        if arguments.command == "normalize":
+            return 1 if asyncio.run(normalize(settings, arguments.bots or None)) else 0
         if arguments.command == "reembed":
             bots = None if arguments.all else arguments.bots
             if arguments.abort:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from app.schemas.filter_tree import And, Column, Condition, Filter, MetadataPath, Not, Or
+from app.schemas.filter_tree import And, Column, Condition, Filter, MetadataPath, Normalized, Not, Or
+from app.utils.unicode import nfc_json
 
 MISSING = object()
 
@@ -18,6 +19,8 @@ def matches(filter: Filter, document: Mapping[str, Any]) -> bool:
             return any(matches(inner, document) for inner in filters)
         case Not(inner):
             return not matches(inner, document)
+        case Normalized(inner):
+            return matches(inner, {key: nfc_json(value) for key, value in document.items()})
         case Condition(op, key, value):
             return _test(op, _look_up(key, document), value)
 

@@ -171,10 +171,10 @@ async def patch_metadata(
 ) -> MetadataPatched:
     """Changes metadata alone: nothing is embedded again, and filters see it at once."""
     watch = Stopwatch()
-    updates = chosen_updates(body.metadata_updates)
-    check_updates(body.metadata_updates, limits)
+    fields, metadata = chosen_updates(body.metadata_updates)
+    check_updates(metadata, limits)
     updated_at = await services.documents.patch(
-        body.chat_bot_id, account.named(body.account_name), doc_id, updates, limits.metadata_bytes
+        body.chat_bot_id, account.named(body.account_name), doc_id, fields, metadata, limits.metadata_bytes
     )
     return MetadataPatched(doc_id=doc_id, updated_at=updated_at, postgres_time_ms=watch.total)
 

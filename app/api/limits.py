@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
-from app.models.data import MetadataUpdates
 from app.models.inserts import Item
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
 from app.utils.errors import InvalidInput, Place, RateLimited, TooManyWrites
+from app.utils.unicode import nfc
 
 if TYPE_CHECKING:  # Its library is loaded only where ACCOUNT_RATE is set.
     from app.api.rate import Rate
@@ -41,7 +41,7 @@ class Limits:
 
 
 def counted_as(account: str) -> str:
-    return f"account:{account[:ACCOUNT_CHARS]}"
+    return f"account:{nfc(account[:ACCOUNT_CHARS])}"
 
 
 async def account_of(request: Request) -> str:
@@ -145,9 +145,9 @@ def _check(items: Sequence[Item], limits: Limits, place: str) -> None:
                 raise _refused(f"{where}.chunks.{position}.text", text)
 
 
-def check_updates(updates: MetadataUpdates, limits: Limits) -> None:
-    """Raises InvalidInput. What they make of the stored metadata is checked where it is stored."""
-    _check_metadata(updates.model_extra or {}, limits, "body.metadata_updates")
+def check_updates(metadata: dict[str, Any], limits: Limits) -> None:
+    """Raises InvalidInput. What a PATCH makes of the stored metadata is checked where it is stored."""
+    _check_metadata(metadata, limits, "body.metadata_updates")
 
 
 def _check_metadata(metadata: dict[str, Any], limits: Limits, place: str) -> None:

@@ -1,13 +1,12 @@
 """Reading, changing and deleting stored documents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from app.core.bots import Bots
 from app.core.recovery import Recovery
-from app.core.stores.documents import COLUMNS
 from app.core.stores.ports import DocumentPort
 from app.schemas.metadata import METADATA_BYTES
 from app.schemas.rows import Chunk, Document
@@ -44,20 +43,18 @@ class Documents:
         bot_id: UUID,
         account: str | None,
         doc_id: int,
-        updates: dict[str, Any],
+        fields: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         metadata_bytes: int = METADATA_BYTES,
     ) -> datetime:
-        """Sets the known columns, merges other keys into metadata, removes those that are None.
+        """Sets ``fields``, merges ``metadata`` into the document's, and empties or removes what is None.
 
         Raises MetadataTooLarge, with nothing changed, when metadata would grow above ``metadata_bytes``.
         """
         await self._bots.known(bot_id, account)
-        columns = {key: value for key, value in updates.items() if key in COLUMNS}
-        other = {key: value for key, value in updates.items() if key not in COLUMNS}
-        if columns.get("tags", ()) is None:
-            columns["tags"] = []
-        merge = {key: value for key, value in other.items() if value is not None}
-        remove = [key for key, value in other.items() if value is None]
+        columns = {name: [] if name == "tags" and value is None else value for name, value in fields.items()}
+        merge = {key: value for key, value in metadata.items() if value is not None}
+        remove = [key for key, value in metadata.items() if value is None]
         updated_at = await self._store.patch(bot_id, doc_id, columns, merge, remove, metadata_bytes)
         if updated_at is None:
             raise _not_found(doc_id)

@@ -12,13 +12,15 @@ A filter is true or false of a document, never unknown:
 - ``exists``: the key is there (a null in metadata counts as there, an empty column does not); with false, it is not.
 
 A path goes through nested objects only: nothing matches inside an array but ``contains``.
+
+All text is compared in NFC. The filter's own is so already; ``Normalized`` marks a filter on rows that may not be.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from app.schemas import filters as sql
-from app.schemas.filter_tree import And, Column, Condition, Filter, Not, Op, Or
+from app.schemas.filter_tree import And, Column, Condition, Filter, Normalized, Not, Op, Or
 
 
 def compile_filter(filter: Filter, first_param: int) -> tuple[str, list[object]]:
@@ -35,6 +37,8 @@ class _Compiler:
     def __init__(self, first_param: int) -> None:
         self.params: list[object] = []
         self._first = first_param
+        self._columns = sql.COLUMNS
+        self._stored_metadata = sql.METADATA
 
     def expression(self, filter: Filter) -> str:
         match filter:
@@ -44,6 +48,9 @@ class _Compiler:
                 return self._joined(" OR ", filters)
             case Not(inner):
                 return f"(NOT {self.expression(inner)})"
+            case Normalized(inner):
+                self._columns, self._stored_metadata = sql.NORMALIZED_COLUMNS, sql.NORMALIZED_METADATA
+                return self.expression(inner)
             case Condition("ne", key, value):
                 return self.expression(Not(Condition("eq", key, value)))
             case Condition("nin", key, value):
@@ -52,7 +59,7 @@ class _Compiler:
                 return self.expression(Not(Condition("exists", key, True)))
             case Condition(op, key, value):
                 if isinstance(key, Column):
-                    return f"({self._column(op, sql.COLUMNS[key.name], value)})"
+                    return f"({self._column(op, self._columns[key.name], value)})"
                 return f"({self._metadata(op, key.segments, value)})"
 
     def _joined(self, operator: str, filters: Sequence[Filter]) -> str:
@@ -83,18 +90,19 @@ class _Compiler:
 
     def _metadata(self, op: Op, segments: Sequence[str], value: Any) -> str:
         steps = "".join(sql.STEP.format(segment=self._param(segment, "text")) for segment in segments)
-        x = f"({sql.METADATA}{steps})"
+        metadata = self._stored_metadata
+        x = f"({metadata}{steps})"
         match op:
             case "exists":
                 return sql.EXISTS.format(x=x)
             case "eq":
                 nested = self._param(_nested(segments, value), "jsonb")
-                return sql.JSON_EQUALS.format(x=x, steps=steps, nested=nested)
+                return sql.JSON_EQUALS.format(metadata=metadata, x=x, steps=steps, nested=nested)
             case "in":
                 return sql.JSON_IN.format(x=x, values=self._param(value, "jsonb"))
             case "contains":
                 nested = self._param(_nested(segments, [value]), "jsonb")
-                found = sql.JSON_HAS_ELEMENT.format(x=x, steps=steps, nested=nested)
+                found = sql.JSON_HAS_ELEMENT.format(metadata=metadata, x=x, steps=steps, nested=nested)
                 if isinstance(value, str):
                     found += " OR " + sql.JSON_HAS_TEXT.format(x=x, value=self._param(value, "text"))
                 return found

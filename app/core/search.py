@@ -19,6 +19,7 @@ from app.core.rerank import Reranker
 from app.core.retrieval import Ask, Found, Lists, Retrieval, cut, unfinished_keys
 from app.core.steady import Steady
 from app.core.stores.ports import DocumentPort, Hit, VectorIndex
+from app.schemas.filter_tree import Normalized
 from app.schemas.rows import Bot, Chunk
 from app.utils.clock import Stopwatch
 from app.utils.errors import (
@@ -188,7 +189,7 @@ class Search:
             read=shown,
             dense_weight=DEFAULT_DENSE_WEIGHT if query.dense_weight is None else query.dense_weight,
             floor=query.score_threshold if mode == "dense" else None,
-            where=query.where,
+            where=query.where if bot.unicode_normalized or query.where is None else Normalized(query.where),
             without=unfinished_keys(bot.unfinished),
         )
 

@@ -20,6 +20,7 @@ from app.core.health import Health
 from app.core.ingest import Ingest
 from app.core.keys import KeyRing, Keys
 from app.core.leases import Leases
+from app.core.normalize import Normalizer
 from app.core.pace import Pace
 from app.core.recovery import Recovery
 from app.core.reembed import Reembedder
@@ -36,6 +37,7 @@ from app.core.stores.garbage import GarbageStore
 from app.core.stores.keys import KeyStore
 from app.core.stores.migrations import bring_up_to_date
 from app.core.stores.milvus import MilvusIndex
+from app.core.stores.normalize import NormalizeStore
 from app.core.stores.once import OnceStore
 from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database, Guards
@@ -112,11 +114,22 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         finally:
             loading.cancel()
         stack.push_async_callback(embedders.close)
+        await _tell_unnormalized(stores.db)
         reranker = None
         if settings.rerank_model:
             reranker = await CrossEncoderReranker.open(settings.rerank_model, settings.rerank_top)
             stack.push_async_callback(reranker.close)
         yield await stack.enter_async_context(wired(settings, stores, embedders.current, reranker, embedders.previous))
+
+
+async def _tell_unnormalized(db: Database) -> None:
+    row = await db.fetchrow(SQL["count_unnormalized_bots"])
+    if row and row["bots"]:
+        log.warning(
+            "%s bots have documents of before names were put into Unicode's NFC: filters on them use no index until "
+            "`python -m app.cli normalize` has run",
+            row["bots"],
+        )
 
 
 async def _open_embedders(settings: Settings) -> Embedders:
@@ -170,6 +183,20 @@ async def reembedder_over(settings: Settings, stores: Stores, embedder: Embedder
 @asynccontextmanager
 async def open_keys(settings: Settings) -> AsyncIterator[KeyRing]:
     """For the command line, beside a server that runs or alone. Needs no Milvus. Raises StartupError."""
+    async with _open_record(settings) as db:
+        yield KeyRing(KeyStore(db))
+
+
+@asynccontextmanager
+async def open_normalizer(settings: Settings) -> AsyncIterator[Normalizer]:
+    """As ``open_keys``."""
+    async with _open_record(settings) as db:
+        yield Normalizer(NormalizeStore(db))
+
+
+@asynccontextmanager
+async def _open_record(settings: Settings) -> AsyncIterator[Database]:
+    """PostgreSQL alone."""
     async with AsyncExitStack() as stack:
         opening = embedded_stores(
             settings.data_dir,
@@ -180,7 +207,7 @@ async def open_keys(settings: Settings) -> AsyncIterator[KeyRing]:
         embedded = await stack.enter_async_context(opening)
         db = await _open_database(embedded.postgres or _postgres_address(settings), settings)
         stack.push_async_callback(db.close)
-        yield KeyRing(KeyStore(db))
+        yield db
 
 
 @asynccontextmanager

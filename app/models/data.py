@@ -178,8 +178,15 @@ class DocumentList(Response):
     next_cursor: str | None = Field(description="Pass it as cursor to go on; null at the end.")
 
 
+FIXED_FIELDS = ("chat_bot_id", "doc_id", "chunk_count", "created_at", "updated_at")
+"""Of a document, which no request sets."""
+
+
 class MetadataUpdates(Request):
-    """Known names set the document's own fields, every other key is merged into metadata; null removes."""
+    """Known names set the document's own fields, every other key is merged into metadata; null removes.
+
+    ``metadata`` holds keys of metadata whatever their names, those of the document's fields too.
+    """
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"minProperties": 1})
 
@@ -188,19 +195,34 @@ class MetadataUpdates(Request):
     file_type: FileType | None = None
     author: Author | None = None
     tags: Tags | None = None
+    metadata: Metadata = Field(
+        default_factory=dict, description="Keys of metadata, also such as are named like a field: merged, null removes."
+    )
 
     @model_validator(mode="after")
-    def _storable(self) -> Self:
-        if not self.model_fields_set:
+    def _sound(self) -> Self:
+        if not any(chosen_updates(self)):
             raise PydanticCustomError("nothing_to_update", "names nothing to update")
-        storable_json(self.model_extra)
         return self
 
 
-def chosen_updates(updates: MetadataUpdates) -> dict[str, Any]:
-    """What is to be set. No method, and no getattr for other keys: each may be the name of something of Pydantic's."""
-    known = {name: getattr(updates, name) for name in updates.model_fields_set & MetadataUpdates.model_fields.keys()}
-    return {**known, **(updates.model_extra or {})}
+def chosen_updates(updates: MetadataUpdates) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(fields, keys of metadata) that are to be set, or removed where None. Raises PydanticCustomError.
+
+    No method, and no getattr for other keys: each may be the name of something of Pydantic's.
+    """
+    names = updates.model_fields_set & MetadataUpdates.model_fields.keys() - {"metadata"}
+    loose: dict[str, Any] = storable_json(updates.model_extra or {})
+    for name in loose:
+        if name in FIXED_FIELDS:
+            raise PydanticCustomError(
+                "fixed_field",
+                '{name} cannot be changed; a key of metadata that has this name goes into "metadata"',
+                {"name": name},
+            )
+        if name in updates.metadata:
+            raise PydanticCustomError("repeated_key", "names the key {name} of metadata twice", {"name": name})
+    return {name: getattr(updates, name) for name in names}, storable_json({**loose, **updates.metadata})
 
 
 class PatchMetadata(Request):

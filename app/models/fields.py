@@ -1,4 +1,7 @@
-"""Field types that keep out what a store would choke on: NUL, lone surrogates, huge numbers, NaN, deep nesting."""
+"""Field types that keep out what a store would choke on: NUL, lone surrogates, huge numbers, NaN, deep nesting.
+
+What is compared (all but the text of chunks and queries) becomes NFC before its length is measured.
+"""
 
 import math
 from typing import Annotated, Any
@@ -7,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
+from app.utils.unicode import CollidingKeys, blank, is_nfc, nfc, nfc_json
 
 INT64_MAX = 2**63 - 1
 INT32_MAX = 2**31 - 1
@@ -35,14 +39,15 @@ def storable(text: str) -> str:
     return text
 
 
-def blank(text: str) -> bool:
-    return not text or text.isspace()
-
-
 def not_blank(text: str) -> str:
     if blank(text):
         raise PydanticCustomError("blank_text", "must hold more than white space")
     return text
+
+
+def normalized(value: Any) -> Any:
+    """A string in NFC, and everything else as it is."""
+    return nfc(value) if isinstance(value, str) else value
 
 
 def whole(value: Any) -> Any:
@@ -51,13 +56,20 @@ def whole(value: Any) -> Any:
 
 
 def storable_json(value: Any) -> Any:
-    """Refuses JSON that jsonb cannot hold or that is deeper than METADATA_DEPTH; looks at every value once."""
+    """The JSON with all of its strings in NFC: the value itself where they are so already.
+
+    Refuses what jsonb cannot hold, what is deeper than METADATA_DEPTH or larger than METADATA_BYTES, and an object two
+    keys of which are equal in NFC. Looks at every value once.
+    """
     size = 0
+    every_nfc = True
     level = [value]
     for _ in range(METADATA_DEPTH + 1):
         below: list[Any] = []
         for item in level:
             if isinstance(item, str):
+                if not is_nfc(item):
+                    every_nfc, item = False, nfc(item)
                 size += len(storable(item))
             elif isinstance(item, bool) or item is None:
                 pass
@@ -76,6 +88,7 @@ def storable_json(value: Any) -> Any:
         if size > METADATA_BYTES:
             raise PydanticCustomError("too_large", f"is larger than {METADATA_BYTES:,} bytes of JSON")
         if not below:
+            value = value if every_nfc else _normalized_json(value)
             # Counted by now: fewer than that, so that writing them costs little. None of them takes more than 30 bytes.
             if size > METADATA_BYTES // 30 and metadata_bytes(value) > METADATA_BYTES:
                 raise PydanticCustomError("too_large", f"is larger than {METADATA_BYTES:,} bytes of JSON")
@@ -84,22 +97,33 @@ def storable_json(value: Any) -> Any:
     raise PydanticCustomError("too_deep", f"is nested deeper than {METADATA_DEPTH} levels")
 
 
+def _normalized_json(value: Any) -> Any:
+    try:
+        return nfc_json(value)
+    except CollidingKeys as exc:
+        raise PydanticCustomError(
+            "colliding_keys", "holds the key {key} twice: the two are the same letters in Unicode", {"key": exc.key}
+        ) from None
+
+
 def telling(text: str) -> str:
     return not_blank(storable(text))
 
 
 Storable = AfterValidator(storable)
 Telling = AfterValidator(telling)
+Normalized = BeforeValidator(normalized)
+"""The last of a type's annotations, so that it runs first."""
 
-Title = Annotated[str, Field(min_length=1, max_length=TITLE_CHARS), Telling]
-FilePath = Annotated[str, Field(max_length=FILE_PATH_CHARS), Storable]
-FileType = Annotated[str, Field(max_length=FILE_TYPE_CHARS), Storable]
-Author = Annotated[str, Field(max_length=AUTHOR_CHARS), Storable]
-Tag = Annotated[str, Field(min_length=1, max_length=TAG_CHARS), Telling]
+Title = Annotated[str, Field(min_length=1, max_length=TITLE_CHARS), Telling, Normalized]
+FilePath = Annotated[str, Field(max_length=FILE_PATH_CHARS), Storable, Normalized]
+FileType = Annotated[str, Field(max_length=FILE_TYPE_CHARS), Storable, Normalized]
+Author = Annotated[str, Field(max_length=AUTHOR_CHARS), Storable, Normalized]
+Tag = Annotated[str, Field(min_length=1, max_length=TAG_CHARS), Telling, Normalized]
 Tags = Annotated[list[Tag], Field(max_length=TAGS_PER_DOCUMENT)]
 Metadata = Annotated[dict[str, Any], AfterValidator(storable_json)]
-BotName = Annotated[str, Field(min_length=1, max_length=255), Telling]
-AccountName = Annotated[str, Field(min_length=1, max_length=NAME_CHARS), Telling]
+BotName = Annotated[str, Field(min_length=1, max_length=255), Telling, Normalized]
+AccountName = Annotated[str, Field(min_length=1, max_length=NAME_CHARS), Telling, Normalized]
 ChunkText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), Telling]
 QueryText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), Telling]
 CollectionName = Annotated[

@@ -23,6 +23,7 @@ from pydantic import (
 
 from app.schemas import filter_tree as tree
 from app.schemas.filters import COLUMNS, Kind
+from app.utils.unicode import CollidingKeys, nfc, nfc_json
 
 MAX_DEPTH = 8
 MAX_CONDITIONS = 100
@@ -36,7 +37,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL's text holds neith
 
 
 def check_string(value: str) -> str:
-    if len(value) > MAX_STRING:
+    if len(nfc(value)) > MAX_STRING:
         raise ValueError(f"a string of more than {MAX_STRING} characters")
     if _UNSTORABLE.search(value):
         raise ValueError("a string with a NUL character or a lone surrogate")
@@ -44,7 +45,7 @@ def check_string(value: str) -> str:
 
 
 def check_json(value: Any) -> Any:
-    """Passes JSON that PostgreSQL can hold, at most 8 levels deep, with at most 1,000 values in all."""
+    """The value in NFC, if PostgreSQL can hold it: at most 8 levels deep, with at most 1,000 values in all."""
     seen, level = 0, [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
@@ -71,9 +72,16 @@ def check_json(value: Any) -> Any:
         if seen + len(below) > MAX_LIST + 1:
             raise ValueError(f"more than {MAX_LIST} values in one")
         if not below:
-            return value
+            return _normalized(value)
         level = below
     raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _normalized(value: Any) -> Any:
+    try:
+        return nfc_json(value)
+    except CollidingKeys as exc:
+        raise ValueError(f"an object with the key {exc.key!r} twice: the two are the same letters in Unicode") from None
 
 
 def parse_key(key: str) -> tree.Column | tree.MetadataPath:
@@ -133,6 +141,7 @@ def _fit(value: Any, info: ValidationInfo) -> Any:
 
 
 def _check_key(key: str) -> str:
+    key = nfc(key)
     parse_key(key)
     return key
 

@@ -25,10 +25,10 @@ from app.models.fields import (
     TAGS_PER_DOCUMENT,
     TEXT_CHARS,
     TITLE_CHARS,
-    blank,
     storable_json,
 )
 from app.schemas.rows import NewChunk, NewDocument
+from app.utils.unicode import blank, is_nfc
 
 NUL = b"\\u0000"
 """As JSON must write it."""
@@ -120,12 +120,15 @@ def _decoded(decoder: Decoder[Any], content: bytes) -> Any:
 
 
 def _sound(items: Sequence[Item], account: str | None) -> bool:
-    """What their types do not say. NUL and lone surrogates do not come here."""
-    if account is not None and blank(account):
+    """What their types do not say. NUL and lone surrogates do not come here; what is no NFC is left to the model."""
+    if account is not None and (blank(account) or not is_nfc(account)):
         return False
     for item in items:
         document, chunks = item.document, item.chunks
         if blank(document.title) or any(map(blank, document.tags)):
+            return False
+        optional = (document.file_path or "", document.file_type or "", document.author or "")
+        if not is_nfc("\n".join((document.title, *optional, *document.tags))):
             return False
         for chunk in chunks:
             if blank(chunk.text):
@@ -134,7 +137,8 @@ def _sound(items: Sequence[Item], account: str | None) -> bool:
             return False
         if document.metadata:
             try:
-                storable_json(document.metadata)
+                if storable_json(document.metadata) is not document.metadata:
+                    return False
             except PydanticCustomError:
                 return False
     return True

@@ -47,4 +47,11 @@ class Not:
     filter: "Filter"
 
 
-Filter = Condition | And | Or | Not
+@dataclass(frozen=True, slots=True)
+class Normalized:
+    """The filter on rows that may have been stored before names were in NFC: their text counts as if it were."""
+
+    filter: "Filter"
+
+
+Filter = Condition | And | Or | Not | Normalized

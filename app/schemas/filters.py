@@ -4,7 +4,7 @@ Templates are filled with each other and with casts of parameters such as ``$3::
 filled template is TRUE or FALSE, never NULL, so that NOT is exact. ``d`` is a row of documents.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 Kind = Literal["text", "tags", "time", "integer"]
@@ -36,6 +36,23 @@ COLUMNS: Final[dict[str, ColumnShape]] = {
     "doc_id": ColumnShape("d.doc_id", "integer", "bigint", "d.doc_id", required=True),
 }
 
+# Of rows that may have been stored before names were in NFC: read so, past every index.
+NORMALIZED_TEXT: Final = "normalize({x}, NFC)"
+NORMALIZED_TAGS: Final = "nfc_array({x})"
+NORMALIZED_METADATA: Final = "nfc_jsonb(d.metadata)"
+
+
+def _normalized(column: ColumnShape) -> ColumnShape:
+    if column.kind == "tags":
+        return replace(column, sql=NORMALIZED_TAGS.format(x=column.sql))
+    if column.kind != "text":
+        return column
+    text = NORMALIZED_TEXT.format(x=column.sql)
+    return replace(column, sql=text, ordered=column.ordered.replace(column.sql, text))
+
+
+NORMALIZED_COLUMNS: Final = {name: _normalized(column) for name, column in COLUMNS.items()}
+
 OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 COLUMN_EQUALS: Final = "{x} = {value}"
@@ -53,14 +70,14 @@ METADATA: Final = "d.metadata"
 STEP: Final = " -> {segment}"
 # A value comes inside of a container, because a parameter of None is NULL and not the JSON null. Containment, which
 # the GIN index can look up, is not yet equality ([1, 2] contains [1]).
-JSON_EQUALS: Final = "d.metadata @> {nested} AND COALESCE({x} = ({nested}{steps}), FALSE)"
+JSON_EQUALS: Final = "{metadata} @> {nested} AND COALESCE({x} = ({nested}{steps}), FALSE)"
 JSON_IN: Final = "COALESCE({x} IN (SELECT jsonb_array_elements({values})), FALSE)"
 JSON_NUMBER_ORDERED: Final = "COALESCE(jsonb_typeof({x}) = 'number' AND {x} {operator} {value}, FALSE)"
 JSON_TEXT_ORDERED: Final = (
     "COALESCE(jsonb_typeof({x}) = 'string' AND ({x} #>> '{{}}') COLLATE \"C\" {operator} {value}, FALSE)"
 )
 JSON_HAS_ELEMENT: Final = (
-    "d.metadata @> {nested} AND EXISTS ("
+    "{metadata} @> {nested} AND EXISTS ("
     "SELECT FROM jsonb_array_elements(CASE WHEN jsonb_typeof({x}) = 'array' THEN {x} END) AS e (element)"
     " WHERE element = ({nested}{steps} -> 0))"
 )

@@ -18,7 +18,7 @@ RETURNING bot_id;
 -- name: get_bot
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
-       coalesce(milvus_collection, collection_name) AS milvus_collection,
+       coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
        ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
            AS unfinished
 FROM bot_registry
@@ -27,14 +27,14 @@ WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $
 -- name: get_bots
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
-       coalesce(milvus_collection, collection_name) AS milvus_collection
+       coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized
 FROM bot_registry
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
 -- name: list_bots
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
-       coalesce(milvus_collection, collection_name) AS milvus_collection
+       coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized
 FROM bot_registry
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
 ORDER BY created_at, bot_id;
@@ -76,7 +76,9 @@ FOR UPDATE;
 UPDATE bot_registry SET state = 'deleting' WHERE bot_id = $1;
 
 -- name: set_bot_model
-UPDATE bot_registry SET embedding_model = $2, dimension = $3
+-- Before the bot's first write: what this server stores from then on is in NFC.
+UPDATE bot_registry SET embedding_model = $2, dimension = $3,
+    unicode_normalized = unicode_normalized OR NOT EXISTS (SELECT FROM documents WHERE bot_id = $1)
 WHERE bot_id = $1 AND embedding_model IS NULL;
 
 -- name: lock_bots_for_stamps
@@ -333,7 +335,8 @@ WITH gone AS (
 SELECT bot_id, doc_id, chunk_count FROM gone;
 
 -- name: patch_document
--- $3..$12: for each column whether it is set, and to what. $13 is merged into metadata, then the keys $14 go.
+-- $3..$12: for each column whether it is set, and to what. $13 is merged into metadata, then the keys $14 go. $16: the
+-- keys of both; one that was stored before keys were in NFC gives way to its NFC.
 -- Metadata that may be longer than $15 bytes comes back, to be measured: jsonb's own text has more blanks.
 UPDATE documents
 SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
@@ -341,7 +344,9 @@ SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
     file_type  = CASE WHEN $7::boolean THEN $8::text ELSE file_type END,
     author     = CASE WHEN $9::boolean THEN $10::text ELSE author END,
     tags       = CASE WHEN $11::boolean THEN $12::text[] ELSE tags END,
-    metadata   = (metadata || $13::jsonb) - $14::text[],
+    metadata   = (metadata - ARRAY(SELECT k FROM jsonb_object_keys(metadata) AS k
+                                   WHERE k IS NOT NFC NORMALIZED AND normalize(k, NFC) = ANY ($16::text[]))
+                  || $13::jsonb) - $14::text[],
     updated_at = now()
 WHERE bot_id = $1 AND doc_id = $2
 RETURNING bot_id, updated_at, CASE WHEN octet_length(metadata::text) > $15 THEN metadata END AS large_metadata;
@@ -586,6 +591,37 @@ SELECT bot_id, coalesce(milvus_collection, collection_name) AS collection_name, 
            AND to_regclass(format('%I', bot_partition_name('document_chunks', bot_id))) IS NOT NULL AS has_partitions
 FROM bot_registry
 ORDER BY bot_id;
+
+-- name: bots_to_normalize
+-- Those of $1; with NULL all that may hold documents of before.
+SELECT bot_id FROM bot_registry
+WHERE state = 'active' AND CASE WHEN $1::uuid[] IS NULL THEN NOT unicode_normalized ELSE bot_id = ANY ($1) END
+ORDER BY bot_id;
+
+-- name: count_unnormalized_bots
+SELECT count(*) AS bots FROM bot_registry
+WHERE state = 'active' AND embedding_model IS NOT NULL AND NOT unicode_normalized;
+
+-- name: end_of_page
+SELECT count(*) AS documents, max(doc_id) AS last
+FROM (SELECT doc_id FROM documents WHERE bot_id = $1 AND doc_id > $2 ORDER BY doc_id LIMIT $3) AS page;
+
+-- name: lock_unnormalized_documents
+-- Above $2 up to $3.
+SELECT doc_id, title, file_path, file_type, author, tags, metadata FROM documents
+WHERE bot_id = $1 AND doc_id > $2 AND doc_id <= $3
+  AND (title IS NOT NFC NORMALIZED OR file_path IS NOT NFC NORMALIZED OR file_type IS NOT NFC NORMALIZED
+       OR author IS NOT NFC NORMALIZED OR array_to_string(tags, E'\n') IS NOT NFC NORMALIZED
+       OR metadata::text IS NOT NFC NORMALIZED)
+ORDER BY doc_id
+FOR UPDATE;
+
+-- name: normalize_document
+UPDATE documents SET title = $3, file_path = $4, file_type = $5, author = $6, tags = $7, metadata = $8
+WHERE bot_id = $1 AND doc_id = $2;
+
+-- name: mark_normalized
+UPDATE bot_registry SET unicode_normalized = true WHERE bot_id = $1;
 
 -- name: orphaned_partitions
 SELECT c.relname::text AS partition_name

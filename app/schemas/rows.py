@@ -43,6 +43,8 @@ class Bot:
     created_at: datetime
     partition_name: str
     milvus_collection: str
+    unicode_normalized: bool = True
+    """Whether all of its documents are in NFC. If not, filters normalize what they read."""
     unfinished: tuple[int, ...] = ()
     """Generations of new documents that are being written: their doc_ids. Told by ``BotPort.get`` alone."""
 

@@ -283,6 +283,16 @@ async def test_patch_sets_merges_and_removes(record: Record) -> None:
     assert await record.documents.patch(bot.bot_id, 999_999, {}, {"a": 1}, []) is None
 
 
+async def test_patch_of_a_key_that_was_stored_in_another_form(record: Record) -> None:
+    bot = await record.bot()
+    write = Write(bot, document("a", metadata={"cafe\u0301": 1, "e\u0301": 2, "o\u0301": 3}))
+    await record.written(write)
+    await record.documents.patch(bot.bot_id, write.generation, {}, {"caf\u00e9": 4}, ["\u00e9"])
+    found = await record.documents.get(bot.bot_id, write.generation)
+    assert found is not None
+    assert found[0].metadata == {"caf\u00e9": 4, "o\u0301": 3}
+
+
 async def test_list_pages_ascend(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
     writes = [Write(bot, document(str(number), title=str(number))) for number in range(5)]

@@ -82,7 +82,7 @@ async def test_one_file_makes_the_same_schema(address: PostgresAddress, postgres
 async def test_a_schema_that_is_behind_is_brought_up_to_date(
     address: PostgresAddress, postgres_server: PostgresAddress, db: Database
 ) -> None:
-    assert f"VALUES ('{newest_revision()}')" in schema_sql()
+    assert f"'{newest_revision()}'" in schema_sql()
     async with fresh_database(postgres_server, template=None) as empty:
         empty_db = await Database.connect(empty, min_size=1, max_size=1, timeout=5)
         await bring_up_to_date(empty_db, empty)

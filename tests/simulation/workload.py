@@ -138,7 +138,7 @@ class Clients:
         await self._ask(
             span,
             f"patch {doc_id} {value}",
-            lambda process: process.documents.patch(self._bot_id(bot), None, doc_id, {"patched": value}),
+            lambda process: process.documents.patch(self._bot_id(bot), None, doc_id, {}, {"patched": value}),
             bot=bot,
         )
 

@@ -312,7 +312,7 @@ class DocumentStore:
         ``merge`` would make metadata larger than ``metadata_bytes``.
         """
         flags_and_values = [item for name in COLUMNS for item in (name in columns, columns.get(name))]
-        values = (bot_id, doc_id, *flags_and_values, merge, remove, metadata_bytes)
+        values = (bot_id, doc_id, *flags_and_values, merge, remove, metadata_bytes, [*merge, *remove])
         try:
             async with self._db.transaction() as conn:
                 rows = await conn.fetch(SQL["patch_document"], *values)

@@ -14,6 +14,7 @@ from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Confirmed, Document, VisibleChunk
 from app.utils.errors import CollectionMoved
+from app.utils.unicode import is_nfc, nfc
 
 Matches = Callable[[Filter, Mapping[str, Any]], bool]
 
@@ -181,7 +182,12 @@ class MemoryDocumentStore:
         document = self._document(bot_id, doc_id)
         if document is None:
             return None
-        merged = {key: value for key, value in (document.metadata | merge).items() if key not in remove}
+        kept = {
+            key: value
+            for key, value in document.metadata.items()
+            if is_nfc(key) or (nfc(key) not in merge and nfc(key) not in remove)
+        }
+        merged = {key: value for key, value in (kept | merge).items() if key not in remove}
         if merge:
             check_metadata(merged, metadata_bytes)
         for name, value in columns.items():

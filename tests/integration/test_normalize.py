@@ -1,0 +1,140 @@
+"""Documents that were stored before names were in NFC: filtered right from the start, rewritten by a command."""
+
+import asyncio
+import unicodedata
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from app.core.normalize import Normalizer
+from app.core.stores.normalize import Fields, NormalizeStore
+from app.core.stores.postgres import Database
+from tests.conftest import BotClient
+
+NAME, KEY = "보고서", "부서"
+WORD = "낱말"
+
+
+def nfd(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+async def of_before(db: Database, bot_id: UUID) -> None:
+    """As an older server would have left the bot's documents."""
+    await db.execute(
+        "UPDATE documents SET title = $2, author = $2, tags = ARRAY[$2], metadata = $3 WHERE bot_id = $1",
+        bot_id,
+        nfd(NAME),
+        {nfd(KEY): [nfd("관광")], "\n\u0303": 1},
+    )
+    await db.execute("UPDATE bot_registry SET unicode_normalized = false WHERE bot_id = $1", bot_id)
+
+
+FILTERS: list[dict[str, Any]] = [
+    {"type": "eq", "key": "title", "value": NAME},
+    {"type": "in", "key": "author", "value": [NAME]},
+    {"type": "contains", "key": "tags", "value": NAME},
+    {"type": "contains", "key": f"metadata.{KEY}", "value": "관광"},
+    {"type": "eq", "key": f"metadata.{KEY}", "value": ["관광"]},
+    {"type": "not", "filter": {"type": "ne", "key": "title", "value": NAME}},
+]
+
+
+async def check_found(bot: BotClient, expected: int) -> None:
+    for filter in FILTERS:
+        for mode in ("dense", "lexical", "hybrid"):
+            assert len(await bot.search(WORD, mode=mode, limit=10, filter=filter)) == expected, (filter, mode)
+
+
+async def normalized(db: Database, bot_id: UUID) -> bool:
+    rows = await db.fetch("SELECT unicode_normalized FROM bot_registry WHERE bot_id = $1", bot_id)
+    return bool(rows[0]["unicode_normalized"])
+
+
+async def test_filters_find_them_before_and_after(
+    bot: BotClient, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await normalized(db, bot.bot_id)
+    monkeypatch.setattr("app.core.normalize.PAGE_DOCUMENTS", 3)
+    for number in range(7):
+        await bot.insert(f"{WORD} {number}")
+    await check_found(bot, 0)
+    await of_before(db, bot.bot_id)
+    await check_found(bot, 7)
+    normalizer = Normalizer(NormalizeStore(db))
+    assert bot.bot_id in await normalizer.bots(None)
+
+    class KilledError(Exception):
+        pass
+
+    def killed_after_a_page(documents: int) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        await normalizer.run(bot.bot_id, killed_after_a_page)
+    await check_found(bot, 7)
+    assert not await normalized(db, bot.bot_id)
+    looked_at: list[int] = []
+    done = await normalizer.run(bot.bot_id, looked_at.append)
+    assert (done.rewritten, done.collisions, sum(looked_at)) == (4, [], 7)
+    assert await normalizer.bots(None) == []
+    assert await normalized(db, bot.bot_id)
+    await check_found(bot, 7)
+    rows = await db.fetch("SELECT DISTINCT title, author, tags, metadata FROM documents WHERE bot_id = $1", bot.bot_id)
+    assert [tuple(row) for row in rows] == [(NAME, NAME, [NAME], {KEY: ["관광"], "\n\u0303": 1})]
+
+
+async def test_updated_at_stays(bot: BotClient, db: Database) -> None:
+    await bot.insert(WORD)
+    await of_before(db, bot.bot_id)
+    before = await db.fetch("SELECT updated_at FROM documents WHERE bot_id = $1", bot.bot_id)
+    assert (await Normalizer(NormalizeStore(db)).run(bot.bot_id, lambda _: None)).rewritten == 1
+    assert await db.fetch("SELECT updated_at FROM documents WHERE bot_id = $1", bot.bot_id) == before
+
+
+async def test_keys_that_collide_are_told_and_a_patch_decides(bot: BotClient, db: Database) -> None:
+    doc_id = await bot.insert(WORD)
+    both = {KEY: "new", nfd(KEY): "old", "deep": 1}
+    await db.execute("UPDATE documents SET title = $2, metadata = $3 WHERE bot_id = $1", bot.bot_id, nfd(NAME), both)
+    await db.execute("UPDATE bot_registry SET unicode_normalized = false WHERE bot_id = $1", bot.bot_id)
+    normalizer = Normalizer(NormalizeStore(db))
+    done = await normalizer.run(bot.bot_id, lambda _: None)
+    assert (done.rewritten, done.collisions) == (1, [(doc_id, KEY)])
+    assert not await normalized(db, bot.bot_id)
+    rows = await db.fetch("SELECT title, metadata FROM documents WHERE bot_id = $1", bot.bot_id)
+    assert [tuple(row) for row in rows] == [(NAME, both)]
+    answer = await bot.http.patch(
+        f"/data/document/{doc_id}/metadata",
+        json={"chat_bot_id": str(bot.bot_id), "metadata_updates": {KEY: "kept"}},
+    )
+    assert answer.status_code == 200
+    rows = await db.fetch("SELECT metadata FROM documents WHERE bot_id = $1", bot.bot_id)
+    assert rows[0]["metadata"] == {KEY: "kept", "deep": 1}
+    assert (await normalizer.run(bot.bot_id, lambda _: None)).collisions == []
+    assert await normalized(db, bot.bot_id)
+
+
+async def test_a_patch_meanwhile_is_not_lost(bot: BotClient, db: Database) -> None:
+    doc_id = await bot.insert(WORD)
+    await of_before(db, bot.bot_id)
+    patching: list[asyncio.Task[httpx.Response]] = []
+    body = {"chat_bot_id": str(bot.bot_id), "metadata_updates": {"author": "other"}}
+
+    class Watched(NormalizeStore):
+        async def rewrite(self, bot_id: UUID, after: int, limit: int, change: Any) -> Any:
+            def patched(doc_id: int, old: Fields) -> Fields:
+                """Called while the rows are locked."""
+                sent = bot.http.patch(f"/data/document/{doc_id}/metadata", json=body)
+                patching.append(asyncio.create_task(sent))
+                new: Fields = change(doc_id, old)
+                return new
+
+            return await super().rewrite(bot_id, after, limit, patched)
+
+    await Normalizer(Watched(db)).run(bot.bot_id, lambda _: None)
+    assert [(await task).status_code for task in patching] == [200]
+    answer = await bot.http.get(f"/data/document/{doc_id}", params={"chat_bot_id": str(bot.bot_id)})
+    document = answer.json()["document"]
+    assert (document["title"], document["author"]) == (NAME, "other")
