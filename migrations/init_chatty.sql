@@ -234,5 +234,14 @@ CREATE FUNCTION nfc_jsonb(value jsonb) RETURNS jsonb
 
 UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
 
+-- Running upgrade 0002 -> 0003
+
+-- Whose vectors they were: a search that comes upon one asks for the document's current chunks.
+-- NULL in rows of an older server.
+ALTER TABLE vector_gc ADD COLUMN doc_id bigint;
+
+
+UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
+
 COMMIT;
 

@@ -7,8 +7,13 @@ analyzers do to such a text is the same: they split it at the blanks.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Final
+
+import numpy as np
+
+from app.schemas.milvus import BM25_B, BM25_K1
 
 MAX_BYTES: Final = 65_535
 """Longest VARCHAR of Milvus (https://milvus.io/docs/limitations.md)."""
@@ -45,3 +50,27 @@ def lexical_text(text: str) -> str:
         return joined
     end = encoded.rfind(b" ", 0, MAX_BYTES + 1)
     return encoded[: end if end > 0 else MAX_BYTES].decode(errors="ignore")
+
+
+def estimated_bm25(query: str, texts: Sequence[str], scored: Sequence[tuple[str, float]]) -> list[float]:
+    """About the BM25 that the collection would give each of ``texts``; 0 where it shares no token with ``query``.
+
+    How rare a token is only the collection knows: each token's weight is fitted, by least squares, to the ``scored``
+    texts, whose BM25 is known. A token that none of these has gets the greatest weight.
+    """
+    asked = Counter(tokens(query))
+    counts = [Counter(tokens(text)) for text in texts]
+    known = [Counter(tokens(text)) for text, _ in scored]
+    lengths = [words.total() for words in known or counts]
+    mean = sum(lengths) / max(len(lengths), 1) or 1.0
+
+    def saturation(words: Counter[str]) -> list[float]:
+        norm = BM25_K1 * (1 - BM25_B + BM25_B * words.total() / mean)
+        return [count * words[token] * (BM25_K1 + 1) / (words[token] + norm) for token, count in asked.items()]
+
+    weights = np.ones(len(asked))
+    if known and asked:
+        matrix = np.array([saturation(words) for words in known])
+        weights = np.linalg.lstsq(matrix, np.array([score for _, score in scored]), rcond=None)[0].clip(1e-3)
+        weights[~matrix.any(axis=0)] = weights.max()
+    return [float(np.dot(saturation(words), weights)) for words in counts]

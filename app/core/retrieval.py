@@ -1,7 +1,7 @@
 """Asks Milvus for keys and PostgreSQL which of them are current, until there are enough.
 
 Milvus may show what was deleted and may not yet show what replaced it. What PostgreSQL does not confirm is
-dropped; if that leaves a gap, Milvus is asked again, under a guarantee read after the gap was seen.
+dropped; what may be missing for it comes from PostgreSQL, or Milvus is asked again (decision 6).
 """
 
 import asyncio
@@ -12,14 +12,15 @@ from uuid import UUID
 import numpy as np
 
 from app.core.bots import Bots
+from app.core.completion import Completion
+from app.core.embedders import Embedders
 from app.core.embedding.port import Vectors
-from app.core.fusion import ranked
+from app.core.hits import Ask, Cut, Lists, cut_all, foreseen
 from app.core.joined import Joined
 from app.core.stores.ports import DocumentPort, Hit, Span, VectorIndex
-from app.schemas.filter_tree import Filter
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Confirmed
 from app.utils.clock import Stopwatch
-from app.utils.errors import CollectionMissing
+from app.utils.errors import CollectionMissing, Unavailable
 
 MAX_TOP_K = 16_384
 """Milvus's own limit (https://milvus.io/docs/limitations.md)."""
@@ -27,6 +28,8 @@ SPARE_HITS = 16
 """Asked for beyond what is needed, so that a few stale keys cost no second search."""
 WIDEN_FACTOR = 8
 MAX_ROUNDS = 6
+FEW_CHUNKS, FEW_ROUNDS, MANY_CHUNKS = 16, 2, 512
+"""Replaced chunks that are embedded rather than waited for: at once, and after two rounds that were overtaken."""
 MAX_SPANS = 16
 """Ranges of keys that Milvus is told to pass over."""
 SEARCHES_AT_ONCE = 2
@@ -36,47 +39,11 @@ Kind = tuple[str, int, tuple[Span, ...]]
 is not: PostgreSQL, which named them, knows no documents that are not finished."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What is wanted of a bot for each of ``texts``.
-
-    Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension), which may still be
-    on their way while words are looked for, are None where no dense list is wanted. ``floor``: least cosine similarity
-    in the dense list. ``read``: of how many chunks, best first, the text will be needed. ``without``: keys to be passed
-    over, as nobody can see them yet. ``assumed``: the bot's row is the one of an earlier search.
-    """
-
-    bot: Bot
-    assumed: bool
-    guarantee: int
-    texts: Sequence[str]
-    vectors: asyncio.Future[Vectors] | None
-    lexical: bool
-    depth: int
-    documents: int
-    read: int
-    dense_weight: float
-    floor: float | None
-    where: Filter | None
-    without: Sequence[Span]
-
-
-@dataclass(slots=True)
-class Lists:
-    """The hits for one text, best first; None where a list is not wanted."""
-
-    dense: list[Hit] | None
-    lexical: list[Hit] | None
-
-    def each(self) -> Iterable[list[Hit]]:
-        return [hits for hits in (self.dense, self.lexical) if hits is not None]
-
-
 @dataclass(slots=True)
 class Found:
     """Confirmed lists, one pair a text. ``complete``: none is shorter than it could be.
 
-    ``held``: the bot that was assumed was found to be so still.
+    ``held``: the bot that was assumed was found to be so still. ``vectors``: of hits that Milvus may not have yet.
     """
 
     lists: list[Lists]
@@ -85,12 +52,14 @@ class Found:
     rounds: int = 0
     dropped: int = 0
     held: bool = False
+    vectors: dict[int, Vectors] = field(default_factory=dict)
 
 
 class Retrieval:
     """Stages in the watch: dense and lexical, which overlap, postgres."""
 
-    def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex) -> None:
+    def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex, embedders: Embedders) -> None:
+        self._completion = Completion(documents, embedders)
         self._bots = bots
         self._documents = documents
         self._index = index
@@ -99,13 +68,17 @@ class Retrieval:
         self._worded = Joined(self._worded_all, SEARCHES_AT_ONCE)
 
     async def find(self, ask: Ask, doc_ids: Sequence[int] | None, watch: Stopwatch) -> Found:
-        """Searches until every list is long enough and no gap is new, or Milvus has no more to give.
+        """Searches until every list is long enough and nothing is missing, or Milvus has no more to give.
 
-        A key that PostgreSQL does not confirm is stale, or its document is being replaced: then the new vectors
-        are in Milvus already, and a search under a newer guarantee sees them. A key unconfirmed twice is stale.
-        When chunks are filtered afterwards (a filter but no doc_ids) most unconfirmed keys merely fail the
-        filter: only too short a list counts, and one that Milvus's limit keeps short is left incomplete. Raises
-        CollectionMoved when newer vectors are in another collection by now.
+        A key that PostgreSQL does not confirm is stale, or its document was replaced since the guarantee was read:
+        then the new vectors are in Milvus, and this search may not have seen them. Where the bot's timestamp is still
+        the guarantee, nothing was written since. Otherwise the documents come from PostgreSQL, if they are small, or
+        from a search under the newer guarantee. Without timestamps (Milvus Lite) another search costs no wait: a key
+        that is unconfirmed twice is stale there.
+
+        When chunks are filtered afterwards (a filter but no doc_ids) most unconfirmed keys merely fail the filter; a
+        list that Milvus's limit then keeps short is left incomplete. Raises CollectionMoved when newer vectors are in
+        another collection by now, and Unavailable when more was replaced or deleted than can be passed over.
         """
         k = min(ask.depth + SPARE_HITS, MAX_TOP_K)
         guarantee = ask.guarantee
@@ -113,33 +86,47 @@ class Retrieval:
         stale: set[int] = set()
         found = Found([])
         for found.rounds in range(1, MAX_ROUNDS + 1):
-            lists = await self._search(ask, k, guarantee, doc_ids, watch)
+            raw = await self._search(ask, k, guarantee, doc_ids, watch)
+            lists: Sequence[Lists] = raw
             with watch.timing("postgres"):
                 found.rows = await self._confirmed(ask, lists)
             found.held = ask.assumed and bool(found.rows)
-            cuts = [[cut(ask, hits, k, found.rows) for hits in pair.each()] for pair in lists]
+            cuts = cut_all(ask, raw, lists, k, found.rows)
+            unconfirmed = {key for of_pair in cuts for one in of_pair for key in one.unconfirmed}
+            found.dropped = len(unconfirmed)
+            newest = guarantee
+            current = unconfirmed <= stale or (found.held and guarantee > 0)
+            if not current:
+                with watch.timing("postgres"):
+                    newest = await self._documents.milvus_timestamp(ask.bot.bot_id, ask.bot.milvus_collection)
+                current = 0 < newest <= guarantee
+            if not current and (newest or found.rounds > 1 or filtered_after):
+                most = FEW_CHUNKS if found.rounds <= FEW_ROUNDS else MANY_CHUNKS
+                completed = await self._completion.complete(ask, raw, k, found.rows, most, watch)
+                if completed is not None:
+                    current = True
+                    lists, found.rows, found.vectors = completed.lists, completed.rows, completed.vectors
+                    cuts = cut_all(ask, raw, lists, k, found.rows)
             found.lists = [_kept(pair, of_pair) for pair, of_pair in zip(lists, cuts, strict=True)]
             every = [one for of_pair in cuts for one in of_pair]
-            unconfirmed = {key for one in every for key in one.unconfirmed}
-            found.dropped = len(unconfirmed)
             done = all(one.enough or one.exhausted for one in every)
             found.complete = done
-            if done and (filtered_after or unconfirmed <= stale):
-                break
+            if done and current:
+                return found
             if not done:
                 share = min(one.share for one in every if not one.enough)
                 if k == MAX_TOP_K or (filtered_after and share * MAX_TOP_K < ask.depth):
-                    break
-                k = min(max(k * WIDEN_FACTOR, int(ask.depth / max(share, 0.001) * 1.5)), MAX_TOP_K)
-            stale = unconfirmed
-            with watch.timing("postgres"):
-                guarantee = await self._documents.milvus_timestamp(ask.bot.bot_id, ask.bot.milvus_collection)
-        return found
+                    if current and (filtered_after or share == 1):
+                        return found
+                else:
+                    k = min(max(k * WIDEN_FACTOR, int(ask.depth / max(share, 0.001) * 1.5)), MAX_TOP_K)
+            stale, guarantee = unconfirmed, newest
+        raise Unavailable("More documents were replaced or deleted a moment ago than this search can pass over.")
 
     async def _confirmed(self, ask: Ask, lists: Sequence[Lists]) -> dict[int, Confirmed]:
         """Of the hits those that are current. The spare ones are asked about only where they may be needed."""
         every = [hits for pair in lists for hits in pair.each()]
-        wanted = _wanted(ask, lists)
+        wanted = foreseen(ask, lists)
         spare = ask.where is not None or ask.documents > 1
         keys = {hit.chunk_id for hits in every for hit in (hits if spare else hits[: ask.depth])}
         still = ask.bot if ask.assumed else None
@@ -222,34 +209,6 @@ class Retrieval:
         return [[next(found) for _ in texts] for texts, _ in calls]
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A list as far as it was needed. ``share``: what part of the hits was confirmed."""
-
-    hits: list[Hit]
-    unconfirmed: list[int]
-    enough: bool
-    exhausted: bool
-    share: float
-
-
-def cut(ask: Ask, hits: list[Hit], k: int, rows: dict[int, Confirmed]) -> Cut:
-    """The confirmed ones of ``hits``, of which ``k`` were asked for, until there are as many as are wanted."""
-    kept: list[Hit] = []
-    unconfirmed: list[int] = []
-    documents: set[int] = set()
-    for hit in hits:
-        row = rows.get(hit.chunk_id)
-        if row is None:
-            unconfirmed.append(hit.chunk_id)
-            continue
-        kept.append(hit)
-        documents.add(row.doc_id)
-        if len(kept) >= ask.depth and len(documents) >= ask.documents:
-            return Cut(kept, unconfirmed, True, False, 1.0)
-    return Cut(kept, unconfirmed, False, len(hits) < k, len(kept) / len(hits) if hits else 1.0)
-
-
 def unfinished_keys(generations: Iterable[int]) -> list[Span]:
     """The keys of these generations, neighbours joined; of the longest runs, if there are many."""
     runs: list[list[int]] = []
@@ -265,10 +224,3 @@ def unfinished_keys(generations: Iterable[int]) -> list[Span]:
 def _kept(pair: Lists, cuts: Sequence[Cut]) -> Lists:
     left = iter(cuts)
     return Lists(None if pair.dense is None else next(left).hits, None if pair.lexical is None else next(left).hits)
-
-
-def _wanted(ask: Ask, lists: Iterable[Lists]) -> set[int]:
-    """The keys whose texts will most likely be shown: the best, if all are confirmed."""
-    if ask.vectors is None or not ask.lexical:  # One list ranks itself.
-        return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits[: ask.read]}
-    return {one.chunk_id for pair in lists for one in ranked(pair.dense, pair.lexical, ask.dense_weight)[: ask.read]}

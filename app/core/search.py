@@ -5,18 +5,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-import numpy as np
-
 from app.core.bots import Bots
+from app.core.completion import cosine
 from app.core.embedders import Embedders
 from app.core.embedding.check import unusable
-from app.core.embedding.port import Embedder, Vectors
+from app.core.embedding.port import Embedder, TextsFailed, Vectors
 from app.core.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
+from app.core.hits import Ask, Lists, cut
 from app.core.joined import Joined
 from app.core.pace import Pace
 from app.core.query import Answer, Mode, Query, Result, Trace
 from app.core.rerank import Reranker
-from app.core.retrieval import Ask, Found, Lists, Retrieval, cut, unfinished_keys
+from app.core.retrieval import Found, Retrieval, unfinished_keys
 from app.core.steady import Steady
 from app.core.stores.ports import DocumentPort, Hit, VectorIndex
 from app.schemas.filter_tree import Normalized
@@ -26,6 +26,7 @@ from app.utils.errors import (
     AppError,
     CollectionMissing,
     CollectionMoved,
+    EmbedderUnavailable,
     EmbeddingInvalid,
     InvalidInput,
     Place,
@@ -41,7 +42,7 @@ FEW_DOCUMENTS = 1_000
 SLICE_DOCUMENTS = 10_000
 """Documents named to Milvus at a time where filtering afterwards did not find enough."""
 ATTEMPTS = 3
-"""How often a search begins anew because a chunk was replaced between being found and being read, or its bot moved."""
+"""How often a search begins anew because its bot moved."""
 
 
 class Search:
@@ -65,7 +66,7 @@ class Search:
         self._embedders = embedders
         self._pace = pace
         self._reranker = reranker
-        self._retrieval = Retrieval(bots, documents, index)
+        self._retrieval = Retrieval(bots, documents, index, embedders)
         self._usable = Joined(self._usable_by_all)
         self._rows = Steady[tuple[UUID, str | None], Bot]()
 
@@ -108,7 +109,9 @@ class Search:
             if expected is not None and (embedding is not None or query.mode == "lexical"):
                 try:
                     assumed = await self._answer(query, expected, True, embedding, watch)
-                    if assumed.trace.held and assumed.trace.rounds == 1 and not assumed.trace.dropped:
+                    # Where the row has a timestamp, that it is held says that what was dropped is stale.
+                    smooth = not assumed.trace.dropped or expected.milvus_timestamp > 0
+                    if assumed.trace.held and assumed.trace.rounds == 1 and smooth:
                         return assumed
                 except AppError as exc:
                     assumed = exc
@@ -134,16 +137,12 @@ class Search:
         mode = _mode(query, await self._has_words(bot))
         ask = self._ask(query, mode, bot, assumed, embedding)
         trace = Trace()
-        results: list[list[Result]] = []
-        for _ in range(ATTEMPTS):
-            found = await self._find(ask, trace, watch)
-            winners = await self._winners(query, mode, ask, found, watch)
-            whole = await self._read(ask, found, winners, watch)
-            results = await self._results(mode, ask, found, winners, watch)
-            if whole:
-                break
+        try:
+            results = await self._results(query, mode, ask, trace, watch)
+        except _Replaced:
             with watch.timing("postgres"):
-                ask = replace(ask, guarantee=await self._documents.milvus_timestamp(bot.bot_id, bot.milvus_collection))
+                guarantee = await self._documents.milvus_timestamp(bot.bot_id, bot.milvus_collection)
+            results = await self._results(query, mode, replace(ask, guarantee=guarantee, read_all=True), trace, watch)
         if query.rerank:
             results = await self._reranked(query, results, watch)
         if query.context_chunks:
@@ -227,12 +226,13 @@ class Search:
             if doc_ids:
                 found = await self._retrieval.find(ask, doc_ids, watch)
                 best.rows |= found.rows
+                best.vectors |= found.vectors
                 best.rounds += found.rounds
                 best.lists = [_merged(one, other) for one, other in zip(best.lists, found.lists, strict=True)]
             if not doc_ids or len(doc_ids) < SLICE_DOCUMENTS:
                 for pair in best.lists:
-                    pair.dense = pair.dense and cut(ask, pair.dense, 0, best.rows).hits
-                    pair.lexical = pair.lexical and cut(ask, pair.lexical, 0, best.rows).hits
+                    pair.dense = pair.dense and cut(ask, pair.dense, True, best.rows).hits
+                    pair.lexical = pair.lexical and cut(ask, pair.lexical, True, best.rows).hits
                 return best
             after = doc_ids[-1]
 
@@ -256,24 +256,27 @@ class Search:
         for pair, ranking in zip(found.lists, rankings, strict=True):
             last = pair.dense[-1].score if pair.dense and len(pair.dense) >= ask.depth else 1.0
             candidates.append([one for one in ranking if one.dense is not None or last >= threshold])
-        compared = await self._with_cosines(ask, candidates, watch)
+        compared = await self._with_cosines(ask, found, candidates, watch)
         return [[one for one in ranking if one.dense is not None and one.dense >= threshold] for ranking in compared]
 
-    async def _read(self, ask: Ask, found: Found, winners: Iterable[Sequence[Ranked]], watch: Stopwatch) -> bool:
-        """Reads the chunks that were not foreseen to win; false if one is no longer current."""
+    async def _read(self, ask: Ask, found: Found, winners: Iterable[Sequence[Ranked]], watch: Stopwatch) -> None:
+        """Reads the chunks that were not foreseen to win. Raises _Replaced if one is no longer current."""
         missing = {one.chunk_id for ranking in winners for one in ranking if found.rows[one.chunk_id].chunk is None}
         if not missing:
-            return True
+            return
         with watch.timing("postgres"):
             rows = await self._documents.confirmed(ask.bot.bot_id, list(missing), missing, ask.where)
+        if len(rows) < len(missing):
+            raise _Replaced
         found.rows |= rows
-        return len(rows) == len(missing)
 
-    async def _results(
-        self, mode: Mode, ask: Ask, found: Found, winners: list[list[Ranked]], watch: Stopwatch
-    ) -> list[list[Result]]:
+    async def _results(self, query: Query, mode: Mode, ask: Ask, trace: Trace, watch: Stopwatch) -> list[list[Result]]:
+        """Raises _Replaced when a chunk was replaced before it was read; not when all are read at once."""
+        found = await self._find(ask, trace, watch)
+        winners = await self._winners(query, mode, ask, found, watch)
+        await self._read(ask, found, winners, watch)
         if mode == "hybrid":
-            winners = await self._with_cosines(ask, winners, watch)
+            winners = await self._with_cosines(ask, found, winners, watch)
         return [
             [
                 Result(chunk, one.score, one.dense, one.lexical)
@@ -283,22 +286,41 @@ class Search:
             for ranking in winners
         ]
 
-    async def _with_cosines(self, ask: Ask, rankings: list[list[Ranked]], watch: Stopwatch) -> list[list[Ranked]]:
-        """Gives what only words have found its cosine similarity, from the stored vectors."""
+    async def _with_cosines(
+        self, ask: Ask, found: Found, rankings: list[list[Ranked]], watch: Stopwatch
+    ) -> list[list[Ranked]]:
+        """Gives what only words have found its cosine similarity, from the stored vectors.
+
+        Those of a chunk that was replaced a moment ago may be gone. Raises _Replaced when its text was not read.
+        """
         lacking = {one.chunk_id for ranking in rankings for one in ranking if one.dense is None}
         if not lacking or ask.vectors is None:
             return rankings
-        with watch.timing("cosines"):
-            stored = await self._index.embeddings(ask.bot.milvus_collection, list(lacking), guarantee=ask.guarantee)
+        stored = {key: found.vectors[key] for key in lacking if key in found.vectors}
+        if asked := list(lacking - stored.keys()):
+            with watch.timing("cosines"):
+                stored |= await self._index.embeddings(ask.bot.milvus_collection, asked, guarantee=ask.guarantee)
+        if gone := list(lacking - stored.keys()):
+            stored |= zip(gone, await self._embedded_again(ask, found, gone, watch), strict=True)
         return [
             [
-                one
-                if one.dense is not None or one.chunk_id not in stored
-                else one._replace(dense=_cosine(stored[one.chunk_id], vector))
+                one if one.dense is not None else one._replace(dense=cosine(stored[one.chunk_id], vector))
                 for one in ranking
             ]
             for ranking, vector in zip(rankings, await asyncio.shield(ask.vectors), strict=True)
         ]
+
+    async def _embedded_again(self, ask: Ask, found: Found, keys: Sequence[int], watch: Stopwatch) -> Vectors:
+        chunks = [chunk for key in keys if (chunk := found.rows[key].chunk) is not None]
+        if len(chunks) < len(keys):
+            raise _Replaced
+        try:
+            with watch.timing("embedding"):
+                return await self._embedders.of(ask.bot).embed_documents([chunk.text for chunk in chunks])
+        except TextsFailed as exc:
+            raise EmbedderUnavailable(
+                "A chunk that was replaced a moment ago could not be compared. Try again."
+            ) from exc
 
     async def _reranked(self, query: Query, results: list[list[Result]], watch: Stopwatch) -> list[list[Result]]:
         assert self._reranker is not None
@@ -327,6 +349,10 @@ class Search:
         return [[whole(one) for one in found] for found in results]
 
 
+class _Replaced(Exception):
+    """A chunk was replaced between being found and being read."""
+
+
 def _mode(query: Query, has_words: bool) -> Mode:
     """Raises UnsupportedMode, and InvalidInput for what the mode has no use for."""
     # A weight speaks of hybrid mode, named or not.
@@ -348,8 +374,3 @@ def _merged(one: Lists, other: Lists) -> Lists:
         return sorted([*some, *more], key=lambda hit: (-hit.score, hit.chunk_id))
 
     return Lists(best(one.dense, other.dense), best(one.lexical, other.lexical))
-
-
-def _cosine(one: Vectors, other: Vectors) -> float:
-    similar = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
-    return max(-1.0, min(1.0, similar))

@@ -164,13 +164,13 @@ DELETE FROM sagas WHERE generation = ANY ($1::bigint[]) AND lease_token = $2 RET
 WITH gone AS (
     DELETE FROM sagas
     WHERE bot_id = $1 AND generation = ANY ($2::bigint[]) AND ($3::uuid IS NULL OR lease_token = $3)
-    RETURNING generation, chunk_span, collection_name
+    RETURNING generation, doc_id, chunk_span, collection_name
 ), chunks AS (
     DELETE FROM document_chunks c USING gone
     WHERE c.bot_id = $1 AND c.chunk_id >= gone.generation * 65536 AND c.chunk_id < (gone.generation + 1) * 65536
 ), gc AS (
-    INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
-    SELECT generation, $1, collection_name, chunk_span, now() + $4::interval FROM gone
+    INSERT INTO vector_gc (generation, bot_id, doc_id, collection_name, chunk_span, not_before)
+    SELECT generation, $1, doc_id, collection_name, chunk_span, now() + $4::interval FROM gone
 )
 SELECT generation FROM gone;
 
@@ -280,8 +280,8 @@ WITH old AS (
     DELETE FROM document_chunks c USING old
     WHERE c.bot_id = $1 AND c.chunk_id >= $3 * 65536 AND c.chunk_id < ($3 + 1) * 65536
 ), gc AS (
-    INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
-    SELECT o.generation, $1, b.collection_name, o.chunk_span,
+    INSERT INTO vector_gc (generation, bot_id, doc_id, collection_name, chunk_span, not_before)
+    SELECT o.generation, $1, $2, b.collection_name, o.chunk_span,
            greatest(now(), CASE WHEN b.is_next THEN now() ELSE o.updated_at END + $13::interval)
     FROM old o, bot_collections b WHERE b.bot_id = $1
 )
@@ -301,8 +301,8 @@ WITH old AS (
     DELETE FROM document_chunks c USING old
     WHERE c.bot_id = $1 AND c.chunk_id >= $3 * 65536 AND c.chunk_id < ($3 + 1) * 65536
 ), gc AS (
-    INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
-    SELECT o.generation, $1, b.collection_name, o.chunk_span,
+    INSERT INTO vector_gc (generation, bot_id, doc_id, collection_name, chunk_span, not_before)
+    SELECT o.generation, $1, $2, b.collection_name, o.chunk_span,
            greatest(now(), CASE WHEN b.is_next THEN now() ELSE o.updated_at END + $5::interval)
     FROM old o, bot_collections b WHERE b.bot_id = $1
 )
@@ -327,8 +327,8 @@ WITH gone AS (
     DELETE FROM document_chunks c USING gone
     WHERE c.bot_id = $1 AND c.chunk_id >= gone.generation * 65536 AND c.chunk_id < (gone.generation + 1) * 65536
 ), gc AS (
-    INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
-    SELECT g.generation, $1, b.collection_name, g.chunk_span,
+    INSERT INTO vector_gc (generation, bot_id, doc_id, collection_name, chunk_span, not_before)
+    SELECT g.generation, $1, g.doc_id, b.collection_name, g.chunk_span,
            greatest(now(), CASE WHEN b.is_next THEN now() ELSE g.updated_at END + $3::interval)
     FROM gone g, bot_collections b WHERE b.bot_id = $1
 )
@@ -395,6 +395,46 @@ WHERE $4::timestamptz IS NULL OR EXISTS (
     SELECT FROM bot_registry
     WHERE bot_id = $1 AND state = 'active' AND created_at = $4 AND milvus_timestamp = $5::bigint
       AND coalesce(milvus_collection, collection_name) = $6::text);
+
+-- name: confirmed_chunks_of_documents
+-- As confirmed_chunks, of the same moment all current chunks of the documents $4 too, those whole.
+WITH keys AS (
+    SELECT unnest($2::bigint[]) AS chunk_id
+    UNION
+    SELECT c.chunk_id FROM unnest($4::bigint[]) AS w (doc_id)
+    CROSS JOIN LATERAL (SELECT * FROM documents d WHERE d.bot_id = $1 AND d.doc_id = w.doc_id OFFSET 0) AS d
+    CROSS JOIN LATERAL (
+        SELECT c.chunk_id FROM document_chunks c
+        WHERE c.bot_id = $1 AND c.chunk_id >= d.generation * 65536 AND c.chunk_id < (d.generation + 1) * 65536
+        OFFSET 0
+    ) AS c
+)
+SELECT c.chunk_id, c.doc_id, c.chunk_index, w.wanted, CASE WHEN w.wanted THEN c.text END AS text, c.page_number,
+       d.title, d.file_type, d.file_path, d.author, d.tags, CASE WHEN w.wanted THEN d.metadata END AS metadata,
+       d.created_at, c.bot_id, d.bot_id AS document_bot_id
+FROM keys AS k
+CROSS JOIN LATERAL (
+    SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id OFFSET 0
+) AS c
+CROSS JOIN LATERAL (
+    SELECT * FROM documents d
+    WHERE d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16 AND (/*filter*/ true)
+    OFFSET 0
+) AS d
+CROSS JOIN LATERAL (
+    SELECT k.chunk_id = ANY ($3::bigint[]) OR c.doc_id = ANY ($4::bigint[]) AS wanted
+) AS w;
+
+-- name: stale_chunks
+-- Those of the keys $2 that are no chunk's any more, and of each the document it was a chunk of, with the number of
+-- chunks that this has now: NULL where it is gone. The document is NULL where its vectors were collected since.
+SELECT k.chunk_id, g.doc_id,
+       (SELECT d.chunk_count FROM documents d WHERE d.bot_id = $1 AND d.doc_id = g.doc_id) AS chunk_count
+FROM unnest($2::bigint[]) AS k (chunk_id)
+LEFT JOIN LATERAL (
+    SELECT doc_id FROM vector_gc WHERE generation = k.chunk_id >> 16 AND collection_name = $3 AND bot_id = $1 OFFSET 0
+) AS g ON true
+WHERE (SELECT true FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id) IS NULL;
 
 -- name: neighbouring_chunks
 -- Up to $3 chunks before and $3 after each of the keys $2, within its generation.

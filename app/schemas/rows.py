@@ -121,6 +121,18 @@ class Confirmed(NamedTuple):
     chunk: VisibleChunk | None
 
 
+class StaleChunk(NamedTuple):
+    """A key in Milvus whose chunk was replaced or deleted.
+
+    ``doc_id``: whose it was, None where that is not known any more. ``chunk_count``: how many chunks that document has
+    now, None when there is none.
+    """
+
+    chunk_id: int
+    doc_id: int | None
+    chunk_count: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Garbage:
     """One row of ``vector_gc``. ``settled``: no write of this generation can land any more, as far as was known."""

@@ -314,10 +314,10 @@ async def test_a_document_replaced_while_its_chunks_are_confirmed(
     real = DocumentStore.confirmed
     calls = 0
 
-    async def confirmed(self: DocumentStore, *args: Any) -> Any:
+    async def confirmed(self: DocumentStore, *args: Any, **more: Any) -> Any:
         nonlocal calls
         calls += 1
-        rows = await real(self, *args)
+        rows = await real(self, *args, **more)
         if calls == 3:  # The first statement of the second round, when it is known what is stale.
             go_on[1].set()
             assert (await replacing[1]).status_code == 200

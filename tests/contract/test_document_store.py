@@ -377,3 +377,50 @@ async def test_old_idempotency_keys_are_swept(record: Record) -> None:
     await record.keys(PAST).sweep()
     await record.keys(HOUR).replay(free)
     assert free.answer is None
+
+
+async def test_stale_keys_name_their_document_as_long_as_their_vectors_are_to_be_collected(record: Record) -> None:
+    bot, token = await record.bot(), uuid4()
+    replaced, deleted, current = (Write(bot, document("a", "b")), Write(bot, document("c")), Write(bot, document("d")))
+    await record.written(replaced, deleted, current)
+    new = Write(bot, document("e", "f", "g"), replaced.doc_id)
+    await record.written(new)
+    assert deleted.doc_id is not None
+    await record.documents.delete(bot.bot_id, [deleted.doc_id])
+    begun = Write(bot, document("h"))
+    failed = Write(bot, document("i"), current.doc_id)
+    await record.documents.begin([begun, failed], token, HOUR)
+    await record.documents.compensate(bot.bot_id, [failed.generation], token)
+
+    writes = (replaced, deleted, current, new, begun, failed)
+    keys = [key for write in writes for key in write.chunk_ids]
+    found = {one.chunk_id: one[1:] for one in await record.documents.stale(bot.bot_id, bot.milvus_collection, keys)}
+    assert found == {
+        **dict.fromkeys(replaced.chunk_ids, (replaced.doc_id, 3)),
+        deleted.chunk_ids[0]: (deleted.doc_id, None),
+        failed.chunk_ids[0]: (current.doc_id, 1),
+    }
+
+    other = await record.bot()
+    assert {one[1] for one in await record.documents.stale(other.bot_id, bot.milvus_collection, keys)} == {None}
+    await record.garbage.end(await record.garbage.claim(NO_TIME))
+    found = {one.chunk_id: one[1:] for one in await record.documents.stale(bot.bot_id, bot.milvus_collection, keys)}
+    assert set(found.values()) == {(None, None)}
+
+
+async def test_documents_are_confirmed_whole(record: Record) -> None:
+    bot = await record.bot()
+    one, two = Write(bot, document("a", "b")), Write(bot, document("c"))
+    await record.written(one, two)
+    begun = Write(bot, document("d"), one.doc_id)
+    await record.documents.begin([begun], TOKEN, HOUR)
+    assert one.doc_id is not None
+    asked = [two.chunk_ids[0], begun.chunk_ids[0]]
+    found = await record.documents.confirmed(bot.bot_id, asked, set(), None, documents=[one.doc_id, one.doc_id + 999])
+    assert {key: row.chunk.text if row.chunk else None for key, row in found.items()} == {
+        two.chunk_ids[0]: None,
+        one.chunk_ids[0]: "a",
+        one.chunk_ids[1]: "b",
+    }
+    nothing = Condition("eq", MetadataPath(("k",)), 1)
+    assert await record.documents.confirmed(bot.bot_id, asked, set(), nothing, documents=[one.doc_id]) == {}

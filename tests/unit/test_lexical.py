@@ -1,10 +1,12 @@
 """The words of a text: what becomes a pair, what stays whole, and how long it may get."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.lexical import MAX_BYTES, lexical_text, tokens
+from app.core.lexical import MAX_BYTES, estimated_bm25, lexical_text, tokens
+from app.core.stores.memory_index import MemoryIndex
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,22 @@ def test_milvus_lite_splits_it_into_the_same_tokens(text: str) -> None:
     from milvus_lite.analyzer.standard import StandardAnalyzer
 
     assert StandardAnalyzer().tokenize(lexical_text(text)) == list(tokens(text))
+
+
+async def test_bm25_is_estimated_from_what_was_scored() -> None:
+    """Held against the index's own scores of texts that the estimate does not know."""
+    index, words = MemoryIndex(), ["사과", "배나무", "common", "rare", "other", "more"]
+    texts = [" ".join(words[number % 6] for number in range(start, start + 4 + start % 3)) for start in range(40)]
+    await index.create("c", 2)
+    keys = np.arange(len(texts))
+    await index.upsert("c", keys, keys, np.ones((len(texts), 2), np.float32), texts)
+    (hits,) = await index.search_lexical("c", ["사과 rare common"], 40)
+    exact = {hit.chunk_id: hit.score for hit in hits}
+    known, unknown = list(exact)[::2], list(exact)[1::2]
+    scored = [(texts[key], exact[key]) for key in known]
+    estimated = estimated_bm25("사과 rare common", [texts[key] for key in unknown], scored)
+    assert np.allclose(estimated, [exact[key] for key in unknown], rtol=0.05)
+    assert estimated_bm25("사과", ["배나무", "사과"], scored)[0] == 0
+    assert estimated_bm25("unheard", ["unheard of"], scored)[0] > 0
+    assert estimated_bm25("사과", ["사과"], [])[0] > 0
+    assert estimated_bm25("!", ["사과"], []) == [0.0]

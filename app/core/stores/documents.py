@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +26,7 @@ from app.schemas.rows import (
     Chunk,
     Confirmed,
     Document,
+    StaleChunk,
     VisibleChunk,
 )
 from app.utils.errors import CollectionMoved
@@ -344,16 +345,26 @@ class DocumentStore:
         wanted: Collection[int],
         where: Filter | None,
         still: Bot | None = None,
+        documents: Sequence[int] = (),
     ) -> dict[int, Confirmed]:
         """Those of ``chunk_ids`` that are current and pass the filter; with all of its columns each of ``wanted``.
 
-        None of them if the bot is no longer as ``still``, which may leave out what is unfinished.
+        None of them if the bot is no longer as ``still``, which may leave out what is unfinished. With ``documents``,
+        for which ``still`` is not looked at, all current chunks of these documents too, each with all of its columns.
         """
+        if documents:
+            sql, values = _filtered(SQL["confirmed_chunks_of_documents"], where, first_param=5)
+            found = await self._db.fetch(sql, bot_id, chunk_ids, list(wanted), documents, *values)
+            return _confirmed(of_bot(found, bot_id, "document_bot_id"))
         row = (still.created_at, still.milvus_timestamp, still.milvus_collection) if still else (None, None, None)
         sql, values = _filtered(SQL["confirmed_chunks"], where, first_param=7)
         found = await self._db.fetch(sql, bot_id, chunk_ids, list(wanted), *row, *values)
-        rows = of_bot(found, bot_id, "document_bot_id")
-        return {row["chunk_id"]: Confirmed(row["doc_id"], _visible(row) if row["wanted"] else None) for row in rows}
+        return _confirmed(of_bot(found, bot_id, "document_bot_id"))
+
+    async def stale(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]:
+        """Those of ``chunk_ids`` that are no chunk's any more, though ``collection`` still had them."""
+        rows = await self._db.fetch(SQL["stale_chunks"], bot_id, chunk_ids, collection)
+        return [StaleChunk(**row) for row in rows]
 
     async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]:
         """For each key the ``reach`` chunks before it and as many after it in its document, in order.
@@ -386,6 +397,10 @@ def _document(row: Any) -> Document:
 
 def _chunk(row: Any) -> Chunk:
     return Chunk(*(row[name] for name in CHUNK))
+
+
+def _confirmed(rows: Iterable[Any]) -> dict[int, Confirmed]:
+    return {row["chunk_id"]: Confirmed(row["doc_id"], _visible(row) if row["wanted"] else None) for row in rows}
 
 
 def _visible(row: Any) -> VisibleChunk:

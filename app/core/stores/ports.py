@@ -16,7 +16,7 @@ from app.core.once import Once
 from app.core.write import Write
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
-from app.schemas.rows import Bot, Chunk, Confirmed, Copied, Document, Garbage, Move
+from app.schemas.rows import Bot, Chunk, Confirmed, Copied, Document, Garbage, Move, StaleChunk
 
 if TYPE_CHECKING:  # The modules of the rows below import the driver.
     from app.core.stores.bots import BotCounts, BotSaga
@@ -184,7 +184,9 @@ class DocumentPort(Protocol):
         wanted: Collection[int],
         where: Filter | None,
         still: Bot | None = None,
+        documents: Sequence[int] = (),
     ) -> dict[int, Confirmed]: ...
+    async def stale(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]: ...
     async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]: ...
     async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]: ...
     async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int: ...

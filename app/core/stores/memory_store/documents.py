@@ -12,7 +12,7 @@ from app.core.stores.memory_store.tables import ChunkRow, DocumentRow, Tables
 from app.core.write import MOVED, Write, mark_moved
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Confirmed, Document, VisibleChunk
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Confirmed, Document, StaleChunk, VisibleChunk
 from app.utils.errors import CollectionMoved
 from app.utils.unicode import is_nfc, nfc
 
@@ -137,7 +137,7 @@ class MemoryDocumentStore:
             self._tables.drop_chunks(bot_id, saga.generation)
             assert saga.collection_name is not None
             until = self._tables.now() + self._settle
-            self._tables.collect(bot_id, saga.generation, saga.collection_name, saga.chunk_span, until)
+            self._tables.collect(bot_id, saga.generation, saga.collection_name, saga.chunk_span, until, saga.doc_id)
         return set(mine)
 
     async def collect_abandoned(self, bot_id: UUID, writes: Sequence[Write]) -> None:
@@ -214,17 +214,33 @@ class MemoryDocumentStore:
         wanted: Collection[int],
         where: Filter | None,
         still: Bot | None = None,
+        documents: Sequence[int] = (),
     ) -> dict[int, Confirmed]:
-        if still and not self._is_still(still):
+        if not documents and still and not self._is_still(still):
             return {}
         chunks = self._tables.partition(bot_id).chunks
         found: dict[int, Confirmed] = {}
-        for chunk_id in chunk_ids:
+        of_documents: list[int] = []
+        if documents:
+            of_documents = [chunk.chunk_id for row, chunk in self._tables.current(bot_id) if row.doc_id in documents]
+            wanted = {*wanted, *of_documents}
+        for chunk_id in [*chunk_ids, *of_documents]:
             row = chunks.get(chunk_id)
             document = self._reads(bot_id, row, chunk_id) if row else None
             if row and document and (where is None or self._matches(where, asdict(document))):
                 shown = _visible(row.chunk, document) if chunk_id in wanted else None
                 found[chunk_id] = Confirmed(row.doc_id, shown)
+        return found
+
+    async def stale(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]:
+        partition = self._tables.partition(bot_id)
+        found: list[StaleChunk] = []
+        for chunk_id in chunk_ids:
+            if chunk_id not in partition.chunks:
+                row = self._tables.garbage.get((chunk_id // CHUNKS_PER_GENERATION, collection))
+                doc_id = row.doc_id if row and row.bot_id == bot_id else None
+                document = None if doc_id is None else partition.documents.get(doc_id)
+                found.append(StaleChunk(chunk_id, doc_id, document.chunk_count if document else None))
         return found
 
     async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]:
@@ -283,9 +299,10 @@ class MemoryDocumentStore:
         if bot is None:
             return
         until = max(now, old.updated_at + self._settle)
-        self._tables.collect(bot_id, old.generation, bot.collection, old.chunk_span, until)
+        self._tables.collect(bot_id, old.generation, bot.collection, old.chunk_span, until, old.doc_id)
         if bot.next:  # A copy may be under way, and land as late as any write.
-            self._tables.collect(bot_id, old.generation, bot.next.collection_name, old.chunk_span, now + self._settle)
+            name, until = bot.next.collection_name, now + self._settle
+            self._tables.collect(bot_id, old.generation, name, old.chunk_span, until, old.doc_id)
 
     def _row(self, write: Write, created_at: datetime) -> DocumentRow:
         document = write.document

@@ -116,6 +116,7 @@ class GarbageRow:
     chunk_span: int
     not_before: datetime
     next_attempt_at: datetime
+    doc_id: int | None
     attempts: int = 0
 
 
@@ -175,10 +176,18 @@ class Tables:
         for chunk_id in [key for key in chunks if key // CHUNKS_PER_GENERATION == generation]:
             del chunks[chunk_id]
 
-    def collect(self, bot_id: UUID, generation: int, collection: str, chunk_span: int, not_before: datetime) -> None:
+    def collect(
+        self,
+        bot_id: UUID,
+        generation: int,
+        collection: str,
+        chunk_span: int,
+        not_before: datetime,
+        doc_id: int | None = None,
+    ) -> None:
         if (generation, collection) in self.garbage:
             raise ValueError(f"generation {generation} of {collection} is on vector_gc already")
-        row = GarbageRow(generation, bot_id, collection, chunk_span, not_before, self.now())
+        row = GarbageRow(generation, bot_id, collection, chunk_span, not_before, self.now(), doc_id)
         self.garbage[generation, collection] = row
 
     def collect_again(
