@@ -3,7 +3,7 @@
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,7 +13,14 @@ from app.utils.uris import checked_uri
 
 ENV_FILE = ".env"
 
-MODEL_NAME = r"^(use-multilingual|openai|bge-m3|sentence-bert)(:[^#]+)?(#[1-9]\d{0,4})?$"
+OpenAILike = Literal[
+    "openai", "upstage", "voyage", "cohere", "jina", "gemini", "nvidia", "clova", "tei", "vllm", "ollama"
+]
+OPENAI_LIKE: tuple[str, ...] = get_args(OpenAILike)
+"""Providers over the network; docs/EMBEDDINGS.md has what each is asked for."""
+OWN_SERVERS = ("tei", "vllm", "ollama")
+"""Those that one runs oneself, commonly without keys, and for a model of one's choice."""
+MODEL_NAME = rf"^(use-multilingual|bge-m3|sentence-bert|{'|'.join(OPENAI_LIKE)})(:[^#]+)?(#[1-9]\d{{0,4}})?$"
 """How EMBEDDING_PREVIOUS_MODEL and ``reembed --to`` name a model."""
 
 
@@ -86,13 +93,16 @@ class Settings(BaseSettings):
     milvus_tls_key: Path | None = Field(None, description="Its key, PEM, without a password.")
     milvus_timeout: float = Field(10.0, gt=0, description="Seconds a Milvus call may take.")
 
-    embedding_model: Literal["use-multilingual", "openai", "bge-m3", "sentence-bert"] = Field(
+    embedding_model: Literal["use-multilingual", "bge-m3", "sentence-bert"] | OpenAILike = Field(
         "use-multilingual", description="Embedding provider."
     )
     embedding_previous_model: str | None = Field(
         None,
         pattern=MODEL_NAME,
         description="provider, provider:model or provider:model#dimension: served too, for bots that are to move.",
+    )
+    embedding_previous_settings: dict[str, SecretStr] = Field(
+        {}, description="JSON: settings that are others for EMBEDDING_PREVIOUS_MODEL, such as its OPENAI_API_KEY."
     )
     embedding_dimension: int | None = Field(
         None, ge=1, le=32768, description="Asked of openai; else must equal the model's."
@@ -108,10 +118,23 @@ class Settings(BaseSettings):
     embedding_breaker_seconds: float = Field(5.0, gt=0, description="Pause between its probes.")
     openai_api_key: SecretStr | None = Field(None, description="Of OpenAI or the server at OPENAI_BASE_URL.")
     openai_base_url: str | None = Field(None, pattern="^https?://", description="A server that speaks as OpenAI's.")
-    openai_model: str = Field("text-embedding-3-small", min_length=1, description="Model of openai.")
+    openai_model: str | None = Field(
+        None, min_length=1, description="Model for documents, and for queries too without OPENAI_QUERY_MODEL."
+    )
+    openai_query_model: str | None = Field(None, min_length=1, description="Model for queries.")
+    openai_query_prefix: str | None = Field(None, description="Before each query.")
+    openai_document_prefix: str | None = Field(None, description="Before each text that is stored.")
+    openai_query_body: dict[str, Any] | None = Field(None, description="JSON: more fields of a request with queries.")
+    openai_document_body: dict[str, Any] | None = Field(None, description="JSON: the same with texts to store.")
+    openai_encoding_format: Literal["base64", "float", "none"] | None = Field(
+        None, description="How vectors are asked for; none: the field is left out."
+    )
+    openai_dimensions_field: str | None = Field(None, min_length=1, description="Field that asks for a dimension.")
+    openai_form: Literal["openai", "cohere"] | None = Field(None, description="Form of request and answer.")
+    openai_tokenizer: Path | None = Field(None, description="tokenizer.json of the model: counts tokens beforehand.")
     openai_in_flight: int = Field(8, ge=1, description="Requests to openai at a time.")
-    openai_input_tokens: int = Field(8192, ge=1, description="Most tokens of a text.")
-    openai_request_tokens: int = Field(300_000, ge=1, description="Most tokens of a request.")
+    openai_input_tokens: int | None = Field(None, ge=1, description="Most tokens of a text; default: the provider's.")
+    openai_request_tokens: int | None = Field(None, ge=1, description="Most tokens of a request.")
     embedding_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of bge-m3 and sentence-bert.")
     embedding_device: str = Field("auto", min_length=1, description="Torch's device for these: cpu, cuda, cuda:1, ...")
     bge_m3_model: str = Field("BAAI/bge-m3", min_length=1, description="Folder, hub name or name@revision.")
@@ -163,13 +186,21 @@ class Settings(BaseSettings):
             ),
             (
                 "EMBEDDING_LONG_TEXT",
-                self.embedding_long_text == "cut" and self.embedding_model == "openai",
-                "cannot be cut with EMBEDDING_MODEL=openai: refuse or split",
+                self.embedding_long_text == "cut" and self.embedding_model in OPENAI_LIKE,
+                f"cannot be cut with EMBEDDING_MODEL={self.embedding_model}: refuse or split",
             ),
             (
                 "OPENAI_API_KEY",
-                self.embedding_model == "openai" and not (self.openai_api_key or self.openai_base_url),
-                "is needed with EMBEDDING_MODEL=openai, unless OPENAI_BASE_URL names a server that wants none",
+                self.embedding_model in OPENAI_LIKE
+                and self.embedding_model not in OWN_SERVERS
+                and not (self.openai_api_key or self.openai_base_url),
+                f"is needed with EMBEDDING_MODEL={self.embedding_model}, unless OPENAI_BASE_URL names a server that "
+                "wants none",
+            ),
+            (
+                "OPENAI_MODEL",
+                self.embedding_model in OWN_SERVERS and not self.openai_model,
+                f"is needed with EMBEDDING_MODEL={self.embedding_model}: the name of the model that it serves",
             ),
             (
                 "OTEL_EXPORTER_OTLP_ENDPOINT",

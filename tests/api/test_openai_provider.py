@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from app.config import Settings
-from app.core.embedding import openai_client
+from app.core.embedding import provider_requests
 from app.core.embedding.providers import open_embedder
 from tests.conftest import BotClient
 from tests.embedding.openai_server import OpenAIServer, changed, failing, good
@@ -89,7 +89,7 @@ async def test_a_long_text_is_a_clear_422(bot: BotClient, provider: OpenAIServer
 async def test_while_the_provider_is_away_queries_are_503_at_once(
     bot: BotClient, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_client, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(provider_requests, "FIRST_PAUSE", 0.01)
     await bot.insert("a text")
     provider.always = failing(503)
     for asked in ("one", "two"):

@@ -82,6 +82,7 @@ class OpenAIServer:
 
     def __init__(self) -> None:
         self.requests: list[Body] = []
+        self.bodies: list[bytes] = []
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.then: deque[Behaviour] = deque()
@@ -98,9 +99,9 @@ class OpenAIServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                reply = owner.take(self.path, dict(self.headers.items()), body)
-                content = json.dumps(reply.body).encode()
+                raw = self.rfile.read(int(self.headers["content-length"]))
+                reply = owner.take(self.path, dict(self.headers.items()), raw)
+                content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
                 self.send_response(reply.status)
                 headers = {"content-type": "application/json", "content-length": str(len(content)), **reply.headers}
                 for name, value in headers.items():
@@ -117,8 +118,10 @@ class OpenAIServer:
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
-    def take(self, path: str, headers: dict[str, str], body: Body) -> Reply:
+    def take(self, path: str, headers: dict[str, str], raw: bytes) -> Reply:
+        body = json.loads(raw)
         with self._lock:
+            self.bodies.append(raw)
             self.paths.append(path)
             self.headers.append({name.lower(): value for name, value in headers.items()})
             self.requests.append(body)
@@ -137,6 +140,7 @@ class OpenAIServer:
 
     def forget(self) -> None:
         self.requests.clear()
+        self.bodies.clear()
         self.paths.clear()
         self.headers.clear()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.config import Settings
-from app.core.embedding import openai_client, tokens
+from app.core.embedding import openai_client, provider_requests, tokens
 from app.core.embedding.front import Front
 from app.core.embedding.port import TextsFailed
 from app.core.embedding.providers import open_embedder
@@ -53,8 +53,8 @@ async def opened(server: OpenAIServer) -> AsyncIterator[Open]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_client, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(openai_client, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(provider_requests, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(provider_requests, "LONGEST_PAUSE", 0.02)
 
 
 def settings(server: OpenAIServer, **given: object) -> Settings:
@@ -400,11 +400,11 @@ async def test_azure_s_kind_of_url(opened: Open, server: OpenAIServer) -> None:
 
 
 def test_retry_after_in_all_its_forms() -> None:
-    assert openai_client.retry_after({"retry-after-ms": "1500"}) == 1.5
-    assert openai_client.retry_after({"retry-after": "2"}) == 2
-    assert openai_client.retry_after({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}) > 1e9
+    assert provider_requests.retry_after({"retry-after-ms": "1500"}) == 1.5
+    assert provider_requests.retry_after({"retry-after": "2"}) == 2
+    assert provider_requests.retry_after({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}) > 1e9
     for nothing in ({}, {"retry-after": "soon"}, {"retry-after": "-1"}, {"retry-after": "nan"}):
-        assert openai_client.retry_after(nothing) == 0
+        assert provider_requests.retry_after(nothing) == 0
 
 
 def test_tiktoken_is_asked_only_where_its_vocabulary_is_at_hand(

@@ -5,22 +5,31 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 
-from app.utils.errors import AppError, EmbedderUnavailable
+from app.utils.errors import AppError, EmbedderUnavailable, Unavailable
 
 log = logging.getLogger(__name__)
-
-AWAY = "The embedding provider is away; it is asked again in the background."
 
 
 class Breaker:
     """Opens after ``failures`` in a row, and closes when ``probe`` succeeds, which is tried every ``pause`` seconds.
 
     After Nygard, "Release It!", with one change: not a caller's request but a probe finds out whether the provider
-    is back, so that no caller pays for it and the breaker closes without any. It belongs to one event loop.
+    is back, so that no caller pays for it and the breaker closes without any. It belongs to one event loop. ``name``
+    is how messages call the provider, ``away`` what callers get meanwhile.
     """
 
-    def __init__(self, probe: Callable[[], Awaitable[object]], *, failures: int, pause: float) -> None:
+    def __init__(
+        self,
+        probe: Callable[[], Awaitable[object]],
+        *,
+        failures: int,
+        pause: float,
+        name: str = "embedding provider",
+        away: type[Unavailable] = EmbedderUnavailable,
+    ) -> None:
         self._probe = probe
+        self._name = name
+        self._away = away
         self._failures = failures
         self._pause = pause
         self._failed = 0
@@ -32,22 +41,24 @@ class Breaker:
         return self._probing is not None
 
     def check(self) -> None:
-        """Raises EmbedderUnavailable while the breaker is open."""
+        """Raises ``away`` while the breaker is open."""
         if self._probing is not None:
             left = self._next_probe - asyncio.get_running_loop().time()
-            raise EmbedderUnavailable(AWAY, retry_after=max(1, math.ceil(left)))
+            raise self._away(
+                f"The {self._name} is away; it is asked again in the background.", retry_after=max(1, math.ceil(left))
+            )
 
     def failed(self) -> None:
         self._failed += 1
         if self._failed >= self._failures and self._probing is None:
-            log.error("the embedding provider failed %d times in a row: the circuit breaker opens", self._failed)
+            log.error("the %s failed %d times in a row: the circuit breaker opens", self._name, self._failed)
             self._next_probe = asyncio.get_running_loop().time() + self._pause
             self._probing = asyncio.create_task(self._probe_until_back())
 
     def succeeded(self) -> None:
         self._failed = 0
         if self._probing is not None:
-            log.info("the embedding provider is back: the circuit breaker closes")
+            log.info("the %s is back: the circuit breaker closes", self._name)
             self._probing.cancel()
             self._probing = None
 
@@ -68,5 +79,5 @@ class Breaker:
             else:
                 self._probing = None  # Not by succeeded(), which would cancel this very task.
                 self._failed = 0
-                log.info("the embedding provider is back: the circuit breaker closes")
+                log.info("the %s is back: the circuit breaker closes", self._name)
                 return

@@ -8,7 +8,7 @@ from app.core.embedding.port import Rows, chained
 from app.core.embedding.waiting import Lane, Limits, Piece, Waiting, give_out
 from app.utils.errors import EmbedderUnavailable
 
-Send = Callable[[list[str]], Awaitable[Rows]]
+Send = Callable[[list[str], Lane], Awaitable[Rows]]
 
 
 class Dispatcher:
@@ -40,6 +40,10 @@ class Dispatcher:
             self._waiting.drop(pieces)
             raise
         return chained(parts)
+
+    def limit(self, *, texts: int | None = None, weight: int | None = None) -> None:
+        """Bounds the batches from now on. What is queued stays in the pieces that it was cut into."""
+        self._waiting.limit(texts, weight)
 
     async def close(self) -> None:
         """Fails what waits and what is on its way."""
@@ -86,7 +90,7 @@ class Dispatcher:
     async def _run(self, batch: list[Piece]) -> None:
         try:
             texts = batch[0].texts if len(batch) == 1 else [text for piece in batch for text in piece.texts]
-            give_out(batch, await self._send(texts))
+            give_out(batch, await self._send(texts, batch[0].lane))
         except BaseException as exc:
             for piece in batch:
                 if not piece.rows.done():

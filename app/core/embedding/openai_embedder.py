@@ -2,29 +2,47 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import openai
 
 from app.core.embedding import tokens
 from app.core.embedding.dispatcher import Dispatcher
+from app.core.embedding.endpoint import DIMENSIONS, Endpoint
 from app.core.embedding.long_text import LongText, halves, merged, split, too_long
-from app.core.embedding.openai_client import OpenAIClient
+from app.core.embedding.openai_client import PROBE, PROBE_SECONDS, OpenAIClient
 from app.core.embedding.port import Row, Rows, TextsFailed, Vectors, collected
+from app.core.embedding.provider_message import NamedLimits, named_limits
+from app.core.embedding.provider_requests import TOO_MUCH, connected
 from app.core.embedding.waiting import Lane, Limits
 from app.utils.errors import AppError, EmbedderUnavailable, StartupError, TextRefused
 
-REQUEST_TEXTS = 2_048
-REQUEST_TOKENS = 300_000
-INPUT_TOKENS = 8_192
-"""OpenAI's limits (https://platform.openai.com/docs/api-reference/embeddings/create)."""
 QUEUE_TEXTS = 32_768
-DIMENSIONS = {"text-embedding-3-small": 1_536, "text-embedding-3-large": 3_072, "text-embedding-ada-002": 1_536}
 FRESH_SECONDS = 30.0
 """A ping trusts a success as old as this and costs nothing."""
 START_PAUSE = 0.5
+LONG_PROBE_WORDS = 8_192
+"""A chunk has no more characters than that (TEXT_CHARS), so hardly more tokens."""
+LONG_PROBE_SECONDS = 10.0
+CUT_SHARE = 0.97
+"""A provider that counts so much of the long probe has read it: some tokenizers merge words."""
+LEAST_CUT = 16
+"""A smaller count of tokens is no limit of a model; some servers count nothing and say 0 or 1."""
+SPECIAL_TOKENS = 4
+PASSAGE_NAMES = ("-passage", "-document")
+CANNOT_TELL = (
+    "it cannot be told whether the embedding provider cuts long texts, so EMBEDDING_LONG_TEXT does not hold for those: "
+    "set OPENAI_TOKENIZER and OPENAI_INPUT_TOKENS, or keep chunks short"
+)
+CHECK = {
+    401: "OPENAI_API_KEY and OPENAI_BASE_URL",
+    403: "OPENAI_API_KEY and OPENAI_MODEL",
+    404: "OPENAI_MODEL and OPENAI_BASE_URL",
+    0: "OPENAI_MODEL, OPENAI_BASE_URL, EMBEDDING_DIMENSION and the fields that are sent (docs/EMBEDDINGS.md)",
+}
+"""What to look at, by status."""
 
 log = logging.getLogger(__name__)
 
@@ -38,47 +56,56 @@ class OpenAIEmbedder:
 
     def __init__(
         self,
-        model: str,
+        endpoint: Endpoint,
         *,
         api_key: str | None = None,
-        base_url: str | None = None,
         wanted_dimension: int | None = None,
         timeout: float = 20.0,
         start_timeout: float = 60.0,
         in_flight: int = 4,
-        input_tokens: int = INPUT_TOKENS,
-        request_tokens: int = REQUEST_TOKENS,
-        batch_texts: int | None = None,
+        tokenizer: Path | None = None,
         batch_wait: float = 0.0,
         queue_texts: int | None = None,
         long_text: LongText = "refuse",
         breaker_failures: int = 5,
         breaker_pause: float = 5.0,
     ) -> None:
-        self.model = f"openai:{model}"
+        if api_key is None and endpoint.base_url is None:
+            raise StartupError(
+                "EMBEDDING_MODEL=openai needs OPENAI_API_KEY, or OPENAI_BASE_URL of a server without keys."
+            )
+        self.model = endpoint.identity
         self.dimension = 0
-        self.call_texts = batch_texts or REQUEST_TEXTS
-        self._name = model
+        self.call_texts = endpoint.request_texts
+        self._endpoint = endpoint
         self._wanted = wanted_dimension
         self._timeout = timeout
         self._start_timeout = start_timeout
-        self._input_tokens = input_tokens
+        self._input_tokens = endpoint.input_tokens
         self._split = long_text == "split"
-        self._exact = tokens.exact_counter(model)
+        self._exact = tokens.file_counter(tokenizer) if tokenizer else tokens.exact_counter(endpoint.model)
         self._count = self._exact or tokens.utf8_bytes
+        self._prefix_tokens = {
+            lane: self._count(prefix) if (prefix := endpoint.prefix(query=lane is Lane.QUERY)) else 0 for lane in Lane
+        }
         self._last_success = -FRESH_SECONDS
         self._client = OpenAIClient(
-            _connected(api_key, base_url, timeout),
-            model,
+            connected(api_key, endpoint.base_url, timeout),
+            endpoint,
             deadline=timeout,
             breaker_failures=breaker_failures,
             breaker_pause=breaker_pause,
             when_refused=self._refused,
+            when_limited=self._limited,
         )
         self._queue = Dispatcher(
             self._client.rows,
             limits=Limits(
-                self.call_texts, request_tokens, wait=batch_wait, alike=False, queue=queue_texts or QUEUE_TEXTS
+                endpoint.request_texts,
+                endpoint.request_tokens,
+                wait=batch_wait,
+                alike=False,
+                queue=queue_texts or QUEUE_TEXTS,
             ),
             in_flight=in_flight,
         )
@@ -112,17 +139,21 @@ class OpenAIEmbedder:
 
     async def _rows(self, texts: Sequence[str], lane: Lane) -> Rows:
         self._client.breaker.check()
-        weights = await self._weigh(texts)
+        weights = await self._weigh(texts, lane)
         if max(weights) <= self._input_tokens:
             return await self._sent(texts, weights, lane)
         rows: list[Row | None] = [None] * len(texts)
         parts: list[tuple[int, str, int]] = []
         for index, (text, weight) in enumerate(zip(texts, weights, strict=True)):
-            if weight <= self._input_tokens or self._exact is None:
-                # What may be too long, but is not known to be, is for the provider to judge.
-                parts.append((index, text, min(weight, self._input_tokens)))
+            if weight <= self._input_tokens:
+                parts.append((index, text, weight))
+            elif self._exact is None:
+                # What may be too long, but is not known to be, is for the provider to judge. One that cuts tells by
+                # its count of tokens, if the text is alone in its request.
+                alone = self._client.cut_at is not None
+                parts.append((index, text, self._endpoint.request_tokens if alone else self._input_tokens))
             elif self._split:
-                parts += [(index, part, self._count(part)) for part in split(text, self._fits)]
+                parts += [(index, part, self._tokens(part, lane)) for part in split(text, self._fitting(lane))]
             else:
                 rows[index] = too_long(self._input_tokens)
         if parts:
@@ -144,50 +175,83 @@ class OpenAIEmbedder:
             self._last_success = asyncio.get_running_loop().time()
         return rows
 
-    async def _weigh(self, texts: Sequence[str]) -> list[int]:
+    async def _weigh(self, texts: Sequence[str], lane: Lane) -> list[int]:
+        """Tokens of each text with its prefix, or as many as it may have."""
+        more = self._prefix_tokens[lane] + (SPECIAL_TOKENS if self._client.cut_at is not None else 0)
         if self._exact is None:
-            return [tokens.utf8_bytes(text) for text in texts]
-        return await asyncio.to_thread(lambda: [self._count(text) for text in texts])
+            return [tokens.utf8_bytes(text) + more for text in texts]
+        return await asyncio.to_thread(lambda: [self._count(text) + more for text in texts])
 
-    def _fits(self, text: str) -> bool:
-        return self._count(text) <= self._input_tokens
+    def _tokens(self, text: str, lane: Lane) -> int:
+        return self._count(text) + self._prefix_tokens[lane]
 
-    async def _refused(self, text: str) -> Row:
-        """A text that the provider refuses by itself: too long, if it may be; then it is split, if that is set."""
-        if self._fits(text):
+    def _fitting(self, lane: Lane) -> Callable[[str], bool]:
+        return lambda text: self._tokens(text, lane) <= self._input_tokens
+
+    def _limited(self, limits: NamedLimits) -> None:
+        """What the provider takes in a request, as it turned out."""
+        log.info(
+            "the embedding provider takes at most %s %s a request: set %s to spare each start the finding out",
+            limits.texts or limits.request_tokens,
+            "texts" if limits.texts else "tokens",
+            f"EMBEDDING_BATCH_TEXTS={limits.texts}" if limits.texts else "OPENAI_REQUEST_TOKENS",
+        )
+        self._queue.limit(texts=limits.texts, weight=limits.request_tokens)
+
+    async def _refused(self, text: str, lane: Lane, named: NamedLimits) -> Row:
+        """A text that the provider refuses by itself, or cuts: too long, if it may be; then it is split, if that is
+        set."""
+        if named.input_tokens is not None:
+            self._input_tokens = min(self._input_tokens, named.input_tokens)
+        elif self._fitting(lane)(text):
             return TextRefused("The embedding provider refuses this text.")
-        if not self._split:
+        if not self._split or len(text) < 2:
             return too_long(self._input_tokens)
         parts = halves(text)
-        return _joined(list(zip(parts, await self._client.rows(list(parts)), strict=True)))
+        # Each in a request of its own: only so is one noticed that is cut.
+        rows = [row for part in parts for row in await self._client.rows([part], lane)]
+        return _joined(list(zip(parts, rows, strict=True)))
 
     async def _start(self) -> None:
-        """Finds out the dimension. A model that is known may be away; of others the provider must say it."""
-        known = DIMENSIONS.get(self._name)
+        """Finds out the dimension, and how long texts fare. A model that is known may be away; of others the provider
+        must say it."""
+        known = DIMENSIONS.get(self._endpoint.model)
+        name = self._endpoint.model
         if known is not None:
             if self._wanted is not None and self._wanted != known:
-                if self._wanted > known or self._name == "text-embedding-ada-002":
-                    raise StartupError(f"EMBEDDING_DIMENSION={self._wanted}, but {self._name} makes {known}.")
+                if self._wanted > known or name == "text-embedding-ada-002":
+                    raise StartupError(f"EMBEDDING_DIMENSION={self._wanted}, but {name} makes {known}.")
                 self._client.dimensions = self._wanted
             self.dimension = self._client.expected = self._wanted or known
             try:
-                await self._probe_at_start()
+                await self._probe_at_start(Lane.DOCUMENTS)
             except EmbedderUnavailable as exc:
                 log.warning("starting without the embedding provider: %s", exc)
             return
-        self.dimension = await self._discover()
-        self._client.expected = self.dimension
+        dimension = await self._discover()
+        if self._endpoint.asks_queries_otherwise:
+            queries = await self._probe_at_start(Lane.QUERY)
+            if queries != dimension:
+                raise StartupError(
+                    f"{self._endpoint.query_model or name} makes {queries} dimensions of a query and {name} "
+                    f"{dimension} of a document: check OPENAI_QUERY_MODEL and OPENAI_MODEL."
+                )
+        elif name.endswith(PASSAGE_NAMES):
+            log.warning("%s embeds queries too: set OPENAI_QUERY_MODEL if there is a model for them", name)
+        self.dimension = self._client.expected = dimension
+        if self._exact is None and not self._endpoint.refuses_long:
+            await self._look_whether_it_cuts()
 
     async def _discover(self) -> int:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._start_timeout
         while True:
             try:
-                own = await self._probe_at_start()
+                own = await self._probe_at_start(Lane.DOCUMENTS)
                 if self._wanted in (None, own):
                     return own
                 self._client.dimensions = self._wanted
-                shortened = await self._probe_at_start()
+                shortened = await self._probe_at_start(Lane.DOCUMENTS)
             except EmbedderUnavailable as exc:
                 if loop.time() > end:
                     raise StartupError(f"{exc} Check OPENAI_BASE_URL.") from exc
@@ -195,25 +259,60 @@ class OpenAIEmbedder:
                 await asyncio.sleep(START_PAUSE)
             else:
                 if shortened != self._wanted:
-                    raise StartupError(f"EMBEDDING_DIMENSION={self._wanted}, but {self._name} makes {own}.")
+                    raise StartupError(f"EMBEDDING_DIMENSION={self._wanted}, but {self._endpoint.model} makes {own}.")
                 return shortened
 
-    async def _probe_at_start(self) -> int:
-        """Raises StartupError for what time will not mend."""
-        try:
-            length = await self._client.probe()
-        except EmbedderUnavailable as exc:
-            cause = exc.__cause__
-            if isinstance(cause, openai.APIStatusError) and 400 <= cause.status_code < 500 and cause.status_code != 429:
+    async def _probe_at_start(self, lane: Lane) -> int:
+        """Raises StartupError, with the provider's own sentence, for what time will not mend."""
+        first = self._client.encoding
+        while True:
+            try:
+                length, _ = await self._client.ask(PROBE, lane, PROBE_SECONDS)
+            except EmbedderUnavailable as exc:
+                cause = exc.__cause__
+                if not isinstance(cause, openai.APIStatusError):
+                    raise
+                status = cause.status_code
+                # Some servers fail at a format that they do not know, and do not say so.
+                if status in (400, 415, 422, 500) and self._client.next_encoding():
+                    continue
+                self._client.encoding = first
+                if not 400 <= status < 500 or status == 429:
+                    raise
+                said = self._client.sentence(cause)
                 raise StartupError(
-                    f"The embedding provider refuses this server with {cause.status_code}: check OPENAI_API_KEY, "
-                    "OPENAI_MODEL, OPENAI_BASE_URL and EMBEDDING_DIMENSION."
+                    f"The embedding provider refuses this server with {status}"
+                    + (f" and says: {said!r}. " if said else ". ")
+                    + f"Check {CHECK.get(status, CHECK[0])}."
                 ) from exc
-            raise
+            except AppError as exc:
+                raise StartupError(f"{exc} Check OPENAI_MODEL and EMBEDDING_DIMENSION.") from exc
+            self._last_success = asyncio.get_running_loop().time()
+            return length
+
+    async def _look_whether_it_cuts(self) -> None:
+        """Sends one text that is longer than the model should read, and compares the tokens that were counted."""
+        words = min(self._input_tokens, LONG_PROBE_WORDS) + SPECIAL_TOKENS
+        try:
+            _, read = await self._client.ask("word " * words, Lane.DOCUMENTS, LONG_PROBE_SECONDS)
         except AppError as exc:
-            raise StartupError(f"{exc} Check OPENAI_MODEL and EMBEDDING_DIMENSION.") from exc
-        self._last_success = asyncio.get_running_loop().time()
-        return length
+            cause = exc.__cause__
+            if isinstance(cause, openai.APIStatusError) and cause.status_code in TOO_MUCH:
+                named = named_limits(self._client.sentence(cause), 1)
+                self._input_tokens = min(self._input_tokens, named.input_tokens or self._input_tokens)
+                return  # It refuses.
+            log.warning("%s (%s)", CANNOT_TELL, exc)
+            return
+        if read is None or read < LEAST_CUT:
+            log.warning("%s (it counts no tokens)", CANNOT_TELL)
+        elif read < CUT_SHARE * words:
+            log.warning(
+                "the embedding provider cuts texts at %d tokens and does not say so: texts that may be longer are sent "
+                "one by one, and its count of tokens tells those that it cut. OPENAI_TOKENIZER counts beforehand",
+                read,
+            )
+            self._client.cut_at = read
+            self._input_tokens = min(self._input_tokens, read - 1)
 
 
 def _joined(pairs: Sequence[tuple[str, Row]]) -> Row:
@@ -224,21 +323,3 @@ def _joined(pairs: Sequence[tuple[str, Row]]) -> Row:
         return merged(collected([row for _, row in pairs]), [part for part, _ in pairs])
     except TextsFailed as exc:
         return exc
-
-
-def _connected(api_key: str | None, base_url: str | None, timeout: float) -> openai.AsyncOpenAI:
-    """A client that repeats nothing itself. A query in the URL (Azure's ?api-version=) goes with each request, and
-    the key also as the header api-key to a URL that is not OpenAI's own."""
-    if api_key is None and base_url is None:
-        raise StartupError("EMBEDDING_MODEL=openai needs OPENAI_API_KEY, or OPENAI_BASE_URL of a server without keys.")
-    parts = urlsplit(base_url or "")
-    return openai.AsyncOpenAI(
-        api_key=api_key or "none",
-        base_url=urlunsplit(parts._replace(query="")) if base_url else "https://api.openai.com/v1",
-        default_query=dict(parse_qsl(parts.query)),
-        default_headers={"api-key": api_key} if base_url and api_key else None,
-        timeout=timeout,
-        max_retries=0,
-        # Reads answers in C: a third less work for a question, and for a hundred vectors.
-        http_client=openai.DefaultAioHttpClient(),
-    )

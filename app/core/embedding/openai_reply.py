@@ -19,7 +19,7 @@ def rows(content: bytes, count: int, dimension: int | None) -> Rows:
     When the places cannot be trusted (one twice, or beyond the texts), no text has a vector.
     """
     try:
-        items = _parsed(content)["data"]
+        items = _items(_parsed(content))
         places = _places(items, count)
     except (KeyError, TypeError, ValueError) as exc:
         error = EmbeddingInvalid("The embedding provider's answer cannot be read.")
@@ -31,6 +31,25 @@ def rows(content: bytes, count: int, dimension: int | None) -> Rows:
     for place, item in zip(places, items, strict=True):
         found[place] = _row(item.get("embedding"), dimension)
     return found
+
+
+def prompt_tokens(content: bytes) -> int | None:
+    """How many tokens the provider says that it read, if it does."""
+    try:
+        usage = _parsed(content)["usage"]
+        tokens = usage.get("prompt_tokens") or usage.get("total_tokens")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return tokens if type(tokens) is int and tokens > 0 else None
+
+
+def _items(answer: Any) -> list[dict[str, Any]]:
+    """OpenAI's ``data``, or Cohere's ``embeddings`` by format, as such."""
+    if "data" in answer:
+        items: list[dict[str, Any]] = answer["data"]
+        return items
+    (vectors,) = [found for found in answer["embeddings"].values() if found]
+    return [{"embedding": vector} for vector in vectors]
 
 
 def _parsed(content: bytes) -> Any:

@@ -3,7 +3,9 @@
 import re
 from typing import TypedDict
 
-from app.config import MODEL_NAME, Settings
+from pydantic import ValidationError
+
+from app.config import MODEL_NAME, OPENAI_LIKE, Settings
 from app.core.embedding.front import Front
 from app.core.embedding.port import Embedder
 from app.core.embedding.use_multilingual import UseMultilingual
@@ -12,11 +14,31 @@ from app.utils.errors import StartupError
 LEASE_SHARE = 2 / 3
 MODELS = {
     "use-multilingual": None,
-    "openai": "openai_model",
     "bge-m3": "bge_m3_model",
     "sentence-bert": "sentence_bert_model",
+    **dict.fromkeys(OPENAI_LIKE, "openai_model"),
 }
 """Each provider, and the setting that chooses its model."""
+OF_ONE_MODEL = ("openai_query_model",)
+"""Settings that belong to OPENAI_MODEL, and so not to another model of the same provider."""
+OF_ONE_PROVIDER = (
+    *OF_ONE_MODEL,
+    "openai_model",
+    "openai_base_url",
+    "openai_api_key",
+    "openai_query_prefix",
+    "openai_document_prefix",
+    "openai_query_body",
+    "openai_document_body",
+    "openai_encoding_format",
+    "openai_form",
+    "openai_dimensions_field",
+    "openai_input_tokens",
+    "openai_request_tokens",
+    "openai_tokenizer",
+    "embedding_batch_texts",
+)
+"""Those that belong to the provider that EMBEDDING_MODEL names, where it is reached over the network."""
 
 
 class QueueOptions(TypedDict):
@@ -28,8 +50,9 @@ class QueueOptions(TypedDict):
 def settings_for(settings: Settings, name: str) -> Settings:
     """The settings that run the model ``name``: provider, provider:model or provider:model#dimension.
 
-    The provider of EMBEDDING_MODEL, named alone, is that model; otherwise EMBEDDING_DIMENSION does not count.
-    Raises StartupError for a name that is none.
+    The provider of EMBEDDING_MODEL, named alone, is that model; otherwise EMBEDDING_DIMENSION does not count, nor for
+    another provider over the network what is set for that of EMBEDDING_MODEL. EMBEDDING_PREVIOUS_SETTINGS go over all
+    where the name is that of EMBEDDING_PREVIOUS_MODEL. Raises StartupError for a name that is none.
     """
     if not re.fullmatch(MODEL_NAME, name):
         raise StartupError(f"{name!r} names no model: write {', '.join(MODELS)}, with :model or :model#dimension.")
@@ -41,11 +64,32 @@ def settings_for(settings: Settings, name: str) -> Settings:
         "embedding_model": provider,
         "embedding_dimension": int(dimension) if dimension else None,
     }
+    if provider in OPENAI_LIKE and settings.embedding_model in OPENAI_LIKE:
+        other = OF_ONE_MODEL if provider == settings.embedding_model else OF_ONE_PROVIDER
+        changes |= {field: None for field in other if getattr(settings, field) is not None}
     if model:
         if provider not in MODELS or (setting := MODELS[provider]) is None:
             raise StartupError(f"{provider} is one model: leave out :{model}.")
         changes[setting] = model
-    return settings.model_copy(update=changes)
+    changed = settings.model_copy(update=changes)
+    return _with_previous(changed) if name == settings.embedding_previous_model else changed
+
+
+def _with_previous(settings: Settings) -> Settings:
+    """Raises StartupError for what is no setting, or has a wrong value."""
+    given = {name.lower(): value.get_secret_value() for name, value in settings.embedding_previous_settings.items()}
+    if not given:
+        return settings
+    known = set(Settings.model_fields) - {"embedding_model", "embedding_previous_model"}
+    if unknown := sorted(given.keys() - known):
+        names = ", ".join(unknown).upper()
+        raise StartupError(f"EMBEDDING_PREVIOUS_SETTINGS holds {names}, which cannot be set there.")
+    try:
+        values = Settings(_env_file=None, **given)  # type: ignore[arg-type]
+    except ValidationError as exc:
+        wrong = "; ".join(f"{str(error['loc'][0]).upper()}: {error['msg']}" for error in exc.errors())
+        raise StartupError(f"EMBEDDING_PREVIOUS_SETTINGS: {wrong}.") from None
+    return settings.model_copy(update={name: getattr(values, name) for name in given})
 
 
 async def open_embedder(settings: Settings) -> Front:
@@ -103,28 +147,30 @@ def _embedder(settings: Settings) -> Embedder:
             )
         case "use-multilingual":
             return UseMultilingual(settings.embedding_threads, **queue)
-        case "openai":
+        case _:
             return _openai(settings, queue)
 
 
 def _openai(settings: Settings, queue: QueueOptions) -> Embedder:
     if settings.embedding_long_text == "cut":
-        raise StartupError("EMBEDDING_LONG_TEXT=cut is for bge-m3 and sentence-bert; openai can refuse or split.")
+        raise StartupError(
+            f"EMBEDDING_LONG_TEXT=cut is for bge-m3 and sentence-bert; {settings.embedding_model} can refuse or split."
+        )
     from app.core.embedding.openai_embedder import OpenAIEmbedder
+    from app.core.embedding.presets import endpoint_for
 
     return OpenAIEmbedder(
-        settings.openai_model,
+        endpoint_for(settings),
         api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
-        base_url=settings.openai_base_url,
         wanted_dimension=settings.embedding_dimension,
         # A write that waits for the provider must end before its lease does.
         timeout=min(settings.embedding_timeout, settings.saga_lease_seconds * LEASE_SHARE),
         start_timeout=settings.startup_timeout,
         in_flight=settings.openai_in_flight,
-        input_tokens=settings.openai_input_tokens,
-        request_tokens=settings.openai_request_tokens,
+        tokenizer=settings.openai_tokenizer,
+        batch_wait=queue["batch_wait"],
+        queue_texts=queue["queue_texts"],
         long_text=settings.embedding_long_text,
         breaker_failures=settings.embedding_breaker_failures,
         breaker_pause=settings.embedding_breaker_seconds,
-        **queue,
     )

@@ -1,4 +1,4 @@
-"""How many tokens a text has at OpenAI: exactly where its vocabulary is at hand, else never fewer than there are."""
+"""How many tokens a text has: exactly where the model's vocabulary is at hand, else never fewer than there are."""
 
 import os
 from collections.abc import Callable
@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
+
+from app.utils.errors import StartupError
 
 VOCABULARIES = {"cl100k_base": "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"}
 MODELS = {
@@ -34,6 +36,23 @@ def exact_counter(model: str) -> Callable[[str], int] | None:
 
     def count(text: str) -> int:
         return len(encoding.encode_ordinary(text))
+
+    return count
+
+
+def file_counter(path: Path) -> Callable[[str], int]:
+    """The count of a tokenizer.json, special tokens included. Raises StartupError."""
+    try:
+        tokenizer = import_module("tokenizers").Tokenizer.from_file(str(path))
+    except ModuleNotFoundError as exc:
+        raise StartupError("OPENAI_TOKENIZER needs the Python package tokenizers: pip install tokenizers") from exc
+    except Exception as exc:  # tokenizers raises plain exceptions.
+        raise StartupError(f"OPENAI_TOKENIZER={path} is no tokenizer.json that can be read.") from exc
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text).ids)
 
     return count
 

@@ -3,7 +3,7 @@
 from bisect import insort
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import count, islice
 
@@ -102,6 +102,10 @@ class Waiting:
             insort(self._pieces[lane], piece)
         self._count(lane, len(texts))
         return pieces
+
+    def limit(self, texts: int | None, weight: int | None) -> None:
+        """Other bounds for batches, from now on; None leaves one as it is."""
+        self._limits = replace(self._limits, texts=texts or self._limits.texts, weight=weight or self._limits.weight)
 
     def drop(self, pieces: Sequence[Piece]) -> None:
         """Takes out what nobody waits for any more. What is being worked on stays."""
