@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import stat
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +19,7 @@ import pytest
 from app.core.stores.embedded import EmbeddedStores, begin_embedded_stores, embedded_stores
 from app.core.stores.embedded_postgres import EmbeddedPostgres
 from app.core.stores.milvus import MilvusIndex
+from app.core.stores.runtime_dir import runtime_dir, socket_dir
 from app.utils.errors import StartupError
 from tests.conftest import until
 
@@ -84,6 +86,35 @@ async def test_data_outlives_a_stop_and_nothing_is_left_running(data_dir: Path) 
             assert await write_and_count(opened) == number
             assert len(processes(data_dir, "stores.keeper")) == 1
         await until(lambda: all_gone(data_dir), seconds=1)
+
+
+NAMES = ["with a blank", "한국어 데이터", "가" * 67, "/".join("k" * 100), "per%cent+~@"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_folder_may_be_called_anything(data_dir: Path, name: str) -> None:
+    folder = data_dir / name
+    for number in (1, 2):
+        async with stores(folder) as opened:
+            assert await write_and_count(opened) == number
+            for socket in (opened.postgres.host, Path(opened.milvus_uri.removeprefix("unix:")).parent):
+                assert stat.S_IMODE(os.stat(socket).st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", ["a $HOME", 'a "quote', "a `tick`", "back\\slash", "two\nlines"])
+async def test_what_postgres_programs_would_misread_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StartupError, match=r"^DATA_DIR .* choose another\.$"):
+        async with stores(tmp_path / name):
+            pass
+
+
+def test_a_socket_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "target").mkdir()
+    wanted = tmp_path / "with a blank" / "run"
+    socket_dir(wanted).symlink_to(tmp_path / "target")
+    with pytest.raises(PermissionError):
+        runtime_dir(wanted.parent)
 
 
 async def test_users_share_one_keeper_and_the_last_one_stops_it(data_dir: Path) -> None:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 330.0
 STOP_SECONDS = 60.0
+UNQUOTABLE = frozenset('"$`\\\n\r')
+"""Which PostgreSQL's pg_ctl and initdb do not take in a path."""
 ROOT = Path(__file__).resolve().parents[3]
 
 # Kept, lest a keeper that outlives this process's use of it be reported as forgotten.
@@ -72,6 +74,8 @@ async def embedded_stores(
 
 def _prepared(data_dir: Path) -> Path:
     folder = data_dir.expanduser().absolute()
+    if not UNQUOTABLE.isdisjoint(str(folder)):
+        raise StartupError(f'DATA_DIR {str(folder)!r} has one of " $ ` \\ or a line break: choose another.')
     try:
         folder.mkdir(parents=True, exist_ok=True)
         control_socket(folder)

