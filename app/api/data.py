@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Response
 
 from app.api.auth import AccountDep
 from app.api.deps import AccountQuery, Admitted, BotQuery, DocPath, InsertBody, InsertManyBody, ServicesDep
-from app.api.errors import ANY, BODY, documented
-from app.api.limits import LimitsDep, check_document, check_documents, check_updates
+from app.api.errors import ANY, BODY, MAX_PLACES, documented
+from app.api.limits import LimitsDep, check_document, check_updates, sound_documents
 from app.api.once import AnsweringDep
 from app.core.write import Outcome
 from app.models.data import (
@@ -23,14 +23,17 @@ from app.models.data import (
     DocumentList,
     DocumentOut,
     DocumentReplaced,
+    ItemError,
+    ItemPlace,
     MetadataPatched,
     PatchMetadata,
     WriteTimes,
     chosen_updates,
 )
 from app.models.fields import INT64_MAX
-from app.models.inserts import Item
+from app.models.inserts import Item, RefusedItem
 from app.utils.clock import Stopwatch
+from app.utils.errors import AppError, Place
 
 router = APIRouter(prefix="/data", tags=["data"], dependencies=[Admitted])
 
@@ -74,11 +77,12 @@ async def insert_batch(
 ) -> Response:
     """Stores many documents, each wholly or not at all; a document that fails does not hold up the others.
 
-    A malformed body stores nothing. If no document can be stored because something is away, the answer is 503.
+    A document that cannot be read fails alone, too; if none can, the answer is a 422. A body that is no JSON stores
+    nothing. If no document can be stored because something is away, the answer is 503.
     """
     watch = Stopwatch()
-    check_documents(body.documents, limits)
-    documents = [(item.document.chat_bot_id, item.new_document()) for item in body.documents]
+    sound = sound_documents(body.documents, limits)
+    documents = [(one.document.chat_bot_id, one.new_document()) if isinstance(one, Item) else one for one in sound]
 
     def build(outcomes: Sequence[Outcome]) -> BatchInserted:
         results = [
@@ -208,16 +212,22 @@ async def delete_batch(body: DeleteBatch, services: ServicesDep, account: Accoun
     )
 
 
-def _result(index: int, item: Item, outcome: Outcome) -> BatchResult:
+def _result(index: int, item: Item | RefusedItem, outcome: Outcome) -> BatchResult:
     error = outcome.error
     return {
         "index": index,
         "doc_id": outcome.doc_id,
-        "title": item.document.title,
-        "total_chunks": len(item.chunks),
+        "title": item.title,
+        "total_chunks": item.total_chunks,
         "success": error is None,
-        "error": {"code": error.code, "detail": error.detail} if error else None,
+        "error": _item_error(index, error) if error else None,
     }
+
+
+def _item_error(index: int, error: AppError) -> ItemError:
+    places = error.places[:MAX_PLACES] or [Place(f"body.documents.{index}", error.detail)]
+    named: list[ItemPlace] = [{"loc": place.loc, "msg": place.msg} for place in places]
+    return {"code": error.code, "detail": error.detail, "errors": named}
 
 
 def _times(watch: Stopwatch) -> WriteTimes:

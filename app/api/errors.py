@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app.utils.errors import AppError, InvalidInput, Place
+from app.utils.errors import AppError, InvalidInput, MalformedBody, Place
 from app.utils.logging import request_id
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,10 @@ async def _app_error(_: Request, exc: Exception) -> JSONResponse:
 
 async def _validation_error(_: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
-    places = [Place(_readable(error["loc"]), _printable(error["msg"])) for error in exc.errors()]
+    places = [place(error["loc"], error["msg"]) for error in exc.errors()]
     first = places[0]
+    if any(error["type"] == "json_invalid" for error in exc.errors()):
+        return render(MalformedBody(f"{first.loc}: {first.msg}", places=places))
     return render(InvalidInput(f"{first.loc}: {first.msg}", places=places))
 
 
@@ -100,6 +102,11 @@ def internal_error() -> JSONResponse:
     return problem(500, AppError.code, AppError.title, "The server failed; its log has more under this request_id.")
 
 
+def place(loc: Sequence[int | str], msg: str) -> Place:
+    """As an error that a model found names it."""
+    return Place(_readable(loc), _printable(msg))
+
+
 def _readable(loc: Sequence[int | str]) -> str:
     return ".".join(_printable(str(part)) for part in loc)
 
@@ -116,7 +123,7 @@ def install(app: FastAPI) -> None:
 
 
 REASONS = {
-    400: "The body could not be read, for it is no UTF-8.",
+    400: "The body could not be read, for it is no JSON in UTF-8.",
     401: "No API key, or one that is wrong, expired or revoked.",
     403: "The API key's scope does not cover this call.",
     404: "Unknown, or somebody else's.",

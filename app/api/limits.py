@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
-from app.models.inserts import Item
+from app.api.errors import place
+from app.models.inserts import Item, RefusedItem
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
 from app.utils.errors import InvalidInput, Place, RateLimited, TooManyWrites
 from app.utils.unicode import nfc
@@ -121,28 +122,46 @@ async def _limits(request: Request) -> Limits:
 LimitsDep = Annotated[Limits, Depends(_limits)]
 
 
-def check_documents(items: Sequence[Item], limits: Limits) -> None:
-    """Of a batch. Raises InvalidInput."""
+def sound_documents(items: Sequence[Item | RefusedItem], limits: Limits) -> list[Item | InvalidInput]:
+    """The documents of a batch, and in place of each that cannot be stored what is wrong with it.
+
+    Raises InvalidInput when the batch is too large, or none of its documents is sound.
+    """
     if len(items) > limits.documents:
         raise _refused("body.documents", f"holds more than {limits.documents:,} documents")
-    _check(items, limits, "body.documents")
+    if sum(len(item.chunks) for item in items if isinstance(item, Item)) > limits.chunks:
+        raise _refused("body.documents", f"holds more than {limits.chunks:,} chunks")
+    checked = [_checked(item, limits, f"body.documents.{number}") for number, item in enumerate(items)]
+    errors = [one for one in checked if isinstance(one, InvalidInput)]
+    if len(errors) == len(checked):
+        raise InvalidInput(errors[0].detail, places=[place for error in errors for place in error.places])
+    return checked
+
+
+def _checked(item: Item | RefusedItem, limits: Limits, where: str) -> Item | InvalidInput:
+    if isinstance(item, RefusedItem):
+        places = [place((where, *loc), msg) for loc, msg in item.errors]
+        return InvalidInput(f"{places[0].loc}: {places[0].msg}", places=places)
+    try:
+        _check(item, limits, where)
+    except InvalidInput as exc:
+        return exc
+    return item
 
 
 def check_document(item: Item, limits: Limits) -> None:
     """Raises InvalidInput."""
-    _check([item], limits, "body")
+    if len(item.chunks) > limits.chunks:
+        raise _refused("body", f"holds more than {limits.chunks:,} chunks")
+    _check(item, limits, "body")
 
 
-def _check(items: Sequence[Item], limits: Limits, place: str) -> None:
-    if sum(len(item.chunks) for item in items) > limits.chunks:
-        raise _refused(place, f"holds more than {limits.chunks:,} chunks")
-    for number, item in enumerate(items):
-        where = place if place == "body" else f"{place}.{number}"
-        _check_metadata(item.document.metadata, limits, f"{where}.document.metadata")
-        for position, chunk in enumerate(item.chunks):
-            if len(chunk.text) > limits.text_chars:
-                text = f"is longer than {limits.text_chars:,} characters"
-                raise _refused(f"{where}.chunks.{position}.text", text)
+def _check(item: Item, limits: Limits, where: str) -> None:
+    _check_metadata(item.document.metadata, limits, f"{where}.document.metadata")
+    for position, chunk in enumerate(item.chunks):
+        if len(chunk.text) > limits.text_chars:
+            text = f"is longer than {limits.text_chars:,} characters"
+            raise _refused(f"{where}.chunks.{position}.text", text)
 
 
 def check_updates(metadata: dict[str, Any], limits: Limits) -> None:

@@ -1,6 +1,6 @@
 """Inserting and replacing documents."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from uuid import UUID
 
@@ -13,6 +13,8 @@ from app.core.write import Outcome, Write
 from app.schemas.rows import Bot, NewDocument
 from app.utils.clock import Stopwatch
 from app.utils.errors import AppError, BotNotFound, Place, Unavailable
+
+Entry = tuple[UUID, NewDocument] | AppError
 
 
 class Ingest:
@@ -61,13 +63,14 @@ class Ingest:
     async def insert_many(
         self,
         account: str | None,
-        documents: Sequence[tuple[UUID, NewDocument]],
+        documents: Sequence[Entry],
         watch: Stopwatch,
         once: Once | None = None,
     ) -> list[Outcome]:
         """Stores each document or undoes it alone; outcomes in the order of ``documents``.
 
-        When none could be stored and all for the same reason, raises that reason.
+        An error stands for a document that cannot be stored: that is its outcome. When none could be stored and all
+        for the same reason, raises that reason.
         """
         if await self._answered(once, account):
             return []
@@ -76,10 +79,10 @@ class Ingest:
         return outcomes
 
     async def _insert(
-        self, account: str | None, documents: Sequence[tuple[UUID, NewDocument]], watch: Stopwatch, once: Once | None
+        self, account: str | None, documents: Sequence[Entry], watch: Stopwatch, once: Once | None
     ) -> list[Outcome]:
         """First with the bots' rows as they were lately. A bot that T1 does not find so is looked for."""
-        wanted = {bot_id for bot_id, _ in documents}
+        wanted = _bots(documents)
         if once:  # One T1 alone may claim its key.
             return await self._insert_into(await self._read_bots(account, wanted), account, documents, watch, once)
         known = {bot_id: bot for bot_id in wanted if (bot := self._known.get((bot_id, account)))}
@@ -87,12 +90,12 @@ class Ingest:
         outcomes = await self._insert_into(bots, account, documents, watch, None)
         again = [
             number
-            for number, ((bot_id, _), outcome) in enumerate(zip(documents, outcomes, strict=True))
-            if isinstance(outcome.error, BotNotFound) and bot_id in known
+            for number, (entry, outcome) in enumerate(zip(documents, outcomes, strict=True))
+            if isinstance(outcome.error, BotNotFound) and isinstance(entry, tuple) and entry[0] in known
         ]
         if again:
             part = [documents[number] for number in again]
-            bots = await self._read_bots(account, {bot_id for bot_id, _ in part})
+            bots = await self._read_bots(account, _bots(part))
             redone = await self._insert_into(bots, account, part, watch, None)
             for number, outcome in zip(again, redone, strict=True):
                 outcomes[number] = outcome
@@ -105,12 +108,16 @@ class Ingest:
         self,
         bots: Mapping[UUID, Bot | Exception],
         account: str | None,
-        documents: Sequence[tuple[UUID, NewDocument]],
+        documents: Sequence[Entry],
         watch: Stopwatch,
         once: Once | None,
     ) -> list[Outcome]:
         slots: list[Outcome | Write] = []
-        for bot_id, document in documents:
+        for entry in documents:
+            if isinstance(entry, AppError):
+                slots.append(Outcome(None, entry))
+                continue
+            bot_id, document = entry
             bot = bots[bot_id]
             if isinstance(bot, AppError):
                 slots.append(Outcome(None, bot))
@@ -146,11 +153,24 @@ class Ingest:
         return outcomes()
 
 
+def _bots(documents: Iterable[Entry]) -> set[UUID]:
+    return {entry[0] for entry in documents if isinstance(entry, tuple)}
+
+
 def _raise_common_error(outcomes: Sequence[Outcome]) -> None:
     errors = [outcome.error for outcome in outcomes if outcome.error]
-    if len(errors) < len(outcomes) or len({type(error) for error in errors}) > 1:
+    if len(errors) < len(outcomes):
         return
     first = errors[0]
+    if all(error.status == 422 for error in errors):
+        first.places = tuple(
+            place
+            for number, error in enumerate(errors)
+            for place in error.places or (Place(f"body.documents.{number}", error.detail),)
+        )
+        raise first
+    if len({type(error) for error in errors}) > 1:
+        return
     if isinstance(first, Unavailable):
         raise first
     if first.status == 404:

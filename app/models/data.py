@@ -1,10 +1,20 @@
 """Bodies of /data."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
@@ -27,6 +37,7 @@ from app.models.fields import (
     Title,
     storable_json,
 )
+from app.models.inserts import RefusedItem
 
 EXAMPLE_DOC_ID = 2
 """Of the first document, where the examples are tried on a fresh server: 1 was the first bot's generation."""
@@ -87,15 +98,29 @@ class InsertDocument(DocumentWithChunks):
     account_name: AccountName | None = None
 
 
+def _or_refused(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    """One bad document does not stop the others."""
+    try:
+        return handler(value)
+    except ValidationError as exc:
+        return RefusedItem.of(value, exc)
+
+
 class InsertBatch(Request):
+    # documents holds a RefusedItem where one cannot be stored.
     model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [EXAMPLE_DOCUMENT]}]})
 
     account_name: AccountName | None = None
-    documents: Annotated[list[DocumentWithChunks], Field(min_length=1, max_length=DOCUMENTS_PER_BATCH)]
+    documents: Annotated[
+        list[Annotated[DocumentWithChunks, WrapValidator(_or_refused)]],
+        Field(min_length=1, max_length=DOCUMENTS_PER_BATCH),
+    ]
 
     @model_validator(mode="after")
     def _not_too_many_chunks(self) -> Self:
-        if sum(len(document.chunks) for document in self.documents) > CHUNKS_PER_DOCUMENT:
+        documents: Sequence[DocumentWithChunks | RefusedItem] = self.documents
+        sound = [one for one in documents if not isinstance(one, RefusedItem)]
+        if sum(len(document.chunks) for document in sound) > CHUNKS_PER_DOCUMENT:
             raise PydanticCustomError("too_many_chunks", f"holds more than {CHUNKS_PER_DOCUMENT:,} chunks in all")
         return self
 
@@ -115,15 +140,21 @@ class DocumentInserted(WriteTimes):
     total_chunks: int
 
 
+class ItemPlace(TypedDict):
+    loc: Annotated[str, Field(description="Such as body.documents.1.chunks.0.text.")]
+    msg: str
+
+
 class ItemError(TypedDict):
     code: Annotated[str, Field(description="As in the answer to a single insert.")]
     detail: str
+    errors: Annotated[list[ItemPlace], Field(description="Each place of the request that is meant, at most 50.")]
 
 
 class BatchResult(TypedDict):
     index: Annotated[int, Field(description="Place in the request's documents, from 0.")]
     doc_id: int | None
-    title: str
+    title: Annotated[str | None, Field(description="null where the request has none that could be stored.")]
     total_chunks: int
     success: bool
     error: ItemError | None

@@ -5,12 +5,13 @@ third of the time and hold the same. They may refuse what a model takes, never t
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
 
 from msgspec import Meta, MsgspecError, Struct, convert
 from msgspec.json import Decoder
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 from app.models.fields import (
@@ -30,6 +31,10 @@ from app.models.fields import (
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.unicode import blank, is_nfc
 
+if TYPE_CHECKING:
+    from app.models.data import InsertBatch
+
+ERRORS_PER_DOCUMENT = 50
 NUL = b"\\u0000"
 """As JSON must write it."""
 
@@ -55,6 +60,14 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True):
 
     document: Fields
     chunks: Annotated[list[Chunk], Meta(min_length=1, max_length=CHUNKS_PER_DOCUMENT)]
+
+    @property
+    def title(self) -> str:
+        return self.document.title
+
+    @property
+    def total_chunks(self) -> int:
+        return len(self.chunks)
 
     def new_document(self) -> NewDocument:
         """With its chunks in order."""
@@ -91,23 +104,67 @@ class Insert(Item, Body, frozen=True, forbid_unknown_fields=True):
         return body if body and _sound([body], body.account_name) else None
 
 
-class InsertMany(Body, frozen=True, forbid_unknown_fields=True):
-    """A body of /data/insert/batch."""
+@dataclass(frozen=True, slots=True)
+class RefusedItem:
+    """A document of a batch that cannot be stored as it stands in the body.
 
+    ``errors``: where in the document, and why. ``title`` is None where it has none that can be answered.
+    """
+
+    title: str | None
+    total_chunks: int
+    errors: Sequence[tuple[Sequence[int | str], str]]
+
+    @classmethod
+    def of(cls, value: object, error: ValidationError) -> Self:
+        fields = value if isinstance(value, dict) else {}
+        document, chunks = fields.get("document"), fields.get("chunks")
+        title = document.get("title") if isinstance(document, dict) else None
+        errors = error.errors(include_input=False, include_context=False, include_url=False)
+        return cls(
+            title if isinstance(title, str) and _answerable(title) else None,
+            len(chunks) if isinstance(chunks, list) else 0,
+            [(one["loc"], one["msg"]) for one in errors[:ERRORS_PER_DOCUMENT]],
+        )
+
+
+def _answerable(title: str) -> bool:
+    try:
+        return len(title.encode()) <= 4 * TITLE_CHARS
+    except UnicodeEncodeError:
+        return False
+
+
+class ManyItems(Struct, frozen=True, forbid_unknown_fields=True):
     documents: Annotated[list[Item], Meta(min_length=1, max_length=DOCUMENTS_PER_BATCH)]
     account_name: Annotated[str, Meta(max_length=NAME_CHARS)] | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class InsertMany:
+    """A body of /data/insert/batch."""
+
+    documents: Sequence[Item | RefusedItem]
+    account_name: str | None = None
+
     @classmethod
     def read(cls, content: bytes) -> Self | None:
-        """None if the model should say what is wrong with it."""
-        body: Self | None = _decoded(INSERT_MANY, content)
+        """None if the model should say what is wrong with it, or with some of its documents."""
+        body: ManyItems | None = _decoded(INSERT_MANY, content)
         if body is None or sum(len(item.chunks) for item in body.documents) > CHUNKS_PER_DOCUMENT:
             return None
-        return body if _sound(body.documents, body.account_name) else None
+        return cls(body.documents, body.account_name) if _sound(body.documents, body.account_name) else None
+
+    @classmethod
+    def of(cls, body: "InsertBatch") -> Self:
+        """What the model holds."""
+        documents: Sequence[BaseModel | RefusedItem] = body.documents
+        items = [one if isinstance(one, RefusedItem) else convert(one.model_dump(), Item) for one in documents]
+        return cls(items, body.account_name)
 
 
 INSERT = Decoder(Insert)
-INSERT_MANY = Decoder(InsertMany)
+INSERT_MANY = Decoder(ManyItems)
 
 
 def _decoded(decoder: Decoder[Any], content: bytes) -> Any:

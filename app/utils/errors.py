@@ -46,6 +46,10 @@ class InvalidInput(AppError):
     status, code, title = 422, "invalid_input", "Invalid input"
 
 
+class MalformedBody(AppError):
+    status, code, title = 400, "malformed_body", "The body could not be read"
+
+
 class UnsupportedMode(InvalidInput):
     code, title = "unsupported_mode", "This Milvus cannot search so"
 

@@ -56,7 +56,7 @@ class Place:
         return {
             "create": ("POST", "/collection/create", account | create | {"dimension": 64}),
             "insert": ("POST", "/data/insert", account | document),
-            "batch": ("POST", "/data/insert/batch", account | {"documents": [copy.deepcopy(document), document]}),
+            "batch": ("POST", "/data/insert/batch", account | {"documents": [document]}),
             "put": ("PUT", f"/data/document/{self.doc_id}", account | document),
             "patch": ("PATCH", f"/data/document/{self.doc_id}/metadata", account | {"chat_bot_id": bot_id} | changes),
             "delete": ("POST", "/data/document/delete/batch", account | {"chat_bot_id": bot_id, "doc_ids": [10**9]}),
@@ -132,7 +132,7 @@ STRINGS = {
         "account_name", "document.chat_bot_id", "document.title", "document.file_path", "document.file_type",
         "document.author", "document.tags.0", "document.metadata.key", "chunks.1.text",
     ],
-    "batch": ["account_name", "documents.1.document.title", "documents.1.chunks.1.text"],
+    "batch": ["account_name", "documents.0.document.title", "documents.0.chunks.1.text"],
     "put": ["document.title", "document.metadata.key", "chunks.0.text"],
     "patch": [
         "account_name", "chat_bot_id", "metadata_updates.title", "metadata_updates.file_path",
@@ -212,7 +212,7 @@ JSON_VALUES = {
     ("call", "path"),
     [
         ("insert", "document.metadata.key"),
-        ("batch", "documents.1.document.metadata.key"),
+        ("batch", "documents.0.document.metadata.key"),
         ("put", "document.metadata.key"),
         ("patch", "metadata_updates.other"),
         ("search", "filter"),
@@ -273,7 +273,7 @@ async def test_unknown_field(place: Place, call: str, path: str, name: str) -> N
         ("insert", "chunks", {}),
         ("put", "chunks", []),
         ("batch", "documents", []),
-        ("batch", "documents.1.chunks", []),
+        ("batch", "documents.0.chunks", []),
         ("insert", "chunks.1.chunk_index", 0),
         ("insert", "chunks.1.chunk_index", -1),
         ("insert", "chunks.1.chunk_index", 65_536),
@@ -330,7 +330,10 @@ async def test_more_chunks_than_a_document_may_have(place: Place, call: str) -> 
     if call == "insert":
         await place.refused(await place.send(call, put("chunks", chunks)), "body.chunks")
     else:
-        await place.refused(await place.send(call, put("documents.0.chunks", chunks[:65_535])), "body")
+        document = place.calls["insert"][2]
+        most = {"document": document["document"], "chunks": chunks[:65_535]}
+        two = {"document": document["document"], "chunks": document["chunks"]}
+        await place.refused(await place.send(call, put("documents", [most, two])), "body")
 
 
 BODIES = {

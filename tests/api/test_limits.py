@@ -81,7 +81,7 @@ async def test_a_long_body_is_refused_whether_it_names_its_length_or_not(client:
     headers = {"content-type": "application/json"}
     check(await client.post("/search/query", content=b" " * 4097, headers=headers), 413, "body_too_large")
     check(await client.post("/search/query", content=parts(4000, 97), headers=headers), 413, "body_too_large")
-    check(await client.post("/search/query", content=parts(4000, 96), headers=headers), 422, "invalid_input")
+    check(await client.post("/search/query", content=parts(4000, 96), headers=headers), 400, "malformed_body")
 
 
 async def test_nothing_of_refused_bodies_is_held(client: httpx.AsyncClient) -> None:
