@@ -52,7 +52,7 @@ def own_key(folder: Path, account: str, scope: str) -> str:
 @contextmanager
 def server_in(folder: Path, app: str = "app.main:app", **settings: str) -> Iterator[str]:
     """The address of a server whose data is, and stays, in ``folder``."""
-    port = _free_port()
+    port = free_port()
     command = ["uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning"]
     with _process(command, folder, port, environment_of(folder, **settings)) as process:
         yield process.address
@@ -67,7 +67,7 @@ class Process:
 @contextmanager
 def served_in(folder: Path, **settings: str) -> Iterator[Process]:
     """The same by ``python -m app.serve``, which bounds heads and connections too."""
-    port = _free_port()
+    port = free_port()
     environment = environment_of(folder, PORT=str(port), **settings)
     with _process(["app.serve"], folder, port, environment) as process:
         yield process
@@ -88,7 +88,7 @@ def _process(module: Sequence[str], folder: Path, port: int, environment: dict[s
                 process.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

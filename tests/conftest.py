@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -221,3 +222,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{name}: {count} tests passed")
     if not docker_answers():
         terminalreporter.line("no Docker daemon answers: nothing ran on the images of docker-compose.yml")
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.getreports("skipped")
+        if isinstance(report.longrepr, tuple)
+    )
+    if reasons:
+        counted = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        terminalreporter.line(f"skipped {reasons.total()}: {counted}")

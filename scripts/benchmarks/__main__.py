@@ -1,6 +1,7 @@
-"""What this server costs over calling its stores and its embedder by hand.
+"""What this server costs over calling its stores and its embedder by hand, or over another commit of it.
 
-Each question starts its own stores and servers in a temporary folder. `scripts/bench QUESTION --help` lists options.
+Each question starts its own stores and servers in a temporary folder. `--against COMMIT` compares this work tree with a
+commit instead of with the bare script. `scripts/bench QUESTION --help` lists options.
 """
 
 import argparse
@@ -11,18 +12,22 @@ from pathlib import Path
 import uvloop
 
 from app.core.stores.embedded import embedded_stores
-from scripts.benchmarks import bots, bulk, fresh, ingest, partitions, processes, search
+from scripts.benchmarks import against, bots, bulk, fresh, ingest, partitions, processes, search
 from scripts.benchmarks.embedders import NAMES
 from scripts.benchmarks.figures import Table, markdown, save
+from scripts.benchmarks.sides import APPS
 from scripts.benchmarks.world import DATABASE, opened_world
 
+HISTORY = Path(__file__).parents[2] / "docs" / "benchmarks-history.jsonl"
+FEWEST_PAIRS = 20
 Options = argparse.Namespace
 Run = Callable[[Options], Awaitable[list[Table]]]
 
 
 async def _search(options: Options) -> list[Table]:
     async with opened_world(options.milvus) as world:
-        return await search.measure(world, options.embedders, options.clients, options.rounds, options.queries)
+        clients = options.clients or [1, 4, 16, 64]
+        return await search.measure(world, options.embedders, clients, options.rounds, options.queries)
 
 
 async def _ingest(options: Options) -> list[Table]:
@@ -40,6 +45,8 @@ async def _bulk(options: Options) -> list[Table]:
 
 
 async def _fresh(options: Options) -> list[Table]:
+    if options.milvus != "server":
+        raise SystemExit("Milvus Lite has no time tick: scripts/bench fresh --milvus lite needs --against COMMIT.")
     return await fresh.measure(options.ticks, options.queries)
 
 
@@ -59,6 +66,8 @@ async def _soak(options: Options) -> list[Table]:
 
 
 async def _startup(options: Options) -> list[Table]:
+    if options.milvus != "lite":
+        raise SystemExit("Starts are embedded: scripts/bench startup --milvus server needs --against COMMIT.")
     return await processes.startup(options.rounds)
 
 
@@ -99,27 +108,41 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("--json", type=Path, help="writes the figures there, and the tables beside it as .md")
     stores = argparse.ArgumentParser(add_help=False, parents=[output])
     stores.add_argument("--milvus", choices=["lite", "server"], default="server", help="(default: %(default)s)")
+    versions = argparse.ArgumentParser(add_help=False)
+    group = versions.add_argument_group("comparing two versions")
+    group.add_argument("--against", metavar="COMMIT", help="takes turns with that commit of the server")
+    group.add_argument("--pairs", type=_pairs, help="of blocks, at least 20 (default: 20 to 60)")
+    group.add_argument("--embedder", choices=list(APPS), default="hash", help="(default: %(default)s)")
+    group.add_argument("--history", type=Path, default=HISTORY, help="gets a line a row (default: %(default)s)")
     compared = argparse.ArgumentParser(add_help=False, parents=[stores])
     compared.add_argument("--embedders", type=_embedders, default=list(NAMES), help=f"of {','.join(NAMES)}")
     compared.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
 
-    def question(name: str, run: Run, parent: argparse.ArgumentParser, help: str | None) -> argparse.ArgumentParser:
-        one = questions.add_parser(name, parents=[parent], help=help)
+    def question(
+        name: str, run: Run, parent: argparse.ArgumentParser, help: str | None, *more: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        one = questions.add_parser(name, parents=[parent, *more], help=help)
         one.set_defaults(run=run)
         return one
 
-    one = question("search", _search, compared, search.__doc__)
-    one.add_argument("--clients", type=_numbers, default=[1, 4, 16, 64], help="at once (default: 1,4,16,64)")
+    one = question("search", _search, compared, search.__doc__, versions)
+    one.add_argument("--clients", type=_numbers, help="at once (default: 1,4,16,64; with --against 1,16)")
+    one.add_argument(
+        "--mode",
+        choices=["dense", "lexical", "hybrid"],
+        default="dense",
+        help="with --against only (default: %(default)s)",
+    )
     one.add_argument("--queries", type=int, default=400, help="in a round (default: %(default)s)")
-    one = question("ingest", _ingest, compared, ingest.__doc__)
+    one = question("ingest", _ingest, compared, ingest.__doc__, versions)
     one.add_argument("--singles", type=int, default=100, help="documents inserted one by one (default: %(default)s)")
     one = question("bots", _bots, stores, bots.__doc__)
     one.add_argument("--counts", type=_numbers, default=[1, 10, 100], help="bots (default: 1,10,100)")
     one.add_argument("--chunks", type=int, default=3000, help="of each bot (default: %(default)s)")
     one.add_argument("--queries", type=int, default=500, help="(default: %(default)s)")
-    one = question("bulk", _bulk, compared, bulk.__doc__)
+    one = question("bulk", _bulk, compared, bulk.__doc__, versions)
     one.add_argument("--queries", type=int, default=300, help="in a round (default: %(default)s)")
-    one = question("fresh", _fresh, output, fresh.__doc__)
+    one = question("fresh", _fresh, stores, fresh.__doc__, versions)
     one.add_argument("--ticks", type=_numbers, default=[200, 100, 50, 20], help="ms (default: 200,100,50,20)")
     one.add_argument("--queries", type=int, default=200, help="(default: %(default)s)")
     one = question("partitions", _partitions, output, partitions.__doc__)
@@ -129,7 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--repeats", type=int, default=300, help="(default: %(default)s)")
     one = question("soak", _soak, stores, "whether memory, descriptors, connections or latency grow under a mixed load")
     one.add_argument("--minutes", type=float, default=30, help="(default: %(default)s)")
-    one = question("startup", _startup, output, "from command to first answer, and the memory of all processes")
+    one = question(
+        "startup", _startup, stores, "from command to first answer, and the memory of all processes", versions
+    )
+    one.set_defaults(milvus="lite")
     one.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     one = question("all", _all, output, "every question, one after the other, on the real Milvus server")
     one.add_argument("--quick", action="store_true", help="sizes that end in some ten minutes")
@@ -146,6 +172,8 @@ def main() -> None:
 
 
 async def _awaited(options: Options) -> list[Table]:
+    if getattr(options, "against", None):
+        return await against.measure(options.question, options)
     run: Run = options.run
     return await run(options)
 
@@ -155,6 +183,12 @@ def _embedders(text: str) -> list[str]:
     if unknown := set(names) - set(NAMES):
         raise argparse.ArgumentTypeError(f"no embedder {', '.join(unknown)}: use {', '.join(NAMES)}")
     return names
+
+
+def _pairs(text: str) -> int:
+    if int(text) < FEWEST_PAIRS:
+        raise argparse.ArgumentTypeError(f"an interval needs at least {FEWEST_PAIRS} pairs")
+    return int(text)
 
 
 def _numbers(text: str) -> list[int]:

@@ -27,10 +27,10 @@ from tests.chaos.breaks import NAMES
 from tests.chaos.client import Client, World
 from tests.chaos.fault import Fault
 from tests.chaos.model import Violation
-from tests.chaos.plan import Round, round_of
+from tests.chaos.plan import FAULT_SECONDS, Round, round_of
 from tests.chaos.processes import Api, StoreProcesses, config_for, store_processes
 from tests.chaos.rest import RestCheck
-from tests.chaos.traffic import Traffic, set_up
+from tests.chaos.traffic import CLIENTS, Traffic, set_up
 
 READS_AT_REST = 24
 RECOVERY_SECONDS = 3.0
@@ -76,7 +76,11 @@ class CrashTest:
         traffic = Traffic(self.world, self._http, f"{self._seed}/{number}", plan.first, plan.hot)
         self._api.arm(plan.fault)
         try:
-            await traffic.until(self._api.stopped if plan.pause else self._api.dead, plan.kill_after)
+            if plan.answers:
+                await self._play_out(traffic, plan)
+            else:
+                event = self._api.stopped if plan.pause else self._api.dead
+                await traffic.until(event, plan.kill_after)
             if plan.pause and self._api.reached:
                 await self._outlive_lease(traffic)
         finally:
@@ -99,6 +103,14 @@ class CrashTest:
         client = Client(self.world, self._http, Random(f"{self._seed}/again"))
         await asyncio.gather(*(client.send_again(call) for call in unanswered))
 
+    async def _play_out(self, traffic: Traffic, plan: Round) -> None:
+        """However slow the machine is: until the fault has happened and clients have then had their answers."""
+        if plan.fault:
+            await traffic.until(self._api.stopped, FAULT_SECONDS)
+        await traffic.answers(plan.answers)
+        self._api.resume()
+        await traffic.until(self._api.dead, plan.kill_after)
+
     async def _outlive_lease(self, traffic: Traffic) -> None:
         """The process stands still past its lease, while another takes its work back; then it goes on."""
         self.tally.faults[f"paused at {self._api.reached}"] += 1
@@ -106,8 +118,9 @@ class CrashTest:
         config = config_for(self._stores, self._folder, self._broken, name="other")
         async with _serving(config.armed, self._stores, self._folder, self._broken, "other") as (other, _):
             await asyncio.sleep(2 * config.lease + config.settle)
+            await self._check.recovered()
             self._api.signal(SIGCONT)
-            await traffic.until(self._api.dead, 0.5)
+            await traffic.answers(3 * CLIENTS)  # That of the write that was paused is among them.
             await other.kill()
 
     async def _die(self, plan: Round) -> None:

@@ -16,12 +16,20 @@ Kind = Literal["crash", "pause", "delay", "late upsert", "lost upsert"]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """At the ``nth`` passing of ``point`` (or, for the upserts, of the vector index). ``seconds``: of the delays."""
+    """At the ``nth`` passing of ``point`` (or, for the upserts, of the vector index). ``seconds``: of the delays.
+
+    None: until the tester says so (delay), or until the collector has deleted the keys and is done (late upsert). Then
+    it does not depend on how fast the machine is whether the fault falls into the gap it is meant for.
+    """
 
     kind: Kind
     point: str = ""
     nth: int = 1
-    seconds: float = 0.3
+    seconds: float | None = 0.3
+
+
+RESUME: Literal["resume"] = "resume"
+"""Told to a server whose delay waits for the tester."""
 
 
 class Injector:
@@ -29,10 +37,15 @@ class Injector:
 
     def __init__(self, control: "Connection[Any, Any]", index: MilvusIndex, armed: Fault | None) -> None:
         self._control = control
-        self._upsert = index.upsert
-        self._landing: set[asyncio.Task[int]] = set()
+        self._upsert, self._delete = index.upsert, index.delete
+        self._landing: set[asyncio.Task[None]] = set()
+        self._deleted: set[int] = set()
+        self._collected = asyncio.Event()
+        self._resumed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self.arm(armed)
         index.upsert = self._faulty_upsert  # type: ignore[method-assign]
+        index.delete = self._watched_delete  # type: ignore[method-assign]
         threading.Thread(target=self._listen, daemon=True).start()
 
     def arm(self, fault: Fault | None) -> None:
@@ -41,11 +54,16 @@ class Injector:
 
     async def hook(self, point: str) -> None:
         """For app.utils.failpoints.install."""
+        if point == "gc.after_end":
+            self._collected.set()
         fault = self._due(point)
         if fault is None:
             return
-        if fault.kind == "delay":
-            await asyncio.sleep(fault.seconds)
+        if fault.kind == "delay" and fault.seconds is None:
+            self._control.send(("reached", point))
+            await self._resumed.wait()
+        elif fault.kind == "delay":
+            await asyncio.sleep(fault.seconds or 0)
         else:
             self._control.send(("reached", point))
             os.kill(os.getpid(), signal.SIGSTOP if fault.kind == "pause" else signal.SIGKILL)
@@ -62,9 +80,18 @@ class Injector:
             await self._upsert(*args, **options)
         raise VectorIndexUnavailable("Milvus did not answer in time.")
 
-    async def _land(self, seconds: float, *args: Any, **options: Any) -> int:
-        await asyncio.sleep(seconds)
-        return await self._upsert(*args, **options)
+    async def _land(self, seconds: float | None, collection: str, chunk_ids: Any, *args: Any, **options: Any) -> None:
+        if seconds is not None:
+            await asyncio.sleep(seconds)
+        while seconds is None and not self._deleted.issuperset(map(int, chunk_ids)):
+            self._collected.clear()
+            await self._collected.wait()
+        await self._upsert(collection, chunk_ids, *args, **options)
+        self._control.send(("reached", "late upsert"))
+
+    async def _watched_delete(self, collection: str, chunk_ids: Any) -> None:
+        await self._delete(collection, chunk_ids)
+        self._deleted.update(map(int, chunk_ids))
 
     def _due(self, place: str) -> Fault | None:
         fault = self._fault
@@ -79,6 +106,10 @@ class Injector:
     def _listen(self) -> None:
         try:
             while True:
-                self.arm(self._control.recv())
+                told = self._control.recv()
+                if told == RESUME:
+                    self._loop.call_soon_threadsafe(self._resumed.set)
+                else:
+                    self.arm(told)
         except EOFError:
             os._exit(1)  # The tester is gone.

@@ -9,6 +9,8 @@ from tests.chaos.fault import Fault
 
 TRAFFIC_SECONDS = 1.5
 """A fail point that is not reached in this time is given up for a kill at a random moment."""
+FAULT_SECONDS = 30.0
+"""How long a round waits for a fault without which it shows nothing. It comes as fast as the machine is."""
 SERVED = tuple(point for point in POINTS if not point.startswith("repair."))
 """A server passes all but these: repair is a command of its own, killed in test_failpoints.py."""
 
@@ -27,6 +29,8 @@ class Round:
     pause: bool = False
     hot: bool = False
     """All clients insert into one bot as fast as they can."""
+    answers: int = 0
+    """The kill waits until the fault has happened and then for so many answers more, however long they take."""
 
     @property
     def kills(self) -> int:
@@ -37,13 +41,13 @@ def round_of(seed: int, number: int, stores: tuple[str, ...], broken: str | None
     random = Random(f"{seed}/{number}")
     moment = random.uniform(0.1, 0.7)
     if broken == "lease-check":
-        return Round(number, Fault("pause", "write.before_t2", 1), moment, pause=True)
+        return Round(number, Fault("pause", "write.before_t2", 1), FAULT_SECONDS, pause=True)
     if broken == "gc-once":
-        return Round(number, Fault("late upsert", nth=2, seconds=0.4), moment + 0.5)
+        return Round(number, Fault("late upsert", nth=2, seconds=None), moment, answers=1)
     if broken == LITE_WRITE_LOCK:
-        return Round(number, None, moment, store="lite_server", hot=True)
+        return Round(number, None, moment, store="lite_server", hot=True, answers=40)
     if broken == "generation-join":
-        return Round(number, Fault("delay", "write.before_t2", random.randint(1, 5), 0.5), moment + 0.8)
+        return Round(number, Fault("delay", "write.before_t2", random.randint(1, 5), None), moment, answers=120)
     choice = random.random()
     if choice < 0.08:
         return Round(number, None, moment, store=random.choice(stores), hot=random.random() < 0.3)

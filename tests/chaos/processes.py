@@ -19,7 +19,7 @@ from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded import embedded_stores
 from tests.chaos import server
 from tests.chaos.breaks import LITE_WRITE_LOCK
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RESUME, Fault
 from tests.chaos.server import ServerConfig
 from tests.milvus_server import MilvusServer
 
@@ -56,6 +56,11 @@ class Api:
         if not (self._ready.is_set() or self.dead.is_set()):
             raise TimeoutError(f"the server did not start; see {self.config.log}")
         return self._ready.is_set()
+
+    def resume(self) -> None:
+        """Ends a delay that waits for it."""
+        with suppress(OSError):
+            self._control.send(RESUME)
 
     def arm(self, fault: Fault | None) -> None:
         with suppress(OSError):

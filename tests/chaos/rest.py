@@ -75,6 +75,17 @@ class RestCheck:
                 raise Violation(5, f"not drained after {DRAIN_SECONDS:.0f} s: {dict(backlog)}")
             await asyncio.sleep(0.03)
 
+    async def recovered(self) -> None:
+        """Returns when every saga is ended or locked by somebody, in two looks after each other."""
+        assert self._postgres is not None
+        looks = 0
+        deadline = now() + DRAIN_SECONDS
+        while looks < 2 and now() < deadline:
+            async with self._postgres.transaction():
+                left = await self._postgres.fetch("SELECT generation FROM sagas FOR UPDATE SKIP LOCKED")
+            looks = 0 if left else looks + 1
+            await asyncio.sleep(0.05)
+
     async def check(self, bots: list[Bot]) -> list[Bot]:
         """Invariants 1, 3, 7 and 8 while nothing is in flight; settles the model. Returns the bots that exist."""
         assert self._postgres is not None

@@ -34,6 +34,7 @@ class Traffic:
         self, world: World, http: httpx.AsyncClient, seed: str, first: tuple[str, ...] = (), hot: bool = False
     ) -> None:
         self._stop = False
+        self._answers = 0
         self._world = world
         self._hot = hot
         self._tasks = [
@@ -55,6 +56,14 @@ class Traffic:
         finally:
             waiting.cancel()
 
+    async def answers(self, count: int) -> None:
+        """Waits until so many more calls have been answered, or lost."""
+        wanted = self._answers + count
+        while self._answers < wanted and not all(task.done() for task in self._tasks):
+            done, _ = await asyncio.wait({*self._tasks}, timeout=0.01, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                await task
+
     async def stop(self) -> None:
         """Ends when the last answer is there, or lost."""
         self._stop = True
@@ -66,8 +75,10 @@ class Traffic:
             await self._call(client, name)
         while self._hot and not (self._stop or client.gone):
             await client.batch(self._world.bots[:1] * 3, chunks=HOT_CHUNKS)
+            self._answers += 1
         while not (self._stop or client.gone):
             await self._call(client, client.random.choices(names, weights)[0])
+            self._answers += 1
 
     async def _call(self, client: Client, name: str) -> None:
         random = client.random

@@ -1,0 +1,99 @@
+"""The two servers of a comparison, each with stores of its own, and the same cheap client for both."""
+
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.benchmarks.commits import Version
+from scripts.benchmarks.http import Connection
+from scripts.own_server import START_SECONDS, STOP_SECONDS, environment_of, free_port
+
+APPS = {"hash": "scripts.benchmarks.hash_app:app", "use-multilingual": "app.main:app"}
+"""By embedder, as uvicorn names them. Commits back to 6cdfd0e have them under these names."""
+
+
+@dataclass(eq=False)
+class Side:
+    """One version's server. ``bot`` is the one that is asked; ``loaded_bot`` is another, for bulk loads."""
+
+    version: Version
+    folder: Path
+    settings: Mapping[str, str]
+    address: str = ""
+    bot: str = ""
+    loaded_bot: str = ""
+    connections: list[Connection] = field(default_factory=list)
+
+    async def connect(self, count: int) -> None:
+        for _ in range(count - len(self.connections)):
+            self.connections.append(await Connection.open(self.address))
+
+    @contextmanager
+    def served(self, embedder: str) -> Iterator[None]:
+        """By uvicorn, so that the embedder that costs nothing can be had."""
+        port = free_port()
+        command = ["uvicorn", APPS[embedder], "--port", str(port), "--no-access-log", "--log-level", "warning"]
+        with self._process(command, port, {}):
+            try:
+                yield
+            finally:
+                for connection in self.connections:
+                    connection.close()
+                self.connections.clear()
+
+    @contextmanager
+    def started(self) -> Iterator[float]:
+        """By ``python -m app.serve``, as an operator does: the seconds from the command to the first answer."""
+        port = free_port()
+        began = time.perf_counter()
+        with self._process(["app.serve"], port, {"PORT": str(port)}):
+            yield time.perf_counter() - began
+
+    @contextmanager
+    def _process(self, module: list[str], port: int, more: Mapping[str, str]) -> Iterator[None]:
+        environment = environment_of(self.folder, PYTHONPATH=str(self.version.tree), **self.settings, **more)
+        command = [self.version.python, "-m", *module]
+        with subprocess.Popen(command, cwd=self.folder, env=environment) as process:
+            self.address = f"http://127.0.0.1:{port}"
+            try:
+                _await_ready(self.address, process)
+                yield
+            finally:
+                process.terminate()
+                try:
+                    process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+@asynccontextmanager
+async def opened_sides(this: Version, other: Version, folder: Path, milvus: str) -> AsyncIterator[tuple[Side, Side]]:
+    """Not served yet. Each has its own embedded PostgreSQL and its own Milvus, Lite or server."""
+    sides = []
+    async with AsyncExitStack() as stack:
+        for name, version in (("this", this), ("other", other)):
+            home = folder / name
+            home.mkdir(mode=0o755)
+            settings = {"DATA_DIR": str(home / "data"), "EMBEDDING_CACHE_MB": "0"}
+            if milvus == "server":
+                from tests.milvus_server import MilvusServer
+
+                settings["MILVUS_URI"] = stack.enter_context(MilvusServer(home / "milvus")).uri
+            sides.append(Side(version, home, settings))
+        yield sides[0], sides[1]
+
+
+def _await_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/health/ready", timeout=5):  # noqa: S310 - our own address
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.01)
+    raise SystemExit("The server did not become ready; what it says stands above.")
