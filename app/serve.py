@@ -25,6 +25,9 @@ SPARE_FILES = 256
 """Beside connections: those to the stores, and what is open anyway."""
 FIRST_REQUEST_SECONDS = 5.0
 """When the port has closed: for the first request of a client that connected before."""
+WORKER_SECONDS = 30
+"""One of several processes that says nothing for so long is killed and replaced. uvicorn's 5 s are less than an import
+of the application takes where many processes start on few cores: none of them would ever come to serve."""
 TOLD_SECONDS = 1.0
 """For the word that all processes stop, where one is told to."""
 
@@ -148,6 +151,7 @@ def main() -> int:
         timeout_keep_alive=settings.keep_alive_timeout,
         timeout_graceful_shutdown=settings.shutdown_timeout,
         backlog=settings.backlog,
+        timeout_worker_healthcheck=WORKER_SECONDS,
     )
     config.connections = settings.max_connections
     config.head_seconds = settings.header_timeout
