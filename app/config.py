@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     postgres_sslrootcert: Path | None = Field(None, description="The server's CA, PEM.")
     postgres_sslcert: Path | None = Field(None, description="This server's certificate for PostgreSQL, PEM.")
     postgres_sslkey: Path | None = Field(None, description="Its key, PEM, without a password.")
+    postgres_pooler: Literal["auto", "transaction"] = Field(
+        "auto", description="Whether a pooler such as PgBouncer stands before it: found by itself, or said so."
+    )
     postgres_pool_min: int = Field(2, ge=0, description="Connections kept open by each process.")
     postgres_pool_max: int = Field(16, ge=1, description="Most connections of each process.")
     postgres_timeout: float = Field(10.0, gt=0, description="Seconds a connection or statement may take.")

@@ -22,6 +22,7 @@ from app.utils.errors import (
     BotNotFound,
     CollectionForeign,
     CollectionMoved,
+    DatabaseRightsMissing,
     InvalidInput,
     LeaseLost,
     Place,
@@ -243,3 +244,8 @@ class Bots:
                 await reach("bot_delete.after_partitions")
         except TimeoutError as exc:
             raise Unavailable("The bot is marked as deleted; what is left of it will be removed soon.") from exc
+        except DatabaseRightsMissing as exc:
+            raise DatabaseRightsMissing(
+                "The bot is marked as deleted, and PostgreSQL does not let the server's role drop its partitions: "
+                "python -m app.cli verify says whose they are."
+            ) from exc

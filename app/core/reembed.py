@@ -20,6 +20,7 @@ import numpy as np
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, TextsFailed
 from app.core.leases import Leases
+from app.core.reembed_lease import ReembedLease, reembed_lease
 from app.core.stores.ports import BotPort, ReembedPort, Switch, VectorIndex, VerifyPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Copied, Move
 from app.utils.errors import (
@@ -63,6 +64,7 @@ class _Run:
     bot_id: UUID
     move: Move
     first: int
+    lease: ReembedLease
     keys: set[int] = field(default_factory=set)
     stamp: int = 0
     copied: int = 0
@@ -118,7 +120,7 @@ class Reembedder:
         """
         assert self._embedder is not None
         started = asyncio.get_running_loop().time()
-        async with self._store.alone(bot_id):
+        async with reembed_lease(self._store, bot_id, self._leases.length) as lease:
             await reach("reembed.before_begin")
             move = await self._store.begin(bot_id, self._embedder.model, self._embedder.dimension)
             if move is None:
@@ -127,7 +129,7 @@ class Reembedder:
             resumed = move.collection_name in await self._index.collections()
             await self._make_collection(bot_id, move)
             await reach("reembed.after_collection")
-            run = _Run(bot_id, move, await self._store.first_open(bot_id))
+            run = _Run(bot_id, move, await self._store.first_open(bot_id), lease)
             try:
                 await self._copy_all(run, self._embedder, resumed, progress)
                 if resumed:
@@ -142,7 +144,7 @@ class Reembedder:
 
     async def abort(self, bot_id: UUID) -> Move | None:
         """Gives a half-done move up and drops what it has built; None when there is none. Raises as ``run``."""
-        async with self._store.alone(bot_id):
+        async with reembed_lease(self._store, bot_id, self._leases.length):
             await reach("reembed.before_abort")
             move = await self._store.move(bot_id)
             began_at = asyncio.get_running_loop().time()
@@ -210,6 +212,7 @@ class Reembedder:
         doc_ids = np.array([chunk.doc_id for chunk in chunks], np.int64)
         texts = [chunk.text for chunk in chunks]
         await reach("reembed.before_upsert")
+        run.lease.check()
         stamp = await self._index.upsert(run.move.collection_name, np.array(keys, np.int64), doc_ids, vectors, texts)
         run.stamp = max(run.stamp, stamp)
         run.copied += len(chunks)

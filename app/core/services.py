@@ -43,6 +43,8 @@ from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database, Guards
 from app.core.stores.postgres_refusal import silence_of
 from app.core.stores.reembed import ReembedStore
+from app.core.stores.rights import check_rights
+from app.core.stores.role_settings import check_role_settings
 from app.core.stores.verify import VerifyStore
 from app.core.verify import Verifier
 from app.core.watch import Watch
@@ -302,6 +304,11 @@ def _postgres_address(settings: Settings) -> PostgresAddress:
 async def _open_database(address: PostgresAddress, settings: Settings) -> Database:
     """Waits for PostgreSQL, which may start beside this process, and brings its schema up to date."""
     silence = ""
+    guards = Guards(
+        settings.postgres_statement_timeout,
+        settings.postgres_lock_timeout,
+        settings.postgres_idle_in_transaction_timeout,
+    )
     try:
         async with asyncio.timeout(settings.startup_timeout):
             while True:
@@ -311,14 +318,13 @@ async def _open_database(address: PostgresAddress, settings: Settings) -> Databa
                         min_size=settings.postgres_pool_min,
                         max_size=settings.postgres_pool_max,
                         timeout=settings.postgres_timeout,
-                        guards=Guards(
-                            settings.postgres_statement_timeout,
-                            settings.postgres_lock_timeout,
-                            settings.postgres_idle_in_transaction_timeout,
-                        ),
+                        guards=guards,
+                        pooled=settings.postgres_pooler == "transaction",
                     )
                     try:
+                        await check_role_settings(db, guards)
                         await bring_up_to_date(db, address)
+                        await check_rights(db, address.user)
                     except BaseException:
                         await db.close()
                         raise

@@ -38,6 +38,9 @@ class Verifier:
         """What belongs to no single bot."""
         for name in await self._store.orphaned_partitions():
             yield Finding("partition_orphan", None, f"partition {name} has no bot")
+        for name, owner, dropped_by in await self._store.foreign_partitions():
+            detail = f"partition {name} is role {owner}'s, and {dropped_by} cannot drop it: give it to {dropped_by}"
+            yield Finding("partition_foreign", None, detail)
         for generation in await self._store.forgotten_sagas():
             yield Finding("saga_forgotten", None, f"saga {generation} outlived its lease: is a server running?")
 

@@ -6,6 +6,50 @@
 -- name: schema_revision
 SELECT version_num AS revision FROM alembic_version;
 
+-- name: session_setting
+SELECT current_setting($1, true);
+
+-- name: missing_role_settings
+-- What gives this role those of the settings $1 whose values are not $2. Times are in milliseconds.
+SELECT format('ALTER ROLE %I IN DATABASE %I SET %I = %s', session_user, current_database(), w.name, w.value) AS statement
+FROM unnest($1::text[], $2::text[]) AS w (name, value)
+LEFT JOIN pg_settings s ON s.name = w.name
+WHERE s.setting IS DISTINCT FROM w.value
+ORDER BY w.name;
+
+-- name: missing_rights
+-- What the statements of this file need and this role lacks, and what the functions that it calls need of their owner.
+SELECT format('%s on %s', r.name, t.name) AS missing
+FROM (VALUES ('alembic_version', 'SELECT'),
+             ('api_keys', 'SELECT, INSERT, UPDATE'),
+             ('bot_collections', 'SELECT'),
+             ('bot_registry', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('document_chunks', 'SELECT, INSERT, DELETE'),
+             ('documents', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('idempotency_keys', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('reembed_leases', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('sagas', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('vector_gc', 'SELECT, INSERT, UPDATE, DELETE')) AS t (name, rights)
+CROSS JOIN LATERAL string_to_table(t.rights, ', ') AS r (name)
+WHERE NOT has_table_privilege(t.name, r.name)
+UNION ALL
+SELECT format('%s on sequence generation_seq', r.name) FROM unnest(ARRAY['SELECT', 'USAGE']) AS r (name)
+WHERE NOT has_sequence_privilege('generation_seq', r.name)
+UNION ALL
+SELECT format('EXECUTE on function %s', f.name)
+FROM unnest(ARRAY['bot_partition_name(text, uuid)', 'make_bot_partitions(uuid)', 'drop_bot_partitions(uuid)']) AS f (name)
+WHERE NOT has_function_privilege(f.name, 'EXECUTE')
+UNION ALL
+SELECT format('CREATE on schema %s for role %s, which owns %s', p.pronamespace::regnamespace, p.proowner::regrole, p.proname)
+FROM pg_proc p
+WHERE p.oid = 'make_bot_partitions'::regproc AND NOT has_schema_privilege(p.proowner, p.pronamespace, 'CREATE')
+UNION ALL
+SELECT format('ownership of %s for role %s, which owns %s', c.relname, p.proowner::regrole, p.proname)
+FROM pg_proc p, pg_class c
+WHERE p.oid IN ('make_bot_partitions'::regproc, 'drop_bot_partitions'::regproc)
+  AND c.oid IN ('documents'::regclass, 'document_chunks'::regclass)
+  AND NOT pg_has_role(p.proowner, c.relowner, 'USAGE');
+
 -- ---------------------------------------------------------------- bots
 
 -- name: insert_bot
@@ -108,6 +152,8 @@ DELETE FROM bot_registry WHERE bot_id = $1 AND state = 'deleting';
 -- the same name: their generations are collected by name for as long.
 WITH undone AS (
     DELETE FROM sagas WHERE bot_id = $1 RETURNING generation, operation, chunk_span, collection_name
+), unmoved AS (
+    DELETE FROM reembed_leases WHERE bot_id = $1
 ), collections AS (
     SELECT collection_name FROM bot_collections WHERE bot_id = $1
     UNION
@@ -490,12 +536,22 @@ WHERE g.generation = w.generation AND g.collection_name = w.collection_name;
 
 -- ---------------------------------------------------------------- moving to another model
 
--- name: try_lock_reembedding
--- Of the session: whoever dies gives it back.
-SELECT pg_try_advisory_lock(hashtextextended('reembed ' || $1::uuid, 0));
+-- name: take_reembed_lease
+-- Nothing is returned while another token holds it.
+INSERT INTO reembed_leases AS l (bot_id, lease_token, lease_until) VALUES ($1, $2, now() + $3::interval)
+ON CONFLICT (bot_id) DO UPDATE SET lease_token = excluded.lease_token, lease_until = excluded.lease_until
+WHERE l.lease_until < now()
+RETURNING lease_until;
 
--- name: unlock_reembedding
-SELECT pg_advisory_unlock(hashtextextended('reembed ' || $1::uuid, 0));
+-- name: get_reembed_lease
+SELECT lease_until FROM reembed_leases WHERE bot_id = $1;
+
+-- name: renew_reembed_lease
+UPDATE reembed_leases SET lease_until = now() + $3::interval WHERE bot_id = $1 AND lease_token = $2
+RETURNING lease_until;
+
+-- name: release_reembed_lease
+DELETE FROM reembed_leases WHERE bot_id = $1 AND lease_token = $2;
 
 -- name: lock_bot_for_move
 -- Waits for every transaction that holds the bot for use, and keeps others out: what they did is seen by the statements
@@ -671,6 +727,16 @@ WHERE i.inhparent IN ('documents'::regclass, 'document_chunks'::regclass)
   AND c.relname NOT IN (SELECT bot_partition_name('documents', bot_id) FROM bot_registry
                         UNION ALL
                         SELECT bot_partition_name('document_chunks', bot_id) FROM bot_registry);
+
+-- name: foreign_partitions
+-- Those that the function which drops them may not drop.
+SELECT c.relname::text AS partition_name, c.relowner::regrole::text AS owner, p.proowner::regrole::text AS dropped_by
+FROM pg_inherits i
+JOIN pg_class c ON c.oid = i.inhrelid
+JOIN pg_proc p ON p.oid = 'drop_bot_partitions'::regproc
+WHERE i.inhparent IN ('documents'::regclass, 'document_chunks'::regclass)
+  AND NOT pg_has_role(p.proowner, c.relowner, 'USAGE')
+ORDER BY c.relname;
 
 -- name: expired_sagas
 SELECT generation, operation, bot_id, lease_until FROM sagas WHERE lease_until < now() - $1::interval;

@@ -169,6 +169,15 @@ class DatabaseUnavailable(Unavailable):
     code, title = "database_unavailable", "PostgreSQL is away"
 
 
+class DatabaseRightsMissing(Unavailable):
+    """Until an operator has granted them, trying again does not help."""
+
+    code, title = "database_rights_missing", "PostgreSQL does not allow this to the server's role"
+
+    def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int = 60) -> None:
+        super().__init__(detail, places=places, retry_after=retry_after)
+
+
 class VectorIndexUnavailable(Unavailable):
     code, title = "vector_index_unavailable", "Milvus is away"
 

@@ -125,14 +125,14 @@ class NextEmbedder(HashEmbedder):
 
 
 async def reembed(services: Services, stores: Stores, target: Target) -> object:
-    async with reembedder_over(_settings(30), stores, NextEmbedder()) as reembedder:
+    async with reembedder_over(_settings(5), stores, NextEmbedder()) as reembedder:
         return await reembedder.run(target.bot_id)
 
 
 async def reembed_abort(services: Services, stores: Stores, target: Target) -> object:
     """Of a move that was left half-done."""
     await ReembedStore(stores.db, stores.settle).begin(target.bot_id, NextEmbedder.model, NextEmbedder().dimension)
-    async with reembedder_over(_settings(30), stores, None) as reembedder:
+    async with reembedder_over(_settings(5), stores, None) as reembedder:
         return await reembedder.abort(target.bot_id)
 
 

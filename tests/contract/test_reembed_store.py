@@ -9,7 +9,7 @@ from app.core.stores.bots import DROP
 from app.core.write import Write
 from app.schemas.rows import Bot, Move
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress, RequestInFlight
-from tests.contract.records import HOUR, NO_TIME, Record, document
+from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 
 TOKEN = uuid4()
 
@@ -56,12 +56,36 @@ async def test_a_move_is_begun_once_and_found_again(record: Record) -> None:
 
 async def test_one_process_at_a_time(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
-    async with record.moves.alone(bot.bot_id), record.moves.alone(other.bot_id):
-        with pytest.raises(ReembedInProgress):
-            async with record.moves.alone(bot.bot_id):
-                pytest.fail("two at once")
-    async with record.moves.alone(bot.bot_id):
-        pass
+    assert await record.moves.take_lease(bot.bot_id, TOKEN, HOUR) is None
+    assert await record.moves.take_lease(other.bot_id, TOKEN, HOUR) is None
+    until = await record.moves.take_lease(bot.bot_id, uuid4(), HOUR)
+    assert until
+    assert await record.moves.renew_lease(bot.bot_id, TOKEN, 2 * HOUR)
+    later = await record.moves.take_lease(bot.bot_id, uuid4(), HOUR)
+    assert later
+    assert later > until
+    await record.moves.release_lease(bot.bot_id, uuid4())  # Not one's own.
+    assert await record.moves.take_lease(bot.bot_id, uuid4(), HOUR) == later
+    await record.moves.release_lease(bot.bot_id, TOKEN)
+    assert await record.moves.take_lease(bot.bot_id, uuid4(), HOUR) is None
+
+
+async def test_a_lease_that_ran_out_is_taken_over(record: Record) -> None:
+    bot, heir = await record.bot(), uuid4()
+    assert await record.moves.take_lease(bot.bot_id, TOKEN, PAST) is None
+    assert await record.moves.take_lease(bot.bot_id, heir, HOUR) is None
+    assert not await record.moves.renew_lease(bot.bot_id, TOKEN, HOUR)
+    await record.moves.release_lease(bot.bot_id, TOKEN)
+    assert await record.moves.take_lease(bot.bot_id, uuid4(), HOUR)
+    assert await record.moves.renew_lease(bot.bot_id, heir, HOUR)
+
+
+async def test_a_lease_goes_with_its_bot(record: Record) -> None:
+    bot = await record.bot()
+    assert await record.moves.take_lease(bot.bot_id, TOKEN, HOUR) is None
+    await record.bots.begin_deletion(bot.bot_id, None, TOKEN, HOUR)
+    assert await record.bots.finish_deletion(bot.bot_id)
+    assert not await record.moves.renew_lease(bot.bot_id, TOKEN, HOUR)
 
 
 async def test_switch_changes_collection_and_model_at_once(record: Record) -> None:

@@ -30,6 +30,7 @@ from app.utils.errors import (
     BotNotFound,
     DocumentChanged,
     DocumentNotFound,
+    LeaseLost,
     ModelMismatch,
     ReembedInProgress,
     TextRefused,
@@ -478,6 +479,33 @@ async def test_one_at_a_time_and_to_one_model(place: Place, at) -> None:  # type
     await assert_at_rest(place.stores.db, place.stores.index)
     assert await place.texts("text") == ["text"]
     assert await place.move(New(32))
+
+
+async def test_a_move_whose_process_was_killed_is_taken_over_when_its_lease_has_run_out(place: Place) -> None:
+    await place.insert("text")
+    await place.stores.db.execute(
+        "INSERT INTO reembed_leases VALUES ($1, gen_random_uuid(), now() + interval '1 second')", place.bot_id
+    )
+    assert await place.move()
+    assert not await place.stores.db.fetch("SELECT FROM reembed_leases")
+    await place.assert_moved()
+
+
+async def test_a_process_that_was_paused_past_its_lease_writes_no_more(place: Place, at) -> None:  # type: ignore[no-untyped-def]
+    await place.insert("text")
+    place.settings = place.settings.model_copy(update={"saga_lease_seconds": 0.5})
+
+    async def overtaken() -> None:
+        await place.stores.db.execute(
+            "UPDATE reembed_leases SET lease_token = gen_random_uuid(), lease_until = now() - interval '1 second'"
+        )
+        await asyncio.sleep(0.6)
+
+    at("reembed.before_upsert", overtaken)
+    with pytest.raises(LeaseLost):
+        await place.move()
+    assert await place.move()
+    await place.assert_moved()
 
 
 async def test_crashed_abort_is_ended_by_recovery(place: Place, at) -> None:  # type: ignore[no-untyped-def]

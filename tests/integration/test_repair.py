@@ -132,7 +132,7 @@ async def test_emptied_partitions(services: Services, bot: BotClient, index: Fau
 
 async def test_dropped_partitions(services: Services, bot: BotClient, index: FaultyIndex, db: Database) -> None:
     await bot.insert("a")
-    await db.execute("SELECT drop_bot_partitions($1)", bot.bot_id)
+    await db.execute(f"DROP TABLE documents_{bot.bot_id.hex}, document_chunks_{bot.bot_id.hex}")
     assert await repaired(services, bot) == ["partition_missing", "vector_orphan"]
     await bot.insert("b")
     assert [result["chunk_text"] for result in await bot.search("b")] == ["b"]

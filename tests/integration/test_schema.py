@@ -159,7 +159,7 @@ HOT = {
     "delete_documents": ([1], "SETTLE"),
     "switch_document": (1, 2, 3, "t", None, None, None, [], {}, 1, 1, "SETTLE"),
     "switch_generation": (1, 2, 3, "SETTLE"),
-    "patch_document": (1, True, "t", False, None, False, None, False, None, False, None, {}, [], 65_536),
+    "patch_document": (1, True, "t", False, None, False, None, False, None, False, None, {}, [], 65_536, []),
     "compensate_writes": ([1], None, "SETTLE"),
     "bot_counts": (),
     "leave_bot_work": ("SETTLE",),

@@ -126,7 +126,7 @@ async def test_partitions_without_their_bot_and_a_bot_without_its_partitions(
 ) -> None:
     other = await register(client)
     await db.execute("DELETE FROM bot_registry WHERE bot_id = $1", bot.bot_id)
-    await db.execute("SELECT drop_bot_partitions($1)", other.bot_id)
+    await db.execute(f"DROP TABLE documents_{other.bot_id.hex}, document_chunks_{other.bot_id.hex}")
     found = await kinds(verifier)
     assert found.count(("partition_orphan", None)) == 2
     assert ("partition_missing", other.bot_id) in found

@@ -175,8 +175,9 @@ class DocumentStore:
         """
         raising = asyncio.create_task(self.raise_timestamps(stamps or {}))
         try:
-            # It gets the first connection: who holds one here and waits for it never waits for a further one.
-            await asyncio.sleep(0)
+            # It gets the first connection: who holds one here and waits for it never waits for a further one. A pooler
+            # does not give out its own in that order.
+            await (raising if self._db.pooled else asyncio.sleep(0))
             async with self._db.transaction() as conn:
                 await self._finish(conn, writes, token, once)
                 await raising

@@ -11,7 +11,7 @@ import asyncpg
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres import Database
 from app.schemas.queries import SQL
-from app.utils.errors import DatabaseUnavailable
+from app.utils.errors import DatabaseRightsMissing, DatabaseUnavailable, StartupError
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -25,11 +25,16 @@ _alembic = threading.Lock()
 
 
 async def bring_up_to_date(db: Database, address: PostgresAddress) -> None:
-    """Applies what is missing. Where nothing is, Alembic is not even loaded. Raises DatabaseUnavailable."""
+    """Applies what is missing. Where nothing is, Alembic is not even loaded.
+
+    Raises DatabaseUnavailable, and StartupError when the role may not change the schema.
+    """
     try:
         row = await db.fetchrow(SQL["schema_revision"])
     except asyncpg.UndefinedTableError:
         row = None
+    except DatabaseRightsMissing:
+        return  # ``rights.check_rights`` says which.
     if row is None or row["revision"] != newest_revision():
         await asyncio.to_thread(migrate, address)
 
@@ -52,11 +57,12 @@ def _config() -> "Config":
 def migrate(address: PostgresAddress) -> None:
     """Applies what is missing, in one transaction. Blocks; safe when several processes do it at once.
 
-    Raises DatabaseUnavailable when the database does not answer.
+    Raises DatabaseUnavailable when the database does not answer, and StartupError when the role may not change it.
     """
     import sqlalchemy
     from alembic import command
-    from sqlalchemy.exc import OperationalError
+    from psycopg.errors import InsufficientPrivilege
+    from sqlalchemy.exc import OperationalError, ProgrammingError
     from sqlalchemy.pool import NullPool
 
     url = sqlalchemy.URL.create(
@@ -66,15 +72,26 @@ def migrate(address: PostgresAddress) -> None:
         database=address.database,
         query={"host": address.host, "port": str(address.port), **address.tls.parameters()},
     )
-    engine = sqlalchemy.create_engine(url, poolclass=NullPool)
+    # Behind a pooler, a statement that was prepared may be another client's.
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args={"prepare_threshold": None})
     config = _config()
     try:
         with _alembic, engine.begin() as connection:
+            # However long it takes: the role may have limits for the server's own statements.
+            for limit in ("statement_timeout", "lock_timeout"):
+                connection.execute(sqlalchemy.select(sqlalchemy.func.set_config(limit, "0", True)))
             connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except OperationalError as exc:
         raise DatabaseUnavailable("PostgreSQL did not answer while the schema was brought up to date.") from exc
+    except ProgrammingError as exc:
+        if isinstance(exc.orig, InsufficientPrivilege):
+            raise StartupError(
+                f"Role {address.user} may not bring the schema of database {address.database} to {newest_revision()}: "
+                "run python -m app.cli migrate as the tables' owner. If that was done, let the role use their schema."
+            ) from exc
+        raise
     finally:
         engine.dispose()
 

@@ -1,10 +1,12 @@
 """The connection pool to PostgreSQL, and the one place where its driver's errors become ours."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeAlias
 from urllib.parse import urlencode
 
@@ -13,18 +15,25 @@ import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from app.core.stores.address import PostgresAddress
+from app.core.stores.pooled_connection import PooledConnection
 from app.core.stores.postgres_refusal import explained, wrong_encoding
-from app.utils.errors import DatabaseUnavailable, StartupError
+from app.schemas.queries import SQL
+from app.utils.errors import DatabaseRightsMissing, DatabaseUnavailable, StartupError
+
+log = logging.getLogger(__name__)
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 JSONB_VERSION = b"\x01"
 IDLE_SECONDS = 30.0
+SESSION_MARK = "chat_memory.session"
+"""A start-up parameter that no pooler passes on: PgBouncer refuses it, others drop it."""
 AWAY = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # used after the server's goodbye and before the connection's end
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
@@ -49,6 +58,7 @@ class Guards:
     idle_in_transaction: float = 20.0
 
     def server_settings(self) -> dict[str, str]:
+        """In milliseconds, as PostgreSQL counts them."""
         return {
             "statement_timeout": str(int(self.statement * 1000)),
             "lock_timeout": str(int(self.lock * 1000)),
@@ -56,11 +66,30 @@ class Guards:
         }
 
 
+PLANNER_SETTINGS = {
+    # Planning dominates these small statements; compiling them never pays.
+    "jit": "off",
+    # Looking whether to remember rows of a nested loop is a twentieth of planning a search's statement,
+    # whose keys are all different.
+    "enable_memoize": "off",
+}
+PREPARED_SETTINGS = {
+    # A generic plan would plan every bot's partition at a prepared statement's sixth run.
+    "plan_cache_mode": "force_custom_plan",
+}
+
+
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns what the driver raises when PostgreSQL is away, full or shutting down into DatabaseUnavailable."""
+    """Turns what the driver raises when PostgreSQL is away, full or shutting down into DatabaseUnavailable.
+
+    And a refusal into DatabaseRightsMissing: what is missing stands in the log alone.
+    """
     try:
         yield
+    except asyncpg.InsufficientPrivilegeError as exc:
+        log.error("PostgreSQL does not allow this to the server's role: %s", exc)  # It names tables, and no data.
+        raise DatabaseRightsMissing("PostgreSQL does not allow this to the server's role: see its log.") from exc
     except AWAY as exc:
         # asyncpg files a wrongly typed argument, a bug of ours, under InterfaceError. Python's ssl files a certificate
         # that is not trusted under ValueError too.
@@ -87,57 +116,88 @@ async def _leave_as_it_is(_: Any) -> None:
     """
 
 
-class Database:
-    """A pool whose connections answer or fail within ``timeout`` seconds."""
+async def _open_direct(opening: Any, settings: dict[str, str]) -> "asyncpg.Pool[asyncpg.Record] | None":
+    """A pool of sessions with these settings, or None when a pooler does not let them through."""
+    pool: asyncpg.Pool[asyncpg.Record] = opening(reset=_leave_as_it_is, server_settings=settings)
+    try:
+        await pool
+        if await pool.fetchval(SQL["session_setting"], SESSION_MARK) is not None:
+            return pool
+    except BaseException as exc:
+        pool.terminate()
+        if isinstance(exc, asyncpg.ProtocolViolationError) and "startup parameter" in str(exc):
+            return None
+        raise
+    await pool.close()
+    return None
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout: float) -> None:
+
+async def _clear(conn: Any) -> None:
+    await conn.clear()
+
+
+class Database:
+    """A pool whose connections answer or fail within ``timeout`` seconds.
+
+    ``pooled``: a pooler such as PgBouncer stands in between, so that each transaction may have another server
+    connection. Nothing of a session outlives a transaction then, and who is in one must not wait for a second: the
+    pooler may have none left.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout: float, pooled: bool = False) -> None:
         self._pool = pool
         self._timeout = timeout
+        self.pooled = pooled
         self._places = asyncio.Semaphore(pool.get_max_size())
         self._idle: deque[tuple[Connection, float]] = deque()
 
     @classmethod
     async def connect(
-        cls, address: PostgresAddress, *, min_size: int, max_size: int, timeout: float, guards: Guards | None = None
+        cls,
+        address: PostgresAddress,
+        *,
+        min_size: int,
+        max_size: int,
+        timeout: float,
+        guards: Guards | None = None,
+        pooled: bool = False,
     ) -> Self:
-        """Opens the pool.
+        """Opens the pool. A pooler is found by itself; ``pooled`` says that there is one.
 
-        Raises StartupError for what waiting does not cure (wrong password, TLS, database or encoding), else
+        Behind a pooler ``guards`` are not sent: ``stores.role_settings`` compares them with the role's own. Raises
+        StartupError for what waiting does not cure (wrong password, TLS, database or encoding), else
         DatabaseUnavailable.
         """
+        opening = partial(
+            asyncpg.create_pool,
+            # asyncpg takes a client's certificate by URI alone.
+            f"postgresql://?{urlencode(address.tls.parameters())}",
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            database=address.database,
+            password=address.password.get_secret_value() if address.password else None,
+            min_size=min_size,
+            max_size=max(min_size, max_size),
+            timeout=timeout,
+            command_timeout=timeout,
+            init=_prepare_connection,
+        )
+        settings = {"application_name": "chat-memory"}
+        session = {**settings, **PLANNER_SETTINGS, **PREPARED_SETTINGS, **(guards or Guards()).server_settings()}
         with explained(address), translated():
-            pool = await asyncpg.create_pool(
-                # asyncpg takes a client's certificate by URI alone.
-                f"postgresql://?{urlencode(address.tls.parameters())}",
-                host=address.host,
-                port=address.port,
-                user=address.user,
-                database=address.database,
-                password=address.password.get_secret_value() if address.password else None,
-                min_size=min_size,
-                max_size=max(min_size, max_size),
-                timeout=timeout,
-                command_timeout=timeout,
-                init=_prepare_connection,
-                reset=_leave_as_it_is,
-                server_settings={
-                    "application_name": "chat-memory",
-                    # A generic plan would plan every bot's partition at a prepared statement's sixth run.
-                    "plan_cache_mode": "force_custom_plan",
-                    # Planning dominates these small statements; compiling them never pays.
-                    "jit": "off",
-                    # Looking whether to remember rows of a nested loop is a twentieth of planning a search's statement,
-                    # whose keys are all different.
-                    "enable_memoize": "off",
-                    **(guards or Guards()).server_settings(),
-                },
-            )
+            pool = None if pooled else await _open_direct(opening, {**session, SESSION_MARK: "on"})
+            behind_pooler = pool is None
+            if pool is None:
+                pool = await opening(
+                    connection_class=PooledConnection, statement_cache_size=0, reset=_clear, server_settings=settings
+                )
             async with pool.acquire() as conn:
                 encoding = conn.get_settings().server_encoding
         if encoding != "UTF8":
             await pool.close()
             raise StartupError(wrong_encoding(encoding, address))
-        return cls(pool, timeout)
+        return cls(pool, timeout, behind_pooler)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -157,7 +217,8 @@ class Database:
                 try:
                     yield conn
                 except BaseException:
-                    await self._pool.release(conn)
+                    with suppress(*AWAY):  # It is closed then, and what came first is the reason.
+                        await self._pool.release(conn)
                     raise
                 await self._keep(conn)
             finally:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import asyncpg
 
 from app.core.stores.address import PostgresAddress
-from app.utils.errors import DatabaseUnavailable, StartupError
+from app.utils.errors import DatabaseRightsMissing, DatabaseUnavailable, StartupError
 
 
 @contextmanager
@@ -16,8 +16,8 @@ def explained(address: PostgresAddress) -> Iterator[None]:
     """Raises StartupError in place of an error that has a sentence here."""
     try:
         yield
-    except (DatabaseUnavailable, asyncpg.InsufficientPrivilegeError) as exc:
-        if reason := refusal(exc.__cause__ or exc, address):
+    except (DatabaseUnavailable, DatabaseRightsMissing) as exc:
+        if reason := refusal(exc.__cause__, address):
             raise StartupError(reason) from exc
         raise
 

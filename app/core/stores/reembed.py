@@ -1,9 +1,8 @@
 """A bot's move to another embedding model, as the record has it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -15,8 +14,6 @@ from app.schemas.rows import Copied, Move
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress
 
 NOT_FOUND = "There is no bot with this chat_bot_id."
-GONE_SECONDS, POLL_SECONDS = 3.0, 0.1
-"""PostgreSQL may take a moment to notice that the process which held the lock was killed."""
 SWITCH_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
 
 
@@ -30,24 +27,20 @@ class ReembedStore:
         self._db = db
         self._settle = settle
 
-    @asynccontextmanager
-    async def alone(self, bot_id: UUID) -> AsyncIterator[None]:
-        """While inside, nobody else is. Raises ReembedInProgress when somebody is.
+    async def take_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> datetime | None:
+        """Makes this token the one that moves the bot, for ``length``. Returns None when it is, else the end of the
+        lease of the one that does."""
+        if await self._db.fetchrow(SQL["take_reembed_lease"], bot_id, token, length):
+            return None
+        row = await self._db.fetchrow(SQL["get_reembed_lease"], bot_id)
+        return row["lease_until"] if row else await self.take_lease(bot_id, token, length)
 
-        The lock is the connection's, and goes with the process however that ends.
-        """
-        async with self._db.connection() as conn:
-            try:
-                async with asyncio.timeout(GONE_SECONDS):
-                    while not await conn.fetchval(SQL["try_lock_reembedding"], bot_id):
-                        await asyncio.sleep(POLL_SECONDS)
-            except TimeoutError:
-                raise ReembedInProgress(f"Another process is moving bot {bot_id} at this moment.") from None
-            try:
-                yield
-            finally:
-                if not conn.is_closed():
-                    await conn.execute(SQL["unlock_reembedding"], bot_id)
+    async def renew_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> bool:
+        """False when it is not this token's any more."""
+        return await self._db.fetchrow(SQL["renew_reembed_lease"], bot_id, token, length) is not None
+
+    async def release_lease(self, bot_id: UUID, token: UUID) -> None:
+        await self._db.execute(SQL["release_reembed_lease"], bot_id, token)
 
     async def begin(self, bot_id: UUID, model: str, dimension: int) -> Move | None:
         """The move to this model, begun or found half-done; None when the bot is there already, or has no vectors.

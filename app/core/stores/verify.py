@@ -59,6 +59,11 @@ class VerifyStore:
     async def orphaned_partitions(self) -> Sequence[str]:
         return [row["partition_name"] for row in await self._db.fetch(SQL["orphaned_partitions"])]
 
+    async def foreign_partitions(self) -> Sequence[tuple[str, str, str]]:
+        """(partition, its owner, the role that would drop it and may not)"""
+        rows = await self._db.fetch(SQL["foreign_partitions"])
+        return [(row["partition_name"], row["owner"], row["dropped_by"]) for row in rows]
+
     async def forgotten_sagas(self) -> Sequence[int]:
         """Sagas that recovery should have ended long ago."""
         return [row["generation"] for row in await self._db.fetch(SQL["expired_sagas"], self._grace)]

@@ -108,6 +108,7 @@ class MemoryBotStore:
             for collection in collections if until > now else ():
                 tables.collect_again(bot_id, document.generation, collection, document.chunk_span, until)
         tables.partitions.pop(bot_id, None)
+        tables.reembed_leases.pop(bot_id, None)
         if (bot := tables.bots.get(bot_id)) and bot.state == "deleting":
             del tables.bots[bot_id]
         return True

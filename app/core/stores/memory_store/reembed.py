@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from app.core.stores.bots import DROP, BotSaga
@@ -19,15 +19,25 @@ class MemoryReembedStore:
         self._tables = tables
         self._settle = settle
 
-    @asynccontextmanager
-    async def alone(self, bot_id: UUID) -> AsyncIterator[None]:
-        if bot_id in self._tables.moving:
-            raise ReembedInProgress(f"Another process is moving bot {bot_id} at this moment.")
-        self._tables.moving.add(bot_id)
-        try:
-            yield
-        finally:
-            self._tables.moving.discard(bot_id)
+    async def take_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> datetime | None:
+        held = self._tables.reembed_leases.get(bot_id)
+        if held and held[1] >= self._tables.now():
+            return held[1]
+        self._tables.reembed_leases[bot_id] = (token, self._tables.now() + length)
+        return None
+
+    async def renew_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> bool:
+        if not self._holds(bot_id, token):
+            return False
+        self._tables.reembed_leases[bot_id] = (token, self._tables.now() + length)
+        return True
+
+    async def release_lease(self, bot_id: UUID, token: UUID) -> None:
+        if self._holds(bot_id, token):
+            del self._tables.reembed_leases[bot_id]
+
+    def _holds(self, bot_id: UUID, token: UUID) -> bool:
+        return bot_id in self._tables.reembed_leases and self._tables.reembed_leases[bot_id][0] == token
 
     async def begin(self, bot_id: UUID, model: str, dimension: int) -> Move | None:
         bot = self._bot(bot_id)

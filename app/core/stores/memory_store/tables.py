@@ -138,7 +138,7 @@ class Tables:
         self.sagas: dict[int, SagaRow] = {}
         self.garbage: dict[tuple[int, str], GarbageRow] = {}
         self.keys: dict[tuple[str, str], KeyRow] = {}
-        self.moving: set[UUID] = set()
+        self.reembed_leases: dict[UUID, tuple[UUID, datetime]] = {}
         self.last_generation = 0
 
     def next_generation(self) -> int:

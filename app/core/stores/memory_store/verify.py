@@ -60,6 +60,9 @@ class MemoryVerifyStore:
         orphaned = self._tables.partitions.keys() - self._tables.bots.keys()
         return [f"{parent}_{bot_id.hex}" for bot_id in orphaned for parent in ("documents", "document_chunks")]
 
+    async def foreign_partitions(self) -> Sequence[tuple[str, str, str]]:
+        return []  # Nobody owns anything here.
+
     async def forgotten_sagas(self) -> Sequence[int]:
         limit = self._tables.now() - self._grace
         return [saga.generation for saga in self._tables.sagas.values() if saga.lease_until < limit]

@@ -1,0 +1,62 @@
+"""A connection that keeps nothing in a session, for poolers that give each transaction any server connection.
+
+PgBouncer before 1.21 does not know of prepared statements. A statement that was prepared under a name stays on one
+server connection, and another client's statement may have the same name on the next: then it answers the wrong one.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+
+MAX_STATEMENTS = 128
+"""Whose types each connection remembers: those of queries.sql, and some that are compiled from filters."""
+
+
+class PooledConnection(asyncpg.Connection):
+    """Sends each statement's text with its values, under the empty name, in one round trip.
+
+    asyncpg with ``statement_cache_size=0`` is as safe but asks for a statement's types first, each time: 0.45 ms for
+    a small statement through PgBouncer 1.18 on a Unix socket, against 0.25 ms with the types remembered. What is
+    remembered is asyncpg's own PreparedStatement, made with the empty name: it is parsed again at each use.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._described: OrderedDict[str, PreparedStatement[asyncpg.Record]] = OrderedDict()
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None, **_: Any) -> Any:
+        return await (await self._statement(query)).fetch(*args, timeout=timeout)
+
+    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None, **_: Any) -> Any:
+        return await (await self._statement(query)).fetchrow(*args, timeout=timeout)
+
+    async def fetchval(self, query: str, *args: Any, column: int = 0, timeout: float | None = None) -> Any:
+        return await (await self._statement(query)).fetchval(*args, column=column, timeout=timeout)
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        if not args:
+            return await super().execute(query, timeout=timeout)
+        statement = await self._statement(query)
+        await statement.fetch(*args, timeout=timeout)
+        return str(statement.get_statusmsg())
+
+    async def clear(self) -> None:
+        """Called where the pool takes the connection back. Raises if the connection is lost.
+
+        A statement that was described and not carried out, as its task was cancelled in between, still holds a server
+        connection: any simple query ends that.
+        """
+        self._described.clear()
+        await super().execute("SELECT 1")
+
+    async def _statement(self, query: str) -> "PreparedStatement[asyncpg.Record]":
+        statement = self._described.get(query)
+        if statement is None:
+            statement = self._described[query] = await self.prepare(query, name="")
+            if len(self._described) > MAX_STATEMENTS:
+                self._described.popitem(last=False)
+        else:
+            self._described.move_to_end(query)
+        return statement
