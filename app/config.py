@@ -145,7 +145,13 @@ class Settings(BaseSettings):
     sentence_bert_query_prompt: str | None = Field(None, description="Before each query; default: the model's own.")
     sentence_bert_document_prompt: str | None = Field(None, description="Before each text that is stored.")
 
-    rerank_model: str | None = Field(None, description="Cross-encoder for rerank: true; a name or a folder.")
+    rerank_model: str | None = Field(
+        None, description="Cross-encoder for rerank: true, a name or a folder; with RERANK_URL that server's model."
+    )
+    rerank_url: str | None = Field(None, pattern="^https?://", description="Reranker over the network: the whole URL.")
+    rerank_api: Literal["tei", "vllm", "jina", "cohere"] | None = Field(None, description="Whose form it speaks.")
+    rerank_api_key: SecretStr | None = Field(None, description="Its key.")
+    rerank_timeout: float = Field(10.0, gt=0, description="Seconds a call of it may take, repetitions included.")
     rerank_top: int = Field(20, ge=1, le=200, description="How many of the best results it reads again.")
 
     max_body_bytes: int = Field(32 << 20, ge=1024, description="Longest body; a longer one is a 413.")
@@ -219,8 +225,18 @@ class Settings(BaseSettings):
             ),
             (
                 "RERANK_MODEL",
-                self.rerank_model is not None and not _installed("sentence_transformers"),
-                "needs requirements/models.txt",
+                self.rerank_model is not None and self.rerank_url is None and not _installed("sentence_transformers"),
+                "needs requirements/models.txt, or RERANK_URL",
+            ),
+            (
+                "RERANK_API",
+                self.rerank_url is not None and self.rerank_api is None,
+                "is needed with RERANK_URL: tei, vllm, jina or cohere",
+            ),
+            (
+                "RERANK_MODEL",
+                self.rerank_url is not None and self.rerank_api in ("jina", "cohere") and not self.rerank_model,
+                f"is needed with RERANK_API={self.rerank_api}",
             ),
         ]
         return [*((setting, reason) for setting, wrong, reason in needs if wrong), *self._tls_contradictions()]

@@ -16,7 +16,7 @@ from app.core.bots import NOT_FOUND
 from app.core.keys import ANYBODY, Caller, Keys, Scope
 from app.utils.errors import AppError, BotNotFound, KeyMissing, Place, Unauthorized
 
-READING_TAGS = frozenset({"search", "embeddings"})
+READING_TAGS = frozenset({"search", "embeddings", "rerank"})
 """Of routes that take a body and change nothing."""
 MISSING = "Send an API key: Authorization: Bearer <key>, or X-API-Key: <key>."
 TWO_KEYS = "The request has two different API keys."

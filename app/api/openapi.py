@@ -22,6 +22,7 @@ TAGS = [
     {"name": "data", "description": "Documents, made of metadata and text chunks."},
     {"name": "search", "description": "Questions to one bot, answered with the chunks that fit best."},
     {"name": "embeddings", "description": "The server's embedding model for others, as OpenAI's clients speak."},
+    {"name": "rerank", "description": "The server's reranker for others, as clients of Cohere's and Jina's speak."},
     {"name": "health", "description": "For orchestrators and load balancers."},
     {"name": "metrics", "description": "For Prometheus."},
 ]

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Self
 
-from app.utils.errors import EmbedderUnavailable, StartupError
+from app.utils.errors import RerankerUnavailable, StartupError
 
 MAX_WAITING = 32
 """Calls that may wait; a call takes about a second on a CPU."""
@@ -22,7 +23,8 @@ BATCH_PAIRS = 32
 class CrossEncoderReranker:
     """One thread owns the model: its tokenizer must not be shared."""
 
-    def __init__(self, model: Any, top: int, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, name: str, model: Any, top: int, thread: ThreadPoolExecutor) -> None:
+        self.model = name
         self.top = top
         self._model = model
         self._thread = thread
@@ -46,13 +48,13 @@ class CrossEncoderReranker:
             raise StartupError(
                 "RERANK_MODEL is no cross-encoder that can be loaded: check its name or folder."
             ) from exc
-        return cls(model, top, thread)
+        return cls(Path(name).name, model, top, thread)
 
     async def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         if not pairs:
             return []
         if self._waiting >= MAX_WAITING:
-            raise EmbedderUnavailable("Too many searches wait to be reranked.", retry_after=5)
+            raise RerankerUnavailable("Too many searches wait to be reranked.", retry_after=5)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, list(pairs))

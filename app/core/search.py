@@ -15,7 +15,7 @@ from app.core.hits import Ask, Lists, cut
 from app.core.joined import Joined
 from app.core.pace import Pace
 from app.core.query import Answer, Mode, Query, Result, Trace
-from app.core.rerank import Reranker
+from app.core.rerank import NO_RERANKER, Reranker
 from app.core.retrieval import Found, Retrieval, unfinished_keys
 from app.core.steady import Steady
 from app.core.stores.ports import DocumentPort, Hit, VectorIndex
@@ -77,8 +77,7 @@ class Search:
         the embedder is away.
         """
         if query.rerank and self._reranker is None:
-            detail = "This server has no reranker: start it with RERANK_MODEL set."
-            raise InvalidInput(detail, places=[Place("body.rerank", detail)])
+            raise InvalidInput(NO_RERANKER, places=[Place("body.rerank", NO_RERANKER)])
         self._pace.asked()
         for _ in range(ATTEMPTS):
             try:

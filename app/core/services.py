@@ -25,7 +25,7 @@ from app.core.pace import Pace
 from app.core.recovery import Recovery
 from app.core.reembed import Reembedder
 from app.core.repair import Repairer
-from app.core.rerank import Reranker
+from app.core.rerank import Reranker, RerankingService
 from app.core.saga import Saga
 from app.core.search import Search
 from app.core.stores.address import MilvusTls, PostgresAddress, PostgresTls
@@ -75,6 +75,7 @@ class Services:
     documents: Documents
     search: Search
     embed: Embed
+    reranking: RerankingService
     health: Health
     verifier: Verifier
     repairer: Repairer
@@ -118,8 +119,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(embedders.close)
         await _tell_unnormalized(stores.db)
         reranker = None
-        if settings.rerank_model:
-            reranker = await CrossEncoderReranker.open(settings.rerank_model, settings.rerank_top)
+        if settings.rerank_model or settings.rerank_url:
+            reranker = await _open_reranker(settings)
             stack.push_async_callback(reranker.close)
         yield await stack.enter_async_context(wired(settings, stores, embedders.current, reranker, embedders.previous))
 
@@ -132,6 +133,25 @@ async def _tell_unnormalized(db: Database) -> None:
             "`python -m app.cli normalize` has run",
             row["bots"],
         )
+
+
+async def _open_reranker(settings: Settings) -> Reranker:
+    if settings.rerank_url is None:
+        assert settings.rerank_model is not None
+        return await CrossEncoderReranker.open(settings.rerank_model, settings.rerank_top)
+    from app.core.remote_reranker import RemoteReranker  # Imports openai.
+
+    assert settings.rerank_api is not None
+    return await RemoteReranker.open(
+        settings.rerank_url,
+        settings.rerank_api,
+        settings.rerank_model,
+        settings.rerank_top,
+        api_key=settings.rerank_api_key.get_secret_value() if settings.rerank_api_key else None,
+        timeout=settings.rerank_timeout,
+        breaker_failures=settings.embedding_breaker_failures,
+        breaker_pause=settings.embedding_breaker_seconds,
+    )
 
 
 async def _open_embedders(settings: Settings) -> Embedders:
@@ -267,6 +287,7 @@ async def wired(
             documents=Documents(bots, documents, recovery),
             search=Search(bots, documents, stores.index, embedders, pace, reranker),
             embed=Embed(embedders),
+            reranking=RerankingService(reranker),
             health=health,
             verifier=verifier,
             repairer=Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery),

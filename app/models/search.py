@@ -51,7 +51,7 @@ class SearchOptions(Request):
         0, description="How many chunks before and how many after each result come with it."
     )
     rerank: Annotated[bool, Strict()] = Field(
-        False, description="Have the best results read again by the cross-encoder that RERANK_MODEL names."
+        False, description="Have the best results read again by the reranker (RERANK_MODEL, RERANK_URL)."
     )
 
     @model_validator(mode="after")

@@ -186,6 +186,10 @@ class EmbedderUnavailable(Unavailable):
     code, title = "embedder_unavailable", "The embedder is away"
 
 
+class RerankerUnavailable(Unavailable):
+    code, title = "reranker_unavailable", "The reranker is unavailable"
+
+
 class LeaseLost(Unavailable):
     """This write took longer than its lease and was undone by recovery."""
 
@@ -208,6 +212,12 @@ class EmbeddingInvalid(AppError):
     """The embedder answered, but not with a usable vector for this text."""
 
     status, code, title = 502, "embedding_invalid", "The embedder returned an unusable vector"
+
+
+class RerankInvalid(AppError):
+    """The reranker answered, but not with a usable score for each passage."""
+
+    status, code, title = 502, "rerank_invalid", "The reranker returned no usable scores"
 
 
 class CollectionMissing(Exception):

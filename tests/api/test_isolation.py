@@ -33,7 +33,7 @@ OPERATIONS = {
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 }
-NAMES_NOBODY = {"health", "ready", "live", "metrics", "create_embeddings", "list_collections"}
+NAMES_NOBODY = {"health", "ready", "live", "metrics", "create_embeddings", "rerank", "list_collections"}
 """Calls without an id; what they may show is tested for each."""
 CREATES = {"create_collection"}
 OF_DOCUMENT = {name for name, (_, path, _) in OPERATIONS.items() if "{doc_id}" in path} | {"delete_documents"}

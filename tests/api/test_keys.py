@@ -194,6 +194,7 @@ def test_what_each_scope_is_for() -> None:
         "search",
         "search_batch",
         "create_embeddings",
+        "rerank",
         "health",
         "ready",
     }

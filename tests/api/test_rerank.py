@@ -9,11 +9,11 @@ import pytest
 from app.config import Settings
 from app.core.cross_encoder import MAX_WAITING, CrossEncoderReranker
 from app.core.embedding.port import Embedder
-from app.core.rerank import Reranker
+from app.core.rerank import Reranker, RerankingService
 from app.core.services import Services, Stores, wired
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.postgres import Database
-from app.utils.errors import EmbedderUnavailable, StartupError
+from app.utils.errors import ModelNotFound, RerankerUnavailable, StartupError
 from tests.conftest import BotClient
 
 TOP = 4
@@ -22,6 +22,7 @@ TOP = 4
 class ByLength:
     """Thinks that the shortest passage answers best."""
 
+    model = "tests/by-length"
     top = TOP
 
     async def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -81,7 +82,7 @@ async def test_a_cross_encoder_of_sentence_transformers(tiny_model: Path) -> Non
     assert await reranker.scores(pairs[::-1]) == pytest.approx(scores[::-1], abs=1e-5)
     assert await reranker.scores([]) == []
     reranker._waiting = MAX_WAITING
-    with pytest.raises(EmbedderUnavailable):
+    with pytest.raises(RerankerUnavailable):
         await reranker.scores(pairs)
     await reranker.close()
 
@@ -90,3 +91,48 @@ async def test_a_cross_encoder_of_sentence_transformers(tiny_model: Path) -> Non
 async def test_a_model_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="RERANK_MODEL"):
         await CrossEncoderReranker.open(str(tmp_path / "nothing"), TOP)
+
+
+BODY = {"query": "왜?", "documents": ["아주 긴 글이다.", "글.", "긴 글."]}
+
+
+async def test_others_are_served_it_too(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/rerank", json=BODY)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "model": "tests/by-length",
+        "results": [
+            {"index": 1, "relevance_score": -2.0},
+            {"index": 2, "relevance_score": -4.0},
+            {"index": 0, "relevance_score": -9.0},
+        ],
+        "usage": {"total_tokens": 17},
+    }
+    for model in ("tests/by-length", "by-length"):
+        answer = await client.post("/v1/rerank", json={**BODY, "model": model, "top_n": 1, "return_documents": True})
+        assert answer.json()["results"] == [{"index": 1, "relevance_score": -2.0, "document": {"text": "글."}}]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "place"),
+    [
+        ({"model": "other"}, 404, "model_not_found", "body.model"),
+        ({"documents": []}, 422, "invalid_input", "body.documents"),
+        ({"documents": ["x"] * 257}, 422, "invalid_input", "body.documents"),
+        ({"documents": ["x", " "]}, 422, "invalid_input", "body.documents.1"),
+        ({"query": ""}, 422, "invalid_input", "body.query"),
+        ({"top_n": 0}, 422, "invalid_input", "body.top_n"),
+        ({"max_tokens_per_doc": 5}, 422, "invalid_input", "body.max_tokens_per_doc"),
+    ],
+)
+async def test_what_cannot_be_ranked_is_refused(
+    client: httpx.AsyncClient, change: dict[str, object], status: int, code: str, place: str
+) -> None:
+    answer = await client.post("/v1/rerank", json={**BODY, **change})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert [error["loc"] for error in answer.json()["errors"]] == [place]
+
+
+async def test_without_a_reranker_there_is_none() -> None:
+    with pytest.raises(ModelNotFound, match="RERANK_URL"):
+        await RerankingService(None).rank(None, "x", ["y"], None)

@@ -1,0 +1,33 @@
+"""/v1/rerank: the server's reranker for others, spoken as clients of Cohere's and Jina's speak."""
+
+from fastapi import APIRouter
+
+from app.api.deps import Admitted, ServicesDep
+from app.api.errors import BODY, documented
+from app.api.limits import LimitsDep, check_query
+from app.models.rerank import RerankAnswer, RerankDocument, RerankRequest, RerankResult, RerankUsage
+
+router = APIRouter(prefix="/v1", tags=["rerank"], dependencies=[Admitted])
+
+
+@router.post(
+    "/rerank",
+    response_model=RerankAnswer,
+    response_model_exclude_none=True,
+    responses=documented(404, 502, *BODY),
+    operation_id="rerank",
+)
+async def rerank(body: RerankRequest, services: ServicesDep, limits: LimitsDep) -> RerankAnswer:
+    """Ranks passages by how well they answer a question, with the reranker that searches use."""
+    check_query([body.query, *body.documents], limits)
+    ranking = await services.reranking.rank(body.model, body.query, body.documents, body.top_n)
+    results = [
+        RerankResult(
+            index=index,
+            relevance_score=score,
+            document=RerankDocument(text=body.documents[index]) if body.return_documents else None,
+        )
+        for index, score in ranking.passages
+    ]
+    characters = len(body.query) + sum(map(len, body.documents))
+    return RerankAnswer(model=ranking.model, results=results, usage=RerankUsage(total_tokens=characters))
