@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app.utils.errors import AppError, InvalidInput, MalformedBody, Place
+from app.utils.errors import AppError, InvalidInput, MalformedBody, Place, StorageFull
 from app.utils.logging import request_id
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,9 @@ def problem(
 def told(error: AppError) -> JSONResponse:
     """Rendered for the caller; what is the server's fault is written to the log with its cause."""
     if error.status >= 500:
-        log.warning("%s: %s", error.code, error.detail, exc_info=error.__cause__)
+        # A full disk refuses every write; the store's own line says which disk.
+        cause = None if isinstance(error, StorageFull) else error.__cause__
+        log.warning("%s: %s", error.code, error.detail, exc_info=cause)
     return render(error)
 
 

@@ -1,6 +1,6 @@
 """/health: for orchestrators."""
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 
@@ -30,6 +30,7 @@ async def health(request: Request, services: ServicesDep, response: Response) ->
 async def ready(request: Request, services: ServicesDep, response: Response) -> HealthReport:
     """200 when PostgreSQL, Milvus and the embedder all answer now; 503 when not, or when the process is stopping.
 
+    A store without space for writes is ``full``, and the status ``degraded``, which is a 200: searches are answered.
     With HEALTH_OPEN=false it names them to those alone who have a key.
     """
     return await _report(services, response, detailed=request.state.health_open or await may(request, "read"))
@@ -41,10 +42,14 @@ async def _report(services: Services, response: Response, *, detailed: bool) -> 
     response.status_code = 200 if all_up else 503
     if not all_up:
         response.headers["Retry-After"] = "2"
+    status: Literal["ok", "degraded"] = "degraded" if any(dependency.full for dependency in dependencies) else "ok"
     return HealthReport(
-        status="stopping" if process.draining else "ok" if all_up else "unavailable",
+        status="stopping" if process.draining else status if all_up else "unavailable",
         dependencies={
-            dependency.name: DependencyState(status="up" if dependency.up else "down", latency_ms=dependency.latency_ms)
+            dependency.name: DependencyState(
+                status="full" if dependency.full else "up" if dependency.up else "down",
+                latency_ms=dependency.latency_ms,
+            )
             for dependency in (dependencies if detailed else ())
         },
     )

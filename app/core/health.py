@@ -6,20 +6,24 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 Ping = Callable[[], Awaitable[None]]
+IsFull = Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
     name: str
     up: bool
+    full: bool
     latency_ms: float
 
 
 class Health:
-    """``timeout``: seconds after which a dependency counts as away."""
+    """``full``: of a store, whether it serves reads and has no space for writes. ``timeout``: seconds after which a
+    dependency counts as away."""
 
-    def __init__(self, pings: dict[str, Ping], timeout: float) -> None:
+    def __init__(self, pings: dict[str, Ping], full: dict[str, IsFull], timeout: float) -> None:
         self._pings = pings
+        self._full = full
         self._timeout = timeout
 
     async def check(self) -> list[Dependency]:
@@ -30,7 +34,8 @@ class Health:
         try:
             async with asyncio.timeout(self._timeout):
                 await ping()
+                full = name in self._full and await self._full[name]()
             up = True
         except Exception:  # whatever keeps it from answering, it is away
-            up = False
-        return Dependency(name, up, (time.perf_counter() - start) * 1000)
+            up = full = False
+        return Dependency(name, up, full, (time.perf_counter() - start) * 1000)

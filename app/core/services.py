@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from app.config import Settings
 from app.core.bots import Bots
@@ -17,6 +18,7 @@ from app.core.embedders import Embedders
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers import open_embedder, settings_for
 from app.core.health import Health
+from app.core.index_check import IndexCheck
 from app.core.ingest import Ingest
 from app.core.keys import KeyRing, Keys
 from app.core.leases import Leases
@@ -272,14 +274,23 @@ async def wired(
             "embedder": embedder.ping,
             **({"previous_embedder": previous.ping} if previous else {}),
         },
+        {"postgres": stores.db.is_full, "milvus": partial(_is_full, stores.index)},
         timeout=settings.health_timeout,
     )
     pace = Pace()
     saga = Saga(documents, bots, stores.index, embedders, leases, pace)
     verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
     verifier = Verifier(verify_store, stores.index)
+    repairer = Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery)
+    index_check = IndexCheck(
+        stores.index,
+        verify_store,
+        repairer,
+        interval=settings.recovery_interval_seconds,
+        claim=settings.saga_lease_seconds,
+    )
     watch = Watch(BacklogStore(stores.db), stores.db.pool_state)
-    async with _running(leases.renew_forever(), recovery.run_forever(), watch.run_forever()):
+    async with _running(leases.renew_forever(), recovery.run_forever(), index_check.run_forever(), watch.run_forever()):
         yield Services(
             keys=Keys(KeyStore(stores.db), settings.key_cache_seconds),
             bots=bots,
@@ -290,9 +301,13 @@ async def wired(
             reranking=RerankingService(reranker),
             health=health,
             verifier=verifier,
-            repairer=Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery),
+            repairer=repairer,
             watch=watch,
         )
+
+
+async def _is_full(index: VectorIndex) -> bool:
+    return not all(suspect.writable for suspect in await index.suspects())
 
 
 @asynccontextmanager

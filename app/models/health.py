@@ -7,12 +7,12 @@ from app.models.fields import Milliseconds
 
 
 class DependencyState(Response):
-    status: Literal["up", "down"]
+    status: Literal["up", "full", "down"]
     latency_ms: Milliseconds
 
 
 class HealthReport(Response):
-    status: Literal["ok", "unavailable", "stopping"]
+    status: Literal["ok", "degraded", "unavailable", "stopping"]
     dependencies: dict[str, DependencyState]
 
 

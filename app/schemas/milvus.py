@@ -42,12 +42,16 @@ BM25_SINCE: Final = (2, 5)
 LITE_BM25_SINCE: Final = (3, 0)
 
 
+def is_lite(version: str) -> bool:
+    return "lite" in version
+
+
 def has_bm25(version: str) -> bool:
     """Whether a server of this version (``v2.5.4``, ``milvus_lite-3.2.2``) makes BM25 vectors of texts."""
     number = re.search(r"(\d+)\.(\d+)", version)
     if number is None:
         return False
-    since = LITE_BM25_SINCE if "lite" in version else BM25_SINCE
+    since = LITE_BM25_SINCE if is_lite(version) else BM25_SINCE
     return (int(number[1]), int(number[2])) >= since
 
 

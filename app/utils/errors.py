@@ -182,6 +182,27 @@ class VectorIndexUnavailable(Unavailable):
     code, title = "vector_index_unavailable", "Milvus is away"
 
 
+class StorageFull(Unavailable):
+    """A store's disk has no space left. Nothing was stored; reads go on."""
+
+    code, title = "storage_full", "No space left to store this"
+
+    def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int = 10) -> None:
+        super().__init__(detail, places=places, retry_after=retry_after)
+
+
+class DatabaseFull(StorageFull, DatabaseUnavailable): ...
+
+
+class VectorIndexFull(StorageFull, VectorIndexUnavailable): ...
+
+
+class IndexSuspect(VectorIndexUnavailable):
+    """The bot's collection may have lost rows, and is compared with PostgreSQL before it is searched again."""
+
+    code, title = "index_rebuilding", "The bot's index is being checked"
+
+
 class EmbedderUnavailable(Unavailable):
     code, title = "embedder_unavailable", "The embedder is away"
 

@@ -1,7 +1,7 @@
 """/health with parts that are really broken."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import httpx
 import pytest
@@ -9,12 +9,17 @@ import pytest
 from app.core.embedding.memory import HashEmbedder
 from app.core.stores.address import PostgresAddress
 from app.core.stores.memory_index import MemoryIndex
+from app.core.stores.ports import Suspect
 from app.core.stores.postgres import Database
-from app.utils.errors import VectorIndexUnavailable
+from app.utils.errors import StorageFull, VectorIndexUnavailable
+
+RAISE_DISK_FULL = """
+DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full', MESSAGE = 'could not extend file "base/1/2"'; END $$
+"""
 
 
 class BreakableIndex(MemoryIndex):
-    """``state``: up, away (says so at once) or hanging (never answers)."""
+    """``state``: up, full (reads go on), away (says so at once) or hanging (never answers)."""
 
     state = "up"
 
@@ -23,6 +28,9 @@ class BreakableIndex(MemoryIndex):
             raise VectorIndexUnavailable("Milvus did not answer.")
         if self.state == "hanging":
             await asyncio.Event().wait()
+
+    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+        return [Suspect("bot", 1, self.state != "full", True)]
 
 
 class BreakableEmbedder(HashEmbedder):
@@ -89,3 +97,15 @@ async def test_embedder_away_says_nothing_of_why(client: httpx.AsyncClient, embe
     embedder.broken = True
     assert await states(client, 503) == {"postgres": "up", "milvus": "up", "embedder": "down"}
     assert "the model" not in (await client.get("/health")).text
+
+
+async def test_full_stores_serve_reads(client: httpx.AsyncClient, index: BreakableIndex, db: Database) -> None:
+    index.state = "full"
+    assert await states(client, 200) == {"postgres": "up", "milvus": "full", "embedder": "up"}
+    with pytest.raises(StorageFull) as refused:
+        await db.execute(RAISE_DISK_FULL)
+    assert "base/1" not in refused.value.detail
+    assert await states(client, 200) == {"postgres": "full", "milvus": "full", "embedder": "up"}
+    assert (await client.get("/health/ready")).json()["status"] == "degraded"
+    index.state = "up"
+    assert await states(client, 200) == {"postgres": "full", "milvus": "up", "embedder": "up"}

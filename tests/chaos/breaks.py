@@ -1,11 +1,13 @@
 """One line of the design broken on purpose, in this process alone, to show that the tester would notice.
 
-``lite-write-lock`` is broken in Milvus Lite's own process: see broken_lite.py.
+``lite-write-lock`` and ``lite-full-disk`` are broken in Milvus Lite's own process: see broken_lite.py.
 """
 
 from app.schemas.queries import SQL
 
 LITE_WRITE_LOCK = "lite-write-lock"
+LITE_FULL_DISK = "lite-full-disk"
+OF_LITE = (LITE_WRITE_LOCK, LITE_FULL_DISK)
 _REPLACEMENTS = {
     # Readers take whatever version of a document has chunks.
     "generation-join": {
@@ -28,7 +30,7 @@ _REPLACEMENTS = {
         ),
     },
 }
-NAMES = (*_REPLACEMENTS, LITE_WRITE_LOCK)
+NAMES = (*_REPLACEMENTS, *OF_LITE)
 
 
 def hurry_collector() -> None:

@@ -1,4 +1,4 @@
-"""Milvus Lite's process without the lock that makes writes to a collection queue."""
+"""Milvus Lite's process without the lock that makes writes to a collection queue, or as it comes on a full disk."""
 
 import sys
 import time
@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import grpc
+from milvus_lite.engine.collection import Collection
 from milvus_lite.storage import wal
 
 from app.core.stores import lite_server
+from app.core.stores.lite_durable import DurableCollection
+from tests.chaos.breaks import LITE_FULL_DISK, LITE_WRITE_LOCK
 
 
 @contextmanager
@@ -24,7 +27,15 @@ def _late_open(*args: Any) -> IO[Any]:
     return open(*args)
 
 
+def break_lite(name: str) -> None:
+    if name == LITE_WRITE_LOCK:
+        lite_server.SerialServicer.alone = _together  # type: ignore[method-assign]
+        wal.open = _late_open  # type: ignore[attr-defined]
+    elif name == LITE_FULL_DISK:
+        for method in ("_apply", "_trigger_flush"):
+            setattr(DurableCollection, method, getattr(Collection, method))
+
+
 if __name__ == "__main__":
-    lite_server.SerialServicer.alone = _together  # type: ignore[method-assign]
-    wal.open = _late_open  # type: ignore[attr-defined]
+    break_lite(sys.argv[3])
     lite_server.serve(Path(sys.argv[1]), Path(sys.argv[2]))

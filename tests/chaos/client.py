@@ -13,7 +13,7 @@ from tests.chaos.model import Bot, Document, History, Op, Violation, now
 from tests.chaos.reading import check_document, check_results
 from tests.chaos.text import UNEMBEDDABLE, title
 
-UNDONE = {"vector_index_unavailable", "embedder_unavailable", "lease_lost"}
+UNDONE = {"vector_index_unavailable", "storage_full", "embedder_unavailable", "lease_lost"}
 """Codes of 503 that say of a document's write that nothing was stored. A bot's creation or deletion goes on."""
 
 

@@ -27,7 +27,7 @@ from tests.chaos.breaks import NAMES
 from tests.chaos.client import Client, World
 from tests.chaos.fault import Fault
 from tests.chaos.model import Violation
-from tests.chaos.plan import FAULT_SECONDS, Round, round_of
+from tests.chaos.plan import DISK_FULL, FAULT_SECONDS, FullDisk, Round, round_of
 from tests.chaos.processes import Api, StoreProcesses, config_for, store_processes
 from tests.chaos.rest import RestCheck
 from tests.chaos.traffic import CLIENTS, Traffic, set_up
@@ -49,11 +49,14 @@ class Tally:
 
 
 class CrashTest:
-    def __init__(self, stores: StoreProcesses, folder: Path, seed: int, broken: str | None) -> None:
+    def __init__(
+        self, stores: StoreProcesses, folder: Path, seed: int, broken: str | None, only: str | None = None
+    ) -> None:
         self._stores = stores
         self._folder = folder
         self._seed = seed
         self._broken = broken
+        self._only = only
         self._check = RestCheck(stores)
         self._open = AsyncExitStack()
         self._api: Api
@@ -70,9 +73,19 @@ class CrashTest:
         await self._check.close()
         await self._open.aclose()
 
+    @property
+    def lacks_disk(self) -> bool:
+        """Whether rounds of a full disk are left out, though the stores are embedded."""
+        return self._stores.disk is None and self._stores.milvus_uri.startswith("unix:")
+
+    def plan(self, number: int) -> Round:
+        can_be_full = self._stores.disk is not None
+        killable = self._stores.killable
+        return round_of(self._seed, number, killable, self._broken, only=self._only, small_disk=can_be_full)
+
     async def round(self, number: int) -> None:
         """Traffic, a fault, death, recovery, and all the checks. Raises Violation."""
-        plan = round_of(self._seed, number, self._stores.killable, self._broken)
+        plan = self.plan(number)
         traffic = Traffic(self.world, self._http, f"{self._seed}/{number}", plan.first, plan.hot)
         self._api.arm(plan.fault)
         try:
@@ -83,9 +96,13 @@ class CrashTest:
                 await traffic.until(event, plan.kill_after)
             if plan.pause and self._api.reached:
                 await self._outlive_lease(traffic)
+            if plan.full_disk:
+                await self._fill_disk(plan.full_disk, traffic)
         finally:
             await self._die(plan)
             await traffic.stop()
+        if plan.full_disk:
+            await self._free_disk(plan.full_disk)
         if plan.store:
             await self._stores.kill(plan.store)
         if plan.restart:
@@ -93,7 +110,7 @@ class CrashTest:
             await self._wait(self._api.dead, RECOVERY_SECONDS)
             await self._die(replace(plan, fault=plan.restart, store=None))
         await self._start(None)
-        if plan.store:
+        if plan.store or plan.full_disk:
             await self._check.reconnect()
         await self._send_again()
         await self._at_rest()
@@ -122,6 +139,28 @@ class CrashTest:
             self._api.signal(SIGCONT)
             await traffic.answers(3 * CLIENTS)  # That of the write that was paused is among them.
             await other.kill()
+
+    async def _fill_disk(self, plan: FullDisk, traffic: Traffic) -> None:
+        disk = self._stores.disk
+        if disk is None:
+            raise RuntimeError("a disk that can be made full needs root, to mount it")
+        await asyncio.to_thread(disk.fill, plan.spare)
+        await traffic.until(self._api.dead, plan.seconds / 2)
+        if plan.kill:
+            self._stores.strike(plan.kill)
+        await traffic.until(self._api.dead, plan.seconds / 2)
+        await traffic.answers(plan.answers)
+        self.tally.faults[f"disk full{f', {plan.kill} killed' if plan.kill else ''}, later free"] += 1
+        if plan.serving:
+            await self._free_disk(plan)
+            await traffic.until(self._api.dead, plan.seconds)
+            await traffic.answers(plan.answers)
+
+    async def _free_disk(self, plan: FullDisk) -> None:
+        """Returns when the stores are back, as they come by themselves."""
+        assert self._stores.disk is not None
+        await asyncio.to_thread(self._stores.disk.free)
+        await self._stores.revive(plan.kill or "")
 
     async def _die(self, plan: Round) -> None:
         landed = self._api.dead.is_set() and self._api.reached
@@ -180,13 +219,19 @@ async def _serving(
 
 
 async def crash_test(
-    kills: int, seed: int, milvus: str = "lite", broken: str | None = None, *, quiet: bool = False
+    kills: int,
+    seed: int,
+    milvus: str = "lite",
+    broken: str | None = None,
+    only: str | None = None,
+    *,
+    quiet: bool = False,
 ) -> tuple[Violation | None, CrashTest]:
     """Runs until so many kills have landed or an invariant is violated."""
     folder = Path(tempfile.mkdtemp(prefix="crash-test-"))
     violation = None
     async with store_processes(folder, milvus, broken) as stores:
-        test = CrashTest(stores, folder, seed, broken)
+        test = CrashTest(stores, folder, seed, broken, only)
         try:
             await test.open()
             with tqdm(total=kills, unit="kill", disable=quiet) as bar:
@@ -196,7 +241,7 @@ async def crash_test(
                         await test.round(number)
                     except Violation as found:
                         violation = found
-                        violation.add_note(f"round {round_of(seed, number, stores.killable, broken)}")
+                        violation.add_note(f"round {test.plan(number)}")
                     number += 1
                     bar.update(test.tally.total - bar.n)
         finally:
@@ -217,6 +262,7 @@ def _summary(test: CrashTest, seed: int, violation: Violation | None) -> str:
         *(f"  {count:5} faults: {name}" for name, count in sorted(tally.faults.items())),
         f"{world.operations} writes ({world.acknowledged} acknowledged, {world.doubts} in doubt), {world.reads} reads",
         f"{world.sent_again} unanswered writes sent again by their Idempotency-Key",
+        *(["the disk was never full: mounting one needs root"] if test.lacks_disk else []),
         f"{int(violation is not None)} violations, {time.monotonic() - tally.started:.0f} s",
     ]
     return "\n".join(lines)
@@ -229,8 +275,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--milvus", choices=("lite", "server"), default="lite")
     parser.add_argument("--break", dest="broken", choices=NAMES, help="break one line of the design on purpose")
+    parser.add_argument("--only", choices=(DISK_FULL,), help="rounds of this fault alone")
     options = parser.parse_args()
-    violation, test = asyncio.run(crash_test(options.kills, options.seed, options.milvus, options.broken))
+    violation, test = asyncio.run(crash_test(options.kills, options.seed, options.milvus, options.broken, options.only))
     print(_summary(test, options.seed, violation))
     if violation is None:
         return 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 
 from app.utils.failpoints import POINTS
-from tests.chaos.breaks import LITE_WRITE_LOCK
+from tests.chaos.breaks import LITE_FULL_DISK, LITE_WRITE_LOCK
 from tests.chaos.fault import Fault
 
 TRAFFIC_SECONDS = 1.5
@@ -13,6 +13,18 @@ FAULT_SECONDS = 30.0
 """How long a round waits for a fault without which it shows nothing. It comes as fast as the machine is."""
 SERVED = tuple(point for point in POINTS if not point.startswith("repair."))
 """A server passes all but these: repair is a command of its own, killed in test_failpoints.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class FullDisk:
+    """The stores' disk has ``spare`` bytes left for ``seconds``, in which the store ``kill`` dies. ``serving``: the
+    server is still there when the disk is free again. ``answers``: least number of them, before that and after."""
+
+    spare: int
+    seconds: float
+    kill: str | None
+    serving: bool
+    answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +43,36 @@ class Round:
     """All clients insert into one bot as fast as they can."""
     answers: int = 0
     """The kill waits until the fault has happened and then for so many answers more, however long they take."""
+    full_disk: FullDisk | None = None
 
     @property
     def kills(self) -> int:
         return 0 if self.pause else 2 if self.restart else 1
 
 
-def round_of(seed: int, number: int, stores: tuple[str, ...], broken: str | None) -> Round:
+DISK_FULL = "disk-full"
+FULL_DISK_SHARE = 0.05
+
+
+def round_of(
+    seed: int,
+    number: int,
+    stores: tuple[str, ...],
+    broken: str | None,
+    *,
+    only: str | None = None,
+    small_disk: bool = False,
+) -> Round:
+    """``small_disk``: whether the stores' disk can be made full. ``only``: DISK_FULL for rounds of that alone."""
     random = Random(f"{seed}/{number}")
     moment = random.uniform(0.1, 0.7)
+    if broken == LITE_FULL_DISK:
+        full = FullDisk(0, 2.0, None, serving=True, answers=40)
+        return Round(number, None, moment, store="lite_server", hot=True, full_disk=full)
+    if only == DISK_FULL:
+        return _full_disk(seed, number)
+    if small_disk and broken is None and Random(f"{seed}/{number}/disk").random() < FULL_DISK_SHARE:
+        return _full_disk(seed, number)
     if broken == "lease-check":
         return Round(number, Fault("pause", "write.before_t2", 1), FAULT_SECONDS, pause=True)
     if broken == "gc-once":
@@ -70,6 +103,17 @@ def round_of(seed: int, number: int, stores: tuple[str, ...], broken: str | None
         return Round(number, Fault("crash", before), moment, Fault("crash", point, 1), first=_operations(before))
     nth = 1 if point.startswith("bot_") else random.choice((1, 1, 2, 3, 5))
     return Round(number, Fault("crash", point, nth), TRAFFIC_SECONDS, first=_operations(point))
+
+
+def _full_disk(seed: int, number: int) -> Round:
+    random = Random(f"{seed}/{number}/full disk")
+    disk = FullDisk(
+        spare=random.choice((0, random.randint(1, 20), random.randint(20, 200))) * 4096,
+        seconds=random.uniform(0.3, 2.0),
+        kill=random.choice((None, None, "lite_server", "lite_server", "postgres", "keeper", "all stores")),
+        serving=random.random() < 0.7,
+    )
+    return Round(number, None, random.uniform(0.1, 0.7), hot=random.random() < 0.3, full_disk=disk)
 
 
 def _operations(point: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The processes of a crash test: API servers, which die, and the stores, which sometimes die too."""
 
 import asyncio
+import json
 import multiprocessing
 import os
 import signal
@@ -10,18 +11,22 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
+import grpc
 import psutil
 from pymilvus import MilvusClient, MilvusException
 
 from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded import embedded_stores
+from app.core.stores.lite_protocol import SERVICE, SUSPECTS
 from tests.chaos import server
-from tests.chaos.breaks import LITE_WRITE_LOCK
+from tests.chaos.breaks import OF_LITE
 from tests.chaos.fault import RESUME, Fault
 from tests.chaos.server import ServerConfig
 from tests.milvus_server import MilvusServer
+from tests.small_disk import CannotMount, SmallDisk, small_disk
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "rag_db_chatty"
@@ -112,6 +117,8 @@ class StoreProcesses:
         self._stack = stack
         self._keeper = AsyncExitStack()
         self._lite: subprocess.Popen[bytes] | None = None
+        self.disk: SmallDisk | None = None
+        """Where the embedded stores are, if this machine can mount one."""
         self.postgres: PostgresAddress
         self.milvus_uri = ""
 
@@ -120,6 +127,9 @@ class StoreProcesses:
         return ("keeper", "lite_server", "postgres", "all stores") if self._milvus == "lite" else ("postgres",)
 
     async def open(self) -> None:
+        if self._milvus == "lite":
+            with suppress(CannotMount):
+                self.disk = self._stack.enter_context(small_disk(self._folder / "data"))
         self._stack.push_async_callback(self._close)
         await self._attach()
         if self._milvus == "server":
@@ -127,24 +137,40 @@ class StoreProcesses:
             milvus.start()
             self._stack.callback(milvus.kill)
             self.milvus_uri = milvus.uri
-        elif self._broken == LITE_WRITE_LOCK:
+        elif self._broken in OF_LITE:
             self._start_broken_lite()
 
     async def kill(self, name: str) -> None:
         """SIGKILL to the store's processes; returns when it answers again."""
-        if self._lite and name == "lite_server":
-            self._lite.kill()
-            self._lite.wait()
-            self._start_broken_lite()
-        elif name == "all stores":
-            for each in ("keeper", "lite_server", "postgres"):
+        self.strike(name)
+        await self.revive(name)
+
+    def strike(self, name: str) -> None:
+        """SIGKILL to the store's processes."""
+        for each in ("keeper", "lite_server", "postgres") if name == "all stores" else (name,):
+            if self._lite and each == "lite_server":
+                self._lite.kill()
+                self._lite.wait()
+            else:
                 self._kill_processes(each)
-        else:
-            self._kill_processes(name)
+
+    async def revive(self, name: str) -> None:
+        """Returns when what was struck answers again."""
+        if self._lite and self._lite.poll() is not None:
+            self._start_broken_lite()
         if name in ("keeper", "all stores"):
             await self._keeper.aclose()
             await self._attach()
         await self.answer()
+
+    def suspects(self) -> list[list[Any]]:
+        """The collections that Milvus Lite names as to be compared."""
+        if not self.milvus_uri.startswith("unix:"):
+            return []
+        with grpc.insecure_channel(self.milvus_uri) as channel:
+            ask = channel.unary_unary(f"/{SERVICE}/{SUSPECTS}")
+            found: list[list[Any]] = json.loads(ask(b'{"claim": 0}', timeout=10))
+        return found
 
     async def answer(self) -> None:
         """Waits until both stores serve."""
@@ -162,7 +188,7 @@ class StoreProcesses:
 
     @property
     def _embedded_lite(self) -> bool:
-        return self._milvus == "lite" and self._broken != LITE_WRITE_LOCK
+        return self._milvus == "lite" and self._broken not in OF_LITE
 
     def _kill_processes(self, name: str) -> None:
         data = self._folder / "data"
@@ -183,10 +209,10 @@ class StoreProcesses:
                 victim.kill()
 
     def _start_broken_lite(self) -> None:
-        data, socket = self._folder / "broken", self._folder / "broken.sock"
+        data, socket = self._folder / "data" / "broken", self._folder / "broken.sock"
         data.mkdir(exist_ok=True)
         with (self._folder / "broken.log").open("ab") as log:
-            command = [sys.executable, "-m", "tests.chaos.broken_lite", str(data), str(socket)]
+            command = [sys.executable, "-m", "tests.chaos.broken_lite", str(data), str(socket), self._broken or ""]
             self._lite = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log)
         self.milvus_uri = f"unix:{socket}"
 

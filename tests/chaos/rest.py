@@ -74,6 +74,10 @@ class RestCheck:
             if now() > deadline:
                 raise Violation(5, f"not drained after {DRAIN_SECONDS:.0f} s: {dict(backlog)}")
             await asyncio.sleep(0.03)
+        while suspects := await asyncio.to_thread(self._stores.suspects):
+            if now() > deadline:
+                raise Violation(1, f"not compared after {DRAIN_SECONDS:.0f} s: {suspects}")
+            await asyncio.sleep(0.03)
 
     async def recovered(self) -> None:
         """Returns when every saga is ended or locked by somebody, in two looks after each other."""

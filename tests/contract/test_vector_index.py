@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 
-from app.core.stores.ports import Hit, VectorIndex, Vectors
+from app.core.stores.ports import Hit, Suspect, VectorIndex, Vectors
 from app.schemas.milvus import MAX_TOP_K
 from app.utils.errors import CollectionForeign, CollectionMissing
 from tests.contract.conftest import DIMENSION, Backend, new_name
@@ -273,3 +273,11 @@ async def test_writers_and_readers_at_once(index: VectorIndex, collection: str) 
 
 async def test_ping(index: VectorIndex) -> None:
     await index.ping()
+
+
+async def test_what_never_failed_is_not_suspect(index: VectorIndex, collection: str) -> None:
+    await upsert(index, collection, {1: axis(0)})
+    assert collection not in {suspect.collection for suspect in await index.suspects()}
+    assert collection not in {suspect.collection for suspect in await index.suspects(claim=1)}
+    await index.trust(Suspect(collection, 0, True, True), complete=True)
+    assert len(await index.search(collection, axis(0), 5)) == 1

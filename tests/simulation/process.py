@@ -22,7 +22,7 @@ from app.core.pace import Pace
 from app.core.recovery import Recovery
 from app.core.saga import Saga
 from app.core.search import Search
-from app.core.stores.ports import Span
+from app.core.stores.ports import Span, Suspect
 from app.core.verify import Verifier
 from app.core.write import Write
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
@@ -318,6 +318,11 @@ class Index:
         keys = await self._call("read", f"scan {collection}", partial(self._milvus.keys, collection))
         for start in range(0, len(keys), page):
             yield keys[start : start + page]
+
+    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+        return ()
+
+    async def trust(self, suspect: Suspect, *, complete: bool) -> None: ...
 
     async def ping(self) -> None:
         await self._call("read", "ping", lambda: None)

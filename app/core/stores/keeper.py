@@ -19,8 +19,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable
-from contextlib import suppress
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ class Keeper:
         self._postgres = EmbeddedPostgres(data_dir / "postgres")
         self._lite = EmbeddedLite(data_dir / "milvus", runtime_dir(data_dir) / "milvus.sock")
         self._users = 0
-        self._starting = asyncio.Lock()
+        self._postgres_lock = asyncio.Lock()
+        self._lite_lock = asyncio.Lock()
         self.unused = asyncio.Event()
 
     async def attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -82,30 +83,53 @@ class Keeper:
     async def start(self, wish: dict[str, Any]) -> dict[str, Any]:
         """Where the stores are that are wished for, all of them running."""
         starts: dict[str, Awaitable[Any]] = {}
-        async with self._starting:
-            if wish["postgres"]:
-                starts["postgres"] = asyncio.to_thread(self._postgres.start, wish["database"])
-            if wish["milvus"]:
-                starts["milvus_uri"] = self._lite.start()
-            ready = await asyncio.gather(*starts.values(), return_exceptions=True)
+        if wish["postgres"]:
+            starts["postgres"] = self._start_postgres(wish["database"])
+        if wish["milvus"]:
+            starts["milvus_uri"] = self._start_lite()
+        ready = await asyncio.gather(*starts.values(), return_exceptions=True)
         for outcome in ready:
             if isinstance(outcome, BaseException):
                 raise outcome
         return dict(zip(starts, ready, strict=True))
 
     async def restart_what_died(self) -> None:
-        while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            try:
-                async with self._starting:
-                    await asyncio.to_thread(self._postgres.restart_if_dead)
-                    await self._lite.restart_if_dead()
-            except Exception:
-                log.exception("a store that died did not start again; trying on")
+        """Each store by itself: one that cannot start, as on a full disk, does not keep the other from it."""
+        await asyncio.gather(self._restart_postgres(), self._restart_lite())
 
     async def stop(self) -> None:
-        async with self._starting:
+        async with self._postgres_lock, self._lite_lock:
             await asyncio.gather(asyncio.to_thread(self._postgres.stop), self._lite.stop())
+
+    async def _start_postgres(self, database: str) -> dict[str, Any]:
+        async with self._postgres_lock:
+            return await asyncio.to_thread(self._postgres.start, database)
+
+    async def _start_lite(self) -> str:
+        async with self._lite_lock:
+            return await self._lite.start()
+
+    async def _restart_postgres(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            async with self._postgres_lock:
+                with _trying_on("PostgreSQL"):
+                    await asyncio.to_thread(self._postgres.restart_if_dead)
+
+    async def _restart_lite(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            async with self._lite_lock:
+                with _trying_on("Milvus Lite"):
+                    await self._lite.restart_if_dead()
+
+
+@contextmanager
+def _trying_on(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        log.error("%s died and did not start again (%s: %s); trying on", name, type(exc).__name__, exc)
 
 
 def _send(writer: asyncio.StreamWriter, **message: Any) -> None:

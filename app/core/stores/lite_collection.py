@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from milvus_lite.engine.collection import Collection
 from milvus_lite.search.filter import evaluate_mask
 
+from app.core.stores.lite_durable import DurableCollection
 from app.core.stores.lite_gate import Gate
 from app.core.stores.lite_rows import Bools, Floats, Rows, View, current
 from app.schemas.milvus import BM25_B, BM25_K1, EMBEDDING, LEXICAL_SPARSE
@@ -31,7 +31,7 @@ EXACT_ROWS = 20_000
 """Up to so many rows of a segment are compared one by one, 5 ms; beyond, its graph is searched."""
 
 
-class LiteCollection(Collection):
+class LiteCollection(DurableCollection):
     """Keeps to Collection. BM25 by the formula of Robertson and Zaragoza (2009), statistics as Milvus counts them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -60,6 +60,15 @@ class LiteCollection(Collection):
     def _trigger_flush(self) -> None:
         with self._gate.alone():
             super()._trigger_flush()
+
+    def live_keys(self) -> set[int]:
+        with self._gate.shared():
+            view = self._current_view()
+            return {
+                key
+                for source, live in zip(view.sources, view.current, strict=True)
+                for key in source.keys[live].tolist()
+            }
 
     def _search_plain(
         self,

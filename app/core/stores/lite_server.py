@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ os.environ.setdefault("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(8 << 20))
 import grpc
 import milvus_lite.db
 from milvus_lite.adapter.grpc.servicer import MilvusServicer
-from milvus_lite.db import MilvusLite
-from milvus_lite.engine.collection import Collection
-from milvus_lite.exceptions import DataDirLockedError
-from pymilvus.grpc_gen import milvus_pb2_grpc
+from milvus_lite.db import COLLECTIONS_DIRNAME, MilvusLite
+from milvus_lite.exceptions import DataDirLockedError, MilvusLiteError
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 from app.core.stores.lite_collection import LiteCollection
+from app.core.stores.lite_durable import NO_SPACE
+from app.core.stores.lite_protocol import DISK_FULL, SUSPECT, WRITES_REFUSED
+from app.core.stores.lite_suspects import SuspectService
 
 # What the database opens and makes.
 milvus_lite.db.Collection = LiteCollection
@@ -45,6 +47,7 @@ FLUSH_AFTER_SECONDS = 0.5
 """Rows are slow to search until they are flushed, so that is done a moment after the last write."""
 LOCK_WAIT_SECONDS = 20.0
 WRITES = ("Insert", "Upsert", "Delete")
+SEARCHES = ("Search", "HybridSearch")
 CHANGES = ("CreateCollection", "DropCollection", "CreateIndex", "DropIndex", "LoadCollection", "ReleaseCollection")
 
 
@@ -55,27 +58,41 @@ class Lite(MilvusLite):
         self._opening = threading.RLock()
         super().__init__(data_dir)
 
-    def get_collection(self, name: str, database_name: str = "default") -> Collection:
+    def opened(self) -> list[LiteCollection]:
         with self._opening:
-            return super().get_collection(name, database_name)
+            return list(self._collections.values())
+
+    def get_collection(self, name: str, database_name: str = "default") -> LiteCollection:
+        with self._opening:
+            found: LiteCollection = super().get_collection(name, database_name)
+            return found
 
     def create_collection(
         self, name: str, schema: Any, properties: Any = None, database_name: str = "default"
-    ) -> Collection:
+    ) -> LiteCollection:
         self._validate_name(name)
         with self._opening:
             if not self.has_collection(name, database_name):
                 # The folder of one that was killed while it made or dropped the collection: it would be in the way.
                 shutil.rmtree(self._collection_dir(name, database_name), ignore_errors=True)
-            return super().create_collection(name, schema, properties, database_name)
+            made: LiteCollection = super().create_collection(name, schema, properties, database_name)
+            try:
+                made.trust()
+            except OSError:
+                self.drop_collection(name, database_name)
+                raise
+            return made
 
     def drop_collection(self, name: str, database_name: str = "default") -> None:
+        """As the inherited one, without the flush before: a full disk is no obstacle."""
         with self._opening:
+            if (opened := self._collections.pop((database_name, name), None)) is not None:
+                opened.discard()
             super().drop_collection(name, database_name)
 
 
 class SerialServicer(MilvusServicer):
-    """Milvus Lite's service with one write at a time for each collection."""
+    """Milvus Lite's service with one write at a time for each collection, and none where one has failed."""
 
     def __init__(self, db: Lite) -> None:
         super().__init__(db)
@@ -91,6 +108,9 @@ class SerialServicer(MilvusServicer):
             for collection, last in list(self._written.items()):
                 if last < quiet:
                     self._flush(collection, last)
+            for opened in self._lite.opened():
+                if opened.failure is not None:
+                    self._write_again(opened)
 
     def _flush(self, collection: str, last: float) -> None:
         with self._locks[collection]:
@@ -102,6 +122,23 @@ class SerialServicer(MilvusServicer):
                     self._lite.get_collection(collection).flush()
             except Exception:
                 log.exception("%s was not flushed", collection)
+
+    def _write_again(self, collection: LiteCollection) -> None:
+        with self._locks[collection.name]:
+            try:
+                if collection in self._lite.opened():  # Not dropped meanwhile.
+                    collection.write_again()
+            except Exception:
+                log.exception("%s is not written to again", collection.name)
+
+    def refusal(self, name: str) -> common_pb2.Status | None:
+        """The status of a write to a collection in which an earlier one, or this one, has failed."""
+        for opened in self._lite.opened():
+            if opened.name == name and opened.failure is not None:
+                if opened.is_full:
+                    return common_pb2.Status(code=DISK_FULL, reason=f"no space left on the disk of {opened.data_dir}")
+                return common_pb2.Status(code=WRITES_REFUSED, reason=f"an earlier write failed in {opened.data_dir}")
+        return None
 
     @contextmanager
     def alone(self, collection: str, context: grpc.ServicerContext) -> Iterator[None]:
@@ -122,17 +159,45 @@ def _serial(name: str) -> Callable[[SerialServicer, Any, grpc.ServicerContext], 
 
     def call(self: SerialServicer, request: Any, context: grpc.ServicerContext) -> Any:
         with self.alone(request.collection_name, context):
+            if name not in WRITES:
+                return _naming_full_disk(inner(self, request, context))
+            if refused := self.refusal(request.collection_name):
+                return milvus_pb2.MutationResult(status=refused)
             try:
-                return inner(self, request, context)
+                answer = inner(self, request, context)
             finally:
-                if name in WRITES:
-                    self._written[request.collection_name] = time.monotonic()
+                self._written[request.collection_name] = time.monotonic()
+            if answer.status.code and (refused := self.refusal(request.collection_name)):
+                return milvus_pb2.MutationResult(status=refused)
+            return answer
+
+    return call
+
+
+def _naming_full_disk(status: common_pb2.Status) -> common_pb2.Status:
+    """Milvus Lite passes an error of the file system on as text."""
+    if status.code and any(os.strerror(number) in status.reason for number in NO_SPACE):
+        return common_pb2.Status(code=DISK_FULL, reason=status.reason)
+    return status
+
+
+def _search(name: str) -> Callable[[SerialServicer, Any, grpc.ServicerContext], Any]:
+    inner = getattr(MilvusServicer, name)
+
+    def call(self: SerialServicer, request: Any, context: grpc.ServicerContext) -> Any:
+        with suppress(MilvusLiteError):  # That it is missing, the inner one says.
+            if not self._get_collection(request, context).searchable:
+                status = common_pb2.Status(code=SUSPECT, reason=f"{request.collection_name} is to be compared first")
+                return milvus_pb2.SearchResults(status=status)
+        return inner(self, request, context)
 
     return call
 
 
 for _name in (*WRITES, *CHANGES):
     setattr(SerialServicer, _name, _serial(_name))
+for _name in SEARCHES:
+    setattr(SerialServicer, _name, _search(_name))
 
 
 def _open(data_dir: Path) -> Lite:
@@ -171,6 +236,7 @@ def serve(data_dir: Path, socket: Path) -> None:
         ],
     )
     milvus_pb2_grpc.add_MilvusServiceServicer_to_server(servicer, server)
+    SuspectService(db, data_dir / COLLECTIONS_DIRNAME).add_to(server)
     server.add_insecure_port(f"unix:{socket}")
     server.start()
     socket.chmod(0o600)

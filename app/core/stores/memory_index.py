@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.core.lexical import tokens
-from app.core.stores.ports import Hit, Keys, Span, Vectors
+from app.core.stores.ports import Hit, Keys, Span, Suspect, Vectors
 from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, CollectionMissing
 
@@ -129,6 +129,11 @@ class MemoryIndex:
         keys = sorted(self._get(collection).rows)
         for start in range(0, len(keys), page):
             yield keys[start : start + page]
+
+    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+        return ()
+
+    async def trust(self, suspect: Suspect, *, complete: bool) -> None: ...
 
     async def ping(self) -> None:
         return None

@@ -23,13 +23,15 @@ from app.core.stores.milvus_driver import (
     is_missing,
     is_not_loaded,
     silence,
+    suspects,
+    trust,
     within,
     write,
 )
 from app.core.stores.milvus_packing import insert_request
 from app.core.stores.milvus_refusal import MissingPrivileges, check_privileges, has_credentials, refusal
 from app.core.stores.milvus_search import MilvusSearch
-from app.core.stores.ports import Hit, Keys, Span, Vectors
+from app.core.stores.ports import Hit, Keys, Span, Suspect, Vectors
 from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavailable
 
@@ -62,11 +64,12 @@ class Shape(NamedTuple):
 class MilvusIndex:
     """Keeps to VectorIndex. Belongs to the event loop it was connected in; safe for concurrent use there."""
 
-    def __init__(self, client: AsyncMilvusClient, blocking: MilvusClient, timeout: float, bm25: bool) -> None:
+    def __init__(self, client: AsyncMilvusClient, blocking: MilvusClient, timeout: float, version: str) -> None:
         self._client = client
         self._blocking = blocking
         self._timeout = timeout
-        self._bm25 = bm25
+        self._bm25 = schema.has_bm25(version)
+        self._lite = schema.is_lite(version)
         self._search = MilvusSearch(client, self._read, timeout)
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="milvus")
         self._shapes: dict[str, Shape] = {}
@@ -126,7 +129,7 @@ class MilvusIndex:
 
         try:
             blocking, version = await within(patience, open_both)
-            return cls(client, blocking, timeout, schema.has_bm25(version))
+            return cls(client, blocking, timeout, version)
         except BaseException:
             await client.close()
             raise
@@ -279,6 +282,14 @@ class MilvusIndex:
     async def scan(self, collection: str, *, page: int = 4096) -> AsyncIterator[list[int]]:
         async for keys in self._pages(collection, "", page):
             yield keys
+
+    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+        if not self._lite:
+            return ()
+        return await self._call(partial(suspects, self._client, claim, self._timeout))
+
+    async def trust(self, suspect: Suspect, *, complete: bool) -> None:
+        await self._call(partial(trust, self._client, suspect, complete, self._timeout))
 
     async def ping(self) -> None:
         # The version comes from Milvus's proxy alone; whether a collection exists asks the coordinator behind it.

@@ -1,6 +1,7 @@
 """How pymilvus is called: under a deadline of ours, its exceptions turned into ours, its private parts in one place."""
 
 import asyncio
+import json
 import logging
 import re
 import time
@@ -13,7 +14,9 @@ from pymilvus.client.utils import check_status
 from pymilvus.decorators import IGNORE_RETRY_CODES, retry_on_rpc_failure
 from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
-from app.utils.errors import CollectionMissing, VectorIndexUnavailable
+from app.core.stores.lite_protocol import DISK_FULL, QUOTA_EXCEEDED, SERVICE, SUSPECT, SUSPECTS, TRUST, WRITES_REFUSED
+from app.core.stores.ports import Suspect
+from app.utils.errors import CollectionMissing, IndexSuspect, VectorIndexFull, VectorIndexUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,8 @@ Attempt = Callable[..., Awaitable[Any]]
 # Codes of Milvus 2.3 and later (pkg/util/merr in its source), and of its predecessor where still sent.
 _COLLECTION_NOT_FOUND, _LEGACY_COLLECTION_NOT_FOUND = 100, 4
 _NOT_LOADED: Final = (101, 103)
+_FINAL: Final = (DISK_FULL, WRITES_REFUSED, SUSPECT)
+"""Codes of answers that would be the same again."""
 
 RECONNECT: Final = {
     "grpc.initial_reconnect_backoff_ms": 100,
@@ -75,7 +80,8 @@ async def _sent(client: AsyncMilvusClient, once: Attempt, again: Attempt, reques
         return await once(handler, request, timeout=timeout, metadata=metadata)
     except (grpc.RpcError, MilvusException) as error:
         left = end - time.monotonic()
-        if left <= 0 or (isinstance(error, grpc.RpcError) and error.code() in IGNORE_RETRY_CODES):
+        final = error.code() in IGNORE_RETRY_CODES if isinstance(error, grpc.RpcError) else error.code in _FINAL
+        if left <= 0 or final:
             raise
     return await again(handler, request, timeout=left, metadata=metadata)
 
@@ -99,6 +105,22 @@ async def _search(handler: Any, request: milvus_pb2.SearchRequest, *, timeout: f
     response = await handler._async_stub.Search(request, timeout=timeout, metadata=metadata)
     check_status(response.status)
     return response.results
+
+
+async def suspects(client: AsyncMilvusClient, claim: float, timeout: float) -> list[Suspect]:
+    """Of Milvus Lite's process as this project runs it."""
+    return [Suspect(*row) for row in await _ask_lite(client, SUSPECTS, {"claim": claim}, timeout)]
+
+
+async def trust(client: AsyncMilvusClient, suspect: Suspect, complete: bool, timeout: float) -> None:
+    request = {"collection": suspect.collection, "failures": suspect.failures, "complete": complete}
+    await _ask_lite(client, TRUST, request, timeout)
+
+
+async def _ask_lite(client: AsyncMilvusClient, method: str, request: dict[str, Any], timeout: float) -> Any:
+    channel = (await client._get_connection())._async_channel
+    call = channel.unary_unary(f"/{SERVICE}/{method}")
+    return json.loads(await call(json.dumps(request).encode(), timeout=timeout))
 
 
 _upsert_again: Attempt = retry_on_rpc_failure()(_upsert)
@@ -136,6 +158,10 @@ def _translate(error: BaseException) -> Exception:
     code = error.code() if isinstance(error, grpc.RpcError) else getattr(error, "code", None)
     message = re.sub(r"\[[^\]]*\]?", "[...]", str(getattr(error, "message", "")))
     log.warning("Milvus call failed: %s, code %s, %.200s", type(error).__name__, code, message)
+    if code == DISK_FULL or (code == QUOTA_EXCEEDED and "disk" in message):
+        return VectorIndexFull("The vector index has no space left on its disk: nothing was stored.")
+    if code == SUSPECT:
+        return IndexSuspect("The bot's vectors are compared with its texts after a failure; soon it is searched again.")
     return VectorIndexUnavailable("The vector index does not answer.")
 
 

@@ -39,12 +39,26 @@ class Hit(NamedTuple):
     score: float
 
 
+class Suspect(NamedTuple):
+    """A collection that had a failed write, or whose process was killed in the middle of one.
+
+    ``failures``: how many there were. ``writable``: it accepts writes; if not, its disk is still full.
+    ``searchable``: nothing that was acknowledged can be missing; if not, it is not searched before it is trusted.
+    """
+
+    collection: str
+    failures: int
+    writable: bool
+    searchable: bool
+
+
 class VectorIndex(Protocol):
     """Vectors and words by integer key, one collection a bot; cosine similarity and BM25.
 
     Every method but ``close`` raises ``VectorIndexUnavailable`` when the index does not answer within its
     deadline (the outcome of a write is then unknown: it may still land), and ``CollectionMissing`` where the
-    named collection does not exist.
+    named collection does not exist. Of its kinds, ``VectorIndexFull`` says that a write did not land for want of space,
+    and ``IndexSuspect`` that a search would perhaps not see all that was acknowledged.
     """
 
     @property
@@ -137,6 +151,14 @@ class VectorIndex(Protocol):
 
     def scan(self, collection: str, *, page: int = 4096) -> AsyncIterator[list[int]]:
         """All keys of the collection in ascending pages, with strong consistency."""
+
+    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+        """Collections to be compared with the record. With ``claim`` those that can be compared now and that no other
+        caller was given within its own ``claim`` seconds. An index that cannot lose what it acknowledged has none.
+        """
+
+    async def trust(self, suspect: Suspect, *, complete: bool) -> None:
+        """Ends a claim. ``complete``: every current chunk is there. No effect where a write has failed since."""
 
     async def ping(self) -> None:
         """Returns when the index answers."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -18,7 +19,7 @@ from app.core.stores.address import PostgresAddress
 from app.core.stores.pooled_connection import PooledConnection
 from app.core.stores.postgres_refusal import explained, wrong_encoding
 from app.schemas.queries import SQL
-from app.utils.errors import DatabaseRightsMissing, DatabaseUnavailable, StartupError
+from app.utils.errors import DatabaseFull, DatabaseRightsMissing, DatabaseUnavailable, StartupError
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ JSONB_VERSION = b"\x01"
 IDLE_SECONDS = 30.0
 SESSION_MARK = "chat_memory.session"
 """A start-up parameter that no pooler passes on: PgBouncer refuses it, others drop it."""
+FULL_SECONDS = 30.0
+"""A disk is taken to be full for so long after it was."""
 AWAY = (
     OSError,
     TimeoutError,
@@ -43,7 +46,10 @@ AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DiskFullError,
     asyncpg.PostgresSystemError,
+    asyncpg.InternalClientError,
 )
+BROKEN = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError)
+"""After these a connection is not to be used again, though asyncpg may not yet know that it is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,9 @@ def translated() -> Iterator[None]:
         # that is not trusted under ValueError too.
         if isinstance(exc, ValueError) and not isinstance(exc, OSError):
             raise
+        if isinstance(exc, asyncpg.DiskFullError):
+            log.error("no space left on PostgreSQL's disk: %s", exc)
+            raise DatabaseFull("PostgreSQL has no space left on its disk: nothing was stored.") from exc
         raise DatabaseUnavailable("PostgreSQL did not answer in time.") from exc
 
 
@@ -150,6 +159,7 @@ class Database:
         self.pooled = pooled
         self._places = asyncio.Semaphore(pool.get_max_size())
         self._idle: deque[tuple[Connection, float]] = deque()
+        self._full_at = -math.inf
 
     @classmethod
     async def connect(
@@ -206,29 +216,39 @@ class Database:
         Taken from the pool and kept ready between uses: the pool's own taking and giving back costs twice the time of
         a small statement. After an error, or left alone for IDLE_SECONDS, a connection goes back to the pool.
         """
-        with translated():
-            if self._places.locked():
-                async with asyncio.timeout(self._timeout):
+        try:
+            with translated():
+                if self._places.locked():
+                    async with asyncio.timeout(self._timeout):
+                        await self._places.acquire()
+                else:
                     await self._places.acquire()
-            else:
-                await self._places.acquire()
-            try:
-                conn = await self._take()
                 try:
-                    yield conn
-                except BaseException:
-                    with suppress(*AWAY):  # It is closed then, and what came first is the reason.
-                        await self._pool.release(conn)
-                    raise
-                await self._keep(conn)
-            finally:
-                self._places.release()
+                    conn = await self._take()
+                    try:
+                        yield conn
+                    except BaseException as exc:
+                        if isinstance(exc, BROKEN):
+                            conn.terminate()
+                        with suppress(*AWAY):  # It is closed then, and what came first is the reason.
+                            await self._pool.release(conn)
+                        raise
+                    await self._keep(conn)
+                finally:
+                    self._places.release()
+        except DatabaseFull:
+            self._full_at = asyncio.get_running_loop().time()
+            raise
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """One connection inside a transaction: committed at the end, rolled back by any exception."""
         async with self.connection() as conn, conn.transaction():
             yield conn
+
+    async def is_full(self) -> bool:
+        """Whether PostgreSQL has lately refused something for want of space."""
+        return asyncio.get_running_loop().time() - self._full_at < FULL_SECONDS
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:

@@ -1,0 +1,202 @@
+"""Milvus Lite on a full disk: what was acknowledged is shown all the time, and is there after a kill."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.core.stores.milvus import MilvusIndex
+from app.core.stores.ports import Suspect
+from app.utils.errors import IndexSuspect, VectorIndexFull
+from tests.conftest import until
+from tests.contract.conftest import DIMENSION, new_name
+from tests.contract.test_vector_index import random_vectors
+from tests.lite_server import LiteServer
+from tests.small_disk import SmallDisk, disk
+
+__all__ = ["disk"]
+
+PART = 50
+
+
+class Rows:
+    """Rows written to one collection of a Milvus Lite process, and those that were acknowledged."""
+
+    def __init__(self, server: LiteServer, index: MilvusIndex) -> None:
+        self.server = server
+        self.index = index
+        self.name = new_name()
+        self.acknowledged: set[int] = set()
+        self._next = 0
+
+    async def write(self, count: int = PART) -> None:
+        keys = np.arange(self._next, self._next + count)
+        self._next += count
+        words = [f"word{key}" for key in keys]
+        await self.index.upsert(self.name, keys, keys, random_vectors(count), words, fresh=True)
+        self.acknowledged.update(keys.tolist())
+
+    async def write_until_full(self) -> None:
+        async with asyncio.timeout(30):
+            while await self.is_written():
+                pass
+
+    async def check(self) -> None:
+        """Nothing acknowledged is missing, neither from a scan nor from both kinds of search."""
+        scanned = {key async for page in self.index.scan(self.name) for key in page}
+        assert self.acknowledged <= scanned
+        found = {hit.chunk_id for hit in await self.index.search(self.name, random_vectors(1)[0], 16_384)}
+        assert self.acknowledged <= found
+        for key in list(self.acknowledged)[::97]:
+            (hits,) = await self.index.search_lexical(self.name, [f"word{key}"], 1)
+            assert [hit.chunk_id for hit in hits] == [key]
+
+    async def is_written(self) -> bool:
+        try:
+            await self.write()
+        except VectorIndexFull:
+            return False
+        return True
+
+    async def suspects(self) -> list[Suspect]:
+        return [suspect for suspect in await self.index.suspects() if suspect.collection == self.name]
+
+    async def is_suspect(self) -> bool:
+        return bool(await self.suspects())
+
+    async def restart(self) -> None:
+        self.server.kill()
+        self.server.start()
+        await self.index.close()
+        self.index = await MilvusIndex.connect(self.server.uri)
+
+    async def trust_all(self) -> None:
+        for suspect in await self.index.suspects():
+            await self.index.trust(suspect, complete=True)
+
+    @property
+    def folder(self) -> Path:
+        return self.server.data / "collections" / self.name
+
+
+@pytest.fixture
+async def rows(disk: SmallDisk) -> AsyncIterator[Rows]:
+    with LiteServer(disk.folder) as server:
+        rows = Rows(server, await MilvusIndex.connect(server.uri))
+        await rows.index.create(rows.name, DIMENSION)
+        for _ in range(4):
+            await rows.write()
+        yield rows
+        await rows.index.close()
+
+
+async def test_a_log_write_that_fails(rows: Rows, disk: SmallDisk) -> None:
+    disk.fill(spare=40_000)
+    await rows.write_until_full()
+    assert await rows.suspects() == [Suspect(rows.name, 1, False, True)]
+    assert await rows.index.suspects(claim=5) == []  # There is nothing to be compared yet.
+    await rows.check()
+    disk.free()
+    await until(rows.is_written)
+    await rows.check()
+    await rows.restart()
+    await rows.trust_all()
+    await rows.check()
+
+
+async def test_a_flush_that_fails(rows: Rows, disk: SmallDisk) -> None:
+    disk.fill()
+    await until(rows.is_suspect)
+    await rows.check()
+    with pytest.raises(VectorIndexFull):
+        await rows.index.delete(rows.name, [1])
+    disk.free()
+    await until(rows.is_written)
+    await rows.restart()
+    await rows.trust_all()
+    await rows.check()
+
+
+async def test_killed_while_full(rows: Rows, disk: SmallDisk) -> None:
+    other = Rows(rows.server, rows.index)
+    await rows.index.create(other.name, DIMENSION)
+    disk.fill(spare=40_000)
+    await rows.write_until_full()
+    await rows.restart()
+    with pytest.raises(IndexSuspect):
+        await rows.index.search(rows.name, random_vectors(1)[0], 5)
+    with pytest.raises(IndexSuspect):
+        await rows.index.search_lexical(rows.name, ["word1"], 5)
+    assert await rows.index.search(other.name, random_vectors(1)[0], 5) == []
+    (claimed,) = await rows.index.suspects(claim=5)
+    assert claimed == Suspect(rows.name, 0, True, False)
+    assert await rows.index.suspects(claim=5) == []
+    await rows.index.trust(claimed, complete=False)
+    assert await rows.index.suspects(claim=5) == [claimed]
+    await rows.index.trust(claimed, complete=True)
+    await rows.check()
+    await rows.write_until_full()
+    await rows.check()
+    disk.free()
+    await until(rows.is_written)
+    await rows.check()
+
+
+async def test_a_failure_after_the_comparison_outdates_it(rows: Rows, disk: SmallDisk) -> None:
+    disk.fill()
+    await until(rows.is_suspect)
+    (before,) = await rows.suspects()
+    disk.free()
+    await until(rows.is_written)
+    disk.fill()
+    await rows.write_until_full()
+    await rows.index.trust(before, complete=True)
+    disk.free()
+    await until(rows.is_written)
+    (after,) = await rows.suspects()
+    assert after.failures > before.failures
+    await rows.trust_all()
+    assert await rows.suspects() == []
+    await rows.restart()
+    assert await rows.suspects() == []
+    await rows.check()
+
+
+async def test_a_collection_is_dropped_and_none_is_made_on_a_full_disk(rows: Rows, disk: SmallDisk) -> None:
+    disk.fill()
+    await until(rows.is_suspect)
+    disk.fill()
+    name = new_name()
+    with pytest.raises(VectorIndexFull):
+        await rows.index.create(name, DIMENSION)
+    await rows.index.drop(rows.name)
+    assert not rows.folder.exists()
+    disk.free()
+    await rows.index.create(name, DIMENSION)
+    assert await rows.index.search(name, random_vectors(1)[0], 5) == []
+    assert await rows.index.collections() == [name]
+
+
+async def test_half_a_record_that_a_kill_left(rows: Rows) -> None:
+    """Compared, and searched meanwhile: nothing was acknowledged behind it."""
+    rows.server.kill()
+    (log,) = sorted((rows.folder / "wal").glob("wal_data_*"))[-1:]
+    with log.open("ab") as file:
+        file.write(log.read_bytes()[:100])
+    await rows.restart()
+    await rows.check()
+    assert await rows.suspects() == [Suspect(rows.name, 0, True, True)]
+
+
+async def test_half_an_index_file(rows: Rows) -> None:
+    async def indexed() -> bool:
+        return any(rows.folder.glob("partitions/*/indexes/*"))
+
+    await until(indexed)
+    rows.server.kill()
+    for file in rows.folder.glob("partitions/*/indexes/*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    await rows.restart()
+    await rows.check()
