@@ -228,9 +228,10 @@ class OpenAIEmbedder:
             except EmbedderUnavailable as exc:
                 log.warning("starting without the embedding provider: %s", exc)
             return
-        dimension = await self._discover()
+        end = asyncio.get_running_loop().time() + self._start_timeout
+        dimension = await self._discover(end)
         if self._endpoint.asks_queries_otherwise:
-            queries = await self._probe_at_start(Lane.QUERY)
+            queries = await self._wait_for_probe(Lane.QUERY, end)
             if queries != dimension:
                 raise StartupError(
                     f"{self._endpoint.query_model or name} makes {queries} dimensions of a query and {name} "
@@ -242,25 +243,26 @@ class OpenAIEmbedder:
         if self._exact is None and not self._endpoint.refuses_long:
             await self._look_whether_it_cuts()
 
-    async def _discover(self) -> int:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._start_timeout
+    async def _discover(self, end: float) -> int:
+        own = await self._wait_for_probe(Lane.DOCUMENTS, end)
+        if self._wanted in (None, own):
+            return own
+        self._client.dimensions = self._wanted
+        shortened = await self._wait_for_probe(Lane.DOCUMENTS, end)
+        if shortened != self._wanted:
+            raise StartupError(f"EMBEDDING_DIMENSION={self._wanted}, but {self._endpoint.model} makes {own}.")
+        return shortened
+
+    async def _wait_for_probe(self, lane: Lane, end: float) -> int:
+        """As ``_probe_at_start``, again and again until the time ``end`` while the provider is away or busy."""
         while True:
             try:
-                own = await self._probe_at_start(Lane.DOCUMENTS)
-                if self._wanted in (None, own):
-                    return own
-                self._client.dimensions = self._wanted
-                shortened = await self._probe_at_start(Lane.DOCUMENTS)
+                return await self._probe_at_start(lane)
             except EmbedderUnavailable as exc:
-                if loop.time() > end:
+                if asyncio.get_running_loop().time() > end:
                     raise StartupError(f"{exc} Check OPENAI_BASE_URL.") from exc
                 log.info("waiting for the embedding provider")
                 await asyncio.sleep(START_PAUSE)
-            else:
-                if shortened != self._wanted:
-                    raise StartupError(f"EMBEDDING_DIMENSION={self._wanted}, but {self._endpoint.model} makes {own}.")
-                return shortened
 
     async def _probe_at_start(self, lane: Lane) -> int:
         """Raises StartupError, with the provider's own sentence, for what time will not mend."""
