@@ -8,7 +8,12 @@ A filter is true or false of a document, never unknown:
   any other type and for a missing key.
 - ``in``: ``eq`` any of a list; ``nin`` is exactly not ``in``.
 - ``contains``: the key holds an array with an element that equals the value, or both are strings and the key's has
-  the other inside (case counts); else false. ``tags`` contain a tag.
+  the other inside (case counts); else false. ``tags`` contain a tag. ``not_contains`` is exactly not ``contains``;
+  ``contains_any`` and ``contains_all``: ``contains`` any, or each, of a list.
+- ``icontains starts_with ends_with``: of strings alone. For ``icontains`` letters are equal that Unicode folds alike.
+- ``is_empty``: the key is missing, or holds null, "", [] or {}; an empty column too.
+- A time for a path in metadata: strings are compared as the times that they name in ISO 8601; one that names none, and
+  all else, is neither equal, before nor after.
 - ``exists``: the key is there (a null in metadata counts as there, an empty column does not); with false, it is not.
 
 A path goes through nested objects only: nothing matches inside an array but ``contains``.
@@ -17,6 +22,8 @@ All text is compared in NFC. The filter's own is so already; ``Normalized`` mark
 """
 
 from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
 from typing import Any
 
 from app.schemas import filters as sql
@@ -55,8 +62,10 @@ class _Compiler:
                 return self.expression(Not(Condition("eq", key, value)))
             case Condition("nin", key, value):
                 return self.expression(Not(Condition("in", key, value)))
-            case Condition("exists", key, False):
-                return self.expression(Not(Condition("exists", key, True)))
+            case Condition("not_contains", key, value):
+                return self.expression(Not(Condition("contains", key, value)))
+            case Condition("exists" | "is_empty" as op, key, False):
+                return self.expression(Not(Condition(op, key, True)))
             case Condition(op, key, value):
                 if isinstance(key, Column):
                     return f"({self._column(op, self._columns[key.name], value)})"
@@ -73,6 +82,12 @@ class _Compiler:
         match op, column.kind:
             case "exists", _:
                 return sql.EXISTS.format(x=column.sql)
+            case "is_empty", "tags":
+                return sql.TAGS_EMPTY.format(x=column.sql)
+            case "is_empty", "text":
+                return sql.TEXT_EMPTY.format(x=column.sql)
+            case "is_empty", _:
+                return sql.NEVER
             case "eq", _:
                 condition = sql.COLUMN_EQUALS.format(x=column.sql, value=self._param(value, column.type))
             case "in", "tags":
@@ -81,12 +96,24 @@ class _Compiler:
                 condition = sql.COLUMN_IN.format(x=column.sql, values=self._param(value, f"{column.type}[]"))
             case "contains", "tags":
                 return sql.TAGS_CONTAIN.format(x=column.sql, value=self._param(value, "text"))
-            case "contains", _:
-                return sql.TEXT_CONTAINS.format(x=column.sql, value=self._param(value, "text"))
+            case "contains_any", "tags":
+                return sql.TAGS_ANY.format(x=column.sql, values=self._param(value, "text[]"))
+            case "contains_all", "tags":
+                return sql.TAGS_ALL.format(x=column.sql, values=self._param(value, "text[]"))
+            case _ if op in _ON_TEXT:
+                return self._on_text(op, column.sql, value)
             case _:
                 operator, param = sql.OPERATORS[op], self._param(value, column.type)
                 condition = sql.ORDERED.format(x=column.ordered, operator=operator, value=param)
         return condition if column.required else sql.NEVER_NULL.format(condition=condition)
+
+    def _on_text(self, op: Op, x: str, value: Any) -> str:
+        """Of what contains, begins or ends; false where ``x`` is NULL."""
+        template, type = _ON_TEXT[op]
+        if op == "icontains":
+            value = any_case(value)
+        param = self._param(value, type)
+        return template.format(x=x, value=param, values=param)
 
     def _metadata(self, op: Op, segments: Sequence[str], value: Any) -> str:
         steps = "".join(sql.STEP.format(segment=self._param(segment, "text")) for segment in segments)
@@ -95,22 +122,77 @@ class _Compiler:
         match op:
             case "exists":
                 return sql.EXISTS.format(x=x)
-            case "eq":
+            case "eq" if not isinstance(value, datetime):
                 nested = self._param(_nested(segments, value), "jsonb")
                 return sql.JSON_EQUALS.format(metadata=metadata, x=x, steps=steps, nested=nested)
             case "in":
                 return sql.JSON_IN.format(x=x, values=self._param(value, "jsonb"))
+            case "is_empty":
+                return sql.JSON_EMPTY.format(x=x)
             case "contains":
                 nested = self._param(_nested(segments, [value]), "jsonb")
                 found = sql.JSON_HAS_ELEMENT.format(metadata=metadata, x=x, steps=steps, nested=nested)
                 if isinstance(value, str):
                     found += " OR " + sql.JSON_HAS_TEXT.format(x=x, value=self._param(value, "text"))
                 return found
+            case "contains_any":
+                each = self._param([_nested(segments, [item]) for item in value], "jsonb[]")
+                values = self._param(value, "jsonb")
+                found = sql.JSON_HAS_ANY.format(metadata=metadata, x=x, nested=each, values=values)
+                texts = [item for item in value if isinstance(item, str)]
+                return f"{found} OR {self._on_json_text(op, x, texts)}" if texts else found
+            case "contains_all":
+                nested, values = self._param(_nested(segments, value), "jsonb"), self._param(value, "jsonb")
+                found = sql.JSON_HAS_ALL.format(metadata=metadata, x=x, nested=nested, values=values)
+                every_text = all(isinstance(item, str) for item in value)
+                return f"{found} OR {self._on_json_text(op, x, value)}" if every_text else found
+            case _ if op in _ON_TEXT:
+                return self._on_json_text(op, x, value)
+        if isinstance(value, datetime):
+            return sql.JSON_TIME.format(x=x, operator=sql.OPERATORS[op], value=self._param(value, "timestamptz"))
         if isinstance(value, str):
             template, type = sql.JSON_TEXT_ORDERED, "text"
         else:
             template, type = sql.JSON_NUMBER_ORDERED, "jsonb"
         return template.format(x=x, operator=sql.OPERATORS[op], value=self._param(value, type))
+
+    def _on_json_text(self, op: Op, x: str, value: Any) -> str:
+        return sql.JSON_TEXT.format(x=x, condition=self._on_text(op, sql.JSON_AS_TEXT.format(x=x), value))
+
+
+_ON_TEXT: dict[str, tuple[str, str]] = {
+    "contains": (sql.TEXT_CONTAINS, "text"),
+    "contains_any": (sql.TEXT_ANY, "text[]"),
+    "contains_all": (sql.TEXT_ALL, "text[]"),
+    "icontains": (sql.TEXT_MATCHES, "text"),
+    "starts_with": (sql.TEXT_STARTS, "text"),
+    "ends_with": (sql.TEXT_ENDS, "text"),
+}
+
+
+@cache
+def _letters() -> dict[str, str]:
+    """By a folded letter all that fold to it, where there are several."""
+    found: dict[str, str] = {}
+    for letter in map(chr, range(0x20000)):  # Beyond, no letter has a case.
+        if (folded := letter.casefold()) != letter:
+            found[folded] = found.get(folded, "") + letter
+    return {
+        folded: (folded if len(folded) == 1 else "") + letters
+        for folded, letters in found.items()
+        if len(folded) == 1 or len(letters) > 1
+    }
+
+
+def any_case(text: str) -> str:
+    """A regular expression of PostgreSQL's for a text that holds this one, letter by letter, in capitals or small."""
+    parts = []
+    for char in text:
+        if letters := _letters().get(char.casefold()):
+            parts.append(f"[{letters}]")
+        else:
+            parts.append(f"\\{char}" if char.isascii() and not char.isalnum() else char)
+    return "".join(parts)
 
 
 def _nested(segments: Sequence[str], value: Any) -> Any:

@@ -4,10 +4,6 @@
 {"type": "gte", "key": "created_at", "value": "2025-01-01T00:00:00Z"}]}``
 """
 
-import math
-import re
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -16,146 +12,54 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
 )
 
+from app.models.filter_types import check_type
+from app.models.filter_values import (
+    MAX_CONDITIONS,
+    MAX_DEPTH,
+    MAX_LIST,
+    MAX_PATH,
+    check_json,
+    fit,
+    kind_of,
+    parse_key,
+    text_of,
+    time_of,
+)
 from app.schemas import filter_tree as tree
-from app.schemas.filters import COLUMNS, Kind
-from app.utils.unicode import CollidingKeys, nfc, nfc_json
+from app.schemas.filters import COLUMNS
 
-MAX_DEPTH = 8
-MAX_CONDITIONS = 100
-MAX_PATH = 8
-MAX_LIST = 1000
-MAX_STRING = 4096
-INT64 = range(-(2**63), 2**63)
-
-METADATA_PREFIX = "metadata."
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL's text holds neither.
-
-
-def check_string(value: str) -> str:
-    if len(nfc(value)) > MAX_STRING:
-        raise ValueError(f"a string of more than {MAX_STRING} characters")
-    if _UNSTORABLE.search(value):
-        raise ValueError("a string with a NUL character or a lone surrogate")
-    return value
-
-
-def check_json(value: Any) -> Any:
-    """The value in NFC, if PostgreSQL can hold it: at most 8 levels deep, with at most 1,000 values in all."""
-    seen, level = 0, [value]
-    for _ in range(MAX_DEPTH):
-        below: list[Any] = []
-        for item in level:
-            match item:
-                case None | bool():
-                    pass
-                case str():
-                    check_string(item)
-                case int() if item not in INT64:
-                    raise ValueError("an integer beyond 64 bits")
-                case float() if not math.isfinite(item):
-                    raise ValueError("a number that is not finite")
-                case int() | float():
-                    pass
-                case list():
-                    below.extend(item)
-                case dict():
-                    below.extend(item)
-                    below.extend(item.values())
-                case _:
-                    raise ValueError(f"{type(item).__name__} is not a JSON type")
-        seen += len(level)
-        if seen + len(below) > MAX_LIST + 1:
-            raise ValueError(f"more than {MAX_LIST} values in one")
-        if not below:
-            return _normalized(value)
-        level = below
-    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-
-
-def _normalized(value: Any) -> Any:
-    try:
-        return nfc_json(value)
-    except CollidingKeys as exc:
-        raise ValueError(f"an object with the key {exc.key!r} twice: the two are the same letters in Unicode") from None
-
-
-def parse_key(key: str) -> tree.Column | tree.MetadataPath:
-    """``title`` or ``metadata.a.b``. Raises ValueError."""
-    if key in COLUMNS:
-        return tree.Column(key)
-    shown = repr(check_string(key)[:100])
-    if not key.startswith(METADATA_PREFIX):
-        raise ValueError(f"unknown key {shown}: use metadata.<name> or one of {', '.join(COLUMNS)}")
-    segments = tuple(key.removeprefix(METADATA_PREFIX).split("."))
-    if not all(segments):
-        raise ValueError(f"empty name in the path {shown}")
-    if len(segments) > MAX_PATH:
-        raise ValueError(f"more than {MAX_PATH} names in the path {shown}")
-    return tree.MetadataPath(segments)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("this key takes a string")
-    return value
-
-
-def _integer(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError("this key takes an integer")
-    return value
-
-
-def _tags(value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
-        raise ValueError("this key takes a list of strings")
-    return value
-
-
-def _time(value: Any) -> datetime:
-    """ISO 8601; without a zone it is UTC."""
-    try:
-        parsed = datetime.fromisoformat(value)
-        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("this key takes a time in ISO 8601, such as 2025-01-31T09:00:00+09:00") from None
-
-
-_BY_KIND: dict[Kind, Callable[[Any], Any]] = {"text": _text, "tags": _tags, "time": _time, "integer": _integer}
-
-
-def _kind(info: ValidationInfo) -> Kind | None:
-    """What kind of column the condition's key is; None for metadata, or if the key itself was refused."""
-    key = info.data.get("key")
-    return COLUMNS[key].kind if key in COLUMNS else None
-
-
-def _fit(value: Any, info: ValidationInfo) -> Any:
-    kind = _kind(info)
-    return value if kind is None else _BY_KIND[kind](value)
-
-
-def _check_key(key: str) -> str:
-    key = nfc(key)
-    parse_key(key)
-    return key
-
+MAX_ICONTAINS = 256
 
 Key = Annotated[
-    str,
-    AfterValidator(_check_key),
-    Field(
-        description=f"metadata.<name>[.<name>...], or one of {', '.join(COLUMNS)}",
-        examples=["metadata.language"],
-        json_schema_extra={"pattern": rf"^(?:{'|'.join(COLUMNS)}|metadata(?:\.[^.]+){{1,{MAX_PATH}}})$"},
+    Any,
+    PlainValidator(parse_key),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": rf"^(?:{'|'.join(COLUMNS)}|metadata(?:\.[^.]+){{1,{MAX_PATH}}})$"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PATH + 1},
+            ],
+            "description": f"metadata.<name>[.<name>...], or one of {', '.join(COLUMNS)}; as a list of names where one "
+            'of them has dots: ["metadata", "a.b"]',
+            "examples": ["metadata.language"],
+        }
     ),
 ]
 Value = Annotated[Any, AfterValidator(check_json)]
+As = Annotated[
+    Literal["time"] | None,
+    Field(
+        alias="as",
+        description='"time": the value and the strings in metadata are times in ISO 8601; a string that is none never '
+        "matches.",
+    ),
+]
 
 
 class _Node(BaseModel):
@@ -165,35 +69,47 @@ class _Node(BaseModel):
 class _Condition(_Node):
     type: tree.Op
     key: Key
-    value: Any
 
     def to_core(self) -> tree.Filter:
-        return tree.Condition(self.type, parse_key(self.key), self.value)
+        value: Any = self.value  # type: ignore[attr-defined] # Each has one, after what it depends on.
+        return tree.Condition(self.type, self.key, value)
+
+
+def _typed(value: Any, info: ValidationInfo) -> Any:
+    """As the key's kind, or as a time where that is asked for."""
+    key = info.data.get("key")
+    if info.data.get("as_type") is None:
+        return fit(value, key)
+    if kind_of(key) not in (None, "time"):
+        raise ValueError('"as": "time" is for times in metadata; this key has a type of its own')
+    return time_of(value)
 
 
 class Equality(_Condition):
     """The key holds (``ne``: does not hold) this very value."""
 
     type: Literal["eq", "ne"]
+    as_type: As = None
     value: Value
 
-    _fitting = field_validator("value")(_fit)
+    _fitting = field_validator("value")(_typed)
 
 
 class Comparison(_Condition):
     """Numbers against numbers, strings against strings by code point, times against times."""
 
     type: Literal["gt", "gte", "lt", "lte"]
+    as_type: As = None
     value: Annotated[Value, WithJsonSchema({"type": ["number", "string"], "title": "Value"})]
 
     @field_validator("value")
     @classmethod
     def _ordered(cls, value: Any, info: ValidationInfo) -> Any:
-        if _kind(info) == "tags":
-            raise ValueError("tags have no order: use contains, eq or in")
+        if kind_of(info.data.get("key")) == "tags":
+            raise ValueError("tags have no order: use contains, contains_any, contains_all, eq or in")
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError("only numbers and strings have an order")
-        return _fit(value, info)
+            raise ValueError("only numbers and strings have an order: use eq or in")
+        return _typed(value, info)
 
 
 class Membership(_Condition):
@@ -205,28 +121,71 @@ class Membership(_Condition):
     @field_validator("value")
     @classmethod
     def _fitting(cls, value: list[Any], info: ValidationInfo) -> list[Any]:
-        return [_fit(item, info) for item in value]
+        key = info.data.get("key")
+        if kind_of(key) == "tags" and any(isinstance(item, str) for item in value):
+            raise ValueError("this key takes lists of strings, each all of its tags: use contains_any for one of many")
+        return [fit(item, key) for item in value]
 
 
 class Containment(_Condition):
-    """The key's array has this element, or the key's string has this one inside."""
+    """The key's array has this element, or the key's string has this one inside (``not_contains``: has not)."""
 
-    type: Literal["contains"]
+    type: Literal["contains", "not_contains"]
     value: Value
 
     @field_validator("value")
     @classmethod
     def _contained(cls, value: Any, info: ValidationInfo) -> Any:
-        kind = _kind(info)
+        kind = kind_of(info.data.get("key"))
         if kind in ("time", "integer"):
             raise ValueError("this key contains nothing: use eq or a comparison")
-        return value if kind is None else _text(value)
+        if kind is not None and isinstance(value, list):
+            raise ValueError("this key takes a string: use contains_any or contains_all for several")
+        return value if kind is None else text_of(value)
+
+
+class ContainmentOfSeveral(_Condition):
+    """``contains`` at least one of these (``contains_any``), or each of them (``contains_all``)."""
+
+    type: Literal["contains_any", "contains_all"]
+    value: Annotated[list[Value], Field(min_length=1, max_length=MAX_LIST)]
+
+    @field_validator("value")
+    @classmethod
+    def _contained(cls, value: list[Any], info: ValidationInfo) -> list[Any]:
+        kind = kind_of(info.data.get("key"))
+        if kind in ("time", "integer"):
+            raise ValueError("this key contains nothing: use in or a comparison")
+        if kind is not None and not all(isinstance(item, str) for item in value):
+            raise ValueError("this key takes a list of strings")
+        return value
+
+
+class Text(_Condition):
+    """The key's string begins or ends so, or has this one inside whatever its letters' case (``icontains``)."""
+
+    type: Literal["starts_with", "ends_with", "icontains"]
+    value: Annotated[Value, WithJsonSchema({"type": "string", "title": "Value"})]
+
+    @field_validator("value")
+    @classmethod
+    def _textual(cls, value: Any, info: ValidationInfo) -> str:
+        kind = kind_of(info.data.get("key"))
+        if kind == "tags":
+            raise ValueError("tags are a list: use contains for one of them")
+        if kind is not None and kind != "text":
+            raise ValueError("this key is no text: use eq or a comparison, such as gte and lt in an and")
+        if not isinstance(value, str):
+            raise ValueError("this takes a string: use eq for other values, contains for elements of an array")
+        if info.data.get("type") == "icontains" and len(value) > MAX_ICONTAINS:
+            raise ValueError(f"icontains takes at most {MAX_ICONTAINS} characters: use contains")
+        return value
 
 
 class Existence(_Condition):
-    """The key is there (``false``: is not)."""
+    """``exists``: the key is there. ``is_empty``: it is missing, or holds null, "", [] or {}. With false, not so."""
 
-    type: Literal["exists"]
+    type: Literal["exists", "is_empty"]
     value: bool = True
 
 
@@ -252,7 +211,8 @@ class Negation(_Node):
 
 
 _Filter = Annotated[
-    Equality | Comparison | Membership | Containment | Existence | Group | Negation, Field(discriminator="type")
+    Equality | Comparison | Membership | Containment | ContainmentOfSeveral | Text | Existence | Group | Negation,
+    Field(discriminator="type"),
 ]
 
 
@@ -262,6 +222,7 @@ def _bound(value: Any) -> Any:
     for _ in range(MAX_DEPTH):
         below: list[tuple[str, Any]] = []
         for place, node in level:
+            check_type(place, node)
             inner = _inner(node)
             below.extend((f"{place}.{name}", item) for name, item in inner)
             conditions += not inner

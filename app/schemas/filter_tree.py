@@ -1,9 +1,28 @@
 """A filter as core understands it: a tree of conditions. ``app.core.filters`` says what each means."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
-Op = Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains", "exists"]
+Op = Literal[
+    "eq",
+    "ne",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "in",
+    "nin",
+    "contains",
+    "not_contains",
+    "contains_any",
+    "contains_all",
+    "icontains",
+    "starts_with",
+    "ends_with",
+    "exists",
+    "is_empty",
+]
+OPERATORS: Final[tuple[Op, ...]] = get_args(Op)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +42,8 @@ class MetadataPath:
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One test. ``value`` is JSON; for a column str, int, list of tags or an aware datetime; for ``in`` a list of them.
+
+    An aware datetime for a path in metadata compares the times that its strings name.
 
     Nothing is checked here: ``app.models.filters`` has done that.
     """

@@ -53,14 +53,27 @@ def _normalized(column: ColumnShape) -> ColumnShape:
 
 NORMALIZED_COLUMNS: Final = {name: _normalized(column) for name, column in COLUMNS.items()}
 
-OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+OPERATORS: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 COLUMN_EQUALS: Final = "{x} = {value}"
 COLUMN_IN: Final = "{x} = ANY ({values})"
 # An array of arrays of different lengths is none in SQL, so lists of tags travel as JSON.
 TAGS_IN: Final = "to_jsonb({x}) IN (SELECT jsonb_array_elements({values}))"
 TAGS_CONTAIN: Final = "{x} @> ARRAY[{value}]"
+TAGS_ANY: Final = "{x} && {values}"
+TAGS_ALL: Final = "{x} @> {values}"
 TEXT_CONTAINS: Final = "COALESCE(strpos({x}, {value}) > 0, FALSE)"
+TEXT_ANY: Final = "EXISTS (SELECT FROM unnest({values}) AS v (part) WHERE strpos({x}, part) > 0)"
+TEXT_ALL: Final = (
+    "({x} IS NOT NULL AND NOT EXISTS (SELECT FROM unnest({values}) AS v (part) WHERE strpos({x}, part) = 0))"
+)
+TEXT_STARTS: Final = "COALESCE(starts_with({x}, {value}), FALSE)"
+TEXT_ENDS: Final = "COALESCE(right({x}, length({value})) = {value}, FALSE)"
+# By code point: what the letters of the pattern may also be is said in the pattern, whatever the locale is.
+TEXT_MATCHES: Final = 'COALESCE({x} COLLATE "C" ~ {value}, FALSE)'
+TEXT_EMPTY: Final = "COALESCE({x} = '', TRUE)"
+TAGS_EMPTY: Final = "cardinality({x}) = 0"
+NEVER: Final = "FALSE"
 ORDERED: Final = "{x} {operator} {value}"
 NEVER_NULL: Final = "COALESCE({condition}, FALSE)"
 EXISTS: Final = "{x} IS NOT NULL"
@@ -80,5 +93,22 @@ JSON_HAS_ELEMENT: Final = (
     "{metadata} @> {nested} AND EXISTS ("
     "SELECT FROM jsonb_array_elements(CASE WHEN jsonb_typeof({x}) = 'array' THEN {x} END) AS e (element)"
     " WHERE element = ({nested}{steps} -> 0))"
+)
+JSON_HAS_ANY: Final = (
+    "{metadata} @> ANY ({nested}) AND EXISTS ("
+    "SELECT FROM jsonb_array_elements(CASE WHEN jsonb_typeof({x}) = 'array' THEN {x} END) AS e (element)"
+    " WHERE element IN (SELECT jsonb_array_elements({values})))"
+)
+JSON_HAS_ALL: Final = (
+    "{metadata} @> {nested} AND NOT EXISTS ("
+    "SELECT FROM jsonb_array_elements({values}) AS v (wanted) WHERE NOT EXISTS ("
+    "SELECT FROM jsonb_array_elements(CASE WHEN jsonb_typeof({x}) = 'array' THEN {x} END) AS e (element)"
+    " WHERE element = wanted))"
+)
+JSON_TEXT: Final = "(jsonb_typeof({x}) IS NOT DISTINCT FROM 'string' AND {condition})"
+JSON_AS_TEXT: Final = "({x} #>> '{{}}')"
+JSON_EMPTY: Final = "COALESCE({x} IN ('null', '\"\"', '[]', '{{}}'), TRUE)"
+JSON_TIME: Final = (
+    "COALESCE(jsonb_typeof({x}) = 'string' AND iso_time({x} #>> '{{}}') {operator} timezone('UTC', {value}), FALSE)"
 )
 JSON_HAS_TEXT: Final = "COALESCE(jsonb_typeof({x}) = 'string' AND strpos({x} #>> '{{}}', {value}) > 0, FALSE)"

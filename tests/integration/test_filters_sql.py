@@ -25,6 +25,9 @@ DOCUMENTS = 40
 STRINGS = [
     "", "a", "A", "ab", "b", "ä", "가", "가나", "나", "\U0001f600", "\uffee", "1", "true", "null", "0", "-1",
     "' or 1==1 --", "'; DROP TABLE documents; --", '"', '\\"', "\\", "\\u0000", "$1", "$1::jsonb", "%s", "{x}", "{0}",
+    "École", "STRASSE", "straße", "σς", "ΣΣ", "ſ", "S", "2024-01-02", "2024-01-02T09:00+09:00",
+    "2024-01-01T23:59:59.9999999Z", "2024-01-02 00:00:00.000001", "2024-02-30", "9999-12-31T23:59:59-23:59",
+    "0001-01-01T00:00+14:00", "2024-01-02T24:00",
     "e\u0301", "é", "\u1100\u1161", "\n\u0303", "n\u0303", "%", "_",
     "\x01\x1f\x7f", "\n\t", "\u2028", "a.b", "/*", "e", "d.title",
 ]  # fmt: skip
@@ -51,11 +54,14 @@ TIMES = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2, 3)] + [datetime(20
 TEXT_COLUMNS = ["title", "file_path", "file_type", "author"]
 ANYWHERE: list[Op] = ["eq", "ne", "in", "nin", "exists"]
 ORDERS: list[Op] = ["gt", "gte", "lt", "lte"]
-ON_METADATA: list[Op] = [*ANYWHERE, *ORDERS, "contains", "contains"]
+TEXT_ENDS: list[Op] = ["icontains", "starts_with", "ends_with"]
+ON_TEXT: list[Op] = ["contains", "not_contains", "contains_any", "contains_all", *TEXT_ENDS]
+ON_METADATA: list[Op] = [*ANYWHERE, *ORDERS, *ON_TEXT, "contains", "is_empty"]
+TIMED: list[Op] = ["eq", "ne", *ORDERS]
 ON_COLUMN: dict[str, list[Op]] = {
-    **{name: [*ANYWHERE, *ORDERS, "contains"] for name in TEXT_COLUMNS},
-    **{name: [*ANYWHERE, *ORDERS] for name in ("created_at", "updated_at", "doc_id")},
-    "tags": [*ANYWHERE, "contains"],
+    **{name: [*ANYWHERE, *ORDERS, *ON_TEXT, "is_empty"] for name in TEXT_COLUMNS},
+    **{name: [*ANYWHERE, *ORDERS, "is_empty"] for name in ("created_at", "updated_at", "doc_id")},
+    "tags": [*ANYWHERE, "contains", "not_contains", "contains_any", "contains_all", "is_empty"],
 }
 VALUES: dict[str, Sequence[Any]] = {"doc_id": range(DOCUMENTS), "created_at": TIMES, "updated_at": TIMES}
 
@@ -82,6 +88,7 @@ async def conn() -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
         await connection.execute(TABLE)
         functions = (ROOT / "migrations" / "sql" / "0002_unicode.sql").read_text(encoding="utf-8")
         await connection.execute(functions[functions.index("CREATE FUNCTION nfc_array") :])
+        await connection.execute((ROOT / "migrations" / "sql" / "0006_iso_time.sql").read_text(encoding="utf-8"))
         yield connection
         await connection.close()
     finally:
@@ -152,12 +159,19 @@ class Maker:
             path.append(self.random.choice(["0", "-1"]))
             found = found[int(path[-1])]
         key = MetadataPath(tuple(path) or (self.random.choice(NAMES), "a"))
+        if self.random.random() < 0.1:
+            return Condition(self.random.choice(TIMED), key, self.random.choice(TIMES))
         op = self.random.choice(ON_METADATA)
         value = found if self.random.random() < 0.6 else self.json()
         if op in ("in", "nin"):
             value = [value, *(self.json() for _ in range(self.random.randrange(3)))][self.random.randrange(2) :]
-        elif op == "exists":
+        elif op in ("exists", "is_empty"):
             value = self.random.random() < 0.5
+        elif op in ("contains_any", "contains_all"):
+            several = value if isinstance(value, list) else [value]
+            value = [*several[:2], *([self.json()] if self.random.random() < 0.3 or not several else [])]
+        elif op in ("icontains", "starts_with", "ends_with"):
+            value = self.part(value if isinstance(value, str) else self.random.choice(STRINGS))
         elif op in ORDERS and (isinstance(value, bool) or not isinstance(value, str | int | float)):
             value = self.random.choice([*STRINGS, *NUMBERS])
         elif op == "contains" and self.random.random() < 0.5:
@@ -165,6 +179,10 @@ class Maker:
         if isinstance(value, list) and value and op in ("eq", "contains") and self.random.random() < 0.4:
             value = value[1:]  # What contains this does not equal it.
         return Condition(op, key, value)
+
+    def part(self, text: str) -> str:
+        start = self.random.randrange(len(text) + 1)
+        return self.random.choice([str, str.swapcase])(text[start : start + self.random.randrange(4)])
 
     def on_column(self) -> Condition:
         name = self.random.choice([*TEXT_COLUMNS, "tags", "created_at", "updated_at", "doc_id"])
@@ -175,11 +193,15 @@ class Maker:
                 return self.tags()
             return self.random.choice(VALUES.get(name, STRINGS))
 
-        if op == "exists":
+        if op in ("exists", "is_empty"):
             return Condition(op, Column(name), self.random.random() < 0.5)
+        if op in ("contains_any", "contains_all"):
+            return Condition(op, Column(name), self.random.choices(STRINGS[:8], k=self.random.randrange(1, 3)))
+        if op in ON_TEXT and name != "tags":
+            return Condition(op, Column(name), self.part(self.random.choice(STRINGS)))
         if op in ("in", "nin"):
             return Condition(op, Column(name), [make() for _ in range(self.random.randrange(4))])
-        if op == "contains" and name == "tags":
+        if op in ("contains", "not_contains") and name == "tags":
             return Condition(op, Column(name), self.random.choice(STRINGS))
         return Condition(op, Column(name), make())
 
@@ -224,6 +246,10 @@ async def test_sql_agrees_with_the_reference(conn: "asyncpg.Connection[asyncpg.R
         Condition("eq", MetadataPath(("a", "b")), "needle"),
         Condition("contains", MetadataPath(("list",)), 7),
         Condition("contains", Column("tags"), "needle"),
+        Condition("contains_any", MetadataPath(("list",)), [7, 8]),
+        Condition("contains_all", MetadataPath(("list",)), [7]),
+        Condition("contains_any", Column("tags"), ["needle", "t7"]),
+        Condition("contains_all", Column("tags"), ["needle", "t7"]),
     ],
 )
 async def test_an_index_serves_equality_and_elements(
