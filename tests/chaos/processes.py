@@ -52,7 +52,7 @@ class Api:
         loop.add_reader(self._control.fileno(), self._read)
         loop.add_reader(self._process.sentinel, self._ended)
 
-    async def ready(self, seconds: float = 40.0) -> bool:
+    async def ready(self, seconds: float = 180.0) -> bool:
         """False when it died first."""
         waits = [asyncio.create_task(event.wait()) for event in (self._ready, self.dead)]
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -174,7 +174,7 @@ class StoreProcesses:
 
     async def answer(self) -> None:
         """Waits until both stores serve."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while not (await self._postgres_answers() and await asyncio.to_thread(self._milvus_answers)):
                 await asyncio.sleep(0.05)
 

@@ -58,7 +58,7 @@ class ServerConfig:
             milvus_timeout=self.milvus_timeout,
             saga_lease_seconds=self.lease,
             recovery_interval_seconds=0.1,
-            startup_timeout=30,
+            startup_timeout=120,
             log_level="INFO",
         )
 
