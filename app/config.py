@@ -34,6 +34,15 @@ def _rate(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    if "@" in text or "://" in text:
+        raise ValueError(
+            "should be a host's name, its address or a socket's folder: role, password and database have settings of "
+            "their own"
+        )
+    return text
+
+
 class Settings(BaseSettings):
     """Each field is an environment variable of the same name in capitals; ``.env.example`` explains them."""
 
@@ -56,8 +65,8 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(1.0, ge=0, description="After SIGTERM serve on so long, not ready any more.")
     shutdown_timeout: int = Field(30, ge=1, description="Seconds then for what is in flight.")
 
-    postgres_host: str | None = Field(
-        None, pattern="^[^@?#]+$", description="PostgreSQL server; unset starts the embedded one."
+    postgres_host: Annotated[str, AfterValidator(_host)] | None = Field(
+        None, description="PostgreSQL server; unset starts the embedded one."
     )
     postgres_port: int = Field(5432, ge=1, le=65535, description="Its port.")
     postgres_db_name: str = Field("rag_db_chatty", description="Database.")

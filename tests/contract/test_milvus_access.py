@@ -2,31 +2,21 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pymilvus import MilvusClient
 
 from app.core.stores.address import MilvusTls
 from app.core.stores.milvus import MilvusIndex
 from app.core.stores.milvus_refusal import PRIVILEGES
 from app.utils.errors import StartupError
-from tests.certificates import Certificates, make_certificates
-from tests.milvus_server import MilvusServer
+from tests.guarded_milvus import PASSWORD, ROOT, GuardedMilvus, guarded_milvus
 
-ROOT = "root:Milvus"
-PASSWORD = "hunter2#secret"
 DATABASE = "chatty"
 
 
-@dataclass
-class Guarded:
-    server: MilvusServer
-    certificates: Certificates
-    admin: MilvusClient
-
+class Guarded(GuardedMilvus):
     async def connect(self, token: str = ROOT, uri: str = "", **options: object) -> MilvusIndex:
         tls = options.pop("tls", MilvusTls(self.certificates.ca))
         return await MilvusIndex.connect(uri or self.server.uri, token, tls=tls, timeout=5, wait=6, **options)  # type: ignore[arg-type]
@@ -39,39 +29,12 @@ class Guarded:
         assert PASSWORD not in line
         return line
 
-    def make_user(self, name: str, *privileges: str) -> str:
-        """Its token."""
-        self.admin.create_user(name, PASSWORD)
-        self.admin.create_role(f"role_{name}")
-        self.admin.grant_role(name, f"role_{name}")
-        for privilege in privileges:
-            everywhere = (
-                "Global"
-                if privilege in ("CreateCollection", "DropCollection", "DescribeCollection", "ShowCollections")
-                else "Collection"
-            )
-            self.admin.grant_privilege(f"role_{name}", everywhere, privilege, "*")
-        return f"{name}:{PASSWORD}"
-
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder = tmp_path_factory.mktemp("guarded")
-    certificates = make_certificates(folder)
-    settings = {
-        "common.security.authorizationEnabled": True,
-        "common.security.tlsMode": 1,
-        "tls.serverPemPath": str(certificates.server),
-        "tls.serverKeyPath": str(certificates.server_key),
-        "tls.caPemPath": str(certificates.ca),
-        "proxy.timeTickInterval": 50,
-    }
-    options = {"token": ROOT, "server_pem_path": str(certificates.ca)}
-    with MilvusServer(folder / "milvus", settings, scheme="https", client_options=options) as server:
-        admin = MilvusClient(server.uri, timeout=10, dedicated=True, **options)
-        admin.create_database(DATABASE)
-        yield Guarded(server, certificates, admin)
-        admin.close()
+    with guarded_milvus(tmp_path_factory.mktemp("guarded")) as running:
+        running.admin.create_database(DATABASE)
+        yield Guarded(running.server, running.certificates, running.admin)
 
 
 async def write_and_read(index: MilvusIndex, collection: str) -> set[int]:
