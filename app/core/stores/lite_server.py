@@ -25,7 +25,7 @@ os.environ.setdefault("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(8 << 20))
 import grpc
 import milvus_lite.db
 from milvus_lite.adapter.grpc.servicer import MilvusServicer
-from milvus_lite.db import COLLECTIONS_DIRNAME, MilvusLite
+from milvus_lite.db import COLLECTIONS_DIRNAME, DEFAULT_DATABASE_NAME, MilvusLite
 from milvus_lite.exceptions import DataDirLockedError, MilvusLiteError
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
@@ -61,6 +61,11 @@ class Lite(MilvusLite):
     def opened(self) -> list[LiteCollection]:
         with self._opening:
             return list(self._collections.values())
+
+    def find(self, name: str) -> LiteCollection | None:
+        """The collection, if it is open."""
+        found: LiteCollection | None = self._collections.get((DEFAULT_DATABASE_NAME, name))
+        return found
 
     def get_collection(self, name: str, database_name: str = "default") -> LiteCollection:
         with self._opening:
@@ -126,19 +131,19 @@ class SerialServicer(MilvusServicer):
     def _write_again(self, collection: LiteCollection) -> None:
         with self._locks[collection.name]:
             try:
-                if collection in self._lite.opened():  # Not dropped meanwhile.
+                if collection is self._lite.find(collection.name):  # Not dropped meanwhile.
                     collection.write_again()
             except Exception:
                 log.exception("%s is not written to again", collection.name)
 
     def refusal(self, name: str) -> common_pb2.Status | None:
         """The status of a write to a collection in which an earlier one, or this one, has failed."""
-        for opened in self._lite.opened():
-            if opened.name == name and opened.failure is not None:
-                if opened.is_full:
-                    return common_pb2.Status(code=DISK_FULL, reason=f"no space left on the disk of {opened.data_dir}")
-                return common_pb2.Status(code=WRITES_REFUSED, reason=f"an earlier write failed in {opened.data_dir}")
-        return None
+        found = self._lite.find(name)
+        if found is None or found.failure is None:
+            return None
+        if found.is_full:
+            return common_pb2.Status(code=DISK_FULL, reason=f"no space left on the disk of {found.data_dir}")
+        return common_pb2.Status(code=WRITES_REFUSED, reason=f"an earlier write failed in {found.data_dir}")
 
     @contextmanager
     def alone(self, collection: str, context: grpc.ServicerContext) -> Iterator[None]:
@@ -186,7 +191,7 @@ def _search(name: str) -> Callable[[SerialServicer, Any, grpc.ServicerContext], 
 
     def call(self: SerialServicer, request: Any, context: grpc.ServicerContext) -> Any:
         with suppress(MilvusLiteError):  # That it is missing, the inner one says.
-            if not self._get_collection(request, context).searchable:
+            if not (self._lite.find(request.collection_name) or self._get_collection(request, context)).searchable:
                 status = common_pb2.Status(code=SUSPECT, reason=f"{request.collection_name} is to be compared first")
                 return milvus_pb2.SearchResults(status=status)
         return inner(self, request, context)
