@@ -4,6 +4,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,6 +240,13 @@ class StoreProcesses:
             self._lite.kill()
             self._lite.communicate()
         await self._keeper.aclose()
+        if self.disk:  # What is on it goes; its files may be wanted for a report.
+            with suppress(OSError):
+                shutil.copytree(self.disk.folder, self._folder / "data-kept", symlinks=True, ignore=_no_sockets)
+
+
+def _no_sockets(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if Path(folder, name).is_socket()]
 
 
 @asynccontextmanager
