@@ -16,7 +16,15 @@ from tqdm import tqdm
 from app.config import Settings, checked_settings
 from app.core.keys import SCOPES, Scope
 from app.core.reembed import Reembedder
-from app.core.services import open_keys, open_normalizer, open_reembedder, open_services, open_stores, open_verifier
+from app.core.services import (
+    open_adoption,
+    open_keys,
+    open_normalizer,
+    open_reembedder,
+    open_services,
+    open_stores,
+    open_verifier,
+)
 from app.core.stores.migrations import schema_sql
 from app.core.verify import Finding, Verifier
 from app.env_file import env_file_doubts
@@ -196,6 +204,14 @@ async def migrate(settings: Settings) -> None:
         print("schema is up to date")
 
 
+async def adopt(settings: Settings, keep_vectors: bool) -> None:
+    """Makes Milvus this database's, whose it was before."""
+    taken = await open_adoption(settings, keep_vectors=keep_vectors)
+    print(f"Milvus is this database's; documents are numbered from {taken.first} on")
+    if taken.bots:
+        print(f"{taken.bots} bots begin with empty collections, as their vectors here may be others': run repair")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m app.cli", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -212,6 +228,12 @@ def main() -> int:
     what.add_argument("--abort", action="store_true", help="give a half-done move up and drop what it has built")
     normalizing = commands.add_parser("normalize", help="put names that were stored earlier into Unicode's NFC")
     normalizing.add_argument("bots", nargs="*", type=UUID, metavar="BOT", help="default: each bot that needs it")
+    adopting = commands.add_parser("adopt", help="make Milvus this database's when it belongs to another installation")
+    adopting.add_argument(
+        "--keep-vectors",
+        action="store_true",
+        help="every bot keeps its collection: what is in it is known to be its own",
+    )
     _add_keys(commands)
     arguments = parser.parse_args()
     try:
@@ -224,6 +246,9 @@ def main() -> int:
             logging.getLogger("app").warning(line)
         if arguments.command == "migrate":
             asyncio.run(migrate(settings))
+            return 0
+        if arguments.command == "adopt":
+            asyncio.run(adopt(settings, arguments.keep_vectors))
             return 0
         if arguments.command == "keys":
             return _keys(settings, arguments)

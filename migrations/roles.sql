@@ -37,11 +37,11 @@ WHERE p.pronamespace = :'schema'::regnamespace AND p.proowner <> :'owner'::regro
 
 -- The server reads and writes rows, and has partitions made and dropped by the owner's functions.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA :"schema" TO :"server";
-GRANT SELECT, USAGE ON ALL SEQUENCES IN SCHEMA :"schema" TO :"server";
+GRANT SELECT, USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA :"schema" TO :"server";
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA :"schema" TO :"server";
 -- Of what later migrations make, too.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"server";
-ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT, USAGE ON SEQUENCES TO :"server";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT, USAGE, UPDATE ON SEQUENCES TO :"server";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT EXECUTE ON FUNCTIONS TO :"server";
 
 -- The trigger makes the partitions, with the owner's rights.

@@ -131,7 +131,10 @@ def settle() -> timedelta:
 async def services(
     db: Database, index: VectorIndex, embedder: Embedder, settings: Settings, settle: timedelta
 ) -> AsyncIterator[Services]:
-    async with wired(settings, Stores(db, index, settle), embedder) as opened:
+    stores = Stores(db, index, settle)
+    if await index.marker.read():  # Of the test before, which shared this Milvus.
+        await stores.generations().adopt(keep_vectors=True)
+    async with wired(settings, stores, embedder) as opened:
         yield opened
 
 

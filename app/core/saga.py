@@ -25,6 +25,7 @@ from app.core.bots import Bots
 from app.core.embedders import Embedders
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, TextsFailed, Vectors
+from app.core.generations import Generations
 from app.core.leases import Leases
 from app.core.once import Once
 from app.core.pace import Pace
@@ -108,6 +109,7 @@ class Saga:
         embedders: Embedders,
         leases: Leases,
         pace: Pace,
+        generations: Generations,
     ) -> None:
         self._documents = documents
         self._bots = bots
@@ -115,14 +117,15 @@ class Saga:
         self._embedders = embedders
         self._leases = leases
         self._pace = pace
+        self._generations = generations
 
     async def run(self, writes: Sequence[Write], watch: Stopwatch, once: Once | None = None) -> None:
         """Carries each write through or undoes it; ``write.error`` says which.
 
         One transaction opens all of them and one makes visible all that succeeded. With ``once``, nothing is done
         if it was answered before; then, or when a write succeeded, it has an answer. Raises DatabaseUnavailable
-        when PostgreSQL is away before anything was begun, IdempotencyKeyReused, RequestInFlight. Stages in
-        ``watch``: postgres, embedding, milvus.
+        when PostgreSQL is away before anything was begun, IdempotencyKeyReused, RequestInFlight, and what stands in the
+        way of numbering the writes. Stages in ``watch``: postgres, embedding, milvus.
         """
         await reach("write.before_t1")
         began_at = asyncio.get_running_loop().time()
@@ -131,7 +134,10 @@ class Saga:
             for _ in range(TURNS_TO_SEND):
                 await asyncio.sleep(0)
             with watch.timing("postgres"):
-                await self._documents.begin(writes, self._leases.token, self._leases.length, once)
+                await self._generations.within_block(
+                    len(writes),
+                    lambda: self._documents.begin(writes, self._leases.token, self._leases.length, once),
+                )
             if not (once and once.replayed):
                 await self._carry(writes, early, began_at, watch, once)
         finally:
@@ -143,6 +149,8 @@ class Saga:
     ) -> None:
         """From T1 on."""
         begun = [write for write in writes if write.error is None]
+        if begun:
+            self._generations.used(begun[-1].generation)
         with ExitStack() as leases:
             leases.enter_context(self._leases.holding([write.generation for write in begun], since=began_at))
             await reach("write.after_t1")
@@ -189,7 +197,10 @@ class Saga:
                     raise bot
             found = {bot_id: bot for bot_id, bot in bots.items() if not isinstance(bot, Exception)}
             if again := [write for write in moved if write.error is None]:
-                await self._documents.begin_anew(again, found, self._leases.token, self._leases.length, once)
+                await self._generations.within_block(
+                    len(again),
+                    lambda: self._documents.begin_anew(again, found, self._leases.token, self._leases.length, once),
+                )
         except AppError as exc:
             for write in moved:
                 write.fail(exc)

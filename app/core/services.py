@@ -17,6 +17,7 @@ from app.core.embed import Embed
 from app.core.embedders import Embedders
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers import open_embedder, settings_for
+from app.core.generations import Generations, TakeOver
 from app.core.health import Health
 from app.core.index_check import IndexCheck
 from app.core.ingest import Ingest
@@ -36,6 +37,7 @@ from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
 from app.core.stores.embedded import embedded_stores
 from app.core.stores.garbage import GarbageStore
+from app.core.stores.generations import GenerationStore
 from app.core.stores.keys import KeyStore
 from app.core.stores.migrations import bring_up_to_date
 from app.core.stores.milvus import MilvusIndex
@@ -65,6 +67,13 @@ class Stores:
     index: VectorIndex
     settle: timedelta
     """How long after its call's end a write to Milvus may still land."""
+    folder: str = ""
+    """The identity of DATA_DIR, where PostgreSQL is embedded."""
+    own_index: bool = False
+    """Whether Milvus is embedded in the same DATA_DIR."""
+
+    def generations(self) -> Generations:
+        return Generations(GenerationStore(self.db, self.folder), self.index.marker, own_index=self.own_index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,8 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
         )
         stack.push_async_callback(db.close)
         stack.push_async_callback(index.close)
-        yield Stores(db, index, timedelta(seconds=index.settle_seconds))
+        own_index = settings.embeds_postgres and settings.embeds_milvus
+        yield Stores(db, index, timedelta(seconds=index.settle_seconds), embedded.folder, own_index)
 
 
 @asynccontextmanager
@@ -176,6 +186,7 @@ async def open_reembedder(settings: Settings, model: str | None, niceness: int =
     """
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
+        await stores.generations().open()
         # Not before: embedded stores that start here stay for others. Not later: a thread has that of its maker.
         os.nice(niceness)
         embedder = None
@@ -241,6 +252,12 @@ async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
         yield Verifier(VerifyStore(stores.db, settings.saga_lease_seconds), stores.index)
 
 
+async def open_adoption(settings: Settings, *, keep_vectors: bool) -> TakeOver:
+    """Makes Milvus this database's, for the command line. Raises StartupError, Unavailable."""
+    async with open_stores(settings) as stores:
+        return await stores.generations().adopt(keep_vectors=keep_vectors)
+
+
 @asynccontextmanager
 async def wired(
     settings: Settings,
@@ -249,7 +266,10 @@ async def wired(
     reranker: Reranker | None = None,
     previous: Embedder | None = None,
 ) -> AsyncIterator[Services]:
-    """The services over open stores, with leases and recovery running. ``previous``: of bots that are to move."""
+    """The services over open stores, with leases and recovery running. ``previous``: of bots that are to move.
+
+    Raises StartupError when Milvus belongs to another installation.
+    """
     embedders = Embedders(embedder, previous)
     documents = DocumentStore(stores.db, stores.settle)
     bot_store = BotStore(stores.db, stores.settle)
@@ -267,18 +287,25 @@ async def wired(
         interval=settings.recovery_interval_seconds,
         claim=settings.saga_lease_seconds,
     )
+    pace = Pace()
+    generations = stores.generations()
+
+    async def ping_own_milvus() -> None:
+        generations.check()
+        await stores.index.ping()
+
     health = Health(
         {
             "postgres": lambda: stores.db.execute(SQL["ping"]),
-            "milvus": stores.index.ping,
+            "milvus": ping_own_milvus,
             "embedder": embedder.ping,
             **({"previous_embedder": previous.ping} if previous else {}),
         },
         {"postgres": stores.db.is_full, "milvus": partial(_is_full, stores.index)},
         timeout=settings.health_timeout,
     )
-    pace = Pace()
-    saga = Saga(documents, bots, stores.index, embedders, leases, pace)
+    await generations.open()
+    saga = Saga(documents, bots, stores.index, embedders, leases, pace, generations)
     verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
     verifier = Verifier(verify_store, stores.index)
     repairer = Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery)
@@ -290,7 +317,14 @@ async def wired(
         claim=settings.saga_lease_seconds,
     )
     watch = Watch(BacklogStore(stores.db), stores.db.pool_state)
-    async with _running(leases.renew_forever(), recovery.run_forever(), index_check.run_forever(), watch.run_forever()):
+    loops = (
+        leases.renew_forever(),
+        recovery.run_forever(),
+        index_check.run_forever(),
+        watch.run_forever(),
+        generations.run_forever(),
+    )
+    async with _running(*loops):
         yield Services(
             keys=Keys(KeyStore(stores.db), settings.key_cache_seconds),
             bots=bots,

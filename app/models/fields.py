@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
+from app.schemas.rows import MARKER_COLLECTION
 from app.utils.unicode import CollidingKeys, blank, is_nfc, nfc, nfc_json
 
 INT64_MAX = 2**63 - 1
@@ -122,6 +123,14 @@ Author = Annotated[str, Field(max_length=AUTHOR_CHARS), Storable, Normalized]
 Tag = Annotated[str, Field(min_length=1, max_length=TAG_CHARS), Telling, Normalized]
 Tags = Annotated[list[Tag], Field(max_length=TAGS_PER_DOCUMENT)]
 Metadata = Annotated[dict[str, Any], AfterValidator(storable_json)]
+
+
+def _not_the_markers(name: str) -> str:
+    if name.lower() == MARKER_COLLECTION:
+        raise ValueError("is a collection of the server's own")
+    return name
+
+
 BotName = Annotated[str, Field(min_length=1, max_length=255), Telling, Normalized]
 AccountName = Annotated[str, Field(min_length=1, max_length=NAME_CHARS), Telling, Normalized]
 ChunkText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), Telling]
@@ -133,6 +142,7 @@ CollectionName = Annotated[
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Letters, digits and underscores, not beginning with a digit: Milvus's rule.",
     ),
+    AfterValidator(_not_the_markers),
 ]
 Whole = BeforeValidator(whole)
 StrictInt = Annotated[int, Strict(), Whole]

@@ -11,6 +11,8 @@ from typing import Any, Final
 from pymilvus import AsyncMilvusClient, CollectionSchema, DataType, Function, FunctionType
 from pymilvus.milvus_client import IndexParams
 
+from app.schemas.rows import MARKER_COLLECTION
+
 CHUNK_ID: Final = "chunk_id"
 DOC_ID: Final = "doc_id"
 EMBEDDING: Final = "embedding"
@@ -29,6 +31,18 @@ BM25_B: Final = 0.75
 
 # One bot's vectors fit one shard; each shard costs the server a channel, and a search a merge.
 NUM_SHARDS: Final = 1
+
+MARKER: Final = MARKER_COLLECTION
+MARKER_KEY: Final = "id"
+MARKER_FIELDS: Final = [
+    MARKER_KEY,
+    "block_id",
+    "first_generation",
+    "last_generation",
+    "installation_id",
+    "database_name",
+    "takes_over",
+]
 
 # What holds where a call does not say. Searches say; pages of a scan cannot (see MilvusIndex._pages).
 CONSISTENCY: Final = "Strong"
@@ -68,6 +82,19 @@ def collection_schema(dimension: int, *, lexical: bool) -> CollectionSchema:
         )
         schema.add_field(LEXICAL_SPARSE, DataType.SPARSE_FLOAT_VECTOR)
         schema.add_function(Function("bm25", FunctionType.BM25, [LEXICAL], [LEXICAL_SPARSE]))
+    return schema
+
+
+def marker_schema() -> CollectionSchema:
+    """Fields of the marker. Milvus before 2.6 makes no collection without a vector."""
+    schema = AsyncMilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field(MARKER_KEY, DataType.INT64, is_primary=True)
+    for name in ("first_generation", "last_generation", "takes_over"):
+        schema.add_field(name, DataType.INT64)
+    for name in ("block_id", "installation_id"):
+        schema.add_field(name, DataType.VARCHAR, max_length=36)
+    schema.add_field("database_name", DataType.VARCHAR, max_length=1_024)
+    schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=2)
     return schema
 
 

@@ -26,14 +26,16 @@ FROM (VALUES ('alembic_version', 'SELECT'),
              ('bot_registry', 'SELECT, INSERT, UPDATE, DELETE'),
              ('document_chunks', 'SELECT, INSERT, DELETE'),
              ('documents', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('generation_blocks', 'SELECT, INSERT'),
              ('idempotency_keys', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('installation', 'SELECT, INSERT, UPDATE'),
              ('reembed_leases', 'SELECT, INSERT, UPDATE, DELETE'),
              ('sagas', 'SELECT, INSERT, UPDATE, DELETE'),
              ('vector_gc', 'SELECT, INSERT, UPDATE, DELETE')) AS t (name, rights)
 CROSS JOIN LATERAL string_to_table(t.rights, ', ') AS r (name)
 WHERE NOT has_table_privilege(t.name, r.name)
 UNION ALL
-SELECT format('%s on sequence generation_seq', r.name) FROM unnest(ARRAY['SELECT', 'USAGE']) AS r (name)
+SELECT format('%s on sequence generation_seq', r.name) FROM unnest(ARRAY['SELECT', 'USAGE', 'UPDATE']) AS r (name)
 WHERE NOT has_sequence_privilege('generation_seq', r.name)
 UNION ALL
 SELECT format('EXECUTE on function %s', f.name)
@@ -178,6 +180,7 @@ RETURNING generation;
 
 -- name: begin_writes
 -- The generations, which are numbered in the order of the writes. A new document takes its generation as its doc_id.
+-- Fewer than writes where the block of generations is used up, or was not reserved by this database as it is now.
 INSERT INTO sagas (generation, operation, bot_id, doc_id, previous_generation, chunk_span, collection_name,
                    lease_token, lease_until)
 SELECT w.generation, 'write', w.bot_id, coalesce(w.doc_id, w.generation), w.previous_generation, w.chunk_span,
@@ -185,6 +188,11 @@ SELECT w.generation, 'write', w.bot_id, coalesce(w.doc_id, w.generation), w.prev
 FROM (SELECT nextval('generation_seq') AS generation, * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[],
                                                                     $4::integer[], $5::text[])
           AS u (bot_id, doc_id, previous_generation, chunk_span, collection_name) OFFSET 0) AS w
+WHERE w.generation BETWEEN (
+          SELECT first_generation FROM installation
+          WHERE xmin = written_by::xid AND postmaster_start = pg_postmaster_start_time()
+            AND database_name = current_database())
+      AND (SELECT last_generation FROM installation)
 RETURNING generation;
 
 -- name: renew_leases
@@ -246,6 +254,69 @@ WHERE generation = (
     LIMIT 1
     FOR UPDATE SKIP LOCKED)
 RETURNING generation, operation, bot_id, collection_name;
+
+-- ---------------------------------------------------------------- generations
+
+-- name: generation_state
+-- usable: the row was written by this database under this postmaster, and not restored since.
+SELECT i.installation_id, i.first_generation, i.last_generation,
+       coalesce(i.xmin = i.written_by::xid AND i.postmaster_start = pg_postmaster_start_time()
+                AND i.database_name = current_database(), false) AS usable,
+       (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM generation_seq) AS newest_generation,
+       current_database() || '/' || (SELECT relnamespace::regnamespace::text FROM pg_class
+                                     WHERE oid = 'installation'::regclass) AS database
+FROM installation i;
+
+-- name: make_installation
+INSERT INTO installation DEFAULT VALUES ON CONFLICT DO NOTHING;
+
+-- name: system_identifier
+SELECT system_identifier::text FROM pg_control_system();
+
+-- name: generation_blocks
+SELECT block_id, first_generation, last_generation FROM generation_blocks ORDER BY first_generation;
+
+-- name: lock_installation
+SELECT first_generation, last_generation,
+       coalesce(xmin = written_by::xid AND postmaster_start = pg_postmaster_start_time()
+                AND database_name = current_database(), false) AS usable
+FROM installation
+FOR UPDATE;
+
+-- name: add_generation_blocks
+INSERT INTO generation_blocks (block_id, first_generation, last_generation)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[])
+ON CONFLICT DO NOTHING;
+
+-- name: jump_to_generation
+-- Never backwards.
+SELECT setval('generation_seq', $1::bigint - 1) FROM generation_seq
+WHERE last_value < $1 - 1 OR (last_value = $1 - 1 AND NOT is_called);
+
+-- name: use_generation_block
+-- In no subtransaction: written_by would not be the row's xmin.
+UPDATE installation
+SET first_generation = $1, last_generation = $2, installation_id = coalesce($3, installation_id),
+    written_by = pg_current_xact_id(), postmaster_start = pg_postmaster_start_time(),
+    database_name = current_database();
+
+-- name: known_collections
+SELECT collection_name FROM bot_collections
+UNION
+SELECT collection_name FROM sagas WHERE operation = 'drop_collection';
+
+-- name: abandon_collections
+-- Of all bots that are in $3, except those of which every generation is in the ranges [$1, $2]: their vectors are not
+-- known to be theirs. They get collections that nobody has, which are filled from here.
+UPDATE bot_registry b
+SET milvus_collection = format('r%s_%s', nextval('generation_seq'), replace(gen_random_uuid()::text, '-', ''))
+WHERE coalesce(b.milvus_collection, b.collection_name) = ANY ($3::text[])
+  AND (cardinality($1::bigint[]) = 0 OR EXISTS (
+        SELECT FROM documents d
+        WHERE d.bot_id = b.bot_id
+          AND NOT EXISTS (SELECT FROM unnest($1::bigint[], $2::bigint[]) AS r (first, last)
+                          WHERE d.generation BETWEEN r.first AND r.last)))
+RETURNING bot_id;
 
 -- ---------------------------------------------------------------- idempotency keys
 

@@ -11,6 +11,12 @@ from msgspec import Struct
 CHUNKS_PER_GENERATION = 65536
 """Keys reserved for one generation: ``chunk_id = generation * 65536 + chunk_index``."""
 
+MAX_GENERATION = 2**37 - 1
+"""The last one: ``chunk_id`` is a number in JSON, which is exact below 2**53."""
+
+MARKER_COLLECTION = "chat_memory_installation"
+"""In Milvus, and no bot's: whose this Milvus is, and which generations are reserved (app.core.generations)."""
+
 DOCUMENT_TABLE = "documents"
 DOCUMENT_COLUMNS = (
     "bot_id",
@@ -170,3 +176,43 @@ class Copied:
     @property
     def generation(self) -> int:
         return self.chunk_id // CHUNKS_PER_GENERATION
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationBlock:
+    """The generations ``first`` to ``last``, reserved by one database: nobody else is given any of them, ever."""
+
+    block_id: UUID
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """One row of Milvus's marker: whose block it is. ``takes_over``: from here on Milvus is this database's."""
+
+    block: GenerationBlock
+    installation_id: UUID
+    database: str
+    takes_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationState:
+    """What a database knows of its generations.
+
+    ``usable``: it reserved the block [first, last] itself, as it runs now; not before it was restored, copied or
+    restarted. ``newest`` was given out last. ``database``: tells it from a copy in another cluster or of another name.
+    """
+
+    installation_id: UUID
+    database: str
+    usable: bool
+    first: int
+    last: int
+    newest: int
+    blocks: Sequence[GenerationBlock]
+
+    @property
+    def left(self) -> int:
+        return self.last - max(self.newest, self.first - 1) if self.usable else 0

@@ -221,6 +221,20 @@ class CollectionMoved(Unavailable):
     """The bot has another collection than a moment ago: to be read anew. Callers see this only if it never ends."""
 
 
+class InstallationForeign(Unavailable):
+    """Milvus belongs to another database. ``lines`` is for the operator: whose it is, and what to do."""
+
+    code, title = "installation_foreign", "Milvus belongs to another installation"
+
+    def __init__(self, lines: str) -> None:
+        super().__init__("Another installation uses this server's Milvus. Its log says what to do.", retry_after=60)
+        self.lines = lines
+
+
+class GenerationsUsedUp(Unavailable):
+    code, title = "generations_used_up", "No number is left for another write"
+
+
 class DeadlineExceeded(Unavailable):
     code, title = "deadline_exceeded", "The request took too long"
 
@@ -245,5 +259,9 @@ class CollectionMissing(Exception):
     """Milvus has no such collection. Core makes it anew or reports the bot as gone; callers never see this."""
 
 
+class NoGeneration(Exception):
+    """The block of generations is used up, or is not this database's as it is now. Callers never see this."""
+
+
 class StartupError(Exception):
-    """The server cannot start; its message is one line that says what to do."""
+    """The server cannot start; its message says what to do in a line or two."""

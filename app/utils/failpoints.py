@@ -22,6 +22,9 @@ POINTS = (
     "write.after_t1_anew",
     "write.before_compensate",
     "write.after_compensate",
+    "generations.before_reserve",
+    "generations.after_reserve",
+    "generations.after_use",
     "delete.before",
     "delete.after",
     # Bots.

@@ -52,6 +52,12 @@ async def insert(services: Services, stores: Stores, target: Target) -> object:
     return await services.ingest.insert(target.bot_id, None, document(NEW), Stopwatch())
 
 
+async def insert_restored(services: Services, stores: Stores, target: Target) -> object:
+    """The first write after PostgreSQL was restored: a block of generations is reserved for it."""
+    await stores.db.execute("UPDATE installation SET written_by = '3'")
+    return await insert(services, stores, target)
+
+
 async def insert_unembeddable(services: Services, stores: Stores, target: Target) -> object:
     return await services.ingest.insert(target.bot_id, None, document((*NEW, UNEMBEDDABLE)), Stopwatch())
 
@@ -164,6 +170,7 @@ def _settings(lease: float) -> Settings:
 _WRITE = tuple(f"write.{when}_{step}" for step in ("t1", "embed", "upsert", "t2") for when in ("before", "after"))
 PASSES: dict[Operation, tuple[str, ...]] = {
     insert: _WRITE,
+    insert_restored: ("generations.before_reserve", "generations.after_reserve", "generations.after_use"),
     batch: _WRITE,
     replace: _WRITE,
     insert_unembeddable: ("write.before_compensate", "write.after_compensate"),
@@ -208,6 +215,7 @@ MOVES = (reembed, reembed_drop, overtaken)
 """After these, done or done again, the bot is at the next model."""
 EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]]] = {
     insert: ({OLD: 2}, {OLD: 2, NEW: 1}),
+    insert_restored: ({OLD: 2}, {OLD: 2, NEW: 1}),
     batch: ({OLD: 2}, {OLD: 2, NEW: 3}),
     replace: ({OLD: 2}, {OLD: 1, NEW: 1}),
     delete: ({OLD: 2}, {OLD: 1}),

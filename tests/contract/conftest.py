@@ -13,6 +13,7 @@ from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.milvus import MilvusIndex
 from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database
+from app.schemas.rows import GenerationBlock
 from tests.containers import docker_answers, milvus_container
 from tests.contract.records import Record
 from tests.lite_server import LiteServer
@@ -101,6 +102,13 @@ async def collection(index: VectorIndex, shared_collection: str) -> str:
 
 
 @pytest.fixture(params=[MEMORY, POSTGRES])
-def record(request: pytest.FixtureRequest, db: Database) -> Record:
+def new_record(request: pytest.FixtureRequest, db: Database) -> Record:
     # ``db`` is asked for in either case: a fixture with parameters of its own cannot be asked for by name.
     return Record.in_memory() if request.param == MEMORY else Record.in_postgres(db)
+
+
+@pytest.fixture
+async def record(new_record: Record) -> Record:
+    """With a block of generations, which a server reserves first."""
+    await new_record.generations.use(GenerationBlock(uuid4(), 1, 1 << 13))
+    return new_record

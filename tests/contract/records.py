@@ -9,17 +9,19 @@ from uuid import UUID, uuid4
 from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
 from app.core.stores.garbage import GarbageStore
+from app.core.stores.generations import GenerationStore
 from app.core.stores.memory_store import (
     MemoryBotStore,
     MemoryDocumentStore,
     MemoryGarbageStore,
+    MemoryGenerationStore,
     MemoryOnceStore,
     MemoryReembedStore,
     MemoryVerifyStore,
     Tables,
 )
 from app.core.stores.once import OnceStore
-from app.core.stores.ports import BotPort, DocumentPort, GarbagePort, OncePort, ReembedPort, VerifyPort
+from app.core.stores.ports import BotPort, DocumentPort, GarbagePort, GenerationPort, OncePort, ReembedPort, VerifyPort
 from app.core.stores.postgres import Database
 from app.core.stores.reembed import ReembedStore
 from app.core.stores.verify import VerifyStore
@@ -41,6 +43,7 @@ class Record:
     garbage: GarbagePort
     verify: VerifyPort
     moves: ReembedPort
+    generations: GenerationPort
     keys: Callable[[timedelta], OncePort]
     """The idempotency keys, kept for so long."""
 
@@ -53,6 +56,7 @@ class Record:
             GarbageStore(db),
             VerifyStore(db, LEASE_SECONDS),
             ReembedStore(db, NO_TIME),
+            GenerationStore(db),
             partial(OnceStore, db),
         )
 
@@ -66,6 +70,7 @@ class Record:
             MemoryGarbageStore(tables),
             MemoryVerifyStore(tables, LEASE_SECONDS),
             MemoryReembedStore(tables, NO_TIME),
+            MemoryGenerationStore(tables),
             partial(MemoryOnceStore, tables),
         )
 

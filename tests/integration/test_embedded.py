@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import stat
+import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -257,3 +258,65 @@ async def test_concurrent_writers_lose_nothing_at_kill(data_dir: Path) -> None:
         assert await index.present("t", [(0, 65536)]) == acknowledged
         await index.close()
     assert len(acknowledged) == 320
+
+
+async def count(opened: EmbeddedStores) -> int:
+    assert opened.postgres is not None
+    address = opened.postgres
+    conn = await asyncpg.connect(host=address.host, port=address.port, user=address.user, database=address.database)
+    try:
+        rows: int = await conn.fetchval("SELECT count(*) FROM t")
+    finally:
+        await conn.close()
+    return rows
+
+
+async def test_a_copy_of_a_running_folder_has_stores_of_its_own(data_dir: Path) -> None:
+    copy = data_dir.with_name("copy")
+    async with stores(data_dir) as opened:
+        assert await write_and_count(opened) == 1
+        await asyncio.to_thread(subprocess.run, ["cp", "-a", data_dir, copy], check=True)
+        async with stores(copy) as copied:
+            assert copied.folder != opened.folder
+            assert copied.postgres != opened.postgres
+            assert await write_and_count(copied) == 2
+            assert await count(opened) == 1
+        await until(lambda: all_gone(copy))
+        assert await write_and_count(opened) == 2
+    async with stores(copy) as again:
+        assert again.folder == copied.folder
+        assert await write_and_count(again) == 3
+
+
+async def test_a_copy_of_a_stopped_folder_has_stores_of_its_own(data_dir: Path) -> None:
+    async with stores(data_dir) as opened:
+        assert await write_and_count(opened) == 1
+    copy = data_dir.with_name("copy")
+    await asyncio.to_thread(subprocess.run, ["cp", "-a", data_dir, copy], check=True)
+    async with stores(copy) as copied, stores(data_dir) as original:
+        assert original.folder == opened.folder != copied.folder
+        assert await write_and_count(copied) == 2
+        assert await count(original) == 1
+
+
+async def test_a_moved_folder_is_the_same(data_dir: Path) -> None:
+    old = data_dir.with_name("old")
+    async with stores(old) as opened:
+        assert await write_and_count(opened) == 1
+    old.rename(data_dir)
+    async with stores(data_dir) as moved:
+        assert moved.folder == opened.folder
+        assert await write_and_count(moved) == 2
+
+
+async def test_a_copy_whose_original_was_killed(data_dir: Path) -> None:
+    """Its locks name processes that are gone, and may be any other's by now."""
+    copy = data_dir.with_name("copy")
+    async with stores(data_dir) as opened:
+        assert await write_and_count(opened) == 1
+        await asyncio.to_thread(subprocess.run, ["cp", "-a", data_dir, copy], check=True)
+        for process in processes(data_dir):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        async with stores(copy) as copied:
+            assert await write_and_count(copied) == 2

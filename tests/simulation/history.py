@@ -71,6 +71,7 @@ class Searched:
     limit: int
     kind: int | None
     text: str
+    may_lack_vectors: bool = False
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ class BotHistory:
     creates: list[Span] = field(default_factory=list)
     deletes: list[Span] = field(default_factory=list)
     unknown_to: list[Span] = field(default_factory=list)  # Calls that were told there is no such bot.
+    names: int = 0  # Of the collection that it had first after the last restore.
 
 
 @dataclass(slots=True)
@@ -92,3 +94,7 @@ class History:
     current: dict[int, list[float]] = field(default_factory=dict)
     """By generation: from when to when it was its document's current one, in the record itself."""
     events: list[tuple[Any, ...]] = field(default_factory=list)
+    doc_ids: set[int] = field(default_factory=set)
+    """All that clients ever heard of, before restores too."""
+    may_lack_vectors: bool = False
+    """PostgreSQL was restored, and Milvus has not been repaired since: searches may find too little."""

@@ -7,6 +7,7 @@ from random import Random
 import numpy as np
 
 from app.core.stores.ports import Hit, Keys, Span, Vectors
+from app.schemas.rows import Reservation
 from app.utils.errors import CollectionForeign, CollectionMissing
 
 
@@ -41,6 +42,7 @@ class SimulatedMilvus:
         self._lag = lag
         self._stamp = 0
         self.data: dict[str, SimulatedCollection] = {}
+        self.marker: list[Reservation] = []
 
     def create(self, collection: str, dimension: int) -> None:
         found = self.data.setdefault(collection, SimulatedCollection(dimension))
@@ -54,6 +56,16 @@ class SimulatedMilvus:
 
     def collections(self) -> list[str]:
         return list(self.data)
+
+    def reserve(self, reservations: Sequence[Reservation]) -> None:
+        self.marker += reservations
+
+    def reservations(self) -> list[Reservation]:
+        """Strongly read; one that landed twice is shown once, as by MilvusMarker."""
+        return sorted(dict.fromkeys(self.marker), key=lambda one: one.block.last)
+
+    def greatest_key(self, collection: str, above: int) -> int:
+        return max([above, *self.rows(collection)] if collection in self.data else [above])
 
     def upsert(self, collection: str, chunk_ids: Keys, doc_ids: Keys, embeddings: Vectors) -> int:
         found = self._get(collection)

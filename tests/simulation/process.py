@@ -16,15 +16,18 @@ from app.core.bots import Bots
 from app.core.documents import Documents
 from app.core.embedders import Embedders
 from app.core.embedding.port import Vectors
+from app.core.generations import Generations
 from app.core.ingest import Ingest
 from app.core.leases import Leases
 from app.core.pace import Pace
 from app.core.recovery import Recovery
+from app.core.repair import Repairer
 from app.core.saga import Saga
 from app.core.search import Search
 from app.core.stores.ports import Span, Suspect
 from app.core.verify import Verifier
 from app.core.write import Write
+from app.schemas.rows import GenerationBlock, Reservation
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
 from tests.simulation.embedder import DIMENSION, embedding
 from tests.simulation.faults import LANDS_LATE, LEASE, PATIENCE, SETTLE, Fate
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 AWAY: dict[str, type[AppError]] = {"database": DatabaseUnavailable, "embedder": EmbedderUnavailable}
+
+
+FIRST_BLOCK = 8
+"""Generations: few, so that blocks are reserved again and again."""
 
 
 class ProcessDied(Exception):
@@ -47,7 +54,7 @@ class Process:
         self.dead = self.paused = False
         self.held: list[asyncio.Handle] = []
         self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
-        self.replies: set[asyncio.Future[Any]] = set()
+        self.replies: dict[asyncio.Future[Any], None] = {}  # In their order, unlike a set's.
         self.in_flight: dict[asyncio.TimerHandle, Callable[[], None]] = {}
         context = copy_context()
         context.run(OWNER.set, self)
@@ -69,11 +76,21 @@ class Process:
             claim=LEASE,
         )
         pace = Pace(bulk=1)
-        self.ingest = Ingest(self.bots, Saga(documents, self.bots, index, embedders, leases, pace), world.keys)
+        self.generations = Generations(
+            Database(self, world.generations), index.marker, random=world.random, first_block=FIRST_BLOCK
+        )
+        saga = Saga(documents, self.bots, index, embedders, leases, pace, self.generations)
+        self.ingest = Ingest(self.bots, saga, world.keys)
         self.documents = Documents(self.bots, documents, recovery)
         self.search = Search(self.bots, documents, index, embedders, pace)
         self.verifier = Verifier(Database(self, world.verify), index)
-        for coro in (leases.renew_forever(), recovery.run_forever()):
+        self.repairer = Repairer(
+            self.verifier, Database(self, world.verify), documents, self.bots, saga, index, recovery
+        )
+        loops = [leases.renew_forever(), recovery.run_forever()]
+        if not world.reserved:
+            loops.append(self.generations.run_forever())
+        for coro in loops:
             self.spawn(coro)
 
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -85,10 +102,10 @@ class Process:
             coro.close()
             raise ProcessDied
         reply = self.world.loop.create_future()
-        self.replies.add(reply)
+        self.replies[reply] = None
 
         def answer(task: asyncio.Task[Any]) -> None:
-            self.replies.discard(reply)
+            self.replies.pop(reply, None)
             if reply.done():
                 return
             if task.cancelled():
@@ -246,12 +263,35 @@ class Database:
             yield page
 
 
+class Marker:
+    """Milvus's marker as one process reaches it; keeps to MarkerPort."""
+
+    def __init__(self, process: Process) -> None:
+        self._call = process.call
+        self._milvus = process.world.milvus
+
+    async def read(self) -> list[Reservation]:
+        return list(await self._call("read", "reservations", self._milvus.reservations))
+
+    async def add(self, reservations: Sequence[Reservation]) -> None:
+        name = f"reserve {[(one.block.first, one.block.last) for one in reservations]}"
+        await self._call("upsert", name, partial(self._milvus.reserve, reservations))
+
+    async def bot_collections(self) -> list[str]:
+        return sorted(await self._call("read", "collections", self._milvus.collections))
+
+    async def greatest_key(self, collection: str, above: int) -> int:
+        greatest = partial(self._milvus.greatest_key, collection, above)
+        return int(await self._call("read", f"greatest key of {collection}", greatest))
+
+
 class Index:
     """Milvus as one process reaches it; keeps to VectorIndex."""
 
     def __init__(self, process: Process) -> None:
         self._call = process.call
         self._milvus = process.world.milvus
+        self.marker = Marker(process)
 
     async def create(self, collection: str, dimension: int) -> None:
         await self._call("create", f"create {collection}", partial(self._milvus.create, collection, dimension))
@@ -365,12 +405,20 @@ def _described(args: Sequence[Any]) -> str:
     for arg in args:
         if isinstance(arg, list) and arg and isinstance(arg[0], Write):
             shown.append(f"docs {[write.doc_id for write in arg]} gens {[write.generation for write in arg]}")
+        elif isinstance(arg, GenerationBlock):
+            shown.append(f"{arg.first} to {arg.last}")
+        elif isinstance(arg, list) and arg and isinstance(arg[0], GenerationBlock):
+            shown.append(f"and {len(arg)} older")
         elif isinstance(arg, int | list | str) and not isinstance(arg, bool):
             shown.append(str(arg)[:60])
     return f"({', '.join(shown)})"
 
 
 def _brief(result: Any) -> str:
+    if isinstance(result, list) and result and isinstance(result[0], Reservation):
+        return str([(one.block.first, one.block.last) for one in result])[-80:]  # Their ids are not the seed's.
+    if isinstance(result, set) and result and isinstance(next(iter(result)), str):
+        result = sorted(result)  # Their order is not the seed's.
     if isinstance(result, int | set | dict | list | str | tuple) or result is None:
         return str(result)[:80] if not isinstance(result, np.ndarray) else ""
     return type(result).__name__

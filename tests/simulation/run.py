@@ -4,7 +4,7 @@ import asyncio
 from random import Random
 
 from tests.simulation.check import check_history, check_loop, check_rest
-from tests.simulation.faults import Faults
+from tests.simulation.faults import PATIENCE, Faults
 from tests.simulation.workload import EVERYTHING, Clients
 from tests.simulation.world import Violation, World, internal_errors
 
@@ -17,15 +17,22 @@ def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> W
     """Runs to the end and returns the world. Raises Violation, its history in ``history``.
 
     ``keys``: some inserts are sent again and again with an Idempotency-Key, and in every other run a bot that was
-    deleted comes again with the same collection name. The kept seeds are older than both.
+    deleted comes again with the same collection name; and in two of five PostgreSQL is put back to a back-up, and
+    perhaps forward again. The kept seeds are older than all that.
     """
     random = Random(seed)
     faults = Faults.drawn(random)
-    world = World(seed, faults, processes=processes or random.choice((1, 2, 2, 3)))
+    world = World(seed, faults, processes=processes or random.choice((1, 2, 2, 3)), reserved=not keys)
     try:
         with internal_errors() as errors:
             clients = Clients(world, bots=random.choice((1, 2)), keys=keys, reuse_names=keys and seed % 2 == 1)
+            restores = Random(f"restores {seed}").choice((0, 0, 0, 1, 2)) if keys else 0
+            if restores:
+                world.at(random.random() * 6, world.back_up)
             drive(world, clients, random)
+            for _ in range(restores):
+                restore(world, clients, random)
+                drive(world, clients, random)
             finish(world, clients)
             if errors:
                 raise Violation(f"internal error: {errors[0].getMessage()} {errors[0].exc_info}")
@@ -51,9 +58,23 @@ def drive(world: World, clients: Clients, random: Random) -> None:
     world.run_clients(LONG)
 
 
+def restore(world: World, clients: Clients, random: Random) -> None:
+    """PostgreSQL goes back to one of the back-ups, of which one more is made of how it was; Milvus stays."""
+    world.loop.run_until(lambda: False, world.loop.time() + 2 * PATIENCE)  # Calls whose clients are gone.
+    check_history(world.history)
+    world.back_up()
+    world.restore(random.randrange(len(world.backups)))
+    clients.begin_again()
+
+
 def finish(world: World, clients: Clients) -> None:
     """To rest, and there everything is looked at once more."""
     world.rest()
+    if world.ever_restored:
+        world.client(clients.repair())
+        world.run_clients(LONG)
+        world.history.may_lack_vectors = False
+        world.rest()
     check_rest(world)
     for bot in range(len(world.history.bots)):
         for doc_id in clients.doc_ids(bot):

@@ -10,12 +10,13 @@ from hashlib import sha256
 
 import pytest
 
+from app.core import generations
 from app.core.once import Once
 from app.core.recovery import Recovery
-from app.core.stores.memory_store import MemoryDocumentStore, once
+from app.core.stores.memory_store import MemoryDocumentStore, MemoryGenerationStore, once
 from app.core.stores.memory_store.tables import ChunkRow, DocumentRow, Tables
 from app.core.write import Write
-from app.schemas.rows import Garbage
+from app.schemas.rows import Garbage, GenerationBlock
 from app.utils.errors import RequestInFlight
 from tests.simulation.run import simulate
 from tests.simulation.world import Violation
@@ -98,6 +99,23 @@ def without_the_claim_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(once, "hold", lambda _tables, _request: True)
 
 
+def without_the_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before there were blocks: the sequence goes on from where the back-up had it."""
+
+    def use(self: MemoryGenerationStore, first: int, block: GenerationBlock, _older: object) -> None:
+        self._tables.blocks.append(block)
+        self._tables.first_in_block, self._tables.last_in_block = 1, block.last
+        self._tables.restored = False
+
+    monkeypatch.setattr(MemoryGenerationStore, "_use", use)
+
+
+def without_looking_at_milvus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next block follows what PostgreSQL knows of."""
+    monkeypatch.setattr(generations, "_mark", lambda _rows: 0)
+    monkeypatch.setattr(generations, "_overlap", lambda _one, _other: False)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -105,6 +123,8 @@ def without_the_claim_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
         without_collecting_until_settled,
         without_the_lease_check,
         without_the_claim_of_a_key,
+        without_the_jump,
+        without_looking_at_milvus,
     ],
 )
 def test_broken_design_is_found(broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:

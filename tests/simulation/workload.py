@@ -13,7 +13,7 @@ from app.schemas.rows import NewChunk, NewDocument
 from app.utils.clock import Stopwatch
 from app.utils.errors import AppError, BotNotFound, DatabaseUnavailable, DocumentNotFound, Unavailable
 from tests.simulation.embedder import UNUSABLE
-from tests.simulation.history import BotHistory, DocumentHistory, Found, Read, Searched, Span, Version
+from tests.simulation.history import BotHistory, DocumentHistory, Found, History, Read, Searched, Span, Version
 from tests.simulation.process import Process, ProcessDied
 from tests.simulation.world import Violation, World
 
@@ -33,6 +33,33 @@ class Clients:
         self._texts = 0
         self._reuse_names = reuse_names
         self._keys = keys
+
+    def begin_again(self) -> None:
+        """After a restore: what PostgreSQL holds now is what clients count on; what else they did may be gone."""
+        world, now = self.world, self.world.loop.time()
+        before = self._history
+        history = self._history = world.history = History(
+            events=before.events, doc_ids=before.doc_ids, may_lack_vectors=True
+        )
+        for bot in before.bots:
+            row = world.tables.active(bot.bot_id)
+            known = BotHistory(bot.number, bot.bot_id, names=bot.names + len(bot.deletes) + 1)
+            history.bots.append(known)
+            if row is None:
+                continue
+            known.names = int(row.collection_name.partition("_")[2] or 0)
+            known.creates.append(Span(now, now, "done"))
+            texts: dict[int, list[tuple[int, str]]] = {}
+            for document, chunk in world.tables.current(bot.bot_id):
+                texts.setdefault(document.doc_id, []).append((chunk.chunk_id, chunk.text))
+            for doc_id, document in world.tables.partition(bot.bot_id).documents.items():
+                span, metadata = Span(now, now, "done"), document.metadata
+                version = Version(span, [text for _, text in sorted(texts[doc_id])], metadata["kind"])
+                patches = [(span, metadata["patched"])] if "patched" in metadata else []
+                history.documents[doc_id] = DocumentHistory(bot.number, [version], patches=patches)
+                history.current[document.generation] = [now, float("inf")]
+        shown = {text for document in history.documents.values() for text in document.versions[0].texts}
+        history.unsure = [version for version in before.unsure if shown.isdisjoint(version.texts)]
 
     def doc_ids(self, bot: int) -> list[int]:
         """Documents that a client has heard of."""
@@ -186,7 +213,8 @@ class Clients:
                 Found(r.chunk.chunk_id, r.chunk.doc_id, r.chunk.text, r.score, r.chunk.metadata["kind"])
                 for r in results
             ]
-            self._history.searches.append(Searched(span, bot, found, limit, kind, text))
+            lacking = self._history.may_lack_vectors
+            self._history.searches.append(Searched(span, bot, found, limit, kind, text, lacking))
 
     async def trespass(self, bot: int) -> None:
         """Somebody else's account asks: there is no such bot for it."""
@@ -194,6 +222,17 @@ class Clients:
         query = Query(self._bot_id(bot), "somebody else", ["query"], 5)
         if await self._ask(span, "trespass", lambda process: process.search.query(query, Stopwatch())) is not None:
             raise Violation(f"bot {bot} answered another account")
+
+    async def repair(self) -> None:
+        """As ``cli repair``, until nothing is left to be repaired."""
+        process = self.world.live()
+        for bot in self._history.bots:
+
+            async def work(bot_id: UUID = bot.bot_id) -> None:
+                async for finding in process.repairer.repair_bot(bot_id):
+                    self.world.note(process.name, "repaired", finding.kind, finding.detail)
+
+            await process.request(work())
 
     async def check(self) -> None:
         """verify, while everything goes on."""
@@ -209,6 +248,8 @@ class Clients:
         # A saga may well outlive its lease while processes are down; and one that was paused for longer than lease and
         # settling leaves vectors that are indeed nobody's, until it finds that it has lost its lease.
         excused = {"saga_forgotten", "vector_orphan"} if self.world.ever_paused else {"saga_forgotten"}
+        if self._history.may_lack_vectors:
+            excused |= {"vector_orphan", "vector_lost", "collection_missing"}
         if wrong := [finding for finding in findings if finding.kind not in excused]:
             raise Violation(f"verify reports what is not wrong: {wrong}")
 
@@ -268,6 +309,9 @@ class Clients:
         return Version(Span(self.world.loop.time()), texts, kind), new
 
     def _known(self, bot: int, doc_id: int, version: Version) -> None:
+        if doc_id in self._history.doc_ids:
+            raise Violation(f"doc_id {doc_id} was given twice")
+        self._history.doc_ids.add(doc_id)
         self._history.unsure.remove(version)
         self._history.documents[doc_id] = DocumentHistory(bot, [version])
 
@@ -277,7 +321,7 @@ class Clients:
     def _collection(self, bot: int) -> str:
         """A bot that was deleted and comes again has another collection, or the same in a run that reuses names."""
         deleted = sum(span.outcome == "done" for span in self._history.bots[bot].deletes)
-        return f"c{bot}" if self._reuse_names else f"c{bot}_{deleted}"
+        return f"c{bot}" if self._reuse_names else f"c{bot}_{self._history.bots[bot].names + deleted}"
 
     def _account(self, bot: int) -> str:
         return f"account {bot % 2}"

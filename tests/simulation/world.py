@@ -4,18 +4,22 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
+from uuid import UUID
 
 from app.core.stores.memory_store import (
     MemoryBotStore,
     MemoryDocumentStore,
     MemoryGarbageStore,
+    MemoryGenerationStore,
     MemoryOnceStore,
     MemoryVerifyStore,
     Tables,
 )
+from app.schemas.rows import GenerationBlock
 from tests.filter_reference import matches
 from tests.simulation.faults import LEASE, SETTLE, Faults
 from tests.simulation.history import History
@@ -25,6 +29,17 @@ from tests.simulation.process import Process
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 CHANGING = frozenset({"finish", "delete", "finish_deletion"})
+BACKED_UP = (
+    "bots",
+    "partitions",
+    "sagas",
+    "garbage",
+    "keys",
+    "last_generation",
+    "first_in_block",
+    "last_in_block",
+    "blocks",
+)
 QUIET_WITHIN = 600.0
 """Seconds after the last fault until nothing may be left to do: put-off garbage alone may wait for 60 and again."""
 
@@ -36,7 +51,8 @@ class Violation(AssertionError):
 
 
 class World:
-    def __init__(self, seed: int, faults: Faults, *, processes: int = 2) -> None:
+    def __init__(self, seed: int, faults: Faults, *, processes: int = 2, reserved: bool = False) -> None:
+        """``reserved``: generations enough for the whole run, as before there were blocks."""
         self.random = Random(seed)
         self.faults = faults
         self.loop = VirtualLoop()
@@ -47,8 +63,15 @@ class World:
         self.bots = MemoryBotStore(self.tables, timedelta(seconds=SETTLE))
         self.garbage = MemoryGarbageStore(self.tables)
         self.keys = MemoryOnceStore(self.tables, timedelta(hours=24))
+        self.generations = MemoryGenerationStore(self.tables)
         self.verify = MemoryVerifyStore(self.tables, LEASE)
+        self.reserved = reserved
+        if reserved:
+            self.tables.blocks.append(GenerationBlock(UUID(int=1), 1, 1 << 30))
+            self.tables.last_in_block = 1 << 30
         self.ever_paused = False
+        self.ever_restored = False
+        self.backups: list[dict[str, Any]] = []
         self.clients: list[asyncio.Task[Any]] = []
         self.processes = [self.started(number) for number in range(processes)]
 
@@ -76,6 +99,20 @@ class World:
 
     def note(self, *event: Any) -> None:
         self.history.events.append((round(self.loop.time(), 6), *event))
+
+    def back_up(self) -> None:
+        self.note("world", "back-up", len(self.backups))
+        self.backups.append(self._contents())
+
+    def _contents(self) -> dict[str, Any]:
+        return deepcopy({name: getattr(self.tables, name) for name in BACKED_UP})
+
+    def restore(self, number: int) -> None:
+        """Puts PostgreSQL back to a back-up, under the processes that run; Milvus stays as it is."""
+        self.note("world", "restore", number)
+        for name, value in deepcopy(self.backups[number]).items():
+            setattr(self.tables, name, value)
+        self.tables.restored = self.ever_restored = True
 
     def observe(self, method: str, _args: Any) -> None:
         """Keeps from when to when each generation is current."""

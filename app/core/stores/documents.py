@@ -29,7 +29,7 @@ from app.schemas.rows import (
     StaleChunk,
     VisibleChunk,
 )
-from app.utils.errors import CollectionMoved
+from app.utils.errors import CollectionMoved, NoGeneration
 from app.utils.tasks import abandon
 
 COLUMNS = ("title", "file_path", "file_type", "author", "tags")
@@ -55,7 +55,8 @@ class DocumentStore:
 
         A write with ``doc_id`` set is a replacement: its previous generation is read here. A write is marked
         failed when its bot or the document to be replaced does not exist. With ``once``, nothing is begun when
-        it has been answered before. Raises IdempotencyKeyReused, RequestInFlight.
+        it has been answered before. Raises IdempotencyKeyReused, RequestInFlight; and NoGeneration, with nothing
+        done, when a block has to be reserved first.
         """
         async with self._db.transaction() as conn:
             if once and not await keys.claim(conn, once):
@@ -80,7 +81,7 @@ class DocumentStore:
         """T1 for writes whose bot has moved: takes them back and begins them again, at one stroke.
 
         Each gets a new generation, and of ``bots`` the bot as it is now; its document and what it replaces stay.
-        Marks a write failed whose lease is lost or whose bot is gone.
+        Marks a write failed whose lease is lost or whose bot is gone. Raises NoGeneration as ``begin`` does.
         """
         async with self._db.transaction() as conn:
             if once and not await keys.hold(conn, once):
@@ -109,7 +110,7 @@ class DocumentStore:
 
     @staticmethod
     async def _open(conn: Connection, live: Sequence[tuple[Write, Bot]], token: UUID, lease: timedelta) -> list[int]:
-        """Begins the sagas; the generation of each."""
+        """Begins the sagas; the generation of each. Raises NoGeneration."""
         rows = await conn.fetch(
             SQL["begin_writes"],
             [bot.bot_id for _, bot in live],
@@ -120,6 +121,8 @@ class DocumentStore:
             token,
             lease,
         )
+        if len(rows) < len(live):
+            raise NoGeneration
         return sorted(row["generation"] for row in rows)
 
     @staticmethod

@@ -34,6 +34,8 @@ class EmbeddedStores:
 
     postgres: PostgresAddress | None = None
     milvus_uri: str | None = None
+    folder: str = ""
+    """Tells the data directory from its copies."""
 
 
 def begin_embedded_stores(data_dir: Path, *, postgres: bool, milvus: bool, database: str) -> None:
@@ -67,7 +69,7 @@ async def embedded_stores(
         raise StartupError(f"The embedded stores did not start; {folder / LOG_NAME} says why.") from exc
     try:
         address = PostgresAddress(**ready["postgres"], database=database) if postgres else None
-        yield EmbeddedStores(address, ready.get("milvus_uri"))
+        yield EmbeddedStores(address, ready.get("milvus_uri"), ready.get("folder", "") if postgres else "")
     finally:
         await _detach(reader, writer)
 

@@ -114,22 +114,47 @@ class EmbeddedPostgres:
         """After a power cut or in a new container, postmaster.pid may name a process that is not PostgreSQL.
 
         Or a killed postmaster that its parent has not waited for, in a container for ever: PostgreSQL would take
-        the zombie for a postmaster that runs, by this file and by the lock beside its socket.
+        the zombie for a postmaster that runs, by this file and by the lock beside its socket. Or the postmaster of the
+        folder that this one is a copy of: its locks were copied with the rest, and its own are left alone.
         """
         pid_file = self._data / "postmaster.pid"
-        if pid_file.exists() and not _alive(self._data):
-            lines = pid_file.read_text().splitlines()
-            pid_file.unlink(missing_ok=True)
-            for lock in Path(lines[4]).glob(".s.PGSQL.*.lock") if len(lines) > 4 and lines[4] else ():
+        if _alive(self._data):
+            return
+        lines = pid_file.read_text().splitlines() if pid_file.exists() else []
+        pid_file.unlink(missing_ok=True)
+        for copied in self._data.glob(".s.PGSQL.*"):
+            copied.unlink(missing_ok=True)
+        if lines and len(lines) > 4 and lines[4] and not _is_postgres(lines[0]):
+            for lock in Path(lines[4]).glob(".s.PGSQL.*.lock"):
                 if lock.read_text().split()[:1] == lines[:1]:
                     lock.unlink(missing_ok=True)
 
 
 def _alive(data: Path) -> bool:
+    """Whether the postmaster that ``data`` names lives, and is at work on this folder."""
     try:
         info = PostmasterInfo.read_from_pgdata(data)
-        if info is None or info.process is None or "postgres" not in info.process.name():
+        if info is None or info.process is None or not _is_postgres(str(info.pid)):
             return False
-        return info.process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except (AssertionError, psutil.NoSuchProcess):
+        return _serves(info.process, data)
+    except (AssertionError, ValueError, psutil.NoSuchProcess):
         return False
+
+
+def _is_postgres(pid: str) -> bool:
+    try:
+        process = psutil.Process(int(pid))
+        dead = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return "postgres" in process.name() and not dead
+    except (ValueError, psutil.NoSuchProcess):
+        return False
+
+
+def _serves(postmaster: psutil.Process, data: Path) -> bool:
+    """A postmaster works in its data directory; where that cannot be seen, its command names the directory."""
+    try:
+        folder = postmaster.cwd()
+    except psutil.AccessDenied:  # Of another user, for a root without CAP_SYS_PTRACE, as in a container.
+        command = postmaster.cmdline()
+        folder = command[command.index("-D") + 1] if "-D" in command[:-1] else ""
+    return os.path.exists(folder) and os.path.samefile(folder, data)

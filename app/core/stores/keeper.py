@@ -26,6 +26,7 @@ from typing import Any
 
 from app.core.stores.embedded_lite import EmbeddedLite
 from app.core.stores.embedded_postgres import EmbeddedPostgres
+from app.core.stores.folder_id import folder_id
 from app.core.stores.runtime_dir import LOCK_NAME, control_socket, runtime_dir
 
 log = logging.getLogger("keeper")
@@ -37,6 +38,7 @@ CHECK_SECONDS = 1.0
 
 class Keeper:
     def __init__(self, data_dir: Path) -> None:
+        self._folder = folder_id(data_dir)
         self._postgres = EmbeddedPostgres(data_dir / "postgres")
         self._lite = EmbeddedLite(data_dir / "milvus", runtime_dir(data_dir) / "milvus.sock")
         self._users = 0
@@ -81,7 +83,7 @@ class Keeper:
         await writer.drain()
 
     async def start(self, wish: dict[str, Any]) -> dict[str, Any]:
-        """Where the stores are that are wished for, all of them running."""
+        """Where the stores are that are wished for, all of them running, and the folder's id."""
         starts: dict[str, Awaitable[Any]] = {}
         if wish["postgres"]:
             starts["postgres"] = self._start_postgres(wish["database"])
@@ -91,7 +93,7 @@ class Keeper:
         for outcome in ready:
             if isinstance(outcome, BaseException):
                 raise outcome
-        return dict(zip(starts, ready, strict=True))
+        return {"folder": self._folder, **dict(zip(starts, ready, strict=True))}
 
     async def restart_what_died(self) -> None:
         """Each store by itself: one that cannot start, as on a full disk, does not keep the other from it."""

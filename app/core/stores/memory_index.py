@@ -10,6 +10,7 @@ import numpy as np
 from app.core.lexical import tokens
 from app.core.stores.ports import Hit, Keys, Span, Suspect, Vectors
 from app.schemas import milvus as schema
+from app.schemas.rows import Reservation
 from app.utils.errors import CollectionForeign, CollectionMissing
 
 
@@ -27,12 +28,34 @@ class _Collection:
         self.rows: dict[int, _Row] = {}  # by chunk_id
 
 
+class MemoryMarker:
+    """Keeps to MarkerPort."""
+
+    def __init__(self, collections: dict[str, _Collection]) -> None:
+        self._collections = collections
+        self.rows: list[Reservation] = []
+
+    async def read(self) -> list[Reservation]:
+        return sorted(self.rows, key=lambda one: one.block.last)
+
+    async def add(self, reservations: Sequence[Reservation]) -> None:
+        self.rows += reservations
+
+    async def bot_collections(self) -> list[str]:
+        return sorted(self._collections)
+
+    async def greatest_key(self, collection: str, above: int) -> int:
+        found = self._collections.get(collection)
+        return max(above, *found.rows, above) if found else above
+
+
 class MemoryIndex:
     """Keeps to VectorIndex. Writes are visible at once, so its timestamps are 0 and guarantees mean nothing."""
 
     def __init__(self, *, bm25: bool = True) -> None:
         self._bm25 = bm25
         self._collections: dict[str, _Collection] = {}
+        self.marker = MemoryMarker(self._collections)
 
     @property
     def bm25(self) -> bool:

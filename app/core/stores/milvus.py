@@ -28,6 +28,7 @@ from app.core.stores.milvus_driver import (
     within,
     write,
 )
+from app.core.stores.milvus_marker import MilvusMarker
 from app.core.stores.milvus_packing import insert_request
 from app.core.stores.milvus_refusal import MissingPrivileges, check_privileges, has_credentials, refusal
 from app.core.stores.milvus_search import MilvusSearch
@@ -71,6 +72,7 @@ class MilvusIndex:
         self._bm25 = schema.has_bm25(version)
         self._lite = schema.is_lite(version)
         self._search = MilvusSearch(client, self._read, timeout)
+        self.marker = MilvusMarker(client, blocking, self._read, timeout)
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="milvus")
         self._shapes: dict[str, Shape] = {}
 
@@ -190,7 +192,8 @@ class MilvusIndex:
         await self._call(drop_ours)
 
     async def collections(self) -> list[str]:
-        return await self._call(partial(self._client.list_collections, timeout=self._timeout))
+        names = await self._call(partial(self._client.list_collections, timeout=self._timeout))
+        return [name for name in names if name != schema.MARKER]
 
     async def upsert(
         self,

@@ -16,7 +16,19 @@ from app.core.once import Once
 from app.core.write import Write
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
-from app.schemas.rows import Bot, Chunk, Confirmed, Copied, Document, Garbage, Move, StaleChunk
+from app.schemas.rows import (
+    Bot,
+    Chunk,
+    Confirmed,
+    Copied,
+    Document,
+    Garbage,
+    GenerationBlock,
+    GenerationState,
+    Move,
+    Reservation,
+    StaleChunk,
+)
 
 if TYPE_CHECKING:  # The modules of the rows below import the driver.
     from app.core.stores.bots import BotCounts, BotSaga
@@ -52,6 +64,25 @@ class Suspect(NamedTuple):
     searchable: bool
 
 
+class MarkerPort(Protocol):
+    """Who the index belongs to and which generations are reserved: rows in a collection of its own.
+
+    Rows are only ever added. Every method raises ``VectorIndexUnavailable``.
+    """
+
+    async def read(self) -> list[Reservation]:
+        """All rows, ascending by their last generation, with strong consistency; empty where there is no marker."""
+
+    async def add(self, reservations: Sequence[Reservation]) -> None:
+        """Adds rows, making the marker first where there is none. On an error they may be added later all the same."""
+
+    async def bot_collections(self) -> list[str]:
+        """Collections of the shape that bots' have, of whatever dimension."""
+
+    async def greatest_key(self, collection: str, above: int) -> int:
+        """The greatest key of the collection, or ``above`` where no key is greater."""
+
+
 class VectorIndex(Protocol):
     """Vectors and words by integer key, one collection a bot; cosine similarity and BM25.
 
@@ -60,6 +91,9 @@ class VectorIndex(Protocol):
     named collection does not exist. Of its kinds, ``VectorIndexFull`` says that a write did not land for want of space,
     and ``IndexSuspect`` that a search would perhaps not see all that was acknowledged.
     """
+
+    @property
+    def marker(self) -> MarkerPort: ...
 
     @property
     def bm25(self) -> bool:
@@ -79,7 +113,7 @@ class VectorIndex(Protocol):
         ``dimension`` so is one of another dimension: it may be another deployment's."""
 
     async def collections(self) -> list[str]:
-        """Names of all collections in the database, whoever made them."""
+        """Names of all collections in the database, whoever made them; without the marker."""
 
     async def upsert(
         self,
@@ -237,6 +271,19 @@ class GarbagePort(Protocol):
     async def claim(self, hold: timedelta) -> Sequence[Garbage]: ...
     async def end(self, rows: Sequence[Garbage]) -> None: ...
     async def put_off(self, rows: Sequence[Garbage]) -> None: ...
+
+
+class GenerationPort(Protocol):
+    async def state(self) -> GenerationState: ...
+    async def known_collections(self) -> set[str]: ...
+    async def use(self, block: GenerationBlock, older: Sequence[GenerationBlock] = ()) -> None: ...
+    async def take_over(
+        self,
+        block: GenerationBlock,
+        installation_id: UUID,
+        abandon: Sequence[str],
+        kept: Sequence[GenerationBlock],
+    ) -> int: ...
 
 
 class Switch(Protocol):

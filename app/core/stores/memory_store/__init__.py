@@ -3,6 +3,7 @@
 from app.core.stores.memory_store.bots import MemoryBotStore
 from app.core.stores.memory_store.documents import MemoryDocumentStore
 from app.core.stores.memory_store.garbage import MemoryGarbageStore
+from app.core.stores.memory_store.generations import MemoryGenerationStore
 from app.core.stores.memory_store.once import MemoryOnceStore
 from app.core.stores.memory_store.reembed import MemoryReembedStore
 from app.core.stores.memory_store.tables import Tables
@@ -12,6 +13,7 @@ __all__ = [
     "MemoryBotStore",
     "MemoryDocumentStore",
     "MemoryGarbageStore",
+    "MemoryGenerationStore",
     "MemoryOnceStore",
     "MemoryReembedStore",
     "MemoryVerifyStore",

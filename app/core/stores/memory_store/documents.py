@@ -32,6 +32,7 @@ class MemoryDocumentStore:
         self._matches = matches
 
     async def begin(self, writes: Sequence[Write], token: UUID, lease: timedelta, once: Once | None = None) -> None:
+        self._tables.check_block(len(writes))
         if once and not keys.claim(self._tables, once):
             return
         self._fail_unknown_bots(writes)
@@ -50,6 +51,7 @@ class MemoryDocumentStore:
     async def begin_anew(
         self, writes: Sequence[Write], bots: Mapping[UUID, Bot], token: UUID, lease: timedelta, once: Once | None = None
     ) -> None:
+        self._tables.check_block(len(writes))
         if once and not keys.hold(self._tables, once):
             for write in writes:
                 write.fail_lease_lost()

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, Move
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, GenerationBlock, Move
+from app.utils.errors import NoGeneration
 
 
 @dataclass(slots=True)
@@ -140,6 +141,18 @@ class Tables:
         self.keys: dict[tuple[str, str], KeyRow] = {}
         self.reembed_leases: dict[UUID, tuple[UUID, datetime]] = {}
         self.last_generation = 0
+        self.installation_id = uuid4()
+        self.database = "memory"
+        self.first_in_block, self.last_in_block = 1, 0
+        self.blocks: list[GenerationBlock] = []
+        self.restored = False
+        """As PostgreSQL tells: these tables were restored, copied or rolled back since the block was reserved."""
+
+    def check_block(self, count: int) -> None:
+        """Raises NoGeneration when ``count`` generations cannot be taken."""
+        usable = not self.restored and self.first_in_block <= self.last_generation + 1
+        if not usable or self.last_generation + count > self.last_in_block:
+            raise NoGeneration
 
     def next_generation(self) -> int:
         self.last_generation += 1
