@@ -288,3 +288,20 @@ async def test_the_dimension_is_asked_for_in_the_provider_s_own_field(opened: Op
     embedder = await opened(embedding_model="voyage", embedding_dimension=4)
     await embedder.embed_documents(["one"])
     assert (embedder.dimension, server.requests[0]["output_dimension"]) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"embedding_model": "upstage", "openai_api_key": None}, ["OPENAI_API_KEY"]),
+        ({"embedding_model": "upstage", "openai_api_key": None, "openai_base_url": "http://gateway/v1"}, []),
+        ({"embedding_model": "tei", "openai_api_key": None}, ["OPENAI_MODEL"]),
+        ({"embedding_model": "tei", "openai_api_key": None, "openai_model": "m"}, []),
+        ({"embedding_model": "voyage", "embedding_long_text": "cut"}, ["EMBEDDING_LONG_TEXT"]),
+        ({"rerank_url": "http://x/rerank"}, ["RERANK_API"]),
+        ({"rerank_url": "http://x/rerank", "rerank_api": "cohere"}, ["RERANK_MODEL"]),
+        ({"rerank_url": "http://x/rerank", "rerank_api": "tei"}, []),
+    ],
+)
+def test_what_does_not_go_together_is_named(given: dict[str, object], wrong: list[str]) -> None:
+    assert [setting for setting, _ in settings(**given).contradictions()] == wrong

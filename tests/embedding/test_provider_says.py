@@ -74,6 +74,12 @@ async def test_the_start_up_message_has_the_provider_s_sentence(
     assert "Check OPENAI_" in str(caught.value)
 
 
+async def test_without_a_key_no_word_is_taken_for_one(server: OpenAIServer) -> None:
+    server.always = saying(400, {"error": "none of the models is called m"})  # type: ignore[assignment]
+    with pytest.raises(StartupError, match="none of the models is called m"):
+        await open_it_on(server, openai_api_key=None)
+
+
 async def test_a_page_of_a_proxy_is_no_sentence_and_a_long_one_is_cut(server: OpenAIServer) -> None:
     server.always = saying(404, b"<html><title>404</title></html>")  # type: ignore[assignment]
     with pytest.raises(StartupError, match=r"with 404\. Check OPENAI_MODEL"):

@@ -23,6 +23,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0
 TOO_MUCH = (400, 413, 422)
 """Refusals that may be one text's fault, or that of how many there are."""
 TRIES_OF_500 = 2
+NO_KEY = "none"
+"""Sent to a server that wants no key: the client does not do without."""
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,9 @@ class ProviderRequests:
         return f"{exc.status_code}: {said}" if said else str(exc.status_code)
 
     def sentence(self, exc: openai.APIStatusError, texts: Sequence[str] = ()) -> str:
-        return provider_message.sentence(exc, [self._client.api_key], texts)
+        """The provider's own words, as ``provider_message.sentence`` has them."""
+        key = self._client.api_key
+        return provider_message.sentence(exc, [] if key == NO_KEY else [key], texts)
 
 
 def connected(api_key: str | None, base_url: str | None, timeout: float) -> openai.AsyncOpenAI:
@@ -123,7 +127,7 @@ def connected(api_key: str | None, base_url: str | None, timeout: float) -> open
     the key also as the header api-key to a URL that is not OpenAI's own."""
     parts = urlsplit(base_url or "")
     return openai.AsyncOpenAI(
-        api_key=api_key or "none",
+        api_key=api_key or NO_KEY,
         base_url=urlunsplit(parts._replace(query="")) if base_url else "https://api.openai.com/v1",
         default_query=dict(parse_qsl(parts.query)),
         default_headers={"api-key": api_key} if base_url and api_key else None,
