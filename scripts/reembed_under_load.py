@@ -1,7 +1,8 @@
 """Moves a bot to another embedding model under load: searches, writes, a kill -9 in the middle, and what is left.
 
 KorQuAD's paragraphs begin in all-MiniLM-L6-v2, an English model, and move to use-multilingual, on a server and stores
-of the script's own. The operator's three steps are taken as docs/EMBEDDINGS.md tells them.
+of the script's own. The operator's three steps are taken as docs/EMBEDDINGS.md tells them. With --upstage they move
+from Upstage's first generation to its second, on a stub of both: recall says nothing then, as its vectors are hashes.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -30,7 +32,7 @@ from scripts.own_server import environment_of, own_folder, server_in
 from scripts.recall_korquad import BATCH, BOT, QUERIES, TOP_K, load
 
 FRESH = str(UUID(int=2))
-OLD, NEW = "sentence-bert", "use-multilingual"
+LABEL = 52
 SEARCHERS, WRITERS = 3, 2
 COUNTED = re.compile(rb"(\d+)/(\d+) \[")
 
@@ -114,14 +116,51 @@ def measure(server: Server, bot: str, asked: Sequence[tuple[str, int]]) -> str:
     return f"recall@1 {recall(ranked, right, 1):.3f}  recall@{TOP_K} {recall(ranked, right, TOP_K):.3f}"
 
 
+@dataclass(frozen=True)
+class Move:
+    """From one model to another: their names, and the environment of a server that runs the one, both, or the other."""
+
+    old: str
+    new: str
+    before: dict[str, str]
+    both: dict[str, str]
+    after: dict[str, str]
+
+
+@contextmanager
+def of_libraries() -> Iterator[Move]:
+    old, new = "sentence-bert", "use-multilingual"
+    # It reads 256 tokens, which some paragraphs exceed.
+    minilm = {"SENTENCE_BERT_MODEL": str(get_model_path()), "EMBEDDING_LONG_TEXT": "cut"}
+    both = {"EMBEDDING_MODEL": new, "EMBEDDING_PREVIOUS_MODEL": old, **minilm}
+    yield Move(old, new, {"EMBEDDING_MODEL": old, **minilm}, both, {"EMBEDDING_MODEL": new})
+
+
+@contextmanager
+def of_upstage() -> Iterator[Move]:
+    from tests.embedding.openai_server import OpenAIServer
+    from tests.embedding.upstage_stub import FIRST, Upstage
+
+    stub = OpenAIServer()
+    stub.always = Upstage()
+    reached = {"OPENAI_BASE_URL": stub.url, "OPENAI_API_KEY": "up_stub"}
+    before = {"EMBEDDING_MODEL": "openai", "OPENAI_MODEL": f"{FIRST}-passage", **reached}
+    after = {"EMBEDDING_MODEL": "upstage", **reached}
+    old = f"upstage:{FIRST}-passage"
+    try:
+        yield Move(old, "upstage", before, {**after, "EMBEDDING_PREVIOUS_MODEL": old}, after)
+    finally:
+        stub.close()
+
+
 @contextmanager
 def reembedding(
-    environment: dict[str, str], folder: Path
+    environment: dict[str, str], folder: Path, new: str
 ) -> Iterator[tuple["subprocess.Popen[bytes]", Iterator[float]]]:
     """The command on a terminal, and what share its bar shows, until the bar ends."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    command = [sys.executable, "-m", "app.cli", "reembed", BOT, "--to", NEW]
+    command = [sys.executable, "-m", "app.cli", "reembed", BOT, "--to", new]
     with subprocess.Popen(command, cwd=folder, env=environment, stderr=theirs) as process:
         os.close(theirs)
 
@@ -148,35 +187,38 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.reembed_under_load", description=__doc__)
     parser.add_argument("--paragraphs", type=int, default=964, help="how many (default: %(default)s)")
     parser.add_argument("--questions", type=int, default=1000, help="how many, evenly spread (default: %(default)s)")
+    parser.add_argument("--upstage", action="store_true", help="from Upstage's first generation to its second")
     arguments = parser.parse_args()
-    wanted = paragraphs()[: arguments.paragraphs]
+    with of_upstage() if arguments.upstage else of_libraries() as move:
+        return run(move, arguments.paragraphs, arguments.questions)
+
+
+def run(move: Move, most: int, questions: int) -> int:
+    wanted = paragraphs()[:most]
     asked = [(question, item.number) for item in wanted for question in item.questions]
-    asked = asked[:: max(1, len(asked) // arguments.questions)][: arguments.questions]
-    # It reads 256 tokens, which some paragraphs exceed.
-    minilm = {"SENTENCE_BERT_MODEL": str(get_model_path()), "EMBEDDING_LONG_TEXT": "cut"}
-    both = {"EMBEDDING_MODEL": NEW, "EMBEDDING_PREVIOUS_MODEL": OLD, **minilm}
+    asked = asked[:: max(1, len(asked) // questions)][:questions]
     with own_folder() as folder:
-        with server_in(folder, EMBEDDING_MODEL=OLD, **minilm) as address:
+        with server_in(folder, **move.before) as address:
             load(Server(address), wanted)
             before = measure(Server(address), BOT, asked)
-        with server_in(folder, **both) as address:
-            environment = environment_of(folder, **both)
+        with server_in(folder, **move.both) as address:
+            environment = environment_of(folder, **move.both)
             with Load(address, wanted, documents(Server(address))) as clients:
-                with reembedding(environment, folder) as (process, shares):
+                with reembedding(environment, folder, move.new) as (process, shares):
                     for share in shares:
                         if share > 0.4:
                             process.send_signal(signal.SIGKILL)
                             break
                     killed = process.wait()
                 print(f"\nkill -9 in the middle: exit code {killed}")
-                with reembedding(environment, folder) as (process, shares):
+                with reembedding(environment, folder, move.new) as (process, shares):
                     for _ in shares:
                         pass
                     resumed = process.wait()
                 time.sleep(2)  # Searches and writes after the switch count as well.
                 during = verify(environment, folder)
             after = measure(Server(address), BOT, asked)
-        with server_in(folder, EMBEDDING_MODEL=NEW) as address:
+        with server_in(folder, **move.after) as address:
             alone = measure(Server(address), BOT, asked)
             fresh = {"chat_bot_id": FRESH, "bot_name": "fresh", "collection_name": "fresh"}
             Server(address).call("POST", "/collection/create", fresh)
@@ -186,12 +228,15 @@ def main() -> int:
                     body["document"]["chat_bot_id"] = FRESH
                 Server(address).call("POST", "/data/insert/batch", {"documents": bodies})
             compared = measure(Server(address), FRESH, asked)
-            at_rest = verify(environment_of(folder, EMBEDDING_MODEL=NEW), folder)
+            at_rest = verify(environment_of(folder, **move.after), folder)
     times = sorted(clients.times)
-    print(f"before, {OLD}:            {before}")
-    print(f"after, both models loaded:        {after}")
-    print(f"after, {NEW} alone:   {alone}")
-    print(f"a bot filled by it from the start: {compared}")
+    for what, measured in (
+        (f"before, {move.old}", before),
+        ("after, both models loaded", after),
+        (f"after, {move.new} alone", alone),
+        ("a bot filled by it from the start", compared),
+    ):
+        print(f"{what + ':':{LABEL}} {measured}")
     print(f"{next(clients.searches):,} searches, median {times[len(times) // 2] * 1000:.0f} ms, ", end="")
     print(f"longest {times[-1] * 1000:.0f} ms; {next(clients.writes) * 3:,} writes; {len(clients.failed)} failed")
     for failure in clients.failed[:5]:

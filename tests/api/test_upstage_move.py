@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -19,37 +17,11 @@ from app.core.services import Services, Stores, reembedder_over, wired
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.postgres import Database
 from tests.conftest import BotClient, in_process, register
-from tests.embedding.openai_server import Body, OpenAIServer, Reply, failing, item
+from tests.embedding.openai_server import OpenAIServer
+from tests.embedding.upstage_stub import DIMENSIONS, FIRST, SECOND, Upstage
 
-FIRST, SECOND = "solar-embedding-1-large", "solar-embedding-2"
-DIMENSIONS = {FIRST: 16, SECOND: 8}
 DOCUMENTS = 250
 TEXTS = [f"paragraph {number} of the handbook" for number in range(DOCUMENTS)]
-
-
-class Upstage:
-    """Both generations: 100 texts a request; each ninth request is told to wait, as one above the allowance is."""
-
-    def __init__(self) -> None:
-        self.asked: set[tuple[str, str]] = set()
-        self._requests = itertools.count(1)
-        self._lock = threading.Lock()
-
-    def __call__(self, body: Body) -> Reply:
-        generation, _, side = body["model"].rpartition("-")
-        if generation not in DIMENSIONS or side not in ("query", "passage"):
-            return failing(404)(body)
-        if len(body["input"]) > 100:
-            return Reply(400, {"error": {"message": "at most 100 inputs"}})
-        if len(body["input"]) > 20 and body["model"] == f"{SECOND}-passage":
-            time.sleep(0.2)  # So that searches come in between.
-        with self._lock:
-            if next(self._requests) % 9 == 0:
-                return failing(429, retry_after_ms="5")(body)
-            self.asked |= {(body["model"], text) for text in body["input"]}
-        # One space for both sides of a generation, and another for the other generation.
-        data = [item(i, f"{generation} {text}", DIMENSIONS[generation]) for i, text in enumerate(body["input"])]
-        return Reply(200, {"object": "list", "model": body["model"], "data": data, "usage": {"prompt_tokens": 9_000}})
 
 
 @pytest.fixture
