@@ -33,11 +33,25 @@ from app.schemas.filter_tree import And, Column, Condition, Filter, Normalized, 
 def compile_filter(filter: Filter, first_param: int) -> tuple[str, list[object]]:
     """A boolean SQL expression on ``d``, a row of documents, and its parameters from $first_param on.
 
+    On ``c``, a row of chunks, too, where the filter ``looks_at_chunks``.
+
     No text of the filter's enters the SQL: names of columns come from a table, all else are parameters. ``jsonb``
     parameters are Python values, to be encoded by the connection's codec.
     """
     compiler = _Compiler(first_param)
     return compiler.expression(filter), compiler.params
+
+
+def looks_at_chunks(filter: Filter) -> bool:
+    """Whether two chunks of a document may differ in passing."""
+    match filter:
+        case And(filters) | Or(filters):
+            return any(map(looks_at_chunks, filters))
+        case Not(inner) | Normalized(inner):
+            return looks_at_chunks(inner)
+        case Condition(_, Column(name)):
+            return name in sql.OF_CHUNKS
+    return False
 
 
 class _Compiler:
@@ -87,7 +101,7 @@ class _Compiler:
             case "is_empty", "text":
                 return sql.TEXT_EMPTY.format(x=column.sql)
             case "is_empty", _:
-                return sql.NEVER
+                return sql.NULL.format(x=column.sql)
             case "eq", _:
                 condition = sql.COLUMN_EQUALS.format(x=column.sql, value=self._param(value, column.type))
             case "in", "tags":

@@ -19,7 +19,8 @@ class Ask:
     on their way while words are looked for, are None where no dense list is wanted. ``floor``: least cosine similarity
     in the dense list. ``read``: of how many chunks, best first, the text will be needed. ``read_all``: of each that is
     found. ``without``: keys to be passed over, as nobody can see them yet. ``assumed``: the bot's row is the one of an
-    earlier search.
+    earlier search. ``by_chunk``: the filter looks at chunks, so that it is chunks, not documents, that are named to
+    Milvus.
     """
 
     bot: Bot
@@ -36,6 +37,7 @@ class Ask:
     where: Filter | None
     without: Sequence[Span]
     read_all: bool = False
+    by_chunk: bool = False
 
 
 @dataclass(slots=True)

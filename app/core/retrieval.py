@@ -67,8 +67,10 @@ class Retrieval:
         self._near = Joined(self._near_all, SEARCHES_AT_ONCE)
         self._worded = Joined(self._worded_all, SEARCHES_AT_ONCE)
 
-    async def find(self, ask: Ask, doc_ids: Sequence[int] | None, watch: Stopwatch) -> Found:
+    async def find(self, ask: Ask, only: Sequence[int] | None, watch: Stopwatch) -> Found:
         """Searches until every list is long enough and nothing is missing, or Milvus has no more to give.
+
+        Searched is the whole collection, or ``only`` these documents; these chunks, where ``ask.by_chunk``.
 
         A key that PostgreSQL does not confirm is stale, or its document was replaced since the guarantee was read:
         then the new vectors are in Milvus, and this search may not have seen them. Where the bot's timestamp is still
@@ -76,17 +78,17 @@ class Retrieval:
         from a search under the newer guarantee. Without timestamps (Milvus Lite) another search costs no wait: a key
         that is unconfirmed twice is stale there.
 
-        When chunks are filtered afterwards (a filter but no doc_ids) most unconfirmed keys merely fail the filter; a
+        When chunks are filtered afterwards (a filter, but no ``only``) most unconfirmed keys merely fail the filter; a
         list that Milvus's limit then keeps short is left incomplete. Raises CollectionMoved when newer vectors are in
         another collection by now, and Unavailable when more was replaced or deleted than can be passed over.
         """
         k = min(ask.depth + SPARE_HITS, MAX_TOP_K)
         guarantee = ask.guarantee
-        filtered_after = ask.where is not None and doc_ids is None
+        filtered_after = ask.where is not None and only is None
         stale: set[int] = set()
         found = Found([])
         for found.rounds in range(1, MAX_ROUNDS + 1):
-            raw = await self._search(ask, k, guarantee, doc_ids, watch)
+            raw = await self._search(ask, k, guarantee, only, watch)
             lists: Sequence[Lists] = raw
             with watch.timing("postgres"):
                 found.rows = await self._confirmed(ask, lists)
@@ -149,15 +151,15 @@ class Retrieval:
         return [await self._documents.confirmed(bot_id, list(keys), wanted, None, still)] * len(calls)
 
     async def _search(
-        self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
+        self, ask: Ask, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
     ) -> list[Lists]:
         try:
             if ask.lexical:
                 dense, lexical = await asyncio.gather(
-                    self._dense(ask, k, guarantee, doc_ids, watch), self._lexical(ask, k, guarantee, doc_ids, watch)
+                    self._dense(ask, k, guarantee, only, watch), self._lexical(ask, k, guarantee, only, watch)
                 )
             else:  # The same without two tasks.
-                dense, lexical = await self._dense(ask, k, guarantee, doc_ids, watch), None
+                dense, lexical = await self._dense(ask, k, guarantee, only, watch), None
         except CollectionMissing:
             # Deleted or moved meanwhile (then this raises BotNotFound, CollectionMoved), or dropped behind our back.
             await self._bots.make_collection(ask.bot)
@@ -167,31 +169,41 @@ class Retrieval:
         return [Lists(near, words) for near, words in zip(dense or empty, lexical or empty, strict=True)]
 
     async def _dense(
-        self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
+        self, ask: Ask, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
     ) -> list[list[Hit]] | None:
         if ask.vectors is None:
             return None
         vectors = await asyncio.shield(ask.vectors)  # Another search may go on with them.
         with watch.timing("dense"):
-            if doc_ids is None:
+            if only is None:
                 key = (ask.bot.milvus_collection, k, tuple(ask.without))
                 found = await self._near(key, (vectors, guarantee))
             else:
                 found = await self._index.search_dense(
-                    ask.bot.milvus_collection, vectors, k, guarantee=guarantee, doc_ids=doc_ids
+                    ask.bot.milvus_collection,
+                    vectors,
+                    k,
+                    guarantee=guarantee,
+                    doc_ids=None if ask.by_chunk else only,
+                    chunk_ids=only if ask.by_chunk else None,
                 )
         floor = ask.floor
         return found if floor is None else [[hit for hit in hits if hit.score >= floor] for hits in found]
 
     async def _lexical(
-        self, ask: Ask, k: int, guarantee: int, doc_ids: Sequence[int] | None, watch: Stopwatch
+        self, ask: Ask, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
     ) -> list[list[Hit]]:
         with watch.timing("lexical"):
-            if doc_ids is None:
+            if only is None:
                 key = (ask.bot.milvus_collection, k, tuple(ask.without))
                 return await self._worded(key, (ask.texts, guarantee))
             return await self._index.search_lexical(
-                ask.bot.milvus_collection, ask.texts, k, guarantee=guarantee, doc_ids=doc_ids
+                ask.bot.milvus_collection,
+                ask.texts,
+                k,
+                guarantee=guarantee,
+                doc_ids=None if ask.by_chunk else only,
+                chunk_ids=only if ask.by_chunk else None,
             )
 
     async def _near_all(self, key: Kind, calls: Sequence[tuple[Vectors, int]]) -> Sequence[list[list[Hit]]]:

@@ -10,6 +10,7 @@ from app.core.completion import cosine
 from app.core.embedders import Embedders
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, TextsFailed, Vectors
+from app.core.filters import looks_at_chunks
 from app.core.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
 from app.core.hits import Ask, Lists, cut
 from app.core.joined import Joined
@@ -187,6 +188,7 @@ class Search:
             read=shown,
             dense_weight=DEFAULT_DENSE_WEIGHT if query.dense_weight is None else query.dense_weight,
             floor=query.score_threshold if mode == "dense" else None,
+            by_chunk=query.where is not None and looks_at_chunks(query.where),
             where=query.where if bot.unicode_normalized or query.where is None else Normalized(query.where),
             without=unfinished_keys(bot.unfinished),
         )
@@ -214,7 +216,8 @@ class Search:
     async def _matching(self, ask: Ask, after: int, limit: int, watch: Stopwatch) -> Sequence[int]:
         assert ask.where is not None
         with watch.timing("postgres"), watch.timing("filter"):
-            return await self._documents.matching(ask.bot.bot_id, ask.where, after, limit)
+            find = self._documents.matching_chunks if ask.by_chunk else self._documents.matching
+            return await find(ask.bot.bot_id, ask.where, after, limit)
 
     async def _find_by_slices(self, ask: Ask, watch: Stopwatch) -> Found:
         """Exact for any filter: the matching documents, SLICE_DOCUMENTS at a time."""

@@ -156,7 +156,11 @@ class SearchTimings(TypedDict):
     total_ms: Milliseconds
     filter_plan: Annotated[Plan | None, Field(description="null without a filter.")]
     matching_documents: Annotated[
-        int | None, Field(description="Documents that pass the filter, counted up to 1,001; null without a filter.")
+        int | None,
+        Field(
+            description="Documents that pass the filter, or chunks where it names page_number, counted up to 1,001; "
+            "null without a filter."
+        ),
     ]
     search_rounds: Annotated[
         int, Field(description="How often Milvus was searched; once, unless keys were stale or too few.")

@@ -1,7 +1,7 @@
 """The SQL that filters are made of: what a key may name, and a template for each test.
 
 Templates are filled with each other and with casts of parameters such as ``$3::jsonb``, never with a value. Every
-filled template is TRUE or FALSE, never NULL, so that NOT is exact. ``d`` is a row of documents.
+filled template is TRUE or FALSE, never NULL, so that NOT is exact. ``d`` is a row of documents, ``c`` of their chunks.
 """
 
 from dataclasses import dataclass, replace
@@ -34,6 +34,7 @@ COLUMNS: Final[dict[str, ColumnShape]] = {
     "created_at": ColumnShape("d.created_at", "time", "timestamptz", "d.created_at", required=True),
     "updated_at": ColumnShape("d.updated_at", "time", "timestamptz", "d.updated_at", required=True),
     "doc_id": ColumnShape("d.doc_id", "integer", "bigint", "d.doc_id", required=True),
+    "page_number": ColumnShape("c.page_number", "integer", "bigint", "c.page_number"),
 }
 
 # Of rows that may have been stored before names were in NFC: read so, past every index.
@@ -52,6 +53,9 @@ def _normalized(column: ColumnShape) -> ColumnShape:
 
 
 NORMALIZED_COLUMNS: Final = {name: _normalized(column) for name, column in COLUMNS.items()}
+
+OF_CHUNKS: Final = frozenset({"page_number"})
+"""Columns of chunks, not of documents."""
 
 OPERATORS: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
@@ -73,7 +77,7 @@ TEXT_ENDS: Final = "COALESCE(right({x}, length({value})) = {value}, FALSE)"
 TEXT_MATCHES: Final = 'COALESCE({x} COLLATE "C" ~ {value}, FALSE)'
 TEXT_EMPTY: Final = "COALESCE({x} = '', TRUE)"
 TAGS_EMPTY: Final = "cardinality({x}) = 0"
-NEVER: Final = "FALSE"
+NULL: Final = "{x} IS NULL"
 ORDERED: Final = "{x} {operator} {value}"
 NEVER_NULL: Final = "COALESCE({condition}, FALSE)"
 EXISTS: Final = "{x} IS NOT NULL"

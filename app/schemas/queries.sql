@@ -570,6 +570,15 @@ CROSS JOIN LATERAL (
 ) AS n
 ORDER BY k.chunk_id, n.chunk_id;
 
+-- name: matching_chunks
+-- Keys of current chunks above $2 that pass a filter which looks at the chunk, c, too.
+SELECT c.bot_id, d.bot_id AS document_bot_id, c.chunk_id
+FROM document_chunks c
+JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
+WHERE c.bot_id = $1 AND c.chunk_id > $2 AND (/*filter*/ true)
+ORDER BY c.chunk_id
+LIMIT $3;
+
 -- name: matching_documents
 SELECT d.bot_id, d.doc_id FROM documents d
 WHERE d.bot_id = $1 AND d.doc_id > $2 AND (/*filter*/ true)

@@ -142,6 +142,10 @@ async def test_doc_ids_restrict_the_search(index: VectorIndex, collection: str) 
     assert sorted(ids(hits)) == [*range(30, 40), *range(70, 80)]
     assert await index.search(collection, vectors[0], 5, guarantee=guarantee, doc_ids=[99]) == []
     assert await index.search(collection, vectors[0], 5, guarantee=guarantee, doc_ids=[]) == []
+    keys = [hit.chunk_id for hit in hits][::2]
+    (some,) = await index.search_dense(collection, vectors[:1], 50, guarantee=guarantee, chunk_ids=[*keys, 2**60])
+    assert [hit.chunk_id for hit in some] == keys
+    assert await index.search_dense(collection, vectors[:1], 5, guarantee=guarantee, chunk_ids=[]) == [[]]
     last = max(ids(hits))
     (hits,) = await index.search_dense(
         collection, vectors[:1], 50, guarantee=guarantee, doc_ids=[3, 7, 99], without=[(-5, 0), (last, last + 1)]

@@ -26,6 +26,10 @@ PLANS = {
     "search_first": {"FEW_DOCUMENTS": 0, "SLICE_DOCUMENTS": 10_000},
     "documents_in_slices": {"FEW_DOCUMENTS": 0, "SLICE_DOCUMENTS": 3},
 }
+ROWS = """
+SELECT d.*, c.page_number FROM documents d JOIN document_chunks c ON c.bot_id = d.bot_id AND c.doc_id = d.doc_id
+WHERE d.bot_id = $1 AND c.bot_id = $1 ORDER BY d.doc_id
+"""
 WORD = "낱말"
 """In every chunk and every question, so that words find every document."""
 
@@ -47,18 +51,20 @@ async def filled(bot: BotClient, db: Database, maker: Maker) -> list[dict[str, A
     """Random documents, one chunk each; their rows as PostgreSQL has them."""
     for number in range(DOCUMENTS):
         made = maker.document(number)
-        await bot.insert(
+        body = bot.body(
             f"{WORD} {number}",
             title=made["title"].strip("\x01\x1f\x7f\n\t\u2028 ") or "t",
             metadata=made["metadata"],
             tags=sorted({tag for tag in made["tags"] if tag.strip()}),
             **{name: made[name] for name in ("file_path", "file_type", "author")},
         )
+        body["chunks"] = [{"chunk_index": 0, "text": f"{WORD} {number}", "page_number": made["page_number"]}]
+        assert (await bot.http.post("/data/insert", json=body)).status_code == 201
     return await rows(db, bot.bot_id)
 
 
 async def rows(db: Database, bot_id: UUID) -> list[dict[str, Any]]:
-    return [dict(row) for row in await db.fetch("SELECT * FROM documents WHERE bot_id = $1 ORDER BY doc_id", bot_id)]
+    return [dict(row) for row in await db.fetch(ROWS, bot_id)]
 
 
 async def found(services: Services, bot: BotClient, where: Filter, mode: Mode, limit: int) -> tuple[set[int], str]:

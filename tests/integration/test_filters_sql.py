@@ -60,17 +60,35 @@ ON_METADATA: list[Op] = [*ANYWHERE, *ORDERS, *ON_TEXT, "contains", "is_empty"]
 TIMED: list[Op] = ["eq", "ne", *ORDERS]
 ON_COLUMN: dict[str, list[Op]] = {
     **{name: [*ANYWHERE, *ORDERS, *ON_TEXT, "is_empty"] for name in TEXT_COLUMNS},
-    **{name: [*ANYWHERE, *ORDERS, "is_empty"] for name in ("created_at", "updated_at", "doc_id")},
+    **{name: [*ANYWHERE, *ORDERS, "is_empty"] for name in ("created_at", "updated_at", "doc_id", "page_number")},
     "tags": [*ANYWHERE, "contains", "not_contains", "contains_any", "contains_all", "is_empty"],
 }
-VALUES: dict[str, Sequence[Any]] = {"doc_id": range(DOCUMENTS), "created_at": TIMES, "updated_at": TIMES}
+VALUES: dict[str, Sequence[Any]] = {
+    "doc_id": range(DOCUMENTS),
+    "page_number": [0, 1, 2, 2**31 - 1, 2**40, -1],
+    "created_at": TIMES,
+    "updated_at": TIMES,
+}
 
+CHUNK = "LATERAL (SELECT d.page_number) AS c"
 TABLE = """
 CREATE TEMP TABLE documents (
     doc_id bigint, title text NOT NULL, file_path text, file_type text, author text,
-    tags text[] NOT NULL, metadata jsonb NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL)
+    tags text[] NOT NULL, metadata jsonb NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
+    page_number integer)
 """
-COLUMNS = ["doc_id", "title", "file_path", "file_type", "author", "tags", "metadata", "created_at", "updated_at"]
+COLUMNS = [
+    "doc_id",
+    "title",
+    "file_path",
+    "file_type",
+    "author",
+    "tags",
+    "metadata",
+    "created_at",
+    "updated_at",
+    "page_number",
+]
 
 
 @pytest_asyncio.fixture
@@ -127,6 +145,7 @@ class Maker:
             "metadata": self.object(3),
             "created_at": self.random.choice(TIMES),
             "updated_at": self.random.choice(TIMES),
+            "page_number": self.random.choice([None, 0, 1, 2, 2**31 - 1]),
         }
 
     def tags(self) -> list[str]:
@@ -185,7 +204,7 @@ class Maker:
         return self.random.choice([str, str.swapcase])(text[start : start + self.random.randrange(4)])
 
     def on_column(self) -> Condition:
-        name = self.random.choice([*TEXT_COLUMNS, "tags", "created_at", "updated_at", "doc_id"])
+        name = self.random.choice([*TEXT_COLUMNS, "tags", "created_at", "updated_at", "doc_id", "page_number"])
         op = self.random.choice(ON_COLUMN[name])
 
         def make() -> Any:
@@ -232,7 +251,9 @@ async def test_sql_agrees_with_the_reference(conn: "asyncpg.Connection[asyncpg.R
         filter = maker.any_filter(documents)
         sql, params = compile_filter(filter, 2)
         rows = await conn.fetch(
-            f"SELECT doc_id, ({sql}) AS passes FROM documents d WHERE doc_id < $1 ORDER BY doc_id", DOCUMENTS, *params
+            f"SELECT doc_id, ({sql}) AS passes FROM documents d, {CHUNK} WHERE doc_id < $1 ORDER BY doc_id",
+            DOCUMENTS,
+            *params,
         )
         for document, row in zip(documents, rows, strict=True):
             assert row["passes"] is matches(filter, document), f"seed {SEED}, filter {number}: {filter} on {document}"

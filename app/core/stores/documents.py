@@ -384,6 +384,12 @@ class DocumentStore:
         sql, values = _filtered(SQL["matching_documents"], where, first_param=4)
         return [row["doc_id"] for row in of_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id)]
 
+    async def matching_chunks(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
+        """Keys of current chunks above ``after`` that pass a filter which looks at the chunk, ascending."""
+        sql, values = _filtered(SQL["matching_chunks"], where, first_param=4)
+        rows = of_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id, "document_bot_id")
+        return [row["chunk_id"] for row in rows]
+
     async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
         """The bot's newest write, as Milvus counts; 0 when the bot is gone.
 

@@ -116,13 +116,14 @@ class MemoryIndex:
         *,
         guarantee: int = 0,
         doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
         without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         found = self._get(collection)
         if queries.shape[1:] != (found.dimension,):
             raise ValueError(f"expected queries of {found.dimension} dimensions, got {queries.shape}")
         units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        return [_best(found, _cosine(unit), k, doc_ids, without) for unit in units]
+        return [_best(found, _cosine(unit), k, doc_ids, chunk_ids, without) for unit in units]
 
     async def search_lexical(
         self,
@@ -132,12 +133,13 @@ class MemoryIndex:
         *,
         guarantee: int = 0,
         doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
         without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         found = self._get(collection)
         if not found.has_words:
             raise ValueError(f"collection {collection} has no words")
-        hits = (_best(found, _bm25(found, Counter(tokens(text))), k, doc_ids, without) for text in texts)
+        hits = (_best(found, _bm25(found, Counter(tokens(text))), k, doc_ids, chunk_ids, without) for text in texts)
         return [[hit for hit in best if hit.score > 0] for best in hits]
 
     async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
@@ -175,15 +177,19 @@ def _best(
     score: Callable[[_Row], float],
     k: int,
     doc_ids: Sequence[int] | None,
+    chunk_ids: Sequence[int] | None,
     without: Sequence[Span],
 ) -> list[Hit]:
     if not 1 <= k <= schema.MAX_TOP_K:
         raise ValueError(f"k must be 1 to {schema.MAX_TOP_K}, not {k}")
     wanted = None if doc_ids is None else set(doc_ids)
+    keys = None if chunk_ids is None else set(chunk_ids)
     hits = [
         Hit(chunk_id, score(row))
         for chunk_id, row in collection.rows.items()
-        if (wanted is None or row.doc_id in wanted) and not any(first <= chunk_id < end for first, end in without)
+        if (wanted is None or row.doc_id in wanted)
+        and (keys is None or chunk_id in keys)
+        and not any(first <= chunk_id < end for first, end in without)
     ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
 

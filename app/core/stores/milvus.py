@@ -31,7 +31,7 @@ from app.core.stores.milvus_driver import (
 from app.core.stores.milvus_marker import MilvusMarker
 from app.core.stores.milvus_packing import insert_request
 from app.core.stores.milvus_refusal import MissingPrivileges, check_privileges, has_credentials, refusal
-from app.core.stores.milvus_search import MilvusSearch
+from app.core.stores.milvus_search import MilvusSearch, Only
 from app.core.stores.ports import Hit, Keys, Span, Suspect, Vectors
 from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavailable
@@ -248,13 +248,15 @@ class MilvusIndex:
         *,
         guarantee: int = 0,
         doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
         without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         _check_k(k)
         await self._check_dimension(collection, queries.shape[1])
-        if doc_ids is not None and not doc_ids:
-            return [[] for _ in queries]
-        return await self._search.dense(collection, queries, k, guarantee, doc_ids, without)
+        only = Only(doc_ids, chunk_ids, without)
+        return (
+            [[] for _ in queries] if only.nothing else await self._search.dense(collection, queries, k, guarantee, only)
+        )
 
     async def search_lexical(
         self,
@@ -264,14 +266,16 @@ class MilvusIndex:
         *,
         guarantee: int = 0,
         doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
         without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         _check_k(k)
         if not await self.has_words(collection):
             raise ValueError(f"collection {collection} has no words")
-        if doc_ids is not None and not doc_ids:
-            return [[] for _ in texts]
-        return await self._search.lexical(collection, texts, k, guarantee, doc_ids, without)
+        only = Only(doc_ids, chunk_ids, without)
+        return (
+            [[] for _ in texts] if only.nothing else await self._search.lexical(collection, texts, k, guarantee, only)
+        )
 
     async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
         return await self._search.embeddings(collection, chunk_ids, guarantee) if chunk_ids else {}

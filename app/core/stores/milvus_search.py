@@ -1,6 +1,7 @@
 """Searches on Milvus: by vector, by words, and what is read to make up for what a search passes over."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -24,6 +25,33 @@ class Read(Protocol):
     async def __call__(self, collection: str, request: Callable[[], Awaitable[Any]]) -> Any: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Only:
+    """What is searched of a collection: of all, or of these documents or chunks, what lies outside of ``without``."""
+
+    doc_ids: Sequence[int] | None
+    chunk_ids: Sequence[int] | None
+    without: Sequence[Span]
+
+    @property
+    def named(self) -> bool:
+        return self.doc_ids is not None or self.chunk_ids is not None
+
+    @property
+    def nothing(self) -> bool:
+        return any(ids is not None and not len(ids) for ids in (self.doc_ids, self.chunk_ids))
+
+    @property
+    def expression(self) -> str:
+        key = schema.CHUNK_ID
+        conditions = [f"({key} < {int(first)} or {key} >= {int(end)})" for first, end in self.without]
+        if self.doc_ids is not None:
+            conditions.append(f"{schema.DOC_ID} in [{numbers(self.doc_ids)}]")
+        if self.chunk_ids is not None:
+            conditions.append(f"{key} in [{numbers(self.chunk_ids)}]")
+        return " and ".join(conditions)
+
+
 class MilvusSearch:
     def __init__(self, client: AsyncMilvusClient, read: Read, timeout: float) -> None:
         self._client = client
@@ -36,15 +64,14 @@ class MilvusSearch:
         queries: Vectors,
         k: int,
         guarantee: int,
-        doc_ids: Sequence[int] | None,
-        without: Sequence[Span],
+        only: Only,
     ) -> list[list[Hit]]:
         queries = np.asarray(queries, np.float32)
-        expression = _expression(doc_ids, without)
+        expression = only.expression
         found = await self._search(
             search_request(collection, schema.EMBEDDING, queries, k, schema.search_params(k), expression, guarantee)
         )
-        if doc_ids is not None and guarantee and any(len(scores) < k for scores in found):
+        if only.named and guarantee and any(len(scores) < k for scores in found):
             stored = await self._embeddings(collection, expression, EXACT_ROWS, _consistency(guarantee))
             for scores, query in zip(found, queries, strict=True):
                 scores |= cosines(stored, query)
@@ -57,15 +84,14 @@ class MilvusSearch:
         texts: Sequence[str],
         k: int,
         guarantee: int,
-        doc_ids: Sequence[int] | None,
-        without: Sequence[Span],
+        only: Only,
     ) -> list[list[Hit]]:
         queries = [lexical_text(text) for text in texts]
         # A text without words finds nothing, and no server has to be asked what it thinks of one.
         data = [query for query in queries if query]
         if not data:
             return [[] for _ in queries]
-        expression, params = _expression(doc_ids, without), schema.lexical_search_params()
+        expression, params = only.expression, schema.lexical_search_params()
         request = search_request(collection, schema.LEXICAL_SPARSE, data, k, params, expression, guarantee)
         found = iter(await self._search(request))
         # As it comes, Milvus Lite gives BM25 as a distance, below 0; a server as a score, above 0.
@@ -120,13 +146,6 @@ def cosines(stored: Mapping[int, Vectors], query: Vectors) -> dict[int, float]:
 def numbers(values: Sequence[int]) -> str:
     """Only integers reach an expression. Milvus Lite has no templates (filter_params)."""
     return ",".join(str(int(value)) for value in values)
-
-
-def _expression(doc_ids: Sequence[int] | None, without: Sequence[Span]) -> str:
-    conditions = [f"({schema.CHUNK_ID} < {int(first)} or {schema.CHUNK_ID} >= {int(end)})" for first, end in without]
-    if doc_ids is not None:
-        conditions.append(f"{schema.DOC_ID} in [{numbers(doc_ids)}]")
-    return " and ".join(conditions)
 
 
 def _consistency(guarantee: int) -> Mapping[str, Any]:

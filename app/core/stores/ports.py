@@ -149,13 +149,14 @@ class VectorIndex(Protocol):
         *,
         guarantee: int = 0,
         doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
         without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         """For each of ``queries`` (n, dimension) the ``k`` (1..16,384) nearest keys, best first; equals by key.
 
         Every write whose timestamp is not above ``guarantee`` is seen. With ``doc_ids`` only chunks of
-        those documents are searched; keys within the ranges ``without`` are passed over. One request, however many
-        queries.
+        those documents are searched, with ``chunk_ids`` only those chunks; keys within the ranges ``without`` are
+        passed over. One request, however many queries.
         """
 
     async def search_lexical(
@@ -166,12 +167,13 @@ class VectorIndex(Protocol):
         *,
         guarantee: int = 0,
         doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
         without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         """For each of ``texts`` the at most ``k`` keys whose words score highest by BM25 (k1 1.2, b 0.75).
 
         Chunks that share no word with the text are left out. Statistics are the whole collection's, whatever
-        ``doc_ids`` and ``without``. Otherwise as ``search_dense``. Raises ValueError where ``has_words`` is false.
+        is searched of it. Otherwise as ``search_dense``. Raises ValueError where ``has_words`` is false.
         """
 
     async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
@@ -245,6 +247,7 @@ class DocumentPort(Protocol):
     async def stale(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]: ...
     async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]: ...
     async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]: ...
+    async def matching_chunks(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]: ...
     async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int: ...
 
 

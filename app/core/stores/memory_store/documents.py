@@ -229,7 +229,7 @@ class MemoryDocumentStore:
         for chunk_id in [*chunk_ids, *of_documents]:
             row = chunks.get(chunk_id)
             document = self._reads(bot_id, row, chunk_id) if row else None
-            if row and document and (where is None or self._matches(where, asdict(document))):
+            if row and document and (where is None or self._passes(where, document, row)):
                 shown = _visible(row.chunk, document) if chunk_id in wanted else None
                 found[chunk_id] = Confirmed(row.doc_id, shown)
         return found
@@ -261,6 +261,17 @@ class MemoryDocumentStore:
         return [key for key in sorted(documents) if key > after and self._matches(where, asdict(documents[key]))][
             :limit
         ]
+
+    async def matching_chunks(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
+        chunks = sorted(self._tables.partition(bot_id).chunks.items())
+        return [
+            key
+            for key, row in chunks
+            if key > after and (document := self._reads(bot_id, row, key)) and self._passes(where, document, row)
+        ][:limit]
+
+    def _passes(self, where: Filter, document: DocumentRow, row: ChunkRow) -> bool:
+        return self._matches(where, {**asdict(document), "page_number": row.chunk.page_number})
 
     async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
         bot = self._tables.active(bot_id)
