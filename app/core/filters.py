@@ -22,12 +22,14 @@ All text is compared in NFC. The filter's own is so already; ``Normalized`` mark
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from functools import cache
 from typing import Any
 
 from app.schemas import filters as sql
 from app.schemas.filter_tree import And, Column, Condition, Filter, Normalized, Not, Op, Or
+
+ONE_DAY = timedelta(days=1)
 
 
 def compile_filter(filter: Filter, first_param: int) -> tuple[str, list[object]]:
@@ -163,7 +165,9 @@ class _Compiler:
             case _ if op in _ON_TEXT:
                 return self._on_json_text(op, x, value)
         if isinstance(value, datetime):
-            return sql.JSON_TIME.format(x=x, operator=sql.OPERATORS[op], value=self._param(value, "timestamptz"))
+            first, last = (self._param(day, "text") for day in _days(op, value))
+            value = self._param(value, "timestamptz")
+            return sql.JSON_TIME.format(x=x, first=first, last=last, operator=sql.OPERATORS[op], value=value)
         if isinstance(value, str):
             template, type = sql.JSON_TEXT_ORDERED, "text"
         else:
@@ -207,6 +211,17 @@ def any_case(text: str) -> str:
         else:
             parts.append(f"\\{char}" if char.isascii() and not char.isalnum() else char)
     return "".join(parts)
+
+
+def _days(op: Op, moment: datetime) -> tuple[str, str]:
+    """The first and the last day that a string may begin with whose time compares so, whatever its zone is."""
+    first = moment.date() - ONE_DAY if moment.date() > date.min else date.min
+    last = moment.date() + ONE_DAY if moment.date() < date.max else date.max
+    if op in ("gt", "gte"):
+        last = date.max
+    elif op in ("lt", "lte"):
+        first = date.min
+    return first.isoformat(), last.isoformat()
 
 
 def _nested(segments: Sequence[str], value: Any) -> Any:

@@ -112,7 +112,9 @@ JSON_HAS_ALL: Final = (
 JSON_TEXT: Final = "(jsonb_typeof({x}) IS NOT DISTINCT FROM 'string' AND {condition})"
 JSON_AS_TEXT: Final = "({x} #>> '{{}}')"
 JSON_EMPTY: Final = "COALESCE({x} IN ('null', '\"\"', '[]', '{{}}'), TRUE)"
+# The day as it is written is at most one away from that in UTC: most strings need no more than that.
 JSON_TIME: Final = (
-    "COALESCE(jsonb_typeof({x}) = 'string' AND iso_time({x} #>> '{{}}') {operator} timezone('UTC', {value}), FALSE)"
+    "COALESCE(jsonb_typeof({x}) = 'string' AND left({x} #>> '{{}}', 10) COLLATE \"C\" BETWEEN {first} AND {last}"
+    " AND iso_time({x} #>> '{{}}') {operator} timezone('UTC', {value}), FALSE)"
 )
 JSON_HAS_TEXT: Final = "COALESCE(jsonb_typeof({x}) = 'string' AND strpos({x} #>> '{{}}', {value}) > 0, FALSE)"

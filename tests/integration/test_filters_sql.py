@@ -50,6 +50,7 @@ NUMBERS: list[Any] = [
     -(2**63),
 ]
 NAMES = ["\u1100\u1161", "é", "a", "b", "0", "-1", " a", "가", "'", '"', "\\", "$1", "{x}", "' or 1==1 --", "title"]
+EDGES = [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
 TIMES = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2, 3)] + [datetime(2024, 1, 2, 0, 0, 0, 1, tzinfo=UTC)]
 TEXT_COLUMNS = ["title", "file_path", "file_type", "author"]
 ANYWHERE: list[Op] = ["eq", "ne", "in", "nin", "exists"]
@@ -179,7 +180,7 @@ class Maker:
             found = found[int(path[-1])]
         key = MetadataPath(tuple(path) or (self.random.choice(NAMES), "a"))
         if self.random.random() < 0.1:
-            return Condition(self.random.choice(TIMED), key, self.random.choice(TIMES))
+            return Condition(self.random.choice(TIMED), key, self.random.choice([*TIMES, *EDGES]))
         op = self.random.choice(ON_METADATA)
         value = found if self.random.random() < 0.6 else self.json()
         if op in ("in", "nin"):
