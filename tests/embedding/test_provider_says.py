@@ -208,6 +208,7 @@ async def test_what_it_cuts_is_split_where_that_is_set(opened: Open, server: Ope
     [
         (CUTTING, "cuts texts at 512 tokens"),
         (replace(CUTTING, counts_tokens=False), "it cannot be told whether"),
+        (replace(stubs.VLLM, too_long="`inputs` must have less than 32000 characters"), "it cannot be told whether"),
         (stubs.VLLM, None),
         (replace(stubs.TEI, cut_at=None), None),
     ],

@@ -25,6 +25,8 @@ FRESH_SECONDS = 30.0
 START_PAUSE = 0.5
 LONG_PROBE_WORDS = 8_192
 """A chunk has no more characters than that (TEXT_CHARS), so hardly more tokens."""
+LONG_PROBE_WORD = "a "
+"""A token everywhere, and short: TEI refuses more than 250 characters for each token that its model reads."""
 LONG_PROBE_SECONDS = 10.0
 CUT_SHARE = 0.97
 """A provider that counts so much of the long probe has read it: some tokenizers merge words."""
@@ -296,11 +298,15 @@ class OpenAIEmbedder:
         """Sends one text that is longer than the model should read, and compares the tokens that were counted."""
         words = min(self._input_tokens, LONG_PROBE_WORDS) + SPECIAL_TOKENS
         try:
-            _, read = await self._client.ask("word " * words, Lane.DOCUMENTS, LONG_PROBE_SECONDS)
+            _, read = await self._client.ask(LONG_PROBE_WORD * words, Lane.DOCUMENTS, LONG_PROBE_SECONDS)
         except AppError as exc:
             cause = exc.__cause__
             if isinstance(cause, openai.APIStatusError) and cause.status_code in TOO_MUCH:
-                named = named_limits(self._client.sentence(cause), 1)
+                said = self._client.sentence(cause)
+                named = named_limits(said, 1)
+                if named.input_tokens is None and "character" in said.lower():
+                    log.warning("%s (it refused for its characters: %s)", CANNOT_TELL, said)
+                    return
                 self._input_tokens = min(self._input_tokens, named.input_tokens or self._input_tokens)
                 return  # It refuses.
             log.warning("%s (%s)", CANNOT_TELL, exc)
