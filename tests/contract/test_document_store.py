@@ -6,7 +6,7 @@ import pytest
 
 from app.core.once import Once
 from app.core.write import Write
-from app.schemas.filter_tree import Condition, MetadataPath
+from app.schemas.filter_tree import Column, Condition, MetadataPath
 from app.schemas.rows import Bot, NewChunk, NewDocument
 from app.utils.errors import (
     AppError,
@@ -325,6 +325,21 @@ async def test_filters(record: Record, value: int, expected: list[str]) -> None:
     assert [one.chunk.text for one in confirmed.values() if one.chunk] == expected
     matching = await record.documents.matching(bot.bot_id, where, 0, 9)
     assert matching == [write.doc_id for write in writes if write.document.chunks[0].text in expected]
+
+
+async def test_filters_that_look_at_chunks(record: Record) -> None:
+    bot = await record.bot()
+    chunks = [NewChunk(number, f"page {page}", page) for number, page in enumerate([1, 2, 2, None])]
+    first, second = Write(bot, NewDocument("a", chunks)), Write(bot, NewDocument("b", chunks[:2]))
+    await record.written(first, second)
+    replaced = Write(bot, NewDocument("b", chunks[1:2]), second.doc_id)
+    await record.written(replaced)
+    where = Condition("eq", Column("page_number"), 2)
+    expected = [*first.chunk_ids[1:3], *replaced.chunk_ids]
+    assert await record.documents.matching_chunks(bot.bot_id, where, 0, 9) == expected
+    assert await record.documents.matching_chunks(bot.bot_id, where, expected[0], 1) == expected[1:2]
+    every = [*first.chunk_ids, *replaced.chunk_ids]
+    assert sorted(await record.documents.confirmed(bot.bot_id, every, [], where)) == expected
 
 
 def once(key: str = "k", body: bytes = b"1") -> Once:

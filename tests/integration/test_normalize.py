@@ -8,7 +8,10 @@ from uuid import UUID
 import httpx
 import pytest
 
+from app.cli import normalize
+from app.config import Settings
 from app.core.normalize import Normalizer
+from app.core.stores.address import PostgresAddress
 from app.core.stores.normalize import Fields, NormalizeStore
 from app.core.stores.postgres import Database
 from tests.conftest import BotClient
@@ -84,6 +87,23 @@ async def test_filters_find_them_before_and_after(
     await check_found(bot, 7)
     rows = await db.fetch("SELECT DISTINCT title, author, tags, metadata FROM documents WHERE bot_id = $1", bot.bot_id)
     assert [tuple(row) for row in rows] == [(NAME, NAME, [NAME], {KEY: ["관광"], "\n\u0303": 1})]
+
+
+async def test_the_command(
+    bot: BotClient, db: Database, address: PostgresAddress, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doc_id = await bot.insert(WORD)
+    await of_before(db, bot.bot_id)
+    place = {"postgres_host": address.host, "postgres_port": address.port, "postgres_user": address.user}
+    settings = Settings(_env_file=None, postgres_db_name=address.database, **place)
+    both = {KEY: "new", nfd(KEY): "old"}
+    await db.execute("UPDATE documents SET metadata = $2 WHERE bot_id = $1", bot.bot_id, both)
+    assert await normalize(settings, None) == 1
+    assert f"bot={bot.bot_id} doc_id={doc_id} has the metadata key {KEY!r} in two forms" in capsys.readouterr().out
+    await db.execute("UPDATE documents SET metadata = '{}' WHERE bot_id = $1", bot.bot_id)
+    assert await normalize(settings, None) == 0
+    assert capsys.readouterr().out.endswith("all names are in NFC\n")
+    assert await normalized(db, bot.bot_id)
 
 
 async def test_updated_at_stays(bot: BotClient, db: Database) -> None:
