@@ -27,6 +27,8 @@ from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database
 from app.main import create_app
 from tests.containers import docker_answers, postgres_container
+from tests.neighbour import Neighbour, neighbour
+from tests.pgbouncer import pgbouncer
 
 # No deadline: how long an example takes is the machine's business.
 hypothesis.settings.register_profile("suite", deadline=None)
@@ -85,10 +87,36 @@ async def fresh_database(server: PostgresAddress, template: str | None = TEMPLAT
         await admin.close()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--pgbouncer",
+        action="store_true",
+        help="through a PgBouncer in transaction mode, on two server connections that a second process uses too",
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_pooler(
+    request: pytest.FixtureRequest, postgres_server: PostgresAddress
+) -> Iterator[tuple[PostgresAddress, Neighbour] | None]:
+    if not request.config.getoption("--pgbouncer"):
+        yield None
+        return
+    with pgbouncer(postgres_server) as pooled, neighbour(pooled) as other:
+        yield pooled, other
+
+
 @pytest.fixture
-async def address(postgres_server: PostgresAddress) -> AsyncIterator[PostgresAddress]:
+async def address(
+    postgres_server: PostgresAddress, shared_pooler: tuple[PostgresAddress, Neighbour] | None
+) -> AsyncIterator[PostgresAddress]:
     async with fresh_database(postgres_server) as fresh:
-        yield fresh
+        if shared_pooler is None:
+            yield fresh
+        else:
+            pooled, other = shared_pooler
+            other.go_to(fresh.database)
+            yield replace(pooled, database=fresh.database)
 
 
 @pytest.fixture
