@@ -67,6 +67,13 @@ async def test_a_pooler_that_drops_settings_in_silence_is_found(
         await database.close()
 
 
+async def test_a_pooler_that_cannot_be_told_from_postgresql_can_be_named(address: PostgresAddress) -> None:
+    database = await connect(address, pooled=True)
+    assert database.pooled
+    assert [tuple(row) for row in await database.fetch("SELECT $1::int", 1)] == [(1,)]
+    await database.close()
+
+
 async def test_no_statement_is_kept_in_a_session(pooled: Database) -> None:
     for _ in range(3):
         await pooled.fetch("SELECT $1::bigint[], $2::jsonb, $3::text[]", [1], {"a": 1}, ["b"])
