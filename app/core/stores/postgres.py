@@ -228,9 +228,9 @@ class Database:
                     try:
                         yield conn
                     except BaseException as exc:
-                        if isinstance(exc, BROKEN):
-                            conn.terminate()
                         with suppress(*AWAY):  # It is closed then, and what came first is the reason.
+                            if isinstance(exc, BROKEN):
+                                conn.terminate()
                             await self._pool.release(conn)
                         raise
                     await self._keep(conn)
