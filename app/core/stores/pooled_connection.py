@@ -18,7 +18,7 @@ class PooledConnection(asyncpg.Connection):
     """Sends each statement's text with its values, under the empty name, in one round trip.
 
     asyncpg with ``statement_cache_size=0`` is as safe, and spends another round trip on a statement's types each time.
-    What is remembered here is asyncpg's own PreparedStatement, made with the empty name: it is parsed again at each use.
+    What is remembered here is asyncpg's own PreparedStatement, made with the empty name and parsed again at each use.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
