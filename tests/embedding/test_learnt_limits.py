@@ -1,7 +1,7 @@
 """How many texts a gateway takes is learnt: at once where a refusal names it, else by one trial at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -21,13 +21,6 @@ from tests.embedding.test_presets import Open, of, settings
 
 TEXTS = [f"text number {number}" for number in range(300)]
 SILENT = replace(stubs.TEI, too_many="The request cannot be processed.", too_many_status=400, cut_at=None)
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    server = OpenAIServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The provider openai, through the official client, against a real server on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -28,13 +28,6 @@ from tests.embedding.openai_server import (
 
 TEXTS = [f"text number {number}" for number in range(10)]
 Open = Callable[..., Awaitable[Front]]
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    server = OpenAIServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

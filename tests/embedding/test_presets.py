@@ -1,6 +1,6 @@
 """Each provider by its preset, on a stub with its rules: requests counted, their bytes, and the vectors."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import numpy as np
@@ -18,13 +18,6 @@ from tests.embedding.provider_stubs import Rules, text_of
 
 TEXTS = [f"text number {number}" for number in range(300)]
 Open = Callable[..., Awaitable[Front]]
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    server = OpenAIServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

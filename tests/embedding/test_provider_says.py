@@ -1,7 +1,7 @@
 """What a provider says reaches the log and the start-up message, without secrets; what it cuts is noticed."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +21,6 @@ from tests.embedding.test_presets import Open, of, settings
 
 CUTTING = replace(stubs.TEI, cut_at=512)
 LONG = "one two " * 200
-
-
-@pytest.fixture
-def server() -> Iterator[OpenAIServer]:
-    server = OpenAIServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture
