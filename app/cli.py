@@ -16,6 +16,7 @@ from tqdm import tqdm
 from app.config import Settings, checked_settings
 from app.core.keys import SCOPES, Scope
 from app.core.reembed import Reembedder
+from app.core.repair import Repairer
 from app.core.services import (
     open_adoption,
     open_keys,
@@ -29,6 +30,7 @@ from app.core.stores.migrations import schema_sql
 from app.core.verify import Finding, Verifier
 from app.env_file import env_file_doubts
 from app.models.fields import AccountName
+from app.schemas.rows import Progress
 from app.utils.errors import AppError, StartupError
 from app.utils.logging import configure
 
@@ -45,10 +47,13 @@ async def verify(settings: Settings) -> int:
 async def repair(settings: Settings) -> int:
     """Mends what verify finds, prints it, and then what is left; returns how much that is."""
     mended = 0
-    async with open_services(settings) as services:
+    # Nothing is rebuilt behind this command's back: it shows how far that is.
+    async with open_services(settings.model_copy(update={"index_check_seconds": 0})) as services:
         await services.repairer.end_forgotten()
         for bot in tqdm(await services.verifier.bots(), desc="repair", unit="bot", disable=None):
             try:
+                if bot.is_rebuilding:
+                    await _rebuild(services.repairer, bot.bot_id)
                 async for finding in services.repairer.repair_bot(bot.bot_id):
                     mended += 1
                     _write("mended", finding)
@@ -56,6 +61,17 @@ async def repair(settings: Settings) -> int:
                 tqdm.write(f"bot={bot.bot_id} cannot be mended: {exc.detail}", file=sys.stdout)
         print(f"{mended} mended")
         return await _report(services.verifier)
+
+
+async def _rebuild(repairer: Repairer, bot_id: UUID) -> None:
+    """Shows the bot's chunks; another process's too, which may be at it at this moment."""
+    with tqdm(desc=f"rebuild {bot_id}", unit="chunk", disable=None) as bar:
+
+        def tell(progress: Progress) -> None:
+            bar.total = progress.total
+            bar.update(progress.done - bar.n)
+
+        await repairer.rebuild(bot_id, tell)
 
 
 async def _report(verifier: Verifier) -> int:

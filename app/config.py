@@ -191,6 +191,12 @@ class Settings(BaseSettings):
     startup_timeout: float = Field(60.0, gt=0, description="Seconds to wait for the stores at start-up.")
     health_timeout: float = Field(2.0, gt=0, description="Seconds a dependency has to answer a health check.")
     recovery_interval_seconds: float = Field(1.0, gt=0, description="Pause between two rounds of recovery.")
+    index_check_seconds: float = Field(
+        60.0, ge=0, description="How often a bot's vectors are counted; 0: never, nor are lost ones made again."
+    )
+    rebuild_max_chunks: int = Field(
+        100_000, ge=0, description="Most chunks of a bot that openai is sent again when Milvus lost them; more: repair."
+    )
 
     def contradictions(self) -> list[tuple[str, str]]:
         """(setting, what is wrong) wherever settings that are right by themselves do not go together."""

@@ -146,6 +146,7 @@ def settings() -> Settings:
         recovery_interval_seconds=0.1,
         health_timeout=1,
         milvus_timeout=1,
+        index_check_seconds=0,  # Tests that take vectors away want to be the ones who notice.
     )
 
 

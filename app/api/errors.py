@@ -1,7 +1,7 @@
 """Renders every error as application/problem+json (RFC 9457). Nothing internal ever stands in it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -33,6 +33,7 @@ def problem(
     *,
     places: Sequence[Place] = (),
     headers: dict[str, str] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> JSONResponse:
     body: dict[str, Any] = {
         "type": f"urn:problem:{code}",
@@ -44,6 +45,7 @@ def problem(
     }
     if places:
         body["errors"] = [{"loc": place.loc, "msg": place.msg} for place in places[:MAX_PLACES]]
+    body.update(more or {})
     return JSONResponse(body, status, headers, PROBLEM_JSON)
 
 
@@ -62,7 +64,9 @@ def render(error: AppError) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after)
     if error.challenge is not None:
         headers["WWW-Authenticate"] = error.challenge
-    return problem(error.status, error.code, error.title, error.detail, places=error.places, headers=headers)
+    return problem(
+        error.status, error.code, error.title, error.detail, places=error.places, headers=headers, more=error.more
+    )
 
 
 async def _app_error(_: Request, exc: Exception) -> JSONResponse:

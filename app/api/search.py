@@ -1,6 +1,7 @@
 """/search: questions."""
 
 from collections.abc import Callable
+from typing import TypedDict
 
 from fastapi import APIRouter
 
@@ -34,6 +35,7 @@ async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, l
     check_query([body.query_text], limits)
     answer = await _search(services, account, body, [body.query_text], watch, lambda _: "body.query_text")
     return {
+        **_share(body, answer),
         "status": "success",
         "query": body.query_text,
         "mode": answer.mode,
@@ -53,6 +55,7 @@ async def batch(body: SearchBatch, services: ServicesDep, account: AccountDep, l
     check_query(body.query_texts, limits)
     answer = await _search(services, account, body, body.query_texts, watch, lambda index: f"body.query_texts.{index}")
     return {
+        **_share(body, answer),
         "status": "success",
         "mode": answer.mode,
         "embedding_time_ms": watch["embedding"],
@@ -87,6 +90,7 @@ async def _search(
         group_by_document=body.group_by_document,
         context_chunks=body.context_chunks,
         rerank=body.rerank,
+        allow_partial=body.allow_partial,
     )
     try:
         answer = await services.search.query(query, watch)
@@ -95,6 +99,18 @@ async def _search(
     if query.where is None:
         metrics.STALE_KEYS.inc(answer.trace.dropped)
     return answer
+
+
+class _Share(TypedDict, total=False):
+    complete: bool
+    indexed: float
+
+
+def _share(body: SearchOptions, answer: Answer) -> _Share:
+    if not body.allow_partial:
+        return {}
+    share = 1.0 if answer.rebuild is None else answer.rebuild.share
+    return {"complete": answer.rebuild is None, "indexed": round(share, 4)}
 
 
 def _milvus(watch: Stopwatch) -> float:

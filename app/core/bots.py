@@ -141,7 +141,8 @@ class Bots:
     async def make_collection(self, bot: Bot) -> None:
         """Makes the collection of a registered bot that has none. Raises BotNotFound, CollectionForeign.
 
-        Raises CollectionMoved when the bot has another collection than ``bot`` says.
+        Raises CollectionMoved when the bot has another collection than ``bot`` says; also when Milvus has lost what was
+        in it: then the bot has a new one, and is being rebuilt.
         """
         task = self._making.get(bot.bot_id)
         if task is None:
@@ -156,6 +157,9 @@ class Bots:
             state = await self._store.state(saga.bot_id)
             if saga.operation == CREATE and state is not None and state[0] == "active":
                 bot = await self.known(saga.bot_id, None)
+                if await self._is_lost(bot):  # Whoever needs it begins a rebuild: a new one would look whole.
+                    await self._store.end_saga(saga.generation, self._leases.token)
+                    return
                 try:
                     await self._make(bot, saga.generation)
                 except CollectionForeign:
@@ -209,15 +213,56 @@ class Bots:
         if now is None or now.collection_name != bot.collection_name:
             await self._store.end_saga(saga, self._leases.token)
             raise BotNotFound(NOT_FOUND)
-        if now.milvus_collection != bot.milvus_collection:
+        if now.milvus_collection != bot.milvus_collection or now.created_at != bot.created_at:
             await self._store.end_saga(saga, self._leases.token)
             raise CollectionMoved(MOVED)
+        if await self._is_lost(now):
+            if now.milvus_collection not in await self._index.collections():
+                await self._replace(now, saga, began_at)
+            await self._store.end_saga(saga, self._leases.token)  # Made by somebody else since.
+            return
         await self._make(now, saga, began_at)
+
+    async def _is_lost(self, bot: Bot) -> bool:
+        """Should the bot's collection be missing: whether it was made before, and something was in it."""
+        return bot.embedding_model is not None and await self._store.has_chunks(bot.bot_id)
+
+    async def _replace(self, bot: Bot, saga: int, began_at: float) -> None:
+        """Gives a bot whose collection was lost an empty one, to be filled. Raises CollectionMoved in the end.
+
+        First it is made, under a saga that drops it should this process die, then the bot gets it: so a collection that
+        a bot's row names and Milvus does not have was always lost.
+        """
+        assert bot.dimension is not None
+        with self._leases.holding([saga], since=began_at):
+            begins_at = asyncio.get_running_loop().time()
+            new = await self._store.begin_replacement(bot.bot_id, self._leases.token, self._leases.length)
+            assert new.collection_name is not None
+            with self._leases.holding([new.generation], since=begins_at):
+                await reach("replace.before_collection")
+                if not self._leases.alive([saga, new.generation]):
+                    raise LeaseLost("Making the bot's collection took longer than its lease.")
+                await self._index.create(new.collection_name, bot.dimension)
+                await reach("replace.after_collection")
+                lost = bot.milvus_collection
+                if await self._store.replace_collection(bot.bot_id, lost, new, self._leases.token):
+                    log.warning("bot %s: Milvus lost collection %s; it gets %s", bot.bot_id, lost, new.collection_name)
+                else:
+                    await self._index.drop(new.collection_name)
+                    await self._store.end_saga(new.generation, self._leases.token)
+            await reach("replace.after_replace")
+            await self._store.end_saga(saga, self._leases.token)
+        raise CollectionMoved(MOVED)
 
     async def _make(self, bot: Bot, saga: int, began_at: float | None = None) -> None:
         model = self._embedders.current
         with self._leases.holding([saga], since=began_at):
             await reach("bot_create.before_collection")
+            if bot.embedding_model is None:
+                now = await self._store.get(bot.bot_id, None)
+                if now is not None and await self._is_lost(now):  # Made by somebody else, and filled, since.
+                    await self._store.end_saga(saga, self._leases.token)
+                    return
             if not self._leases.alive([saga]):  # Recovery has ended it, and the bot may be gone since.
                 raise LeaseLost("Making the bot's collection took longer than its lease.")
             try:

@@ -6,7 +6,7 @@ from typing import Literal
 from uuid import UUID
 
 from app.schemas.filter_tree import Filter
-from app.schemas.rows import Chunk, VisibleChunk
+from app.schemas.rows import Chunk, Progress, VisibleChunk
 
 Mode = Literal["dense", "lexical", "hybrid"]
 Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
@@ -14,7 +14,8 @@ Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothin
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """``texts`` are asked alike, each for itself. ``mode`` None: hybrid where it can be, else dense."""
+    """``texts`` are asked alike, each for itself. ``mode`` None: hybrid where it can be, else dense. ``allow_partial``:
+    take what there is while the bot's index is rebuilt."""
 
     bot_id: UUID
     account: str | None
@@ -27,6 +28,7 @@ class Query:
     group_by_document: bool = False
     context_chunks: int = 0
     rerank: bool = False
+    allow_partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,9 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The results for each text, in the order of the texts."""
+    """The results for each text, in the order of the texts. ``rebuild``: how much was indexed, where not all was."""
 
     mode: Mode
     results: list[list[Result]]
     trace: Trace
+    rebuild: Progress | None = None

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
-import numpy as np
-
-from app.core.embedding.check import unusable
-from app.core.embedding.port import Embedder, TextsFailed
+from app.core.copying import Copier
+from app.core.embedding.port import Embedder
 from app.core.leases import Leases
 from app.core.reembed_lease import ReembedLease, reembed_lease
 from app.core.stores.ports import BotPort, ReembedPort, Switch, VectorIndex, VerifyPort
@@ -28,7 +26,6 @@ from app.utils.errors import (
     CollectionMissing,
     CollectionMoved,
     DatabaseUnavailable,
-    EmbeddingInvalid,
     Unavailable,
     VectorIndexUnavailable,
 )
@@ -41,7 +38,6 @@ FEW_CHUNKS = 32
 SWITCH_SECONDS = 2.0
 """Longest that writers wait for what is left to be embedded."""
 ATTEMPTS = 100
-SPANS = 64
 
 Progress = Callable[[int], object]
 """Is told of chunks that are known to be in the new collection."""
@@ -72,6 +68,11 @@ class _Run:
     def add(self, keys: Sequence[int]) -> None:
         self.keys.update(key for key in keys if key >= self.first * CHUNKS_PER_GENERATION)
 
+    def wrote(self, chunks: Sequence[Copied], stamp: int) -> None:
+        self.stamp = max(self.stamp, stamp)
+        self.copied += len(chunks)
+        self.add([chunk.chunk_id for chunk in chunks])
+
     def lacks(self, keys: Sequence[int]) -> list[int]:
         return [key for key in keys if key not in self.keys]
 
@@ -98,11 +99,10 @@ class Reembedder:
     ) -> None:
         self._store = store
         self._bots = bots
-        self._verify = verify
+        self._copier = Copier(store, verify, index, settle, "reembed")
         self._index = index
         self._embedder = embedder
         self._leases = leases
-        self._settle = settle
         self._grace = grace
 
     async def bots(self) -> Sequence[Bot]:
@@ -133,7 +133,7 @@ class Reembedder:
             try:
                 await self._copy_all(run, self._embedder, resumed, progress)
                 if resumed:
-                    await self._collect_strays(run, started)
+                    await self._copier.collect_strays(bot_id, move.collection_name, started)
                 late = await self._switch_in_the_end(run, self._embedder, progress)
             except CollectionMissing as exc:
                 if await self._bots.get(bot_id, None) is None:
@@ -171,68 +171,15 @@ class Reembedder:
         after = 0
         while page := await self._store.page(run.bot_id, after, max(PART_CHUNKS, embedder.call_texts)):
             after = page[-1].chunk_id
-            there = await self._present(run.move, page) if resumed else set()
+            there = await self._copier.present(run.move.collection_name, page) if resumed else set()
             run.add([chunk.chunk_id for chunk in page if chunk.chunk_id in there])
             await self._copy(run, embedder, [chunk for chunk in page if chunk.chunk_id not in there])
             progress(len(page))
 
-    async def _present(self, move: Move, page: Sequence[Copied]) -> set[int]:
-        generations = sorted({chunk.generation for chunk in page})
-        found: set[int] = set()
-        for start in range(0, len(generations), SPANS):
-            spans = [
-                (generation * CHUNKS_PER_GENERATION, (generation + 1) * CHUNKS_PER_GENERATION)
-                for generation in generations[start : start + SPANS]
-            ]
-            found |= await self._index.present(move.collection_name, spans)
-        return found
-
     async def _copy(self, run: _Run, embedder: Embedder, chunks: Sequence[Copied]) -> None:
-        """Embeds and upserts, then looks whether somebody deleted a document meanwhile.
-
-        A deletion before the upsert was collected too early, perhaps; one after it is collected as any other.
-        """
-        if not chunks:
-            return
-        await self._write(run, embedder, chunks)
-        await reach("reembed.after_upsert")
-        current = await self._verify.current_keys(run.bot_id, sorted({chunk.doc_id for chunk in chunks}))
-        gone = {chunk.generation: chunk.chunk_span for chunk in chunks if chunk.chunk_id not in current}
-        if gone:
-            await self._store.collect_gone(run.bot_id, run.move.collection_name, gone)
-
-    async def _write(self, run: _Run, embedder: Embedder, chunks: Sequence[Copied]) -> None:
-        try:
-            vectors = await embedder.embed_documents([chunk.text for chunk in chunks])
-        except TextsFailed as exc:
-            raise exc.named(lambda index: _place(chunks[index])) from exc
-        for index, reason in unusable(vectors, len(chunks), embedder.dimension).items():
-            raise EmbeddingInvalid(f"{_place(chunks[index])}: the embedder's vector is unusable: {reason}.")
-        keys = [chunk.chunk_id for chunk in chunks]
-        doc_ids = np.array([chunk.doc_id for chunk in chunks], np.int64)
-        texts = [chunk.text for chunk in chunks]
-        await reach("reembed.before_upsert")
-        run.lease.check()
-        stamp = await self._index.upsert(run.move.collection_name, np.array(keys, np.int64), doc_ids, vectors, texts)
-        run.stamp = max(run.stamp, stamp)
-        run.copied += len(chunks)
-        run.add(keys)
-
-    async def _collect_strays(self, run: _Run, started: float) -> None:
-        """What the run before this one copied, and did not live to see deleted.
-
-        Its last write may have been on its way when it was killed, so this looks when none can land any more.
-        """
-        settled = started + self._settle.total_seconds()
-        await asyncio.sleep(max(0.0, settled - asyncio.get_running_loop().time()))
-        name = run.move.collection_name
-        async for page in self._index.scan(name):
-            spans: dict[int, int] = {}
-            for key in await self._verify.unknown_keys(run.bot_id, name, page):
-                generation, index = divmod(key, CHUNKS_PER_GENERATION)
-                spans[generation] = max(spans.get(generation, 0), index + 1)
-            if spans:
-                await self._store.collect_gone(run.bot_id, name, spans)
+        if chunks:
+            stamp = await self._copier.copy(run.bot_id, run.move.collection_name, embedder, chunks, run.lease.check)
+            run.wrote(chunks, stamp)
 
     async def _switch_in_the_end(self, run: _Run, embedder: Embedder, progress: Progress) -> int:
         """Catches up and switches, as often as it takes; returns how many chunks writers waited for."""
@@ -280,11 +227,8 @@ class Reembedder:
             chunks = await switch.chunks(missing)
             try:
                 async with asyncio.timeout(SWITCH_SECONDS):
-                    await self._write(run, embedder, chunks)
+                    stamp = await self._copier.write(run.move.collection_name, embedder, chunks, run.lease.check)
+                run.wrote(chunks, stamp)
             except TimeoutError as exc:
                 raise _NotNow from exc
         return len(missing)
-
-
-def _place(chunk: Copied) -> str:
-    return f"document {chunk.doc_id}, chunk_index {chunk.chunk_id % CHUNKS_PER_GENERATION}"

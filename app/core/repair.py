@@ -5,9 +5,11 @@ that writes a document. Text that PostgreSQL itself has lost cannot be restored;
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from app.core.bots import Bots
+from app.core.rebuild import Rebuilder, Tell
 from app.core.recovery import Recovery
 from app.core.saga import Saga
 from app.core.stores.ports import DocumentPort, VectorIndex, VerifyPort
@@ -16,13 +18,13 @@ from app.core.verify import Finding, Verifier
 from app.core.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, NewChunk, NewDocument
 from app.utils.clock import Stopwatch
-from app.utils.errors import BotNotFound, DocumentChanged
+from app.utils.errors import BotNotFound, CollectionMoved, DocumentChanged
 from app.utils.failpoints import reach
 
 AT_ONCE = 64
 """Findings of one kind that are mended together."""
 
-HIDES_OTHERS = ("partition_missing", "collection_missing", "chunk_lost", "chunk_stray")
+HIDES_OTHERS = ("partition_missing", "collection_missing", "index_rebuilding", "chunk_lost", "chunk_stray")
 """Mending these brings others to light: contents that could not be looked at, vectors that had a chunk until then."""
 
 Mend = Callable[[Bot, Sequence[Finding]], Awaitable[None]]
@@ -38,6 +40,7 @@ class Repairer:
         saga: Saga,
         index: VectorIndex,
         recovery: Recovery,
+        rebuilder: Rebuilder,
     ) -> None:
         self._verifier = verifier
         self._store = store
@@ -46,9 +49,11 @@ class Repairer:
         self._saga = saga
         self._index = index
         self._recovery = recovery
+        self._rebuilder = rebuilder
         self._mends: dict[str, Mend] = {
             "partition_missing": self._make_partitions,
             "collection_missing": self._make_collection,
+            "index_rebuilding": self._rebuild,
             "chunk_lost": self._recount,
             "chunk_stray": self._drop_strays,
             "vector_orphan": self._drop_vectors,
@@ -58,6 +63,10 @@ class Repairer:
     async def end_forgotten(self) -> None:
         """Ends the sagas that no process works on. Raises Unavailable."""
         await self._recovery.run_round()
+
+    async def rebuild(self, bot_id: UUID, tell: Tell) -> None:
+        """Returns when the bot has all vectors again that Milvus lost. Raises as Rebuilder's."""
+        await self._rebuilder.rebuilt(bot_id, tell)
 
     async def repair_bot(self, bot_id: UUID) -> AsyncIterator[Finding]:
         """Yields what was found once it is mended.
@@ -101,7 +110,11 @@ class Repairer:
         await self._store.make_partitions(bot.bot_id)
 
     async def _make_collection(self, bot: Bot, _: Sequence[Finding]) -> None:
-        await self._bots.make_collection(bot)
+        with suppress(CollectionMoved):  # It was lost, and the bot is to be rebuilt.
+            await self._bots.make_collection(bot)
+
+    async def _rebuild(self, bot: Bot, _: Sequence[Finding]) -> None:
+        await self._rebuilder.rebuilt(bot.bot_id)
 
     async def _recount(self, bot: Bot, findings: Sequence[Finding]) -> None:
         await self._store.recount_chunks(bot.bot_id, [finding.doc_id for finding in findings if finding.doc_id])

@@ -161,10 +161,9 @@ class Retrieval:
             else:  # The same without two tasks.
                 dense, lexical = await self._dense(ask, k, guarantee, only, watch), None
         except CollectionMissing:
-            # Deleted or moved meanwhile (then this raises BotNotFound, CollectionMoved), or dropped behind our back.
+            # Deleted or moved meanwhile, or lost (then this raises BotNotFound, CollectionMoved), or never filled.
             await self._bots.make_collection(ask.bot)
-            dense = None if ask.vectors is None else [[] for _ in ask.texts]
-            lexical = [[] for _ in ask.texts] if ask.lexical else None
+            raise
         empty: list[None] = [None] * len(ask.texts)
         return [Lists(near, words) for near, words in zip(dense or empty, lexical or empty, strict=True)]
 

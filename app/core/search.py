@@ -16,6 +16,7 @@ from app.core.hits import Ask, Lists, cut
 from app.core.joined import Joined
 from app.core.pace import Pace
 from app.core.query import Answer, Mode, Query, Result, Trace
+from app.core.rebuild import Limit
 from app.core.rerank import NO_RERANKER, Reranker
 from app.core.retrieval import Found, Retrieval, unfinished_keys
 from app.core.steady import Steady
@@ -59,6 +60,7 @@ class Search:
         index: VectorIndex,
         embedders: Embedders,
         pace: Pace,
+        limit: Limit,
         reranker: Reranker | None = None,
     ) -> None:
         self._bots = bots
@@ -66,6 +68,7 @@ class Search:
         self._index = index
         self._embedders = embedders
         self._pace = pace
+        self._limit = limit
         self._reranker = reranker
         self._retrieval = Retrieval(bots, documents, index, embedders)
         self._usable = Joined(self._usable_by_all)
@@ -74,8 +77,8 @@ class Search:
     async def query(self, query: Query, watch: Stopwatch) -> Answer:
         """For each text the ``limit`` best current chunks, or documents, best first.
 
-        Raises UnsupportedMode, InvalidInput, BotNotFound, ModelMismatch, TextsFailed, and Unavailable when a store or
-        the embedder is away.
+        Raises UnsupportedMode, InvalidInput, BotNotFound, ModelMismatch, TextsFailed, IndexRebuilding, and Unavailable
+        when a store or the embedder is away.
         """
         if query.rerank and self._reranker is None:
             raise InvalidInput(NO_RERANKER, places=[Place("body.rerank", NO_RERANKER)])
@@ -97,8 +100,8 @@ class Search:
         embedding: asyncio.Future[Vectors] | None = None
         assumed: Answer | AppError | None = None
         expected = self._rows.expected(of)
-        if expected is not None and expected.unfinished:
-            expected = None  # They may be finished by now, and would be passed over.
+        if expected is not None and (expected.unfinished or expected.rebuild):
+            expected = None  # It may be finished by now: new documents would be passed over, the answer refused.
         try:
             # Where one model serves every bot, it need not wait for the bot's row.
             if query.mode != "lexical" and (only := self._embedders.only):
@@ -117,6 +120,8 @@ class Search:
                     assumed = exc
             bot = await self._usable(of, None)
             self._rows.saw(of, bot)
+            if bot.rebuild and not query.allow_partial:
+                raise self._limit.refusal(bot)
             if assumed is not None and bot == expected:
                 if isinstance(assumed, AppError):
                     raise assumed
@@ -147,7 +152,7 @@ class Search:
             results = await self._reranked(query, results, watch)
         if query.context_chunks:
             results = await self._with_context(bot, results, query.context_chunks, watch)
-        return Answer(mode, results, trace)
+        return Answer(mode, results, trace, bot.rebuild)
 
     async def _embedded(self, embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> asyncio.Future[Vectors]:
         """As a task that has ended, which costs less: for a search that has nothing else to do meanwhile."""

@@ -11,6 +11,7 @@ from functools import partial
 
 from app.config import Settings
 from app.core.bots import Bots
+from app.core.copying import Copier
 from app.core.cross_encoder import CrossEncoderReranker
 from app.core.documents import Documents
 from app.core.embed import Embed
@@ -25,6 +26,7 @@ from app.core.keys import KeyRing, Keys
 from app.core.leases import Leases
 from app.core.normalize import Normalizer
 from app.core.pace import Pace
+from app.core.rebuild import Limit, Rebuilder
 from app.core.recovery import Recovery
 from app.core.reembed import Reembedder
 from app.core.repair import Repairer
@@ -46,6 +48,7 @@ from app.core.stores.once import OnceStore
 from app.core.stores.ports import VectorIndex
 from app.core.stores.postgres import Database, Guards
 from app.core.stores.postgres_refusal import silence_of
+from app.core.stores.rebuild import RebuildStore
 from app.core.stores.reembed import ReembedStore
 from app.core.stores.rights import check_rights
 from app.core.stores.role_settings import check_role_settings
@@ -308,7 +311,23 @@ async def wired(
     saga = Saga(documents, bots, stores.index, embedders, leases, pace, generations)
     verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
     verifier = Verifier(verify_store, stores.index)
-    repairer = Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery)
+    chunks = ReembedStore(stores.db, stores.settle)
+    limit = Limit(embedders, _paid(settings, embedders), settings.rebuild_max_chunks)
+    rebuilder = Rebuilder(
+        RebuildStore(stores.db),
+        chunks,
+        bots,
+        verifier,
+        stores.index,
+        embedders,
+        Copier(chunks, verify_store, stores.index, stores.settle, "rebuild"),
+        limit,
+        pace,
+        lease=leases.length,
+        interval=settings.recovery_interval_seconds,
+        check=settings.index_check_seconds,
+    )
+    repairer = Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery, rebuilder)
     index_check = IndexCheck(
         stores.index,
         verify_store,
@@ -317,20 +336,22 @@ async def wired(
         claim=settings.saga_lease_seconds,
     )
     watch = Watch(BacklogStore(stores.db), stores.db.pool_state)
-    loops = (
+    loops = [
         leases.renew_forever(),
         recovery.run_forever(),
         index_check.run_forever(),
         watch.run_forever(),
         generations.run_forever(),
-    )
+    ]
+    if settings.index_check_seconds:
+        loops += [rebuilder.check_forever(), rebuilder.rebuild_forever()]
     async with _running(*loops):
         yield Services(
             keys=Keys(KeyStore(stores.db), settings.key_cache_seconds),
             bots=bots,
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
-            search=Search(bots, documents, stores.index, embedders, pace, reranker),
+            search=Search(bots, documents, stores.index, embedders, pace, limit, reranker),
             embed=Embed(embedders),
             reranking=RerankingService(reranker),
             health=health,
@@ -342,6 +363,12 @@ async def wired(
 
 async def _is_full(index: VectorIndex) -> bool:
     return not all(suspect.writable for suspect in await index.suspects())
+
+
+def _paid(settings: Settings, embedders: Embedders) -> frozenset[Embedder]:
+    """Those of the models that are called over the network, and cost by the text."""
+    names = (settings.embedding_model, settings.embedding_previous_model or "")
+    return frozenset(one for one, name in zip(embedders, names, strict=False) if name.partition(":")[0] == "openai")
 
 
 @asynccontextmanager

@@ -57,6 +57,9 @@ class Verifier:
                 yield Finding("chunk_lost", bot.bot_id, detail, doc_id=doc_id)
         for chunk_id in await self._store.stray_chunks(bot.bot_id):
             yield Finding("chunk_stray", bot.bot_id, f"chunk {chunk_id} belongs to no current generation", chunk_id)
+        if bot.is_rebuilding:
+            yield Finding("index_rebuilding", bot.bot_id, "vectors that Milvus lost are being made again, or are to be")
+            return
         while True:
             try:
                 async for finding in self._compare(bot):
@@ -74,6 +77,12 @@ class Verifier:
             if now is None or now.state != "active":
                 return
             bot = now  # In another collection since.
+
+    async def lacks_vectors(self, bot: BotState) -> bool:
+        """Whether a current chunk has no vector. Raises CollectionMissing, CollectionMoved."""
+        async for _ in self._losses(bot):
+            return True
+        return False
 
     async def _compare(self, bot: BotState) -> AsyncIterator[Finding]:
         """Raises CollectionMoved when something is found in a collection that is the bot's no more."""

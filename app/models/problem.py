@@ -10,6 +10,11 @@ class ProblemPlace(Response):
     msg: str
 
 
+class RebuildProgress(Response):
+    chunks_indexed: int
+    chunks_total: int
+
+
 class Problem(Response):
     """RFC 9457 problem details."""
 
@@ -20,3 +25,4 @@ class Problem(Response):
     code: str = Field(description="For programs; it stays the same from release to release.")
     request_id: str = Field(description="The server's log has it too.")
     errors: list[ProblemPlace] | None = Field(None, description="What is wrong where, at most 50 places.")
+    progress: RebuildProgress | None = Field(None, description="Of index_rebuilding: how far it is.")

@@ -1,12 +1,18 @@
 """Bodies of /search. Answers are plain dictionaries: made and written in a third of the time that objects take."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # Pydantic wants this one below Python 3.12.
+    Self,
+)
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
-from typing_extensions import TypedDict  # Pydantic wants this one below Python 3.12.
+from typing_extensions import TypedDict
 
 from app.models.base import Request
 from app.models.collection import EXAMPLE_BOT
@@ -52,6 +58,12 @@ class SearchOptions(Request):
     )
     rerank: Annotated[bool, Strict()] = Field(
         False, description="Have the best results read again by the reranker (RERANK_MODEL, RERANK_URL)."
+    )
+
+    allow_partial: Annotated[bool, Strict()] = Field(
+        False,
+        description="While vectors that Milvus lost are made again, answer with what is there; the answer then has "
+        "`complete` and `indexed`.",
     )
 
     @model_validator(mode="after")
@@ -179,6 +191,8 @@ class SearchAnswer(TypedDict):
     postgres_query_time_ms: Milliseconds
     total_time_ms: Milliseconds
     timings: SearchTimings
+    complete: NotRequired[Annotated[bool, Field(description="Only with allow_partial: whether all was searched.")]]
+    indexed: NotRequired[Annotated[float, Field(ge=0, le=1, description="Share of the bot's chunks that was.")]]
     results: list[SearchResult]
 
 
@@ -197,4 +211,6 @@ class SearchBatchAnswer(TypedDict):
     postgres_query_time_ms: Milliseconds
     total_time_ms: Milliseconds
     timings: SearchTimings
+    complete: NotRequired[Annotated[bool, Field(description="Only with allow_partial: whether all was searched.")]]
+    indexed: NotRequired[Annotated[float, Field(ge=0, le=1, description="Share of the bot's chunks that was.")]]
     answers: list[QueryResults]

@@ -65,23 +65,26 @@ RETURNING bot_id;
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
+       chunks_done, chunks_total,
        ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
            AS unfinished
-FROM bot_registry
+FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
 -- name: get_bots
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
-       coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized
-FROM bot_registry
+       coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
+       chunks_done, chunks_total
+FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
 -- name: list_bots
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
-       coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized
-FROM bot_registry
+       coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
+       chunks_done, chunks_total
+FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
 ORDER BY created_at, bot_id;
 
@@ -511,7 +514,8 @@ CROSS JOIN LATERAL (
 WHERE $4::timestamptz IS NULL OR EXISTS (
     SELECT FROM bot_registry
     WHERE bot_id = $1 AND state = 'active' AND created_at = $4 AND milvus_timestamp = $5::bigint
-      AND coalesce(milvus_collection, collection_name) = $6::text);
+      AND coalesce(milvus_collection, collection_name) = $6::text
+      AND NOT EXISTS (SELECT FROM index_rebuilds WHERE bot_id = $1));
 
 -- name: confirmed_chunks_of_documents
 -- As confirmed_chunks, of the same moment all current chunks of the documents $4 too, those whole.
@@ -693,6 +697,68 @@ WHERE bot_id = $1;
 -- name: forget_move
 UPDATE bot_registry SET next_collection = NULL, next_model = NULL, next_dimension = NULL WHERE bot_id = $1;
 
+-- name: begin_replacement
+-- A collection of a name of its own. Whoever dies before the bot has it leaves it to be dropped.
+INSERT INTO sagas (generation, operation, bot_id, collection_name, lease_token, lease_until)
+SELECT g, 'drop_collection', $1, format('r%s_%s', g, replace(gen_random_uuid()::text, '-', '')), $2,
+       now() + $3::interval
+FROM nextval('generation_seq') AS g
+RETURNING generation, operation, bot_id, collection_name;
+
+-- name: replace_collection
+UPDATE bot_registry SET milvus_collection = $2 WHERE bot_id = $1;
+
+-- name: has_chunks
+SELECT EXISTS (SELECT FROM documents WHERE bot_id = $1)
+    OR EXISTS (SELECT FROM sagas WHERE bot_id = $1 AND operation = 'write');
+
+-- name: begin_rebuild
+-- After lock_bot_for_move, so that every generation below the one that is taken here is current by now, or will be
+-- begun again for the new collection.
+INSERT INTO index_rebuilds (bot_id, before_generation, in_place, chunks_total)
+SELECT $1, nextval('generation_seq'), $2, coalesce(sum(chunk_count), 0) FROM documents WHERE bot_id = $1
+ON CONFLICT (bot_id) DO UPDATE
+SET before_generation = excluded.before_generation, in_place = excluded.in_place, attempts = 0, chunks_done = 0,
+    chunks_total = excluded.chunks_total, lease_token = NULL, lease_until = NULL, started_at = now();
+
+-- name: rebuilds
+SELECT bot_id, in_place, chunks_done, chunks_total FROM index_rebuilds ORDER BY started_at;
+
+-- name: claim_rebuild
+-- One that nobody works on. Not one of those in $3; with $4 that bot's alone.
+UPDATE index_rebuilds
+SET lease_token = $1, lease_until = now() + $2::interval, attempts = attempts + 1, chunks_done = 0
+WHERE bot_id = (
+    SELECT bot_id FROM index_rebuilds
+    WHERE (lease_until IS NULL OR lease_until < now()) AND bot_id <> ALL ($3::uuid[])
+      AND ($4::uuid IS NULL OR bot_id = $4)
+    ORDER BY started_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED)
+RETURNING bot_id, before_generation, in_place, chunks_total, attempts;
+
+-- name: renew_rebuild
+UPDATE index_rebuilds SET lease_until = now() + $3::interval, chunks_done = $4
+WHERE bot_id = $1 AND lease_token = $2
+RETURNING bot_id;
+
+-- name: release_rebuild
+UPDATE index_rebuilds SET lease_token = NULL, lease_until = NULL WHERE bot_id = $1 AND lease_token = $2;
+
+-- name: end_rebuild
+DELETE FROM index_rebuilds WHERE bot_id = $1 AND ($2::uuid IS NULL OR lease_token = $2) RETURNING bot_id;
+
+-- name: claim_index_check
+INSERT INTO index_checks AS c (bot_id)
+SELECT b.bot_id FROM bot_registry b LEFT JOIN index_checks last USING (bot_id)
+WHERE b.state = 'active' AND b.embedding_model IS NOT NULL
+  AND (last.checked_at IS NULL OR last.checked_at < now() - $1::interval)
+  AND NOT EXISTS (SELECT FROM index_rebuilds r WHERE r.bot_id = b.bot_id)
+ORDER BY last.checked_at NULLS FIRST, b.bot_id
+LIMIT 1
+ON CONFLICT (bot_id) DO UPDATE SET checked_at = now() WHERE c.checked_at < now() - $1::interval
+RETURNING bot_id;
+
 -- name: drop_collection_later
 -- By recovery, once its lease has passed.
 INSERT INTO sagas (generation, operation, bot_id, collection_name, lease_token, lease_until)
@@ -763,9 +829,10 @@ SELECT make_bot_partitions($1);
 
 -- name: all_bots
 SELECT bot_id, coalesce(milvus_collection, collection_name) AS collection_name, state, embedding_model, next_model,
+       EXISTS (SELECT FROM index_rebuilds r WHERE r.bot_id = b.bot_id) AS is_rebuilding,
        to_regclass(format('%I', bot_partition_name('documents', bot_id))) IS NOT NULL
            AND to_regclass(format('%I', bot_partition_name('document_chunks', bot_id))) IS NOT NULL AS has_partitions
-FROM bot_registry
+FROM bot_registry b
 ORDER BY bot_id;
 
 -- name: bots_to_normalize

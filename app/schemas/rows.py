@@ -35,6 +35,17 @@ CHUNK_TABLE = "document_chunks"
 CHUNK_COLUMNS = ("bot_id", "chunk_id", "doc_id", "chunk_index", "text", "page_number")
 
 
+class Progress(NamedTuple):
+    """How far the rebuilding of a bot's vectors is, in chunks."""
+
+    done: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.done / self.total) if self.total else 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Bot:
     """``milvus_collection`` is where the vectors are; callers know the bot's collection as ``collection_name``."""
@@ -53,6 +64,8 @@ class Bot:
     """Whether all of its documents are in NFC. If not, filters normalize what they read."""
     unfinished: tuple[int, ...] = ()
     """Generations of new documents that are being written: their doc_ids. Told by ``BotPort.get`` alone."""
+    rebuild: Progress | None = None
+    """While vectors of this bot are missing in Milvus."""
 
 
 class NewChunk(Struct, frozen=True):
@@ -162,6 +175,21 @@ class Move:
     collection_name: str
     embedding_model: str
     dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """A rebuild that this process has claimed.
+
+    Generations from ``before_generation`` on have vectors already. ``in_place``: only a part of the rows is missing.
+    ``attempts``: 1 for the first to work on it.
+    """
+
+    bot_id: UUID
+    before_generation: int
+    in_place: bool
+    chunks_total: int
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class AppError(Exception):
         self.detail = detail
         self.places = tuple(places)
         self.retry_after = retry_after
+        self.more: dict[str, object] = {}
+        """Members of the problem document that only this error has."""
 
     def at(self, place: str) -> "AppError":
         """The same error, its detail beginning with the place that it is about."""
@@ -201,6 +203,16 @@ class IndexSuspect(VectorIndexUnavailable):
     """The bot's collection may have lost rows, and is compared with PostgreSQL before it is searched again."""
 
     code, title = "index_rebuilding", "The bot's index is being checked"
+
+
+class IndexRebuilding(Unavailable):
+    """Vectors of this bot are missing in Milvus. ``progress``: (chunks that are indexed, chunks of the bot)."""
+
+    code, title = "index_rebuilding", "The bot's index is being rebuilt"
+
+    def __init__(self, detail: str, *, progress: tuple[int, int]) -> None:
+        super().__init__(detail, retry_after=10)
+        self.more = {"progress": {"chunks_indexed": progress[0], "chunks_total": progress[1]}}
 
 
 class EmbedderUnavailable(Unavailable):

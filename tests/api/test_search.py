@@ -192,8 +192,33 @@ async def test_written_is_found_by_the_next_search(bot: BotClient) -> None:
 
 
 async def test_collection_dropped_behind_the_servers_back(bot: BotClient, index: MemoryIndex) -> None:
+    """From the first call on nobody is told that there is nothing; a write does not hide the loss."""
     await bot.insert("사라질 글")
     await index.drop(f"bot_{bot.bot_id.hex}")
-    assert await bot.search("글") == []
-    await bot.insert("새 글")
-    assert texts(await bot.search("글")) == ["새 글"]
+    body = {"chat_bot_id": str(bot.bot_id), "query_text": "글"}
+    for _ in range(2):
+        answer = await bot.http.post("/search/query", json=body)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10"), answer.text
+        problem = answer.json()
+        assert (problem["code"], problem["progress"]) == (
+            "index_rebuilding",
+            {"chunks_indexed": 0, "chunks_total": 1},
+        )
+        await bot.insert("새 글")
+    partial = (await bot.http.post("/search/query", json={**body, "allow_partial": True})).json()
+    assert (texts(partial["results"]), partial["complete"], partial["indexed"]) == (["새 글"] * 2, False, 0.0)
+
+
+async def test_a_complete_answer_says_so_where_less_would_do(bot: BotClient) -> None:
+    await bot.insert("글")
+    body = {"chat_bot_id": str(bot.bot_id), "query_text": "글", "allow_partial": True}
+    answer = (await bot.http.post("/search/query", json=body)).json()
+    assert (len(answer["results"]), answer["complete"], answer["indexed"]) == (1, True, 1.0)
+    body = {"chat_bot_id": str(bot.bot_id), "query_texts": ["글"], "allow_partial": True}
+    answer = (await bot.http.post("/search/batch", json=body)).json()
+    assert (len(answer["answers"][0]["results"]), answer["complete"], answer["indexed"]) == (1, True, 1.0)
+    assert "complete" not in (await bot.http.post("/search/query", json=_query(bot))).json()
+
+
+def _query(bot: BotClient) -> dict[str, object]:
+    return {"chat_bot_id": str(bot.bot_id), "query_text": "글"}

@@ -16,13 +16,24 @@ from app.core.stores.memory_store import (
     MemoryGarbageStore,
     MemoryGenerationStore,
     MemoryOnceStore,
+    MemoryRebuildStore,
     MemoryReembedStore,
     MemoryVerifyStore,
     Tables,
 )
 from app.core.stores.once import OnceStore
-from app.core.stores.ports import BotPort, DocumentPort, GarbagePort, GenerationPort, OncePort, ReembedPort, VerifyPort
+from app.core.stores.ports import (
+    BotPort,
+    DocumentPort,
+    GarbagePort,
+    GenerationPort,
+    OncePort,
+    RebuildPort,
+    ReembedPort,
+    VerifyPort,
+)
 from app.core.stores.postgres import Database
+from app.core.stores.rebuild import RebuildStore
 from app.core.stores.reembed import ReembedStore
 from app.core.stores.verify import VerifyStore
 from app.core.write import Write
@@ -44,6 +55,7 @@ class Record:
     verify: VerifyPort
     moves: ReembedPort
     generations: GenerationPort
+    rebuilds: RebuildPort
     keys: Callable[[timedelta], OncePort]
     """The idempotency keys, kept for so long."""
 
@@ -57,6 +69,7 @@ class Record:
             VerifyStore(db, LEASE_SECONDS),
             ReembedStore(db, NO_TIME),
             GenerationStore(db),
+            RebuildStore(db),
             partial(OnceStore, db),
         )
 
@@ -71,6 +84,7 @@ class Record:
             MemoryVerifyStore(tables, LEASE_SECONDS),
             MemoryReembedStore(tables, NO_TIME),
             MemoryGenerationStore(tables),
+            MemoryRebuildStore(tables),
             partial(MemoryOnceStore, tables),
         )
 

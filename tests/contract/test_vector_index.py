@@ -68,6 +68,17 @@ async def test_a_write_is_seen_under_its_guarantee(index: VectorIndex, collectio
         assert ids(await index.search(collection, vector, 1, guarantee=guarantee)) == [key]
 
 
+async def test_the_keys_are_counted(index: VectorIndex, collection: str) -> None:
+    assert await index.count(collection) == 0
+    await index.upsert(collection, np.arange(5), np.ones(5, np.int64), random_vectors(5))
+    await index.upsert(collection, np.arange(3, 7), np.ones(4, np.int64), random_vectors(4))
+    assert await index.count(collection) == 7
+    await index.delete(collection, [0, 99])
+    assert await index.count(collection) == 6
+    with pytest.raises(CollectionMissing):
+        await index.count(new_name())
+
+
 async def test_upsert_replaces(index: VectorIndex, collection: str) -> None:
     await upsert(index, collection, {1: axis(0), 2: axis(1)}, doc_id=1)
     guarantee = await upsert(index, collection, {1: axis(2)}, doc_id=9)

@@ -572,7 +572,7 @@ async def test_repair_works_on_the_collection_of_now(place: Place) -> None:
     assert [result.chunk.doc_id for result in await place.search("lost vector")] == [doc_id]
     await place.stores.index.drop(collection)
     mended = [finding.kind async for finding in place.services.repairer.repair_bot(place.bot_id)]
-    assert mended == ["collection_missing", "vector_lost"]
+    assert mended == ["collection_missing", "index_rebuilding"]
     assert await place.texts("lost vector") == ["lost vector"]
     await place.assert_moved()
 

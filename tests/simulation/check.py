@@ -119,6 +119,8 @@ def _check_complete(history: History, search: Searched, by_text: dict[str, tuple
     """Invariant 3: what was acknowledged before the search is in it, if there was room."""
     if len(search.results) >= search.limit or search.may_lack_vectors:
         return
+    if any(bot == search.bot and _overlaps(search.span, lacking) for bot, lacking in history.lacking):
+        return
     shown = {found.text for found in search.results}
     for doc_id, document in history.documents.items():
         if document.bot != search.bot or search.kind not in (None, document.versions[0].kind):
@@ -128,6 +130,10 @@ def _check_complete(history: History, search: Searched, by_text: dict[str, tuple
         if not any(shown.issuperset(version.texts) for version in _allowed(document, search.span)):
             when = f"{search.span.start:.3f} to {search.span.end:.3f}"
             raise Violation(f"search of bot {search.bot} at {when} lacks document {doc_id}")
+
+
+def _overlaps(span: Span, lacking: list[float]) -> bool:
+    return lacking[0] <= span.end and span.start <= lacking[1]
 
 
 def _deletes(history: History, document: DocumentHistory) -> list[Span]:
@@ -165,7 +171,7 @@ def check_rest(world: World) -> None:
     bots = list(tables.bots.values())
     if any(bot.state != "active" for bot in bots):
         raise Violation("a bot is still being deleted")
-    expected = {bot.collection_name for bot in bots if bot.embedding_model}
+    expected = {bot.collection for bot in bots if bot.embedding_model}
     # Those of bots that a restore forgot stay.
     if not expected <= set(milvus.data) or (set(milvus.data) != expected and not world.ever_restored):
         raise Violation(f"collections {set(milvus.data)}, not {expected}")
@@ -180,7 +186,7 @@ def check_rest(world: World) -> None:
             raise Violation(
                 f"chunks of no current generation: {set(tables.partition(bot.bot_id).chunks) - set(current)}"
             )
-        rows = milvus.rows(bot.collection_name) if bot.embedding_model else {}
+        rows = milvus.rows(bot.collection) if bot.embedding_model else {}
         if set(rows) != set(current):
             surplus, lost = _generations(set(rows) - set(current)), _generations(set(current) - set(rows))
             raise Violation(f"vectors of bot {bot.bot_name}: surplus of generations {surplus}, lost of {lost}")

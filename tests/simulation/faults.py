@@ -12,6 +12,8 @@ then an error."""
 LEASE = 4.0
 SETTLE = 3.0
 """Seconds that a write to Milvus may still land after its call has ended."""
+CHECK = 5.0
+"""Seconds between two counts of a bot's rows."""
 PATIENCE = 1.0
 """Seconds until a caller is told that there is no answer."""
 

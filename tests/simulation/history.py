@@ -91,6 +91,8 @@ class History:
     unsure: list[Version] = field(default_factory=list)  # Inserts whose doc_id no client has heard.
     reads: list[Read] = field(default_factory=list)
     searches: list[Searched] = field(default_factory=list)
+    lacking: list[tuple[int, list[float]]] = field(default_factory=list)
+    """By number of the bot: from when to when Milvus lacks rows that nobody has noticed yet."""
     current: dict[int, list[float]] = field(default_factory=dict)
     """By generation: from when to when it was its document's current one, in the record itself."""
     events: list[tuple[Any, ...]] = field(default_factory=list)

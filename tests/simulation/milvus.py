@@ -54,6 +54,16 @@ class SimulatedMilvus:
         if found and dimension in (None, found.dimension):
             del self.data[collection]
 
+    def lose(self, collection: str) -> None:
+        """Behind everybody's back."""
+        self.data.pop(collection, None)
+
+    def lose_some(self, collection: str) -> None:
+        """Half of its rows."""
+        if found := self.data.get(collection):
+            for key in self._random.sample(sorted(found.changes), len(found.changes) // 2):
+                del found.changes[key]
+
     def collections(self) -> list[str]:
         return list(self.data)
 
@@ -91,6 +101,7 @@ class SimulatedMilvus:
         *,
         guarantee: int = 0,
         doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
         without: Sequence[Span] = (),
     ) -> list[Hit]:
         found = self._get(collection)
@@ -102,7 +113,7 @@ class SimulatedMilvus:
                 break
         rows: list[tuple[int, Vectors]] = []
         for key, changes in found.changes.items():
-            if any(first <= key < end for first, end in without):
+            if any(first <= key < end for first, end in without) or (chunk_ids is not None and key not in chunk_ids):
                 continue
             shown: Change | None = None
             for change in changes:

@@ -13,6 +13,7 @@ from weakref import WeakSet
 import numpy as np
 
 from app.core.bots import Bots
+from app.core.copying import Copier
 from app.core.documents import Documents
 from app.core.embedders import Embedders
 from app.core.embedding.port import Vectors
@@ -20,6 +21,7 @@ from app.core.generations import Generations
 from app.core.ingest import Ingest
 from app.core.leases import Leases
 from app.core.pace import Pace
+from app.core.rebuild import Limit, Rebuilder
 from app.core.recovery import Recovery
 from app.core.repair import Repairer
 from app.core.saga import Saga
@@ -30,7 +32,7 @@ from app.core.write import Write
 from app.schemas.rows import GenerationBlock, Reservation
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
 from tests.simulation.embedder import DIMENSION, embedding
-from tests.simulation.faults import LANDS_LATE, LEASE, PATIENCE, SETTLE, Fate
+from tests.simulation.faults import CHECK, LANDS_LATE, LEASE, PATIENCE, SETTLE, Fate
 from tests.simulation.loop import OUTSIDE, OWNER
 
 if TYPE_CHECKING:
@@ -82,14 +84,29 @@ class Process:
         saga = Saga(documents, self.bots, index, embedders, leases, pace, self.generations)
         self.ingest = Ingest(self.bots, saga, world.keys)
         self.documents = Documents(self.bots, documents, recovery)
-        self.search = Search(self.bots, documents, index, embedders, pace)
-        self.verifier = Verifier(Database(self, world.verify), index)
-        self.repairer = Repairer(
-            self.verifier, Database(self, world.verify), documents, self.bots, saga, index, recovery
+        limit = Limit(embedders, frozenset(), 0)
+        self.search = Search(self.bots, documents, index, embedders, pace, limit)
+        verify, chunks = Database(self, world.verify), Database(self, world.chunks)
+        self.verifier = Verifier(verify, index)
+        rebuilder = Rebuilder(
+            Database(self, world.rebuilds),
+            chunks,
+            self.bots,
+            self.verifier,
+            index,
+            embedders,
+            Copier(chunks, verify, index, settle(), "rebuild"),
+            limit,
+            pace,
+            lease=timedelta(seconds=LEASE),
+            interval=1.0,
+            check=CHECK,
         )
+        self.repairer = Repairer(self.verifier, verify, documents, self.bots, saga, index, recovery, rebuilder)
         loops = [leases.renew_forever(), recovery.run_forever()]
         if not world.reserved:
-            loops.append(self.generations.run_forever())
+            loops += [self.generations.run_forever()]
+            loops += [rebuilder.check_forever(), rebuilder.rebuild_forever()]
         for coro in loops:
             self.spawn(coro)
 
@@ -342,13 +359,24 @@ class Index:
         *,
         guarantee: int = 0,
         doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
         without: Sequence[Span] = (),
     ) -> Any:
         (query,) = queries
         search = partial(
-            self._milvus.search, collection, query, k, guarantee=guarantee, doc_ids=doc_ids, without=without
+            self._milvus.search,
+            collection,
+            query,
+            k,
+            guarantee=guarantee,
+            doc_ids=doc_ids,
+            chunk_ids=chunk_ids,
+            without=without,
         )
         return [await self._call("read", f"search {collection} {guarantee}", search)]
+
+    async def count(self, collection: str) -> int:
+        return len(await self._call("read", f"count {collection}", partial(self._milvus.rows, collection)))
 
     async def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:
         found = await self._call("read", f"present {collection}", partial(self._milvus.present, collection, spans))

@@ -9,6 +9,7 @@ from tests.simulation.workload import EVERYTHING, Clients
 from tests.simulation.world import Violation, World, internal_errors
 
 CLIENTS, REQUESTS = 3, 8
+LOSSES = ("all", "one", "one", "some", "some")
 LONG = 120.0
 """Seconds after which a client that still waits has been forgotten."""
 
@@ -18,15 +19,17 @@ def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> W
 
     ``keys``: some inserts are sent again and again with an Idempotency-Key, and in every other run a bot that was
     deleted comes again with the same collection name; and in two of five PostgreSQL is put back to a back-up, and
-    perhaps forward again. The kept seeds are older than all that.
+    perhaps forward again; in half of the others Milvus loses what it holds, in whole or in part. The kept seeds are
+    older than all that.
     """
     random = Random(seed)
     faults = Faults.drawn(random)
-    world = World(seed, faults, processes=processes or random.choice((1, 2, 2, 3)), reserved=not keys)
+    restores = Random(f"restores {seed}").choice((0, 0, 0, 1, 2)) if keys else 0
+    loses = keys and not restores and seed % 4 in (1, 2)
+    world = World(seed, faults, processes=processes or random.choice((1, 2, 2, 3)), reserved=not keys, loses=loses)
     try:
         with internal_errors() as errors:
             clients = Clients(world, bots=random.choice((1, 2)), keys=keys, reuse_names=keys and seed % 2 == 1)
-            restores = Random(f"restores {seed}").choice((0, 0, 0, 1, 2)) if keys else 0
             if restores:
                 world.at(random.random() * 6, world.back_up)
             drive(world, clients, random)
@@ -55,6 +58,11 @@ def drive(world: World, clients: Clients, random: Random) -> None:
     for _ in range(poisson(random, world.faults.pauses)):
         number, length = random.randrange(len(world.processes)), random.choice((0.5, 5.0, 9.0, 14.0))
         world.at(random.random() * 8, lambda number=number, length=length: pause(world, number, length))  # type: ignore[misc]
+    if world.loses:
+        lost = Random(f"what seed {world.seed} loses")  # Drawn apart, so that other runs stay as they are.
+        for _ in range(lost.choice((1, 1, 2))):
+            how, bot = lost.choice(LOSSES), lost.randrange(len(world.history.bots))
+            world.at(lost.random() * 12, lambda how=how, bot=bot: world.lose(how, bot))  # type: ignore[misc]
     world.run_clients(LONG)
 
 

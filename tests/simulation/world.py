@@ -16,12 +16,14 @@ from app.core.stores.memory_store import (
     MemoryGarbageStore,
     MemoryGenerationStore,
     MemoryOnceStore,
+    MemoryRebuildStore,
+    MemoryReembedStore,
     MemoryVerifyStore,
     Tables,
 )
 from app.schemas.rows import GenerationBlock
 from tests.filter_reference import matches
-from tests.simulation.faults import LEASE, SETTLE, Faults
+from tests.simulation.faults import CHECK, LEASE, SETTLE, Faults
 from tests.simulation.history import History
 from tests.simulation.loop import OUTSIDE, VirtualLoop
 from tests.simulation.milvus import SimulatedMilvus
@@ -51,8 +53,13 @@ class Violation(AssertionError):
 
 
 class World:
-    def __init__(self, seed: int, faults: Faults, *, processes: int = 2, reserved: bool = False) -> None:
-        """``reserved``: generations enough for the whole run, as before there were blocks."""
+    def __init__(
+        self, seed: int, faults: Faults, *, processes: int = 2, reserved: bool = False, loses: bool = False
+    ) -> None:
+        """``reserved``: generations enough for the whole run, as before there were blocks, and nobody looks for what
+        Milvus lost. ``loses``: it may lose what it holds."""
+        self.seed = seed
+        self.loses = loses
         self.random = Random(seed)
         self.faults = faults
         self.loop = VirtualLoop()
@@ -69,6 +76,8 @@ class World:
         if reserved:
             self.tables.blocks.append(GenerationBlock(UUID(int=1), 1, 1 << 30))
             self.tables.last_in_block = 1 << 30
+        self.rebuilds = MemoryRebuildStore(self.tables)
+        self.chunks = MemoryReembedStore(self.tables, timedelta(seconds=SETTLE))
         self.ever_paused = False
         self.ever_restored = False
         self.backups: list[dict[str, Any]] = []
@@ -116,9 +125,13 @@ class World:
 
     def observe(self, method: str, _args: Any) -> None:
         """Keeps from when to when each generation is current."""
+        now, known = self.loop.time(), self.history.current
+        for number, lacking in self.history.lacking:
+            row = self.tables.rebuilds.get(self.history.bots[number].bot_id)
+            if row and lacking[1] == float("inf") and (row.began_at - EPOCH).total_seconds() >= lacking[0]:
+                lacking[1] = now
         if method not in CHANGING:
             return
-        now, known = self.loop.time(), self.history.current
         current = {
             row.generation for partition in self.tables.partitions.values() for row in partition.documents.values()
         }
@@ -152,9 +165,29 @@ class World:
         self.note("world", "no more faults")
         # What is on its way lands first: it may still make work for recovery.
         self.loop.run_until(lambda: False, self.loop.time() + LEASE + SETTLE)
+        self._quiet()
+        if not self.reserved:  # What should not be in Milvus is gone by now, and hides no loss from the next counts.
+            self.loop.run_until(lambda: False, self.loop.time() + 3 * CHECK)
+            self._quiet()
+
+    def _quiet(self) -> None:
+        tables = self.tables
         deadline = self.loop.time() + QUIET_WITHIN
-        if not self.loop.run_until(lambda: not self.tables.sagas and not self.tables.garbage, deadline):
-            raise Violation(f"work is left: {self.tables.sagas} {self.tables.garbage}")
+        if not self.loop.run_until(lambda: not (tables.sagas or tables.garbage or tables.rebuilds), deadline):
+            raise Violation(f"work is left: {tables.sagas} {tables.garbage} {tables.rebuilds}")
+
+    def lose(self, how: str, bot: int) -> None:
+        """Milvus loses all collections, the one of a bot, or a part of that."""
+        row = self.tables.bots.get(self.history.bots[bot].bot_id)
+        self.note("milvus", f"loses {how}", bot)
+        if how == "all":
+            for name in self.milvus.collections():
+                self.milvus.lose(name)
+        elif row is not None and how == "one":
+            self.milvus.lose(row.collection)
+        elif row is not None:
+            self.milvus.lose_some(row.collection)
+            self.history.lacking.append((bot, [self.loop.time(), float("inf")]))
 
 
 @contextmanager

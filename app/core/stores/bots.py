@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 
 from app.core.stores.postgres import Connection, Database
 from app.core.stores.wall import of_account, of_bot
 from app.schemas.queries import SQL
-from app.schemas.rows import Bot
+from app.schemas.rows import Bot, Progress
 from app.utils.errors import CollectionNameTaken
 
 CREATE, DELETE, DROP = "create_bot", "delete_bot", "drop_collection"
@@ -50,14 +50,14 @@ class BotStore:
 
     async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
         rows = of_account(await self._db.fetch(SQL["get_bot"], bot_id, account), account)
-        return next((Bot(**{**row, "unfinished": tuple(row["unfinished"])}) for row in of_bot(rows, bot_id)), None)
+        return next((_bot(row, tuple(row["unfinished"])) for row in of_bot(rows, bot_id)), None)
 
     async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
         rows = of_account(await self._db.fetch(SQL["get_bots"], bot_ids, account), account)
-        return {row["bot_id"]: Bot(**row) for row in rows}
+        return {row["bot_id"]: _bot(row) for row in rows}
 
     async def list(self, account: str | None) -> Sequence[Bot]:
-        return [Bot(**row) for row in of_account(await self._db.fetch(SQL["list_bots"], account), account)]
+        return [_bot(row) for row in of_account(await self._db.fetch(SQL["list_bots"], account), account)]
 
     async def counts(self, bot_id: UUID) -> BotCounts:
         row = await self._db.fetchrow(SQL["bot_counts"], bot_id)
@@ -136,6 +136,34 @@ class BotStore:
                 return False
         return True
 
+    async def has_chunks(self, bot_id: UUID) -> bool:
+        """Whether its collection holds something, or is about to."""
+        row = await self._db.fetchrow(SQL["has_chunks"], bot_id)
+        return bool(row and row[0])
+
+    async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga:
+        """Names a collection that is to take the place of one that was lost. It is dropped with the saga's lease."""
+        row = await self._db.fetchrow(SQL["begin_replacement"], bot_id, token, lease)
+        assert row is not None
+        return BotSaga(**row)
+
+    async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool:
+        """Gives the bot the replacement's collection, which is to be filled from then on.
+
+        False when the bot is gone, has another collection than ``lost``, or the saga is not ``token``'s any more. What
+        may still appear under the lost one's name is dropped once ``settle`` has passed.
+        """
+        async with self._db.transaction() as conn:
+            row = await conn.fetchrow(SQL["lock_bot_for_move"], bot_id)
+            if row is None or row["milvus_collection"] != lost:
+                return False
+            if not await conn.fetch(SQL["end_sagas"], [replacement.generation], token):
+                return False
+            await conn.execute(SQL["replace_collection"], bot_id, replacement.collection_name)
+            await conn.execute(SQL["begin_rebuild"], bot_id, False)
+            await conn.fetchval(SQL["drop_collection_later"], bot_id, lost, uuid4(), self._settle)
+        return True
+
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:
         """One bot saga whose process is gone, now held under ``token``."""
         row = await self._db.fetchrow(SQL["claim_expired_bot_saga"], token, lease)
@@ -145,3 +173,10 @@ class BotStore:
     async def _begin(conn: Connection, operation: str, bot_id: UUID, token: UUID, lease: timedelta) -> int:
         generation: int = await conn.fetchval(SQL["begin_bot_saga"], operation, bot_id, token, lease)
         return generation
+
+
+def _bot(row: asyncpg.Record, unfinished: tuple[int, ...] = ()) -> Bot:
+    columns = dict(row)
+    done, total = columns.pop("chunks_done"), columns.pop("chunks_total")
+    rebuild = None if total is None else Progress(done, total)
+    return Bot(**{**columns, "unfinished": unfinished, "rebuild": rebuild})

@@ -160,6 +160,9 @@ class MemoryIndex:
 
     async def trust(self, suspect: Suspect, *, complete: bool) -> None: ...
 
+    async def count(self, collection: str) -> int:
+        return len(self._get(collection).rows)
+
     async def ping(self) -> None:
         return None
 

@@ -298,6 +298,17 @@ class MilvusIndex:
     async def trust(self, suspect: Suspect, *, complete: bool) -> None:
         await self._call(partial(trust, self._client, suspect, complete, self._timeout))
 
+    async def count(self, collection: str) -> int:
+        count = partial(
+            self._client.query,
+            collection,
+            filter="",
+            output_fields=["count(*)"],
+            consistency_level="Strong",
+            timeout=self._timeout,
+        )
+        return int((await self._read(collection, count))[0]["count(*)"])
+
     async def ping(self) -> None:
         # The version comes from Milvus's proxy alone; whether a collection exists asks the coordinator behind it.
         await self._call(partial(self._client.has_collection, "ping", timeout=self._timeout))

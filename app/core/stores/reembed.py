@@ -136,5 +136,6 @@ class SwitchTransaction:
 
     async def complete(self, stamp: int, grace: timedelta) -> None:
         await self._conn.execute(SQL["switch_collection"], self._bot_id, stamp)
+        await self._conn.execute(SQL["end_rebuild"], self._bot_id, None)  # The new collection lacks nothing.
         # Nobody holds this token: recovery takes the saga when its lease has passed.
         await self._conn.execute(SQL["drop_collection_later"], self._bot_id, self._old_collection, uuid4(), grace)

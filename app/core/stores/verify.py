@@ -20,6 +20,7 @@ class BotState:
     state: str
     embedding_model: str | None
     next_model: str | None
+    is_rebuilding: bool
     has_partitions: bool
 
 

@@ -5,6 +5,7 @@ from app.core.stores.memory_store.documents import MemoryDocumentStore
 from app.core.stores.memory_store.garbage import MemoryGarbageStore
 from app.core.stores.memory_store.generations import MemoryGenerationStore
 from app.core.stores.memory_store.once import MemoryOnceStore
+from app.core.stores.memory_store.rebuild import MemoryRebuildStore
 from app.core.stores.memory_store.reembed import MemoryReembedStore
 from app.core.stores.memory_store.tables import Tables
 from app.core.stores.memory_store.verify import MemoryVerifyStore
@@ -15,6 +16,7 @@ __all__ = [
     "MemoryGarbageStore",
     "MemoryGenerationStore",
     "MemoryOnceStore",
+    "MemoryRebuildStore",
     "MemoryReembedStore",
     "MemoryVerifyStore",
     "Tables",

@@ -10,6 +10,9 @@ from app.core.stores.memory_store.tables import BotRow, Partition, Tables
 from app.schemas.rows import Bot
 from app.utils.errors import CollectionNameTaken
 
+NOBODY = UUID(int=0)
+"""A token that no process has: recovery takes the saga when its lease has passed."""
+
 
 class MemoryBotStore:
     def __init__(self, tables: Tables, settle: timedelta) -> None:
@@ -25,14 +28,18 @@ class MemoryBotStore:
             for saga in self._tables.sagas.values()
             if (saga.bot_id, saga.operation, saga.doc_id) == (bot_id, "write", saga.generation)
         )
-        return replace(bot.bot(), unfinished=tuple(unfinished))
+        return replace(bot.bot(self._tables.progress(bot_id)), unfinished=tuple(unfinished))
 
     async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
         found = ((bot_id, self._tables.active(bot_id, account)) for bot_id in bot_ids)
-        return {bot_id: bot.bot() for bot_id, bot in found if bot}
+        return {bot_id: bot.bot(self._tables.progress(bot_id)) for bot_id, bot in found if bot}
 
     async def list(self, account: str | None) -> Sequence[Bot]:
-        bots = [bot.bot() for bot_id in self._tables.bots if (bot := self._tables.active(bot_id, account))]
+        bots = [
+            bot.bot(self._tables.progress(bot_id))
+            for bot_id in self._tables.bots
+            if (bot := self._tables.active(bot_id, account))
+        ]
         return sorted(bots, key=lambda bot: (bot.created_at, bot.bot_id))
 
     async def counts(self, bot_id: UUID) -> BotCounts:
@@ -111,6 +118,28 @@ class MemoryBotStore:
         tables.reembed_leases.pop(bot_id, None)
         if (bot := tables.bots.get(bot_id)) and bot.state == "deleting":
             del tables.bots[bot_id]
+            tables.rebuilds.pop(bot_id, None)
+            tables.checks.pop(bot_id, None)
+        return True
+
+    async def has_chunks(self, bot_id: UUID) -> bool:
+        writes = ((saga.bot_id, saga.operation) for saga in self._tables.sagas.values())
+        return bool(self._tables.partition(bot_id).documents) or (bot_id, "write") in writes
+
+    async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga:
+        saga = self._tables.begin_saga(DROP, bot_id, token, lease)
+        saga.collection_name = f"r{saga.generation}"
+        return BotSaga(saga.generation, DROP, bot_id, saga.collection_name)
+
+    async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool:
+        bot = self._tables.active(bot_id)
+        if bot is None or bot.collection != lost:
+            return False
+        if not self._tables.end_sagas([replacement.generation], token):
+            return False
+        bot.milvus_collection = replacement.collection_name
+        self._tables.begin_rebuild(bot_id, False)
+        self._tables.begin_saga(DROP, bot_id, NOBODY, self._settle).collection_name = lost
         return True
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:

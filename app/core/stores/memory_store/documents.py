@@ -281,7 +281,9 @@ class MemoryDocumentStore:
 
     def _is_still(self, bot: Bot) -> bool:
         row = self._tables.active(bot.bot_id)
-        return row is not None and (row.created_at, row.milvus_timestamp, row.collection) == (
+        if row is None or bot.bot_id in self._tables.rebuilds:
+            return False
+        return (row.created_at, row.milvus_timestamp, row.collection) == (
             bot.created_at,
             bot.milvus_timestamp,
             bot.milvus_collection,
@@ -311,7 +313,8 @@ class MemoryDocumentStore:
         now, bot = self._tables.now(), self._tables.bots.get(bot_id)
         if bot is None:
             return
-        until = max(now, old.updated_at + self._settle)
+        filled = bot_id in self._tables.rebuilds  # As below.
+        until = now + self._settle if filled else max(now, old.updated_at + self._settle)
         self._tables.collect(bot_id, old.generation, bot.collection, old.chunk_span, until, old.doc_id)
         if bot.next:  # A copy may be under way, and land as late as any write.
             name, until = bot.next.collection_name, now + self._settle

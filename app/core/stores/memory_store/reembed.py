@@ -135,3 +135,4 @@ class MemorySwitch:
         bot.milvus_collection, bot.next = self._move.collection_name, None
         bot.embedding_model, bot.dimension = self._move.embedding_model, self._move.dimension
         bot.milvus_timestamp = max(bot.milvus_timestamp, stamp)
+        self._tables.rebuilds.pop(bot.bot_id, None)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, GenerationBlock, Move
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, GenerationBlock, Move, Progress
 from app.utils.errors import NoGeneration
 
 
@@ -28,7 +28,7 @@ class BotRow:
     def collection(self) -> str:
         return self.milvus_collection or self.collection_name
 
-    def bot(self) -> Bot:
+    def bot(self, rebuild: Progress | None = None) -> Bot:
         return Bot(
             self.bot_id,
             self.bot_name,
@@ -40,6 +40,7 @@ class BotRow:
             self.created_at,
             f"documents_{self.bot_id.hex}",
             self.collection,
+            rebuild=rebuild,
         )
 
 
@@ -121,6 +122,19 @@ class GarbageRow:
     attempts: int = 0
 
 
+@dataclass(slots=True)
+class RebuildRow:
+    bot_id: UUID
+    before_generation: int
+    in_place: bool
+    chunks_total: int
+    began_at: datetime
+    chunks_done: int = 0
+    attempts: int = 0
+    lease_token: UUID | None = None
+    lease_until: datetime | None = None
+
+
 def wall_clock() -> datetime:
     return datetime.now(UTC)
 
@@ -140,6 +154,8 @@ class Tables:
         self.garbage: dict[tuple[int, str], GarbageRow] = {}
         self.keys: dict[tuple[str, str], KeyRow] = {}
         self.reembed_leases: dict[UUID, tuple[UUID, datetime]] = {}
+        self.rebuilds: dict[UUID, RebuildRow] = {}
+        self.checks: dict[UUID, datetime] = {}
         self.last_generation = 0
         self.installation_id = uuid4()
         self.database = "memory"
@@ -161,6 +177,14 @@ class Tables:
     def active(self, bot_id: UUID, account: str | None = None) -> BotRow | None:
         bot = self.bots.get(bot_id)
         return bot if bot and bot.state == "active" and account in (None, bot.account_name) else None
+
+    def progress(self, bot_id: UUID) -> Progress | None:
+        row = self.rebuilds.get(bot_id)
+        return Progress(row.chunks_done, row.chunks_total) if row else None
+
+    def begin_rebuild(self, bot_id: UUID, in_place: bool) -> None:
+        total = sum(document.chunk_count for document in self.partition(bot_id).documents.values())
+        self.rebuilds[bot_id] = RebuildRow(bot_id, self.next_generation(), in_place, total, self.now())
 
     def partition(self, bot_id: UUID) -> Partition:
         """The bot's own, or an empty one for a bot that is unknown."""

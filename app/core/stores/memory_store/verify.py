@@ -22,6 +22,7 @@ class MemoryVerifyStore:
                 bot.state,
                 bot.embedding_model,
                 bot.next.embedding_model if bot.next else None,
+                bot_id in self._tables.rebuilds,
                 bot_id in self._tables.partitions,
             )
             for bot_id, bot in sorted(self._tables.bots.items())

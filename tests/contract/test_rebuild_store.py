@@ -1,0 +1,148 @@
+"""What RebuildPort promises, and BotPort of collections that were lost: in plain memory and in PostgreSQL alike."""
+
+from uuid import uuid4
+
+from app.core.write import Write
+from app.schemas.rows import Bot, Progress
+from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
+
+TOKEN, OTHER = uuid4(), uuid4()
+
+
+async def filled(record: Record) -> tuple[Bot, Write]:
+    bot = await record.bot()
+    write = Write(bot, document("a", "b"))
+    await record.written(write)
+    return bot, write
+
+
+async def now(record: Record, bot: Bot) -> Bot:
+    found = await record.bots.get(bot.bot_id, None)
+    assert found is not None
+    return found
+
+
+async def test_a_bot_says_how_far_its_rebuild_is(record: Record) -> None:
+    bot, _ = await filled(record)
+    assert (await now(record, bot)).rebuild is None
+    assert not await record.rebuilds.begin_in_place(bot.bot_id, "another collection")
+    assert await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
+    assert (await now(record, bot)).rebuild == Progress(0, 2)
+    assert (await record.bots.get_many([bot.bot_id], None))[bot.bot_id].rebuild == Progress(0, 2)
+    assert [found.rebuild for found in await record.bots.list(None)] == [Progress(0, 2)]
+    assert await record.rebuilds.all() == {bot.bot_id: Progress(0, 2)}
+    (state,) = await record.verify.bots()
+    assert state.is_rebuilding
+
+    work = await record.rebuilds.claim(TOKEN, HOUR)
+    assert work is not None
+    assert (work.bot_id, work.in_place, work.chunks_total, work.attempts) == (bot.bot_id, True, 2, 1)
+    assert await record.rebuilds.renew(bot.bot_id, TOKEN, HOUR, 1)
+    assert (await now(record, bot)).rebuild == Progress(1, 2)
+    assert await record.rebuilds.finish(bot.bot_id, bot.milvus_collection, TOKEN, 77)
+    whole = await now(record, bot)
+    assert (whole.rebuild, whole.milvus_timestamp) == (None, 77)
+    assert not (await record.verify.bots())[0].is_rebuilding
+
+
+async def test_what_a_search_assumed_does_not_hold_any_more(record: Record) -> None:
+    """Its confirmation looks, so that a row which is remembered hides no loss."""
+    bot, write = await filled(record)
+    assert await record.documents.confirmed(bot.bot_id, write.chunk_ids, set(), None, bot)
+    await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
+    assert await record.documents.confirmed(bot.bot_id, write.chunk_ids, set(), None, bot) == {}
+    assert len(await record.documents.confirmed(bot.bot_id, write.chunk_ids, set(), None)) == 2
+
+
+async def test_one_process_at_a_time_works_on_it(record: Record) -> None:
+    bot, _ = await filled(record)
+    another, _ = await filled(record)
+    await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
+    assert await record.rebuilds.claim(TOKEN, HOUR, bot_id=another.bot_id) is None
+    assert await record.rebuilds.claim(TOKEN, HOUR, without=[bot.bot_id]) is None
+    assert await record.rebuilds.claim(TOKEN, HOUR)
+    assert await record.rebuilds.claim(OTHER, HOUR) is None
+    assert not await record.rebuilds.renew(bot.bot_id, OTHER, HOUR, 2)
+    assert not await record.rebuilds.finish(bot.bot_id, bot.milvus_collection, OTHER, 0)
+    await record.rebuilds.release(bot.bot_id, OTHER)
+    assert await record.rebuilds.claim(OTHER, HOUR) is None
+    assert await record.rebuilds.renew(bot.bot_id, TOKEN, PAST, 2)
+    assert not await record.rebuilds.finish(bot.bot_id, "another collection", TOKEN, 0)
+    taken = await record.rebuilds.claim(OTHER, HOUR)
+    assert taken is not None
+    assert taken.attempts == 2
+    assert not await record.rebuilds.finish(bot.bot_id, bot.milvus_collection, TOKEN, 0)
+    await record.rebuilds.release(bot.bot_id, OTHER)
+    assert await record.rebuilds.claim(TOKEN, HOUR)
+
+
+async def test_a_lost_collection_is_replaced_once(record: Record) -> None:
+    bot, write = await filled(record)
+    replacements = [await record.bots.begin_replacement(bot.bot_id, TOKEN, HOUR) for _ in range(3)]
+    names = [one.collection_name for one in replacements]
+    assert len({*names, bot.milvus_collection}) == 4
+    assert not await record.bots.replace_collection(bot.bot_id, bot.milvus_collection, replacements[0], OTHER)
+    under_way = Write(bot, document("c"))
+    await record.documents.begin([under_way], TOKEN, HOUR)
+
+    assert await record.bots.replace_collection(bot.bot_id, bot.milvus_collection, replacements[0], TOKEN)
+    assert not await record.bots.replace_collection(bot.bot_id, bot.milvus_collection, replacements[1], TOKEN)
+    moved = await now(record, bot)
+    assert (moved.milvus_collection, moved.collection_name) == (names[0], bot.collection_name)
+    assert moved.rebuild == Progress(0, 2)
+    work = await record.rebuilds.claim(TOKEN, HOUR)
+    assert work is not None
+    assert not work.in_place
+    assert max(write.generation, under_way.generation) < work.before_generation
+    # What is under way is begun again, for the new collection.
+    await record.documents.finish([under_way], TOKEN)
+    assert under_way.moved
+    # The lost one is dropped should it appear again, and so is what nobody has taken.
+    collections = {name for name, _ in await record.bots.collections(bot.bot_id, 64)}
+    assert collections == {names[0], names[1], names[2], bot.milvus_collection}
+
+
+async def test_what_is_deleted_meanwhile_is_collected_late(record: Record) -> None:
+    """A copy of it may be on its way into the collection."""
+    bot, write = await filled(record)
+    await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
+    assert write.doc_id is not None
+    await record.patient.delete(bot.bot_id, [write.doc_id])
+    assert await record.garbage_due() == {write.generation: False}
+
+
+async def test_a_bot_with_a_write_under_way_has_something_to_lose(record: Record) -> None:
+    bot = await record.bot()
+    assert not await record.bots.has_chunks(bot.bot_id)
+    write = Write(bot, document("a"))
+    await record.documents.begin([write], TOKEN, HOUR)
+    assert await record.bots.has_chunks(bot.bot_id)
+    await record.documents.finish([write], TOKEN)
+    assert await record.bots.has_chunks(bot.bot_id)
+
+
+async def test_each_bot_is_counted_by_one_process_at_a_time(record: Record) -> None:
+    bots = {(await filled(record))[0].bot_id for _ in range(2)}
+    assert {await record.rebuilds.claim_check(HOUR) for _ in range(2)} == bots
+    assert await record.rebuilds.claim_check(HOUR) is None
+    assert await record.rebuilds.claim_check(NO_TIME) in bots
+
+
+async def test_a_move_to_another_model_ends_a_rebuild(record: Record) -> None:
+    bot, _ = await filled(record)
+    await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
+    move = await record.moves.begin(bot.bot_id, "another", 32)
+    assert move is not None
+    async with record.moves.switching(bot.bot_id, move) as switch:
+        await switch.keys(0)
+        await switch.complete(0, HOUR)
+    assert (await now(record, bot)).rebuild is None
+
+
+async def test_a_bot_that_goes_takes_its_rebuild_along(record: Record) -> None:
+    bot, _ = await filled(record)
+    await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
+    await record.rebuilds.claim_check(HOUR)
+    await record.bots.begin_deletion(bot.bot_id, None, TOKEN, HOUR)
+    assert await record.bots.finish_deletion(bot.bot_id)
+    assert await record.rebuilds.all() == {}

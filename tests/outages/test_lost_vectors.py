@@ -1,0 +1,179 @@
+"""Milvus loses what it holds, under a running and under a stopped server: never a 200 with less, and all comes back."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import pytest
+from pymilvus import MilvusClient
+
+from tests.conftest import BotClient, register, until
+from tests.lite_server import LiteServer
+from tests.milvus_server import MilvusServer, free_ports
+from tests.outages.conftest import served
+from tests.outages.proxy import Proxy
+
+BOTS, DOCUMENTS = 3, 24
+BACK_SECONDS = 90
+
+
+@pytest.fixture(scope="module", params=["milvus-lite", "milvus-server"])
+def milvus(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a Milvus that others can reach too."""
+    with TemporaryDirectory(prefix="chat-memory-lost-") as name:
+        folder = Path(name) / "milvus"
+        folder.mkdir()
+        with LiteServer(folder) if request.param == "milvus-lite" else MilvusServer(folder) as server:
+            yield server.uri
+
+
+@asynccontextmanager
+async def stores(uri: str) -> AsyncIterator[dict[str, str]]:
+    """The environment of servers that share one PostgreSQL and this Milvus."""
+    async with AsyncExitStack() as stack:
+        name = stack.enter_context(TemporaryDirectory(prefix="chat-memory-lost-"))
+        os.chmod(name, 0o755)
+        if uri.startswith("unix:"):  # pymilvus takes no such address from the environment.
+            (port,) = free_ports(1)
+            proxy = Proxy(port, Path(uri.removeprefix("unix:")))
+            await proxy.start()
+            stack.push_async_callback(proxy.stop)
+            uri = f"http://127.0.0.1:{port}"
+        yield os.environ | {
+            "DATA_DIR": f"{name}/data",
+            "MILVUS_URI": uri,
+            "MILVUS_TIMEOUT": "3",
+            "SAGA_LEASE_SECONDS": "4",
+            "INDEX_CHECK_SECONDS": "1",
+            "LOG_LEVEL": "WARNING",
+        }
+
+
+async def filled(http: httpx.AsyncClient) -> list[BotClient]:
+    bots = [await register(http) for _ in range(BOTS)]
+    for bot in bots:
+        documents = [bot.body(f"document {number} of it") for number in range(DOCUMENTS)]
+        answer = await http.post("/data/insert/batch", json={"documents": documents})
+        assert answer.json()["status"] == "success"
+    return bots
+
+
+def lose(uri: str, bots: Sequence[BotClient], *, half: bool = False) -> None:
+    """As somebody with an address of Milvus can."""
+    with closing(MilvusClient(uri, timeout=20, dedicated=True)) as client:
+        for bot in bots:
+            name = f"bot_{bot.bot_id.hex}"
+            if not half:
+                client.drop_collection(name)
+                continue
+            rows = client.query(
+                name, filter="chunk_id > 0", output_fields=["chunk_id"], limit=1000, consistency_level="Strong"
+            )
+            client.delete(name, ids=sorted(row["chunk_id"] for row in rows)[: DOCUMENTS // 2])
+
+
+async def ask(bot: BotClient, **options: Any) -> httpx.Response:
+    body = {"chat_bot_id": str(bot.bot_id), "query_text": "document", "limit": 100, **options}
+    return await bot.http.post("/search/query", json=body)
+
+
+async def comes_back(bot: BotClient, *, noticed: bool) -> list[int]:
+    """Searches until all is found again; what was said to be indexed meanwhile. Before it is ``noticed``, less may be
+    found; never afterwards."""
+    indexed: list[int] = []
+    async with asyncio.timeout(BACK_SECONDS):
+        while True:
+            answer = await ask(bot)
+            if answer.status_code == 503:
+                problem = answer.json()
+                assert problem["code"] == "index_rebuilding", answer.text
+                assert answer.headers["Retry-After"]
+                assert problem["progress"]["chunks_total"] >= DOCUMENTS
+                indexed.append(problem["progress"]["chunks_indexed"])
+                partial = (await ask(bot, allow_partial=True)).json()
+                if "complete" in partial:  # Else it has been replaced at this moment.
+                    assert partial["complete"] or len(partial["results"]) <= DOCUMENTS
+                noticed = True
+            else:
+                assert answer.status_code == 200, answer.text
+                found = len(answer.json()["results"])
+                if found == DOCUMENTS and noticed:
+                    return indexed
+                assert not noticed, f"{found} of {DOCUMENTS}"
+            await asyncio.sleep(0.05)
+
+
+async def whole(bot: BotClient) -> bool:
+    answer = await ask(bot)
+    return answer.status_code == 200 and len(answer.json()["results"]) == DOCUMENTS
+
+
+async def test_all_is_lost_under_a_running_server(milvus: str) -> None:
+    async with stores(milvus) as environment, served(environment) as (http, _):
+        bots = await filled(http)
+        await asyncio.to_thread(lose, milvus, bots)
+        for indexed in await asyncio.gather(*(comes_back(bot, noticed=True) for bot in bots)):
+            assert indexed
+        assert (await http.get("/health/ready")).status_code == 200
+        await bots[0].insert("another")
+        assert len((await ask(bots[0])).json()["results"]) == DOCUMENTS + 1
+
+
+async def test_all_is_lost_under_a_stopped_server(milvus: str) -> None:
+    async with stores(milvus) as environment:
+        async with served(environment) as (http, _):
+            bots = await filled(http)
+        await asyncio.to_thread(lose, milvus, bots)
+        async with served(environment) as (http, _):
+            await asyncio.gather(*(comes_back(BotClient(http, bot.bot_id), noticed=True) for bot in bots))
+
+
+async def test_one_collection_of_three_is_lost(milvus: str) -> None:
+    """A write in the middle works, and hides nothing. Others are served as ever, by two processes."""
+    async with AsyncExitStack() as stack:
+        environment = await stack.enter_async_context(stores(milvus))
+        http, _ = await stack.enter_async_context(served(environment))
+        other, _ = await stack.enter_async_context(served(environment))
+        bots = await filled(http)
+        lost, *kept = [BotClient(other, bot.bot_id) for bot in bots]
+        await asyncio.to_thread(lose, milvus, [lost])
+        writing = asyncio.create_task(bots[0].insert("written meanwhile"))
+        over = asyncio.Event()
+
+        async def served_as_ever(bot: BotClient) -> None:
+            while not over.is_set():
+                assert await whole(bot)
+                await asyncio.sleep(0.05)
+
+        watching = [asyncio.create_task(served_as_ever(bot)) for bot in kept]
+        await writing
+
+        async def back() -> bool:
+            answer = await ask(lost)
+            assert answer.status_code == 503 or len(answer.json()["results"]) == DOCUMENTS + 1, answer.text
+            return answer.status_code == 200
+
+        await until(back, seconds=BACK_SECONDS)
+        over.set()
+        await asyncio.gather(*watching)
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+async def test_half_of_the_rows_are_lost(milvus: str, stopped: bool) -> None:
+    async with stores(milvus) as environment:
+        async with served(environment) as (http, _):
+            bots = await filled(http)
+            if not stopped:
+                await asyncio.to_thread(lose, milvus, bots[:1], half=True)
+                assert await comes_back(bots[0], noticed=False)
+                assert all([await whole(bot) for bot in bots])
+                return
+        await asyncio.to_thread(lose, milvus, bots[:1], half=True)
+        async with served(environment) as (http, _):
+            assert await comes_back(BotClient(http, bots[0].bot_id), noticed=False)
+            assert all([await whole(BotClient(http, bot.bot_id)) for bot in bots])
