@@ -239,18 +239,15 @@ class Bots:
             new = await self._store.begin_replacement(bot.bot_id, self._leases.token, self._leases.length)
             assert new.collection_name is not None
             with self._leases.holding([new.generation], since=begins_at):
-                await reach("replace.before_collection")
                 if not self._leases.alive([saga, new.generation]):
                     raise LeaseLost("Making the bot's collection took longer than its lease.")
                 await self._index.create(new.collection_name, bot.dimension)
-                await reach("replace.after_collection")
                 lost = bot.milvus_collection
                 if await self._store.replace_collection(bot.bot_id, lost, new, self._leases.token):
                     log.warning("bot %s: Milvus lost collection %s; it gets %s", bot.bot_id, lost, new.collection_name)
                 else:
                     await self._index.drop(new.collection_name)
                     await self._store.end_saga(new.generation, self._leases.token)
-            await reach("replace.after_replace")
             await self._store.end_saga(saga, self._leases.token)
         raise CollectionMoved(MOVED)
 

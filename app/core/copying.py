@@ -19,10 +19,10 @@ SPANS = 64
 
 class Copier:
     """``settle``: how long after its call's end a write to Milvus may still land. ``points``: before the names of its
-    fail points."""
+    fail points; without, it has none."""
 
     def __init__(
-        self, store: ReembedPort, verify: VerifyPort, index: VectorIndex, settle: timedelta, points: str
+        self, store: ReembedPort, verify: VerifyPort, index: VectorIndex, settle: timedelta, points: str = ""
     ) -> None:
         self._store = store
         self._verify = verify
@@ -50,7 +50,8 @@ class Copier:
         A deletion before the upsert was collected too early, perhaps; one after it is collected as any other.
         """
         stamp = await self.write(collection, embedder, chunks, check)
-        await reach(f"{self._points}.after_upsert")
+        if self._points:
+            await reach(f"{self._points}.after_upsert")
         current = await self._verify.current_keys(bot_id, sorted({chunk.doc_id for chunk in chunks}))
         gone = {chunk.generation: chunk.chunk_span for chunk in chunks if chunk.chunk_id not in current}
         if gone:
@@ -72,7 +73,8 @@ class Copier:
             raise EmbeddingInvalid(f"{_place(chunks[index])}: the embedder's vector is unusable: {reason}.")
         keys = np.array([chunk.chunk_id for chunk in chunks], np.int64)
         doc_ids = np.array([chunk.doc_id for chunk in chunks], np.int64)
-        await reach(f"{self._points}.before_upsert")
+        if self._points:
+            await reach(f"{self._points}.before_upsert")
         check()
         return await self._index.upsert(collection, keys, doc_ids, vectors, [chunk.text for chunk in chunks])
 

@@ -320,7 +320,7 @@ async def wired(
         verifier,
         stores.index,
         embedders,
-        Copier(chunks, verify_store, stores.index, stores.settle, "rebuild"),
+        Copier(chunks, verify_store, stores.index, stores.settle),
         limit,
         pace,
         lease=leases.length,

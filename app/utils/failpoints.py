@@ -49,12 +49,6 @@ POINTS = (
     "reembed.after_switch",
     "reembed.before_abort",
     "reembed.after_abort",
-    # A bot whose vectors Milvus has lost.
-    "replace.before_collection",
-    "replace.after_collection",
-    "replace.after_replace",
-    "rebuild.before_upsert",
-    "rebuild.after_upsert",
     # What runs behind the calls.
     "drop_collection.before",
     "drop_collection.after",

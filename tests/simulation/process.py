@@ -95,7 +95,7 @@ class Process:
             self.verifier,
             index,
             embedders,
-            Copier(chunks, verify, index, settle(), "rebuild"),
+            Copier(chunks, verify, index, settle()),
             limit,
             pace,
             lease=timedelta(seconds=LEASE),
