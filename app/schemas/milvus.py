@@ -57,7 +57,8 @@ LITE_BM25_SINCE: Final = (3, 0)
 
 
 def is_lite(version: str) -> bool:
-    return "lite" in version
+    """Whether it is Milvus Lite's (``milvus_lite-3.2.2``); a server from the package ``milvus`` is ``2.3.5-lite``."""
+    return version.startswith("milvus_lite")
 
 
 def has_bm25(version: str) -> bool:

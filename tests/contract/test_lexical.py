@@ -213,6 +213,7 @@ async def test_a_server_without_bm25_says_so(milvus_server: MilvusServer) -> Non
     index, name = await MilvusIndex.connect(milvus_server.uri), new_name()
     await index.create(name, DIMENSION)
     assert (index.bm25, await index.has_words(name)) == (False, False)
+    assert await index.suspects() == ()  # It calls itself 2.3.5-lite, and is no Milvus Lite.
     await index.drop(name)
     await index.close()
 
