@@ -7,7 +7,7 @@ from app.api.auth import AccountDep
 from app.api.deps import AccountQuery, Admitted, BotPath, ServicesDep
 from app.api.errors import ANY, BODY, documented
 from app.core.bots import NewBot
-from app.models.collection import BotCreated, BotDeleted, BotDetail, BotInfo, BotList, CreateBot
+from app.models.collection import DEFAULT_ACCOUNT, BotCreated, BotDeleted, BotDetail, BotInfo, BotList, CreateBot
 from app.schemas.rows import Bot
 from app.utils.clock import Stopwatch
 
@@ -34,8 +34,7 @@ register_url_convertor("bot", _BotSegment())
 )
 async def create(body: CreateBot, services: ServicesDep, account: AccountDep, response: Response) -> BotCreated:
     """Registers a bot and makes its partitions and its collection. The same body again does nothing and is a 200."""
-    given = "account_name" in body.model_fields_set
-    owner = account.named(body.account_name if given else None) or body.account_name
+    owner = account.named(body.account_name) or DEFAULT_ACCOUNT
     bot, is_new = await services.bots.create(
         NewBot(body.chat_bot_id, body.bot_name, body.collection_name, owner, body.dimension)
     )

@@ -15,6 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.utils.errors import Overloaded
 
+MALFORMED = (
+    "The request's head is no HTTP/1.1. Letters outside ASCII in the path or the query must be UTF-8, percent-encoded: "
+    "한글 is %ED%95%9C%EA%B8%80."
+)
+
 
 class GuardedConfig(uvicorn.Config):
     """``connections``: most of one process. ``head_seconds``, ``head_bytes``: for a request's head. ``drain_seconds``:
@@ -82,6 +87,9 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if not at_next and not self.transport.is_closing():
             _waiting[self] = None
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words say nothing
+        self._end(HTTPStatus.BAD_REQUEST, "malformed_request", MALFORMED)
 
     def _await_head(self) -> None:
         _waiting[self] = None

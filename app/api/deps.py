@@ -7,6 +7,7 @@ from fastapi import Depends, Path, Query, Request
 
 from app.api.auth import AccountDep, authorize
 from app.api.limits import Limits, Writes, spend_rate
+from app.api.parameters import check_parameters
 from app.core.keys import Keys
 from app.core.services import Services
 from app.models.collection import EXAMPLE_BOT
@@ -36,9 +37,10 @@ async def _services(request: Request) -> Services:
 
 
 async def admit(request: Request) -> None:
-    """Raises Unauthorized, Forbidden, RateLimited."""
+    """Raises Unauthorized, Forbidden, RateLimited, and InvalidInput as ``check_parameters``."""
     await authorize(request)
     await spend_rate(request)
+    await check_parameters(request)
 
 
 ServicesDep = Annotated[Services, Depends(_services)]

@@ -22,7 +22,9 @@ ANY = (422, 429, 503)
 """What every call may answer."""
 BODY = (408, 413, 415, *ANY)
 """What every call that takes a body may answer."""
-HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_body"}
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+UNTYPED = "send JSON, with the header Content-Type: application/json"
+NOT_UTF8 = "is not UTF-8: send JSON encoded as UTF-8, not as EUC-KR or CP949"
 
 
 def problem(
@@ -74,8 +76,10 @@ async def _app_error(_: Request, exc: Exception) -> JSONResponse:
     return told(exc)
 
 
-async def _validation_error(_: Request, exc: Exception) -> JSONResponse:
+async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
+    if exc.errors()[0]["loc"] == ("body",) and not _says_json(request):
+        return render(InvalidInput(f"body: {UNTYPED}", places=[Place("body", UNTYPED)]))
     places = [place(error["loc"], error["msg"]) for error in exc.errors()]
     first = places[0]
     if any(error["type"] == "json_invalid" for error in exc.errors()):
@@ -85,12 +89,19 @@ async def _validation_error(_: Request, exc: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
+    if exc.status_code == 400:
+        detail = NOT_UTF8 if isinstance(exc.__cause__, UnicodeDecodeError) else exc.detail
+        return render(MalformedBody(f"body: {detail}", places=[Place("body", detail)]))
     code = HTTP_CODES.get(exc.status_code, "http_error")
-    places = [Place("body", exc.detail)] if exc.status_code == 400 else []
     headers = dict(exc.headers or {})
     if exc.status_code == 405:
         headers["Allow"] = ", ".join(_methods(request))
-    return problem(exc.status_code, code, exc.detail, exc.detail, places=places, headers=headers)
+    return problem(exc.status_code, code, exc.detail, exc.detail, headers=headers)
+
+
+def _says_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _methods(request: Request) -> list[str]:

@@ -20,7 +20,9 @@ class CreateBot(Request):
         }
     )
 
-    account_name: AccountName = Field(DEFAULT_ACCOUNT, description="Whose bot it is; left out, the API key's account.")
+    account_name: AccountName | None = Field(
+        None, description=f"Whose bot it is; left out, the API key's account, or without keys {DEFAULT_ACCOUNT}."
+    )
     chat_bot_id: UUID = Field(description="Chosen by the caller; every other call names the bot by it.")
     bot_name: BotName = Field(description="For people.")
     collection_name: CollectionName

@@ -32,6 +32,7 @@ from app.models.fields import (
     FileType,
     Metadata,
     Milliseconds,
+    NullIsDefault,
     StrictInt,
     Tags,
     Title,
@@ -62,8 +63,10 @@ class DocumentIn(Request):
     file_path: FilePath | None = Field(None, description="Where the text came from; the server opens nothing.")
     file_type: FileType | None = None
     author: Author | None = None
-    tags: Tags = Field(default_factory=list)
-    metadata: Metadata = Field(default_factory=dict, description="Any JSON object; searches filter by it.")
+    tags: Annotated[Tags, NullIsDefault()] = Field(default_factory=list)
+    metadata: Annotated[Metadata, NullIsDefault()] = Field(
+        default_factory=dict, description="Any JSON object; searches filter by it."
+    )
 
 
 class ChunkIn(Request):

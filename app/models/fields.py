@@ -6,8 +6,9 @@ What is compared (all but the text of chunks and queries) becomes NFC before its
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault, core_schema
 
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
 from app.schemas.rows import MARKER_COLLECTION
@@ -109,6 +110,22 @@ def _normalized_json(value: Any) -> Any:
 
 def telling(text: str) -> str:
     return not_blank(storable(text))
+
+
+class NullIsDefault:
+    """Of a request's optional field: null counts as left out. The last of a type's annotations."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_given, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), {"type": "null"}]}
+
+
+def _given(value: Any) -> Any:
+    if value is None:
+        raise PydanticUseDefault
+    return value
 
 
 Storable = AfterValidator(storable)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from msgspec import Meta, MsgspecError, Struct, convert
 from msgspec.json import Decoder
+from msgspec.structs import force_setattr
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
@@ -34,6 +35,12 @@ from app.utils.unicode import blank, is_nfc
 if TYPE_CHECKING:
     from app.models.data import InsertBatch
 
+    Tags = list[str]
+    Metadata = dict[str, Any]
+else:  # null counts as left out: ``_sound`` puts an empty one in its place, before anybody sees it.
+    Tags = Annotated[list[Annotated[str, Meta(max_length=TAG_CHARS)]], Meta(max_length=TAGS_PER_DOCUMENT)] | None
+    Metadata = dict[str, Any] | None
+
 ERRORS_PER_DOCUMENT = 50
 NUL = b"\\u0000"
 """As JSON must write it."""
@@ -51,8 +58,8 @@ class Fields(Struct, frozen=True, forbid_unknown_fields=True):
     file_path: Annotated[str, Meta(max_length=FILE_PATH_CHARS)] | None = None
     file_type: Annotated[str, Meta(max_length=FILE_TYPE_CHARS)] | None = None
     author: Annotated[str, Meta(max_length=AUTHOR_CHARS)] | None = None
-    tags: Annotated[list[Annotated[str, Meta(max_length=TAG_CHARS)]], Meta(max_length=TAGS_PER_DOCUMENT)] = []
-    metadata: dict[str, Any] = {}
+    tags: Tags = []
+    metadata: Metadata = {}
 
 
 class Item(Struct, frozen=True, forbid_unknown_fields=True):
@@ -182,6 +189,10 @@ def _sound(items: Sequence[Item], account: str | None) -> bool:
         return False
     for item in items:
         document, chunks = item.document, item.chunks
+        if document.tags is None:
+            force_setattr(document, "tags", [])
+        if document.metadata is None:
+            force_setattr(document, "metadata", {})
         if blank(document.title) or any(map(blank, document.tags)):
             return False
         optional = (document.file_path or "", document.file_type or "", document.author or "")

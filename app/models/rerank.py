@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, Strict
 
 from app.models.base import Request, Response
-from app.models.fields import ChunkText, QueryText, StrictInt
+from app.models.fields import ChunkText, NullIsDefault, QueryText, StrictInt
 
 MAX_DOCUMENTS = 256
 
@@ -31,7 +31,9 @@ class RerankRequest(Request):
         description="Passages to be ranked."
     )
     top_n: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="So many of the best; left out, all.")
-    return_documents: Annotated[bool, Strict()] = Field(False, description="Whether the passages come back.")
+    return_documents: Annotated[bool, Strict(), NullIsDefault()] = Field(
+        False, description="Whether the passages come back."
+    )
 
 
 class RerankDocument(Response):

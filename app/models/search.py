@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from app.models.base import Request
 from app.models.collection import EXAMPLE_BOT
-from app.models.fields import AccountName, Milliseconds, QueryText, StrictInt
+from app.models.fields import AccountName, Milliseconds, NullIsDefault, QueryText, StrictInt
 from app.models.filters import Filter
 
 MAX_LIMIT = 10_000
@@ -35,7 +35,7 @@ Limit = Annotated[StrictInt, Field(ge=1, le=MAX_LIMIT)]
 class SearchOptions(Request):
     account_name: AccountName | None = None
     chat_bot_id: UUID
-    limit: Limit = Field(DEFAULT_LIMIT, description="Most results of a query.")
+    limit: Annotated[Limit, NullIsDefault()] = Field(DEFAULT_LIMIT, description="Most results of a query.")
     mode: Literal["dense", "lexical", "hybrid"] | None = Field(
         None, description="Left out: hybrid where the bot's collection holds words, else dense."
     )
@@ -50,13 +50,13 @@ class SearchOptions(Request):
     score_threshold: Annotated[float, Strict(), Field(ge=-1, le=1)] | None = Field(
         None, description="Least cosine similarity of a result, in dense and hybrid mode."
     )
-    group_by_document: Annotated[bool, Strict()] = Field(
+    group_by_document: Annotated[bool, Strict(), NullIsDefault()] = Field(
         False, description="The best chunk of each document, up to `limit` documents."
     )
-    context_chunks: Annotated[StrictInt, Field(ge=0, le=MAX_CONTEXT)] = Field(
+    context_chunks: Annotated[StrictInt, Field(ge=0, le=MAX_CONTEXT), NullIsDefault()] = Field(
         0, description="How many chunks before and how many after each result come with it."
     )
-    rerank: Annotated[bool, Strict()] = Field(
+    rerank: Annotated[bool, Strict(), NullIsDefault()] = Field(
         False, description="Have the best results read again by the reranker (RERANK_MODEL, RERANK_URL)."
     )
 

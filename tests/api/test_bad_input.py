@@ -150,7 +150,7 @@ def string_cases() -> Iterator[Any]:
     for call, paths in STRINGS.items():
         for path in paths:
             for name, value in {"nul": NUL, "lone": LONE, "number": 7, "null": None}.items():
-                nullable = path in ("account_name", "metadata_updates.other", "mode") and call != "create"
+                nullable = path in ("account_name", "metadata_updates.other", "mode")
                 optional = path.rsplit(".", 1)[-1] in ("file_path", "file_type", "author")
                 in_json = path in WHOLE
                 if (name == "null" and (nullable or optional or in_json)) or (name == "number" and in_json):

@@ -1,14 +1,16 @@
 """The table's rows, each against one server in a process of its own, on embedded stores."""
 
 import importlib
+import json
 import pkgutil
+import socket
 from collections.abc import Iterator
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from scripts.own_server import own_server
+from scripts.own_server import own_folder, served_in
 from tests import table
 from tests.table.frame import Row, Runner
 
@@ -18,7 +20,11 @@ ROWS: list[Row] = [row for name in MODULES for row in importlib.import_module(f"
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
-    with own_server() as address, httpx.Client(base_url=address, timeout=30) as client:
+    with (
+        own_folder() as folder,
+        served_in(folder) as server,
+        httpx.Client(base_url=server.address, timeout=30) as client,
+    ):
         yield client
 
 
@@ -30,6 +36,19 @@ def test_row(http: httpx.Client, row: Row) -> None:
     assert http.post("/collection/create", json=body).status_code == 201
     Runner(http, {"bot": bot, "row": name}).run(row)
     assert http.delete(f"/collection/{bot}").status_code in (200, 404)
+
+
+@pytest.mark.parametrize("target", ["/data/documents?account_name=한글", "/한글"])
+@pytest.mark.parametrize("encoding", ["utf-8", "euc-kr"])
+def test_raw_letters_in_a_url(http: httpx.Client, target: str, encoding: str) -> None:
+    with socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=30) as connection:
+        connection.sendall(b"GET " + target.encode(encoding) + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        with connection.makefile("rb") as answer:
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["code"] == "malformed_request"
+    assert "percent-encoded" in json.loads(body)["detail"]
 
 
 def test_no_row_stands_twice() -> None:

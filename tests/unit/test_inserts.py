@@ -88,6 +88,19 @@ def test_a_good_body_is_taken(model: type[BaseModel], struct: type[Insert | Inse
     assert compare(model, struct, json.dumps(body, ensure_ascii=False, indent=1).encode())
 
 
+def test_null_is_left_out_without_the_models() -> None:
+    body = copy.deepcopy(MANY)
+    names = ("file_path", "file_type", "author", "tags", "metadata")
+    body["account_name"] = None
+    body["documents"][0]["document"] |= dict.fromkeys(names)
+    assert compare(InsertBatch, InsertMany, json.dumps(body).encode())
+    read = InsertMany.read(json.dumps(body).encode())
+    assert read is not None
+    for name in names:
+        del body["documents"][0]["document"][name]
+    assert read == InsertMany.read(json.dumps(body).encode())
+
+
 @pytest.mark.parametrize("place", places(INSERT), ids=lambda place: ".".join(map(str, place)))
 def test_whatever_is_changed(place: tuple[Any, ...]) -> None:
     for value in VALUES:
