@@ -18,33 +18,39 @@ from app.core.keys import SCOPES, Scope
 from app.core.reembed import Reembedder
 from app.core.repair import Repairer
 from app.core.services import (
+    Services,
     open_adoption,
     open_keys,
     open_normalizer,
     open_reembedder,
     open_services,
     open_stores,
+    open_vector_check,
     open_verifier,
 )
 from app.core.stores.migrations import schema_sql
+from app.core.vector_check import VectorCheck
 from app.core.verify import Finding, Verifier
 from app.env_file import env_file_doubts
 from app.models.fields import AccountName
 from app.schemas.rows import Progress
-from app.utils.errors import AppError, StartupError
+from app.utils.errors import AppError, ModelMismatch, StartupError
 from app.utils.logging import configure
 
 POLITENESS = 10
 """Added to the niceness of a process that embeds beside a server."""
 
 
-async def verify(settings: Settings) -> int:
-    """Prints each finding on a line of its own; returns their number."""
-    async with open_verifier(settings) as verifier:
-        return await _report(verifier)
+async def verify(settings: Settings, vectors: bool = False, sample: int | None = None) -> int:
+    """Prints each finding on a line of its own; returns their number. ``vectors``: embeds texts again too."""
+    if not vectors:
+        async with open_verifier(settings) as verifier:
+            return await _report(verifier)
+    async with open_vector_check(settings, None) as (verifier, check):
+        return await _report(verifier, check, sample)
 
 
-async def repair(settings: Settings) -> int:
+async def repair(settings: Settings, vectors: bool = False, sample: int | None = None) -> int:
     """Mends what verify finds, prints it, and then what is left; returns how much that is."""
     mended = 0
     # Nothing is rebuilt behind this command's back: it shows how far that is.
@@ -59,6 +65,8 @@ async def repair(settings: Settings) -> int:
                     _write("mended", finding)
             except AppError as exc:
                 tqdm.write(f"bot={bot.bot_id} cannot be mended: {exc.detail}", file=sys.stdout)
+            if vectors:
+                mended += await _repair_vectors(services, bot.bot_id, sample)
         print(f"{mended} mended")
         return await _report(services.verifier)
 
@@ -74,7 +82,20 @@ async def _rebuild(repairer: Repairer, bot_id: UUID) -> None:
         await repairer.rebuild(bot_id, tell)
 
 
-async def _report(verifier: Verifier) -> int:
+async def _repair_vectors(services: Services, bot_id: UUID, sample: int | None) -> int:
+    check, mended = services.vector_check, 0
+    try:
+        with tqdm(total=await check.count(bot_id, sample), desc="embed", unit="chunk", disable=None) as progress:
+            findings = check.check_bot(bot_id, sample, progress.update)
+            async for finding in services.repairer.repair_found(bot_id, findings):
+                mended += 1
+                _write("mended", finding)
+    except AppError as exc:
+        tqdm.write(f"bot={bot_id} cannot be compared: {exc.detail}", file=sys.stdout)
+    return mended
+
+
+async def _report(verifier: Verifier, check: VectorCheck | None = None, sample: int | None = None) -> int:
     findings = 0
     async for finding in verifier.check_all():
         findings += 1
@@ -86,6 +107,16 @@ async def _report(verifier: Verifier) -> int:
         async for finding in verifier.check_bot(bot):
             findings += 1
             _write("found", finding)
+        if check is not None:
+            with tqdm(
+                total=await check.count(bot.bot_id, sample), desc="embed", unit="chunk", disable=None
+            ) as progress:
+                try:
+                    async for finding in check.check_bot(bot.bot_id, sample, progress.update):
+                        findings += 1
+                        _write("found", finding)
+                except ModelMismatch as exc:
+                    tqdm.write(f"note bot={bot.bot_id} is not compared: {exc.detail}", file=sys.stdout)
     print(f"{findings} findings" if findings else "stores agree")
     return findings
 
@@ -196,6 +227,12 @@ def _account(text: str) -> str:
         raise argparse.ArgumentTypeError(exc.errors()[0]["msg"]) from None
 
 
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("should be at least 1")
+    return int(text)
+
+
 def _days(text: str) -> float:
     if not 0 < float(text) <= 36_500:
         raise argparse.ArgumentTypeError("should be above 0 and at most 36,500")
@@ -231,8 +268,13 @@ async def adopt(settings: Settings, keep_vectors: bool) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m app.cli", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("verify", help="compare PostgreSQL and Milvus; exits 1 when they disagree")
-    commands.add_parser("repair", help="mend what verify finds, while the server serves; exits 1 if something is left")
+    comparing = commands.add_parser("verify", help="compare PostgreSQL and Milvus; exits 1 when they disagree")
+    mending = commands.add_parser(
+        "repair", help="mend what verify finds, while the server serves; exits 1 if something is left"
+    )
+    for command in (comparing, mending):
+        command.add_argument("--vectors", action="store_true", help="embed texts again and compare the vectors too")
+        command.add_argument("--sample", type=_count, metavar="N", help="of each bot so many texts, drawn at random")
     migration = commands.add_parser("migrate", help="bring the database to the newest schema")
     migration.add_argument("--sql", action="store_true", help="print the whole schema for psql instead")
     moving = commands.add_parser("reembed", help="move bots to another embedding model, while the server serves")
@@ -276,7 +318,7 @@ def main() -> int:
                 return asyncio.run(abort(settings, bots))
             return 1 if asyncio.run(reembed(settings, bots, arguments.to)) else 0
         compare = repair if arguments.command == "repair" else verify
-        return 1 if asyncio.run(compare(settings)) else 0
+        return 1 if asyncio.run(compare(settings, arguments.vectors or bool(arguments.sample), arguments.sample)) else 0
     except (StartupError, AppError) as exc:
         print(exc, file=sys.stderr)
         return 2

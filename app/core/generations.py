@@ -6,7 +6,7 @@ was reserved in Milvus's marker. A database that was restored, copied or only re
 all others (``begin_writes`` finds that out, in the statement that takes the numbers).
 
 Two databases that reserve at one moment find each other's rows when they read the marker again, and both begin anew.
-That needs no lock: writing a row and then reading all is enough, as reads are strong. docs/decisions/0014.
+That needs no lock: writing a row and then reading all is enough, as reads are strong. docs/decisions/0017.
 """
 
 import asyncio

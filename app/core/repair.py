@@ -58,6 +58,7 @@ class Repairer:
             "chunk_stray": self._drop_strays,
             "vector_orphan": self._drop_vectors,
             "vector_lost": self._write_anew,
+            "vector_mismatch": self._write_anew,
         }
 
     async def end_forgotten(self) -> None:
@@ -82,6 +83,20 @@ class Repairer:
                     async for mended in self._repair_once(state):
                         again = again or mended.kind in HIDES_OTHERS
                         yield mended
+
+    async def repair_found(self, bot_id: UUID, findings: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
+        """As ``repair_bot``, of findings of one kind that another check makes."""
+        state = next((state for state in await self._store.bots() if state.bot_id == bot_id), None)
+        batch: list[Finding] = []
+        async for finding in findings:
+            batch.append(finding)
+            if len(batch) == AT_ONCE and state is not None:
+                async for mended in self._mend(state, batch):
+                    yield mended
+                batch = []
+        if batch and state is not None:
+            async for mended in self._mend(state, batch):
+                yield mended
 
     async def _repair_once(self, state: BotState) -> AsyncIterator[Finding]:
         waiting: dict[str, list[Finding]] = {}

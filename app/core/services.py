@@ -53,6 +53,7 @@ from app.core.stores.reembed import ReembedStore
 from app.core.stores.rights import check_rights
 from app.core.stores.role_settings import check_role_settings
 from app.core.stores.verify import VerifyStore
+from app.core.vector_check import VectorCheck
 from app.core.verify import Verifier
 from app.core.watch import Watch
 from app.schemas.queries import SQL
@@ -92,6 +93,7 @@ class Services:
     reranking: RerankingService
     health: Health
     verifier: Verifier
+    vector_check: VectorCheck
     repairer: Repairer
     watch: Watch
 
@@ -255,6 +257,18 @@ async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
         yield Verifier(VerifyStore(stores.db, settings.saga_lease_seconds), stores.index)
 
 
+@asynccontextmanager
+async def open_vector_check(settings: Settings, allowed: float | None) -> AsyncIterator[tuple[Verifier, VectorCheck]]:
+    """As ``open_verifier``, with the models that embed texts again."""
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(open_stores(settings))
+        embedders = await _open_embedders(settings)
+        stack.push_async_callback(embedders.close)
+        store = VerifyStore(stores.db, settings.saga_lease_seconds)
+        check = VectorCheck(store, BotStore(stores.db, stores.settle), stores.index, embedders, allowed)
+        yield Verifier(store, stores.index), check
+
+
 async def open_adoption(settings: Settings, *, keep_vectors: bool) -> TakeOver:
     """Makes Milvus this database's, for the command line. Raises StartupError, Unavailable."""
     async with open_stores(settings) as stores:
@@ -356,6 +370,7 @@ async def wired(
             reranking=RerankingService(reranker),
             health=health,
             verifier=verifier,
+            vector_check=VectorCheck(verify_store, bot_store, stores.index, embedders),
             repairer=repairer,
             watch=watch,
         )

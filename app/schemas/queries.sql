@@ -785,6 +785,14 @@ FROM document_chunks c
 JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
 WHERE c.bot_id = $1 AND c.doc_id = ANY ($2::bigint[]);
 
+-- name: sampled_keys
+SELECT c.chunk_id
+FROM document_chunks c
+JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
+WHERE c.bot_id = $1
+ORDER BY random()
+LIMIT $2;
+
 -- name: wrong_chunk_counts
 SELECT d.doc_id FROM documents d
 WHERE d.bot_id = $1

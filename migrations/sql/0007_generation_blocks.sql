@@ -1,5 +1,5 @@
 -- Generations are reserved in Milvus, in blocks, before they are used: a database that was restored, copied or rolled
--- back jumps past all that were ever given out. docs/decisions/0014-generation-blocks.md
+-- back jumps past all that were ever given out. docs/decisions/0017-generation-blocks.md
 
 -- One row, which the first server makes: a dump of data alone can be loaded into a new schema.
 CREATE TABLE installation (

@@ -162,3 +162,12 @@ async def test_verify_names_what_is_unknown(record: Record) -> None:
     assert [(state.bot_id, state.state, state.has_partitions) for state in await record.verify.bots()] == [
         (bot.bot_id, "active", True)
     ]
+
+
+async def test_a_bot_that_is_active_is_not_ended(record: Record) -> None:
+    """As after a restore: it was deleted when its deletion began, and is there again when that ends."""
+    bot = await record.bot()
+    write = Write(bot, document("a"))
+    await record.written(write)
+    assert await record.bots.finish_deletion(bot.bot_id)
+    assert await record.texts(bot.bot_id, write.doc_id) == ["a"]

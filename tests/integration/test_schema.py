@@ -174,6 +174,7 @@ HOT = {
     "chunks_by_key": ([1],),
     "page_of_documents": (0, 10),
     "current_chunk_ids": ([1],),
+    "sampled_keys": (10,),
     "wrong_chunk_counts": (),
     "stray_chunks": (),
     "recount_chunks": ([1],),

@@ -64,6 +64,11 @@ def test_seed_that_once_failed(seed: int) -> None:
     simulate(seed, keys=False)
 
 
+def test_deletion_that_began_before_a_restore_does_not_end_after_it() -> None:
+    """Its bot is there again, and was left without its partitions."""
+    simulate(1296)
+
+
 # Each takes one line of the design away.
 
 

@@ -1,4 +1,4 @@
-"""The decision table of docs/decisions/0014: whose Milvus is, and from where on numbers are given out."""
+"""The decision table of docs/decisions/0017: whose Milvus is, and from where on numbers are given out."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -122,13 +122,17 @@ class BotStore:
     async def finish_deletion(self, bot_id: UUID) -> bool:
         """Drops the partitions, the row and the bot's sagas. False when a lock could not be had in time.
 
-        Writes that may still land stay on ``vector_gc``.
+        Writes that may still land stay on ``vector_gc``. A bot that is active again, as PostgreSQL was restored since
+        its deletion began, stays.
         """
         async with self._db.transaction() as conn:
             try:
                 # A savepoint: caught inside, before the pool's translation makes an outage of it.
                 async with conn.transaction():
                     await conn.execute(PARTITION_LOCK_TIMEOUT)
+                    row = await conn.fetchrow(SQL["bot_state"], bot_id)
+                    if row is not None and row["state"] == "active":
+                        return True
                     await conn.execute(SQL["leave_bot_work"], bot_id, self._settle)
                     await conn.execute(SQL["drop_partitions"], bot_id)
                     await conn.execute(SQL["delete_bot_row"], bot_id)

@@ -105,6 +105,8 @@ class MemoryBotStore:
 
     async def finish_deletion(self, bot_id: UUID) -> bool:
         now, tables = self._tables.now(), self._tables
+        if self._tables.active(bot_id):
+            return True
         collections = [name for name, _ in await self.collections(bot_id, 0)]
         for saga in [saga for saga in tables.sagas.values() if saga.bot_id == bot_id]:
             del tables.sagas[saga.generation]
