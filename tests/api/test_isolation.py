@@ -191,8 +191,13 @@ async def test_a_batch_to_ones_own_and_the_others_bot(tenants: tuple[Tenant, Ten
     documents = [me.bot.body("a"), other.bot.body("b"), nobody.body("c")]
     answer = (await me.http.post("/data/insert/batch", json={"documents": documents})).json()
     assert [result["success"] for result in answer["results"]] == [True, False, False]
-    assert answer["results"][1]["error"] == answer["results"][2]["error"]
-    assert answer["results"][1]["error"]["code"] == "bot_not_found"
+    theirs, unknown = (result["error"] for result in answer["results"][1:])
+    assert theirs["code"] == "bot_not_found"
+    assert [place["loc"] for place in theirs["errors"]] == ["body.documents.1"]
+    assert [place["loc"] for place in unknown["errors"]] == ["body.documents.2"]
+    assert theirs | {"errors": [place["msg"] for place in theirs["errors"]]} == unknown | {
+        "errors": [place["msg"] for place in unknown["errors"]]
+    }
 
 
 async def test_nothing_of_the_other_is_read_or_found(
@@ -214,6 +219,8 @@ async def test_nothing_of_the_other_is_read_or_found(
     assert await store.confirmed(bot_id, [theirs], [theirs], None) == {}
     assert await store.neighbours(bot_id, [theirs + 1], 5) == {}
     assert await store.matching(bot_id, Condition("exists", Column("title"), True), 0, 10) == [me.doc_id]
+    on_no_page = Condition("is_empty", Column("page_number"), True)
+    assert theirs not in await store.matching_chunks(bot_id, on_no_page, 0, 10)
     assert await store.generation_of(bot_id, other.doc_id) is None
 
 
