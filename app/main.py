@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from app.api import collection, data, docs, embeddings, errors, health, metrics, openapi, rerank, search
+from app.api import collection, data, docs, embeddings, errors, health, metrics, openai_models, openapi, rerank, search
 from app.api.auth import Authentication
 from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
@@ -86,7 +86,7 @@ def create_app(
         app.add_middleware(middleware)
     errors.install(app)
     # A request is compared with every route before its own.
-    for room in (search, data, collection, embeddings, rerank, health, metrics):
+    for room in (search, data, collection, embeddings, rerank, openai_models, health, metrics):
         app.include_router(room.router)
     docs.install(app)
     openapi.install(app)

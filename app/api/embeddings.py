@@ -11,7 +11,7 @@ from app.api.deps import Admitted, ServicesDep
 from app.api.errors import BODY, documented
 from app.api.limits import LimitsDep, check_query
 from app.core.embedding.port import Vectors
-from app.models.embeddings import EmbeddingsAnswer, EmbeddingsRequest
+from app.models.embeddings import QUERY_TYPES, EmbeddingsAnswer, EmbeddingsRequest
 
 router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[Admitted])
 
@@ -23,10 +23,12 @@ router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[Admitted])
     operation_id="create_embeddings",
 )
 async def embeddings(body: EmbeddingsRequest, services: ServicesDep, limits: LimitsDep) -> Response:
-    """The vectors that this server would store for these texts. OpenAI's clients work with it."""
-    check_query(body.input, limits)
-    embedded = await services.embed.documents(body.model, body.input, body.dimensions)
-    characters = sum(map(len, body.input))
+    """The vectors that this server would store for these texts, or search with. OpenAI's clients work with it."""
+    texts = body.texts()
+    check_query(texts, limits)
+    queries = body.input_type in QUERY_TYPES
+    embedded = await services.embed.vectors(body.model, texts, body.dimensions, queries=queries)
+    characters = sum(map(len, texts))
     answer = {
         "object": "list",
         "data": _data(embedded.vectors, body.encoding_format),

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,14 +18,19 @@ log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 MAX_PLACES = 50
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 ANY = (422, 429, 503)
 """What every call may answer."""
 BODY = (408, 413, 415, *ANY)
 """What every call that takes a body may answer."""
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+OPENAI_PATHS = "/v1/"
 UNTYPED = "send JSON, with the header Content-Type: application/json"
 NOT_UTF8 = "is not UTF-8: send JSON encoded as UTF-8, not as EUC-KR or CP949"
+
+openai_errors: ContextVar[bool] = ContextVar("openai_errors", default=False)
+"""Whether the request is for one of OPENAI_PATHS: clients of OpenAI show nothing of an error but its ``error``."""
 
 
 def problem(
@@ -48,6 +54,13 @@ def problem(
     if places:
         body["errors"] = [{"loc": place.loc, "msg": place.msg} for place in places[:MAX_PLACES]]
     body.update(more or {})
+    if openai_errors.get():
+        body["error"] = {
+            "message": detail,
+            "type": OPENAI_TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error"),
+            "param": places[0].loc.removeprefix("body.") if places and status != 400 else None,
+            "code": code,
+        }
     return JSONResponse(body, status, headers, PROBLEM_JSON)
 
 

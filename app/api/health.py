@@ -28,7 +28,9 @@ async def health(request: Request, services: ServicesDep, response: Response) ->
 
 @router.get("/ready", responses=UNAVAILABLE, operation_id="ready")
 async def ready(request: Request, services: ServicesDep, response: Response) -> HealthReport:
-    """200 when PostgreSQL, Milvus and the embedder all answer now; 503 when not, or when the process is stopping.
+    """200 when PostgreSQL, Milvus and the embedder all answer; 503 when not, or when the process is stopping.
+
+    Calls that come within a second share one look at them.
 
     A store without space for writes is ``full``, and the status ``degraded``, which is a 200: searches are answered.
     With HEALTH_OPEN=false it names them to those alone who have a key.
@@ -59,3 +61,8 @@ async def _report(services: Services, response: Response, *, detailed: bool) -> 
 async def live() -> Alive:
     """200 as long as this process answers; asks nobody else."""
     return Alive()
+
+
+router.add_api_route("", health, methods=["HEAD"], include_in_schema=False)
+router.add_api_route("/ready", ready, methods=["HEAD"], include_in_schema=False)
+router.add_api_route("/live", live, methods=["HEAD"], include_in_schema=False)

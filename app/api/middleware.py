@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import internal_error, told
+from app.api.errors import OPENAI_PATHS, internal_error, openai_errors, told
 from app.utils import metrics, tracing
 from app.utils.errors import AppError, StartupError
 from app.utils.lifecycle import process
@@ -44,6 +44,7 @@ class RequestContext:
         began = time.perf_counter()
         answer = Answer(_request_id(scope), send)
         token = request_id.set(answer.id)
+        openai = openai_errors.set(scope["path"].removeprefix(scope.get("root_path", "")).startswith(OPENAI_PATHS))
         metrics.IN_FLIGHT.inc()
         try:
             if tracing.running():
@@ -55,6 +56,7 @@ class RequestContext:
         finally:
             metrics.IN_FLIGHT.dec()
             _tell(scope, answer.status, time.perf_counter() - began)
+            openai_errors.reset(openai)
             request_id.reset(token)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "Answer") -> None:

@@ -7,8 +7,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app.api.auth import scope_of
-from app.api.errors import problem_response
-from app.models.problem import Problem
+from app.api.errors import OPENAI_PATHS, PROBLEM_JSON, problem_response
+from app.models.problem import OpenAIProblem, Problem
 
 DESCRIPTION = """\
 Gives chatbots a memory to search: register a bot, insert documents as metadata and text chunks, ask questions.
@@ -67,8 +67,9 @@ def install(app: FastAPI) -> None:
 def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS)
     schemas = document["components"]["schemas"]
-    schemas.update(models_json_schema([(Problem, "serialization")], ref_template=REF)[1]["$defs"])
-    for methods in document["paths"].values():
+    models = models_json_schema([(Problem, "serialization"), (OpenAIProblem, "serialization")], ref_template=REF)
+    schemas.update(models[1]["$defs"])
+    for path, methods in document["paths"].items():
         for method, operation in methods.items():
             operation["summary"] = operation["operationId"].replace("_", " ").capitalize()
             answers = operation["responses"]
@@ -76,6 +77,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
             _secure(operation, method)
             if "requestBody" in operation:
                 answers["400"] = problem_response(400)
+            if path.startswith(OPENAI_PATHS):
+                for answer in answers.values():
+                    if PROBLEM_JSON in answer["content"]:
+                        answer["content"] = {PROBLEM_JSON: {"schema": {"$ref": REF.format(model="OpenAIProblem")}}}
             operation["responses"] = dict(sorted(answers.items()))
             if links := LINKS.get(operation["operationId"]):
                 answers["201"]["links"] = {

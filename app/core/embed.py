@@ -6,6 +6,7 @@ from typing import NamedTuple
 from app.core.embedders import Embedders
 from app.core.embedding.check import unusable
 from app.core.embedding.port import Embedder, TextsFailed, Vectors
+from app.core.models import embeds_as
 from app.utils.errors import EmbeddingInvalid, InvalidInput, ModelNotFound, Place
 
 
@@ -22,8 +23,9 @@ class Embed:
     def __init__(self, embedders: Embedders) -> None:
         self._embedders = embedders
 
-    async def documents(self, model: str, texts: Sequence[str], dimensions: int | None) -> Embedded:
-        """Vectors in the order of the texts, each as it would be stored for a chunk of this text.
+    async def vectors(self, model: str, texts: Sequence[str], dimensions: int | None, *, queries: bool) -> Embedded:
+        """Vectors in the order of the texts, each as it would be stored for a chunk of this text, or with ``queries``
+        as a search would make it of this question.
 
         ``model`` may be the whole name or begin it: a name "a:b@c" is also found as "a:b", "a" and "b". Raises
         ModelNotFound, InvalidInput for a dimension that is not the model's, EmbedderUnavailable, and, all
@@ -35,7 +37,7 @@ class Embed:
             detail = f"{name} makes vectors of {dimension} dimensions and cannot shorten them."
             raise InvalidInput(detail, places=[Place("body.dimensions", detail)])
         try:
-            vectors = await embedder.embed_documents(texts)
+            vectors = await (embedder.embed_queries(texts) if queries else embedder.embed_documents(texts))
         except TextsFailed as exc:
             raise exc.named(lambda index: f"body.input.{index}") from exc
         if reasons := unusable(vectors, len(texts), dimension):
@@ -45,9 +47,7 @@ class Embed:
 
     def _find(self, model: str) -> Embedder:
         for embedder in self._embedders:
-            _, _, own = embedder.model.partition(":")
-            names = (embedder.model, own)
-            if model in names or any(name.startswith((f"{model}@", f"{model}:")) for name in names):
+            if embeds_as(embedder.model, model):
                 return embedder
         runs = " and ".join(embedder.model for embedder in self._embedders)
         raise ModelNotFound(f"This server runs {runs}.", places=[Place("body.model", f"is not {runs}")])

@@ -1,9 +1,12 @@
-"""Whether everything this server needs answers, asked anew each time."""
+"""Whether everything this server needs answers."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+
+PROBE_SECONDS = 1.0
+"""Between the beginnings of two probes, however many ask."""
 
 Ping = Callable[[], Awaitable[None]]
 IsFull = Callable[[], Awaitable[bool]]
@@ -25,8 +28,18 @@ class Health:
         self._pings = pings
         self._full = full
         self._timeout = timeout
+        self._probe: asyncio.Task[list[Dependency]] | None = None
+        self._began = 0.0
 
     async def check(self) -> list[Dependency]:
+        """What the probe under way finds, or the last one if it began less than PROBE_SECONDS ago, or a new one."""
+        now = time.monotonic()
+        if self._probe is None or (self._probe.done() and now - self._began >= PROBE_SECONDS):
+            self._began = now
+            self._probe = asyncio.create_task(self._ask_all())
+        return await asyncio.shield(self._probe)  # A caller that goes away takes it from no other.
+
+    async def _ask_all(self) -> list[Dependency]:
         return await asyncio.gather(*(self._ask(name, ping) for name, ping in self._pings.items()))
 
     async def _ask(self, name: str, ping: Ping) -> Dependency:

@@ -24,6 +24,7 @@ from app.core.index_check import IndexCheck
 from app.core.ingest import Ingest
 from app.core.keys import KeyRing, Keys
 from app.core.leases import Leases
+from app.core.models import Models
 from app.core.normalize import Normalizer
 from app.core.pace import Pace
 from app.core.rebuild import Limit, Rebuilder
@@ -91,6 +92,7 @@ class Services:
     search: Search
     embed: Embed
     reranking: RerankingService
+    models: Models
     health: Health
     verifier: Verifier
     vector_check: VectorCheck
@@ -350,6 +352,7 @@ async def wired(
         claim=settings.saga_lease_seconds,
     )
     watch = Watch(BacklogStore(stores.db), stores.db.pool_state)
+    reranking = RerankingService(reranker)
     loops = [
         leases.renew_forever(),
         recovery.run_forever(),
@@ -367,7 +370,8 @@ async def wired(
             documents=Documents(bots, documents, recovery),
             search=Search(bots, documents, stores.index, embedders, pace, limit, reranker),
             embed=Embed(embedders),
-            reranking=RerankingService(reranker),
+            reranking=reranking,
+            models=Models(embedders, reranking),
             health=health,
             verifier=verifier,
             vector_check=VectorCheck(verify_store, bot_store, stores.index, embedders),

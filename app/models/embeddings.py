@@ -6,10 +6,16 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from app.models.base import Request, Response
-from app.models.fields import ChunkText, StrictInt
+from app.models.fields import TEXT_CHARS, ChunkText, NullIsDefault, Storable, StrictInt
 
 MAX_INPUTS = 2048
 """As at OpenAI."""
+QUERY_TYPES = frozenset({"query", "search_query"})
+InputType = Literal["query", "search_query", "document", "passage", "search_document"]
+TOKENS = (
+    "must be text: arrays of tokens belong to one model's tokenizer. LangChain sends text with "
+    "OpenAIEmbeddings(check_embedding_ctx_length=False)"
+)
 Texts = Annotated[list[ChunkText], Field(min_length=1, max_length=MAX_INPUTS)]
 
 
@@ -19,7 +25,7 @@ def _texts(value: Any) -> Any:
         return [value]
     first = value[0] if isinstance(value, list) and value else None
     if isinstance(first, (int, list)):
-        raise PydanticCustomError("token_array", "must be text: arrays of tokens belong to one model's tokenizer")
+        raise PydanticCustomError("token_array", TOKENS)
     return value
 
 
@@ -39,13 +45,26 @@ class EmbeddingsRequest(Request):
         description="The server's embedding_model, or its beginning up to a colon or an @."
     )
     input: Annotated[Texts, BeforeValidator(_texts, json_schema_input_type=ChunkText | Texts)] = Field(
-        description="One text or several; each is embedded as a document's chunk would be."
+        description="One text or several."
     )
-    encoding_format: Literal["float", "base64"] = Field(
+    encoding_format: Annotated[Literal["float", "base64"], NullIsDefault()] = Field(
         "float", description="base64 holds little-endian float32 numbers."
     )
     dimensions: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Must equal the model's, if given.")
-    user: str | None = Field(None, description="Ignored.")
+    input_type: InputType | None = Field(
+        None, description="What the texts are: questions (query, search_query), or else as a document's chunks."
+    )
+    prefix: Annotated[str, Field(max_length=TEXT_CHARS), Storable] | None = Field(
+        None, description="Put before each text."
+    )
+    truncate_prompt_tokens: StrictInt | None = Field(
+        None, description="Has no effect: what becomes of long texts is a setting of the server."
+    )
+    user: str | None = Field(None, description="Has no effect.")
+
+    def texts(self) -> list[str]:
+        """What is to be embedded."""
+        return [self.prefix + text for text in self.input] if self.prefix else self.input
 
 
 class Embedding(Response):

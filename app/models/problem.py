@@ -26,3 +26,16 @@ class Problem(Response):
     request_id: str = Field(description="The server's log has it too.")
     errors: list[ProblemPlace] | None = Field(None, description="What is wrong where, at most 50 places.")
     progress: RebuildProgress | None = Field(None, description="Of index_rebuilding: how far it is.")
+
+
+class OpenAIError(Response):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIProblem(Problem):
+    """What clients of OpenAI look for, beside the members of RFC 9457."""
+
+    error: OpenAIError

@@ -60,7 +60,7 @@ class SearchOptions(Request):
         False, description="Have the best results read again by the reranker (RERANK_MODEL, RERANK_URL)."
     )
 
-    allow_partial: Annotated[bool, Strict()] = Field(
+    allow_partial: Annotated[bool, Strict(), NullIsDefault()] = Field(
         False,
         description="While vectors that Milvus lost are made again, answer with what is there; the answer then has "
         "`complete` and `indexed`.",

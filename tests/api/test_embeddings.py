@@ -28,6 +28,9 @@ class MoodyEmbedder(HashEmbedder):
             vectors[1] = np.nan
         return vectors
 
+    async def embed_queries(self, texts):  # type: ignore[no-untyped-def]
+        return await super().embed_documents([f"query: {text}" for text in texts])
+
 
 @pytest.fixture
 def embedder() -> MoodyEmbedder:
@@ -79,7 +82,9 @@ async def test_another_model_is_not_found(official: openai.AsyncOpenAI, name: st
     assert caught.value.code == "model_not_found"
     assert caught.value.response.headers["content-type"] == "application/problem+json"
     assert isinstance(caught.value.body, dict)
-    assert caught.value.body["detail"] == "This server runs hash:letters@0123."
+    assert caught.value.body["message"] == "This server runs hash:letters@0123."
+    assert (caught.value.type, caught.value.param) == ("invalid_request_error", "model")
+    assert caught.value.response.json()["detail"] == caught.value.body["message"]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,7 @@ async def test_what_cannot_be_embedded_is_refused(
         await official.embeddings.create(model="hash", **given)  # type: ignore[arg-type]
     assert caught.value.code == "invalid_input"
     assert isinstance(caught.value.body, dict)
-    assert caught.value.body["detail"].startswith(place)
+    assert caught.value.body["message"].startswith(place)
 
 
 async def test_an_overloaded_embedder_is_tried_again_by_the_client(
@@ -122,5 +127,52 @@ async def test_an_unusable_vector_is_never_handed_out(official: openai.AsyncOpen
     with pytest.raises(openai.InternalServerError) as caught:
         await official.embeddings.create(model="hash", input=TEXTS)
     assert (caught.value.status_code, caught.value.code) == (502, "embedding_invalid")
-    assert isinstance(caught.value.body, dict)
-    assert [place["loc"] for place in caught.value.body["errors"]] == ["body.input.1"]
+    assert [place["loc"] for place in caught.value.response.json()["errors"]] == ["body.input.1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"input_type": "query"}, "query: x"),
+        ({"input_type": "search_query", "encoding_format": None}, "query: x"),
+        ({"input_type": "passage"}, "x"),
+        ({"input_type": None, "prefix": None, "truncate_prompt_tokens": None}, "x"),
+        ({"prefix": "title: "}, "title: x"),
+        ({"input_type": "query", "prefix": "Q: "}, "query: Q: x"),
+        ({"truncate_prompt_tokens": 512, "user": "u"}, "x"),
+    ],
+)
+async def test_what_other_clients_send_has_a_meaning(
+    official: openai.AsyncOpenAI, embedder: MoodyEmbedder, given: dict[str, object], expected: str
+) -> None:
+    answer = await official.embeddings.create(model="hash", input="x", encoding_format="float", extra_body=given)
+    vector = (await embedder.embed_documents([expected]))[0]
+    np.testing.assert_array_equal(np.array(answer.data[0].embedding, dtype=np.float32), vector)
+
+
+async def test_a_prefix_counts(official: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.UnprocessableEntityError, match="longer than"):
+        await official.embeddings.create(model="hash", input="x" * 8_190, extra_body={"prefix": "abc"})
+
+
+async def test_base64_and_floats_are_the_same_numbers(client: httpx.AsyncClient) -> None:
+    """Clients that do not say otherwise ask for base64, and would take floats for its bytes without an error."""
+    body = {"model": "hash", "input": TEXTS}
+    answers = [
+        (await client.post("/v1/embeddings", json={**body, "encoding_format": encoding})).json()["data"]
+        for encoding in ("float", None, "base64")
+    ]
+    assert answers[0] == answers[1]
+    for plain, encoded in zip(answers[0], answers[2], strict=True):
+        content = b64decode(encoded["embedding"], validate=True)
+        np.testing.assert_array_equal(np.frombuffer(content, "<f4"), np.array(plain["embedding"], dtype="<f4"))
+
+
+async def test_the_models_are_listed(official: openai.AsyncOpenAI) -> None:
+    models = [model async for model in official.models.list()]
+    assert [(model.id, model.object, model.owned_by) for model in models] == [("hash:letters@0123", "model", "hash")]
+    for name in ("hash", "hash:letters@0123"):
+        assert (await official.models.retrieve(name)).id == "hash:letters@0123"
+    with pytest.raises(openai.NotFoundError) as caught:
+        await official.models.retrieve("other/one")
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "path.model")

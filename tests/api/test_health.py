@@ -35,10 +35,17 @@ class BreakableIndex(MemoryIndex):
 
 class BreakableEmbedder(HashEmbedder):
     broken = False
+    pings = 0
 
     async def ping(self) -> None:
+        self.pings += 1
         if self.broken:
             raise RuntimeError("the model is gone")
+
+
+@pytest.fixture(autouse=True)
+def each_check_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.core.health.PROBE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -109,3 +116,42 @@ async def test_full_stores_serve_reads(client: httpx.AsyncClient, index: Breakab
     assert (await client.get("/health/ready")).json()["status"] == "degraded"
     index.state = "up"
     assert await states(client, 200) == {"postgres": "full", "milvus": "up", "embedder": "up"}
+
+
+async def test_checks_share_a_probe(
+    client: httpx.AsyncClient, embedder: BreakableEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.health.PROBE_SECONDS", 3_600)
+    paths = ["/health", "/health/ready"] * 20
+    answers = await asyncio.gather(*(client.get(path) for path in paths))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+    assert embedder.pings == 1
+    embedder.broken = True
+    assert (await client.get("/health/ready")).status_code == 200
+    monkeypatch.setattr("app.core.health.PROBE_SECONDS", 0)
+    assert (await client.get("/health/ready")).status_code == 503
+    assert embedder.pings == 2
+
+
+async def test_a_caller_that_goes_away_takes_the_probe_from_no_other(
+    client: httpx.AsyncClient, index: BreakableIndex, embedder: BreakableEmbedder
+) -> None:
+    index.state = "hanging"
+    first = asyncio.create_task(client.get("/health/ready"))
+    while not embedder.pings:
+        await asyncio.sleep(0)
+    second = asyncio.create_task(client.get("/health/ready"))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).status_code == 503
+    assert embedder.pings == 1
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+async def test_head(client: httpx.AsyncClient, path: str, index: BreakableIndex) -> None:
+    assert (await client.head(path)).status_code == 200
+    index.state = "away"
+    assert (await client.head(path)).status_code == (200 if path == "/health/live" else 503)
+    refused = await client.post(path)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")

@@ -1,0 +1,20 @@
+"""Bodies of /v1/models, after OpenAI's."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from app.models.base import Response
+
+
+class Model(Response):
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(0, description="Always 0: it is not known.")
+    owned_by: str = Field(description="The provider.")
+    task: Literal["embed", "rerank"] = Field(description="What it is for: /v1/embeddings or /v1/rerank.")
+
+
+class ModelList(Response):
+    object: Literal["list"] = "list"
+    data: list[Model]
