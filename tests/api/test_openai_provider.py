@@ -118,5 +118,4 @@ async def test_embeddings_are_those_of_the_documents(
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         await official.embeddings.create(model="openai", input=["fine", "refused"])
     assert caught.value.code == "text_refused"
-    assert isinstance(caught.value.body, dict)
-    assert [place["loc"] for place in caught.value.body["errors"]] == ["body.input.1"]
+    assert [place["loc"] for place in caught.value.response.json()["errors"]] == ["body.input.1"]
