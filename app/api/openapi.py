@@ -1,5 +1,6 @@
 """The OpenAPI document: what FastAPI makes of the routes, and what is true of all of them."""
 
+import json
 from typing import Any
 
 from fastapi import FastAPI
@@ -69,6 +70,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     models = models_json_schema([(Problem, "serialization"), (OpenAIProblem, "serialization")], ref_template=REF)
     schemas.update(models[1]["$defs"])
+    for schema in schemas.values():
+        _tell_defaults(schema)
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             operation["summary"] = operation["operationId"].replace("_", " ").capitalize()
@@ -91,6 +94,15 @@ def _document(app: FastAPI) -> dict[str, Any]:
                     parameter["example"] = examples[0]  # Swagger UI fills in no other.
     document["components"]["securitySchemes"] = SCHEMES
     return document
+
+
+def _tell_defaults(schema: dict[str, Any]) -> None:
+    """In the description alone: clients that are generated would send each default, or ask for the field."""
+    for name, field in schema.get("properties", {}).items():
+        default = field.pop("default", None)
+        if name not in schema.get("required", ()) and default not in (None, ""):
+            said = f"{field.get('description', '')} Left out: {json.dumps(default)}."
+            field["description"] = said.strip()
 
 
 def _secure(operation: dict[str, Any], method: str) -> None:

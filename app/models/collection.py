@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, Strict
 
 from app.models.base import Request, Response
-from app.models.fields import AccountName, BotName, CollectionName, Milliseconds, StrictInt
+from app.models.fields import AccountName, BotName, CollectionName, Milliseconds, Whole
 
 DEFAULT_ACCOUNT = "chatty"
 EXAMPLE_BOT = "7f3c1e9a-2b4d-4c6e-8f10-1a2b3c4d5e6f"
@@ -26,7 +26,7 @@ class CreateBot(Request):
     chat_bot_id: UUID = Field(description="Chosen by the caller; every other call names the bot by it.")
     bot_name: BotName = Field(description="For people.")
     collection_name: CollectionName
-    dimension: Annotated[StrictInt, Field(ge=1, le=32_768)] | None = Field(
+    dimension: Annotated[int, Strict(), Field(ge=1, le=32_768), Whole] | None = Field(
         None, description="Must equal the embedding model's; may be left out."
     )
 

@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    Strict,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -33,9 +34,9 @@ from app.models.fields import (
     Metadata,
     Milliseconds,
     NullIsDefault,
-    StrictInt,
     Tags,
     Title,
+    Whole,
     storable_json,
 )
 from app.models.inserts import RefusedItem
@@ -70,11 +71,11 @@ class DocumentIn(Request):
 
 
 class ChunkIn(Request):
-    chunk_index: Annotated[StrictInt, Field(ge=0, lt=CHUNKS_PER_DOCUMENT)] = Field(
+    chunk_index: Annotated[int, Strict(), Field(ge=0, lt=CHUNKS_PER_DOCUMENT), Whole] = Field(
         description="Place in the document, each only once; gaps are allowed."
     )
     text: ChunkText = Field(description="What is embedded and found.")
-    page_number: Annotated[StrictInt, Field(ge=0, le=INT32_MAX)] | None = None
+    page_number: Annotated[int, Strict(), Field(ge=0, le=INT32_MAX), Whole] | None = None
 
 
 def _distinct(chunks: list[ChunkIn]) -> list[ChunkIn]:

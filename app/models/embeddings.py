@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from app.models.base import Request, Response
-from app.models.fields import TEXT_CHARS, ChunkText, NullIsDefault, Storable, StrictInt
+from app.models.fields import TEXT_CHARS, ChunkText, NullIsDefault, Storable, StrictInt, Whole
 
 MAX_INPUTS = 2048
 """As at OpenAI."""
@@ -50,7 +50,9 @@ class EmbeddingsRequest(Request):
     encoding_format: Annotated[Literal["float", "base64"], NullIsDefault()] = Field(
         "float", description="base64 holds little-endian float32 numbers."
     )
-    dimensions: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Must equal the model's, if given.")
+    dimensions: Annotated[int, Strict(), Field(ge=1), Whole] | None = Field(
+        None, description="Must equal the model's, if given."
+    )
     input_type: InputType | None = Field(
         None, description="What the texts are: questions (query, search_query), or else as a document's chunks."
     )

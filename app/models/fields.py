@@ -162,7 +162,8 @@ CollectionName = Annotated[
     AfterValidator(_not_the_markers),
 ]
 Whole = BeforeValidator(whole)
+"""After a type's bounds: before them, they would have other names in the OpenAPI document."""
 StrictInt = Annotated[int, Strict(), Whole]
-DocId = Annotated[int, Strict(), Whole, Field(ge=1, le=INT64_MAX)]
+DocId = Annotated[int, Strict(), Field(ge=1, le=INT64_MAX), Whole]
 
 Milliseconds = float

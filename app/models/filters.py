@@ -17,6 +17,7 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
+from typing_extensions import TypeAliasType  # As in Python 3.12.
 
 from app.models.filter_types import check_type
 from app.models.filter_values import (
@@ -193,7 +194,7 @@ class Group(_Node):
     """All of these (``and``), or at least one (``or``)."""
 
     type: Literal["and", "or"]
-    filters: Annotated[list["_Filter"], Field(min_length=1, max_length=MAX_CONDITIONS)]
+    filters: Annotated[list["Filter"], Field(min_length=1, max_length=MAX_CONDITIONS)]
 
     def to_core(self) -> tree.Filter:
         filters = tuple(filter.to_core() for filter in self.filters)
@@ -204,16 +205,20 @@ class Negation(_Node):
     """Exactly the documents that the inner filter leaves out."""
 
     type: Literal["not"]
-    filter: "_Filter"
+    filter: "Filter"
 
     def to_core(self) -> tree.Filter:
         return tree.Not(self.filter.to_core())
 
 
-_Filter = Annotated[
-    Equality | Comparison | Membership | Containment | ContainmentOfSeveral | Text | Existence | Group | Negation,
-    Field(discriminator="type"),
-]
+Filter = TypeAliasType(
+    "Filter",
+    Annotated[
+        Equality | Comparison | Membership | Containment | ContainmentOfSeveral | Text | Existence | Group | Negation,
+        Field(discriminator="type"),
+    ],
+)
+"""A type with a name, so that the OpenAPI document has it once."""
 
 
 def _bound(value: Any) -> Any:
@@ -243,5 +248,5 @@ def _inner(node: Any) -> list[tuple[str, Any]]:
     return []
 
 
-Filter = Annotated[_Filter, BeforeValidator(_bound)]
+BoundedFilter = Annotated[Filter, BeforeValidator(_bound)]
 """The type of a request's ``filter`` field."""

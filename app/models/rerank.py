@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, Strict
 
 from app.models.base import Request, Response
-from app.models.fields import ChunkText, NullIsDefault, QueryText, StrictInt
+from app.models.fields import ChunkText, NullIsDefault, QueryText, Whole
 
 MAX_DOCUMENTS = 256
 
@@ -30,7 +30,9 @@ class RerankRequest(Request):
     documents: Annotated[list[ChunkText], Field(min_length=1, max_length=MAX_DOCUMENTS)] = Field(
         description="Passages to be ranked."
     )
-    top_n: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="So many of the best; left out, all.")
+    top_n: Annotated[int, Strict(), Field(ge=1), Whole] | None = Field(
+        None, description="So many of the best; left out, all."
+    )
     return_documents: Annotated[bool, Strict(), NullIsDefault()] = Field(
         False, description="Whether the passages come back."
     )

@@ -16,8 +16,8 @@ from typing_extensions import TypedDict
 
 from app.models.base import Request
 from app.models.collection import EXAMPLE_BOT
-from app.models.fields import AccountName, Milliseconds, NullIsDefault, QueryText, StrictInt
-from app.models.filters import Filter
+from app.models.fields import AccountName, Milliseconds, NullIsDefault, QueryText, Whole
+from app.models.filters import BoundedFilter
 
 MAX_LIMIT = 10_000
 """Of results in one answer, over all of its queries."""
@@ -29,7 +29,7 @@ DEFAULT_DENSE_WEIGHT = 0.3
 """Told to callers; tests/unit/test_fusion.py holds it equal to the core's."""
 
 Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
-Limit = Annotated[StrictInt, Field(ge=1, le=MAX_LIMIT)]
+Limit = Annotated[int, Strict(), Field(ge=1, le=MAX_LIMIT), Whole]
 
 
 class SearchOptions(Request):
@@ -42,7 +42,7 @@ class SearchOptions(Request):
     dense_weight: Annotated[float, Strict(), Field(ge=0, le=1)] | None = Field(
         None, description=f"Share of the dense score in hybrid mode; {DEFAULT_DENSE_WEIGHT} where it is left out."
     )
-    filter: Filter | None = Field(
+    filter: BoundedFilter | None = Field(
         None,
         description='Such as {"type": "eq", "key": "metadata.language", "value": "ko"}; applied to the documents as '
         "they are now.",
@@ -53,7 +53,7 @@ class SearchOptions(Request):
     group_by_document: Annotated[bool, Strict(), NullIsDefault()] = Field(
         False, description="The best chunk of each document, up to `limit` documents."
     )
-    context_chunks: Annotated[StrictInt, Field(ge=0, le=MAX_CONTEXT), NullIsDefault()] = Field(
+    context_chunks: Annotated[int, Strict(), Field(ge=0, le=MAX_CONTEXT), Whole, NullIsDefault()] = Field(
         0, description="How many chunks before and how many after each result come with it."
     )
     rerank: Annotated[bool, Strict(), NullIsDefault()] = Field(

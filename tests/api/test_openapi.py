@@ -6,6 +6,7 @@
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,63 @@ def test_every_reference_and_link_leads_somewhere() -> None:
         assert name in parameters
         for target, given in links.items():
             assert given.keys() <= parameters[target], target
+
+
+JSON_VALUES = {("Existence", "value"), ("MetadataUpdates", "title"), ("MetadataUpdates", "metadata")}
+"""Optional, and null there is a value that is refused."""
+
+
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object of the document."""
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from objects(inner)
+
+
+def requested(document: dict[str, Any]) -> set[str]:
+    """The names of the schemas that a request may hold."""
+    bodies: Any = [operation.get("requestBody") for _, operation in operations()]
+    found: set[str] = set()
+    while (
+        new := {ref["$ref"].rpartition("/")[2] for ref in objects(bodies) if isinstance(ref.get("$ref"), str)} - found
+    ):
+        found |= new
+        bodies = [document["components"]["schemas"][name] for name in new]
+    return found
+
+
+def test_bounds_have_the_names_that_clients_know() -> None:
+    schemas = create_app().openapi()["components"]["schemas"]
+    for schema in objects(schemas):
+        if isinstance(schema.get("type"), str):
+            assert not {"ge", "gt", "le", "lt"} & schema.keys(), schema
+    assert schemas["ChunkIn"]["properties"]["chunk_index"] == {
+        "type": "integer", "minimum": 0, "exclusiveMaximum": 65_536, "title": "Chunk Index",
+        "description": "Place in the document, each only once; gaps are allowed.",
+    }  # fmt: skip
+
+
+def test_clients_send_no_defaults_and_may_send_null() -> None:
+    document = create_app().openapi()
+    names = requested(document)
+    assert {"CreateBot", "MetadataUpdates", "SearchQuery", "DocumentIn", "Equality"} <= names
+    for name, schema in document["components"]["schemas"].items():
+        for field, described in schema.get("properties", {}).items():
+            assert "default" not in described, (name, field)
+            if name in names and field not in schema.get("required", ()) and (name, field) not in JSON_VALUES:
+                assert {"type": "null"} in described.get("anyOf", ()), (name, field)
+    limit = document["components"]["schemas"]["SearchQuery"]["properties"]["limit"]
+    assert limit["description"] == "Most results of a query. Left out: 5."
+
+
+def test_every_union_has_a_name() -> None:
+    document = create_app().openapi()
+    unions = [schema for schema in objects(document) if "discriminator" in schema]
+    assert unions == [document["components"]["schemas"]["Filter"]]
+    for name in ("SearchQuery", "SearchBatch"):
+        described = document["components"]["schemas"][name]["properties"]["filter"]
+        assert described["anyOf"] == [{"$ref": "#/components/schemas/Filter"}, {"type": "null"}]
 
 
 def find(document: dict[str, Any], reference: str) -> Any:

@@ -175,7 +175,7 @@ async def test_the_partitions_indexes_serve_filters(bot: BotClient, db: Database
     from pydantic import TypeAdapter
 
     from app.core.stores.documents import _filtered
-    from app.models.filters import Filter as FilterModel
+    from app.models.filters import BoundedFilter as FilterModel
     from app.schemas.queries import SQL
 
     await db.execute(

@@ -7,14 +7,14 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from app.core.filters import compile_filter
-from app.models.filters import Filter
+from app.models.filters import BoundedFilter
 from app.schemas.filter_tree import And, Column, Condition, MetadataPath, Not, Or
 
-ADAPTER: TypeAdapter[Any] = TypeAdapter(Filter)
+ADAPTER: TypeAdapter[Any] = TypeAdapter(BoundedFilter)
 
 
 class Body(BaseModel):
-    filter: Filter | None = None
+    filter: BoundedFilter | None = None
 
 
 def test_all_forms_become_the_core_s() -> None:
