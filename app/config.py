@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Lines for people, or JSON objects.")
     auth_disabled: bool = Field(False, description="Ask nobody for a key: whoever reaches the port may do all.")
+    allowed_hosts: str | None = Field(
+        None, description="Names to be called by, beside localhost, with commas between them; * allows any."
+    )
     key_cache_seconds: float = Field(5.0, ge=0, le=300, description="A revoked key works on at most so long.")
     health_open: bool = Field(True, description="Show the state of each dependency without a key.")
     docs: Literal["open", "key", "off"] = Field("open", description="/docs, /redoc and /openapi.json.")
@@ -177,6 +180,7 @@ class Settings(BaseSettings):
         None, pattern="^rediss?://", description="Redis that counts them for all processes; unset: each for itself."
     )
     account_writes: int = Field(64, ge=1, description="Writes of an account at a time, in each process.")
+    max_concurrent_reads: int = Field(512, ge=1, description="Reads of an account at a time, in each process.")
     body_timeout: float = Field(10.0, gt=0, description="Seconds for a body's first bytes, then 64 KiB a second.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds a request may take that stores nothing.")
     ingest_timeout: float = Field(900.0, gt=0, description="Seconds one may take that stores or embeds documents.")

@@ -16,13 +16,14 @@ from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
 from app.api.deps import State
 from app.api.direct import Direct
-from app.api.limits import Limits, Writes
+from app.api.hosts import HostGuard, allowed_hosts
+from app.api.limits import ConcurrencyLimiter, Limits
 from app.api.middleware import RequestContext
 from app.config import Settings, checked_settings
 from app.core.services import Services, open_services
 from app.env_file import env_file_doubts
 from app.utils import tracing
-from app.utils.errors import StartupError
+from app.utils.errors import StartupError, TooManyReads, TooManyWrites
 from app.utils.logging import configure
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def create_app(
                 services=opened,
                 limits=_limits(chosen),
                 rate=_rate(chosen),
-                writes=Writes(chosen.account_writes),
+                writes=ConcurrencyLimiter(chosen.account_writes, TooManyWrites),
+                reads=ConcurrencyLimiter(chosen.max_concurrent_reads, TooManyReads),
+                hosts=allowed_hosts(chosen.allowed_hosts),
                 keys=None if chosen.auth_disabled else opened.keys,
                 health_open=chosen.health_open,
                 docs=chosen.docs,
@@ -81,6 +84,7 @@ def create_app(
         Deadline,
         BodyGuard,
         Authentication,
+        HostGuard,
         RequestContext,
     ):  # The last one is the first to see a request.
         app.add_middleware(middleware)

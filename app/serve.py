@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.supervisors import multiprocess
 
 from app.api.connections import GuardedConfig, GuardedProtocol, await_first_requests
+from app.api.hosts import LOOPBACK
 from app.api.listener import close_listener
 from app.config import Settings, read_settings
 from app.core.stores.embedded import begin_embedded_stores
@@ -115,15 +116,16 @@ class DrainingProcesses(multiprocess.Multiprocess):
         super().terminate_all()
 
 
-LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
-
-
 def main() -> int:
     """``--try-out``: without keys, unless settings have AUTH_DISABLED or a HOST that others can reach."""
     settings, problems = read_settings()
     chosen = "auth_disabled" in settings.model_fields_set
-    if "--try-out" in sys.argv[1:] and not chosen and settings.host in LOCAL_HOSTS:
+    keyless = settings.auth_disabled
+    if "--try-out" in sys.argv[1:] and not chosen and settings.host in LOOPBACK:
         os.environ["AUTH_DISABLED"] = "true"  # For the application, in this process or in several.
+        keyless = True
+    if keyless and settings.allowed_hosts is None and settings.host in LOOPBACK:
+        os.environ["ALLOWED_HOSTS"] = "localhost"  # The port is for this machine alone: so is what pages on it may ask.
     problems += _port_problems(settings)
     if problems:
         print(*problems, sep="\n", file=sys.stderr)

@@ -13,11 +13,10 @@ from starlette.types import Scope as HttpScope
 from app.api.bodies import announced, refuse
 from app.api.limits import counted_as, spend
 from app.core.bots import NOT_FOUND
+from app.core.embedding.cache import cache_account
 from app.core.keys import ANYBODY, Caller, Keys, Scope
 from app.utils.errors import AppError, BotNotFound, KeyMissing, Place, Unauthorized
 
-READING_TAGS = frozenset({"search", "embeddings", "rerank"})
-"""Of routes that take a body and change nothing."""
 MISSING = "Send an API key: Authorization: Bearer <key>, or X-API-Key: <key>."
 TWO_KEYS = "The request has two different API keys."
 
@@ -60,6 +59,7 @@ async def _identify(scope: HttpScope) -> Caller:
         keys: Keys | None = state["keys"]
         caller = ANYBODY if keys is None else await keys.caller(_key(scope["headers"]))
         state["caller"], state["account"] = caller, caller.account
+    cache_account.set(caller.account or "")  # Each time: what was done before may have been another task.
     return caller
 
 
@@ -95,17 +95,6 @@ async def may(request: Request, scope: Scope) -> bool:
         return (await caller_of(request)).may(scope)
     except AppError:
         return False
-
-
-def scope_of(methods: Iterable[str], tags: Iterable[str]) -> Scope:
-    """What a route takes: whatever is not known to change nothing takes ``write``."""
-    return "read" if set(methods) <= {"GET"} or READING_TAGS.intersection(tags) else "write"
-
-
-async def authorize(request: Request) -> None:
-    """Raises as ``caller_of``, and Forbidden."""
-    route = request.scope["route"]
-    (await caller_of(request)).need(scope_of(route.methods, route.tags))
 
 
 class Account:

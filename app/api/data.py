@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.api.auth import AccountDep
-from app.api.deps import AccountQuery, Admitted, BotQuery, DocPath, InsertBody, InsertManyBody, ServicesDep
+from app.api.deps import READ, WRITE, AccountQuery, BotQuery, DocPath, InsertBody, InsertManyBody, ServicesDep
 from app.api.errors import ANY, BODY, MAX_PLACES, documented
 from app.api.limits import LimitsDep, check_document, check_updates, sound_documents
 from app.api.once import AnsweringDep
@@ -35,7 +35,7 @@ from app.models.inserts import Item, RefusedItem
 from app.utils.clock import Stopwatch
 from app.utils.errors import AppError, Place
 
-router = APIRouter(prefix="/data", tags=["data"], dependencies=[Admitted])
+router = APIRouter(prefix="/data", tags=["data"])
 
 Cursor = Annotated[
     int, Query(ge=0, le=INT64_MAX, description="next_cursor of the page before; leave it out for the first page.")
@@ -45,6 +45,7 @@ PageSize = Annotated[int, Query(ge=1, le=1000, description="Most documents of a 
 
 @router.post(
     "/insert",
+    dependencies=[WRITE],
     status_code=201,
     response_model=DocumentInserted,
     responses=documented(404, 409, 502, *BODY),
@@ -68,6 +69,7 @@ async def insert(
 
 @router.post(
     "/insert/batch",
+    dependencies=[WRITE],
     response_model=BatchInserted,
     responses=documented(404, 409, 502, *BODY),
     operation_id="insert_documents",
@@ -105,7 +107,7 @@ async def insert_batch(
     return await answering(200, owner, build, lambda once: services.ingest.insert_many(owner, documents, watch, once))
 
 
-@router.get("/document/{doc_id}", responses=documented(404, *ANY), operation_id="get_document")
+@router.get("/document/{doc_id}", dependencies=[READ], responses=documented(404, *ANY), operation_id="get_document")
 async def get(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account: AccountQuery) -> DocumentDetail:
     """A document and its chunks in order."""
     document, chunks = await services.documents.get(bot_id, account, doc_id)
@@ -116,7 +118,7 @@ async def get(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account:
     )
 
 
-@router.get("/documents", responses=documented(404, *ANY), operation_id="list_documents")
+@router.get("/documents", dependencies=[READ], responses=documented(404, *ANY), operation_id="list_documents")
 async def list_documents(
     bot_id: BotQuery,
     services: ServicesDep,
@@ -134,6 +136,7 @@ async def list_documents(
 
 @router.put(
     "/document/{doc_id}",
+    dependencies=[WRITE],
     response_model=DocumentReplaced,
     responses=documented(404, 409, 502, *BODY),
     operation_id="replace_document",
@@ -167,6 +170,7 @@ async def replace(
 
 @router.patch(
     "/document/{doc_id}/metadata",
+    dependencies=[WRITE],
     responses=documented(404, *BODY),
     operation_id="patch_document_metadata",
 )
@@ -183,7 +187,9 @@ async def patch_metadata(
     return MetadataPatched(doc_id=doc_id, updated_at=updated_at, postgres_time_ms=watch.total)
 
 
-@router.delete("/document/{doc_id}", responses=documented(404, *ANY), operation_id="delete_document")
+@router.delete(
+    "/document/{doc_id}", dependencies=[WRITE], responses=documented(404, *ANY), operation_id="delete_document"
+)
 async def delete(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account: AccountQuery) -> DocumentDeleted:
     """Deletes a document: gone at once for every reader."""
     watch = Stopwatch()
@@ -194,7 +200,9 @@ async def delete(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, accou
     )
 
 
-@router.post("/document/delete/batch", responses=documented(404, *BODY), operation_id="delete_documents")
+@router.post(
+    "/document/delete/batch", dependencies=[WRITE], responses=documented(404, *BODY), operation_id="delete_documents"
+)
 async def delete_batch(body: DeleteBatch, services: ServicesDep, account: AccountDep) -> BatchDeleted:
     """Deletes many documents at one stroke; unknown ones are named and do not hold up the others."""
     watch = Stopwatch()

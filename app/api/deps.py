@@ -1,14 +1,18 @@
 """What handlers take: the opened services, and checked parameters."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
-from app.api.auth import AccountDep, authorize
-from app.api.limits import Limits, Writes, spend_rate
+from app.api.auth import AccountDep, caller_of
+from app.api.limits import ConcurrencyLimiter, Limits, spend_rate
 from app.api.parameters import check_parameters
-from app.core.keys import Keys
+from app.core.keys import Keys, Scope
 from app.core.services import Services
 from app.models.collection import EXAMPLE_BOT
 from app.models.data import EXAMPLE_DOC_ID, InsertBatch, InsertDocument
@@ -25,7 +29,9 @@ class State(TypedDict):
     services: Services
     limits: Limits
     rate: "Rate | None"
-    writes: Writes
+    writes: ConcurrencyLimiter
+    reads: ConcurrencyLimiter
+    hosts: frozenset[str] | None
     keys: Keys | None
     health_open: bool
     docs: Literal["open", "key", "off"]
@@ -36,16 +42,54 @@ async def _services(request: Request) -> Services:
     return services
 
 
-async def admit(request: Request) -> None:
-    """Raises Unauthorized, Forbidden, RateLimited, and InvalidInput as ``check_parameters``."""
-    await authorize(request)
-    await spend_rate(request)
-    await check_parameters(request)
+class Admission:
+    """The scope that a route needs, declared in its ``dependencies``. Bounds reads; writes are by what answers them."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request) -> AsyncIterator[None]:
+        async with self.admitted(request):
+            yield
+
+    @asynccontextmanager
+    async def admitted(self, request: Request) -> AsyncIterator[None]:
+        """Until the answer is sent. Raises Unauthorized, Forbidden, RateLimited, TooManyReads,
+        and InvalidInput as ``check_parameters``."""
+        caller = await caller_of(request)
+        caller.need(self.scope)
+        await spend_rate(request)
+        await check_parameters(request)
+        if self.scope != "read":
+            yield
+            return
+        reads: ConcurrencyLimiter = request.state.reads
+        async with reads.slot(request, caller.account):
+            yield
+
+
+async def _open() -> None:
+    pass
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
-Admitted = Depends(admit)
-"""Of every route that works for an account."""
+READ = Depends(Admission("read"))
+WRITE = Depends(Admission("write"))
+"""Each route that works for an account declares one of them."""
+OPEN = Depends(_open)
+"""Declared by routes that answer anybody, or look at a key themselves."""
+
+
+def scope_of(route: BaseRoute) -> Scope | None:
+    """The scope that a route declares; None where it declares none."""
+    admission = admission_of(route)
+    return admission.scope if admission else None
+
+
+def admission_of(route: BaseRoute) -> Admission | None:
+    declared = route.dependencies if isinstance(route, APIRoute) else ()
+    found = [one.dependency for one in declared if isinstance(one.dependency, Admission)]
+    return found[0] if len(found) == 1 else None
 
 
 async def _insert(body: InsertDocument) -> Insert:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.auth import callers_account
 from app.api.bodies import replayed
-from app.api.deps import admit
+from app.api.deps import Admission, admission_of
 from app.api.once import KEY_CHARS, VISIBLE, Answering
 from app.models.inserts import Insert, InsertMany
 
@@ -31,8 +31,8 @@ JSON = (b"content-type", b"application/json")
 class Direct:
     """Plain ASGI, the last before the application. Needs ``services`` and ``limits`` in the lifespan's state.
 
-    For those of ``routes`` whose handlers are admitted and take what a Way gives. Whatever is not plain JSON that can
-    be read into the body goes FastAPI's own way, and so gets its errors.
+    For those of ``routes`` that declare a scope and whose handlers take what a Way gives. Whatever is not plain JSON
+    that can be read into the body goes FastAPI's own way, and so gets its errors.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
@@ -59,19 +59,19 @@ class Direct:
             await self._app(scope, receive, send)
             return
         scope["route"] = way.route
-        await admit(request)
-        state = scope["state"]
-        arguments = [body, state["services"], await callers_account(request), state["limits"]]
-        if way.answers_once:
-            arguments.append(Answering(request, keys[0] if keys else None, content))
-        answer = await way.handler(*arguments)
-        if isinstance(answer, Response):
-            await answer(scope, receive, send)
-            return
-        content = orjson.dumps(answer, option=orjson.OPT_UTC_Z)
-        headers = [(b"content-length", str(len(content)).encode()), JSON]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        async with way.admission.admitted(request):
+            state = scope["state"]
+            arguments = [body, state["services"], await callers_account(request), state["limits"]]
+            if way.answers_once:
+                arguments.append(Answering(request, keys[0] if keys else None, content))
+            answer = await way.handler(*arguments)
+            if isinstance(answer, Response):
+                await answer(scope, receive, send)
+                return
+            content = orjson.dumps(answer, option=orjson.OPT_UTC_Z)
+            headers = [(b"content-length", str(len(content)).encode()), JSON]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": content})
 
 
 class Way:
@@ -82,10 +82,14 @@ class Way:
     @classmethod
     def to(cls, route: APIRoute) -> "Way | None":
         parameters = list(inspect.signature(route.endpoint).parameters)
-        return cls(route, parameters) if parameters[:4] == PARAMETERS and set(parameters[4:]) <= {"answering"} else None
+        admission = admission_of(route)
+        if admission is None or parameters[:4] != PARAMETERS or not set(parameters[4:]) <= {"answering"}:
+            return None
+        return cls(route, parameters, admission)
 
-    def __init__(self, route: APIRoute, parameters: list[str]) -> None:
+    def __init__(self, route: APIRoute, parameters: list[str], admission: Admission) -> None:
         self.route = route
+        self.admission = admission
         self.handler: Callable[..., Any] = route.endpoint
         self.answers_once = len(parameters) > len(PARAMETERS)
         self._body: type[BaseModel | Insert | InsertMany] = get_type_hints(route.endpoint)["body"]

@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from app.api.auth import caller_of
+from app.api.deps import OPEN
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
 
@@ -72,6 +73,6 @@ def install(app: FastAPI) -> None:
     """Adds both pages, their files and /openapi.json, all of which FastAPI would add without asking for a key."""
     files = _Files(directory=STATIC, packages=[("fastapi_offline", "static")])
     app.mount("/docs/assets", files, name="docs-assets")
-    app.add_api_route("/openapi.json", _document, include_in_schema=False)
-    app.add_api_route("/docs", _docs, include_in_schema=False)
-    app.add_api_route("/redoc", _redoc, include_in_schema=False)
+    app.add_api_route("/openapi.json", _document, include_in_schema=False, dependencies=[OPEN])
+    app.add_api_route("/docs", _docs, include_in_schema=False, dependencies=[OPEN])
+    app.add_api_route("/redoc", _redoc, include_in_schema=False, dependencies=[OPEN])

@@ -7,17 +7,18 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Response
 
-from app.api.deps import Admitted, ServicesDep
+from app.api.deps import READ, ServicesDep
 from app.api.errors import BODY, documented
 from app.api.limits import LimitsDep, check_query
 from app.core.embedding.port import Vectors
 from app.models.embeddings import QUERY_TYPES, EmbeddingsAnswer, EmbeddingsRequest
 
-router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[Admitted])
+router = APIRouter(prefix="/v1", tags=["embeddings"])
 
 
 @router.post(
     "/embeddings",
+    dependencies=[READ],
     response_model=EmbeddingsAnswer,
     responses=documented(404, 502, *BODY),
     operation_id="create_embeddings",

@@ -5,13 +5,13 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 
 from app.api.auth import caller_of, may
-from app.api.deps import ServicesDep
+from app.api.deps import OPEN, ServicesDep
 from app.api.errors import documented
 from app.core.services import Services
 from app.models.health import Alive, DependencyState, HealthReport
 from app.utils.lifecycle import process
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["health"], dependencies=[OPEN])
 
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {
     503: {"model": HealthReport, "description": "Something this server needs does not answer."}

@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from app.api.errors import place
 from app.models.inserts import Item, RefusedItem
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
-from app.utils.errors import InvalidInput, Place, RateLimited, TooManyWrites
+from app.utils.errors import InvalidInput, Place, RateLimited, TooManyReads, TooManyWrites
 from app.utils.unicode import nfc
 
 if TYPE_CHECKING:  # Its library is loaded only where ACCOUNT_RATE is set.
@@ -79,39 +79,30 @@ async def spend(rate: "Rate", account: str) -> None:
         raise
 
 
-class Writes:
-    """How many writes each account has in flight in this process."""
+class ConcurrencyLimiter:
+    """How many calls of one kind each account has in flight in this process."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, error: type[TooManyWrites | TooManyReads]) -> None:
         self._most = most
+        self._error = error
         self._running: Counter[str] = Counter()
 
-    def begin(self, account: str) -> None:
-        """Raises TooManyWrites."""
-        if self._running[account] >= self._most:
-            raise TooManyWrites(f"{self._most} writes of this account are at work.", retry_after=1)
-        self._running[account] += 1
-
-    def end(self, account: str) -> None:
-        self._running[account] -= 1
-        if not self._running[account]:
-            del self._running[account]
-
-
-@asynccontextmanager
-async def writing(request: Request, account: str | None) -> AsyncIterator[None]:
-    """One place of the account's while inside, or of the address's where there is none. Raises TooManyWrites."""
-    counted = counted_as(account) if account else _address(request)
-    writes: Writes = request.state.writes
-    try:
-        writes.begin(counted)
-    except TooManyWrites:
-        await asyncio.sleep(random.uniform(*HELD_BACK_SECONDS))  # noqa: S311 - guards nothing
-        raise
-    try:
-        yield
-    finally:
-        writes.end(counted)
+    @asynccontextmanager
+    async def slot(self, request: Request, account: str | None) -> AsyncIterator[None]:
+        """One of the account's while inside, or of the address's where there is none. Raises TooManyWrites or
+        TooManyReads, after a while.
+        """
+        counted = counted_as(account) if account else _address(request)
+        if self._running[counted] >= self._most:
+            await asyncio.sleep(random.uniform(*HELD_BACK_SECONDS))  # noqa: S311 - guards nothing
+            raise self._error(f"{self._most} {self._error.calls} of this account are at work.", retry_after=1)
+        self._running[counted] += 1
+        try:
+            yield
+        finally:
+            self._running[counted] -= 1
+            if not self._running[counted]:
+                del self._running[counted]
 
 
 async def _limits(request: Request) -> Limits:

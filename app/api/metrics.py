@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from fastapi import APIRouter, Request, Response
 
 from app.api.auth import caller_of
-from app.api.deps import ServicesDep
+from app.api.deps import OPEN, ServicesDep
 from app.api.errors import documented
 from app.utils import metrics
 
@@ -14,6 +14,7 @@ router = APIRouter(tags=["metrics"])
 
 @router.get(
     "/metrics",
+    dependencies=[OPEN],
     operation_id="metrics",
     response_class=Response,
     responses={
@@ -31,8 +32,8 @@ async def read(request: Request, services: ServicesDep) -> Response:
 
 def _is_local(request: Request) -> bool:
     """Through a proxy on this machine every caller is local: such a proxy must keep /metrics to itself."""
-    if request.client is None:
-        return True
+    if request.client is None:  # As at a Unix socket: whoever stands before it may be anybody.
+        return False
     try:
         return ip_address(request.client.host).is_loopback
     except ValueError:

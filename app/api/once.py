@@ -7,7 +7,7 @@ from typing import Annotated
 import orjson
 from fastapi import Depends, Header, Request, Response
 
-from app.api.limits import writing
+from app.api.limits import ConcurrencyLimiter
 from app.core.once import Once
 from app.core.write import Outcome
 
@@ -49,7 +49,8 @@ class Answering:
         def render(outcomes: Sequence[Outcome]) -> bytes:
             return orjson.dumps(build(outcomes))
 
-        async with writing(self._request, account):
+        writes: ConcurrencyLimiter = self._request.state.writes
+        async with writes.slot(self._request, account):
             once = None if self._key is None else Once(self._key, self._body_sha256(), render)
             outcomes = await run(once)
         stored = once.answer if once else None

@@ -5,10 +5,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic.json_schema import models_json_schema
 
-from app.api.auth import scope_of
+from app.api.deps import scope_of
 from app.api.errors import OPENAI_PATHS, PROBLEM_JSON, problem_response
+from app.core.keys import Scope
 from app.models.problem import OpenAIProblem, Problem
 
 DESCRIPTION = """\
@@ -67,17 +69,22 @@ def install(app: FastAPI) -> None:
 
 def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS)
+    scopes = {
+        route.operation_id: scope_of(route)
+        for one in iter_route_contexts(app.routes)
+        if isinstance(route := one.original_route, APIRoute)
+    }
     schemas = document["components"]["schemas"]
     models = models_json_schema([(Problem, "serialization"), (OpenAIProblem, "serialization")], ref_template=REF)
     schemas.update(models[1]["$defs"])
     for schema in schemas.values():
         _tell_defaults(schema)
     for path, methods in document["paths"].items():
-        for method, operation in methods.items():
+        for operation in methods.values():
             operation["summary"] = operation["operationId"].replace("_", " ").capitalize()
             answers = operation["responses"]
             answers["500"] = problem_response(500)
-            _secure(operation, method)
+            _secure(operation, scopes[operation["operationId"]])
             if "requestBody" in operation:
                 answers["400"] = problem_response(400)
             if path.startswith(OPENAI_PATHS):
@@ -105,12 +112,13 @@ def _tell_defaults(schema: dict[str, Any]) -> None:
             field["description"] = said.strip()
 
 
-def _secure(operation: dict[str, Any], method: str) -> None:
+def _secure(operation: dict[str, Any], declared: Scope | None) -> None:
     """Says which key a call takes; an empty requirement says that it may go without."""
     name = operation["operationId"]
     if name in KEYLESS:
         return
-    scope = MORE_WITH_KEY.get(name) or scope_of([method.upper()], operation["tags"])
+    scope = MORE_WITH_KEY.get(name, declared)
+    assert scope is not None, f"{name} declares no scope"
     requirements: list[dict[str, list[str]]] = [{scheme: [scope]} for scheme in SCHEMES]
     if name in MORE_WITH_KEY:
         requirements.insert(0, {})

@@ -2,16 +2,17 @@
 
 from fastapi import APIRouter
 
-from app.api.deps import Admitted, ServicesDep
+from app.api.deps import READ, ServicesDep
 from app.api.errors import BODY, documented
 from app.api.limits import LimitsDep, check_query
 from app.models.rerank import RerankAnswer, RerankDocument, RerankRequest, RerankResult, RerankUsage
 
-router = APIRouter(prefix="/v1", tags=["rerank"], dependencies=[Admitted])
+router = APIRouter(prefix="/v1", tags=["rerank"])
 
 
 @router.post(
     "/rerank",
+    dependencies=[READ],
     response_model=RerankAnswer,
     response_model_exclude_none=True,
     responses=documented(404, 502, *BODY),

@@ -6,7 +6,7 @@ from typing import TypedDict
 from fastapi import APIRouter
 
 from app.api.auth import Account, AccountDep
-from app.api.deps import Admitted, ServicesDep
+from app.api.deps import READ, ServicesDep
 from app.api.errors import BODY, documented
 from app.api.limits import LimitsDep, check_query
 from app.core.embedding.port import TextsFailed
@@ -25,10 +25,10 @@ from app.models.search import (
 from app.utils import metrics
 from app.utils.clock import Stopwatch
 
-router = APIRouter(prefix="/search", tags=["search"], dependencies=[Admitted])
+router = APIRouter(prefix="/search", tags=["search"])
 
 
-@router.post("/query", responses=documented(404, 409, 502, *BODY), operation_id="search")
+@router.post("/query", dependencies=[READ], responses=documented(404, 409, 502, *BODY), operation_id="search")
 async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> SearchAnswer:
     """The chunks of one bot that answer a text best, best first, as they are stored at this moment."""
     watch = Stopwatch()
@@ -48,7 +48,7 @@ async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, l
     }
 
 
-@router.post("/batch", responses=documented(404, 409, 502, *BODY), operation_id="search_batch")
+@router.post("/batch", dependencies=[READ], responses=documented(404, 409, 502, *BODY), operation_id="search_batch")
 async def batch(body: SearchBatch, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> SearchBatchAnswer:
     """Up to 64 texts asked of one bot in one go."""
     watch = Stopwatch()

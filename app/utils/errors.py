@@ -109,6 +109,20 @@ class RateLimited(AppError):
 
 class TooManyWrites(AppError):
     status, code, title = 429, "too_many_writes", "Too many writes at a time"
+    calls = "writes"
+
+
+class TooManyReads(AppError):
+    status, code, title = 429, "too_many_reads", "Too many reads at a time"
+    calls = "reads"
+
+
+class HostNotAllowed(AppError):
+    status, code, title = 403, "host_not_allowed", "Server is not called by this name"
+
+
+class OriginNotAllowed(AppError):
+    status, code, title = 403, "origin_not_allowed", "Pages of this origin may not call"
 
 
 class BotNotFound(AppError):

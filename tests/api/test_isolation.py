@@ -5,7 +5,8 @@ Also with one of the two walls taken down.
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -13,9 +14,17 @@ from uuid import UUID, uuid4
 import httpx
 import numpy as np
 import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.routing import Mount
 
+from app.api import data, search
+from app.api.deps import OPEN, Admission, admission_of, scope_of
+from app.api.direct import Way
 from app.config import Settings
-from app.core.services import Services
+from app.core.embedding.front import Front
+from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.port import Vectors
+from app.core.services import Services, Stores, wired
 from app.core.stores.documents import DocumentStore
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.postgres import Database
@@ -246,3 +255,86 @@ async def test_an_idempotency_key_is_its_accounts(tenants: tuple[Tenant, Tenant]
     assert (answer.status_code, answer.json()["code"]) == (404, "bot_not_found")
     again = await other.http.post("/data/insert", json=body, headers=headers)
     assert again.headers["idempotency-replayed"] == "true"
+
+
+SENT_ONCE = "text that only one of them has sent"
+
+
+class Counting(HashEmbedder):
+    """Notes what it is asked to embed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        self.texts += texts
+        return await super().embed_documents(texts)
+
+
+async def test_a_vector_is_kept_for_its_account(db: Database, index: MemoryIndex, settings: Settings) -> None:
+    """Of another's text it cannot be told from how long an answer takes that somebody has sent it."""
+    counting = Counting()
+    keyed = settings.model_copy(update={"auth_disabled": False})
+    keys = [bearer(await make_key(db, account)) for account in ("mine", "theirs")]
+    async with AsyncExitStack() as stack:
+        stores = Stores(db, index, timedelta(0))
+        services = await stack.enter_async_context(wired(keyed, stores, Front(counting, 1 << 20)))
+        client = await stack.enter_async_context(in_process(services, keyed))
+
+        async def embedded(number: int, **headers: str) -> bool:
+            body = {"model": "hash", "input": SENT_ONCE}
+            path = "/v1/embeddings"
+            counting.texts.clear()
+            answer = await client.post(path, json=body, headers=keys[number] | headers)
+            assert answer.status_code == 200, answer.text
+            return counting.texts == [SENT_ONCE]
+
+        async def searched(number: int, bot_id: UUID) -> bool:
+            body = {"chat_bot_id": str(bot_id), "query_text": SENT_ONCE, "mode": "dense"}
+            counting.texts.clear()
+            assert (await client.post("/search/query", json=body, headers=keys[number])).status_code == 200
+            return counting.texts == [SENT_ONCE]
+
+        theirs = httpx.AsyncClient(transport=client._transport, base_url="http://server", headers=keys[1])
+        mine = httpx.AsyncClient(transport=client._transport, base_url="http://server", headers=keys[0])
+        bots = [(await register(http, bot_name=name)).bot_id for http, name in ((mine, "mine"), (theirs, "theirs"))]
+        await BotClient(theirs, bots[1]).insert(SENT_ONCE)
+        assert not await embedded(1), "what was stored is kept for its own account"
+        assert await embedded(0)
+        assert not await embedded(0)
+        assert await searched(1, bots[1])
+        assert not await searched(1, bots[1])
+        assert await searched(0, bots[0])
+
+
+OPEN_ROUTES = {"/health", "/health/ready", "/health/live", "/metrics", "/openapi.json", "/docs", "/redoc"}
+
+
+def test_each_route_declares_its_scope() -> None:
+    app = create_app()
+    found: dict[str | None, set[str]] = {}
+    for one in iter_route_contexts(app.routes):
+        route = one.original_route
+        if isinstance(route, Mount):
+            assert route.path == "/docs/assets"
+            continue
+        assert isinstance(route, APIRoute)
+        admissions = [one for one in route.dependencies if isinstance(one.dependency, Admission)]
+        assert len(admissions) + (OPEN in route.dependencies) == 1, route.path
+        for method in route.methods:
+            found.setdefault(scope_of(route), set()).add(f"{method} {route.path}")
+    assert {path.partition(" ")[2] for path in found[None]} == OPEN_ROUTES
+    changing = {path for path in found["read"] if not path.startswith(("GET ", "HEAD "))}
+    assert changing == {"POST /search/query", "POST /search/batch", "POST /v1/embeddings", "POST /v1/rerank"}
+    assert not any(path.startswith("GET ") for path in found["write"])
+
+
+def test_the_direct_way_has_the_routes_own_admission() -> None:
+    routes = [*search.router.routes, *data.router.routes]
+    ways = [(route, way) for route in routes if isinstance(route, APIRoute) and (way := Way.to(route))]
+    assert {way.route.path for _, way in ways} >= {"/search/query", "/search/batch", "/data/insert/batch"}
+    for route, way in ways:
+        assert way.admission is admission_of(route)
+    undeclared = APIRoute("/search/query", search.query, methods=["POST"])
+    assert Way.to(undeclared) is None

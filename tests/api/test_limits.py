@@ -24,6 +24,7 @@ LIMITS = {
     "max_metadata_bytes": 200,
     "max_metadata_depth": 2,
     "account_writes": 2,
+    "max_concurrent_reads": 2,
     "body_timeout": 0.3,
     "request_timeout": 2.0,
     "ingest_timeout": 3.0,
@@ -35,6 +36,7 @@ class SlowEmbedder(HashEmbedder):
 
     go_on: asyncio.Event | None = None
     asked = 0
+    questions = 0
 
     async def embed_documents(self, texts: list[str]) -> Vectors:  # type: ignore[override]
         self.asked += 1
@@ -43,6 +45,7 @@ class SlowEmbedder(HashEmbedder):
         return await super().embed_documents(texts)
 
     async def embed_queries(self, texts: list[str]) -> Vectors:  # type: ignore[override]
+        self.questions += 1
         if self.go_on:
             await self.go_on.wait()
         return await super().embed_queries(texts)
@@ -169,6 +172,27 @@ async def test_an_account_has_so_many_writes_at_a_time(bot: BotClient, embedder:
     embedder.go_on.set()
     assert [(await task).status_code for task in writing] == [201, 201]
     assert (await bot.http.post("/data/insert", json=mine)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"content-type": "application/json; charset=utf-8"}], ids=["direct", "FastAPI"]
+)
+async def test_an_account_has_so_many_reads_at_a_time(
+    bot: BotClient, embedder: SlowEmbedder, headers: dict[str, str]
+) -> None:
+    embedder.go_on = asyncio.Event()
+    body = {"chat_bot_id": str(bot.bot_id), "query_text": "a"}
+    reads = [asyncio.create_task(bot.http.post("/search/query", json=body, headers=headers)) for _ in range(2)]
+    async with asyncio.timeout(5):
+        while embedder.questions < 2:
+            await asyncio.sleep(0)
+    check(await bot.http.post("/search/query", json=body, headers=headers), 429, "too_many_reads")
+    check(await bot.http.get("/collection/list"), 429, "too_many_reads")
+    assert (await bot.http.get("/health/live")).status_code == 200
+    embedder.go_on.set()
+    assert [(await task).status_code for task in reads] == [200, 200]
+    assert (await bot.http.post("/search/query", json=body, headers=headers)).status_code == 200
+    assert (await bot.http.get("/collection/list")).status_code == 200
 
 
 async def test_a_request_that_takes_too_long_is_given_up_and_undone(

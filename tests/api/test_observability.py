@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -186,6 +187,24 @@ async def test_other_machines_do_not_see_metrics(services: Services, settings: S
             transport = client._transport
             transport.client = (address, 1)  # type: ignore[attr-defined]
             assert (await client.get("/metrics")).status_code == status
+
+
+async def test_a_peer_that_is_unknown_does_not_see_metrics(
+    services: Services, settings: Settings, db: Database
+) -> None:
+    """As at a Unix socket, where a proxy may stand for anybody."""
+    await make_key(db, "chatty")
+    async with in_process(services, settings.model_copy(update={"auth_disabled": False})) as client:
+        nowhere = _without_peer(client._transport.app)  # type: ignore[attr-defined]
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(nowhere), base_url="http://server") as unknown:
+            assert (await unknown.get("/metrics")).status_code == 401
+
+
+def _without_peer(app: Any) -> Any:
+    async def called(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "client": None}, receive, send)
+
+    return called
 
 
 async def test_a_process_that_stops_is_not_ready_and_ends_connections(client: httpx.AsyncClient) -> None:

@@ -1,6 +1,7 @@
 """Vectors of texts that were embedded before, bounded in bytes, the least recently used going first."""
 
 from collections import OrderedDict
+from contextvars import ContextVar
 from hashlib import blake2b
 
 from app.core.embedding.port import Vectors
@@ -9,8 +10,14 @@ ENTRY_BYTES = 320
 """What an entry takes beside its numbers: the array, the key and their places in the dictionary."""
 
 
+cache_account: ContextVar[str] = ContextVar("cache_account", default="")
+"""The account of the request's key, set before a request is admitted. What is found at once was embedded for the same
+account: how long an answer takes must not tell one account what another has stored. Empty where nobody is asked for a
+key, and for the server's own work."""
+
+
 class VectorCache:
-    """Of one model, by the hash of the text. ``hits`` and ``misses`` are counted from the start."""
+    """Of one model, by the hash of account and text. ``hits`` and ``misses`` are counted from the start."""
 
     def __init__(self, model: str, max_bytes: int) -> None:
         self._seed = blake2b(model.encode(), digest_size=16).digest()
@@ -25,8 +32,9 @@ class VectorCache:
         return self._max_bytes > 0
 
     def key(self, text: str) -> bytes:
-        """Names a text under this model."""
-        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=self._seed).digest()
+        """Names a text under this model, for the account in ``cache_account``."""
+        named = f"{cache_account.get()}\0{text}"  # No account's name holds a NUL: PostgreSQL stores none.
+        return blake2b(named.encode("utf-8", "surrogatepass"), digest_size=16, key=self._seed).digest()
 
     def get(self, key: bytes) -> Vectors | None:
         """The vector (dimension,), not to be written to."""
