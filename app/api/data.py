@@ -40,7 +40,9 @@ router = APIRouter(prefix="/data", tags=["data"])
 Cursor = Annotated[
     int, Query(ge=0, le=INT64_MAX, description="next_cursor of the page before; leave it out for the first page.")
 ]
-PageSize = Annotated[int, Query(ge=1, le=1000, description="Most documents of a page.")]
+MAX_PAGE = 1000
+PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most documents of a page.")]
+ChunkPageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most chunks of a page.")]
 
 
 @router.post(
@@ -107,14 +109,24 @@ async def insert_batch(
     return await answering(200, owner, build, lambda once: services.ingest.insert_many(owner, documents, watch, once))
 
 
-@router.get("/document/{doc_id}", dependencies=[READ], responses=documented(404, *ANY), operation_id="get_document")
-async def get(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account: AccountQuery) -> DocumentDetail:
-    """A document and its chunks in order."""
-    document, chunks = await services.documents.get(bot_id, account, doc_id)
+@router.get(
+    "/document/{doc_id}", dependencies=[READ], responses=documented(404, 409, *ANY), operation_id="get_document"
+)
+async def get(
+    doc_id: DocPath,
+    bot_id: BotQuery,
+    services: ServicesDep,
+    account: AccountQuery,
+    limit: ChunkPageSize = MAX_PAGE,
+    cursor: Cursor = 0,
+) -> DocumentDetail:
+    """A document and its chunks in order, a page of them where there are many."""
+    document, chunks, following = await services.documents.get(bot_id, account, doc_id, cursor, limit)
     return DocumentDetail(
         document=DocumentOut.model_validate(document),
-        chunk_count=len(chunks),
+        chunk_count=document.chunk_count,
         chunks=[ChunkOut.model_validate(chunk) for chunk in chunks],
+        next_cursor=None if following is None else str(following),
     )
 
 

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from app.api.errors import place
 from app.models.inserts import Item, RefusedItem
+from app.models.search import MAX_LIMIT
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
 from app.utils.errors import InvalidInput, Place, RateLimited, TooManyReads, TooManyWrites
 from app.utils.unicode import nfc
@@ -172,6 +173,13 @@ def check_query(texts: Sequence[str], limits: Limits) -> None:
     """Raises InvalidInput when a text is longer than the settings allow."""
     if max(map(len, texts)) > limits.text_chars:
         raise _refused("body", f"holds a text longer than {limits.text_chars:,} characters")
+
+
+def check_answer(texts: int, limit: int, context_chunks: int) -> None:
+    """Raises InvalidInput when an answer could hold more texts, context included, than MAX_LIMIT."""
+    if texts * limit * (1 + 2 * context_chunks) > MAX_LIMIT:
+        reason = f"with this limit an answer could hold more than {MAX_LIMIT:,} texts, context included"
+        raise _refused("body.context_chunks", reason)
 
 
 def _depth(value: Any) -> int:

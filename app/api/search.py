@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from app.api.auth import Account, AccountDep
 from app.api.deps import READ, ServicesDep
 from app.api.errors import BODY, documented
-from app.api.limits import LimitsDep, check_query
+from app.api.limits import LimitsDep, check_answer, check_query
 from app.core.embedding.port import TextsFailed
 from app.core.query import Answer, Query, Result
 from app.core.services import Services
@@ -78,6 +78,7 @@ async def _search(
     watch: Stopwatch,
     place: Callable[[int], str],
 ) -> Answer:
+    check_answer(len(texts), body.limit, body.context_chunks)
     query = Query(
         bot_id=body.chat_bot_id,
         account=account.named(body.account_name),

@@ -13,11 +13,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-from app.utils.errors import RerankerUnavailable, StartupError
+from app.core.rerank import PairQueue
+from app.utils.errors import StartupError
 
-MAX_WAITING = 32
-"""Calls that may wait; a call takes about a second on a CPU."""
-BATCH_PAIRS = 32
+BATCH_PAIRS = 16
+"""Read at a time. Callers take turns after each batch, and one that is cancelled leaves no more than a batch behind."""
 
 
 class CrossEncoderReranker:
@@ -28,7 +28,7 @@ class CrossEncoderReranker:
         self.top = top
         self._model = model
         self._thread = thread
-        self._waiting = 0
+        self._queue = PairQueue()
 
     @classmethod
     async def open(cls, name: str, top: int) -> Self:
@@ -51,15 +51,13 @@ class CrossEncoderReranker:
         return cls(Path(name).name, model, top, thread)
 
     async def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        if not pairs:
-            return []
-        if self._waiting >= MAX_WAITING:
-            raise RerankerUnavailable("Too many searches wait to be reranked.", retry_after=5)
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, list(pairs))
-        finally:
-            self._waiting -= 1
+        loop = asyncio.get_running_loop()
+        found: list[float] = []
+        with self._queue.waiting(len(pairs)):
+            for start in range(0, len(pairs), BATCH_PAIRS):
+                batch = list(pairs[start : start + BATCH_PAIRS])
+                found += await loop.run_in_executor(self._thread, self._predict, batch)
+        return found
 
     async def close(self) -> None:
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)

@@ -9,8 +9,8 @@ from app.core.bots import Bots
 from app.core.recovery import Recovery
 from app.core.stores.ports import DocumentPort
 from app.schemas.metadata import METADATA_BYTES
-from app.schemas.rows import Chunk, Document
-from app.utils.errors import DocumentNotFound
+from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Document
+from app.utils.errors import DocumentChanged, DocumentNotFound, Place
 from app.utils.failpoints import reach
 
 
@@ -22,12 +22,22 @@ class Documents:
         self._store = store
         self._recovery = recovery
 
-    async def get(self, bot_id: UUID, account: str | None, doc_id: int) -> tuple[Document, list[Chunk]]:
+    async def get(
+        self, bot_id: UUID, account: str | None, doc_id: int, after: int, limit: int
+    ) -> tuple[Document, list[Chunk], int | None]:
+        """The document, at most ``limit`` of its chunks with keys above ``after``, and where to go on, if there are
+        more. Raises DocumentChanged when ``after`` is of a version that was replaced.
+        """
         await self._bots.known(bot_id, account)
-        found = await self._store.get(bot_id, doc_id)
+        found = await self._store.get(bot_id, doc_id, after, limit + 1)
         if found is None:
             raise _not_found(doc_id)
-        return found
+        document, chunks = found
+        if after and chunks and chunks[0].chunk_id // CHUNKS_PER_GENERATION != after // CHUNKS_PER_GENERATION:
+            changed = "The document was replaced since the page before: begin again, without a cursor."
+            raise DocumentChanged(changed, places=[Place("query.cursor", changed)])
+        page = chunks[:limit]
+        return document, page, page[-1].chunk_id if len(chunks) > limit else None
 
     async def list(
         self, bot_id: UUID, account: str | None, after: int, limit: int

@@ -17,10 +17,10 @@ class Ask:
 
     Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension), which may still be
     on their way while words are looked for, are None where no dense list is wanted. ``floor``: least cosine similarity
-    in the dense list. ``read``: of how many chunks, best first, the text will be needed. ``read_all``: of each that is
-    found. ``without``: keys to be passed over, as nobody can see them yet. ``assumed``: the bot's row is the one of an
-    earlier search. ``by_chunk``: the filter looks at chunks, so that it is chunks, not documents, that are named to
-    Milvus.
+    in the dense list. ``read``: of how many chunks, best first, the text will be needed. ``hydrate``: whether texts are
+    read as their keys are confirmed, else later. ``read_all``: the text of each that is found. ``without``: keys to be
+    passed over, as nobody can see them yet. ``assumed``: the bot's row is the one of an earlier search.
+    ``by_chunk``: the filter looks at chunks, so that it is chunks, not documents, that are named to Milvus.
     """
 
     bot: Bot
@@ -38,6 +38,7 @@ class Ask:
     without: Sequence[Span]
     read_all: bool = False
     by_chunk: bool = False
+    hydrate: bool = True
 
 
 @dataclass(slots=True)
@@ -96,6 +97,8 @@ def foreseen(ask: Ask, lists: Iterable[Lists]) -> set[int]:
     """The keys whose texts will most likely be shown: the best, if all are confirmed."""
     if ask.read_all:
         return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits}
+    if not ask.hydrate:
+        return set()
     if ask.vectors is None or not ask.lexical:  # One list ranks itself.
         return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits[: ask.read]}
     return {one.chunk_id for pair in lists for one in ranked(pair.dense, pair.lexical, ask.dense_weight)[: ask.read]}

@@ -13,11 +13,10 @@ import orjson
 
 from app.core.embedding.provider_message import named_limits
 from app.core.embedding.provider_requests import TOO_MUCH, ProviderRequests, connected
+from app.core.rerank import PairQueue
 from app.utils.errors import RerankerUnavailable, RerankInvalid, StartupError
 
 RerankApi = Literal["tei", "vllm", "jina", "cohere"]
-MAX_WAITING = 64
-"""Calls that may be at work or wait."""
 IN_FLIGHT = 8
 PROBE = "ping"
 INVALID = "The reranker's answer cannot be used."
@@ -83,7 +82,7 @@ class RemoteReranker:
             away=RerankerUnavailable,
         )
         self._places = asyncio.Semaphore(IN_FLIGHT)
-        self._waiting = 0
+        self._queue = PairQueue()
 
     @classmethod
     async def open(cls, *given: Any, **more: Any) -> Self:
@@ -112,22 +111,18 @@ class RemoteReranker:
         if not pairs:
             return []
         self._requests.breaker.check()
-        if self._waiting >= MAX_WAITING:
-            raise RerankerUnavailable("Too many calls wait to be reranked.", retry_after=1)
         asked: dict[str, list[int]] = {}
         for index, (question, _) in enumerate(pairs):
             asked.setdefault(question, []).append(index)
-        self._waiting += 1
         try:
-            async with asyncio.timeout(self._timeout):
-                parts = await _all(
-                    self._ranked(question, [pairs[index][1] for index in indexes])
-                    for question, indexes in asked.items()
-                )
+            with self._queue.waiting(len(pairs)):
+                async with asyncio.timeout(self._timeout):
+                    parts = await _all(
+                        self._ranked(question, [pairs[index][1] for index in indexes])
+                        for question, indexes in asked.items()
+                    )
         except TimeoutError as exc:
             raise RerankerUnavailable("The reranker did not answer in time.", retry_after=2) from exc
-        finally:
-            self._waiting -= 1
         found = [0.0] * len(pairs)
         for indexes, scores in zip(asked.values(), parts, strict=True):
             for index, score in zip(indexes, scores, strict=True):

@@ -1,11 +1,40 @@
 """Reranking: how well each passage answers a question, both read together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-from app.utils.errors import ModelNotFound, Place
+from app.utils.errors import InvalidInput, ModelNotFound, Place, RerankerUnavailable
 
 NO_RERANKER = "This server has no reranker: start it with RERANK_MODEL or RERANK_URL set."
+MAX_PAIRS = 2_048
+"""Of (question, passage) at work or waiting in each process, and so of one request: enough for a batch of 64 texts with
+the default RERANK_TOP."""
+
+
+class PairQueue:
+    """Counts the pairs at work and waiting."""
+
+    def __init__(self) -> None:
+        self.pairs = 0
+
+    @contextmanager
+    def waiting(self, pairs: int) -> Iterator[None]:
+        """While they are at work or wait. Raises RerankerUnavailable when there is no room for so many."""
+        if self.pairs + pairs > MAX_PAIRS:
+            raise RerankerUnavailable("Too many passages wait to be reranked.", retry_after=5)
+        self.pairs += pairs
+        try:
+            yield
+        finally:
+            self.pairs -= pairs
+
+
+def check_pairs(texts: int, top: int) -> None:
+    """Raises InvalidInput when a search reranks more than ever fits."""
+    if texts * top > MAX_PAIRS:
+        reason = f"{texts} texts of {top} results each are more than the {MAX_PAIRS:,} that are reranked at a time"
+        raise InvalidInput(f"body.query_texts: {reason}", places=[Place("body.query_texts", reason)])
 
 
 class Reranker(Protocol):
@@ -16,7 +45,8 @@ class Reranker(Protocol):
 
     async def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """A score for each (question, passage), higher is better. Raises RerankerUnavailable when it is away or
-        overloaded, and RerankInvalid when it gives no usable score."""
+        overloaded, and RerankInvalid when it gives no usable score. Whoever is cancelled has no more read for it than
+        what is at work at that moment."""
 
     async def close(self) -> None: ...
 

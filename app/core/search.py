@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from app.core.answer_size import LARGE_AT_A_TIME, check_bytes, is_large
 from app.core.bots import Bots
 from app.core.completion import cosine
 from app.core.embedders import Embedders
@@ -17,7 +18,7 @@ from app.core.joined import Joined
 from app.core.pace import Pace
 from app.core.query import Answer, Mode, Query, Result, Trace
 from app.core.rebuild import Limit
-from app.core.rerank import NO_RERANKER, Reranker
+from app.core.rerank import NO_RERANKER, Reranker, check_pairs
 from app.core.retrieval import Found, Retrieval, unfinished_keys
 from app.core.steady import Steady
 from app.core.stores.ports import DocumentPort, Hit, VectorIndex
@@ -72,6 +73,7 @@ class Search:
         self._reranker = reranker
         self._retrieval = Retrieval(bots, documents, index, embedders)
         self._usable = Joined(self._usable_by_all)
+        self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._rows = Steady[tuple[UUID, str | None], Bot]()
 
     async def query(self, query: Query, watch: Stopwatch) -> Answer:
@@ -80,9 +82,17 @@ class Search:
         Raises UnsupportedMode, InvalidInput, BotNotFound, ModelMismatch, TextsFailed, IndexRebuilding, and Unavailable
         when a store or the embedder is away.
         """
-        if query.rerank and self._reranker is None:
-            raise InvalidInput(NO_RERANKER, places=[Place("body.rerank", NO_RERANKER)])
+        if query.rerank:
+            if self._reranker is None:
+                raise InvalidInput(NO_RERANKER, places=[Place("body.rerank", NO_RERANKER)])
+            check_pairs(len(query.texts), self._reranker.top)
         self._pace.asked()
+        if not is_large(len(query.texts) * query.limit, query.context_chunks):
+            return await self._attempts(query, watch)
+        async with self._large:
+            return await self._attempts(query, watch)
+
+    async def _attempts(self, query: Query, watch: Stopwatch) -> Answer:
         for _ in range(ATTEMPTS):
             try:
                 return await self._query(query, watch)
@@ -191,6 +201,7 @@ class Search:
             depth=max(shown, HYBRID_DEPTH) if mode == "hybrid" else shown,
             documents=shown if query.group_by_document else 1,
             read=shown,
+            hydrate=not is_large(len(query.texts) * shown, 0),
             dense_weight=DEFAULT_DENSE_WEIGHT if query.dense_weight is None else query.dense_weight,
             floor=query.score_threshold if mode == "dense" else None,
             by_chunk=query.where is not None and looks_at_chunks(query.where),
@@ -272,6 +283,8 @@ class Search:
         if not missing:
             return
         with watch.timing("postgres"):
+            if is_large(len(missing), 0):
+                check_bytes(await self._documents.text_bytes(ask.bot.bot_id, list(missing), 0), "body.limit")
             rows = await self._documents.confirmed(ask.bot.bot_id, list(missing), missing, ask.where)
         if len(rows) < len(missing):
             raise _Replaced
@@ -331,20 +344,28 @@ class Search:
 
     async def _reranked(self, query: Query, results: list[list[Result]], watch: Stopwatch) -> list[list[Result]]:
         assert self._reranker is not None
-        pairs = [(text, one.chunk.text) for text, found in zip(query.texts, results, strict=True) for one in found]
+        top = self._reranker.top
+        pairs = [
+            (text, one.chunk.text) for text, found in zip(query.texts, results, strict=True) for one in found[:top]
+        ]
         with watch.timing("rerank"):
             scores = iter(await self._reranker.scores(pairs))
         scored = [
-            [replace(one, score=score, rerank_score=score) for one, score in zip(found, scores, strict=False)]
+            [replace(one, score=score, rerank_score=score) for one, score in zip(found[:top], scores, strict=False)]
             for found in results
         ]
-        return [sorted(found, key=lambda one: -one.score)[: query.limit] for found in scored]
+        return [
+            [*sorted(best, key=lambda one: -one.score), *found[top:]][: query.limit]
+            for best, found in zip(scored, results, strict=True)
+        ]
 
     async def _with_context(
         self, bot: Bot, results: list[list[Result]], reach: int, watch: Stopwatch
     ) -> list[list[Result]]:
         keys = list({one.chunk.chunk_id for found in results for one in found})
         with watch.timing("postgres"):
+            if is_large(len(keys), reach):
+                check_bytes(await self._documents.text_bytes(bot.bot_id, keys, reach), "body.context_chunks")
             beside = await self._documents.neighbours(bot.bot_id, keys, reach)
 
         def whole(one: Result) -> Result:

@@ -203,8 +203,9 @@ class ChunkOut(Response):
 class DocumentDetail(Response):
     status: Literal["success"] = "success"
     document: DocumentOut
-    chunk_count: int
+    chunk_count: int = Field(description="Of all its chunks.")
     chunks: list[ChunkOut]
+    next_cursor: str | None = Field(description="Pass it as cursor for the chunks that follow; null at the end.")
 
 
 class DocumentList(Response):

@@ -477,10 +477,16 @@ FROM documents
 WHERE bot_id = $1 AND doc_id = $2;
 
 -- name: get_document_chunks
+-- Those with a key above $3, at most $4. OFFSET 0: read by key, as in confirmed_chunks.
 SELECT c.bot_id, c.chunk_id, c.chunk_index, c.text, c.page_number
-FROM documents d
-JOIN document_chunks c ON c.bot_id = $1 AND c.doc_id = d.doc_id AND c.chunk_id >> 16 = d.generation
-WHERE d.bot_id = $1 AND d.doc_id = $2
+FROM (SELECT doc_id, generation FROM documents d WHERE d.bot_id = $1 AND d.doc_id = $2 OFFSET 0) AS d
+CROSS JOIN LATERAL (
+    SELECT * FROM document_chunks c
+    WHERE c.bot_id = $1 AND c.chunk_id > $3 AND c.chunk_id >= d.generation * 65536
+      AND c.chunk_id < (d.generation + 1) * 65536 AND c.doc_id = d.doc_id
+    ORDER BY c.chunk_id
+    LIMIT $4
+) AS c
 ORDER BY c.chunk_id;
 
 -- name: list_documents
@@ -582,6 +588,22 @@ JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.c
 WHERE c.bot_id = $1 AND c.chunk_id > $2 AND (/*filter*/ true)
 ORDER BY c.chunk_id
 LIMIT $3;
+
+-- name: text_bytes
+-- What the texts of the keys $2 and of their neighbouring_chunks take, without reading them.
+SELECT coalesce(sum(octet_length(n.text)), 0) AS bytes
+FROM unnest($2::bigint[]) AS k (chunk_id)
+CROSS JOIN LATERAL (
+    (SELECT c.text FROM document_chunks c
+     WHERE c.bot_id = $1 AND c.chunk_id >= (k.chunk_id >> 16) * 65536 AND c.chunk_id <= k.chunk_id
+     ORDER BY c.chunk_id DESC
+     LIMIT $3 + 1)
+    UNION ALL
+    (SELECT c.text FROM document_chunks c
+     WHERE c.bot_id = $1 AND c.chunk_id > k.chunk_id AND c.chunk_id < ((k.chunk_id >> 16) + 1) * 65536
+     ORDER BY c.chunk_id
+     LIMIT $3)
+) AS n;
 
 -- name: matching_documents
 SELECT d.bot_id, d.doc_id FROM documents d

@@ -107,6 +107,10 @@ class RateLimited(AppError):
     status, code, title = 429, "rate_limited", "Too many requests"
 
 
+class AnswerTooLarge(AppError):
+    status, code, title = 422, "answer_too_large", "Answer would hold too much text"
+
+
 class TooManyWrites(AppError):
     status, code, title = 429, "too_many_writes", "Too many writes at a time"
     calls = "writes"

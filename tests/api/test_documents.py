@@ -165,3 +165,22 @@ async def test_replacing_keeps_created_at_and_doc_id(bot: BotClient) -> None:
     assert (after["document"]["title"], after["document"]["metadata"], after["chunk_count"]) == ("new", {}, 2)
     assert after["document"]["created_at"] == before["created_at"]
     assert after["document"]["updated_at"] > before["updated_at"]
+
+
+async def test_a_document_of_many_chunks_is_read_in_pages(bot: BotClient) -> None:
+    """As many as a document may have come in pages, and what follows a replacement is no page of what was before it."""
+    doc_id = await bot.insert(*(f"text {number}" for number in range(2_500)))
+    path, asked = f"/data/document/{doc_id}", {"chat_bot_id": str(bot.bot_id)}
+    found: list[str] = []
+    cursor: str | None = "0"
+    pages = 0
+    while cursor is not None:
+        answer = (await bot.http.get(path, params=asked | ({"cursor": cursor} if pages else {}))).json()
+        assert answer["chunk_count"] == answer["document"]["chunk_count"] == 2_500
+        found += [chunk["text"] for chunk in answer["chunks"]]
+        last, cursor = cursor, answer["next_cursor"]
+        pages += 1
+    assert (pages, found) == (3, [f"text {number}" for number in range(2_500)])
+    assert (await bot.http.put(path, json=bot.body("new"))).status_code == 200
+    answer = await bot.http.get(path, params=asked | {"cursor": str(last)})
+    assert (answer.status_code, answer.json()["code"]) == (409, "document_changed")

@@ -1,15 +1,18 @@
 """Reranking through HTTP, by a tiny cross-encoder with random weights, made here."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
 from app.config import Settings
-from app.core.cross_encoder import MAX_WAITING, CrossEncoderReranker
+from app.core.cross_encoder import BATCH_PAIRS, CrossEncoderReranker
 from app.core.embedding.port import Embedder
-from app.core.rerank import Reranker, RerankingService
+from app.core.rerank import MAX_PAIRS, PairQueue, Reranker, RerankingService
 from app.core.services import Services, Stores, wired
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.postgres import Database
@@ -81,10 +84,69 @@ async def test_a_cross_encoder_of_sentence_transformers(tiny_model: Path) -> Non
     assert len(scores) == 3
     assert await reranker.scores(pairs[::-1]) == pytest.approx(scores[::-1], abs=1e-5)
     assert await reranker.scores([]) == []
-    reranker._waiting = MAX_WAITING
+    many = [("가 나", "다 라 " * number) for number in range(3 * BATCH_PAIRS)]
+    together = await asyncio.gather(reranker.scores(many), reranker.scores(many[::-1]))
+    assert together[0] == pytest.approx(together[1][::-1], abs=1e-5)
+    reranker._queue.pairs = MAX_PAIRS - 2
     with pytest.raises(RerankerUnavailable):
         await reranker.scores(pairs)
+    assert reranker._queue.pairs == MAX_PAIRS - 2
     await reranker.close()
+
+
+async def test_who_is_cancelled_leaves_a_batch_at_most_behind() -> None:
+    read: list[int] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def predict(self, pairs: list[tuple[str, str]], **_: object) -> list[float]:
+            begun.set()
+            assert go_on.wait(10)
+            read.append(len(pairs))
+            return [0.0] * len(pairs)
+
+    reranker = CrossEncoderReranker("slow", Slow(), TOP, ThreadPoolExecutor(1))
+    reading = asyncio.create_task(reranker.scores([("a", "b")] * 100 * BATCH_PAIRS))
+    assert await asyncio.to_thread(begun.wait, 10)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert reranker._queue.pairs == 0
+    go_on.set()
+    assert await reranker.scores([("a", "b")]) == [0.0]
+    assert read == [BATCH_PAIRS, 1]
+    await reranker.close()
+
+
+def test_the_queue_counts_pairs() -> None:
+    queue = PairQueue()
+    with queue.waiting(MAX_PAIRS - 1), queue.waiting(1):
+        with pytest.raises(RerankerUnavailable) as caught, queue.waiting(1):
+            pass
+        assert caught.value.retry_after
+    with queue.waiting(MAX_PAIRS):
+        pass
+
+
+async def test_no_more_than_the_best_are_read(bot: BotClient) -> None:
+    await bot.insert(*(f"긴 글 {'가' * number}" for number in range(10)))
+    plain = await bot.search("긴 글 가가가", limit=10)
+    again = await bot.search("긴 글 가가가", limit=10, rerank=True)
+    best = sorted(plain[:TOP], key=lambda one: len(str(one["chunk_text"])))
+    assert [one["chunk_id"] for one in again] == [one["chunk_id"] for one in [*best, *plain[TOP:]]]
+    assert all(one["rerank_score"] == -len(str(one["chunk_text"])) for one in again[:TOP])
+    assert [one["score"] for one in again[TOP:]] == [one["score"] for one in plain[TOP:]]
+    assert {one["rerank_score"] for one in again[TOP:]} == {None}
+
+
+async def test_more_than_is_ever_read_is_refused(
+    client: httpx.AsyncClient, bot: BotClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ByLength, "top", 200)
+    body = {"chat_bot_id": str(bot.bot_id), "query_texts": ["왜?"] * 11, "limit": 1, "rerank": True}
+    answer = await client.post("/search/batch", json=body)
+    assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, "body.query_texts")
+    assert (await client.post("/search/batch", json=body | {"query_texts": ["왜?"] * 10})).status_code == 200
 
 
 @pytest.mark.filterwarnings("default")

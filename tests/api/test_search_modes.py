@@ -163,6 +163,26 @@ async def test_group_by_document(bot: BotClient, mode: str) -> None:
     assert {one["doc_id"]: one["chunk_id"] for one in results} == best
 
 
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+async def test_what_is_large_is_measured_before_it_is_read(
+    bot: BotClient, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    await bot.insert(*(f"낱말 {number}" for number in range(10)))
+    small = [await bot.search("낱말 3", limit=limit, mode=mode, context_chunks=2) for limit in (4, 10)]
+    size = sum(len(str(part["chunk_text"]).encode()) for one in small[1] for part in one["context"])
+    monkeypatch.setattr("app.core.answer_size.LARGE_TEXTS", 3)
+    monkeypatch.setattr("app.core.answer_size.MAX_BYTES", size)
+    assert [await bot.search("낱말 3", limit=limit, mode=mode, context_chunks=2) for limit in (4, 10)] == small
+    monkeypatch.setattr("app.core.answer_size.MAX_BYTES", size - 1)
+    body = {"chat_bot_id": str(bot.bot_id), "query_text": "낱말 3", "limit": 10, "mode": mode}
+    answer = await bot.http.post("/search/query", json=body | {"context_chunks": 2})
+    assert (answer.status_code, answer.json()["code"]) == (422, "answer_too_large")
+    assert answer.json()["errors"][0]["loc"] == "body.context_chunks"
+    monkeypatch.setattr("app.core.answer_size.MAX_BYTES", 79)
+    answer = await bot.http.post("/search/query", json=body)
+    assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, "body.limit")
+
+
 async def test_context_is_the_neighbours_in_order(bot: BotClient) -> None:
     chunks = [{"chunk_index": index, "text": f"문장 {index}", "page_number": index} for index in (0, 1, 2, 5, 9, 40)]
     document = {"chat_bot_id": str(bot.bot_id), "title": "t"}

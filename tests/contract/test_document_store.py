@@ -76,6 +76,36 @@ async def test_confirmed_are_the_current_chunks_of_this_bot(record: Record) -> N
     assert [chunk.text for chunk in await record.visible(bot.bot_id, b, a)] == ["b", "a"]
 
 
+async def test_a_document_is_read_in_pages(record: Record) -> None:
+    bot = await record.bot()
+    first, second = Write(bot, document(*"abcde")), Write(bot, document(*"xyz"))
+    await record.written(first, second)
+    assert first.doc_id is not None
+    keys = list(first.chunk_ids)
+    for after, limit, expected in (
+        (0, 2, "ab"),
+        (keys[1], 2, "cd"),
+        (keys[3], 2, "e"),
+        (keys[4], 2, ""),
+        (0, None, "abcde"),
+    ):
+        found = await record.documents.get(bot.bot_id, first.doc_id, after, limit)
+        assert found is not None
+        assert found[0].chunk_count == 5
+        assert "".join(chunk.text for chunk in found[1]) == expected
+
+
+async def test_texts_are_measured_without_being_read(record: Record) -> None:
+    bot = await record.bot()
+    first, second = Write(bot, document("a", "나", "c" * 100, "d" * 1000)), Write(bot, document("x" * 5000))
+    await record.written(first, second)
+    a, b, c, d = first.chunk_ids
+    assert await record.documents.text_bytes(bot.bot_id, [a, b], 0) == 1 + 3
+    assert await record.documents.text_bytes(bot.bot_id, [b], 1) == 1 + 3 + 100
+    assert await record.documents.text_bytes(bot.bot_id, [c, d], 1) == (3 + 100 + 1000) + (100 + 1000)
+    assert await record.documents.text_bytes(bot.bot_id, [], 1) == 0
+
+
 async def test_neighbours_are_of_the_same_generation(record: Record) -> None:
     bot = await record.bot()
     first, second = Write(bot, document(*"abcde")), Write(bot, document("f"))

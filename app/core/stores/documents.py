@@ -328,13 +328,15 @@ class DocumentStore:
             return None
         return rows[0]["updated_at"] if rows else None
 
-    async def get(self, bot_id: UUID, doc_id: int) -> tuple[Document, list[Chunk]] | None:
-        """The document and its chunks in order, both of one moment."""
+    async def get(
+        self, bot_id: UUID, doc_id: int, after: int = 0, limit: int | None = None
+    ) -> tuple[Document, list[Chunk]] | None:
+        """The document and its chunks in order, both of one moment: ``limit`` of those with a key above ``after``."""
         async with self._db.snapshot() as conn:
             rows = of_bot(await conn.fetch(SQL["get_document"], bot_id, doc_id), bot_id)
             if not rows:
                 return None
-            chunks = of_bot(await conn.fetch(SQL["get_document_chunks"], bot_id, doc_id), bot_id)
+            chunks = of_bot(await conn.fetch(SQL["get_document_chunks"], bot_id, doc_id, after, limit), bot_id)
         return _document(rows[0]), [_chunk(chunk) for chunk in chunks]
 
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
@@ -369,6 +371,11 @@ class DocumentStore:
         """Those of ``chunk_ids`` that are no chunk's any more, though ``collection`` still had them."""
         rows = await self._db.fetch(SQL["stale_chunks"], bot_id, chunk_ids, collection)
         return [StaleChunk(**row) for row in rows]
+
+    async def text_bytes(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> int:
+        """What the texts of these chunks and of their ``neighbours`` take in UTF-8, each as often as it would come."""
+        row = await self._db.fetchrow(SQL["text_bytes"], bot_id, chunk_ids, reach)
+        return int(row["bytes"]) if row else 0
 
     async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]:
         """For each key the ``reach`` chunks before it and as many after it in its document, in order.

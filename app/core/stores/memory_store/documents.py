@@ -198,12 +198,14 @@ class MemoryDocumentStore:
         document.updated_at = self._tables.now()
         return document.updated_at
 
-    async def get(self, bot_id: UUID, doc_id: int) -> tuple[Document, list[Chunk]] | None:
+    async def get(
+        self, bot_id: UUID, doc_id: int, after: int = 0, limit: int | None = None
+    ) -> tuple[Document, list[Chunk]] | None:
         document = self._document(bot_id, doc_id)
         if document is None:
             return None
-        chunks = [chunk for row, chunk in self._tables.current(bot_id) if row is document]
-        return document.document(), sorted(chunks, key=lambda chunk: chunk.chunk_id)
+        chunks = [chunk for row, chunk in self._tables.current(bot_id) if row is document and chunk.chunk_id > after]
+        return document.document(), sorted(chunks, key=lambda chunk: chunk.chunk_id)[:limit]
 
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
         documents = self._tables.partition(bot_id).documents
@@ -244,6 +246,12 @@ class MemoryDocumentStore:
                 document = None if doc_id is None else partition.documents.get(doc_id)
                 found.append(StaleChunk(chunk_id, doc_id, document.chunk_count if document else None))
         return found
+
+    async def text_bytes(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> int:
+        chunks = self._tables.partition(bot_id).chunks
+        own = [chunks[key].chunk.text for key in chunk_ids if key in chunks]
+        beside = (await self.neighbours(bot_id, chunk_ids, reach)).values() if reach else ()
+        return sum(len(text.encode()) for text in [*own, *(chunk.text for near in beside for chunk in near)])
 
     async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]:
         chunks = self._tables.partition(bot_id).chunks
