@@ -4,12 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from app.api.deps import Admitted, ServicesDep
+from app.api.deps import READ, ServicesDep
 from app.api.errors import ANY, documented
 from app.core.models import RunningModel
 from app.models.openai_models import Model, ModelList
 
-router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[Admitted])
+router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[READ])
 
 ModelPath = Annotated[
     str, Path(description="As in the list, or as /v1/embeddings and /v1/rerank take it.", examples=["use-multilingual"])
