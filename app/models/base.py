@@ -10,4 +10,5 @@ class Request(BaseModel):
 
 
 class Response(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    # What always stands in an answer is required in its schema, though the model has a default for it.
+    model_config = ConfigDict(frozen=True, from_attributes=True, json_schema_serialization_defaults_required=True)

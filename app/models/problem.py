@@ -1,6 +1,6 @@
 """The body of every error: RFC 9457 problem details."""
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from app.models.base import Response
 
@@ -17,6 +17,8 @@ class RebuildProgress(Response):
 
 class Problem(Response):
     """RFC 9457 problem details."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     type: str = Field(description="urn:problem: and the code.")
     title: str

@@ -43,6 +43,8 @@ class RerankDocument(Response):
 
 
 class RerankResult(Response):
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
     index: int = Field(description="Place of the passage in the request.")
     relevance_score: float = Field(description="Higher is better; the reranker's own scale.")
     document: RerankDocument | None = None
