@@ -81,6 +81,8 @@ async def test_every_call_but_those_for_orchestrators_wants_a_key(client: httpx.
         assert answer.status_code == 200
         return
     refused(answer, 401, "unauthorized")
+    error = answer.json().get("error", {})
+    assert error.get("type") == ("authentication_error" if call.path.startswith("/v1/") else None)
     wrong = await client.request(call.method, call.path, headers=bearer("cm_x"), **body)
     refused(wrong, 401, "unauthorized", "invalid_token")
     # Without a body too, and however broken it is.

@@ -170,6 +170,8 @@ async def test_others_are_served_it_too(client: httpx.AsyncClient) -> None:
         ],
         "usage": {"total_tokens": 17},
     }
+    null = await client.post("/v1/rerank", json={**BODY, "model": None, "top_n": None, "return_documents": None})
+    assert null.json() == answer.json()
     for model in ("tests/by-length", "by-length"):
         answer = await client.post("/v1/rerank", json={**BODY, "model": model, "top_n": 1, "return_documents": True})
         assert answer.json()["results"] == [{"index": 1, "relevance_score": -2.0, "document": {"text": "글."}}]
