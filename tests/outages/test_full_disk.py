@@ -92,6 +92,11 @@ async def test_full_and_free_again(http: httpx.AsyncClient, disk: SmallDisk, env
             pass
     check_refusal(answer, disk)
     assert answer.json()["code"] == "storage_full"
+
+    async def is_degraded() -> bool:
+        return bool((await http.get("/health")).json()["status"] == "degraded")
+
+    await until(is_degraded, seconds=BACK_SECONDS)
     for path in ("/health", "/health/ready"):
         report = await http.get(path)
         assert (report.status_code, report.json()["status"]) == (200, "degraded")

@@ -8,6 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.core.health import PROBE_SECONDS
 from tests.conftest import BotClient, register, until
 from tests.outages.conftest import LEASE, TIMEOUT, Outage
 from tests.outages.proxy import FAULTS, Fault
@@ -55,7 +56,11 @@ async def create(bot: BotClient, _: int) -> httpx.Response:
 
 
 async def ready(bot: BotClient, _: int) -> httpx.Response:
-    return await bot.http.get("/health/ready")
+    """What is known once the last look at the stores is too old."""
+    end = time.monotonic() + 2 * PROBE_SECONDS
+    while (answer := await bot.http.get("/health/ready")).status_code == 200 and time.monotonic() < end:
+        await asyncio.sleep(0.05)
+    return answer
 
 
 NEEDS: dict[str, dict[Call, set[int]]] = {
