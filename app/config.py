@@ -20,6 +20,7 @@ OPENAI_LIKE: tuple[str, ...] = get_args(OpenAILike)
 """Providers over the network; docs/EMBEDDINGS.md has what each is asked for."""
 OWN_SERVERS = ("tei", "vllm", "ollama")
 """Those that one runs oneself, commonly without keys, and for a model of one's choice."""
+PAID = tuple(name for name in OPENAI_LIKE if name not in OWN_SERVERS)
 MODEL_NAME = rf"^(use-multilingual|bge-m3|sentence-bert|{'|'.join(OPENAI_LIKE)})(:[^#]+)?(#[1-9]\d{{0,4}})?$"
 """How EMBEDDING_PREVIOUS_MODEL and ``reembed --to`` name a model."""
 
@@ -199,7 +200,7 @@ class Settings(BaseSettings):
         60.0, ge=0, description="How often a bot's vectors are counted; 0: never, nor are lost ones made again."
     )
     rebuild_max_chunks: int = Field(
-        100_000, ge=0, description="Most chunks of a bot that openai is sent again when Milvus lost them; more: repair."
+        100_000, ge=0, description="Most chunks of a bot that a paid provider is sent again when Milvus lost them."
     )
 
     def contradictions(self) -> list[tuple[str, str]]:

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from app.config import Settings
+from app.config import PAID, Settings
 from app.core.bots import Bots
 from app.core.copying import Copier
 from app.core.cross_encoder import CrossEncoderReranker
@@ -385,9 +386,10 @@ async def _is_full(index: VectorIndex) -> bool:
 
 
 def _paid(settings: Settings, embedders: Embedders) -> frozenset[Embedder]:
-    """Those of the models that are called over the network, and cost by the text."""
+    """Those of the models that are called over the network and are not one's own: they cost by the text."""
     names = (settings.embedding_model, settings.embedding_previous_model or "")
-    return frozenset(one for one, name in zip(embedders, names, strict=False) if name.partition(":")[0] == "openai")
+    providers = [re.split("[:#]", name)[0] for name in names]
+    return frozenset(one for one, name in zip(embedders, providers, strict=False) if name in PAID)
 
 
 @asynccontextmanager
