@@ -241,13 +241,16 @@ class Bots:
             with self._leases.holding([new.generation], since=begins_at):
                 if not self._leases.alive([saga, new.generation]):
                     raise LeaseLost("Making the bot's collection took longer than its lease.")
+                await reach("rebuild.before_collection")
                 await self._index.create(new.collection_name, bot.dimension)
+                await reach("rebuild.after_collection")
                 lost = bot.milvus_collection
                 if await self._store.replace_collection(bot.bot_id, lost, new, self._leases.token):
                     log.warning("bot %s: Milvus lost collection %s; it gets %s", bot.bot_id, lost, new.collection_name)
                 else:
                     await self._index.drop(new.collection_name)
                     await self._store.end_saga(new.generation, self._leases.token)
+                await reach("rebuild.after_switch")
             await self._store.end_saga(saga, self._leases.token)
         raise CollectionMoved(MOVED)
 

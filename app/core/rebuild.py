@@ -26,6 +26,7 @@ from app.core.verify import Verifier
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Progress, Rebuild
 from app.utils.clock import Stopwatch
 from app.utils.errors import AppError, BotNotFound, CollectionMissing, CollectionMoved, IndexRebuilding, LeaseLost
+from app.utils.failpoints import reach
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +213,10 @@ class Rebuilder:
             await self._copier.collect_strays(bot.bot_id, collection, started)
         if copied:  # Until then what is deleted is collected late enough for copies that land late.
             await self._copier.settled(ended)
-        return await self._store.finish(bot.bot_id, collection, run.token, stamp)
+        await reach("rebuild.before_finish")
+        finished = await self._store.finish(bot.bot_id, collection, run.token, stamp)
+        await reach("rebuild.after_finish")
+        return finished
 
     def _may(self, bot: Bot, progress: Progress) -> bool:
         try:

@@ -337,7 +337,7 @@ async def wired(
         verifier,
         stores.index,
         embedders,
-        Copier(chunks, verify_store, stores.index, stores.settle),
+        Copier(chunks, verify_store, stores.index, stores.settle, "rebuild"),
         limit,
         pace,
         lease=leases.length,

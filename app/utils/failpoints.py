@@ -49,6 +49,14 @@ POINTS = (
     "reembed.after_switch",
     "reembed.before_abort",
     "reembed.after_abort",
+    # Making vectors again that Milvus lost.
+    "rebuild.before_collection",
+    "rebuild.after_collection",
+    "rebuild.after_switch",
+    "rebuild.before_upsert",
+    "rebuild.after_upsert",
+    "rebuild.before_finish",
+    "rebuild.after_finish",
     # What runs behind the calls.
     "drop_collection.before",
     "drop_collection.after",

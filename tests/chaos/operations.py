@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -13,10 +14,12 @@ from app.core.query import Query
 from app.core.services import Services, Stores, reembedder_over
 from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
+from app.core.stores.rebuild import RebuildStore
 from app.core.stores.reembed import ReembedStore
 from app.core.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
 from app.utils.clock import Stopwatch
+from app.utils.errors import AppError
 from app.utils.failpoints import install
 from tests.chaos.text import UNEMBEDDABLE
 
@@ -87,6 +90,30 @@ async def repair(services: Services, stores: Stores, target: Target) -> object:
     first = target.doc_ids[0] * CHUNKS_PER_GENERATION
     await stores.index.delete(new_bot(target.bot_id).collection_name, [first])
     return [finding async for finding in services.repairer.repair_bot(target.bot_id)]
+
+
+async def rebuild(services: Services, stores: Stores, target: Target) -> object:
+    """A vector is lost, and the loops of every server make it again."""
+    first = target.doc_ids[0] * CHUNKS_PER_GENERATION
+    collection = (await services.bots.known(target.bot_id, None)).milvus_collection
+    await stores.index.delete(collection, [first])
+    await RebuildStore(stores.db).begin_in_place(target.bot_id, collection)
+    await asyncio.Event().wait()
+    return None
+
+
+async def noticed(services: Services, target: Target) -> None:
+    """Somebody searches; the answer, or the fault of this moment, is another test's."""
+    with suppress(AppError):
+        await services.search.query(query(target.bot_id, OLD[0]), Stopwatch())
+
+
+async def rebuild_lost(services: Services, stores: Stores, target: Target) -> object:
+    """The bot's whole collection is lost, and the next search notices."""
+    await stores.index.drop((await services.bots.known(target.bot_id, None)).milvus_collection)
+    await noticed(services, target)
+    await asyncio.Event().wait()
+    return None
 
 
 async def bot_create(services: Services, stores: Stores, target: Target) -> object:
@@ -177,6 +204,16 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     delete: ("delete.before", "delete.after"),
     delete_batch: ("delete.before", "delete.after"),
     repair: ("repair.before_mend", *_WRITE, "repair.after_mend"),
+    rebuild: ("rebuild.before_upsert", "rebuild.after_upsert", "rebuild.before_finish", "rebuild.after_finish"),
+    rebuild_lost: (
+        "rebuild.before_collection",
+        "rebuild.after_collection",
+        "rebuild.after_switch",
+        "rebuild.before_upsert",
+        "rebuild.after_upsert",
+        "rebuild.before_finish",
+        "rebuild.after_finish",
+    ),
     bot_create: (
         "bot_create.before_register",
         "bot_create.after_register",
@@ -209,8 +246,10 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     recover_bot: ("recovery.after_claim",),
 }
 """The fail points that each operation passes."""
-ENDLESS = (collect, recover_write, recover_bot, reembed_drop)
+ENDLESS = (collect, recover_write, recover_bot, reembed_drop, rebuild, rebuild_lost)
 """The work of these is done by the server's own loops."""
+REBUILDS = (rebuild, rebuild_lost)
+"""Until these are done, searches are refused; afterwards nothing has changed, but perhaps a collection's name."""
 MOVES = (reembed, reembed_drop, overtaken)
 """After these, done or done again, the bot is at the next model."""
 EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]]] = {

@@ -21,6 +21,7 @@ from app.utils.errors import (
     DatabaseUnavailable,
     DocumentNotFound,
     EmbedderUnavailable,
+    IndexRebuilding,
     VectorIndexUnavailable,
 )
 from app.utils.failpoints import POINTS, install
@@ -35,7 +36,7 @@ _context.set_forkserver_preload(["tests.chaos.doomed", "tests.chaos.server"])
 
 CASES = [(operation, point) for operation, points in PASSES.items() for point in points]
 BEFORE, AFTER = {OLD: 2}, {OLD: 2}
-OWN_BOT = (operations.bot_delete, operations.reembed_abort, *MOVES)
+OWN_BOT = (operations.bot_delete, operations.reembed_abort, operations.rebuild_lost, *MOVES)
 
 
 @dataclass
@@ -190,6 +191,9 @@ async def assert_whole(place: Place, target: Target, operation: Operation, done:
         ended = operations.reembed_abort if operation is operations.reembed_abort else operations.reembed
         async with services_over(place.stores) as services:
             await ended(services, place.stores, target)
+    if operation is operations.rebuild_lost:
+        async with services_over(place.stores) as services:
+            await operations.noticed(services, target)
     await at_rest(place)
     states = EXPECTED.get(operation, (BEFORE, AFTER))
     bots = {row["bot_id"]: row for row in await place.stores.db.fetch("SELECT * FROM bot_registry")}
@@ -200,7 +204,8 @@ async def assert_whole(place: Place, target: Target, operation: Operation, done:
         )
         assert len(tables) == (2 if bot_id in bots else 0)
         moved = operation in MOVES and bot_id == target.bot_id
-        assert (f"m_{bot_id.hex}" in collections) == (bot_id in bots and not moved)
+        renamed = moved or (operation is operations.rebuild_lost and bot_id == target.bot_id)
+        assert (f"m_{bot_id.hex}" in collections) == (bot_id in bots and not renamed)
         model = "next" if moved else "hash"
         assert bot_id not in bots or (bots[bot_id]["state"], bots[bot_id]["embedding_model"]) == ("active", model)
     in_use = {row["milvus_collection"] for row in bots.values() if row["milvus_collection"]}
@@ -225,8 +230,10 @@ async def at_rest(place: Place) -> None:
     async def quiet() -> bool:
         # Nobody who could hold them is alive.
         await place.stores.db.execute("UPDATE sagas SET lease_until = now() - interval '1 hour'")
+        await place.stores.db.execute("UPDATE index_rebuilds SET lease_until = now() - interval '1 hour'")
         await place.stores.db.execute("UPDATE vector_gc SET next_attempt_at = now()")
-        return not await place.stores.db.fetch("SELECT FROM sagas UNION ALL SELECT FROM vector_gc")
+        left = "SELECT FROM sagas UNION ALL SELECT FROM vector_gc UNION ALL SELECT FROM index_rebuilds"
+        return not await place.stores.db.fetch(left)
 
     async with services_over(place.stores):
         await until(quiet)
@@ -269,6 +276,9 @@ async def assert_readable(services: Services, target: Target, operation: Operati
         (results,) = (await services.search.query(query, Stopwatch())).results
     except BotNotFound:
         assert operation is operations.bot_delete
+        return
+    except IndexRebuilding:
+        assert operation in operations.REBUILDS
         return
     by_document: dict[int, set[str]] = {}
     for result in results:

@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import pty
+import sys
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,9 +16,10 @@ import pytest
 from pymilvus import MilvusClient
 
 from tests.conftest import BotClient, register, until
+from tests.embedding.openai_server import Body, OpenAIServer, Reply, good
 from tests.lite_server import LiteServer
 from tests.milvus_server import MilvusServer, free_ports
-from tests.outages.conftest import served
+from tests.outages.conftest import ROOT, served
 from tests.outages.proxy import Proxy
 
 BOTS, DOCUMENTS = 3, 24
@@ -34,8 +38,9 @@ def milvus(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @asynccontextmanager
 async def stores(uri: str) -> AsyncIterator[dict[str, str]]:
-    """The environment of servers that share one PostgreSQL and this Milvus."""
+    """The environment of servers that share one PostgreSQL and this Milvus, both empty."""
     async with AsyncExitStack() as stack:
+        await asyncio.to_thread(empty, uri)
         name = stack.enter_context(TemporaryDirectory(prefix="chat-memory-lost-"))
         os.chmod(name, 0o755)
         if uri.startswith("unix:"):  # pymilvus takes no such address from the environment.
@@ -52,6 +57,13 @@ async def stores(uri: str) -> AsyncIterator[dict[str, str]]:
             "INDEX_CHECK_SECONDS": "1",
             "LOG_LEVEL": "WARNING",
         }
+
+
+def empty(uri: str) -> None:
+    """Of another test's collections, and of the mark that they belong to its PostgreSQL."""
+    with closing(MilvusClient(uri, timeout=20, dedicated=True)) as client:
+        for name in client.list_collections():
+            client.drop_collection(name)
 
 
 async def filled(http: httpx.AsyncClient) -> list[BotClient]:
@@ -78,11 +90,11 @@ def lose(uri: str, bots: Sequence[BotClient], *, half: bool = False) -> None:
 
 
 async def ask(bot: BotClient, **options: Any) -> httpx.Response:
-    body = {"chat_bot_id": str(bot.bot_id), "query_text": "document", "limit": 100, **options}
+    body = {"chat_bot_id": str(bot.bot_id), "query_text": "document", "limit": 300, **options}
     return await bot.http.post("/search/query", json=body)
 
 
-async def comes_back(bot: BotClient, *, noticed: bool) -> list[int]:
+async def comes_back(bot: BotClient, *, noticed: bool, documents: int = DOCUMENTS) -> list[int]:
     """Searches until all is found again; what was said to be indexed meanwhile. Before it is ``noticed``, less may be
     found; never afterwards."""
     indexed: list[int] = []
@@ -93,18 +105,18 @@ async def comes_back(bot: BotClient, *, noticed: bool) -> list[int]:
                 problem = answer.json()
                 assert problem["code"] == "index_rebuilding", answer.text
                 assert answer.headers["Retry-After"]
-                assert problem["progress"]["chunks_total"] >= DOCUMENTS
+                assert problem["progress"]["chunks_total"] >= documents
                 indexed.append(problem["progress"]["chunks_indexed"])
                 partial = (await ask(bot, allow_partial=True)).json()
                 if "complete" in partial:  # Else it has been replaced at this moment.
-                    assert partial["complete"] or len(partial["results"]) <= DOCUMENTS
+                    assert partial["complete"] or len(partial["results"]) <= documents
                 noticed = True
             else:
                 assert answer.status_code == 200, answer.text
                 found = len(answer.json()["results"])
-                if found == DOCUMENTS and noticed:
+                if found == documents and noticed:
                     return indexed
-                assert not noticed, f"{found} of {DOCUMENTS}"
+                assert not noticed, f"{found} of {documents}"
             await asyncio.sleep(0.05)
 
 
@@ -116,7 +128,7 @@ async def whole(bot: BotClient) -> bool:
 async def test_all_is_lost_under_a_running_server(milvus: str) -> None:
     async with stores(milvus) as environment, served(environment) as (http, _):
         bots = await filled(http)
-        await asyncio.to_thread(lose, milvus, bots)
+        await asyncio.to_thread(empty, milvus)
         for indexed in await asyncio.gather(*(comes_back(bot, noticed=True) for bot in bots)):
             assert indexed
         assert (await http.get("/health/ready")).status_code == 200
@@ -128,7 +140,7 @@ async def test_all_is_lost_under_a_stopped_server(milvus: str) -> None:
     async with stores(milvus) as environment:
         async with served(environment) as (http, _):
             bots = await filled(http)
-        await asyncio.to_thread(lose, milvus, bots)
+        await asyncio.to_thread(empty, milvus)
         async with served(environment) as (http, _):
             await asyncio.gather(*(comes_back(BotClient(http, bot.bot_id), noticed=True) for bot in bots))
 
@@ -177,3 +189,118 @@ async def test_half_of_the_rows_are_lost(milvus: str, stopped: bool) -> None:
         async with served(environment) as (http, _):
             assert await comes_back(BotClient(http, bots[0].bot_id), noticed=False)
             assert all([await whole(BotClient(http, bot.bot_id)) for bot in bots])
+
+
+class Halting:
+    """A provider that answers so many requests more for documents, and then none until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.left = sys.maxsize
+        self.halted = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, body: Body) -> Reply:
+        if len(body["input"]) > 1:
+            self.left -= 1
+            if self.left < 0:
+                self.halted.set()
+                self.go_on.wait(30)
+        return good(body)
+
+
+@pytest.fixture
+def provider() -> Iterator[OpenAIServer]:
+    server = OpenAIServer()
+    server.always = Halting()
+    yield server
+    server.always.go_on.set()
+    server.close()
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["collection", "rows"])
+async def test_a_server_is_killed_in_the_middle_of_a_rebuild(milvus: str, provider: OpenAIServer, half: bool) -> None:
+    """Another one goes on where it was, and neither answers with less."""
+    parts, part = 4, 64
+    halting = provider.always
+    assert isinstance(halting, Halting)
+    async with stores(milvus) as environment:
+        environment |= {
+            "EMBEDDING_MODEL": "openai",
+            "OPENAI_BASE_URL": provider.url,
+            "OPENAI_API_KEY": "key",
+            "OPENAI_MODEL": "some-model",
+            "EMBEDDING_BATCH_TEXTS": str(part),
+            "EMBEDDING_CACHE_MB": "0",
+        }
+        async with served(environment) as (http, process):
+            bot = await register(http)
+            for number in range(parts):
+                documents = [bot.body(f"document {number} {index} of it") for index in range(part)]
+                answer = await http.post("/data/insert/batch", json={"documents": documents})
+                assert answer.json()["status"] == "success"
+            assert len((await ask(bot)).json()["results"]) == parts * part
+            halting.left = 1
+            await asyncio.to_thread(lose, milvus, [bot], half=half)
+
+            async def in_the_middle() -> bool:
+                answer = await ask(bot)
+                if answer.status_code == 200:
+                    assert half
+                    return False
+                return halting.halted.is_set() and answer.json()["progress"]["chunks_indexed"] > 0
+
+            await until(in_the_middle, seconds=60)
+            process.kill()
+            halting.left = sys.maxsize
+            halting.go_on.set()
+        provider.forget()
+        async with served(environment) as (http, _):
+            assert await comes_back(BotClient(http, bot.bot_id), noticed=True, documents=parts * part)
+        sent = [text for text in provider.texts if text.endswith("of it")]
+        assert len(sent) == len(set(sent))
+        assert len(sent) <= parts * part - part, "what the first server did is kept"
+
+
+async def test_repair_in_a_terminal_shows_how_far_a_rebuild_is(milvus: str) -> None:
+    async with stores(milvus) as environment:
+        environment |= {"INDEX_CHECK_SECONDS": "0"}
+        async with served(environment) as (http, _):
+            bots = await filled(http)
+            await asyncio.to_thread(lose, milvus, bots[:1])
+            assert (await ask(bots[0])).status_code == 503
+            code, shown = await in_a_terminal(environment, "repair")
+            assert code == 0, shown
+            assert f"rebuild {bots[0].bot_id}: 100%|" in shown
+            assert f" {DOCUMENTS}/{DOCUMENTS} " in shown
+            assert f"mended index_rebuilding bot={bots[0].bot_id}" in shown
+            assert "1 mended" in shown
+            assert "stores agree" in shown
+            for bot in bots:
+                assert await whole(bot)
+
+
+async def in_a_terminal(environment: dict[str, str], *arguments: str) -> tuple[int, str]:
+    """Exit code of ``python -m app.cli``, and what a terminal of 120 columns got to see."""
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app.cli", *arguments),
+        cwd=ROOT,
+        env=environment | {"COLUMNS": "120"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+
+    def read() -> bytes:
+        shown = b""
+        with suppress(OSError):  # EIO, when nobody has the other end any more.
+            while more := os.read(ours, 4096):
+                shown += more
+        return shown
+
+    try:
+        shown = await asyncio.to_thread(read)
+        return await process.wait(), shown.decode()
+    finally:
+        os.close(ours)
