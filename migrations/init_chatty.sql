@@ -459,5 +459,14 @@ SELECT bot_id, next_collection, next_dimension, true FROM bot_registry WHERE nex
 
 UPDATE alembic_version SET version_num='0008' WHERE alembic_version.version_num = '0007';
 
+-- Running upgrade 0008 -> 0009
+
+-- Generations that this database may have lost by a restore, from the one and below the other: rows that Milvus has of
+-- them are nobody's, and a count of rows takes them for those that a restore brought back without vectors. NULL: none.
+ALTER TABLE index_checks ADD COLUMN lost_from bigint, ADD COLUMN lost_below bigint;
+
+
+UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008';
+
 COMMIT;
 

@@ -245,6 +245,8 @@ class Generations:
         if rows and _owner(rows) != (state.installation_id, state.database):
             raise self._refuse(state, rows)
         self._foreign = None
+        if not state.usable:  # Restored since. The jump also tells who counts rows (RebuildPort.claim_check).
+            await self.reserve()
 
     def _refuse(self, state: GenerationState, rows: Sequence[Reservation]) -> InstallationForeign:
         if rows:

@@ -23,7 +23,7 @@ from app.core.embedding.port import Embedder
 from app.core.pace import Pace
 from app.core.stores.ports import RebuildPort, ReembedPort, VectorIndex
 from app.core.verify import Verifier
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Progress, Rebuild
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Check, Progress, Rebuild
 from app.utils.clock import Stopwatch
 from app.utils.errors import AppError, BotNotFound, CollectionMissing, CollectionMoved, IndexRebuilding, LeaseLost
 from app.utils.failpoints import reach
@@ -109,18 +109,26 @@ class Rebuilder:
 
     async def check_all(self) -> None:
         """Each bot that was not looked at lately."""
-        while (bot_id := await self._store.claim_check(self._check)) is not None:
-            await self.check(bot_id)
+        while (check := await self._store.claim_check(self._check)) is not None:
+            await self.check(check)
 
-    async def check(self, bot_id: UUID) -> bool:
+    async def check(self, check: Check) -> bool:
         """Whether Milvus holds what it should of the bot; where it does not, that is marked.
 
         The counts alone prove nothing, as documents come and go between them. Fewer rows than chunks are a reason to
-        look which chunks are missing. What is there and should not be may hide a loss for as long as it is there.
+        look which chunks are missing. What is there and should not be may hide a loss for as long as it is there; after
+        a restore of PostgreSQL, which brings documents back whose vectors are gone, it is looked for.
         """
+        whole = await self._is_whole(check)
+        if check.lost_below:
+            await self._store.trust_counts(check)
+        return whole
+
+    async def _is_whole(self, check: Check) -> bool:
+        bot_id = check.bot_id
         try:
             bot, counts = await self._bots.get(bot_id, None)
-            if await self._index.count(bot.milvus_collection) >= counts.chunks:
+            if await self._index.count(bot.milvus_collection) >= counts.chunks and not await self._has_lost(check, bot):
                 return True
             if any(suspect.collection == bot.milvus_collection for suspect in await self._index.suspects()):
                 return True  # It is being compared already.
@@ -136,6 +144,15 @@ class Rebuilder:
             return False
         except (BotNotFound, CollectionMoved):
             return True
+
+    async def _has_lost(self, check: Check, bot: Bot) -> bool:
+        """Whether Milvus has rows of generations that a restore of PostgreSQL may have lost."""
+        if not check.lost_below:
+            return False
+        span = (check.lost_from * CHUNKS_PER_GENERATION, check.lost_below * CHUNKS_PER_GENERATION)
+        async for _ in self._index.scan(bot.milvus_collection, page=1, span=span):
+            return True
+        return False
 
     async def rebuild(self, bot_id: UUID, tell: Tell = lambda _: None) -> bool:
         """Makes one bot whole again; False when another process is at it, or took it over.

@@ -291,6 +291,16 @@ INSERT INTO generation_blocks (block_id, first_generation, last_generation)
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[])
 ON CONFLICT DO NOTHING;
 
+-- name: doubt_counts
+-- Before the jump to generation $1: what lies between may have been given out before a restore. A sequence may come back
+-- up to 32 numbers ahead.
+INSERT INTO index_checks AS c (bot_id, checked_at, lost_from, lost_below)
+SELECT b.bot_id, '-infinity', greatest(s.last_value - 31, 1), $1
+FROM bot_registry b CROSS JOIN generation_seq s
+WHERE b.embedding_model IS NOT NULL AND s.last_value < $1
+ON CONFLICT (bot_id) DO UPDATE
+SET checked_at = '-infinity', lost_from = least(c.lost_from, excluded.lost_from), lost_below = excluded.lost_below;
+
 -- name: jump_to_generation
 -- Never backwards.
 SELECT setval('generation_seq', $1::bigint - 1) FROM generation_seq
@@ -779,7 +789,11 @@ WHERE b.state = 'active' AND b.embedding_model IS NOT NULL
 ORDER BY last.checked_at NULLS FIRST, b.bot_id
 LIMIT 1
 ON CONFLICT (bot_id) DO UPDATE SET checked_at = now() WHERE c.checked_at < now() - $1::interval
-RETURNING bot_id;
+RETURNING bot_id, lost_from, lost_below;
+
+-- name: trust_counts
+-- Unless PostgreSQL was restored once more.
+UPDATE index_checks SET lost_from = NULL, lost_below = NULL WHERE bot_id = $1 AND lost_below = $2;
 
 -- name: drop_collection_later
 -- By recovery, once its lease has passed.

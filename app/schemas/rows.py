@@ -178,6 +178,16 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """A bot whose rows are to be counted. Generations in [``lost_from``, ``lost_below``) a restore of PostgreSQL may
+    have lost, so that Milvus may have rows of them; 0 and 0: none."""
+
+    bot_id: UUID
+    lost_from: int
+    lost_below: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuild:
     """A rebuild that this process has claimed.
 

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import UUID
 
 import numpy as np
@@ -182,13 +183,16 @@ TEXTS = [*FIRST, *A, *B, *C]
 
 
 @pytest.fixture
-async def place(tmp_path: Path, milvus_uri: str) -> AsyncIterator[Place]:
-    postgres = EmbeddedPostgres(tmp_path / "postgres")
-    made = Place(tmp_path, milvus_uri, postgres, PostgresAddress("", 0, "", ""))
-    await asyncio.to_thread(made.start)
-    await asyncio.to_thread(migrate, made.address)
-    yield made
-    await asyncio.to_thread(made.postgres.stop)
+async def place(milvus_uri: str) -> AsyncIterator[Place]:
+    # Not pytest's folder: every pytest that starts closes it to the user that PostgreSQL runs as where tests run as root.
+    with TemporaryDirectory(prefix="chat-memory-restore-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        made = Place(folder, milvus_uri, EmbeddedPostgres(folder / "postgres"), PostgresAddress("", 0, "", ""))
+        await asyncio.to_thread(made.start)
+        await asyncio.to_thread(migrate, made.address)
+        yield made
+        await asyncio.to_thread(made.postgres.stop)
 
 
 async def test_restored_once(place: Place) -> None:
@@ -207,6 +211,29 @@ async def test_restored_once(place: Place) -> None:
             f"/data/document/{place.doc_ids[len(FIRST)]}", params={"chat_bot_id": str(place.bot_id)}
         )
         assert answer.status_code == 404, "a doc_id of what the restore lost is nobody else's"
+
+
+async def test_what_was_deleted_since_comes_back_though_as_many_others_hide_it(place: Place) -> None:
+    """Milvus has as many rows as PostgreSQL has chunks: those of A are nobody's, those of FIRST are gone."""
+    async with place.served() as server:
+        first = await server.insert(*FIRST)
+        dump = await asyncio.to_thread(place.dump, "t0")
+        await server.insert(*A)
+        for doc_id in first:
+            where = {"chat_bot_id": str(place.bot_id)}
+            assert (await server.bot.http.delete(f"/data/document/{doc_id}", params=where)).status_code == 200
+        await until(server.collected, seconds=30)
+    await asyncio.to_thread(place.restore, dump)
+    async with place.served() as server:
+
+        async def back() -> bool:
+            body = {"chat_bot_id": str(place.bot_id), "query_text": FIRST[0], "limit": 50}
+            answer = await server.bot.http.post("/search/query", json=body)
+            return answer.status_code == 200 and len(answer.json()["results"]) == len(FIRST)
+
+        await until(back, seconds=30)
+        await server.check(FIRST)
+        assert await server.repaired() == {"vector_orphan": len(A)}
 
 
 async def test_restored_and_put_back(place: Place) -> None:

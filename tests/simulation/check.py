@@ -196,6 +196,14 @@ def check_rest(world: World) -> None:
                 raise Violation(f"the vector of chunk {key} is not its text's")
 
 
+def check_nothing_is_missing(world: World) -> None:
+    """What a restore of PostgreSQL brought back has vectors again, without anybody's asking."""
+    for bot in world.tables.bots.values():
+        rows = world.milvus.rows(bot.collection) if bot.embedding_model else {}
+        if missing := {chunk.chunk_id for _, chunk in world.tables.current(bot.bot_id)} - set(rows):
+            raise Violation(f"bot {bot.bot_name} lacks vectors of generations {_generations(missing)} after a restore")
+
+
 def check_loop(world: World) -> None:
     if world.loop.failures:
         raise Violation(f"an error that nobody looked at: {world.loop.failures[0]}")

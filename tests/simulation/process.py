@@ -382,8 +382,11 @@ class Index:
         found = await self._call("read", f"present {collection}", partial(self._milvus.present, collection, spans))
         return set(found)
 
-    async def scan(self, collection: str, *, page: int = 4096) -> AsyncIterator[list[int]]:
+    async def scan(
+        self, collection: str, *, page: int = 4096, span: tuple[int, int] | None = None
+    ) -> AsyncIterator[list[int]]:
         keys = await self._call("read", f"scan {collection}", partial(self._milvus.keys, collection))
+        keys = [key for key in keys if span is None or span[0] <= key < span[1]]
         for start in range(0, len(keys), page):
             yield keys[start : start + page]
 

@@ -3,7 +3,7 @@
 import asyncio
 from random import Random
 
-from tests.simulation.check import check_history, check_loop, check_rest
+from tests.simulation.check import check_history, check_loop, check_nothing_is_missing, check_rest
 from tests.simulation.faults import PATIENCE, Faults
 from tests.simulation.workload import EVERYTHING, Clients
 from tests.simulation.world import Violation, World, internal_errors
@@ -79,6 +79,7 @@ def finish(world: World, clients: Clients) -> None:
     """To rest, and there everything is looked at once more."""
     world.rest()
     if world.ever_restored:
+        check_nothing_is_missing(world)
         world.client(clients.repair())
         world.run_clients(LONG)
         world.history.may_lack_vectors = False

@@ -7,24 +7,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
-from uuid import UUID
 
 import pytest
 
 from app.core import generations
 from app.core.bots import Bots
 from app.core.once import Once
+from app.core.rebuild import Rebuilder
 from app.core.recovery import Recovery
 from app.core.stores.memory_store import (
     MemoryDocumentStore,
     MemoryGenerationStore,
-    MemoryRebuildStore,
-    MemoryReembedStore,
     once,
 )
 from app.core.stores.memory_store.tables import ChunkRow, DocumentRow, Tables
 from app.core.write import Write
-from app.schemas.rows import MAX_GENERATION, Bot, Garbage, GenerationBlock
+from app.schemas.rows import Bot, Garbage, GenerationBlock
 from app.utils.errors import RequestInFlight
 from tests.simulation.run import simulate
 from tests.simulation.world import Violation
@@ -129,20 +127,6 @@ def without_looking_at_milvus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generations, "_overlap", lambda _one, _other: False)
 
 
-def without_the_mark_in_what_confirms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search that assumes the row which its process remembers does not notice that a rebuild has begun."""
-
-    def is_still(self: MemoryDocumentStore, bot: Bot) -> bool:
-        row = self._tables.active(bot.bot_id)
-        return row is not None and (row.created_at, row.milvus_timestamp, row.collection) == (
-            bot.created_at,
-            bot.milvus_timestamp,
-            bot.milvus_collection,
-        )
-
-    monkeypatch.setattr(MemoryDocumentStore, "_is_still", is_still)
-
-
 def without_the_mark_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tables, "progress", lambda _tables, _bot_id: None)
 
@@ -156,24 +140,13 @@ def without_a_new_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Bots, "_is_lost", is_lost)
 
 
-def without_looking_at_open_writes_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What had been begun before the loss may have lost its vectors, and become current after its turn."""
+def without_doubting_counts_after_a_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of what the restore lost hide that those of what it brought back are gone."""
 
-    async def first_open(_self: MemoryReembedStore, _bot_id: UUID) -> int:
-        return MAX_GENERATION
+    async def has_lost(*_: object) -> bool:
+        return False
 
-    monkeypatch.setattr(MemoryReembedStore, "first_open", first_open)
-
-
-def without_the_rebuilds_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def renew(*_: object) -> bool:
-        return True
-
-    async def finish(self: MemoryRebuildStore, bot_id: UUID, *_: object) -> bool:
-        return self._tables.rebuilds.pop(bot_id, None) is not None
-
-    monkeypatch.setattr(MemoryRebuildStore, "renew", renew)
-    monkeypatch.setattr(MemoryRebuildStore, "finish", finish)
+    monkeypatch.setattr(Rebuilder, "_has_lost", has_lost)
 
 
 @pytest.mark.parametrize(
@@ -185,11 +158,9 @@ def without_the_rebuilds_lease(monkeypatch: pytest.MonkeyPatch) -> None:
         without_the_claim_of_a_key,
         without_the_jump,
         without_looking_at_milvus,
-        without_the_mark_in_what_confirms,
         without_the_mark_in_rows,
         without_a_new_collection,
-        without_looking_at_open_writes_again,
-        without_the_rebuilds_lease,
+        without_doubting_counts_after_a_restore,
     ],
 )
 def test_broken_design_is_found(broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:

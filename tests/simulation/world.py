@@ -41,6 +41,7 @@ BACKED_UP = (
     "first_in_block",
     "last_in_block",
     "blocks",
+    "doubts",
 )
 QUIET_WITHIN = 600.0
 """Seconds after the last fault until nothing may be left to do: put-off garbage alone may wait for 60 and again."""

@@ -92,5 +92,6 @@ class GenerationStore:
             [one.first for one in blocks],
             [one.last for one in blocks],
         )
+        await conn.execute(SQL["doubt_counts"], first)
         await conn.execute(SQL["jump_to_generation"], first)
         await conn.execute(SQL["use_generation_block"], first, block.last, installation_id)

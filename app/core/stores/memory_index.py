@@ -150,8 +150,8 @@ class MemoryIndex:
         keys = self._get(collection).rows
         return {key for key in keys if any(first <= key < end for first, end in spans)}
 
-    async def scan(self, collection: str, *, page: int = 4096) -> AsyncIterator[list[int]]:
-        keys = sorted(self._get(collection).rows)
+    async def scan(self, collection: str, *, page: int = 4096, span: Span | None = None) -> AsyncIterator[list[int]]:
+        keys = sorted(key for key in self._get(collection).rows if span is None or span[0] <= key < span[1])
         for start in range(0, len(keys), page):
             yield keys[start : start + page]
 

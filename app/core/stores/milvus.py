@@ -286,8 +286,9 @@ class MilvusIndex:
         ranges = " or ".join(f"({schema.CHUNK_ID} >= {int(a)} and {schema.CHUNK_ID} < {int(b)})" for a, b in spans)
         return {key async for page in self._pages(collection, f" and ({ranges})", schema.MAX_TOP_K) for key in page}
 
-    async def scan(self, collection: str, *, page: int = 4096) -> AsyncIterator[list[int]]:
-        async for keys in self._pages(collection, "", page):
+    async def scan(self, collection: str, *, page: int = 4096, span: Span | None = None) -> AsyncIterator[list[int]]:
+        within = f" and {schema.CHUNK_ID} >= {int(span[0])} and {schema.CHUNK_ID} < {int(span[1])}" if span else ""
+        async for keys in self._pages(collection, within, page):
             yield keys
 
     async def suspects(self, claim: float = 0) -> Sequence[Suspect]:

@@ -18,6 +18,7 @@ from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
 from app.schemas.rows import (
     Bot,
+    Check,
     Chunk,
     Confirmed,
     Copied,
@@ -187,8 +188,8 @@ class VectorIndex(Protocol):
         Each span covers at most 65,536 keys, and a call at most 64 spans.
         """
 
-    def scan(self, collection: str, *, page: int = 4096) -> AsyncIterator[list[int]]:
-        """All keys of the collection in ascending pages, with strong consistency."""
+    def scan(self, collection: str, *, page: int = 4096, span: Span | None = None) -> AsyncIterator[list[int]]:
+        """All keys of the collection, or those within ``span``, in ascending pages, with strong consistency."""
 
     async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
         """Collections to be compared with the record. With ``claim`` those that can be compared now and that no other
@@ -290,7 +291,8 @@ class RebuildPort(Protocol):
     async def renew(self, bot_id: UUID, token: UUID, lease: timedelta, done: int) -> bool: ...
     async def release(self, bot_id: UUID, token: UUID) -> None: ...
     async def finish(self, bot_id: UUID, collection: str, token: UUID, stamp: int) -> bool: ...
-    async def claim_check(self, interval: timedelta) -> UUID | None: ...
+    async def claim_check(self, interval: timedelta) -> Check | None: ...
+    async def trust_counts(self, check: Check) -> None: ...
 
 
 class GarbagePort(Protocol):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from app.core.stores.postgres import Database
 from app.schemas.queries import SQL
-from app.schemas.rows import Progress, Rebuild
+from app.schemas.rows import Check, Progress, Rebuild
 
 
 class RebuildStore:
@@ -54,7 +54,11 @@ class RebuildStore:
             await conn.execute(SQL["raise_milvus_timestamp"], bot_id, stamp)
         return True
 
-    async def claim_check(self, interval: timedelta) -> UUID | None:
+    async def claim_check(self, interval: timedelta) -> Check | None:
         """A bot whose rows nobody has counted for so long, and nobody else will now."""
         row = await self._db.fetchrow(SQL["claim_index_check"], interval)
-        return row["bot_id"] if row else None
+        return Check(row["bot_id"], row["lost_from"] or 0, row["lost_below"] or 0) if row else None
+
+    async def trust_counts(self, check: Check) -> None:
+        """All that the bot lacks is known by now: rows of lost generations hide nothing more."""
+        await self._db.execute(SQL["trust_counts"], check.bot_id, check.lost_below)

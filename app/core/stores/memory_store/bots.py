@@ -122,6 +122,7 @@ class MemoryBotStore:
             del tables.bots[bot_id]
             tables.rebuilds.pop(bot_id, None)
             tables.checks.pop(bot_id, None)
+            tables.doubts.pop(bot_id, None)
         return True
 
     async def has_chunks(self, bot_id: UUID) -> bool:

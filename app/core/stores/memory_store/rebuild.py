@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.core.stores.memory_store.tables import Tables
-from app.schemas.rows import Progress, Rebuild
+from app.schemas.rows import Check, Progress, Rebuild
 
 
 class MemoryRebuildStore:
@@ -55,7 +55,7 @@ class MemoryRebuildStore:
         bot.milvus_timestamp = max(bot.milvus_timestamp, stamp)
         return True
 
-    async def claim_check(self, interval: timedelta) -> UUID | None:
+    async def claim_check(self, interval: timedelta) -> Check | None:
         now, never = self._tables.now(), datetime.min.replace(tzinfo=self._tables.now().tzinfo)
         due = [
             (self._tables.checks.get(bot.bot_id, never), bot.bot_id)
@@ -66,4 +66,8 @@ class MemoryRebuildStore:
         if bot_id is None or (checked_at != never and checked_at >= now - interval):
             return None
         self._tables.checks[bot_id] = now
-        return bot_id
+        return Check(bot_id, *self._tables.doubts.get(bot_id, (0, 0)))
+
+    async def trust_counts(self, check: Check) -> None:
+        if self._tables.doubts.get(check.bot_id, (0, 0))[1] == check.lost_below:
+            self._tables.doubts.pop(check.bot_id, None)

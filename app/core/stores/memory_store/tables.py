@@ -156,6 +156,7 @@ class Tables:
         self.reembed_leases: dict[UUID, tuple[UUID, datetime]] = {}
         self.rebuilds: dict[UUID, RebuildRow] = {}
         self.checks: dict[UUID, datetime] = {}
+        self.doubts: dict[UUID, tuple[int, int]] = {}
         self.last_generation = 0
         self.installation_id = uuid4()
         self.database = "memory"
