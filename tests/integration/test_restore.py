@@ -5,6 +5,7 @@ tools, or has its folder rolled back.
 """
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -184,10 +185,10 @@ TEXTS = [*FIRST, *A, *B, *C]
 
 @pytest.fixture
 async def place(milvus_uri: str) -> AsyncIterator[Place]:
-    # Not pytest's folder: every pytest that starts closes it to the user that PostgreSQL runs as where tests run as root.
+    # Not pytest's folder: each pytest that starts closes it to the user that PostgreSQL runs as, if that is not root.
     with TemporaryDirectory(prefix="chat-memory-restore-") as name:
         folder = Path(name)
-        folder.chmod(0o755)
+        os.chmod(name, 0o755)
         made = Place(folder, milvus_uri, EmbeddedPostgres(folder / "postgres"), PostgresAddress("", 0, "", ""))
         await asyncio.to_thread(made.start)
         await asyncio.to_thread(migrate, made.address)
