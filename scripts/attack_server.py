@@ -31,14 +31,19 @@ from scripts.benchmarks.world import insert_paragraphs, new_bot
 from scripts.demo_korquad import paragraphs
 from scripts.memory import Memory
 from scripts.own_server import ROOT, own_folder, own_key, served_in
+from scripts.slow_reranker import slow_reranker
 
 BOUND_MB = 1024
 BOUND_RATIO = 2.0
 PAUSE = 0.02
 """Seconds between two searches of the other client, which keeps it under its own rate."""
 SETTLE = 1.0
+LONG_CHUNKS = 1_000
+LONG_CHARS = 480
 RATED = {"ACCOUNT_RATE": "50/second", "ACCOUNT_WRITES": "8"}
 """What an operator sets who lets strangers in."""
+RERANKED = {"RERANK_API": "tei"}
+"""At RERANK_URL a server of the script's own that takes SECONDS_A_PAIR."""
 MANY = {"MAX_CONNECTIONS": "12000", "KEEP_ALIVE_TIMEOUT": "75"}
 """What an operator sets who wants as many connections to stay."""
 
@@ -69,6 +74,8 @@ PLANS = [
     _plan("idle", "10,000 connections, 2,000 allowed", "closed", "200", seconds=36),
     _plan("rate", "an account above 50 requests a second", "429", "200", settings=tuple(RATED.items())),
     _plan("writes", "an account with 100 writes at a time, 8 allowed", "429", "201", settings=tuple(RATED.items())),
+    _plan("rerank", "10,000 results, reranked, 16 at a time", "200", "503", settings=tuple(RERANKED.items())),
+    _plan("context", "243 results with 20 chunks around each, 16 at a time", "200", "503"),
     _plan("idle", "10,000 connections, all allowed", "200", settings=tuple(MANY.items()), seconds=36),
 ]
 
@@ -131,6 +138,8 @@ async def _attacked(
 ) -> list[tuple[dict[str, Any], list[str]]]:
     with ExitStack() as stack:
         folder = stack.enter_context(own_folder())
+        if settings == RERANKED:
+            settings = settings | {"RERANK_URL": stack.enter_context(slow_reranker())}
         keys = [own_key(folder, account, "write") for account in ("attacker", "other")]
         server = stack.enter_context(served_in(folder, AUTH_DISABLED="false", **settings))
         memory = Memory(psutil.Process(server.pid), folder)
@@ -138,6 +147,7 @@ async def _attacked(
         bots = [await new_bot(connection) for connection in (attacker, other)]
         for connection, bot in zip((attacker, other), bots, strict=True):
             await insert_paragraphs(connection, bot, options.documents)
+        await _insert_long_document(attacker, bots[0])
         attacker.close()
         texts = [question for item in paragraphs()[: options.documents] for question in item.questions]
         client = Client(other, bots[1], itertools.cycle(texts))
@@ -148,6 +158,14 @@ async def _attacked(
             rows.append(await _measure(plan, command, client, memory, options, progress))
         other.close()
         return rows
+
+
+async def _insert_long_document(connection: Connection, bot: str) -> None:
+    """Of LONG_CHUNKS chunks, which are as long as an answer of the most chunks can hold them."""
+    words = " ".join(item.text for item in paragraphs())
+    chunks = [{"chunk_index": n, "text": words[n * LONG_CHARS :][:LONG_CHARS] or "끝"} for n in range(LONG_CHUNKS)]
+    body = {"document": {"chat_bot_id": bot, "title": "long"}, "chunks": chunks}
+    await connection.call("POST", "/data/insert", body)
 
 
 async def _measure(

@@ -234,6 +234,21 @@ async def hammer(target: Target) -> None:
     await _repeat(target, HAMMERS, target.head("/search/query", f"content-length: {len(body)}") + b"\r\n" + body)
 
 
+async def reranked(target: Target) -> None:
+    """Searches for 10,000 results, reranked."""
+    await _search(target, limit=10_000, rerank=True)
+
+
+async def contexts(target: Target) -> None:
+    """Searches for as many texts as one answer may hold."""
+    await _search(target, limit=10_000 // 41, context_chunks=20)
+
+
+async def _search(target: Target, **options: object) -> None:
+    body = json.dumps({"chat_bot_id": target.bot, "query_text": "누가 언제 무엇을 했나요?", **options}).encode()
+    await _repeat(target, HAMMERS, target.head("/search/query", f"content-length: {len(body)}") + b"\r\n" + body)
+
+
 async def writes(target: Target) -> None:
     """Inserts, more at a time than ACCOUNT_WRITES."""
     document = {"chat_bot_id": target.bot, "title": "again"}
@@ -299,6 +314,8 @@ ATTACKS: dict[str, Callable[[Target], Awaitable[None] | None]] = {
     "idle": idle,
     "rate": hammer,
     "writes": writes,
+    "rerank": reranked,
+    "context": contexts,
 }
 
 

@@ -5,7 +5,11 @@ from app.utils.errors import AnswerTooLarge, Place
 LARGE_TEXTS = 1_000
 """More than so many texts are measured before they are read, which takes a statement more."""
 LARGE_AT_A_TIME = 4
-"""Searches for so much, in each process; others wait. What one holds while it is answered is some times MAX_BYTES."""
+"""Searches for so much, in each process; others wait. What one holds while it is answered is some times MAX_BYTES.
+While others ask for less, large ones go one at a time with rests between them (``app.core.pace``)."""
+REST = 8.0
+LONGEST_REST = 2.0
+"""As in ``app.core.pace``; longer, as the answer is written after the search."""
 MAX_BYTES = 16 << 20
 """Of texts in UTF-8. A chatbot reads some kilobytes; whoever exports reads documents, page by page."""
 

@@ -1,7 +1,8 @@
 """Bulk writes that leave Milvus time for questions.
 
 Milvus works on a write and on a search at once, and a search beside a large write takes several times as long. Where
-embedding costs next to nothing, such writes would follow each other without a pause.
+embedding costs next to nothing, such writes would follow each other without a pause. So it is with searches whose
+answers are large, and this process.
 """
 
 import asyncio
@@ -24,8 +25,10 @@ class Pace:
     """While questions are asked in this process, its writes to Milvus of ``bulk`` chunks or more go one at a time, with
     a rest after each."""
 
-    def __init__(self, bulk: int = BULK_CHUNKS) -> None:
+    def __init__(self, bulk: int = BULK_CHUNKS, rest: float = REST, longest_rest: float = LONGEST_REST) -> None:
         self._bulk = bulk
+        self._rest = rest
+        self._longest_rest = longest_rest
         self._asked_at = float("-inf")
         self._rest_until = float("-inf")
         self._turn = asyncio.Lock()
@@ -50,4 +53,4 @@ class Pace:
                 yield
             finally:
                 ended = loop.time()
-                self._rest_until = ended + min(LONGEST_REST, REST * (ended - began))
+                self._rest_until = ended + min(self._longest_rest, self._rest * (ended - began))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from app.core.answer_size import LARGE_AT_A_TIME, check_bytes, is_large
+from app.core.answer_size import LARGE_AT_A_TIME, LONGEST_REST, REST, check_bytes, is_large
 from app.core.bots import Bots
 from app.core.completion import cosine
 from app.core.embedders import Embedders
@@ -74,6 +74,7 @@ class Search:
         self._retrieval = Retrieval(bots, documents, index, embedders)
         self._usable = Joined(self._usable_by_all)
         self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
+        self._large_pace = Pace(0, REST, LONGEST_REST)
         self._rows = Steady[tuple[UUID, str | None], Bot]()
 
     async def query(self, query: Query, watch: Stopwatch) -> Answer:
@@ -87,9 +88,11 @@ class Search:
                 raise InvalidInput(NO_RERANKER, places=[Place("body.rerank", NO_RERANKER)])
             check_pairs(len(query.texts), self._reranker.top)
         self._pace.asked()
-        if not is_large(len(query.texts) * query.limit, query.context_chunks):
+        results = len(query.texts) * query.limit
+        if not is_large(results, query.context_chunks):
+            self._large_pace.asked()
             return await self._attempts(query, watch)
-        async with self._large:
+        async with self._large, self._large_pace.turn(results, watch):
             return await self._attempts(query, watch)
 
     async def _attempts(self, query: Query, watch: Stopwatch) -> Answer:
