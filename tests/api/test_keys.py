@@ -190,6 +190,8 @@ async def test_a_scope_includes_those_before_it(
 def test_what_each_scope_is_for() -> None:
     assert {call.name for call in calls() if call.scope == "read"} == {
         "list_collections",
+        "list_models",
+        "get_model",
         "get_collection",
         "get_document",
         "list_documents",

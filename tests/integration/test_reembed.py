@@ -735,5 +735,5 @@ async def test_both_models_are_named_and_asked(place: Place) -> None:
     names = [dependency.name for dependency in await place.services.health.check() if dependency.up]
     assert names == ["postgres", "milvus", "embedder", "previous_embedder"]
     for model, dimension in (("new", 48), ("old", 64)):
-        embedded = await place.services.embed.documents(model, ["text"], None)
+        embedded = await place.services.embed.vectors(model, ["text"], None, queries=False)
         assert (embedded.model, embedded.vectors.shape) == (model, (1, dimension))

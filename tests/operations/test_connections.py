@@ -11,7 +11,7 @@ import pytest_asyncio
 from tests.operations.conftest import Served, served
 
 CONNECTIONS = 20
-LIVE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+LIVE = b"GET /health/live HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -99,7 +99,7 @@ async def test_a_head_may_be_so_long(dial: Dial, before: bytes) -> None:
 async def test_a_body_does_not_count_as_a_head(dial: Dial) -> None:
     wire = await dial()
     body = b" " * 50_000
-    head = b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST /search/query HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
     wire.writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
     assert await wire.status() == 422
     wire.writer.write(LIVE)
@@ -109,7 +109,7 @@ async def test_a_body_does_not_count_as_a_head(dial: Dial) -> None:
 async def test_a_short_body_that_is_refused_does_not_cost_its_connection(dial: Dial) -> None:
     wire = await dial()
     wire.writer.write(
-        b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}"
+        b"POST /search/query HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}"
     )
     assert await wire.status() == 415
     wire.writer.write(LIVE)
@@ -118,8 +118,8 @@ async def test_a_short_body_that_is_refused_does_not_cost_its_connection(dial: D
 
 async def test_a_body_that_stops_is_given_up_and_a_long_one_refused_at_its_head(dial: Dial) -> None:
     slow, long = await dial(), await dial()
-    slow.writer.write(b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n1")
-    long.writer.write(b"POST /search/query HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n1")
+    slow.writer.write(b"POST /search/query HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 10\r\n\r\n1")
+    long.writer.write(b"POST /search/query HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000000000\r\n\r\n1")
     assert await long.status() == 413
     assert await slow.status() == 408
     assert await long.closed()

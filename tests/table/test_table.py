@@ -42,7 +42,7 @@ def test_row(http: httpx.Client, row: Row) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "euc-kr"])
 def test_raw_letters_in_a_url(http: httpx.Client, target: str, encoding: str) -> None:
     with socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=30) as connection:
-        connection.sendall(b"GET " + target.encode(encoding) + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET " + target.encode(encoding) + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         with connection.makefile("rb") as answer:
             head, _, body = answer.read().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
