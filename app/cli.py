@@ -60,6 +60,8 @@ async def repair(settings: Settings, vectors: bool = False, sample: int | None =
             try:
                 if bot.is_rebuilding:
                     await _rebuild(services.repairer, bot.bot_id)
+                    mended += 1
+                    _write("mended", Finding("index_rebuilding", bot.bot_id, "Milvus had lost vectors of this bot"))
                 async for finding in services.repairer.repair_bot(bot.bot_id):
                     mended += 1
                     _write("mended", finding)
