@@ -270,7 +270,7 @@ async def assert_readable(services: Services, target: Target, operation: Operati
     try:
         for doc_id in target.doc_ids:
             with suppress(DocumentNotFound):
-                _, chunks = await services.documents.get(target.bot_id, None, doc_id)
+                _, chunks, _ = await services.documents.get(target.bot_id, None, doc_id, 0, 1000)
                 assert tuple(chunk.text for chunk in chunks) in (OLD, NEW)
         query = operations.query(target.bot_id, OLD[0])
         (results,) = (await services.search.query(query, Stopwatch())).results

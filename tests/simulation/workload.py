@@ -188,14 +188,14 @@ class Clients:
         found = await self._ask(
             span,
             f"get {doc_id}",
-            lambda process: process.documents.get(self._bot_id(bot), self._account(bot), doc_id),
+            lambda process: process.documents.get(self._bot_id(bot), self._account(bot), doc_id, 0, 1000),
             missing=True,
             bot=bot,
         )
         if span.outcome == "done":
             self._history.reads.append(Read(span, bot, doc_id, None))
         if found is not None:
-            document, chunks = found
+            document, chunks, _ = found
             read = self._history.reads[-1]
             read.texts, read.patched = [chunk.text for chunk in chunks], document.metadata.get("patched")
 
