@@ -12,7 +12,10 @@ _REPLACEMENTS = {
     # Readers take whatever version of a document has chunks.
     "generation-join": {
         "confirmed_chunks": (" AND d.generation = c.chunk_id >> 16", ""),
-        "get_document_chunks": (" AND c.chunk_id >> 16 = d.generation", ""),
+        "get_document_chunks": (
+            " AND c.chunk_id >= d.generation * 65536\n      AND c.chunk_id < (d.generation + 1) * 65536",
+            "",
+        ),
     },
     # A generation's vectors are deleted once, and nobody looks again.
     "gc-once": {"claim_garbage": ("now() >= not_before AS settled", "true AS settled")},

@@ -171,7 +171,7 @@ async def reembed_abort(services: Services, stores: Stores, target: Target) -> o
 
 async def reembed_drop(services: Services, stores: Stores, target: Target) -> object:
     """The old collection is dropped by the loop that runs in every server."""
-    async with reembedder_over(_settings(0.05), stores, NextEmbedder()) as reembedder:
+    async with reembedder_over(_settings(1), stores, NextEmbedder()) as reembedder:
         await reembedder.run(target.bot_id)
     await asyncio.Event().wait()
     return None

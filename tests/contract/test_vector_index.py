@@ -291,8 +291,8 @@ async def test_ping(index: VectorIndex) -> None:
 
 
 async def test_what_never_failed_is_not_suspect(index: VectorIndex, collection: str) -> None:
-    await upsert(index, collection, {1: axis(0)})
+    guarantee = await upsert(index, collection, {1: axis(0)})
     assert collection not in {suspect.collection for suspect in await index.suspects()}
     assert collection not in {suspect.collection for suspect in await index.suspects(claim=1)}
     await index.trust(Suspect(collection, 0, True, True), complete=True)
-    assert len(await index.search(collection, axis(0), 5)) == 1
+    assert len(await index.search(collection, axis(0), 5, guarantee=guarantee)) == 1

@@ -18,6 +18,7 @@ from app.core.stores.migrations import bring_up_to_date, migrate
 from app.core.stores.postgres import Database, Guards
 from app.core.stores.role_settings import check_role_settings
 from app.core.write import Write
+from app.schemas.rows import GenerationBlock
 from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.conftest import fresh_database, until
 from tests.contract.records import HOUR, NO_TIME, Record, document
@@ -154,6 +155,7 @@ async def test_processes_that_share_server_connections_get_their_own_answers(
 async def test_more_writes_than_server_connections_do_not_wait_for_each_other(pooled: Database) -> None:
     """T2 holds one while the timestamp is raised: not a second one at a time."""
     record = Record.in_postgres(pooled)
+    await record.generations.use(GenerationBlock(uuid4(), 1, 1 << 13))
     bot = await record.bot()
     store, token = DocumentStore(pooled, NO_TIME), uuid4()
 

@@ -645,7 +645,7 @@ async def test_upsert_that_lands_after_its_process_was_killed(place: Place, inde
         await index.land()
         assert await moving
     with pytest.raises(DocumentNotFound):
-        await place.services.documents.get(place.bot_id, None, doc_id)
+        await place.services.documents.get(place.bot_id, None, doc_id, 0, 1)
     await place.assert_moved()
 
 

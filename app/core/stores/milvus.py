@@ -297,7 +297,8 @@ class MilvusIndex:
         return await self._call(partial(suspects, self._client, claim, self._timeout))
 
     async def trust(self, suspect: Suspect, *, complete: bool) -> None:
-        await self._call(partial(trust, self._client, suspect, complete, self._timeout))
+        if self._lite:
+            await self._call(partial(trust, self._client, suspect, complete, self._timeout))
 
     async def count(self, collection: str) -> int:
         count = partial(
