@@ -36,6 +36,8 @@ _context.set_forkserver_preload(["tests.chaos.doomed", "tests.chaos.server"])
 
 CASES = [(operation, point) for operation, points in PASSES.items() for point in points]
 BEFORE, AFTER = {OLD: 2}, {OLD: 2}
+HANG_SECONDS = 30
+"""An operation or a point that has not come by then never does: no measure of how fast it should be."""
 OWN_BOT = (operations.bot_delete, operations.reembed_abort, operations.rebuild_lost, *MOVES)
 
 
@@ -155,13 +157,13 @@ async def run_with(place: Place, target: Target, operation: Operation, point: st
         task = asyncio.ensure_future(operation(services, place.stores, target))
         try:
             if operation in ENDLESS:
-                await asyncio.wait_for(reached.wait(), 10)
+                await asyncio.wait_for(reached.wait(), HANG_SECONDS)
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
             else:
                 try:
-                    await asyncio.wait_for(task, 10)
+                    await asyncio.wait_for(task, HANG_SECONDS)
                     done = True
                 except AppError as error:
                     done = None if isinstance(error, DatabaseUnavailable) else False
