@@ -161,7 +161,8 @@ async def services(
     db: Database, index: VectorIndex, embedder: Embedder, settings: Settings, settle: timedelta
 ) -> AsyncIterator[Services]:
     stores = Stores(db, index, settle)
-    if await index.marker.read():  # Of the test before, which shared this Milvus.
+    # Of the test before, which shared this Milvus; collections alone, where it needed no services.
+    if await index.marker.read() or await index.marker.bot_collections():
         await stores.generations().adopt(keep_vectors=True)
     async with wired(settings, stores, embedder) as opened:
         yield opened

@@ -122,6 +122,7 @@ def test_examples_work_as_they_stand_in_the_order_of_the_page(watched: Watched, 
         assert (status, worth in answer) == ("200", True), answer
     for tag, operation in [
         ("collection", "list_collections"), ("collection", "get_collection"), ("embeddings", "create_embeddings"),
+        ("embeddings", "list_models"), ("embeddings", "get_model"),
         ("health", "health"), ("health", "ready"), ("health", "live"), ("metrics", "metrics"),
         ("collection", "delete_collection"),
     ]:  # fmt: skip
