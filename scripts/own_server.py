@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ def server_in(folder: Path, app: str = "app.main:app", **settings: str) -> Itera
     """The address of a server whose data is, and stays, in ``folder``."""
     port = free_port()
     command = ["uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning"]
-    with _process(command, folder, port, environment_of(folder, **settings)) as process:
+    with running(command, folder, port, environment_of(folder, **settings)) as process:
         yield process.address
 
 
@@ -69,13 +69,16 @@ def served_in(folder: Path, **settings: str) -> Iterator[Process]:
     """The same by ``python -m app.serve``, which bounds heads and connections too."""
     port = free_port()
     environment = environment_of(folder, PORT=str(port), **settings)
-    with _process(["app.serve"], folder, port, environment) as process:
+    with running(["app.serve"], folder, port, environment) as process:
         yield process
 
 
 @contextmanager
-def _process(module: Sequence[str], folder: Path, port: int, environment: dict[str, str]) -> Iterator[Process]:
-    with subprocess.Popen([sys.executable, "-m", *module], cwd=folder, env=environment) as process:
+def running(
+    module: Sequence[str], folder: Path, port: int, environment: Mapping[str, str], python: str = sys.executable
+) -> Iterator[Process]:
+    """``python -m module`` once it is ready, until the end of the block. Raises SystemExit when it does not come up."""
+    with subprocess.Popen([python, "-m", *module], cwd=folder, env=environment) as process:
         address = f"http://127.0.0.1:{port}"
         try:
             _wait_until_ready(address, process)
@@ -102,5 +105,5 @@ def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
             with urllib.request.urlopen(f"{address}/health/ready", timeout=5):  # noqa: S310 - our own address
                 return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
+            time.sleep(0.01)
     raise SystemExit("The server did not become ready; what it says stands above.")

@@ -21,11 +21,12 @@ from app.core.copying import Copier
 from app.core.embedders import Embedders
 from app.core.embedding.port import Embedder
 from app.core.pace import Pace
+from app.core.row_lease import RowLease
 from app.core.stores.ports import RebuildPort, ReembedPort, VectorIndex
 from app.core.verify import Verifier
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Check, Progress, Rebuild
 from app.utils.clock import Stopwatch
-from app.utils.errors import AppError, BotNotFound, CollectionMissing, CollectionMoved, IndexRebuilding, LeaseLost
+from app.utils.errors import AppError, BotNotFound, CollectionMissing, CollectionMoved, IndexRebuilding
 from app.utils.failpoints import reach
 
 log = logging.getLogger(__name__)
@@ -160,12 +161,13 @@ class Rebuilder:
         Raises Unavailable when a store or the embedder is away, ModelMismatch, and the error of a text that the model
         does not take. Wherever it is killed, calling it again goes on.
         """
-        token = uuid4()
+        token, asked = uuid4(), asyncio.get_running_loop().time()
         work = await self._store.claim(token, self._lease, bot_id=bot_id)
         if work is None:
             return False
         run = _Run(work, token, self._lease, self._store)
-        renewing = asyncio.create_task(run.renew_forever())
+        run.lease.began(asked)
+        renewing = asyncio.create_task(run.lease.renew_forever())
         try:
             done = await self._fill(run, tell)
         except CollectionMissing:
@@ -215,11 +217,11 @@ class Rebuilder:
                 there = await self._copier.present(collection, page) if resumed or work.in_place else set()
                 if missing := [chunk for chunk in page if chunk.chunk_id not in there]:
                     async with self._pace.turn(len(missing), Stopwatch()):
-                        copied_at = await self._copier.copy(bot.bot_id, collection, embedder, missing, run.check)
+                        copied_at = await self._copier.copy(bot.bot_id, collection, embedder, missing, run.lease.check)
                     stamp = max(stamp, copied_at)
                     copied += len(missing)
                 run.done = min(run.done + len(page), work.chunks_total)
-                if not await run.renew():
+                if not await run.lease.renew():
                     return False
                 tell(Progress(run.done, work.chunks_total))
             low = first
@@ -266,25 +268,4 @@ class _Run:
         self.work = work
         self.token = token
         self.done = 0
-        self._lease = lease
-        self._store = store
-        self._until = asyncio.get_running_loop().time() + lease.total_seconds()
-
-    def check(self) -> None:
-        """Raises LeaseLost when another process may have claimed it: to be called before each write to Milvus."""
-        if asyncio.get_running_loop().time() >= self._until:
-            raise LeaseLost("The rebuild was paused for longer than its lease, and may be another process's by now.")
-
-    async def renew(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        if not await self._store.renew(self.work.bot_id, self.token, self._lease, self.done):
-            self._until = 0.0
-            return False
-        self._until = now + self._lease.total_seconds()
-        return True
-
-    async def renew_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease.total_seconds() / 3)
-            with suppress(AppError):
-                await self.renew()
+        self.lease = RowLease(lease, lambda: store.renew(work.bot_id, token, lease, self.done), "The rebuild")

@@ -18,7 +18,8 @@ from uuid import UUID
 from app.core.copying import Copier
 from app.core.embedding.port import Embedder
 from app.core.leases import Leases
-from app.core.reembed_lease import ReembedLease, reembed_lease
+from app.core.reembed_lease import reembed_lease
+from app.core.row_lease import RowLease
 from app.core.stores.ports import BotPort, ReembedPort, Switch, VectorIndex, VerifyPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Copied, Move
 from app.utils.errors import (
@@ -60,7 +61,7 @@ class _Run:
     bot_id: UUID
     move: Move
     first: int
-    lease: ReembedLease
+    lease: RowLease
     keys: set[int] = field(default_factory=set)
     stamp: int = 0
     copied: int = 0

@@ -1,9 +1,6 @@
 """The two servers of a comparison, each with stores of its own, and the same cheap client for both."""
 
-import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +8,7 @@ from pathlib import Path
 
 from scripts.benchmarks.commits import Version
 from scripts.benchmarks.http import Connection
-from scripts.own_server import START_SECONDS, STOP_SECONDS, environment_of, free_port
+from scripts.own_server import environment_of, free_port, running
 
 APPS = {"hash": "scripts.benchmarks.hash_app:app", "use-multilingual": "app.main:app"}
 """By embedder, as uvicorn names them. Commits back to 6cdfd0e have them under these names."""
@@ -57,18 +54,9 @@ class Side:
     @contextmanager
     def _process(self, module: list[str], port: int, more: Mapping[str, str]) -> Iterator[None]:
         environment = environment_of(self.folder, PYTHONPATH=str(self.version.tree), **self.settings, **more)
-        command = [self.version.python, "-m", *module]
-        with subprocess.Popen(command, cwd=self.folder, env=environment) as process:
-            self.address = f"http://127.0.0.1:{port}"
-            try:
-                _await_ready(self.address, process)
-                yield
-            finally:
-                process.terminate()
-                try:
-                    process.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+        with running(module, self.folder, port, environment, self.version.python) as process:
+            self.address = process.address
+            yield
 
 
 @asynccontextmanager
@@ -86,14 +74,3 @@ async def opened_sides(this: Version, other: Version, folder: Path, milvus: str)
                 settings["MILVUS_URI"] = stack.enter_context(MilvusServer(home / "milvus")).uri
             sides.append(Side(version, home, settings))
         yield sides[0], sides[1]
-
-
-def _await_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/health/ready", timeout=5):  # noqa: S310 - our own address
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.01)
-    raise SystemExit("The server did not become ready; what it says stands above.")
