@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from app.config import Settings, checked_settings
+from app.core.connect import open_stores
 from app.core.keys import SCOPES, Scope
 from app.core.reembed import Reembedder
 from app.core.repair import Repairer
@@ -24,7 +25,6 @@ from app.core.services import (
     open_normalizer,
     open_reembedder,
     open_services,
-    open_stores,
     open_vector_check,
     open_verifier,
 )

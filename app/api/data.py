@@ -82,7 +82,8 @@ async def insert_batch(
     """Stores many documents, each wholly or not at all; a document that fails does not hold up the others.
 
     A document that cannot be read fails alone, too; if none can, the answer is a 422. A body that is no JSON stores
-    nothing. If no document can be stored because something is away, the answer is 503.
+    nothing. If no document can be stored because a store or the embedder is
+    unavailable, the answer is 503.
     """
     watch = Stopwatch()
     sound = sound_documents(body.documents, limits)

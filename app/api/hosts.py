@@ -15,7 +15,7 @@ from app.utils.errors import HostNotAllowed, OriginNotAllowed
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY = "*"
 PROBES = frozenset({"/health/live", "/health/ready"})
-"""Orchestrators ask by an address that nobody configured; the answer holds nothing of an account."""
+"""Orchestrators send an IP address as the Host. The answers hold nothing of an account."""
 
 
 class HostGuard:

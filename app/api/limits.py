@@ -96,7 +96,7 @@ class ConcurrencyLimiter:
         counted = counted_as(account) if account else _address(request)
         if self._running[counted] >= self._most:
             await asyncio.sleep(random.uniform(*HELD_BACK_SECONDS))  # noqa: S311 - guards nothing
-            raise self._error(f"{self._most} {self._error.calls} of this account are at work.", retry_after=1)
+            raise self._error(f"This account already has {self._most} {self._error.calls} in progress.", retry_after=1)
         self._running[counted] += 1
         try:
             yield

@@ -72,7 +72,7 @@ async def _handshakes_ended(ports: set[int]) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + HANDSHAKE_SECONDS
     while True:
-        # Once at least: another processor may be at work on a packet that came before the filter.
+        # At least once: another core may still process a packet that arrived before the filter was set.
         await asyncio.sleep(LOOK_SECONDS)
         if loop.time() > end or not _handshake_under_way(ports):
             return

@@ -32,7 +32,7 @@ async def read(request: Request, services: ServicesDep) -> Response:
 
 def _is_local(request: Request) -> bool:
     """Through a proxy on this machine every caller is local: such a proxy must keep /metrics to itself."""
-    if request.client is None:  # As at a Unix socket: whoever stands before it may be anybody.
+    if request.client is None:  # As on a Unix socket: a proxy may be passing anybody on.
         return False
     try:
         return ip_address(request.client.host).is_loopback

@@ -1,4 +1,4 @@
-"""Opens everything a server process needs and closes it again, in order."""
+"""Wires everything that a server process or a command needs over the stores, and closes it again, in order."""
 
 import asyncio
 import logging
@@ -12,6 +12,7 @@ from functools import partial
 
 from app.config import PAID, Settings
 from app.core.bots import Bots
+from app.core.connect import Stores, open_record, open_stores
 from app.core.copying import Copier
 from app.core.cross_encoder import CrossEncoderReranker
 from app.core.documents import Documents
@@ -19,7 +20,7 @@ from app.core.embed import Embed
 from app.core.embedders import Embedders
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers import open_embedder, settings_for
-from app.core.generations import Generations, TakeOver
+from app.core.generations import TakeOver
 from app.core.health import Health
 from app.core.index_check import IndexCheck
 from app.core.ingest import Ingest
@@ -35,51 +36,24 @@ from app.core.repair import Repairer
 from app.core.rerank import Reranker, RerankingService
 from app.core.saga import Saga
 from app.core.search import Search
-from app.core.stores.address import MilvusTls, PostgresAddress, PostgresTls
 from app.core.stores.backlog import BacklogStore
 from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
-from app.core.stores.embedded import embedded_stores
 from app.core.stores.garbage import GarbageStore
-from app.core.stores.generations import GenerationStore
 from app.core.stores.keys import KeyStore
-from app.core.stores.migrations import bring_up_to_date
-from app.core.stores.milvus import MilvusIndex
 from app.core.stores.normalize import NormalizeStore
 from app.core.stores.once import OnceStore
 from app.core.stores.ports import VectorIndex
-from app.core.stores.postgres import Database, Guards
-from app.core.stores.postgres_refusal import silence_of
+from app.core.stores.postgres import Database
 from app.core.stores.rebuild import RebuildStore
 from app.core.stores.reembed import ReembedStore
-from app.core.stores.rights import check_rights
-from app.core.stores.role_settings import check_role_settings
 from app.core.stores.verify import VerifyStore
 from app.core.vector_check import VectorCheck
 from app.core.verify import Verifier
 from app.core.watch import Watch
 from app.schemas.queries import SQL
-from app.utils.errors import DatabaseUnavailable, StartupError, VectorIndexUnavailable
-from app.utils.uris import printable
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """Both stores, connected and with the newest schema."""
-
-    db: Database
-    index: VectorIndex
-    settle: timedelta
-    """How long after its call's end a write to Milvus may still land."""
-    folder: str = ""
-    """The identity of DATA_DIR, where PostgreSQL is embedded."""
-    own_index: bool = False
-    """Whether Milvus is embedded in the same DATA_DIR."""
-
-    def generations(self) -> Generations:
-        return Generations(GenerationStore(self.db, self.folder), self.index.marker, own_index=self.own_index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,30 +73,6 @@ class Services:
     vector_check: VectorCheck
     repairer: Repairer
     watch: Watch
-
-
-@asynccontextmanager
-async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
-    """Starts or attaches to the embedded stores, or connects to the configured ones. Raises StartupError."""
-    async with AsyncExitStack() as stack:
-        embedded = await stack.enter_async_context(
-            embedded_stores(
-                settings.data_dir,
-                postgres=settings.embeds_postgres,
-                milvus=settings.embeds_milvus,
-                database=settings.postgres_db_name,
-            )
-        )
-        address = embedded.postgres or _postgres_address(settings)
-        token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
-        db, index = await asyncio.gather(
-            _open_database(address, settings),
-            _open_index(embedded.milvus_uri or settings.milvus_address or "", token, settings),
-        )
-        stack.push_async_callback(db.close)
-        stack.push_async_callback(index.close)
-        own_index = settings.embeds_postgres and settings.embeds_milvus
-        yield Stores(db, index, timedelta(seconds=index.settle_seconds), embedded.folder, own_index)
 
 
 @asynccontextmanager
@@ -226,31 +176,15 @@ async def reembedder_over(settings: Settings, stores: Stores, embedder: Embedder
 @asynccontextmanager
 async def open_keys(settings: Settings) -> AsyncIterator[KeyRing]:
     """For the command line, beside a server that runs or alone. Needs no Milvus. Raises StartupError."""
-    async with _open_record(settings) as db:
+    async with open_record(settings) as db:
         yield KeyRing(KeyStore(db))
 
 
 @asynccontextmanager
 async def open_normalizer(settings: Settings) -> AsyncIterator[Normalizer]:
     """As ``open_keys``."""
-    async with _open_record(settings) as db:
+    async with open_record(settings) as db:
         yield Normalizer(NormalizeStore(db))
-
-
-@asynccontextmanager
-async def _open_record(settings: Settings) -> AsyncIterator[Database]:
-    """PostgreSQL alone."""
-    async with AsyncExitStack() as stack:
-        opening = embedded_stores(
-            settings.data_dir,
-            postgres=settings.embeds_postgres,
-            milvus=False,
-            database=settings.postgres_db_name,
-        )
-        embedded = await stack.enter_async_context(opening)
-        db = await _open_database(embedded.postgres or _postgres_address(settings), settings)
-        stack.push_async_callback(db.close)
-        yield db
 
 
 @asynccontextmanager
@@ -401,71 +335,3 @@ async def _running(*loops: Coroutine[None, None, None]) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _postgres_address(settings: Settings) -> PostgresAddress:
-    return PostgresAddress(
-        host=settings.postgres_host or "",
-        port=settings.postgres_port,
-        user=settings.postgres_user,
-        database=settings.postgres_db_name,
-        password=settings.postgres_password,
-        tls=PostgresTls(
-            settings.postgres_sslmode,
-            settings.postgres_sslrootcert,
-            settings.postgres_sslcert,
-            settings.postgres_sslkey,
-        ),
-    )
-
-
-async def _open_database(address: PostgresAddress, settings: Settings) -> Database:
-    """Waits for PostgreSQL, which may start beside this process, and brings its schema up to date."""
-    silence = ""
-    guards = Guards(
-        settings.postgres_statement_timeout,
-        settings.postgres_lock_timeout,
-        settings.postgres_idle_in_transaction_timeout,
-    )
-    try:
-        async with asyncio.timeout(settings.startup_timeout):
-            while True:
-                try:
-                    db = await Database.connect(
-                        address,
-                        min_size=settings.postgres_pool_min,
-                        max_size=settings.postgres_pool_max,
-                        timeout=settings.postgres_timeout,
-                        guards=guards,
-                        pooled=settings.postgres_pooler == "transaction",
-                    )
-                    try:
-                        await check_role_settings(db, guards)
-                        await bring_up_to_date(db, address)
-                        await check_rights(db, address.user)
-                    except BaseException:
-                        await db.close()
-                        raise
-                    return db
-                except DatabaseUnavailable as exc:
-                    silence = silence_of(exc.__cause__)
-                    log.info("waiting for PostgreSQL at %s:%s (%s)", address.host, address.port, silence)
-                    await asyncio.sleep(0.5)
-    except TimeoutError as exc:
-        where = f"{address.host}:{address.port} ({silence or 'no answer in time'})"
-        raise StartupError(f"PostgreSQL did not answer at {where}: check POSTGRES_HOST and POSTGRES_PORT.") from exc
-
-
-async def _open_index(uri: str, token: str, settings: Settings) -> MilvusIndex:
-    try:
-        return await MilvusIndex.connect(
-            uri,
-            token,
-            database=settings.milvus_db_name or "",
-            tls=MilvusTls(settings.milvus_tls_ca, settings.milvus_tls_cert, settings.milvus_tls_key),
-            timeout=settings.milvus_timeout,
-            wait=settings.startup_timeout,
-        )
-    except VectorIndexUnavailable as exc:
-        tls = " (https:// where it speaks TLS)" if uri.startswith("http://") else ""
-        raise StartupError(f"Milvus did not answer at {printable(uri)}: check MILVUS_HOST or MILVUS_URI{tls}.") from exc

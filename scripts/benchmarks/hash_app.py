@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.config import Settings
+from app.core.connect import open_stores
 from app.core.embedding.front import Front
-from app.core.services import Services, open_stores, wired
+from app.core.services import Services, wired
 from app.main import collect_less, create_app
 from scripts.benchmarks.embedders import Hashes
 

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from app.config import Settings
+from app.core.connect import Stores
 from app.core.embedding.memory import HashEmbedder
-from app.core.services import Services, Stores, wired
+from app.core.services import Services, wired
 from app.core.stores.address import PostgresAddress
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.postgres import Database

@@ -21,10 +21,11 @@ from app.api import data, search
 from app.api.deps import OPEN, Admission, admission_of, scope_of
 from app.api.direct import Way
 from app.config import Settings
+from app.core.connect import Stores
 from app.core.embedding.front import Front
 from app.core.embedding.memory import HashEmbedder
 from app.core.embedding.port import Vectors
-from app.core.services import Services, Stores, wired
+from app.core.services import Services, wired
 from app.core.stores.documents import DocumentStore
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.postgres import Database

@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from app.config import Settings
+from app.core.connect import Stores
 from app.core.cross_encoder import BATCH_PAIRS, CrossEncoderReranker
 from app.core.embedding.port import Embedder
 from app.core.rerank import MAX_PAIRS, PairQueue, Reranker, RerankingService
-from app.core.services import Services, Stores, wired
+from app.core.services import Services, wired
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.postgres import Database
 from app.utils.errors import ModelNotFound, RerankerUnavailable, StartupError

@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from app.config import Settings
+from app.core.connect import Stores
 from app.core.embedding import provider_requests
 from app.core.embedding.front import Front
 from app.core.embedding.providers import open_embedder, settings_for
-from app.core.services import Services, Stores, reembedder_over, wired
+from app.core.services import Services, reembedder_over, wired
 from app.core.stores.memory_index import MemoryIndex
 from app.core.stores.postgres import Database
 from tests.conftest import BotClient, in_process, register

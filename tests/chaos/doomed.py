@@ -11,7 +11,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from app.config import Settings
-from app.core.services import Services, Stores, wired
+from app.core.connect import Stores
+from app.core.services import Services, wired
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus import MilvusIndex
 from app.core.stores.postgres import Connection as Postgres

@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 
 from app.config import Settings
 from app.core.bots import NewBot
+from app.core.connect import Stores
 from app.core.embedding.memory import HashEmbedder
 from app.core.query import Query
-from app.core.services import Services, Stores, reembedder_over
+from app.core.services import Services, reembedder_over
 from app.core.stores.bots import BotStore
 from app.core.stores.documents import DocumentStore
 from app.core.stores.rebuild import RebuildStore

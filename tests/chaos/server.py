@@ -18,9 +18,10 @@ import numpy as np
 import uvicorn
 
 from app.config import Settings
+from app.core.connect import open_stores
 from app.core.embedding.memory import HashEmbedder
 from app.core.embedding.port import Vectors
-from app.core.services import Services, open_stores, wired
+from app.core.services import Services, wired
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus import MilvusIndex
 from app.main import create_app

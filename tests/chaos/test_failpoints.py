@@ -11,8 +11,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from app.core.connect import Stores
 from app.core.embedding.memory import HashEmbedder
-from app.core.services import Services, Stores
+from app.core.services import Services
 from app.core.stores.address import PostgresAddress
 from app.utils.clock import Stopwatch
 from app.utils.errors import (

@@ -12,11 +12,12 @@ import pytest
 
 from app.config import Settings
 from app.core.bots import NewBot
+from app.core.connect import Stores
 from app.core.embedding.memory import HashEmbedder
 from app.core.once import Once
 from app.core.query import Query, Result
 from app.core.reembed import Moved, Reembedder
-from app.core.services import Services, Stores, reembedder_over, wired
+from app.core.services import Services, reembedder_over, wired
 from app.core.stores.documents import DocumentStore
 from app.core.stores.milvus import MilvusIndex
 from app.core.stores.ports import VectorIndex

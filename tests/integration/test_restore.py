@@ -22,8 +22,9 @@ import pytest
 from pymilvus import MilvusClient
 
 from app.config import Settings
+from app.core.connect import Stores
 from app.core.embedding.memory import HashEmbedder
-from app.core.services import Services, Stores, wired
+from app.core.services import Services, wired
 from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded_postgres import EmbeddedPostgres
 from app.core.stores.migrations import migrate

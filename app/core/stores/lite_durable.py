@@ -34,7 +34,7 @@ from milvus_lite.storage.segment import Segment
 
 log = logging.getLogger("lite_server")
 
-MARKER = "trusted"
+TRUSTED = "trusted"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 SPARE_BYTES = 1 << 20
 """Free space, beside the size of what is to be written, below which no flush is tried."""
@@ -75,8 +75,8 @@ class DurableCollection(Collection):
     def __init__(self, name: str, data_dir: str, *args: Any, **kwargs: Any) -> None:
         self.failure: BaseException | None = None
         self.failures = 0
-        self._marker = Path(data_dir) / MARKER
-        self.searchable = self._marker.exists()
+        self._trusted_file = Path(data_dir) / TRUSTED
+        self.searchable = self._trusted_file.exists()
         self.compared = self.searchable and not any(map(_is_torn, Path(data_dir, "wal").glob("*.arrow")))
         self._next_attempt = 0.0
         self._wait = FIRST_WAIT
@@ -95,7 +95,7 @@ class DurableCollection(Collection):
             return
         self.searchable = True
         if self.failure is None:
-            self._marker.touch()
+            self._trusted_file.touch()
             self.compared = True
 
     def write_again(self) -> None:
@@ -169,7 +169,7 @@ class DurableCollection(Collection):
         self.failure = exc
         self.compared = False
         with suppress(FileNotFoundError):
-            self._marker.unlink()
+            self._trusted_file.unlink()
         what = "no space left on the disk of" if has_no_space(exc) else "cannot write to"
         log.error("%s %s (%s): %s accepts no writes", what, self._data_dir, exc, self._name)
 

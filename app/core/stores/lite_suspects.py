@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from app.core.stores.lite_durable import MARKER, DurableCollection
+from app.core.stores.lite_durable import TRUSTED, DurableCollection
 from app.core.stores.lite_protocol import SERVICE, SUSPECTS, TRUST
 from app.core.stores.ports import Suspect
 
@@ -31,7 +31,7 @@ class SuspectService:
     def __init__(self, db: Collections, folder: Path) -> None:
         """``folder``: of the collections."""
         self._db = db
-        self._left = [name for name in db.list_collections() if not (folder / name / MARKER).exists()]
+        self._left = [name for name in db.list_collections() if not (folder / name / TRUSTED).exists()]
         self._claims: dict[str, float] = {}
         self._lock = threading.Lock()
 

@@ -46,7 +46,6 @@ AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DiskFullError,
     asyncpg.PostgresSystemError,
-    asyncpg.InternalClientError,
 )
 BROKEN = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError)
 """After these a connection is not to be used again, though asyncpg may not yet know that it is lost."""

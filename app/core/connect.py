@@ -1,0 +1,150 @@
+"""Connects a process to both stores, embedded or configured: waits for them, and brings the schema up to date."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.config import Settings
+from app.core.generations import Generations
+from app.core.stores.address import MilvusTls, PostgresAddress, PostgresTls
+from app.core.stores.embedded import embedded_stores
+from app.core.stores.generations import GenerationStore
+from app.core.stores.migrations import bring_up_to_date
+from app.core.stores.milvus import MilvusIndex
+from app.core.stores.ports import VectorIndex
+from app.core.stores.postgres import Database, Guards
+from app.core.stores.postgres_refusal import silence_of
+from app.core.stores.rights import check_rights
+from app.core.stores.role_settings import check_role_settings
+from app.utils.errors import DatabaseUnavailable, StartupError, VectorIndexUnavailable
+from app.utils.uris import printable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Both stores, connected and with the newest schema."""
+
+    db: Database
+    index: VectorIndex
+    settle: timedelta
+    """How long after its call's end a write to Milvus may still land."""
+    folder: str = ""
+    """The identity of DATA_DIR, where PostgreSQL is embedded."""
+    own_index: bool = False
+    """Whether Milvus is embedded in the same DATA_DIR."""
+
+    def generations(self) -> Generations:
+        return Generations(GenerationStore(self.db, self.folder), self.index.marker, own_index=self.own_index)
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
+    """Starts or attaches to the embedded stores, or connects to the configured ones. Raises StartupError."""
+    async with AsyncExitStack() as stack:
+        embedded = await stack.enter_async_context(
+            embedded_stores(
+                settings.data_dir,
+                postgres=settings.embeds_postgres,
+                milvus=settings.embeds_milvus,
+                database=settings.postgres_db_name,
+            )
+        )
+        address = embedded.postgres or _postgres_address(settings)
+        token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
+        db, index = await asyncio.gather(
+            _open_database(address, settings),
+            _open_index(embedded.milvus_uri or settings.milvus_address or "", token, settings),
+        )
+        stack.push_async_callback(db.close)
+        stack.push_async_callback(index.close)
+        own_index = settings.embeds_postgres and settings.embeds_milvus
+        yield Stores(db, index, timedelta(seconds=index.settle_seconds), embedded.folder, own_index)
+
+
+@asynccontextmanager
+async def open_record(settings: Settings) -> AsyncIterator[Database]:
+    """PostgreSQL alone."""
+    async with AsyncExitStack() as stack:
+        opening = embedded_stores(
+            settings.data_dir,
+            postgres=settings.embeds_postgres,
+            milvus=False,
+            database=settings.postgres_db_name,
+        )
+        embedded = await stack.enter_async_context(opening)
+        db = await _open_database(embedded.postgres or _postgres_address(settings), settings)
+        stack.push_async_callback(db.close)
+        yield db
+
+
+def _postgres_address(settings: Settings) -> PostgresAddress:
+    return PostgresAddress(
+        host=settings.postgres_host or "",
+        port=settings.postgres_port,
+        user=settings.postgres_user,
+        database=settings.postgres_db_name,
+        password=settings.postgres_password,
+        tls=PostgresTls(
+            settings.postgres_sslmode,
+            settings.postgres_sslrootcert,
+            settings.postgres_sslcert,
+            settings.postgres_sslkey,
+        ),
+    )
+
+
+async def _open_database(address: PostgresAddress, settings: Settings) -> Database:
+    """Waits for PostgreSQL, which may start beside this process, and brings its schema up to date."""
+    silence = ""
+    guards = Guards(
+        settings.postgres_statement_timeout,
+        settings.postgres_lock_timeout,
+        settings.postgres_idle_in_transaction_timeout,
+    )
+    try:
+        async with asyncio.timeout(settings.startup_timeout):
+            while True:
+                try:
+                    db = await Database.connect(
+                        address,
+                        min_size=settings.postgres_pool_min,
+                        max_size=settings.postgres_pool_max,
+                        timeout=settings.postgres_timeout,
+                        guards=guards,
+                        pooled=settings.postgres_pooler == "transaction",
+                    )
+                    try:
+                        await check_role_settings(db, guards)
+                        await bring_up_to_date(db, address)
+                        await check_rights(db, address.user)
+                    except BaseException:
+                        await db.close()
+                        raise
+                    return db
+                except DatabaseUnavailable as exc:
+                    silence = silence_of(exc.__cause__)
+                    log.info("waiting for PostgreSQL at %s:%s (%s)", address.host, address.port, silence)
+                    await asyncio.sleep(0.5)
+    except TimeoutError as exc:
+        where = f"{address.host}:{address.port} ({silence or 'no answer in time'})"
+        raise StartupError(f"PostgreSQL did not answer at {where}: check POSTGRES_HOST and POSTGRES_PORT.") from exc
+
+
+async def _open_index(uri: str, token: str, settings: Settings) -> MilvusIndex:
+    try:
+        return await MilvusIndex.connect(
+            uri,
+            token,
+            database=settings.milvus_db_name or "",
+            tls=MilvusTls(settings.milvus_tls_ca, settings.milvus_tls_cert, settings.milvus_tls_key),
+            timeout=settings.milvus_timeout,
+            wait=settings.startup_timeout,
+        )
+    except VectorIndexUnavailable as exc:
+        tls = " (https:// where it speaks TLS)" if uri.startswith("http://") else ""
+        raise StartupError(f"Milvus did not answer at {printable(uri)}: check MILVUS_HOST or MILVUS_URI{tls}.") from exc
