@@ -16,6 +16,7 @@ import pytest_asyncio
 from pymilvus import AsyncMilvusClient, DataType, MilvusClient, MilvusException
 
 from app.core.stores.milvus import MilvusIndex
+from app.schemas.milvus import collection_schema
 from app.utils.errors import CollectionForeign, CollectionMissing, StartupError, VectorIndexUnavailable
 from tests.conftest import until
 from tests.contract.conftest import DIMENSION, LITE, SERVER, new_name
@@ -291,7 +292,7 @@ async def test_half_made_collection_is_finished(server: Server) -> None:
     """Whoever made it died before the index; create by the next one completes it."""
     name = new_name()
     async with connected(server) as index:
-        await index._create_collection(name, DIMENSION)
+        await index._collections.create(name, collection_schema(DIMENSION, lexical=index.bm25))
         await index.create(name, DIMENSION)
         guarantee = await upsert(index, name, {1: axis(0)})
         assert ids(await index.search(name, axis(0), 1, guarantee=guarantee)) == [1]

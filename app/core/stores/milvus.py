@@ -18,9 +18,9 @@ from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
 from app.core.lexical import lexical_text
 from app.core.stores.address import MilvusTls
+from app.core.stores.milvus_collections import MilvusCollections
 from app.core.stores.milvus_driver import (
     RECONNECT,
-    is_missing,
     is_not_loaded,
     silence,
     suspects,
@@ -72,8 +72,9 @@ class MilvusIndex:
         self._bm25 = schema.has_bm25(version)
         self._lite = schema.is_lite(version)
         self._search = MilvusSearch(client, self._read, timeout)
-        self.marker = MilvusMarker(client, blocking, self._read, timeout)
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="milvus")
+        self._collections = MilvusCollections(client, blocking, self._threads, timeout)
+        self.marker = MilvusMarker(client, self._collections, self._read, timeout)
         self._shapes: dict[str, Shape] = {}
 
     @classmethod
@@ -159,17 +160,18 @@ class MilvusIndex:
             raise ValueError(f"Milvus takes no collection {collection!r} of {dimension} dimensions")
 
         async def make() -> None:
-            description = await self._describe(collection)
+            description = await self._collections.describe(collection)
             if description is None:
-                description = await self._create_collection(collection, dimension)
-            index = await self._describe_index(collection, schema.EMBEDDING)
+                fields = schema.collection_schema(dimension, lexical=self._bm25)
+                description = await self._collections.create(collection, fields)
+            index = await self._collections.describe_index(collection, schema.EMBEDDING)
             if not schema.is_ours(description, index, dimension):
                 raise CollectionForeign(
                     f"Collection {collection} has another shape than {dimension} dimensions of ours."
                 )
             for field in schema.indexed_fields(description):
-                if await self._describe_index(collection, field) is None:
-                    await self._create_index(collection, field)
+                if await self._collections.describe_index(collection, field) is None:
+                    await self._collections.create_index(collection, field)
             await self._client.load_collection(collection, timeout=CREATE_SECONDS)
             self._shapes[collection] = Shape(dimension, schema.described_lexical(description))
 
@@ -179,11 +181,11 @@ class MilvusIndex:
         self._shapes.pop(collection, None)
 
         async def drop_ours() -> None:
-            description = await self._describe(collection)
+            description = await self._collections.describe(collection)
             if description is None:
                 return
             found = schema.described_dimension(description)
-            index = await self._describe_index(collection, schema.EMBEDDING)
+            index = await self._collections.describe_index(collection, schema.EMBEDDING)
             if found is None or dimension not in (None, found) or not schema.is_ours(description, index, found):
                 log.warning("left collection %s alone: it is not of our making", collection)
                 return
@@ -321,32 +323,15 @@ class MilvusIndex:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _pages(self, collection: str, condition: str, size: int) -> AsyncIterator[list[int]]:
-        """Keys in ascending order, at most ``size`` at a time.
-
-        A plain query with a limit returns any rows it likes. Asked as pymilvus's own iterator asks
-        (``iterator``, ``reduce_stop_for_best``), Milvus and Milvus Lite return the smallest keys. Such a
-        query takes no consistency level, so the collection's own holds, which is Strong.
-        """
+        """Keys in ascending order, at most ``size`` at a time."""
         last = -(2**63) + 1
         while True:
-            rows = await self._read(
-                collection,
-                partial(
-                    self._client.query,
-                    collection,
-                    filter=f"{schema.CHUNK_ID} > {last}{condition}",
-                    output_fields=[schema.CHUNK_ID],
-                    limit=size,
-                    iterator="True",
-                    reduce_stop_for_best="True",
-                    timeout=self._timeout,
-                ),
-            )
+            beyond = f"{schema.CHUNK_ID} > {last}{condition}"
+            first_rows = partial(self._collections.first_rows, collection, beyond, [schema.CHUNK_ID], size)
+            rows = await self._read(collection, first_rows)
             if not rows:
                 return
             keys = sorted(int(row[schema.CHUNK_ID]) for row in rows)
-            # Milvus limits each segment, then merges: the answer may be shorter, as what an upsert replaced
-            # drops out, and yet not the last; and longer, up to the first segment's end.
             for start in range(0, len(keys), size):
                 yield keys[start : start + size]
             last = keys[-1]
@@ -367,48 +352,6 @@ class MilvusIndex:
             dimension = schema.described_dimension(description)
             self._shapes[collection] = Shape(dimension or 0, schema.described_lexical(description))
         return self._shapes[collection]
-
-    async def _describe(self, collection: str) -> Mapping[str, Any] | None:
-        try:
-            found: Mapping[str, Any] = await self._client.describe_collection(collection, timeout=self._timeout)
-        except MilvusException as error:
-            if is_missing(error):
-                return None
-            raise
-        return found
-
-    async def _describe_index(self, collection: str, field: str) -> Mapping[str, Any] | None:
-        found: Mapping[str, Any] | None = await self._client.describe_index(collection, field, timeout=self._timeout)
-        # Asked for an index that is not there, Milvus Lite shows another one.
-        return found if found and found["field_name"] == field else None
-
-    async def _create_collection(self, collection: str, dimension: int) -> Mapping[str, Any]:
-        """Makes the collection or finds the one that somebody else made at the same moment."""
-        refusal: MilvusException | None = None
-        try:
-            await self._client.create_collection(
-                collection,
-                schema=schema.collection_schema(dimension, lexical=self._bm25),
-                num_shards=schema.NUM_SHARDS,
-                consistency_level=schema.CONSISTENCY,
-                timeout=self._timeout,
-            )
-        except MilvusException as error:
-            refusal = error
-        for _ in range(20):  # Milvus Lite refuses the second caller a moment before the first one's is there
-            if description := await self._describe(collection):
-                return description
-            await asyncio.sleep(0.05)
-        raise refusal or MilvusException(message="dropped while it was made")
-
-    async def _create_index(self, collection: str, field: str) -> None:
-        """As above. ``sync=False``: an index of no rows is ready at once, no need to wait half a second for it."""
-        try:
-            build = partial(self._blocking.create_index, collection, schema.index_params(field), sync=False)
-            await self._in_thread(partial(build, timeout=self._timeout))
-        except MilvusException:
-            if await self._describe_index(collection, field) is None:
-                raise
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -3,15 +3,15 @@
 A collection like any other to Milvus; ``MilvusIndex.collections`` leaves it out and no bot can have its name.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
-from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
+from pymilvus import AsyncMilvusClient
 
-from app.core.stores.milvus_driver import is_missing, within
+from app.core.stores.milvus_collections import MilvusCollections
+from app.core.stores.milvus_driver import within
 from app.schemas import milvus as schema
 from app.schemas.rows import CHUNKS_PER_GENERATION, MAX_GENERATION, GenerationBlock, Reservation
 from app.utils.errors import CollectionMissing, VectorIndexUnavailable
@@ -31,9 +31,9 @@ class Read(Protocol):
 class MilvusMarker:
     """Keeps to MarkerPort."""
 
-    def __init__(self, client: AsyncMilvusClient, blocking: MilvusClient, read: Read, timeout: float) -> None:
+    def __init__(self, client: AsyncMilvusClient, collections: MilvusCollections, read: Read, timeout: float) -> None:
         self._client = client
-        self._blocking = blocking
+        self._collections = collections
         self._read = read
         self._timeout = timeout
 
@@ -48,7 +48,7 @@ class MilvusMarker:
             for row in rows:
                 reservation = _reservation(row)
                 found[reservation.block.block_id] = reservation
-            if len(rows) < PAGE:
+            if len(rows) < PAGE:  # No row is ever replaced, so that a short page is the last.
                 return sorted(found.values(), key=lambda one: one.block.last)
             after = max(row[schema.MARKER_KEY] for row in rows)
 
@@ -94,61 +94,20 @@ class MilvusMarker:
             return None
         return int(rows[0][schema.CHUNK_ID]) if rows else None
 
-    async def _page(self, after: int) -> list[dict[str, Any]]:
-        """As MilvusIndex._pages: the smallest keys, at the collection's own consistency level, which is Strong."""
-        rows: list[dict[str, Any]] = await self._client.query(
-            schema.MARKER,
-            filter=f"{schema.MARKER_KEY} > {after}",
-            output_fields=schema.MARKER_FIELDS,
-            limit=PAGE,
-            iterator="True",
-            reduce_stop_for_best="True",
-            timeout=self._timeout,
-        )
-        return rows
+    async def _page(self, after: int) -> Sequence[Mapping[str, Any]]:
+        beyond = f"{schema.MARKER_KEY} > {after}"
+        return await self._collections.first_rows(schema.MARKER, beyond, schema.MARKER_FIELDS, PAGE)
 
     async def _make(self) -> None:
         """Repeatable, also by several processes at once."""
-        try:
-            await self._client.create_collection(
-                schema.MARKER,
-                schema=schema.marker_schema(),
-                num_shards=schema.NUM_SHARDS,
-                consistency_level=schema.CONSISTENCY,
-                timeout=self._timeout,
-            )
-        except MilvusException:
-            if not await self._appears():
-                raise
-        index = partial(self._blocking.create_index, schema.MARKER, schema.index_params(schema.EMBEDDING), sync=False)
-        try:
-            await asyncio.to_thread(partial(index, timeout=self._timeout))
-        except MilvusException:
-            if not await self._client.describe_index(schema.MARKER, schema.EMBEDDING, timeout=self._timeout):
-                raise
+        await self._collections.create(schema.MARKER, schema.marker_schema())
+        await self._collections.create_index(schema.MARKER, schema.EMBEDDING)
         await self._client.load_collection(schema.MARKER, timeout=CREATE_SECONDS)
 
-    async def _appears(self) -> bool:
-        """Milvus Lite refuses the second one who makes a collection a moment before the first one's is there."""
-        for _ in range(20):
-            if await self._describe(schema.MARKER):
-                return True
-            await asyncio.sleep(0.05)
-        return False
-
     async def _is_of_a_bot(self, name: str) -> bool:
-        description = await within(self._timeout, partial(self._describe, name))
+        description = await within(self._timeout, partial(self._collections.describe, name))
         dimension = schema.described_dimension(description) if description else None
         return description is not None and dimension is not None and schema.is_ours(description, None, dimension)
-
-    async def _describe(self, name: str) -> Mapping[str, Any] | None:
-        try:
-            found: Mapping[str, Any] = await self._client.describe_collection(name, timeout=self._timeout)
-        except MilvusException as error:
-            if is_missing(error):
-                return None
-            raise
-        return found
 
 
 def _row(one: Reservation) -> dict[str, Any]:
