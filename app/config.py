@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     ingest_timeout: float = Field(900.0, gt=0, description="Seconds one may take that stores or embeds documents.")
     header_timeout: float = Field(10.0, gt=0, description="Seconds for a request's head to arrive.")
     max_header_bytes: int = Field(32_768, ge=1024, description="Longest head; a longer one is a 431.")
-    keep_alive_timeout: int = Field(5, ge=1, description="Seconds an idle connection is kept open.")
+    keep_alive_timeout: int = Field(75, ge=1, description="Seconds an idle connection is kept; more than clients do.")
     max_connections: int = Field(2_000, ge=1, description="Connections of a process; idle ones give way.")
     backlog: int = Field(2_048, ge=1, description="Connections that may wait to be accepted.")
 

@@ -44,7 +44,7 @@ RATED = {"ACCOUNT_RATE": "50/second", "ACCOUNT_WRITES": "8"}
 """What an operator sets who lets strangers in."""
 RERANKED = {"RERANK_API": "tei"}
 """At RERANK_URL a server of the script's own that takes SECONDS_A_PAIR."""
-MANY = {"MAX_CONNECTIONS": "12000", "KEEP_ALIVE_TIMEOUT": "75"}
+MANY = {"MAX_CONNECTIONS": "12000"}
 """What an operator sets who wants as many connections to stay."""
 
 

@@ -56,14 +56,28 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
         )
         address = embedded.postgres or _postgres_address(settings)
         token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
-        db, index = await asyncio.gather(
-            _open_database(address, settings),
-            _open_index(embedded.milvus_uri or settings.milvus_address or "", token, settings),
+        opening = (
+            asyncio.create_task(_open_database(address, settings)),
+            asyncio.create_task(_open_index(embedded.milvus_uri or settings.milvus_address or "", token, settings)),
         )
+        try:
+            db, index = await asyncio.gather(*opening)
+        except BaseException:
+            await _close_opened(opening)
+            raise
         stack.push_async_callback(db.close)
         stack.push_async_callback(index.close)
         own_index = settings.embeds_postgres and settings.embeds_milvus
         yield Stores(db, index, timedelta(seconds=index.settle_seconds), embedded.folder, own_index)
+
+
+async def _close_opened(opening: tuple[asyncio.Task[Database], asyncio.Task[MilvusIndex]]) -> None:
+    """One of them failed: no task and no connection of the other is left behind."""
+    for task in opening:
+        task.cancel()
+    for opened in await asyncio.gather(*opening, return_exceptions=True):
+        if not isinstance(opened, BaseException):
+            await opened.close()
 
 
 @asynccontextmanager

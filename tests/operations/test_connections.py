@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from app.config import Settings
 from tests.operations.conftest import Served, served
 
 CONNECTIONS = 20
@@ -22,7 +23,6 @@ async def server(folder: Path) -> AsyncIterator[Served]:
         "MAX_HEADER_BYTES": "2048",
         "MAX_BODY_BYTES": "65536",
         "BODY_TIMEOUT": "0.5",
-        "KEEP_ALIVE_TIMEOUT": "60",
         "DRAIN_SECONDS": "0",
     }
     async with served(folder, **settings) as started:
@@ -75,6 +75,17 @@ async def test_a_head_that_never_ends_is_given_up(dial: Dial) -> None:
 
 async def test_a_connection_that_says_nothing_is_closed(dial: Dial) -> None:
     assert await (await dial()).closed()
+
+
+async def test_an_idle_connection_outlives_the_clients_own_limit(dial: Dial) -> None:
+    """httpx gives up an idle connection after 5 s, load balancers after 60 s. A server that closes it as early may
+    do so while the next request is on its way, which then has no answer."""
+    assert Settings.model_fields["keep_alive_timeout"].default > 60
+    wire = await dial()
+    for pause in (5.5, 0):
+        wire.writer.write(LIVE)
+        assert await wire.status() == 200
+        await asyncio.sleep(pause)
 
 
 async def test_a_second_head_is_as_bounded_as_the_first(dial: Dial) -> None:

@@ -107,5 +107,5 @@ def test_machine_finds_a_broken_design(monkeypatch: pytest.MonkeyPatch) -> None:
     without_collecting_until_settled(monkeypatch)
     with internal_errors(), pytest.raises(Violation, match="surplus"):
         run_state_machine_as_test(
-            Machine, settings=settings(QUICK, max_examples=300, phases=[Phase.generate], report_multiple_bugs=False)
+            Machine, settings=settings(QUICK, max_examples=3000, phases=[Phase.generate], report_multiple_bugs=False)
         )  # type: ignore[no-untyped-call]
