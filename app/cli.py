@@ -14,10 +14,12 @@ from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from app.config import Settings, checked_settings
+from app.core.access.api_keys import SCOPES, Scope
 from app.core.connect import open_stores
-from app.core.keys import SCOPES, Scope
-from app.core.reembed import Reembedder
-from app.core.repair import Repairer
+from app.core.operations.reembed import Reembedder
+from app.core.operations.repair import Repairer
+from app.core.operations.vector_check import VectorCheck
+from app.core.operations.verify import Finding, Verifier
 from app.core.services import (
     Services,
     open_adoption,
@@ -28,9 +30,7 @@ from app.core.services import (
     open_vector_check,
     open_verifier,
 )
-from app.core.stores.migrations import schema_sql
-from app.core.vector_check import VectorCheck
-from app.core.verify import Finding, Verifier
+from app.core.stores.postgres.migrations import schema_sql
 from app.env_file import env_file_doubts
 from app.models.fields import AccountName
 from app.schemas.rows import Progress

@@ -15,7 +15,7 @@ from app.api.auth import Authentication
 from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
 from app.api.deps import State
-from app.api.direct import Direct
+from app.api.fast_route import Direct
 from app.api.hosts import HostGuard, allowed_hosts
 from app.api.limits import ConcurrencyLimiter, Limits
 from app.api.middleware import RequestContext
@@ -27,7 +27,7 @@ from app.utils.errors import StartupError, TooManyReads, TooManyWrites
 from app.utils.logging import configure
 
 if TYPE_CHECKING:
-    from app.api.rate import Rate
+    from app.api.rate_limiter import Rate
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _limits(settings: Settings) -> Limits:
 def _rate(settings: Settings) -> "Rate | None":
     if settings.account_rate is None:
         return None
-    from app.api.rate import Rate
+    from app.api.rate_limiter import Rate
 
     return Rate(settings.account_rate, settings.rate_storage_uri)
 

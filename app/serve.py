@@ -17,7 +17,7 @@ from app.api.connections import GuardedConfig, GuardedProtocol, await_first_requ
 from app.api.hosts import LOOPBACK
 from app.api.listener import close_listener
 from app.config import Settings, read_settings
-from app.core.stores.embedded import begin_embedded_stores
+from app.core.stores.embedded.stores import begin_embedded_stores
 from app.utils.errors import StartupError
 from app.utils.lifecycle import process
 from app.utils.logging import uvicorn_config

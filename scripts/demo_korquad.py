@@ -22,7 +22,7 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 from tqdm import tqdm
 
-from app.core.embedding.use_multilingual import UseMultilingual
+from app.core.embedding.providers.use_multilingual import UseMultilingual
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data" / "KorQuAD_v1.0_dev.json"
 BOTS = {name: str(uuid5(NAMESPACE_URL, f"urn:chat-memory:demo:{name}")) for name in ("red", "green", "blue")}

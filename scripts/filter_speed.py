@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.core.embedding.use_multilingual import UseMultilingual
+from app.core.embedding.providers.use_multilingual import UseMultilingual
 from scripts.demo_korquad import Server, paragraphs
 from scripts.own_server import own_server
 

@@ -18,16 +18,16 @@ import pytest
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Embedder
+from app.core.ports import VectorIndex
 from app.core.services import Services, wired
 from app.core.stores.address import PostgresAddress
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.migrations import migrate
-from app.core.stores.ports import VectorIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.migrations import migrate
 from app.main import create_app
 from tests.containers import docker_answers, postgres_container
+from tests.doubles.memory_index import MemoryIndex
 from tests.neighbour import Neighbour, neighbour
 from tests.pgbouncer import pgbouncer
 

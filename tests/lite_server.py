@@ -44,7 +44,7 @@ class LiteServer:
             time.sleep(0.05)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "app.core.stores.lite_server", str(self.data), str(self._socket)]
+        command = [sys.executable, "-m", "app.core.stores.milvus_lite.server", str(self.data), str(self._socket)]
         with (self._folder / "lite.log").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log)
         return self._process

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from app.core.stores.address import PostgresAddress
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from app.utils.errors import DatabaseUnavailable
 
 PAUSE_SECONDS = 0.005

@@ -12,9 +12,9 @@ from starlette.types import Scope as HttpScope
 
 from app.api.bodies import announced, refuse
 from app.api.limits import counted_as, spend
-from app.core.bots import NOT_FOUND
+from app.core.access.api_keys import ANYBODY, Caller, Keys, Scope
+from app.core.bots.bots import NOT_FOUND
 from app.core.embedding.cache import cache_account
-from app.core.keys import ANYBODY, Caller, Keys, Scope
 from app.utils.errors import AppError, BotNotFound, KeyMissing, Place, Unauthorized
 
 MISSING = "Send an API key: Authorization: Bearer <key>, or X-API-Key: <key>."

@@ -6,10 +6,10 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from app.api.auth import AccountDep
 from app.api.deps import READ, WRITE, AccountQuery, BotPath, ServicesDep
 from app.api.errors import ANY, BODY, documented
-from app.core.bots import NewBot
+from app.core.bots.bots import NewBot
 from app.models.collection import DEFAULT_ACCOUNT, BotCreated, BotDeleted, BotDetail, BotInfo, BotList, CreateBot
 from app.schemas.rows import Bot
-from app.utils.clock import Stopwatch
+from app.utils.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/collection", tags=["collection"])
 

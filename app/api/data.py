@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Response
 from app.api.auth import AccountDep
 from app.api.deps import READ, WRITE, AccountQuery, BotQuery, DocPath, InsertBody, InsertManyBody, ServicesDep
 from app.api.errors import ANY, BODY, MAX_PLACES, documented
+from app.api.idempotency import AnsweringDep
 from app.api.limits import LimitsDep, check_document, check_updates, sound_documents
-from app.api.once import AnsweringDep
-from app.core.write import Outcome
+from app.core.write.write import Outcome
 from app.models.data import (
     BatchDeleted,
     BatchInserted,
@@ -32,8 +32,8 @@ from app.models.data import (
 )
 from app.models.fields import INT64_MAX
 from app.models.inserts import Item, RefusedItem
-from app.utils.clock import Stopwatch
 from app.utils.errors import AppError, Place
+from app.utils.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/data", tags=["data"])
 

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 from app.api.auth import AccountDep, caller_of
 from app.api.limits import ConcurrencyLimiter, Limits, spend_rate
 from app.api.parameters import check_parameters
-from app.core.keys import Keys, Scope
+from app.core.access.api_keys import Keys, Scope
 from app.core.services import Services
 from app.models.collection import EXAMPLE_BOT
 from app.models.data import EXAMPLE_DOC_ID, InsertBatch, InsertDocument
@@ -20,7 +20,7 @@ from app.models.fields import INT64_MAX, AccountName
 from app.models.inserts import Insert, InsertMany
 
 if TYPE_CHECKING:
-    from app.api.rate import Rate
+    from app.api.rate_limiter import Rate
 
 
 class State(TypedDict):

@@ -18,7 +18,7 @@ from app.utils.errors import InvalidInput, Place, RateLimited, TooManyReads, Too
 from app.utils.unicode import nfc
 
 if TYPE_CHECKING:  # Its library is loaded only where ACCOUNT_RATE is set.
-    from app.api.rate import Rate
+    from app.api.rate_limiter import Rate
 
 ACCOUNT_CHARS = 128
 HELD_BACK_SECONDS = (0.25, 0.75)

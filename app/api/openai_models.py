@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path
 
 from app.api.deps import READ, ServicesDep
 from app.api.errors import ANY, documented
-from app.core.models import RunningModel
+from app.core.embedding.models import RunningModel
 from app.models.openai_models import Model, ModelList
 
 router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[READ])

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from app.api.deps import scope_of
 from app.api.errors import OPENAI_PATHS, PROBLEM_JSON, problem_response
-from app.core.keys import Scope
+from app.core.access.api_keys import Scope
 from app.models.problem import OpenAIProblem, Problem
 
 DESCRIPTION = """\

@@ -10,7 +10,7 @@ from app.api.deps import READ, ServicesDep
 from app.api.errors import BODY, documented
 from app.api.limits import LimitsDep, check_answer, check_query
 from app.core.embedding.port import TextsFailed
-from app.core.query import Answer, Query, Result
+from app.core.search.query import Answer, Query, Result
 from app.core.services import Services
 from app.models.search import (
     ContextChunk,
@@ -23,7 +23,7 @@ from app.models.search import (
     SearchTimings,
 )
 from app.utils import metrics
-from app.utils.clock import Stopwatch
+from app.utils.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/search", tags=["search"])
 

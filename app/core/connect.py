@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.config import Settings
-from app.core.generations import Generations
+from app.core.ports import VectorIndex
 from app.core.stores.address import MilvusTls, PostgresAddress, PostgresTls
-from app.core.stores.embedded import embedded_stores
-from app.core.stores.generations import GenerationStore
-from app.core.stores.migrations import bring_up_to_date
-from app.core.stores.milvus import MilvusIndex
-from app.core.stores.ports import VectorIndex
-from app.core.stores.postgres import Database, Guards
-from app.core.stores.postgres_refusal import silence_of
-from app.core.stores.rights import check_rights
-from app.core.stores.role_settings import check_role_settings
+from app.core.stores.embedded.stores import embedded_stores
+from app.core.stores.milvus.index import MilvusIndex
+from app.core.stores.postgres.database import Database, Guards
+from app.core.stores.postgres.generations import GenerationStore
+from app.core.stores.postgres.migrations import bring_up_to_date
+from app.core.stores.postgres.refusal import silence_of
+from app.core.stores.postgres.rights import check_rights
+from app.core.stores.postgres.role_settings import check_role_settings
+from app.core.write.generations import Generations
 from app.utils.errors import DatabaseUnavailable, StartupError, VectorIndexUnavailable
 from app.utils.uris import printable
 

@@ -11,46 +11,46 @@ from datetime import timedelta
 from functools import partial
 
 from app.config import PAID, Settings
-from app.core.bots import Bots
+from app.core.access.api_keys import KeyRing, Keys
+from app.core.bots.bots import Bots
 from app.core.connect import Stores, open_record, open_stores
-from app.core.copying import Copier
-from app.core.cross_encoder import CrossEncoderReranker
-from app.core.documents import Documents
-from app.core.embed import Embed
-from app.core.embedders import Embedders
+from app.core.embedding.models import Models
 from app.core.embedding.port import Embedder
-from app.core.embedding.providers import open_embedder, settings_for
-from app.core.generations import TakeOver
-from app.core.health import Health
-from app.core.index_check import IndexCheck
-from app.core.ingest import Ingest
-from app.core.keys import KeyRing, Keys
-from app.core.leases import Leases
-from app.core.models import Models
-from app.core.normalize import Normalizer
-from app.core.pace import Pace
-from app.core.rebuild import Limit, Rebuilder
-from app.core.recovery import Recovery
-from app.core.reembed import Reembedder
-from app.core.repair import Repairer
-from app.core.rerank import Reranker, RerankingService
-from app.core.saga import Saga
-from app.core.search import Search
-from app.core.stores.backlog import BacklogStore
-from app.core.stores.bots import BotStore
-from app.core.stores.documents import DocumentStore
-from app.core.stores.garbage import GarbageStore
-from app.core.stores.keys import KeyStore
-from app.core.stores.normalize import NormalizeStore
-from app.core.stores.once import OnceStore
-from app.core.stores.ports import VectorIndex
-from app.core.stores.postgres import Database
-from app.core.stores.rebuild import RebuildStore
-from app.core.stores.reembed import ReembedStore
-from app.core.stores.verify import VerifyStore
-from app.core.vector_check import VectorCheck
-from app.core.verify import Verifier
-from app.core.watch import Watch
+from app.core.embedding.providers.registry import open_embedder, settings_for
+from app.core.embedding.registry import Embedders
+from app.core.embedding.service import Embed
+from app.core.operations.copying import Copier
+from app.core.operations.health import Health
+from app.core.operations.index_check import IndexCheck
+from app.core.operations.metrics_sampler import Watch
+from app.core.operations.normalize import Normalizer
+from app.core.operations.rebuild import Limit, Rebuilder
+from app.core.operations.reembed import Reembedder
+from app.core.operations.repair import Repairer
+from app.core.operations.vector_check import VectorCheck
+from app.core.operations.verify import Verifier
+from app.core.ports import VectorIndex
+from app.core.search.cross_encoder import CrossEncoderReranker
+from app.core.search.rerank import Reranker, RerankingService
+from app.core.search.search import Search
+from app.core.stores.postgres.api_keys import KeyStore
+from app.core.stores.postgres.backlog import BacklogStore
+from app.core.stores.postgres.bots import BotStore
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.documents import DocumentStore
+from app.core.stores.postgres.garbage import GarbageStore
+from app.core.stores.postgres.idempotency import OnceStore
+from app.core.stores.postgres.normalize import NormalizeStore
+from app.core.stores.postgres.rebuild import RebuildStore
+from app.core.stores.postgres.reembed import ReembedStore
+from app.core.stores.postgres.verify import VerifyStore
+from app.core.write.bulk_throttle import Pace
+from app.core.write.documents import Documents
+from app.core.write.generations import TakeOver
+from app.core.write.ingest import Ingest
+from app.core.write.leases import Leases
+from app.core.write.recovery import Recovery
+from app.core.write.saga import Saga
 from app.schemas.queries import SQL
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ async def _open_reranker(settings: Settings) -> Reranker:
     if settings.rerank_url is None:
         assert settings.rerank_model is not None
         return await CrossEncoderReranker.open(settings.rerank_model, settings.rerank_top)
-    from app.core.remote_reranker import RemoteReranker  # Imports openai.
+    from app.core.search.remote_reranker import RemoteReranker  # Imports openai.
 
     assert settings.rerank_api is not None
     return await RemoteReranker.open(

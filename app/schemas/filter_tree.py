@@ -1,4 +1,4 @@
-"""A filter as core understands it: a tree of conditions. ``app.core.filters`` says what each means."""
+"""A filter as core understands it: a tree of conditions. ``app.core.search.filters`` says what each means."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args

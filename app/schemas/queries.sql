@@ -1,6 +1,6 @@
 -- Every statement of the server. A block is a name and one statement; $n are asyncpg's parameters.
 -- Each statement on a partitioned table names bot_id, so that one partition is planned and locked.
--- What goes towards a caller names its owner: app.core.stores.wall compares it.
+-- What goes towards a caller names its owner: app.core.stores.postgres.tenant_guard compares it.
 -- A generation's chunks are the keys [generation * 65536, (generation + 1) * 65536).
 
 -- name: schema_revision

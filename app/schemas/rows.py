@@ -15,7 +15,7 @@ MAX_GENERATION = 2**37 - 1
 """The last one: ``chunk_id`` is a number in JSON, which is exact below 2**53."""
 
 MARKER_COLLECTION = "chat_memory_installation"
-"""In Milvus, and no bot's: whose this Milvus is, and which generations are reserved (app.core.generations)."""
+"""In Milvus, and no bot's: whose this Milvus is, and which generations are reserved (app.core.write.generations)."""
 
 DOCUMENT_TABLE = "documents"
 DOCUMENT_COLUMNS = (

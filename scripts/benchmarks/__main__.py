@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from app.core.stores.embedded import embedded_stores
+from app.core.stores.embedded.stores import embedded_stores
 from scripts.benchmarks import against, bots, bulk, fresh, ingest, partitions, processes, search
 from scripts.benchmarks.embedders import NAMES
 from scripts.benchmarks.figures import Table, markdown, save

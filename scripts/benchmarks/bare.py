@@ -17,8 +17,8 @@ from pymilvus import AsyncMilvusClient
 
 from app.core.embedding.port import Embedder
 from app.core.stores.address import PostgresAddress
-from app.core.stores.milvus import MilvusIndex
-from app.core.stores.postgres import _leave_as_it_is, _prepare_connection
+from app.core.stores.milvus.index import MilvusIndex
+from app.core.stores.postgres.database import _leave_as_it_is, _prepare_connection
 from app.schemas.milvus import search_params
 
 DOCUMENT_COLUMNS = ("bot_id", "doc_id", "generation", "title", "metadata", "chunk_count", "chunk_span")

@@ -7,7 +7,7 @@ from hashlib import shake_128
 import numpy as np
 
 from app.core.embedding.port import Embedder, Vectors
-from app.core.embedding.use_multilingual import UseMultilingual
+from app.core.embedding.providers.use_multilingual import UseMultilingual
 from scripts.benchmarks.http import Connection
 
 DIMENSION = 512

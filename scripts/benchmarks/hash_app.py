@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from app.config import Settings
 from app.core.connect import open_stores
-from app.core.embedding.front import Front
+from app.core.embedding.caching_embedder import Front
 from app.core.services import Services, wired
 from app.main import collect_less, create_app
 from scripts.benchmarks.embedders import Hashes

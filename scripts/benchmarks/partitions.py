@@ -12,7 +12,7 @@ import asyncpg
 from tqdm import tqdm
 
 from app.core.stores.address import PostgresAddress
-from app.core.stores.migrations import migrate
+from app.core.stores.postgres.migrations import migrate
 from app.schemas.queries import SQL
 from scripts.benchmarks.figures import Table, percentile
 

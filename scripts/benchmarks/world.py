@@ -12,7 +12,7 @@ from uuid import uuid4
 from tqdm import tqdm
 
 from app.core.stores.address import PostgresAddress
-from app.core.stores.embedded import embedded_stores
+from app.core.stores.embedded.stores import embedded_stores
 from scripts.benchmarks.embedders import DELAY_MS
 from scripts.benchmarks.http import Connection
 from scripts.demo_korquad import paragraphs

@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.ports import VectorIndex
-from app.core.stores.postgres import Database
+from app.core.ports import VectorIndex
+from app.core.stores.postgres.database import Database
+from tests.doubles.memory_index import MemoryIndex
 
 TABLES = ("bot_registry", "documents", "document_chunks", "sagas", "vector_gc")
 Contents = dict[str, list[str]]

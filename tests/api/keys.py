@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from app.core.keys import KeyRing, Scope
-from app.core.stores.keys import KeyStore
-from app.core.stores.postgres import Database
+from app.core.access.api_keys import KeyRing, Scope
+from app.core.stores.postgres.api_keys import KeyStore
+from app.core.stores.postgres.database import Database
 
 
 async def make_key(

@@ -14,14 +14,14 @@ import pytest
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services, wired
 from app.core.stores.address import PostgresAddress
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from app.main import create_app
 from tests.api.conftest import Contents, contents
 from tests.conftest import BotClient, _with_state, fresh_database, register
+from tests.doubles.memory_index import MemoryIndex
 
 NUL, LONE = "a\x00b", "a\ud800b"
 HUGE = 2**63

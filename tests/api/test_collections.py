@@ -4,10 +4,10 @@ from uuid import uuid4
 
 import httpx
 
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from tests.api.conftest import contents
 from tests.conftest import BotClient, register, until
+from tests.doubles.memory_index import MemoryIndex
 
 
 def body(**values: object) -> dict[str, object]:

@@ -7,7 +7,7 @@ import numpy as np
 import openai
 import pytest
 
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Embedder, Vectors
 from app.utils.errors import EmbedderUnavailable
 

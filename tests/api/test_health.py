@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 import httpx
 import pytest
 
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
+from app.core.ports import Suspect
 from app.core.stores.address import PostgresAddress
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.ports import Suspect
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from app.utils.errors import StorageFull, VectorIndexUnavailable
+from tests.doubles.memory_index import MemoryIndex
 
 RAISE_DISK_FULL = """
 DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full', MESSAGE = 'could not extend file "base/1/2"'; END $$
@@ -45,7 +45,7 @@ class BreakableEmbedder(HashEmbedder):
 
 @pytest.fixture(autouse=True)
 def each_check_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.core.health.PROBE_SECONDS", 0)
+    monkeypatch.setattr("app.core.operations.health.PROBE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ async def test_full_stores_serve_reads(client: httpx.AsyncClient, index: Breakab
 async def test_checks_share_a_probe(
     client: httpx.AsyncClient, embedder: BreakableEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.health.PROBE_SECONDS", 3_600)
+    monkeypatch.setattr("app.core.operations.health.PROBE_SECONDS", 3_600)
     paths = ["/health", "/health/ready"] * 20
     answers = await asyncio.gather(*(client.get(path) for path in paths))
     assert {answer.status_code for answer in answers} == {200}
@@ -129,7 +129,7 @@ async def test_checks_share_a_probe(
     assert embedder.pings == 1
     embedder.broken = True
     assert (await client.get("/health/ready")).status_code == 200
-    monkeypatch.setattr("app.core.health.PROBE_SECONDS", 0)
+    monkeypatch.setattr("app.core.operations.health.PROBE_SECONDS", 0)
     assert (await client.get("/health/ready")).status_code == 503
     assert embedder.pings == 2
 

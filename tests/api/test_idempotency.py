@@ -9,8 +9,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.core.stores.once import OnceStore
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.idempotency import OnceStore
 from app.utils.errors import EmbedderUnavailable
 from app.utils.failpoints import install
 from tests.conftest import BotClient, register, until

@@ -19,16 +19,15 @@ from starlette.routing import Mount
 
 from app.api import data, search
 from app.api.deps import OPEN, Admission, admission_of, scope_of
-from app.api.direct import Way
+from app.api.fast_route import Way
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.front import Front
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.caching_embedder import Front
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
 from app.core.services import Services, wired
-from app.core.stores.documents import DocumentStore
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.documents import DocumentStore
 from app.main import create_app
 from app.schemas.filter_tree import Column, Condition
 from app.schemas.queries import SQL
@@ -36,6 +35,7 @@ from app.utils import metrics
 from tests.api.conftest import contents
 from tests.api.keys import bearer, make_key
 from tests.conftest import BotClient, in_process, register
+from tests.doubles.memory_index import MemoryIndex
 
 DOCUMENT = create_app().openapi()
 OPERATIONS = {
@@ -243,7 +243,9 @@ async def test_the_second_wall_counts_what_it_keeps_back(
     before = metrics.FOREIGN_ROWS._value.get()
     assert (await me.http.get(f"/collection/{other.bot.bot_id}")).status_code == 404
     assert metrics.FOREIGN_ROWS._value.get() == before + 1
-    assert [record.levelname for record in caplog.records if record.name == "app.core.stores.wall"] == ["ERROR"]
+    assert [
+        record.levelname for record in caplog.records if record.name == "app.core.stores.postgres.tenant_guard"
+    ] == ["ERROR"]
 
 
 async def test_an_idempotency_key_is_its_accounts(tenants: tuple[Tenant, Tenant]) -> None:

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from app.core import keys as keys_module
-from app.core.keys import Keys
-from app.core.stores.keys import KeyStore, StoredKey
-from app.core.stores.postgres import Database
+from app.core.access import api_keys as keys_module
+from app.core.access.api_keys import Keys
+from app.core.stores.postgres.api_keys import KeyStore, StoredKey
+from app.core.stores.postgres.database import Database
 from app.utils.errors import DatabaseUnavailable, Unauthorized
 from tests.api.keys import make_key
 from tests.conftest import until

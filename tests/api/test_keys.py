@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.core.keys import KEY, Scope
+from app.core.access.api_keys import KEY, Scope
 from app.core.services import Services
-from app.core.stores.keys import KeyStore
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.api_keys import KeyStore
+from app.core.stores.postgres.database import Database
 from app.main import create_app
 from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.api.keys import bearer, make_key

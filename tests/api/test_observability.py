@@ -12,15 +12,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.config import Settings
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from app.utils import logging as our_logging
 from app.utils import metrics
 from app.utils.lifecycle import process
 from tests.api.keys import make_key
 from tests.conftest import BotClient, in_process
+from tests.doubles.memory_index import MemoryIndex
 
 OPS = Path(__file__).resolve().parents[2] / "docs" / "ops"
 SECRET = "비밀"

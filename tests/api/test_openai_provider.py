@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from app.config import Settings
-from app.core.embedding import provider_requests
-from app.core.embedding.providers import open_embedder
+from app.core.embedding.providers import provider_requests
+from app.core.embedding.providers.registry import open_embedder
 from tests.conftest import BotClient
 from tests.embedding.openai_server import OpenAIServer, changed, failing, good
 

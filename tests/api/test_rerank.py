@@ -11,14 +11,14 @@ import pytest
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.cross_encoder import BATCH_PAIRS, CrossEncoderReranker
 from app.core.embedding.port import Embedder
-from app.core.rerank import MAX_PAIRS, PairQueue, Reranker, RerankingService
+from app.core.search.cross_encoder import BATCH_PAIRS, CrossEncoderReranker
+from app.core.search.rerank import MAX_PAIRS, PairQueue, Reranker, RerankingService
 from app.core.services import Services, wired
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from app.utils.errors import ModelNotFound, RerankerUnavailable, StartupError
 from tests.conftest import BotClient
+from tests.doubles.memory_index import MemoryIndex
 
 TOP = 4
 

@@ -9,10 +9,10 @@ import httpx
 import numpy as np
 import pytest
 
-from app.core.embedding.memory import HashEmbedder
-from app.core.retrieval import SPARE_HITS
-from app.core.stores.memory_index import MemoryIndex
+from app.core.embedding.hash_embedder import HashEmbedder
+from app.core.search.retrieval import SPARE_HITS
 from tests.conftest import BotClient, register
+from tests.doubles.memory_index import MemoryIndex
 
 MODES = ("dense", "lexical", "hybrid")
 
@@ -171,7 +171,7 @@ async def test_filter_finds_the_needle_behind_nearer_chunks(bot: BotClient) -> N
 async def test_filter_that_matches_more_documents_than_milvus_is_told(
     bot: BotClient, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.search.FEW_DOCUMENTS", 10)
+    monkeypatch.setattr("app.core.search.search.FEW_DOCUMENTS", 10)
     for number in range(30):
         await bot.insert(f"이야기 {number}", metadata={"number": number})
     lower = 3 if kind == "common" else 15

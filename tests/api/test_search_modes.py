@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 from app.core.embedding.port import Embedder, Vectors
-from app.core.search import ATTEMPTS
-from app.core.stores.memory_index import MemoryIndex
+from app.core.search.search import ATTEMPTS
 from app.schemas.queries import SQL
 from app.utils.failpoints import install
 from tests.conftest import BotClient, register
+from tests.doubles.memory_index import MemoryIndex
 
 PALACE = (
     "경복궁은 화요일에 문을 닫는다.",
@@ -49,7 +49,7 @@ async def test_lexical_mode_needs_no_embedder(bot: BotClient, monkeypatch: pytes
     async def away(self: object, text: str) -> Vectors:
         raise AssertionError("the embedder was asked")
 
-    monkeypatch.setattr("app.core.embedding.memory.HashEmbedder.embed_queries", away)
+    monkeypatch.setattr("app.core.embedding.hash_embedder.HashEmbedder.embed_queries", away)
     assert texts(await bot.search("케이블카", mode="lexical")) == [PALACE[1]]
 
 
@@ -80,8 +80,8 @@ async def test_what_only_words_find_has_its_true_similarity(bot: BotClient, monk
     await bot.insert(*(f"가나다라 {number}" for number in range(40)), far)
     true = {one["chunk_text"]: one["dense_score"] for one in await bot.search("가나다라 XYZ", mode="dense", limit=41)}
     assert list(true).index(far) > 10
-    monkeypatch.setattr("app.core.search.HYBRID_DEPTH", 5)
-    monkeypatch.setattr("app.core.retrieval.SPARE_HITS", 0)
+    monkeypatch.setattr("app.core.search.search.HYBRID_DEPTH", 5)
+    monkeypatch.setattr("app.core.search.retrieval.SPARE_HITS", 0)
     results = await bot.search("가나다라 XYZ", dense_weight=0.1)
     assert results[0]["chunk_text"] == far
     for one in results:
@@ -170,15 +170,15 @@ async def test_what_is_large_is_measured_before_it_is_read(
     await bot.insert(*(f"낱말 {number}" for number in range(10)))
     small = [await bot.search("낱말 3", limit=limit, mode=mode, context_chunks=2) for limit in (4, 10)]
     size = sum(len(str(part["chunk_text"]).encode()) for one in small[1] for part in one["context"])
-    monkeypatch.setattr("app.core.answer_size.LARGE_TEXTS", 3)
-    monkeypatch.setattr("app.core.answer_size.MAX_BYTES", size)
+    monkeypatch.setattr("app.core.search.response_size.LARGE_TEXTS", 3)
+    monkeypatch.setattr("app.core.search.response_size.MAX_BYTES", size)
     assert [await bot.search("낱말 3", limit=limit, mode=mode, context_chunks=2) for limit in (4, 10)] == small
-    monkeypatch.setattr("app.core.answer_size.MAX_BYTES", size - 1)
+    monkeypatch.setattr("app.core.search.response_size.MAX_BYTES", size - 1)
     body = {"chat_bot_id": str(bot.bot_id), "query_text": "낱말 3", "limit": 10, "mode": mode}
     answer = await bot.http.post("/search/query", json=body | {"context_chunks": 2})
     assert (answer.status_code, answer.json()["code"]) == (422, "answer_too_large")
     assert answer.json()["errors"][0]["loc"] == "body.context_chunks"
-    monkeypatch.setattr("app.core.answer_size.MAX_BYTES", 79)
+    monkeypatch.setattr("app.core.search.response_size.MAX_BYTES", 79)
     answer = await bot.http.post("/search/query", json=body)
     assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, "body.limit")
 
@@ -243,7 +243,7 @@ async def test_batch_is_one_call_of_each(
     count(index, "search_dense")
     count(index, "search_lexical")
     count(embedder, "embed_queries")
-    monkeypatch.setattr("app.core.stores.documents.SQL", _Counted(calls))
+    monkeypatch.setattr("app.core.stores.postgres.documents.SQL", _Counted(calls))
     texts_asked = [f"글 {number}" for number in range(64)]
     answer = await bot.http.post("/search/batch", json={"chat_bot_id": str(bot.bot_id), "query_texts": texts_asked})
     assert len(answer.json()["answers"]) == 64
@@ -288,7 +288,7 @@ async def test_a_chunk_replaced_between_ranking_and_reading(
     bot: BotClient, index: MemoryIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was not foreseen to win is read by a second statement, and may be gone by then."""
-    from app.core.stores.documents import DocumentStore
+    from app.core.stores.postgres.documents import DocumentStore
 
     old = await bot.insert("사과 하나")
     await bot.insert("사과 둘")
@@ -313,7 +313,7 @@ async def test_a_document_replaced_while_its_chunks_are_confirmed(
     bot: BotClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The spare hits are asked about in a second statement, when other chunks of the document may be current."""
-    from app.core.stores.documents import DocumentStore
+    from app.core.stores.postgres.documents import DocumentStore
 
     held, replaced = await bot.insert("배"), await bot.insert("사과")
     landed, go_on = [asyncio.Event(), asyncio.Event()], [asyncio.Event(), asyncio.Event()]

@@ -11,13 +11,13 @@ import pytest
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding import provider_requests
-from app.core.embedding.front import Front
-from app.core.embedding.providers import open_embedder, settings_for
+from app.core.embedding.caching_embedder import Front
+from app.core.embedding.providers import provider_requests
+from app.core.embedding.providers.registry import open_embedder, settings_for
 from app.core.services import Services, reembedder_over, wired
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, in_process, register
+from tests.doubles.memory_index import MemoryIndex
 from tests.embedding.openai_server import OpenAIServer
 from tests.embedding.upstage_stub import DIMENSIONS, FIRST, SECOND, Upstage
 

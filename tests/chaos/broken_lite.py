@@ -11,8 +11,8 @@ import grpc
 from milvus_lite.engine.collection import Collection
 from milvus_lite.storage import wal
 
-from app.core.stores import lite_server
-from app.core.stores.lite_durable import DurableCollection
+from app.core.stores.milvus_lite import server as lite_server
+from app.core.stores.milvus_lite.durable import DurableCollection
 from tests.chaos.breaks import LITE_FULL_DISK, LITE_WRITE_LOCK
 
 

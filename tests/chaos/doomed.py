@@ -14,9 +14,9 @@ from app.config import Settings
 from app.core.connect import Stores
 from app.core.services import Services, wired
 from app.core.stores.address import PostgresAddress
-from app.core.stores.milvus import MilvusIndex
-from app.core.stores.postgres import Connection as Postgres
-from app.core.stores.postgres import Database
+from app.core.stores.milvus.index import MilvusIndex
+from app.core.stores.postgres.database import Connection as Postgres
+from app.core.stores.postgres.database import Database
 from app.utils.errors import DatabaseUnavailable, VectorIndexUnavailable
 from app.utils.failpoints import install
 from tests.chaos.operations import NextEmbedder, Operation, Target

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from app.core.stores.milvus import MilvusIndex
+from app.core.stores.milvus.index import MilvusIndex
 from app.utils.errors import VectorIndexUnavailable
 
 Kind = Literal["crash", "pause", "delay", "late upsert", "lost upsert"]

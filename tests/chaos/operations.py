@@ -8,20 +8,20 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from app.config import Settings
-from app.core.bots import NewBot
+from app.core.bots.bots import NewBot
 from app.core.connect import Stores
-from app.core.embedding.memory import HashEmbedder
-from app.core.query import Query
+from app.core.embedding.hash_embedder import HashEmbedder
+from app.core.search.query import Query
 from app.core.services import Services, reembedder_over
-from app.core.stores.bots import BotStore
-from app.core.stores.documents import DocumentStore
-from app.core.stores.rebuild import RebuildStore
-from app.core.stores.reembed import ReembedStore
-from app.core.write import Write
+from app.core.stores.postgres.bots import BotStore
+from app.core.stores.postgres.documents import DocumentStore
+from app.core.stores.postgres.rebuild import RebuildStore
+from app.core.stores.postgres.reembed import ReembedStore
+from app.core.write.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
-from app.utils.clock import Stopwatch
 from app.utils.errors import AppError
 from app.utils.failpoints import install
+from app.utils.stopwatch import Stopwatch
 from tests.chaos.text import UNEMBEDDABLE
 
 OLD, NEW = ("old one", "old two", "old three"), ("new one", "new two")

@@ -20,8 +20,8 @@ import psutil
 from pymilvus import MilvusClient, MilvusException
 
 from app.core.stores.address import PostgresAddress
-from app.core.stores.embedded import embedded_stores
-from app.core.stores.lite_protocol import SERVICE, SUSPECTS
+from app.core.stores.embedded.stores import embedded_stores
+from app.core.stores.milvus.lite_protocol import SERVICE, SUSPECTS
 from tests.chaos import server
 from tests.chaos.breaks import OF_LITE
 from tests.chaos.fault import RESUME, Fault

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
 from tests.chaos.model import Bot, Document, Violation
 from tests.chaos.text import Told, title, told

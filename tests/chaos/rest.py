@@ -1,4 +1,4 @@
-"""The invariants at rest, read from both stores directly. Shares nothing with app/core/verify.py."""
+"""The invariants at rest, read from both stores directly. Shares nothing with app/core/operations/verify.py."""
 
 import asyncio
 import json

@@ -19,11 +19,11 @@ import uvicorn
 
 from app.config import Settings
 from app.core.connect import open_stores
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
 from app.core.services import Services, wired
 from app.core.stores.address import PostgresAddress
-from app.core.stores.milvus import MilvusIndex
+from app.core.stores.milvus.index import MilvusIndex
 from app.main import create_app
 from app.utils.failpoints import install
 from tests.chaos.breaks import break_statements, hurry_collector

@@ -12,10 +12,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.core.connect import Stores
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services
 from app.core.stores.address import PostgresAddress
-from app.utils.clock import Stopwatch
 from app.utils.errors import (
     AppError,
     BotNotFound,
@@ -26,6 +25,7 @@ from app.utils.errors import (
     VectorIndexUnavailable,
 )
 from app.utils.failpoints import POINTS, install
+from app.utils.stopwatch import Stopwatch
 from tests.chaos import operations
 from tests.chaos.doomed import LOSS, Doom, run_doomed, services_over, stores_at
 from tests.chaos.operations import ENDLESS, EXPECTED, MOVES, NEW, OLD, PASSES, Operation, Target, document, new_bot

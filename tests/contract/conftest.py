@@ -9,13 +9,13 @@ import pytest
 import pytest_asyncio
 from pymilvus import MilvusClient
 
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.milvus import MilvusIndex
-from app.core.stores.ports import VectorIndex
-from app.core.stores.postgres import Database
+from app.core.ports import VectorIndex
+from app.core.stores.milvus.index import MilvusIndex
+from app.core.stores.postgres.database import Database
 from app.schemas.rows import GenerationBlock
 from tests.containers import docker_answers, milvus_container
 from tests.contract.records import Record
+from tests.doubles.memory_index import MemoryIndex
 from tests.lite_server import LiteServer
 from tests.milvus_server import MilvusServer
 

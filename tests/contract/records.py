@@ -6,11 +6,28 @@ from datetime import timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
-from app.core.stores.bots import BotStore
-from app.core.stores.documents import DocumentStore
-from app.core.stores.garbage import GarbageStore
-from app.core.stores.generations import GenerationStore
-from app.core.stores.memory_store import (
+from app.core.ports import (
+    BotPort,
+    DocumentPort,
+    GarbagePort,
+    GenerationPort,
+    OncePort,
+    RebuildPort,
+    ReembedPort,
+    VerifyPort,
+)
+from app.core.stores.postgres.bots import BotStore
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.documents import DocumentStore
+from app.core.stores.postgres.garbage import GarbageStore
+from app.core.stores.postgres.generations import GenerationStore
+from app.core.stores.postgres.idempotency import OnceStore
+from app.core.stores.postgres.rebuild import RebuildStore
+from app.core.stores.postgres.reembed import ReembedStore
+from app.core.stores.postgres.verify import VerifyStore
+from app.core.write.write import Write
+from app.schemas.rows import Bot, Chunk, NewChunk, NewDocument, VisibleChunk
+from tests.doubles.memory_store import (
     MemoryBotStore,
     MemoryDocumentStore,
     MemoryGarbageStore,
@@ -21,23 +38,6 @@ from app.core.stores.memory_store import (
     MemoryVerifyStore,
     Tables,
 )
-from app.core.stores.once import OnceStore
-from app.core.stores.ports import (
-    BotPort,
-    DocumentPort,
-    GarbagePort,
-    GenerationPort,
-    OncePort,
-    RebuildPort,
-    ReembedPort,
-    VerifyPort,
-)
-from app.core.stores.postgres import Database
-from app.core.stores.rebuild import RebuildStore
-from app.core.stores.reembed import ReembedStore
-from app.core.stores.verify import VerifyStore
-from app.core.write import Write
-from app.schemas.rows import Bot, Chunk, NewChunk, NewDocument, VisibleChunk
 from tests.filter_reference import matches
 
 HOUR, NO_TIME, PAST = timedelta(hours=1), timedelta(0), timedelta(hours=-1)

@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import pytest
 
-from app.core.stores.bots import CREATE, DELETE
-from app.core.write import Write
+from app.core.stores.postgres.bots import CREATE, DELETE
+from app.core.write.write import Write
 from app.utils.errors import CollectionNameTaken
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 

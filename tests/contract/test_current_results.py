@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.stores.ports import VectorIndex
+from app.core.ports import VectorIndex
 from tests.conftest import BotClient
 
 DOCUMENTS = 200

@@ -4,8 +4,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.core.once import Once
-from app.core.write import Write
+from app.core.write.idempotency import Once
+from app.core.write.write import Write
 from app.schemas.filter_tree import Column, Condition, MetadataPath
 from app.schemas.rows import Bot, NewChunk, NewDocument
 from app.utils.errors import (

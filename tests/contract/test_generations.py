@@ -5,8 +5,8 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from app.core.stores.ports import VectorIndex
-from app.core.write import Write
+from app.core.ports import VectorIndex
+from app.core.write.write import Write
 from app.schemas.rows import GenerationBlock, Reservation
 from app.utils.errors import NoGeneration
 from tests.contract.conftest import DIMENSION, new_name

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.milvus import MilvusIndex
-from app.core.stores.ports import Hit, VectorIndex, Vectors
+from app.core.ports import Hit, VectorIndex, Vectors
+from app.core.stores.milvus.index import MilvusIndex
 from app.schemas.milvus import has_bm25
 from tests.contract.conftest import DIMENSION, Backend, new_name
 from tests.contract.test_vector_index import axis, ids, random_vectors
+from tests.doubles.memory_index import MemoryIndex
 from tests.lite_server import LiteServer
 from tests.milvus_server import MilvusServer
 

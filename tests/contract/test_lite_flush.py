@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 
-from app.core.stores.milvus import MilvusIndex
+from app.core.stores.milvus.index import MilvusIndex
 from tests.contract.conftest import DIMENSION, Backend, new_name
 from tests.contract.test_vector_index import ids, random_vectors
 from tests.lite_server import LiteServer

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.core.stores.milvus import MilvusIndex
-from app.core.stores.ports import Suspect
+from app.core.ports import Suspect
+from app.core.stores.milvus.index import MilvusIndex
 from app.utils.errors import IndexSuspect, VectorIndexFull
 from tests.conftest import until
 from tests.contract.conftest import DIMENSION, new_name

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.core.stores.milvus import MilvusIndex
+from app.core.stores.milvus.index import MilvusIndex
 from tests.contract.conftest import DIMENSION, new_name
 from tests.contract.test_vector_index import axis, ids
 from tests.lite_server import LiteServer

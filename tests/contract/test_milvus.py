@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from pymilvus import AsyncMilvusClient, DataType, MilvusClient, MilvusException
 
-from app.core.stores.milvus import MilvusIndex
+from app.core.stores.milvus.index import MilvusIndex
 from app.schemas.milvus import collection_schema
 from app.utils.errors import CollectionForeign, CollectionMissing, StartupError, VectorIndexUnavailable
 from tests.conftest import until
@@ -199,7 +199,7 @@ async def backend_name(milvus_server: MilvusServer) -> AsyncIterator[str]:
 READER = """
 import asyncio, sys
 import numpy as np
-from app.core.stores.milvus import MilvusIndex
+from app.core.stores.milvus.index import MilvusIndex
 
 async def main(uri, name, dimension):
     index = await MilvusIndex.connect(uri)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from app.core.stores.address import MilvusTls
-from app.core.stores.milvus import MilvusIndex
-from app.core.stores.milvus_refusal import PRIVILEGES
+from app.core.stores.milvus.index import MilvusIndex
+from app.core.stores.milvus.refusal import PRIVILEGES
 from app.utils.errors import StartupError
 from tests.guarded_milvus import PASSWORD, ROOT, GuardedMilvus, guarded_milvus
 

@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from app.core.write import Write
+from app.core.write.write import Write
 from app.schemas.rows import Bot, Progress
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 

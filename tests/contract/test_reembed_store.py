@@ -4,9 +4,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.core.once import Once
-from app.core.stores.bots import DROP
-from app.core.write import Write
+from app.core.stores.postgres.bots import DROP
+from app.core.write.idempotency import Once
+from app.core.write.write import Write
 from app.schemas.rows import Bot, Move
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress, RequestInFlight
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 
-from app.core.stores.ports import Hit, Suspect, VectorIndex, Vectors
+from app.core.ports import Hit, Suspect, VectorIndex, Vectors
 from app.schemas.milvus import MAX_TOP_K
 from app.utils.errors import CollectionForeign, CollectionMissing
 from tests.contract.conftest import DIMENSION, Backend, new_name

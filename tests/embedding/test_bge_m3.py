@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from FlagEmbedding import BGEM3FlagModel
 
-from app.core.embedding.bge_m3 import BgeM3
 from app.core.embedding.check import unusable
+from app.core.embedding.providers.bge_m3 import BgeM3
 from app.utils.errors import StartupError
 from tests.embedding.conftest import TEXTS, linked, replace
 from tests.embedding.tiny_m3 import HIDDEN

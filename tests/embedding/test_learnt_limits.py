@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.core.embedding.front import Front
-from app.core.embedding.learnt_limits import LearntLimits
+from app.core.embedding.caching_embedder import Front
 from app.core.embedding.port import TextsFailed
-from app.core.embedding.provider_message import NamedLimits, named_limits
-from app.core.embedding.providers import open_embedder
+from app.core.embedding.providers.learnt_limits import LearntLimits
+from app.core.embedding.providers.provider_message import NamedLimits, named_limits
+from app.core.embedding.providers.registry import open_embedder
 from app.utils.errors import TextRefused
 from tests.embedding import provider_stubs as stubs
 from tests.embedding.openai_server import Body, OpenAIServer, Reply, failing

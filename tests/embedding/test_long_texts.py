@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from app.core.embedding.front import Front
+from app.core.embedding.caching_embedder import Front
 from app.core.embedding.long_text import LongText, merged, split
 from app.core.embedding.port import TextsFailed
-from app.core.embedding.sentence_bert import SentenceBert
+from app.core.embedding.providers.sentence_bert import SentenceBert
 from app.utils.errors import TextTooLong
 
 LONG = "The palace in the middle of the old town is closed on every Tuesday. " * 30

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from app.config import Settings
-from app.core.embedding import openai_client, provider_requests, tokens
-from app.core.embedding.front import Front
+from app.core.embedding.caching_embedder import Front
 from app.core.embedding.port import TextsFailed
-from app.core.embedding.providers import open_embedder
+from app.core.embedding.providers import openai_client, provider_requests, tokens
+from app.core.embedding.providers.registry import open_embedder
 from app.utils.errors import AppError, EmbedderUnavailable, EmbeddingInvalid, StartupError, TextRefused, TextTooLong
 from tests.embedding.openai_server import (
     NATIVE,
@@ -196,7 +196,7 @@ async def test_a_silent_provider_is_given_up_at_the_deadline(opened: Open, serve
 
 
 def test_the_deadline_is_shorter_than_the_lease(server: OpenAIServer) -> None:
-    from app.core.embedding.providers import _embedder
+    from app.core.embedding.providers.registry import _embedder
 
     embedder = _embedder(settings(server, embedding_timeout=20, saga_lease_seconds=3))
     assert embedder._timeout == 2  # type: ignore[attr-defined]

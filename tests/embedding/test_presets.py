@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from app.config import OPENAI_LIKE, Settings
-from app.core.embedding.endpoint import Endpoint
-from app.core.embedding.front import Front
-from app.core.embedding.presets import PRESETS, endpoint_for
-from app.core.embedding.providers import open_embedder, settings_for
+from app.core.embedding.caching_embedder import Front
+from app.core.embedding.providers.endpoint import Endpoint
+from app.core.embedding.providers.presets import PRESETS, endpoint_for
+from app.core.embedding.providers.registry import open_embedder, settings_for
 from app.utils.errors import StartupError
 from tests.embedding import provider_stubs as stubs
 from tests.embedding.openai_server import OpenAIServer, expected

@@ -11,9 +11,9 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from app.core.embedding.front import Front
+from app.core.embedding.caching_embedder import Front
 from app.core.embedding.port import TextsFailed
-from app.core.embedding.providers import open_embedder
+from app.core.embedding.providers.registry import open_embedder
 from app.utils.errors import StartupError, TextTooLong
 from tests.embedding import provider_stubs as stubs
 from tests.embedding.openai_server import Body, OpenAIServer, Reply, expected, good

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.core.embedding import provider_requests
-from app.core.remote_reranker import RemoteReranker, RerankApi
+from app.core.embedding.providers import provider_requests
+from app.core.search.remote_reranker import RemoteReranker, RerankApi
 from app.utils.errors import RerankerUnavailable, RerankInvalid, StartupError
 from tests.embedding.openai_server import Body, OpenAIServer, Reply, failing
 

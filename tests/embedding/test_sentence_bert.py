@@ -12,7 +12,7 @@ import pytest_asyncio
 from sentence_transformers import SentenceTransformer
 
 from app.core.embedding.check import unusable
-from app.core.embedding.sentence_bert import SentenceBert
+from app.core.embedding.providers.sentence_bert import SentenceBert
 from app.utils.errors import StartupError
 from tests.embedding.conftest import TEXTS, linked, replace
 

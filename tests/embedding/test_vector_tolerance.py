@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from app.config import Settings
-from app.core.embedding.providers import open_embedder
-from app.core.vector_check import tolerance
+from app.core.embedding.providers.registry import open_embedder
+from app.core.operations.vector_check import tolerance
 
 TEXTS = [f"Sentence {number} about the palace " + "and its gardens " * (number % 7) for number in range(64)]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from app.config import Settings
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.ports import Keys, VectorIndex, Vectors
-from app.core.stores.postgres import Database
+from app.core.ports import Keys, VectorIndex, Vectors
+from app.core.stores.postgres.database import Database
 from app.utils.errors import VectorIndexUnavailable
 from app.utils.failpoints import install
 from tests.conftest import until
+from tests.doubles.memory_index import MemoryIndex
 
 COLLECTIONS = (
     "SELECT coalesce(milvus_collection, collection_name) AS collection_name, embedding_model FROM bot_registry"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.core.embedding.memory import HashEmbedder
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.ports import Keys, Vectors
+from app.core.embedding.hash_embedder import HashEmbedder
+from app.core.ports import Keys, Vectors
 from tests.conftest import BotClient
+from tests.doubles.memory_index import MemoryIndex
 
 NOT_OTHER = {"type": "not", "filter": {"type": "eq", "key": "metadata.other", "value": 1}}
 CALM = [f"calm {number} 조용한 글" for number in range(4)]
@@ -112,7 +112,7 @@ async def test_a_listing_has_every_document(
     bot: BotClient, hot: list[int], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if options.pop("search_first", False):
-        monkeypatch.setattr("app.core.search.FEW_DOCUMENTS", 1)
+        monkeypatch.setattr("app.core.search.search.FEW_DOCUMENTS", 1)
     for _ in range(5):
         results: list[dict[str, Any]] = await bot.search("calm", limit=100, **options)  # type: ignore[assignment]
         for number, doc_id in enumerate(hot):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, until
+from tests.doubles.memory_index import MemoryIndex
 from tests.integration.conftest import no_work_left
 
 LAST_INDEX = 65_535

@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 import pytest
 
-from app.core.stores.embedded import EmbeddedStores, begin_embedded_stores, embedded_stores
-from app.core.stores.embedded_postgres import EmbeddedPostgres
-from app.core.stores.milvus import MilvusIndex
-from app.core.stores.runtime_dir import runtime_dir, socket_dir
+from app.core.stores.embedded.postgres_process import EmbeddedPostgres
+from app.core.stores.embedded.runtime_dir import runtime_dir, socket_dir
+from app.core.stores.embedded.stores import EmbeddedStores, begin_embedded_stores, embedded_stores
+from app.core.stores.milvus.index import MilvusIndex
 from app.utils.errors import StartupError
 from tests.conftest import until
 
@@ -161,7 +161,7 @@ async def test_stores_that_were_begun_early_are_the_ones_that_are_used(data_dir:
 USER = """
 import asyncio
 from pathlib import Path
-from app.core.stores.embedded import embedded_stores
+from app.core.stores.embedded.stores import embedded_stores
 async def main():
     async with embedded_stores(Path({data_dir!r}), postgres=True, milvus=True, database="rag_db_chatty"):
         print("in", flush=True)

@@ -7,11 +7,11 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app.core.query import Mode, Query
+from app.core.search.query import Mode, Query
 from app.core.services import Services
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from app.schemas.filter_tree import Filter
-from app.utils.clock import Stopwatch
+from app.utils.stopwatch import Stopwatch
 from tests.conftest import BotClient
 from tests.filter_reference import matches
 from tests.integration.test_filters_sql import STRINGS, Maker
@@ -38,12 +38,12 @@ WORD = "낱말"
 def plan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name: str = request.param
     for setting, value in PLANS[name].items():
-        monkeypatch.setattr(f"app.core.search.{setting}", value)
+        monkeypatch.setattr(f"app.core.search.search.{setting}", value)
     if name == "documents_in_slices":
         # As if Milvus gave nothing beyond the first hits, so that filtering afterwards cannot find enough.
-        monkeypatch.setattr("app.core.retrieval.SPARE_HITS", 0)
-        monkeypatch.setattr("app.core.retrieval.MAX_TOP_K", 10)
-        monkeypatch.setattr("app.core.search.HYBRID_DEPTH", 10)
+        monkeypatch.setattr("app.core.search.retrieval.SPARE_HITS", 0)
+        monkeypatch.setattr("app.core.search.retrieval.MAX_TOP_K", 10)
+        monkeypatch.setattr("app.core.search.search.HYBRID_DEPTH", 10)
     return name
 
 
@@ -174,7 +174,7 @@ async def test_the_partitions_indexes_serve_filters(bot: BotClient, db: Database
     """The statement of the server itself, on a partition as the trigger made it."""
     from pydantic import TypeAdapter
 
-    from app.core.stores.documents import _filtered
+    from app.core.stores.postgres.documents import _filtered
     from app.models.filters import BoundedFilter as FilterModel
     from app.schemas.queries import SQL
 

@@ -11,8 +11,8 @@ import pytest
 
 from app.config import Settings
 from app.core.services import Services
-from app.core.stores.lite_durable import TRUSTED
-from app.core.stores.milvus import MilvusIndex
+from app.core.stores.milvus.index import MilvusIndex
+from app.core.stores.milvus_lite.durable import TRUSTED
 from tests.conftest import BotClient, register
 from tests.lite_server import LiteServer
 

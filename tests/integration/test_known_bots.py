@@ -5,7 +5,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, register
 
 

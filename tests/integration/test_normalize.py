@@ -10,10 +10,10 @@ import pytest
 
 from app.cli import normalize
 from app.config import Settings
-from app.core.normalize import Normalizer
+from app.core.operations.normalize import Normalizer
 from app.core.stores.address import PostgresAddress
-from app.core.stores.normalize import Fields, NormalizeStore
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.normalize import Fields, NormalizeStore
 from tests.conftest import BotClient
 
 NAME, KEY = "보고서", "부서"
@@ -60,7 +60,7 @@ async def test_filters_find_them_before_and_after(
     bot: BotClient, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await normalized(db, bot.bot_id)
-    monkeypatch.setattr("app.core.normalize.PAGE_DOCUMENTS", 3)
+    monkeypatch.setattr("app.core.operations.normalize.PAGE_DOCUMENTS", 3)
     for number in range(7):
         await bot.insert(f"{WORD} {number}")
     await check_found(bot, 0)

@@ -13,11 +13,11 @@ import asyncpg
 import pytest
 
 from app.core.stores.address import PostgresAddress
-from app.core.stores.documents import DocumentStore
-from app.core.stores.migrations import bring_up_to_date, migrate
-from app.core.stores.postgres import Database, Guards
-from app.core.stores.role_settings import check_role_settings
-from app.core.write import Write
+from app.core.stores.postgres.database import Database, Guards
+from app.core.stores.postgres.documents import DocumentStore
+from app.core.stores.postgres.migrations import bring_up_to_date, migrate
+from app.core.stores.postgres.role_settings import check_role_settings
+from app.core.write.write import Write
 from app.schemas.rows import GenerationBlock
 from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.conftest import fresh_database, until
@@ -112,7 +112,7 @@ NEIGHBOUR = """
 import asyncio, sys
 import asyncpg
 from app.core.stores.address import PostgresAddress
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 async def main(host, port, user, database, worker, named):
     if named == "named":
         make, new = asyncpg.create_pool, ("connection_class", "statement_cache_size", "reset")

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from app.core.stores import postgres
-from app.core.stores.postgres import Database
+from app.core.stores.postgres import database as postgres
+from app.core.stores.postgres.database import Database
 
 
 async def test_connections_left_alone_go_back_while_others_are_taken(

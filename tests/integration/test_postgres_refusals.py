@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from app.core.stores.address import PostgresAddress
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.conftest import connect_admin
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from app.core.stores.address import PostgresAddress, PostgresTls
-from app.core.stores.migrations import bring_up_to_date, migrate, newest_revision
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.migrations import bring_up_to_date, migrate, newest_revision
 from app.schemas.queries import SQL
 from app.utils.errors import StartupError
 from tests.certificates import Certificates

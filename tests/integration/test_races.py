@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from app.schemas.queries import SQL
 from tests.conftest import BotClient, register, until
+from tests.doubles.memory_index import MemoryIndex
 from tests.integration.conftest import FaultyIndex, assert_at_rest
 
 TASKS = 16

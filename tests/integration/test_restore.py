@@ -23,13 +23,13 @@ from pymilvus import MilvusClient
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services, wired
 from app.core.stores.address import PostgresAddress
-from app.core.stores.embedded_postgres import EmbeddedPostgres
-from app.core.stores.migrations import migrate
-from app.core.stores.milvus import MilvusIndex
-from app.core.stores.postgres import Database
+from app.core.stores.embedded.postgres_process import EmbeddedPostgres
+from app.core.stores.milvus.index import MilvusIndex
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.migrations import migrate
 from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.conftest import BotClient, in_process, register, until
 from tests.lite_server import LiteServer

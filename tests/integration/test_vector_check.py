@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from app.core.embedders import Embedders
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
+from app.core.embedding.registry import Embedders
+from app.core.operations.vector_check import VectorCheck, tolerance
+from app.core.operations.verify import Finding
 from app.core.services import Services
-from app.core.stores.bots import BotStore
-from app.core.stores.postgres import Database
-from app.core.stores.verify import VerifyStore
-from app.core.vector_check import VectorCheck, tolerance
-from app.core.verify import Finding
+from app.core.stores.postgres.bots import BotStore
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.verify import VerifyStore
 from app.utils.errors import ModelMismatch
 from tests.conftest import BotClient
 from tests.integration.conftest import FaultyIndex, assert_at_rest

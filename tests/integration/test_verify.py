@@ -5,9 +5,9 @@ import asyncio
 import httpx
 import pytest
 
-from app.core.stores.postgres import Database
-from app.core.stores.verify import VerifyStore
-from app.core.verify import Finding, Verifier
+from app.core.operations.verify import Finding, Verifier
+from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.verify import VerifyStore
 from tests.conftest import BotClient, register
 from tests.integration.conftest import FaultyIndex, assert_at_rest, plant_vector
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from app.config import Settings
-from app.core.keys import KEY
+from app.core.access.api_keys import KEY
 from tests.milvus_server import free_ports
 from tests.operations.conftest import ROOT, served
 

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest_asyncio
 
-from app.core.stores.embedded_postgres import EmbeddedPostgres
+from app.core.stores.embedded.postgres_process import EmbeddedPostgres
 from tests.conftest import until
 from tests.lite_server import LiteServer
 from tests.milvus_server import free_ports

@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from app.core.health import PROBE_SECONDS
+from app.core.operations.health import PROBE_SECONDS
 from tests.conftest import BotClient, register, until
 from tests.outages.conftest import LEASE, TIMEOUT, Outage
 from tests.outages.proxy import FAULTS, Fault

@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 
-from app.core.stores.ports import Hit, Keys, Span, Vectors
+from app.core.ports import Hit, Keys, Span, Vectors
 from app.schemas.rows import Reservation
 from app.utils.errors import CollectionForeign, CollectionMissing
 

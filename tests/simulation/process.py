@@ -12,23 +12,23 @@ from weakref import WeakSet
 
 import numpy as np
 
-from app.core.bots import Bots
-from app.core.copying import Copier
-from app.core.documents import Documents
-from app.core.embedders import Embedders
+from app.core.bots.bots import Bots
 from app.core.embedding.port import Vectors
-from app.core.generations import Generations
-from app.core.ingest import Ingest
-from app.core.leases import Leases
-from app.core.pace import Pace
-from app.core.rebuild import Limit, Rebuilder
-from app.core.recovery import Recovery
-from app.core.repair import Repairer
-from app.core.saga import Saga
-from app.core.search import Search
-from app.core.stores.ports import Span, Suspect
-from app.core.verify import Verifier
-from app.core.write import Write
+from app.core.embedding.registry import Embedders
+from app.core.operations.copying import Copier
+from app.core.operations.rebuild import Limit, Rebuilder
+from app.core.operations.repair import Repairer
+from app.core.operations.verify import Verifier
+from app.core.ports import Span, Suspect
+from app.core.search.search import Search
+from app.core.write.bulk_throttle import Pace
+from app.core.write.documents import Documents
+from app.core.write.generations import Generations
+from app.core.write.ingest import Ingest
+from app.core.write.leases import Leases
+from app.core.write.recovery import Recovery
+from app.core.write.saga import Saga
+from app.core.write.write import Write
 from app.schemas.rows import GenerationBlock, Reservation
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
 from tests.simulation.embedder import DIMENSION, embedding

@@ -10,20 +10,20 @@ from hashlib import sha256
 
 import pytest
 
-from app.core import generations
-from app.core.bots import Bots
-from app.core.once import Once
-from app.core.rebuild import Rebuilder
-from app.core.recovery import Recovery
-from app.core.stores.memory_store import (
+from app.core.bots.bots import Bots
+from app.core.operations.rebuild import Rebuilder
+from app.core.write import generations
+from app.core.write.idempotency import Once
+from app.core.write.recovery import Recovery
+from app.core.write.write import Write
+from app.schemas.rows import Bot, Garbage, GenerationBlock
+from app.utils.errors import RequestInFlight
+from tests.doubles.memory_store import (
     MemoryDocumentStore,
     MemoryGenerationStore,
     once,
 )
-from app.core.stores.memory_store.tables import ChunkRow, DocumentRow, Tables
-from app.core.write import Write
-from app.schemas.rows import Bot, Garbage, GenerationBlock
-from app.utils.errors import RequestInFlight
+from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
 from tests.simulation.run import simulate
 from tests.simulation.world import Violation
 

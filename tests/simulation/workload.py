@@ -5,13 +5,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from uuid import UUID
 
-from app.core.bots import NewBot
-from app.core.once import Once
-from app.core.query import Query
+from app.core.bots.bots import NewBot
+from app.core.search.query import Query
+from app.core.write.idempotency import Once
 from app.schemas.filter_tree import Condition, MetadataPath
 from app.schemas.rows import NewChunk, NewDocument
-from app.utils.clock import Stopwatch
 from app.utils.errors import AppError, BotNotFound, DatabaseUnavailable, DocumentNotFound, Unavailable
+from app.utils.stopwatch import Stopwatch
 from tests.simulation.embedder import UNUSABLE
 from tests.simulation.history import BotHistory, DocumentHistory, Found, History, Read, Searched, Span, Version
 from tests.simulation.process import Process, ProcessDied

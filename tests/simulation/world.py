@@ -10,7 +10,8 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from app.core.stores.memory_store import (
+from app.schemas.rows import GenerationBlock
+from tests.doubles.memory_store import (
     MemoryBotStore,
     MemoryDocumentStore,
     MemoryGarbageStore,
@@ -21,7 +22,6 @@ from app.core.stores.memory_store import (
     MemoryVerifyStore,
     Tables,
 )
-from app.schemas.rows import GenerationBlock
 from tests.filter_reference import matches
 from tests.simulation.faults import CHECK, LEASE, SETTLE, Faults
 from tests.simulation.history import History

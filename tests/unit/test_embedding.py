@@ -13,11 +13,11 @@ import pytest
 import pytest_asyncio
 
 from app.core.embedding.check import unusable
-from app.core.embedding.memory import HashEmbedder
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Embedder, TextsFailed, Vectors
-from app.core.embedding.use_multilingual import UseMultilingual
-from app.core.embedding.waiting import Lane, Limits
-from app.core.embedding.workers import DOCUMENTS_NICE, Encode, WorkerPool
+from app.core.embedding.providers.use_multilingual import UseMultilingual
+from app.core.embedding.queue.batch_queue import Lane, Limits
+from app.core.embedding.queue.workers import DOCUMENTS_NICE, Encode, WorkerPool
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from app.core.embedding.cache import ENTRY_BYTES, VectorCache
-from app.core.embedding.front import Front
+from app.core.embedding.caching_embedder import Front
+from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.long_text import halves, merged, split
-from app.core.embedding.memory import HashEmbedder
 from app.core.embedding.port import TextsFailed, Vectors, collected
-from app.core.embedding.waiting import Lane, Limits, Waiting
+from app.core.embedding.queue.batch_queue import Lane, Limits, Waiting
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid, TextRefused
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.core.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
-from app.core.stores.ports import Hit
+from app.core.ports import Hit
+from app.core.search.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
 from app.models import search as models
 
 NEAR = [Hit(1, 0.9), Hit(2, 0.5), Hit(3, 0.1)]

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from app.core.joined import MOST, Joined
+from app.core.search.coalescing import MOST, Joined
 
 LANES = 2
 

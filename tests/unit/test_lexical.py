@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.lexical import MAX_BYTES, estimated_bm25, lexical_text, tokens
-from app.core.stores.memory_index import MemoryIndex
+from app.core.search.lexical import MAX_BYTES, estimated_bm25, lexical_text, tokens
+from tests.doubles.memory_index import MemoryIndex
 
 
 @pytest.mark.parametrize(

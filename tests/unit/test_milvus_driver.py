@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.core.stores.milvus_driver import within
+from app.core.stores.milvus.driver import within
 from app.utils.errors import VectorIndexUnavailable
 
 

@@ -5,7 +5,7 @@ import pytest
 from pymilvus import DataType
 from pymilvus.client.prepare import Prepare
 
-from app.core.stores.milvus_packing import insert_request
+from app.core.stores.milvus.packing import insert_request
 from app.schemas import milvus as schema
 
 

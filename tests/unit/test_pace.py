@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.core.pace import ASKED_SECONDS, BULK_CHUNKS, LONGEST_REST, REST, Pace
-from app.utils.clock import Stopwatch
+from app.core.write.bulk_throttle import ASKED_SECONDS, BULK_CHUNKS, LONGEST_REST, REST, Pace
+from app.utils.stopwatch import Stopwatch
 from tests.simulation.loop import VirtualLoop
 
 WORK = 0.01

@@ -1,5 +1,5 @@
-from app.core import steady
-from app.core.steady import Steady
+from app.core.bots import bot_cache as steady
+from app.core.bots.bot_cache import Steady
 
 
 def test_only_what_was_the_same_twice_running_is_expected() -> None:

@@ -1,0 +1,153 @@
+"""API keys: who calls, and what they may do.
+
+A key is ``cm_`` and 8 characters to find it by, then ``_`` and 256 random bits in base64url. Only its SHA-256 is
+stored: a fast hash is enough for what cannot be guessed.
+"""
+
+import asyncio
+import hmac
+import math
+import re
+import secrets
+import string
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Literal
+
+from app.core.stores.postgres.api_keys import KeyStore, ListedKey, StoredKey
+from app.utils.errors import DatabaseUnavailable, Forbidden, Unauthorized
+
+Scope = Literal["read", "write", "admin"]
+SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
+"""Each includes those before it."""
+
+KEY = re.compile(r"(cm_[a-z0-9]{8})_[A-Za-z0-9_-]{43}", re.ASCII)
+PREFIX_CHARS = 8
+SECRET_BYTES = 32
+CACHED_KEYS = 4_096
+LOOKUPS = 4
+"""Statements at a time for keys that are not known yet, lest many wrong keys take all connections; and as many for
+those that are to be looked at again."""
+LOOKUP_SECONDS = 10.0
+REFUSED = "The API key is not valid: it is wrong, expired or revoked."
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """``account`` None: any account's bots, as where nobody is asked for a key. ``rank``: of the highest scope."""
+
+    account: str | None
+    rank: int
+
+    def may(self, scope: Scope) -> bool:
+        return self.rank >= SCOPES.index(scope)
+
+    def need(self, scope: Scope) -> None:
+        """Raises Forbidden."""
+        if not self.may(scope):
+            raise Forbidden(f"This call needs a key with the scope {scope!r}.", scope=scope)
+
+
+ANYBODY = Caller(None, len(SCOPES) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Good until the loop's clock says ``until``."""
+
+    sha256: bytes
+    caller: Caller
+    until: float
+
+
+class Keys:
+    """``cache_seconds``: how long a key may work on after it was revoked."""
+
+    def __init__(self, store: KeyStore, cache_seconds: float) -> None:
+        self._store = store
+        self._cache_seconds = cache_seconds
+        self._known: dict[str, _Known] = {}
+        self._strangers = asyncio.Semaphore(LOOKUPS)
+        self._refreshing = asyncio.Semaphore(LOOKUPS)
+
+    async def any(self) -> bool:
+        """Whether there is a key that would be let in."""
+        return await self._store.any()
+
+    async def caller(self, key: str) -> Caller:
+        """Whose key it is. Raises Unauthorized, and DatabaseUnavailable when that cannot be known.
+
+        What is kept in memory are keys that exist, CACHED_KEYS of them at most.
+        """
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise Unauthorized(REFUSED)
+        prefix = match[1]
+        known = self._known.get(prefix)
+        if known is None or known.until <= _now():
+            known = await self._look_up(prefix)
+        if known is None or not hmac.compare_digest(sha256(key.encode()).digest(), known.sha256):
+            raise Unauthorized(REFUSED)
+        return known.caller
+
+    async def _look_up(self, prefix: str) -> _Known | None:
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS), self._refreshing if prefix in self._known else self._strangers:
+                known = self._known.get(prefix)  # Another request may have been quicker.
+                if known is not None and known.until > _now():
+                    return known
+                asked_at = _now()
+                stored = await self._store.find(prefix)
+        except TimeoutError as exc:
+            raise DatabaseUnavailable("PostgreSQL did not answer in time.") from exc
+        self._known.pop(prefix, None)
+        if stored is None:
+            return None
+        while len(self._known) >= CACHED_KEYS:
+            del self._known[next(iter(self._known))]
+        known = self._known[prefix] = _known(stored, asked_at, self._cache_seconds)
+        return known
+
+
+def _known(stored: StoredKey, asked_at: float, cache_seconds: float) -> _Known:
+    left = math.inf if stored.seconds_left is None else stored.seconds_left
+    caller = Caller(stored.account_name, max(SCOPES.index(scope) for scope in SCOPES if scope in stored.scopes))
+    return _Known(stored.sha256, caller, asked_at + min(left, cache_seconds))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def prefix_of(text: str) -> str:
+    """Of a key or of its prefix: the prefix."""
+    match = KEY.fullmatch(text)
+    return match[1] if match else text
+
+
+class KeyRing:
+    """What an operator does with keys. All methods raise DatabaseUnavailable."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+
+    async def create(
+        self, account: str, scopes: Collection[Scope], note: str = "", expires_in: timedelta | None = None
+    ) -> str:
+        """The new key, which nobody can be told again."""
+        alphabet = string.ascii_lowercase + string.digits
+        while True:
+            prefix = "cm_" + "".join(secrets.choice(alphabet) for _ in range(PREFIX_CHARS))
+            key = f"{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
+            ordered = [scope for scope in SCOPES if scope in scopes]
+            if await self._store.insert(prefix, sha256(key.encode()).digest(), account, ordered, note, expires_in):
+                return key
+
+    async def list(self, account: str | None) -> Sequence[ListedKey]:
+        return await self._store.list(account)
+
+    async def revoke(self, key_or_prefix: str) -> bool:
+        """Whether there was such a key, not revoked before."""
+        return await self._store.revoke(prefix_of(key_or_prefix))

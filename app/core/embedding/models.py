@@ -1,0 +1,50 @@
+"""The models of this server, and the names that they answer to."""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from app.core.embedding.registry import Embedders
+from app.core.search.rerank import RerankingService
+from app.utils.errors import ModelNotFound, Place
+
+
+class RunningModel(NamedTuple):
+    name: str
+    task: Literal["embed", "rerank"]
+
+    @property
+    def provider(self) -> str:
+        """What stands before the first colon or slash, as in openai:text-embedding-3-small."""
+        return self.name.partition("/" if self.task == "rerank" else ":")[0]
+
+
+class Models:
+    def __init__(self, embedders: Embedders, reranking: RerankingService) -> None:
+        self._embedders = embedders
+        self._reranking = reranking
+
+    def __iter__(self) -> Iterator[RunningModel]:
+        for embedder in self._embedders:
+            yield RunningModel(embedder.model, "embed")
+        if self._reranking.model is not None:
+            yield RunningModel(self._reranking.model, "rerank")
+
+    def find(self, name: str) -> RunningModel:
+        """Raises ModelNotFound."""
+        for running in self:
+            if (embeds_as if running.task == "embed" else reranks_as)(running.name, name):
+                return running
+        runs = ", ".join(running.name for running in self)
+        raise ModelNotFound(f"This server runs {runs}.", places=[Place("path.model", f"is none of {runs}")])
+
+
+def embeds_as(model: str, name: str) -> bool:
+    """Whether an embedding model answers to the name: its own or its beginning. "a:b@c" is also "a:b", "a" and "b"."""
+    _, _, own = model.partition(":")
+    names = (model, own)
+    return name in names or any(one.startswith((f"{name}@", f"{name}:")) for one in names)
+
+
+def reranks_as(model: str, name: str) -> bool:
+    """Whether a reranker answers to the name: its own, or what follows its last slash."""
+    return name in (model, model.rpartition("/")[2])

@@ -1,0 +1,103 @@
+"""BAAI's BGE-M3 (Chen et al. 2024, arXiv:2402.03216): dense vectors, and the sparse weights of the same pass."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, Unpack
+
+import numpy as np
+
+from app.core.embedding.port import Vectors
+from app.core.embedding.providers import local_model
+from app.core.embedding.providers.local_model import Precision
+from app.core.embedding.providers.torch_embedder import BATCH_TEXTS, Queue, TorchEmbedder
+
+PROVIDER = "bge-m3"
+
+log = logging.getLogger(__name__)
+
+
+class BgeM3(TorchEmbedder):
+    """``source`` is a folder, a hub name or name@revision. The model wants no prompts."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        precision: Precision = "fp32",
+        device: str = "auto",
+        threads: int | None = None,
+        **queue: Unpack[Queue],
+    ) -> None:
+        self._loaded: _Loaded | None = None
+
+        def load() -> _Loaded:
+            self._loaded = _Loaded(source, precision, device, threads)
+            return self._loaded
+
+        super().__init__(load, **queue)
+
+    async def lexical_weights(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """The sparse side of the model: for each text, its tokens' ids with their weights, all above 0."""
+        await self.ping()
+        assert self._loaded is not None
+        loaded, weights = self._loaded, list[dict[str, float]]()
+        for start in range(0, len(texts), BATCH_TEXTS):
+            weights += await asyncio.to_thread(loaded.sparse, list(texts[start : start + BATCH_TEXTS]))
+        return weights
+
+
+class _Loaded:
+    def __init__(self, source: str, precision: Precision, device: str, threads: int | None) -> None:
+        log.info("importing FlagEmbedding and loading %s", source)
+        library = local_model.package("FlagEmbedding", PROVIDER)
+        folder = local_model.find(source, PROVIDER, "BGE_M3_MODEL")
+        where = local_model.prepare(device, threads)
+        log.info("%s is loaded from %s, on %s, in %s", source, folder, where, precision)
+        try:
+            flag = library.BGEM3FlagModel(str(folder), use_fp16=False, use_bf16=precision == "bf16", devices=where)
+        except Exception as exc:  # Whatever a broken folder makes two libraries raise.
+            raise local_model.cannot_load(folder, exc) from exc
+        self._flag: Any = flag
+        flag.model.to(where).eval()
+        config = flag.model.model.config
+        self._device = where
+        self._using = threading.Lock()
+        self.dimension: int = config.hidden_size
+        # XLM-R counts positions from padding_idx + 1.
+        self.max_tokens: int = min(local_model.MAX_TOKENS, config.max_position_embeddings - config.pad_token_id - 1)
+        mark = local_model.fingerprint(folder)
+        self.name = f"{PROVIDER}:{local_model.title(str(folder))}@{mark}"
+
+    def count_tokens(self, texts: list[str], *, query: bool) -> list[int]:  # noqa: ARG002 - the model has no prompts
+        with self._using:
+            return local_model.count_tokens(self._flag.tokenizer, texts)
+
+    def encode(self, texts: list[str], *, query: bool) -> Vectors:  # noqa: ARG002 - the model has no prompts
+        """As BGEM3FlagModel.encode, which runs its first batch twice to find out whether it fits in memory, undoes
+        bfloat16 on a CPU, and by default cuts at 512 tokens."""
+        _, output = self._forward(texts, return_dense=True)
+        return np.asarray(output["dense_vecs"].float().cpu().numpy(), dtype=np.float32)
+
+    def sparse(self, texts: list[str]) -> list[dict[str, float]]:
+        inputs, output = self._forward(texts, return_dense=False, return_sparse=True)
+        weights = output["sparse_vecs"].squeeze(-1).float().cpu().tolist()
+        tokenizer = self._flag.tokenizer
+        special = {tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
+        found = []
+        for ids, row in zip(inputs["input_ids"].cpu().tolist(), weights, strict=True):
+            best: dict[str, float] = {}
+            for token, weight in zip(ids, row, strict=True):
+                if weight > 0 and token not in special:
+                    best[str(token)] = max(weight, best.get(str(token), 0.0))
+            found.append(best)
+        return found
+
+    def _forward(self, texts: list[str], **wanted: bool) -> tuple[Any, dict[str, Any]]:
+        torch = local_model.package("torch", PROVIDER)
+        with self._using, torch.inference_mode():
+            inputs = self._flag.tokenizer(
+                texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            ).to(self._device)
+            return inputs, self._flag.model(inputs, **wanted)

@@ -1,0 +1,271 @@
+"""Makes the vectors of a bot again that Milvus has lost, from the record, while other bots are served as ever.
+
+    noticed     by a call that finds no collection, or by the count of rows that each server takes in turn
+    marked      a row of index_rebuilds: from then on no search of the bot answers as if nothing were missing
+    filled      every current chunk that is not there, page by page, by one server under a lease
+    finished    the row goes
+
+Where the collection is gone the bot first gets a new one, which writers use from then on (``Bots.make_collection``);
+one under the old name would look like a bot that holds little. Where rows are missing, they are written again in place.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from app.core.bots.bots import Bots
+from app.core.embedding.port import Embedder
+from app.core.embedding.registry import Embedders
+from app.core.operations.copying import Copier
+from app.core.operations.verify import Verifier
+from app.core.ports import RebuildPort, ReembedPort, VectorIndex
+from app.core.write.bulk_throttle import Pace
+from app.core.write.row_lease import RowLease
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Check, Progress, Rebuild
+from app.utils.errors import AppError, BotNotFound, CollectionMissing, CollectionMoved, IndexRebuilding
+from app.utils.failpoints import reach
+from app.utils.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
+
+PART_CHUNKS = 64
+"""Chunks read, embedded and upserted together; more where the embedder asks for more."""
+REPAIR = "run python -m app.cli repair"
+
+Tell = Callable[[Progress], object]
+
+
+class Limit:
+    """Up to how many chunks a bot is rebuilt without being asked: any number by a model of this machine, ``most`` by
+    one of ``paid``."""
+
+    def __init__(self, embedders: Embedders, paid: frozenset[Embedder], most: int) -> None:
+        self._embedders = embedders
+        self._paid = paid
+        self._most = most
+
+    def allows(self, bot: Bot, chunks: int) -> bool:
+        return chunks <= self._most or self._embedders.of(bot) not in self._paid
+
+    def refusal(self, bot: Bot) -> IndexRebuilding:
+        """What a search of a bot whose index is incomplete is told."""
+        assert bot.rebuild is not None
+        done, total = bot.rebuild
+        detail = f"Milvus lost vectors of this bot; {done} of {total} chunks are indexed."
+        if not self.allows(bot, total):
+            detail += f" They are more than REBUILD_MAX_CHUNKS, so the server does not start by itself: {REPAIR}."
+        return IndexRebuilding(detail, progress=bot.rebuild)
+
+
+class Rebuilder:
+    """``interval``: seconds between two looks for bots to be rebuilt. ``check``: seconds between two counts of a bot's
+    rows, by one server of all."""
+
+    def __init__(
+        self,
+        store: RebuildPort,
+        chunks: ReembedPort,
+        bots: Bots,
+        verifier: Verifier,
+        index: VectorIndex,
+        embedders: Embedders,
+        copier: Copier,
+        limit: Limit,
+        pace: Pace,
+        *,
+        lease: timedelta,
+        interval: float,
+        check: float,
+    ) -> None:
+        self._store = store
+        self._chunks = chunks
+        self._bots = bots
+        self._verifier = verifier
+        self._index = index
+        self._embedders = embedders
+        self._copier = copier
+        self._limit = limit
+        self._pace = pace
+        self._lease = lease
+        self._interval = interval
+        self._check = timedelta(seconds=check)
+        self._refused: set[UUID] = set()
+
+    async def rebuild_forever(self) -> None:
+        await _forever(self.rebuild_all, self._interval)
+
+    async def check_forever(self) -> None:
+        await _forever(self.check_all, self._check.total_seconds() / 10)
+
+    async def rebuild_all(self) -> None:
+        """Each bot that nobody else is at. Raises what stands in the way of one; the next round goes on."""
+        for bot_id, progress in (await self._store.all()).items():
+            with suppress(BotNotFound):
+                bot = await self._bots.known(bot_id, None)
+                if self._may(bot, progress):
+                    await self.rebuild(bot_id)
+
+    async def check_all(self) -> None:
+        """Each bot that was not looked at lately."""
+        while (check := await self._store.claim_check(self._check)) is not None:
+            await self.check(check)
+
+    async def check(self, check: Check) -> bool:
+        """Whether Milvus holds what it should of the bot; where it does not, that is marked.
+
+        The counts alone prove nothing, as documents come and go between them. Fewer rows than chunks are a reason to
+        look which chunks are missing. What is there and should not be may hide a loss for as long as it is there; after
+        a restore of PostgreSQL, which brings documents back whose vectors are gone, it is looked for.
+        """
+        whole = await self._is_whole(check)
+        if check.lost_below:
+            await self._store.trust_counts(check)
+        return whole
+
+    async def _is_whole(self, check: Check) -> bool:
+        bot_id = check.bot_id
+        try:
+            bot, counts = await self._bots.get(bot_id, None)
+            if await self._index.count(bot.milvus_collection) >= counts.chunks and not await self._has_lost(check, bot):
+                return True
+            if any(suspect.collection == bot.milvus_collection for suspect in await self._index.suspects()):
+                return True  # It is being compared already.
+            state = next((state for state in await self._verifier.bots() if state.bot_id == bot_id), None)
+            if state is None or not await self._verifier.lacks_vectors(state):
+                return True
+            if await self._store.begin_in_place(bot_id, bot.milvus_collection):
+                log.warning("bot %s: Milvus lost vectors of collection %s", bot_id, bot.milvus_collection)
+            return False
+        except CollectionMissing:
+            with suppress(CollectionMoved, BotNotFound):
+                await self._bots.make_collection(bot)
+            return False
+        except (BotNotFound, CollectionMoved):
+            return True
+
+    async def _has_lost(self, check: Check, bot: Bot) -> bool:
+        """Whether Milvus has rows of generations that a restore of PostgreSQL may have lost."""
+        if not check.lost_below:
+            return False
+        span = (check.lost_from * CHUNKS_PER_GENERATION, check.lost_below * CHUNKS_PER_GENERATION)
+        async for _ in self._index.scan(bot.milvus_collection, page=1, span=span):
+            return True
+        return False
+
+    async def rebuild(self, bot_id: UUID, tell: Tell = lambda _: None) -> bool:
+        """Makes one bot whole again; False when another process is at it, or took it over.
+
+        Raises Unavailable when a store or the embedder is away, ModelMismatch, and the error of a text that the model
+        does not take. Wherever it is killed, calling it again goes on.
+        """
+        token, asked = uuid4(), asyncio.get_running_loop().time()
+        work = await self._store.claim(token, self._lease, bot_id=bot_id)
+        if work is None:
+            return False
+        run = _Run(work, token, self._lease, self._store)
+        run.lease.began(asked)
+        renewing = asyncio.create_task(run.lease.renew_forever())
+        try:
+            done = await self._fill(run, tell)
+        except CollectionMissing:
+            # Lost once more: the bot gets another one, and a new row.
+            with suppress(CollectionMoved, BotNotFound):
+                await self._bots.make_collection(await self._bots.known(bot_id, None))
+            done = False
+        except BotNotFound:
+            done = False
+        except (Exception, asyncio.CancelledError):
+            with suppress(AppError):
+                await self._store.release(bot_id, token)  # Others need not wait for the lease's end.
+            raise
+        finally:
+            renewing.cancel()
+        if done:
+            log.warning("bot %s: its %d chunks are indexed again", bot_id, work.chunks_total)
+        return done
+
+    async def rebuilt(self, bot_id: UUID, tell: Tell = lambda _: None) -> None:
+        """Returns when the bot is whole, whoever made it so. Raises as ``rebuild``."""
+        while not await self.rebuild(bot_id, tell):
+            progress = (await self._store.all()).get(bot_id)
+            if progress is None:
+                return
+            tell(progress)
+            await asyncio.sleep(self._interval)
+
+    async def _fill(self, run: "_Run", tell: Tell) -> bool:
+        work = run.work
+        bot = await self._bots.known(work.bot_id, None)
+        embedder = self._embedders.of(bot)
+        collection, size = bot.milvus_collection, max(PART_CHUNKS, embedder.call_texts)
+        resumed, started = work.attempts > 1, asyncio.get_running_loop().time()
+        log.warning("bot %s: %d chunks are indexed again in %s", bot.bot_id, work.chunks_total, collection)
+        low = stamp = copied = 0
+        while low < work.before_generation:
+            # What has been begun before the loss may have lost vectors, and become current yet; into a new collection
+            # it is begun again.
+            first = await self._chunks.first_open(bot.bot_id) if work.in_place else work.before_generation
+            after = low * CHUNKS_PER_GENERATION
+            while page := await self._chunks.page(bot.bot_id, after, size):
+                after = page[-1].chunk_id
+                page = [chunk for chunk in page if chunk.generation < work.before_generation]
+                if not page:
+                    break
+                there = await self._copier.present(collection, page) if resumed or work.in_place else set()
+                if missing := [chunk for chunk in page if chunk.chunk_id not in there]:
+                    async with self._pace.turn(len(missing), Stopwatch()):
+                        copied_at = await self._copier.copy(bot.bot_id, collection, embedder, missing, run.lease.check)
+                    stamp = max(stamp, copied_at)
+                    copied += len(missing)
+                run.done = min(run.done + len(page), work.chunks_total)
+                if not await run.lease.renew():
+                    return False
+                tell(Progress(run.done, work.chunks_total))
+            low = first
+            if low < work.before_generation:
+                await asyncio.sleep(self._interval)
+        ended = asyncio.get_running_loop().time()
+        if resumed:
+            await self._copier.collect_strays(bot.bot_id, collection, started)
+        if copied:  # Until then what is deleted is collected late enough for copies that land late.
+            await self._copier.settled(ended)
+        await reach("rebuild.before_finish")
+        finished = await self._store.finish(bot.bot_id, collection, run.token, stamp)
+        await reach("rebuild.after_finish")
+        return finished
+
+    def _may(self, bot: Bot, progress: Progress) -> bool:
+        try:
+            if self._limit.allows(bot, progress.total):
+                return True
+            reason = f"its {progress.total} chunks are more than REBUILD_MAX_CHUNKS: {REPAIR}"
+        except AppError as exc:
+            reason = exc.detail
+        if bot.bot_id not in self._refused:
+            self._refused.add(bot.bot_id)
+            log.warning("bot %s is not rebuilt: %s", bot.bot_id, reason)
+        return False
+
+
+async def _forever(one_round: Callable[[], Awaitable[None]], pause: float) -> None:
+    while True:
+        try:
+            await one_round()
+        except AppError as exc:
+            log.warning("rebuilding waits: %s", exc.detail)
+        except Exception:
+            log.exception("a round of rebuilding failed")
+        await asyncio.sleep(pause)
+
+
+class _Run:
+    """A claimed rebuild and its lease."""
+
+    def __init__(self, work: Rebuild, token: UUID, lease: timedelta, store: RebuildPort) -> None:
+        self.work = work
+        self.token = token
+        self.done = 0
+        self.lease = RowLease(lease, lambda: store.renew(work.bot_id, token, lease, self.done), "The rebuild")

@@ -1,0 +1,111 @@
+"""Embeds texts again and compares them with the vectors in Milvus: what ``verify --vectors`` finds.
+
+Reads alone, page by page, beside servers. A chunk without a vector is no business of this check: ``verify`` names it.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+
+from app.core.embedding.check import unusable
+from app.core.embedding.port import TextsFailed, Vectors
+from app.core.embedding.registry import Embedders
+from app.core.operations.verify import Finding
+from app.core.ports import BotPort, VectorIndex, VerifyPort
+from app.schemas.rows import Bot, Copied
+from app.utils.errors import CollectionMissing
+
+PAGE: Final = 512
+"""Chunks that are compared together, as many as are embedded together."""
+
+TOLERANCE: Final = {"use-multilingual": 1e-4, "sentence-bert": 1e-3, "bge-m3": 1e-3}
+"""By provider, how far below 1 the cosine of a text's two vectors may be. RAG_Milvus_API_Design.md, section 12."""
+REMOTE_TOLERANCE: Final = 0.01
+"""Of providers over the network, whose hardware, batches and number formats are not ours."""
+
+
+def tolerance(model: str) -> float:
+    """What is allowed to vectors of this model; ``model`` as a bot's row names it, provider first."""
+    return TOLERANCE.get(model.partition(":")[0], REMOTE_TOLERANCE)
+
+
+class VectorCheck:
+    """``allowed``: in place of each provider's own tolerance."""
+
+    def __init__(
+        self, store: VerifyPort, bots: BotPort, index: VectorIndex, embedders: Embedders, allowed: float | None = None
+    ) -> None:
+        self._store = store
+        self._bots = bots
+        self._index = index
+        self._embedders = embedders
+        self._allowed = allowed
+
+    async def count(self, bot_id: UUID, sample: int | None = None) -> int:
+        """How many chunks ``check_bot`` is going to compare."""
+        chunks = (await self._bots.counts(bot_id)).chunks
+        return chunks if sample is None else min(chunks, sample)
+
+    async def check_bot(
+        self, bot_id: UUID, sample: int | None = None, progress: Callable[[int], object] = lambda _count: None
+    ) -> AsyncIterator[Finding]:
+        """Chunks whose vectors are not their texts', of all, or of ``sample`` drawn at random.
+
+        Raises ModelMismatch when the bot's model is not one of this process's, and Unavailable.
+        """
+        bot = await self._bots.get(bot_id, None)
+        if bot is None or bot.embedding_model is None:
+            return
+        async for page in self._pages(bot_id, sample):
+            for chunk, distance in await self._distances(bot, page):
+                now = await self._bots.get(bot_id, None)
+                if now is None or now.milvus_collection != bot.milvus_collection:
+                    return  # Moved to another model meanwhile, which has embedded every text again.
+                if chunk.chunk_id in await self._store.current_keys(bot_id, [chunk.doc_id]):
+                    detail = f"vector {chunk.chunk_id} in {bot.milvus_collection} is {distance:.3f} off its text's"
+                    yield Finding("vector_mismatch", bot_id, detail, chunk.chunk_id, chunk.doc_id)
+            progress(len(page))
+
+    async def _pages(self, bot_id: UUID, sample: int | None) -> AsyncIterator[Sequence[Copied]]:
+        if sample is None:
+            after = 0
+            while page := await self._store.chunk_page(bot_id, after, PAGE):
+                yield page
+                after = page[-1].chunk_id
+            return
+        keys = await self._store.sampled_keys(bot_id, sample)
+        for start in range(0, len(keys), PAGE):
+            yield await self._store.chunks_of_keys(bot_id, keys[start : start + PAGE])
+
+    async def _distances(self, bot: Bot, page: Sequence[Copied]) -> list[tuple[Copied, float]]:
+        """(chunk, 1 - cosine) of those that are further from their texts than is allowed."""
+        embedder = self._embedders.of(bot)
+        keys = [chunk.chunk_id for chunk in page]
+        try:
+            stored = await self._index.embeddings(bot.milvus_collection, keys, guarantee=bot.milvus_timestamp)
+        except CollectionMissing:
+            return []
+        there = [chunk for chunk in page if chunk.chunk_id in stored]
+        if not there:
+            return []
+        failed: set[int] = set()
+        try:
+            vectors = await embedder.embed_documents([chunk.text for chunk in there])
+        except TextsFailed as exc:  # Not to be compared, nor to be written again.
+            vectors, failed = exc.vectors, set(exc.errors)
+        failed |= unusable(vectors, len(there), embedder.dimension).keys()
+        allowed = tolerance(embedder.model) if self._allowed is None else self._allowed
+        found = []
+        for number, chunk in enumerate(there):
+            if number not in failed:
+                distance = 1 - _cosine(vectors[number], stored[chunk.chunk_id])
+                if not distance <= allowed:
+                    found.append((chunk, distance))
+        return found
+
+
+def _cosine(one: Vectors, other: Vectors) -> float:
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

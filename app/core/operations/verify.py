@@ -1,0 +1,135 @@
+"""Compares the stores while the server serves, and says what is wrong.
+
+Each store is read at its own moment, so what looks wrong is looked at again before it is reported: orphans are
+sought in Milvus first, then in PostgreSQL, then in Milvus again; losses the other way round.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.core.ports import VectorIndex, VerifyPort
+from app.core.stores.postgres.verify import BotState
+from app.core.write.write import MOVED
+from app.schemas.rows import CHUNKS_PER_GENERATION
+from app.utils.errors import CollectionMissing, CollectionMoved
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``kind`` is one word for programs, ``detail`` a sentence, ``key`` and ``doc_id`` what it is about."""
+
+    kind: str
+    bot_id: UUID | None
+    detail: str
+    key: int | None = None
+    doc_id: int | None = None
+
+
+class Verifier:
+    def __init__(self, store: VerifyPort, index: VectorIndex) -> None:
+        self._store = store
+        self._index = index
+
+    async def bots(self) -> list[BotState]:
+        return list(await self._store.bots())
+
+    async def check_all(self) -> AsyncIterator[Finding]:
+        """What belongs to no single bot."""
+        for name in await self._store.orphaned_partitions():
+            yield Finding("partition_orphan", None, f"partition {name} has no bot")
+        for name, owner, dropped_by in await self._store.foreign_partitions():
+            detail = f"partition {name} is role {owner}'s, and {dropped_by} cannot drop it: give it to {dropped_by}"
+            yield Finding("partition_foreign", None, detail)
+        for generation in await self._store.forgotten_sagas():
+            yield Finding("saga_forgotten", None, f"saga {generation} outlived its lease: is a server running?")
+
+    async def check_bot(self, bot: BotState) -> AsyncIterator[Finding]:
+        """Orphaned vectors, lost vectors, lost or stray chunks, a missing collection or partition."""
+        if bot.state != "active" or bot.embedding_model is None:
+            return
+        if not bot.has_partitions:
+            yield Finding("partition_missing", bot.bot_id, "its partitions are gone")
+            return
+        for doc_id in await self._store.wrong_chunk_counts(bot.bot_id):
+            if doc_id in await self._store.wrong_chunk_counts(bot.bot_id):
+                detail = f"document {doc_id} has not the chunks its row promises"
+                yield Finding("chunk_lost", bot.bot_id, detail, doc_id=doc_id)
+        for chunk_id in await self._store.stray_chunks(bot.bot_id):
+            yield Finding("chunk_stray", bot.bot_id, f"chunk {chunk_id} belongs to no current generation", chunk_id)
+        if bot.is_rebuilding:
+            yield Finding("index_rebuilding", bot.bot_id, "vectors that Milvus lost are being made again, or are to be")
+            return
+        while True:
+            try:
+                async for finding in self._compare(bot):
+                    yield finding
+                return
+            except CollectionMissing:
+                now = await self._now(bot)
+                if now == bot and bot.collection_name not in await self._index.collections():
+                    if await self._now(bot) == bot:
+                        detail = f"Milvus has no collection {bot.collection_name}"
+                        yield Finding("collection_missing", bot.bot_id, detail)
+                    return
+            except CollectionMoved:
+                now = await self._now(bot)
+            if now is None or now.state != "active":
+                return
+            bot = now  # In another collection since.
+
+    async def lacks_vectors(self, bot: BotState) -> bool:
+        """Whether a current chunk has no vector. Raises CollectionMissing, CollectionMoved."""
+        async for _ in self._losses(bot):
+            return True
+        return False
+
+    async def _compare(self, bot: BotState) -> AsyncIterator[Finding]:
+        """Raises CollectionMoved when something is found in a collection that is the bot's no more."""
+        async for key in self._orphans(bot):
+            detail = f"vector {key} in {bot.collection_name} has no document"
+            yield Finding("vector_orphan", bot.bot_id, detail, key)
+        async for key, doc_id in self._losses(bot):
+            detail = f"chunk {key} has no vector in {bot.collection_name}"
+            yield Finding("vector_lost", bot.bot_id, detail, key, doc_id)
+
+    async def _orphans(self, bot: BotState) -> AsyncIterator[int]:
+        async for page in self._index.scan(bot.collection_name):
+            unknown = await self._store.unknown_keys(bot.bot_id, bot.collection_name, page)
+            # Removed from vector_gc since the page was read, its vectors are gone as well.
+            still = await self._present(bot, sorted({key // CHUNKS_PER_GENERATION for key in unknown}))
+            if unknown & still:
+                await self._check_unmoved(bot)
+            for key in sorted(unknown & still):
+                yield key
+
+    async def _losses(self, bot: BotState) -> AsyncIterator[tuple[int, int]]:
+        """(chunk_id, doc_id)"""
+        async for doc_ids in self._store.document_pages(bot.bot_id):
+            expected = await self._store.current_keys(bot.bot_id, doc_ids)
+            generations = sorted({key // CHUNKS_PER_GENERATION for key in expected})
+            missing = expected.keys() - await self._present(bot, generations)
+            if missing:
+                lost = missing & (await self._store.current_keys(bot.bot_id, doc_ids)).keys()
+                if lost:
+                    await self._check_unmoved(bot)
+                for key in sorted(lost):
+                    yield key, expected[key]
+
+    async def _now(self, bot: BotState) -> BotState | None:
+        return next((now for now in await self._store.bots() if now.bot_id == bot.bot_id), None)
+
+    async def _check_unmoved(self, bot: BotState) -> None:
+        now = await self._now(bot)
+        if now is None or now.collection_name != bot.collection_name:
+            raise CollectionMoved(MOVED)
+
+    async def _present(self, bot: BotState, generations: list[int]) -> set[int]:
+        found: set[int] = set()
+        for start in range(0, len(generations), 64):
+            spans = [
+                (generation * CHUNKS_PER_GENERATION, (generation + 1) * CHUNKS_PER_GENERATION)
+                for generation in generations[start : start + 64]
+            ]
+            found |= await self._index.present(bot.collection_name, spans)
+        return found

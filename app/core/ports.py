@@ -1,0 +1,365 @@
+"""What core asks of the stores: the vector index, and the record in PostgreSQL. Each has a plain in-memory version.
+
+The contract suite (tests/contract) runs the same tests against every implementation.
+"""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.core.write.idempotency import Once
+from app.core.write.write import Write
+from app.schemas.filter_tree import Filter
+from app.schemas.metadata import METADATA_BYTES
+from app.schemas.rows import (
+    Bot,
+    Check,
+    Chunk,
+    Confirmed,
+    Copied,
+    Document,
+    Garbage,
+    GenerationBlock,
+    GenerationState,
+    Move,
+    Progress,
+    Rebuild,
+    Reservation,
+    StaleChunk,
+)
+
+if TYPE_CHECKING:  # The modules of the rows below import the driver.
+    from app.core.stores.postgres.bots import BotCounts, BotSaga
+    from app.core.stores.postgres.verify import BotState
+
+Vectors = NDArray[np.float32]
+Keys = NDArray[np.int64]
+
+Span = tuple[int, int]
+"""Keys from the first to just before the second."""
+
+
+class Hit(NamedTuple):
+    """One search result: the chunk's key and its score, higher is nearer.
+
+    Of a dense search it is cosine similarity (-1..1), of a lexical one BM25 (above 0, without bound).
+    """
+
+    chunk_id: int
+    score: float
+
+
+class Suspect(NamedTuple):
+    """A collection that had a failed write, or whose process was killed in the middle of one.
+
+    ``failures``: how many there were. ``writable``: it accepts writes; if not, its disk is still full.
+    ``searchable``: nothing that was acknowledged can be missing; if not, it is not searched before it is trusted.
+    """
+
+    collection: str
+    failures: int
+    writable: bool
+    searchable: bool
+
+
+class MarkerPort(Protocol):
+    """Who the index belongs to and which generations are reserved: rows in a collection of its own.
+
+    Rows are only ever added. Every method raises ``VectorIndexUnavailable``.
+    """
+
+    async def read(self) -> list[Reservation]:
+        """All rows, ascending by their last generation, with strong consistency; empty where there is no marker."""
+
+    async def add(self, reservations: Sequence[Reservation]) -> None:
+        """Adds rows, making the marker first where there is none. On an error they may be added later all the same."""
+
+    async def bot_collections(self) -> list[str]:
+        """Collections of the shape that bots' have, of whatever dimension."""
+
+    async def greatest_key(self, collection: str, above: int) -> int:
+        """The greatest key of the collection, or ``above`` where no key is greater."""
+
+
+class VectorIndex(Protocol):
+    """Vectors and words by integer key, one collection a bot; cosine similarity and BM25.
+
+    Every method but ``close`` raises ``VectorIndexUnavailable`` when the index does not answer within its
+    deadline (the outcome of a write is then unknown: it may still land), and ``CollectionMissing`` where the
+    named collection does not exist. Of its kinds, ``VectorIndexFull`` says that a write did not land for want of space,
+    and ``IndexSuspect`` that a search would perhaps not see all that was acknowledged.
+    """
+
+    @property
+    def marker(self) -> MarkerPort: ...
+
+    @property
+    def bm25(self) -> bool:
+        """Whether this index can search by words. A collection made before it could has no words in it."""
+
+    async def has_words(self, collection: str) -> bool:
+        """Whether ``search_lexical`` works on this collection. Asks the server once a collection."""
+
+    async def create(self, collection: str, dimension: int) -> None:
+        """Makes collection, indexes and loads it. Repeatable, also by several processes at once.
+
+        Raises CollectionForeign when a collection of that name exists with another schema or dimension.
+        """
+
+    async def drop(self, collection: str, dimension: int | None = None) -> None:
+        """Removes the collection. A missing one is no error; one that is not of our making is left alone, and with
+        ``dimension`` so is one of another dimension: it may be another deployment's."""
+
+    async def collections(self) -> list[str]:
+        """Names of all collections in the database, whoever made them; without the marker."""
+
+    async def upsert(
+        self,
+        collection: str,
+        chunk_ids: Keys,
+        doc_ids: Keys,
+        embeddings: Vectors,
+        texts: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
+    ) -> int:
+        """Writes ``embeddings`` (n, dimension) under ``chunk_ids`` (n,), in requests of at most 16 MB.
+
+        ``texts`` are the chunks' own, whose words are stored where the collection can hold them. Without, no lexical
+        search finds these chunks. ``fresh``: nothing was ever written under these keys, so that none has to be looked
+        for. Returns the write's timestamp, to be passed to a search as its guarantee; 0 where
+        the index needs none (its writes are visible at once).
+        """
+
+    async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
+        """Deletes by key; unknown keys are no error. The effect may lag: readers must not rely on it."""
+
+    async def search(
+        self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+    ) -> list[Hit]:
+        """As ``search_dense`` for one ``query`` (dimension,)."""
+
+    async def search_dense(
+        self,
+        collection: str,
+        queries: Vectors,
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
+    ) -> list[list[Hit]]:
+        """For each of ``queries`` (n, dimension) the ``k`` (1..16,384) nearest keys, best first; equals by key.
+
+        Every write whose timestamp is not above ``guarantee`` is seen. With ``doc_ids`` only chunks of
+        those documents are searched, with ``chunk_ids`` only those chunks; keys within the ranges ``without`` are
+        passed over. One request, however many queries.
+        """
+
+    async def search_lexical(
+        self,
+        collection: str,
+        texts: Sequence[str],
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
+    ) -> list[list[Hit]]:
+        """For each of ``texts`` the at most ``k`` keys whose words score highest by BM25 (k1 1.2, b 0.75).
+
+        Chunks that share no word with the text are left out. Statistics are the whole collection's, whatever
+        is searched of it. Otherwise as ``search_dense``. Raises ValueError where ``has_words`` is false.
+        """
+
+    async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
+        """The stored vectors, some length but zero, of those of at most 16,384 keys that exist."""
+
+    async def present(self, collection: str, spans: Sequence[Span]) -> set[int]:
+        """Which keys exist within ``spans``, read with strong consistency.
+
+        Each span covers at most 65,536 keys, and a call at most 64 spans.
+        """
+
+    def scan(self, collection: str, *, page: int = 4096, span: Span | None = None) -> AsyncIterator[list[int]]:
+        """All keys of the collection, or those within ``span``, in ascending pages, with strong consistency."""
+
+    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+        """Collections to be compared with the record. With ``claim`` those that can be compared now and that no other
+        caller was given within its own ``claim`` seconds. An index that cannot lose what it acknowledged has none.
+        """
+
+    async def trust(self, suspect: Suspect, *, complete: bool) -> None:
+        """Ends a claim. ``complete``: every current chunk is there. No effect where a write has failed since."""
+
+    async def count(self, collection: str) -> int:
+        """How many keys there are, with strong consistency."""
+
+    async def ping(self) -> None:
+        """Returns when the index answers."""
+
+    async def close(self) -> None: ...
+
+
+# The record. Each method is one transaction; stores/postgres/documents.py, bots.py, garbage.py and verify.py say what it does.
+
+
+class DocumentPort(Protocol):
+    async def begin(self, writes: Sequence[Write], token: UUID, lease: timedelta, once: Once | None = None) -> None: ...
+    async def begin_anew(
+        self, writes: Sequence[Write], bots: Mapping[UUID, Bot], token: UUID, lease: timedelta, once: Once | None = None
+    ) -> None: ...
+    async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]: ...
+    async def raise_timestamps(self, stamps: Mapping[UUID, int]) -> None: ...
+    async def finish(
+        self,
+        writes: Sequence[Write],
+        token: UUID,
+        once: Once | None = None,
+        stamps: Mapping[UUID, int] | None = None,
+    ) -> None: ...
+    async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID) -> set[int]: ...
+    async def collect_abandoned(self, bot_id: UUID, writes: Sequence[Write]) -> None: ...
+    async def compensate_expired(self) -> int: ...
+    async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None: ...
+    async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]: ...
+    async def patch(
+        self,
+        bot_id: UUID,
+        doc_id: int,
+        columns: dict[str, Any],
+        merge: dict[str, Any],
+        remove: Sequence[str],
+        metadata_bytes: int = METADATA_BYTES,
+    ) -> datetime | None: ...
+    async def get(
+        self, bot_id: UUID, doc_id: int, after: int = 0, limit: int | None = None
+    ) -> tuple[Document, list[Chunk]] | None: ...
+    async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]: ...
+    async def confirmed(
+        self,
+        bot_id: UUID,
+        chunk_ids: Sequence[int],
+        wanted: Collection[int],
+        where: Filter | None,
+        still: Bot | None = None,
+        documents: Sequence[int] = (),
+    ) -> dict[int, Confirmed]: ...
+    async def stale(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]: ...
+    async def text_bytes(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> int: ...
+    async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]: ...
+    async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]: ...
+    async def matching_chunks(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]: ...
+    async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int: ...
+
+
+class BotPort(Protocol):
+    async def get(self, bot_id: UUID, account: str | None) -> Bot | None: ...
+    async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]: ...
+    async def list(self, account: str | None) -> Sequence[Bot]: ...
+    async def counts(self, bot_id: UUID) -> "BotCounts": ...
+    async def insert(
+        self, bot_id: UUID, bot_name: str, collection_name: str, account: str, token: UUID, lease: timedelta
+    ) -> int | None: ...
+    async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None: ...
+    async def finish_creation(self, saga: int, bot_id: UUID, model: str, dimension: int, token: UUID) -> None: ...
+    async def end_saga(self, saga: int, token: UUID) -> None: ...
+    async def begin_deletion(self, bot_id: UUID, account: str | None, token: UUID, lease: timedelta) -> int | None: ...
+    async def state(self, bot_id: UUID) -> tuple[str, str, int | None] | None: ...
+    async def collections(self, bot_id: UUID, dimension: int) -> Sequence[tuple[str, int | None]]: ...
+    async def creation_in_flight(self, bot_id: UUID) -> bool: ...
+    async def finish_deletion(self, bot_id: UUID) -> bool: ...
+    async def claim_expired(self, token: UUID, lease: timedelta) -> "BotSaga | None": ...
+    async def has_chunks(self, bot_id: UUID) -> bool: ...
+    async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> "BotSaga": ...
+    async def replace_collection(self, bot_id: UUID, lost: str, replacement: "BotSaga", token: UUID) -> bool: ...
+
+
+class RebuildPort(Protocol):
+    async def begin_in_place(self, bot_id: UUID, collection: str) -> bool: ...
+    async def all(self) -> dict[UUID, Progress]: ...
+    async def claim(
+        self, token: UUID, lease: timedelta, without: Collection[UUID] = (), bot_id: UUID | None = None
+    ) -> Rebuild | None: ...
+    async def renew(self, bot_id: UUID, token: UUID, lease: timedelta, done: int) -> bool: ...
+    async def release(self, bot_id: UUID, token: UUID) -> None: ...
+    async def finish(self, bot_id: UUID, collection: str, token: UUID, stamp: int) -> bool: ...
+    async def claim_check(self, interval: timedelta) -> Check | None: ...
+    async def trust_counts(self, check: Check) -> None: ...
+
+
+class GarbagePort(Protocol):
+    async def claim(self, hold: timedelta) -> Sequence[Garbage]: ...
+    async def end(self, rows: Sequence[Garbage]) -> None: ...
+    async def put_off(self, rows: Sequence[Garbage]) -> None: ...
+
+
+class GenerationPort(Protocol):
+    async def state(self) -> GenerationState: ...
+    async def known_collections(self) -> set[str]: ...
+    async def use(self, block: GenerationBlock, older: Sequence[GenerationBlock] = ()) -> None: ...
+    async def take_over(
+        self,
+        block: GenerationBlock,
+        installation_id: UUID,
+        abandon: Sequence[str],
+        kept: Sequence[GenerationBlock],
+    ) -> int: ...
+
+
+class Switch(Protocol):
+    """The moment in which nobody writes: what the move's collection still lacks, and the step itself."""
+
+    async def keys(self, first: int) -> Sequence[int]:
+        """Keys of current chunks from ``first`` on, ascending."""
+
+    async def chunks(self, keys: Sequence[int]) -> Sequence[Copied]: ...
+
+    async def complete(self, stamp: int, grace: timedelta) -> None:
+        """From the end of the transaction on the bot is at its new collection and model. The old collection is dropped
+        once ``grace`` has passed. ``stamp``: the newest write to the new collection."""
+
+
+class ReembedPort(Protocol):
+    async def take_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> datetime | None: ...
+    async def renew_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> bool: ...
+    async def release_lease(self, bot_id: UUID, token: UUID) -> None: ...
+    async def begin(self, bot_id: UUID, model: str, dimension: int) -> Move | None: ...
+    async def move(self, bot_id: UUID) -> Move | None: ...
+    async def first_open(self, bot_id: UUID) -> int: ...
+    async def page(self, bot_id: UUID, after: int, limit: int) -> Sequence[Copied]: ...
+    async def keys(self, bot_id: UUID, first: int) -> Sequence[int]: ...
+    async def chunks(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[Copied]: ...
+    async def collect_gone(self, bot_id: UUID, collection: str, spans: Mapping[int, int]) -> None: ...
+    def switching(self, bot_id: UUID, move: Move) -> AbstractAsyncContextManager[Switch]: ...
+    async def forget(self, bot_id: UUID, token: UUID, lease: timedelta) -> "BotSaga | None": ...
+
+
+class OncePort(Protocol):
+    async def replay(self, once: Once) -> None: ...
+    async def sweep(self) -> None: ...
+
+
+class VerifyPort(Protocol):
+    async def bots(self) -> "Sequence[BotState]": ...
+    async def unknown_keys(self, bot_id: UUID, collection: str, keys: Sequence[int]) -> set[int]: ...
+    def document_pages(self, bot_id: UUID) -> AsyncIterator[list[int]]: ...
+    async def current_keys(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]: ...
+    async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[Copied]: ...
+    async def sampled_keys(self, bot_id: UUID, count: int) -> Sequence[int]: ...
+    async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[Copied]: ...
+    async def wrong_chunk_counts(self, bot_id: UUID) -> Sequence[int]: ...
+    async def stray_chunks(self, bot_id: UUID) -> Sequence[int]: ...
+    async def orphaned_partitions(self) -> Sequence[str]: ...
+    async def foreign_partitions(self) -> Sequence[tuple[str, str, str]]: ...
+    async def forgotten_sagas(self) -> Sequence[int]: ...
+    async def recount_chunks(self, bot_id: UUID, doc_ids: Sequence[int]) -> None: ...
+    async def drop_stray_chunks(self, bot_id: UUID, chunk_ids: Sequence[int]) -> None: ...
+    async def make_partitions(self, bot_id: UUID) -> None: ...

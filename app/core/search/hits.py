@@ -1,0 +1,104 @@
+"""What a search asks of both stores, and the lists of hits that come back."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from app.core.embedding.port import Vectors
+from app.core.ports import Hit, Span
+from app.core.search.fusion import ranked
+from app.schemas.filter_tree import Filter
+from app.schemas.rows import Bot, Confirmed
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is wanted of a bot for each of ``texts``.
+
+    Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension), which may still be
+    on their way while words are looked for, are None where no dense list is wanted. ``floor``: least cosine similarity
+    in the dense list. ``read``: of how many chunks, best first, the text will be needed. ``hydrate``: whether texts are
+    read as their keys are confirmed, else later. ``read_all``: the text of each that is found. ``without``: keys to be
+    passed over, as nobody can see them yet. ``assumed``: the bot's row is the one of an earlier search.
+    ``by_chunk``: the filter looks at chunks, so that it is chunks, not documents, that are named to Milvus.
+    """
+
+    bot: Bot
+    assumed: bool
+    guarantee: int
+    texts: Sequence[str]
+    vectors: asyncio.Future[Vectors] | None
+    lexical: bool
+    depth: int
+    documents: int
+    read: int
+    dense_weight: float
+    floor: float | None
+    where: Filter | None
+    without: Sequence[Span]
+    read_all: bool = False
+    by_chunk: bool = False
+    hydrate: bool = True
+
+
+@dataclass(slots=True)
+class Lists:
+    """The hits for one text, best first; None where a list is not wanted."""
+
+    dense: list[Hit] | None
+    lexical: list[Hit] | None
+
+    def each(self) -> Iterable[list[Hit]]:
+        return [hits for hits in (self.dense, self.lexical) if hits is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A list as far as it was needed. ``share``: what part of the hits was confirmed."""
+
+    hits: list[Hit]
+    unconfirmed: list[int]
+    enough: bool
+    exhausted: bool
+    share: float
+
+
+def cut(ask: Ask, hits: list[Hit], exhausted: bool, rows: Mapping[int, Confirmed]) -> Cut:
+    """The confirmed ones of ``hits`` until there are as many as are wanted. ``exhausted``: Milvus has no more."""
+    kept: list[Hit] = []
+    unconfirmed: list[int] = []
+    documents: set[int] = set()
+    for hit in hits:
+        row = rows.get(hit.chunk_id)
+        if row is None:
+            unconfirmed.append(hit.chunk_id)
+            continue
+        kept.append(hit)
+        documents.add(row.doc_id)
+        if len(kept) >= ask.depth and len(documents) >= ask.documents:
+            return Cut(kept, unconfirmed, True, False, 1.0)
+    return Cut(kept, unconfirmed, False, exhausted, len(kept) / len(hits) if hits else 1.0)
+
+
+def cut_all(
+    ask: Ask, raw: Sequence[Lists], merged: Sequence[Lists], k: int, rows: Mapping[int, Confirmed]
+) -> list[list[Cut]]:
+    """``cut`` of each of ``merged``, which are ``raw``, of each list k hits at most, and what was added to them."""
+    return [
+        [
+            cut(ask, hits, len(from_milvus) < k, rows)
+            for from_milvus, hits in zip(before.each(), after.each(), strict=True)
+        ]
+        for before, after in zip(raw, merged, strict=True)
+    ]
+
+
+def foreseen(ask: Ask, lists: Iterable[Lists]) -> set[int]:
+    """The keys whose texts will most likely be shown: the best, if all are confirmed."""
+    if ask.read_all:
+        return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits}
+    if not ask.hydrate:
+        return set()
+    if ask.vectors is None or not ask.lexical:  # One list ranks itself.
+        return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits[: ask.read]}
+    return {one.chunk_id for pair in lists for one in ranked(pair.dense, pair.lexical, ask.dense_weight)[: ask.read]}

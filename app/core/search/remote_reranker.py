@@ -1,0 +1,187 @@
+"""A reranker behind a URL, in the form of TEI's, vLLM's, Jina's or Cohere's."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import openai
+import orjson
+
+from app.core.embedding.providers.provider_message import named_limits
+from app.core.embedding.providers.provider_requests import TOO_MUCH, ProviderRequests, connected
+from app.core.search.rerank import PairQueue
+from app.utils.errors import RerankerUnavailable, RerankInvalid, StartupError
+
+RerankApi = Literal["tei", "vllm", "jina", "cohere"]
+IN_FLIGHT = 8
+PROBE = "ping"
+INVALID = "The reranker's answer cannot be used."
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """``documents`` and ``score`` name the fields of request and answer; ``more`` goes into each request.
+
+    ``texts`` is how many the provider takes, as far as that is known; fewer are learnt.
+    """
+
+    documents: str
+    score: str
+    texts: int
+    more: Mapping[str, Any]
+
+
+FORMS: Mapping[RerankApi, _Form] = {
+    # A pair that is longer than the model reads is cut, as by the cross-encoder in process: it still can be ranked.
+    "tei": _Form("texts", "score", 32, {"truncate": True}),
+    "vllm": _Form("documents", "relevance_score", 1_000, {"truncate_prompt_tokens": -1}),
+    "jina": _Form("documents", "relevance_score", 1_000, {"return_documents": False}),
+    "cohere": _Form("documents", "relevance_score", 1_000, {}),
+}
+"""https://huggingface.github.io/text-embeddings-inference, https://docs.vllm.ai/en/stable/models/pooling_models/,
+https://jina.ai/reranker/, https://docs.cohere.com/reference/rerank."""
+
+
+class RemoteReranker:
+    """``timeout`` bounds a call, its time in the queue and all repetitions included."""
+
+    def __init__(
+        self,
+        url: str,
+        api: RerankApi,
+        model: str | None,
+        top: int,
+        *,
+        api_key: str | None = None,
+        timeout: float = 10.0,
+        breaker_failures: int = 5,
+        breaker_pause: float = 5.0,
+    ) -> None:
+        self.model = model or api
+        self.top = top
+        self._name = model
+        self._form = FORMS[api]
+        self._most = self._form.texts
+        self._timeout = timeout
+        parts = urlsplit(url)
+        folder, _, last = parts.path.rstrip("/").rpartition("/")
+        self._path = f"/{last}"
+        self._requests = ProviderRequests(
+            connected(api_key, urlunsplit(parts._replace(path=folder)), timeout),
+            self._probe,
+            deadline=timeout,
+            breaker_failures=breaker_failures,
+            breaker_pause=breaker_pause,
+            name="reranker",
+            away=RerankerUnavailable,
+        )
+        self._places = asyncio.Semaphore(IN_FLIGHT)
+        self._queue = PairQueue()
+
+    @classmethod
+    async def open(cls, *given: Any, **more: Any) -> Self:
+        """Asks the reranker once. It may be away; what time will not mend raises StartupError."""
+        reranker = cls(*given, **more)
+        try:
+            await reranker._probe()
+        except RerankerUnavailable as exc:
+            cause = exc.__cause__
+            status = cause.status_code if isinstance(cause, openai.APIStatusError) else 0
+            if isinstance(cause, openai.APIStatusError) and 400 <= status < 500 and status != 429:
+                await reranker.close()
+                said = reranker._requests.sentence(cause)
+                raise StartupError(
+                    f"The reranker refuses this server with {status}"
+                    + (f" and says: {said!r}. " if said else ". ")
+                    + "Check RERANK_URL, RERANK_API, RERANK_MODEL and RERANK_API_KEY."
+                ) from exc
+            log.warning("starting without the reranker: %s", exc)
+        except RerankInvalid as exc:
+            await reranker.close()
+            raise StartupError(f"{exc} Check RERANK_URL and RERANK_API.") from exc
+        return reranker
+
+    async def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        if not pairs:
+            return []
+        self._requests.breaker.check()
+        asked: dict[str, list[int]] = {}
+        for index, (question, _) in enumerate(pairs):
+            asked.setdefault(question, []).append(index)
+        try:
+            with self._queue.waiting(len(pairs)):
+                async with asyncio.timeout(self._timeout):
+                    parts = await _all(
+                        self._ranked(question, [pairs[index][1] for index in indexes])
+                        for question, indexes in asked.items()
+                    )
+        except TimeoutError as exc:
+            raise RerankerUnavailable("The reranker did not answer in time.", retry_after=2) from exc
+        found = [0.0] * len(pairs)
+        for indexes, scores in zip(asked.values(), parts, strict=True):
+            for index, score in zip(indexes, scores, strict=True):
+                found[index] = score
+        return found
+
+    async def close(self) -> None:
+        await self._requests.close()
+
+    async def _ranked(self, question: str, passages: list[str]) -> list[float]:
+        parts = [passages[start : start + self._most] for start in range(0, len(passages), self._most)]
+        if len(parts) > 1:
+            return [score for scores in await _all(self._ranked(question, part) for part in parts) for score in scores]
+        try:
+            async with self._places:
+                content = await self._requests.answer(self._path, self._body(question, passages), several=False)
+        except openai.APIStatusError as exc:
+            said = self._requests.told(exc, [question, *passages])
+            if exc.status_code not in TOO_MUCH or len(passages) == 1:
+                log.warning("the reranker refuses a question and its passage (%s)", said)
+                raise RerankInvalid("The reranker refuses this question with one of its passages.") from exc
+            limit = named_limits(said.partition(": ")[2], len(passages)).texts or len(passages) // 2
+            if limit < self._most:
+                log.info("the reranker takes no %d passages a request (%s): sending %d", len(passages), said, limit)
+                self._most = limit
+            return await self._ranked(question, passages)
+        return _scores(content, len(passages), self._form.score)
+
+    def _body(self, question: str, passages: list[str]) -> dict[str, Any]:
+        named = {"model": self._name} if self._name else {}
+        return {**named, "query": question, self._form.documents: passages, **self._form.more}
+
+    async def _probe(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                content = await self._requests.post(self._path, self._body(PROBE, [PROBE]))
+        except (openai.OpenAIError, TimeoutError) as exc:
+            raise self._requests.unavailable(exc) from exc
+        _scores(content, 1, self._form.score)
+
+
+async def _all(calls: Iterable[Coroutine[Any, Any, list[float]]]) -> list[list[float]]:
+    """Together; the first that fails ends the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _scores(content: bytes, count: int, field: str) -> list[float]:
+    """Scores in the order of the passages. Raises RerankInvalid where there is not one for each."""
+    try:
+        answer = orjson.loads(content)
+        results = answer if isinstance(answer, list) else answer["results"]
+        found = {int(one["index"]): float(one[field]) for one in results}
+    except (KeyError, TypeError, ValueError) as exc:
+        raise RerankInvalid(INVALID) from exc
+    if len(results) != count or found.keys() != set(range(count)) or not all(map(math.isfinite, found.values())):
+        raise RerankInvalid(INVALID)
+    return [found[index] for index in range(count)]

@@ -1,0 +1,392 @@
+"""The vector index on Milvus: a server, standalone or distributed, or Milvus Lite's own process.
+
+Two clients share the work. ``AsyncMilvusClient`` serves everything frequent. The blocking ``MilvusClient``
+runs in a small pool of threads and does two things that the async one does wrong in pymilvus 3.0.2: its
+``delete`` never looks at the answer's status, and its ``create_index`` waits by a call Milvus Lite lacks.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, NamedTuple, Self, TypeVar
+
+import numpy as np
+from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
+
+from app.core.ports import Hit, Keys, Span, Suspect, Vectors
+from app.core.search.lexical import lexical_text
+from app.core.stores.address import MilvusTls
+from app.core.stores.milvus.collections import MilvusCollections
+from app.core.stores.milvus.driver import (
+    RECONNECT,
+    is_not_loaded,
+    silence,
+    suspects,
+    trust,
+    within,
+    write,
+)
+from app.core.stores.milvus.marker import MilvusMarker
+from app.core.stores.milvus.packing import insert_request
+from app.core.stores.milvus.refusal import MissingPrivileges, check_privileges, has_credentials, refusal
+from app.core.stores.milvus.search import MilvusSearch, Only
+from app.schemas import milvus as schema
+from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavailable
+
+T = TypeVar("T")
+
+DELETE_KEYS = 2_048
+"""In a request. Milvus Lite reads them one by one, holding up everybody: 5,000 take 0.4 s, 61,000 3.3 s (3.2.2)."""
+
+log = logging.getLogger(__name__)
+
+PART_BYTES: Final = 2 << 20
+"""Size of one upsert request. Milvus takes 64 MB; but it is packed and sent on the event loop."""
+
+CREATE_SECONDS: Final = 60.0
+"""Longest that making, indexing and loading a collection may take; 3 s when nothing else goes on."""
+
+SETTLE_SLACK_SECONDS: Final = 5.0
+
+REFUSED_SECONDS: Final = 2.0
+"""A refusal counts when it lasts: while Milvus starts, its proxy refuses every token."""
+
+
+class Shape(NamedTuple):
+    """What is known of a collection."""
+
+    dimension: int
+    has_words: bool
+
+
+class MilvusIndex:
+    """Keeps to VectorIndex. Belongs to the event loop it was connected in; safe for concurrent use there."""
+
+    def __init__(self, client: AsyncMilvusClient, blocking: MilvusClient, timeout: float, version: str) -> None:
+        self._client = client
+        self._blocking = blocking
+        self._timeout = timeout
+        self._bm25 = schema.has_bm25(version)
+        self._lite = schema.is_lite(version)
+        self._search = MilvusSearch(client, self._read, timeout)
+        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="milvus")
+        self._collections = MilvusCollections(client, blocking, self._threads, timeout)
+        self.marker = MilvusMarker(client, self._collections, self._read, timeout)
+        self._shapes: dict[str, Shape] = {}
+
+    @classmethod
+    async def connect(
+        cls,
+        uri: str,
+        token: str = "",
+        *,
+        database: str = "",
+        tls: MilvusTls | None = None,
+        timeout: float = 10.0,
+        wait: float = 30.0,
+    ) -> Self:
+        """Connects to ``uri`` (http://host:19530, https:// for TLS, or unix:/path of Milvus Lite).
+
+        ``timeout``: seconds each later call may take. ``wait``: seconds to keep trying while the server is
+        away. Raises VectorIndexUnavailable after that, and StartupError for a URI that is none and for what
+        waiting does not cure: a refused token, missing privileges, a missing database, a certificate.
+        """
+        silence()
+        options = {"token": token, "db_name": database, **(tls or MilvusTls()).options()}
+        now = time.monotonic()
+        deadline, refused_until = now + wait, now + min(wait, REFUSED_SECONDS)
+        while True:
+            try:
+                patience = max(0.1, min(timeout, deadline - time.monotonic()))
+                return await cls._connect_once(uri, options, timeout, patience)
+            except (VectorIndexUnavailable, MissingPrivileges) as exc:
+                now = time.monotonic()
+                if (reason := refusal(exc, uri, database)) and now > refused_until:
+                    raise StartupError(reason) from exc
+                if reason is None:
+                    refused_until = now + REFUSED_SECONDS
+                if now + 0.25 > deadline:
+                    raise
+                await asyncio.sleep(0.25)
+
+    @classmethod
+    async def _connect_once(cls, uri: str, options: Mapping[str, Any], timeout: float, patience: float) -> Self:
+        # Dedicated connections: shared ones stay open in a registry of pymilvus when their client is closed.
+        options = {**options, "timeout": patience, "dedicated": True, "grpc_options": RECONNECT}
+        try:
+            client = AsyncMilvusClient(uri, **options)
+        except MilvusException as error:
+            raise StartupError(
+                "MILVUS_URI is no address of a Milvus server; it looks like http://host:19530"
+            ) from error
+
+        async def open_both() -> tuple[MilvusClient, str]:
+            await client.list_collections(timeout=patience)
+            version = await client.get_server_version(timeout=patience)
+            if has_credentials(uri, options["token"]):
+                await check_privileges(client, patience)
+            return await asyncio.to_thread(partial(MilvusClient, uri, **options)), version
+
+        try:
+            blocking, version = await within(patience, open_both)
+            return cls(client, blocking, timeout, version)
+        except BaseException:
+            await client.close()
+            raise
+
+    @property
+    def bm25(self) -> bool:
+        return self._bm25
+
+    async def has_words(self, collection: str) -> bool:
+        return (await self._shape(collection)).has_words
+
+    @property
+    def settle_seconds(self) -> float:
+        """How long after a write's call has ended, however it ended, the write may still land.
+
+        pymilvus repeats an attempt that found the server away until the call's deadline, and gives each
+        attempt a deadline of its own of ``timeout`` seconds: the last may run that long after the call was
+        given up. The slack is for a server that finishes what it already holds when the deadline passes.
+        Repeating is harmless: upserts and deletes by key give the same result twice.
+        """
+        return self._timeout + SETTLE_SLACK_SECONDS
+
+    async def create(self, collection: str, dimension: int) -> None:
+        if not schema.COLLECTION_NAME.fullmatch(collection) or not 1 <= dimension <= schema.MAX_DIMENSION:
+            raise ValueError(f"Milvus takes no collection {collection!r} of {dimension} dimensions")
+
+        async def make() -> None:
+            description = await self._collections.describe(collection)
+            if description is None:
+                fields = schema.collection_schema(dimension, lexical=self._bm25)
+                description = await self._collections.create(collection, fields)
+            index = await self._collections.describe_index(collection, schema.EMBEDDING)
+            if not schema.is_ours(description, index, dimension):
+                raise CollectionForeign(
+                    f"Collection {collection} has another shape than {dimension} dimensions of ours."
+                )
+            for field in schema.indexed_fields(description):
+                if await self._collections.describe_index(collection, field) is None:
+                    await self._collections.create_index(collection, field)
+            await self._client.load_collection(collection, timeout=CREATE_SECONDS)
+            self._shapes[collection] = Shape(dimension, schema.described_lexical(description))
+
+        await within(CREATE_SECONDS, make)
+
+    async def drop(self, collection: str, dimension: int | None = None) -> None:
+        self._shapes.pop(collection, None)
+
+        async def drop_ours() -> None:
+            description = await self._collections.describe(collection)
+            if description is None:
+                return
+            found = schema.described_dimension(description)
+            index = await self._collections.describe_index(collection, schema.EMBEDDING)
+            if found is None or dimension not in (None, found) or not schema.is_ours(description, index, found):
+                log.warning("left collection %s alone: it is not of our making", collection)
+                return
+            await self._client.drop_collection(collection, timeout=self._timeout)
+
+        await self._call(drop_ours)
+
+    async def collections(self) -> list[str]:
+        names = await self._call(partial(self._client.list_collections, timeout=self._timeout))
+        return [name for name in names if name != schema.MARKER]
+
+    async def upsert(
+        self,
+        collection: str,
+        chunk_ids: Keys,
+        doc_ids: Keys,
+        embeddings: Vectors,
+        texts: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
+    ) -> int:
+        count, dimension = embeddings.shape
+        if len(chunk_ids) != count or len(doc_ids) != count or embeddings.dtype != np.float32:
+            raise ValueError(f"{len(chunk_ids)} keys, {len(doc_ids)} documents, {count} vectors of {embeddings.dtype}")
+        if texts is not None and len(texts) != count:
+            raise ValueError(f"{len(texts)} texts for {count} vectors")
+        shape = await self._check_dimension(collection, dimension)
+        words = None
+        if shape.has_words:
+            # Half a millisecond for a long text: too much for the event loop when there are hundreds.
+            words = [""] * count if texts is None else await self._in_thread(lambda: [*map(lexical_text, texts)])
+        stamp = 0
+        for part in _parts(dimension, count, words):
+            packed = insert_request(
+                collection, chunk_ids[part], doc_ids[part], embeddings[part], None if words is None else words[part]
+            )
+            try:
+                written = await self._call(partial(write, self._client, packed, self._timeout, fresh=fresh))
+            except VectorIndexUnavailable:
+                self._shapes.pop(collection, None)  # It may be another collection of that name by now.
+                raise
+            stamp = max(stamp, written)
+        return stamp
+
+    async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
+        ids = [int(chunk_id) for chunk_id in chunk_ids]
+        for start in range(0, len(ids), DELETE_KEYS):
+            part = ids[start : start + DELETE_KEYS]
+            delete = partial(self._blocking.delete, collection, ids=part, timeout=self._timeout)
+            await self._call(partial(self._in_thread, delete))
+
+    async def search(
+        self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+    ) -> list[Hit]:
+        return (await self.search_dense(collection, query[None, :], k, guarantee=guarantee, doc_ids=doc_ids))[0]
+
+    async def search_dense(
+        self,
+        collection: str,
+        queries: Vectors,
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
+    ) -> list[list[Hit]]:
+        _check_k(k)
+        await self._check_dimension(collection, queries.shape[1])
+        only = Only(doc_ids, chunk_ids, without)
+        return (
+            [[] for _ in queries] if only.nothing else await self._search.dense(collection, queries, k, guarantee, only)
+        )
+
+    async def search_lexical(
+        self,
+        collection: str,
+        texts: Sequence[str],
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
+    ) -> list[list[Hit]]:
+        _check_k(k)
+        if not await self.has_words(collection):
+            raise ValueError(f"collection {collection} has no words")
+        only = Only(doc_ids, chunk_ids, without)
+        return (
+            [[] for _ in texts] if only.nothing else await self._search.lexical(collection, texts, k, guarantee, only)
+        )
+
+    async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
+        return await self._search.embeddings(collection, chunk_ids, guarantee) if chunk_ids else {}
+
+    async def present(self, collection: str, spans: Sequence[Span]) -> set[int]:
+        if not spans:
+            return set()
+        ranges = " or ".join(f"({schema.CHUNK_ID} >= {int(a)} and {schema.CHUNK_ID} < {int(b)})" for a, b in spans)
+        return {key async for page in self._pages(collection, f" and ({ranges})", schema.MAX_TOP_K) for key in page}
+
+    async def scan(self, collection: str, *, page: int = 4096, span: Span | None = None) -> AsyncIterator[list[int]]:
+        within = f" and {schema.CHUNK_ID} >= {int(span[0])} and {schema.CHUNK_ID} < {int(span[1])}" if span else ""
+        async for keys in self._pages(collection, within, page):
+            yield keys
+
+    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+        if not self._lite:
+            return ()
+        return await self._call(partial(suspects, self._client, claim, self._timeout))
+
+    async def trust(self, suspect: Suspect, *, complete: bool) -> None:
+        if self._lite:
+            await self._call(partial(trust, self._client, suspect, complete, self._timeout))
+
+    async def count(self, collection: str) -> int:
+        count = partial(
+            self._client.query,
+            collection,
+            filter="",
+            output_fields=["count(*)"],
+            consistency_level="Strong",
+            timeout=self._timeout,
+        )
+        return int((await self._read(collection, count))[0]["count(*)"])
+
+    async def ping(self) -> None:
+        # The version comes from Milvus's proxy alone; whether a collection exists asks the coordinator behind it.
+        await self._call(partial(self._client.has_collection, "ping", timeout=self._timeout))
+
+    async def close(self) -> None:
+        await self._client.close()
+        self._blocking.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _pages(self, collection: str, condition: str, size: int) -> AsyncIterator[list[int]]:
+        """Keys in ascending order, at most ``size`` at a time."""
+        last = -(2**63) + 1
+        while True:
+            beyond = f"{schema.CHUNK_ID} > {last}{condition}"
+            first_rows = partial(self._collections.first_rows, collection, beyond, [schema.CHUNK_ID], size)
+            rows = await self._read(collection, first_rows)
+            if not rows:
+                return
+            keys = sorted(int(row[schema.CHUNK_ID]) for row in rows)
+            for start in range(0, len(keys), size):
+                yield keys[start : start + size]
+            last = keys[-1]
+
+    async def _check_dimension(self, collection: str, dimension: int) -> Shape:
+        """Refuses vectors of another dimension, whatever the server's version says to them. No RPC when known."""
+        shape = self._shapes.get(collection)
+        if shape is None or shape.dimension != dimension:
+            self._shapes.pop(collection, None)
+            shape = await self._shape(collection)
+        if shape.dimension != dimension:
+            raise ValueError(f"collection {collection} has {shape.dimension} dimensions, not {dimension}")
+        return shape
+
+    async def _shape(self, collection: str) -> Shape:
+        if collection not in self._shapes:
+            description = await self._call(partial(self._client.describe_collection, collection, timeout=self._timeout))
+            dimension = schema.described_dimension(description)
+            self._shapes[collection] = Shape(dimension or 0, schema.described_lexical(description))
+        return self._shapes[collection]
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _call(self, request: Callable[[], Awaitable[T]]) -> T:
+        return await within(self._timeout, request)
+
+    async def _read(self, collection: str, request: Callable[[], Awaitable[T]]) -> T:
+        """A request that needs the collection in memory: after a restart Milvus loads it again, which takes a while."""
+
+        async def attempt() -> T:
+            try:
+                return await request()
+            except MilvusException as error:
+                if not is_not_loaded(error):
+                    raise
+                await self._client.load_collection(collection, timeout=self._timeout)
+                return await request()
+
+        return await self._call(attempt)
+
+
+def _check_k(k: int) -> None:
+    if not 1 <= k <= schema.MAX_TOP_K:
+        raise ValueError(f"k must be 1 to {schema.MAX_TOP_K}, not {k}")
+
+
+def _parts(dimension: int, count: int, words: Sequence[str] | None) -> Iterator[slice]:
+    """Rows that together make one request of about PART_BYTES."""
+    start = size = 0
+    for row in range(count):
+        more = 4 * dimension + 2 * 8 + (len(words[row].encode()) if words is not None else 0)
+        if row > start and size + more > PART_BYTES:
+            yield slice(start, row)
+            start, size = row, 0
+        size += more
+    if count:
+        yield slice(start, count)

@@ -1,0 +1,157 @@
+"""Searches on Milvus: by vector, by words, and what is read to make up for what a search passes over."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol
+
+import numpy as np
+from pymilvus import AsyncMilvusClient
+from pymilvus.grpc_gen.milvus_pb2 import SearchRequest
+
+from app.core.ports import Hit, Span, Vectors
+from app.core.search.lexical import lexical_text
+from app.core.stores.milvus.driver import search
+from app.core.stores.milvus.packing import scores_by_key, search_request
+from app.schemas import milvus as schema
+
+EXACT_ROWS: Final = 2048
+"""Most embeddings fetched to be compared here, where a filtered search comes back short."""
+
+
+class Read(Protocol):
+    """Carries a request out that needs the collection in memory, under a deadline, with errors translated."""
+
+    async def __call__(self, collection: str, request: Callable[[], Awaitable[Any]]) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """What is searched of a collection: of all, or of these documents or chunks, what lies outside of ``without``."""
+
+    doc_ids: Sequence[int] | None
+    chunk_ids: Sequence[int] | None
+    without: Sequence[Span]
+
+    @property
+    def named(self) -> bool:
+        return self.doc_ids is not None or self.chunk_ids is not None
+
+    @property
+    def nothing(self) -> bool:
+        return any(ids is not None and not len(ids) for ids in (self.doc_ids, self.chunk_ids))
+
+    @property
+    def expression(self) -> str:
+        key = schema.CHUNK_ID
+        conditions = [f"({key} < {int(first)} or {key} >= {int(end)})" for first, end in self.without]
+        if self.doc_ids is not None:
+            conditions.append(f"{schema.DOC_ID} in [{numbers(self.doc_ids)}]")
+        if self.chunk_ids is not None:
+            conditions.append(f"{key} in [{numbers(self.chunk_ids)}]")
+        return " and ".join(conditions)
+
+
+class MilvusSearch:
+    def __init__(self, client: AsyncMilvusClient, read: Read, timeout: float) -> None:
+        self._client = client
+        self._read = read
+        self._timeout = timeout
+
+    async def dense(
+        self,
+        collection: str,
+        queries: Vectors,
+        k: int,
+        guarantee: int,
+        only: Only,
+    ) -> list[list[Hit]]:
+        queries = np.asarray(queries, np.float32)
+        expression = only.expression
+        found = await self._search(
+            search_request(collection, schema.EMBEDDING, queries, k, schema.search_params(k), expression, guarantee)
+        )
+        if only.named and guarantee and any(len(scores) < k for scores in found):
+            stored = await self._embeddings(collection, expression, EXACT_ROWS, _consistency(guarantee))
+            for scores, query in zip(found, queries, strict=True):
+                scores |= cosines(stored, query)
+        # Rounding on the server gives 1.0000001 for equal vectors.
+        return [_best([Hit(key, max(-1.0, min(1.0, score))) for key, score in scores.items()], k) for scores in found]
+
+    async def lexical(
+        self,
+        collection: str,
+        texts: Sequence[str],
+        k: int,
+        guarantee: int,
+        only: Only,
+    ) -> list[list[Hit]]:
+        queries = [lexical_text(text) for text in texts]
+        # A text without words finds nothing, and no server has to be asked what it thinks of one.
+        data = [query for query in queries if query]
+        if not data:
+            return [[] for _ in queries]
+        expression, params = only.expression, schema.lexical_search_params()
+        request = search_request(collection, schema.LEXICAL_SPARSE, data, k, params, expression, guarantee)
+        found = iter(await self._search(request))
+        # As it comes, Milvus Lite gives BM25 as a distance, below 0; a server as a score, above 0.
+        return [
+            _best([Hit(key, abs(score)) for key, score in next(found).items()], k) if query else [] for query in queries
+        ]
+
+    async def embeddings(self, collection: str, chunk_ids: Sequence[int], guarantee: int) -> dict[int, Vectors]:
+        expression = f"{schema.CHUNK_ID} in [{numbers(chunk_ids)}]"
+        return await self._embeddings(collection, expression, len(chunk_ids), _consistency(guarantee))
+
+    async def _search(self, request: SearchRequest) -> list[dict[int, float]]:
+        """For each query the keys found and their scores."""
+        send = partial(search, self._client, request, self._timeout)
+        found = scores_by_key(await self._read(request.collection_name, send))
+        return found or [{} for _ in range(request.nq)]
+
+    async def _embeddings(
+        self, collection: str, expression: str, limit: int, consistency: Mapping[str, Any]
+    ) -> dict[int, Vectors]:
+        """Embeddings of up to ``limit`` rows that match.
+
+        A server searches what is not yet sealed through a temporary index that looks into 16 of 128 clusters
+        (queryNode.segcore.interimIndex), filter or not. Measured on 2.3.5 with 12,000 rows of 512 dimensions:
+        of three documents it found one chunk in eight. So a filtered search that comes back short is not to
+        be believed. Milvus Lite, which hands out no guarantees, looks at every row.
+        """
+        rows = await self._read(
+            collection,
+            partial(
+                self._client.query,
+                collection,
+                filter=expression,
+                output_fields=[schema.CHUNK_ID, schema.EMBEDDING],
+                limit=limit,
+                timeout=self._timeout,
+                **consistency,
+            ),
+        )
+        return {int(row[schema.CHUNK_ID]): np.asarray(row[schema.EMBEDDING], np.float32) for row in rows}
+
+
+def cosines(stored: Mapping[int, Vectors], query: Vectors) -> dict[int, float]:
+    """Cosine similarity of each stored vector to ``query`` (dimension,)."""
+    if not stored:
+        return {}
+    embeddings = np.array(list(stored.values()), np.float32)
+    similar = embeddings @ query / (np.linalg.norm(embeddings, axis=1) * np.linalg.norm(query))
+    return dict(zip(stored, similar.tolist(), strict=True))
+
+
+def numbers(values: Sequence[int]) -> str:
+    """Only integers reach an expression. Milvus Lite has no templates (filter_params)."""
+    return ",".join(str(int(value)) for value in values)
+
+
+def _consistency(guarantee: int) -> Mapping[str, Any]:
+    """A guarantee of 0 would mean Strong; 1, older than anything, is Eventually."""
+    return {"consistency_level": "Customized", "guarantee_timestamp": guarantee or 1}
+
+
+def _best(hits: list[Hit], k: int) -> list[Hit]:
+    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]

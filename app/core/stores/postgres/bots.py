@@ -1,0 +1,186 @@
+"""``bot_registry`` and the sagas of whole bots."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from app.core.stores.postgres.database import Connection, Database
+from app.core.stores.postgres.tenant_guard import of_account, of_bot
+from app.schemas.queries import SQL
+from app.schemas.rows import Bot, Progress
+from app.utils.errors import CollectionNameTaken
+
+CREATE, DELETE, DROP = "create_bot", "delete_bot", "drop_collection"
+# A lock on the parent tables makes every reader wait behind it: better to give up soon and try again.
+PARTITION_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '100ms'"
+
+
+@dataclass(frozen=True, slots=True)
+class BotCounts:
+    """``sagas`` and ``vector_gc`` are the bot's backlog: operations in flight and generations to be collected."""
+
+    documents: int
+    chunks: int
+    sagas: int
+    vector_gc: int
+
+
+@dataclass(frozen=True, slots=True)
+class BotSaga:
+    """``collection_name`` is what a DROP is about."""
+
+    generation: int
+    operation: str
+    bot_id: UUID
+    collection_name: str | None = None
+
+
+class BotStore:
+    """All methods raise DatabaseUnavailable. ``account`` None means any account.
+
+    ``settle`` is how long after its call's end a write to Milvus may still land.
+    """
+
+    def __init__(self, db: Database, settle: timedelta) -> None:
+        self._db = db
+        self._settle = settle
+
+    async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
+        rows = of_account(await self._db.fetch(SQL["get_bot"], bot_id, account), account)
+        return next((_bot(row, tuple(row["unfinished"])) for row in of_bot(rows, bot_id)), None)
+
+    async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
+        rows = of_account(await self._db.fetch(SQL["get_bots"], bot_ids, account), account)
+        return {row["bot_id"]: _bot(row) for row in rows}
+
+    async def list(self, account: str | None) -> Sequence[Bot]:
+        return [_bot(row) for row in of_account(await self._db.fetch(SQL["list_bots"], account), account)]
+
+    async def counts(self, bot_id: UUID) -> BotCounts:
+        row = await self._db.fetchrow(SQL["bot_counts"], bot_id)
+        assert row is not None
+        return BotCounts(**row)
+
+    async def insert(
+        self, bot_id: UUID, bot_name: str, collection_name: str, account: str, token: UUID, lease: timedelta
+    ) -> int | None:
+        """Registers the bot, makes its partitions and opens the saga that makes its collection, at one stroke.
+
+        Returns the saga's generation, or None when the bot is registered already. Raises CollectionNameTaken.
+        """
+        async with self._db.transaction() as conn:
+            if await conn.fetchval(SQL["insert_bot"], bot_id, bot_name, collection_name, account) is not None:
+                return await self._begin(conn, CREATE, bot_id, token, lease)
+            if await conn.fetchrow(SQL["bot_state"], bot_id) is None:
+                raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.")
+            return None
+
+    async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None:
+        """Opens the saga that makes a registered bot's collection; None when the bot is gone or going."""
+        async with self._db.transaction() as conn:
+            if not await conn.fetch(SQL["lock_bot_for_use"], [bot_id]):
+                return None
+            return await self._begin(conn, CREATE, bot_id, token, lease)
+
+    async def finish_creation(self, saga: int, bot_id: UUID, model: str, dimension: int, token: UUID) -> None:
+        async with self._db.transaction() as conn:
+            await conn.execute(SQL["set_bot_model"], bot_id, model, dimension)
+            await conn.execute(SQL["end_sagas"], [saga], token)
+
+    async def end_saga(self, saga: int, token: UUID) -> None:
+        await self._db.execute(SQL["end_sagas"], [saga], token)
+
+    async def begin_deletion(self, bot_id: UUID, account: str | None, token: UUID, lease: timedelta) -> int | None:
+        """Marks the bot, so that it is unknown to every later call; None when it was unknown before."""
+        async with self._db.transaction() as conn:
+            rows = of_account(await conn.fetch(SQL["lock_bot_for_deletion"], bot_id, account), account)
+            if not of_bot(rows, bot_id):
+                return None
+            await conn.execute(SQL["mark_bot_deleting"], bot_id)
+            return await self._begin(conn, DELETE, bot_id, token, lease)
+
+    async def state(self, bot_id: UUID) -> tuple[str, str, int | None] | None:
+        """(state, its collection in Milvus, dimension), whatever the state."""
+        row = await self._db.fetchrow(SQL["bot_state"], bot_id)
+        return (row["state"], row["milvus_collection"], row["dimension"]) if row else None
+
+    async def collections(self, bot_id: UUID, dimension: int) -> Sequence[tuple[str, int | None]]:
+        """All of the bot's collections in Milvus, whatever its state: its own, one being filled, those to be dropped.
+
+        With the dimension of each, which is ``dimension`` where the bot has none yet, None where any may be dropped.
+        """
+        rows = await self._db.fetch(SQL["collections_of_bot"], bot_id, dimension)
+        return [(row["collection_name"], row["dimension"]) for row in rows]
+
+    async def creation_in_flight(self, bot_id: UUID) -> bool:
+        row = await self._db.fetchrow(SQL["creation_in_flight"], bot_id)
+        return bool(row and row[0])
+
+    async def finish_deletion(self, bot_id: UUID) -> bool:
+        """Drops the partitions, the row and the bot's sagas. False when a lock could not be had in time.
+
+        Writes that may still land stay on ``vector_gc``. A bot that is active again, as PostgreSQL was restored since
+        its deletion began, stays.
+        """
+        async with self._db.transaction() as conn:
+            try:
+                # A savepoint: caught inside, before the pool's translation makes an outage of it.
+                async with conn.transaction():
+                    await conn.execute(PARTITION_LOCK_TIMEOUT)
+                    row = await conn.fetchrow(SQL["bot_state"], bot_id)
+                    if row is not None and row["state"] == "active":
+                        return True
+                    await conn.execute(SQL["leave_bot_work"], bot_id, self._settle)
+                    await conn.execute(SQL["drop_partitions"], bot_id)
+                    await conn.execute(SQL["delete_bot_row"], bot_id)
+            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                return False
+        return True
+
+    async def has_chunks(self, bot_id: UUID) -> bool:
+        """Whether its collection holds something, or is about to."""
+        row = await self._db.fetchrow(SQL["has_chunks"], bot_id)
+        return bool(row and row[0])
+
+    async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga:
+        """Names a collection that is to take the place of one that was lost. It is dropped with the saga's lease."""
+        row = await self._db.fetchrow(SQL["begin_replacement"], bot_id, token, lease)
+        assert row is not None
+        return BotSaga(**row)
+
+    async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool:
+        """Gives the bot the replacement's collection, which is to be filled from then on.
+
+        False when the bot is gone, has another collection than ``lost``, or the saga is not ``token``'s any more. What
+        may still appear under the lost one's name is dropped once ``settle`` has passed.
+        """
+        async with self._db.transaction() as conn:
+            row = await conn.fetchrow(SQL["lock_bot_for_move"], bot_id)
+            if row is None or row["milvus_collection"] != lost:
+                return False
+            if not await conn.fetch(SQL["end_sagas"], [replacement.generation], token):
+                return False
+            await conn.execute(SQL["replace_collection"], bot_id, replacement.collection_name)
+            await conn.execute(SQL["begin_rebuild"], bot_id, False)
+            await conn.fetchval(SQL["drop_collection_later"], bot_id, lost, uuid4(), self._settle)
+        return True
+
+    async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:
+        """One bot saga whose process is gone, now held under ``token``."""
+        row = await self._db.fetchrow(SQL["claim_expired_bot_saga"], token, lease)
+        return BotSaga(**row) if row else None
+
+    @staticmethod
+    async def _begin(conn: Connection, operation: str, bot_id: UUID, token: UUID, lease: timedelta) -> int:
+        generation: int = await conn.fetchval(SQL["begin_bot_saga"], operation, bot_id, token, lease)
+        return generation
+
+
+def _bot(row: asyncpg.Record, unfinished: tuple[int, ...] = ()) -> Bot:
+    columns = dict(row)
+    done, total = columns.pop("chunks_done"), columns.pop("chunks_total")
+    rebuild = None if total is None else Progress(done, total)
+    return Bot(**{**columns, "unfinished": unfinished, "rebuild": rebuild})

@@ -1,0 +1,297 @@
+"""The connection pool to PostgreSQL, and the one place where its driver's errors become ours."""
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self, TypeAlias
+from urllib.parse import urlencode
+
+import asyncpg
+import orjson
+from asyncpg.pool import PoolConnectionProxy
+
+from app.core.stores.address import PostgresAddress
+from app.core.stores.postgres.pooled_connection import PooledConnection
+from app.core.stores.postgres.refusal import explained, wrong_encoding
+from app.schemas.queries import SQL
+from app.utils.errors import DatabaseFull, DatabaseRightsMissing, DatabaseUnavailable, StartupError
+
+log = logging.getLogger(__name__)
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+JSONB_VERSION = b"\x01"
+IDLE_SECONDS = 30.0
+SESSION_MARK = "chat_memory.session"
+"""A start-up parameter that no pooler passes on: PgBouncer refuses it, others drop it."""
+FULL_SECONDS = 30.0
+"""A disk is taken to be full for so long after it was."""
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # used after the server's goodbye and before the connection's end
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DiskFullError,
+    asyncpg.PostgresSystemError,
+)
+BROKEN = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError)
+"""After these a connection is not to be used again, though asyncpg may not yet know that it is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Seconds after which PostgreSQL itself ends what a process that died or hangs has begun; 0: never.
+
+    A process that lives gives up after its own timeout.
+    """
+
+    statement: float = 15.0
+    lock: float = 5.0
+    idle_in_transaction: float = 20.0
+
+    def server_settings(self) -> dict[str, str]:
+        """In milliseconds, as PostgreSQL counts them."""
+        return {
+            "statement_timeout": str(int(self.statement * 1000)),
+            "lock_timeout": str(int(self.lock * 1000)),
+            "idle_in_transaction_session_timeout": str(int(self.idle_in_transaction * 1000)),
+        }
+
+
+PLANNER_SETTINGS = {
+    # Planning dominates these small statements; compiling them never pays.
+    "jit": "off",
+    # Looking whether to remember rows of a nested loop is a twentieth of planning a search's statement,
+    # whose keys are all different.
+    "enable_memoize": "off",
+}
+PREPARED_SETTINGS = {
+    # A generic plan would plan every bot's partition at a prepared statement's sixth run.
+    "plan_cache_mode": "force_custom_plan",
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns what the driver raises when PostgreSQL is away, full or shutting down into DatabaseUnavailable.
+
+    And a refusal into DatabaseRightsMissing: what is missing stands in the log alone.
+    """
+    try:
+        yield
+    except asyncpg.InsufficientPrivilegeError as exc:
+        log.error("PostgreSQL does not allow this to the server's role: %s", exc)  # It names tables, and no data.
+        raise DatabaseRightsMissing("PostgreSQL does not allow this to the server's role: see its log.") from exc
+    except AWAY as exc:
+        # asyncpg files a wrongly typed argument, a bug of ours, under InterfaceError. Python's ssl files a certificate
+        # that is not trusted under ValueError too.
+        if isinstance(exc, ValueError) and not isinstance(exc, OSError):
+            raise
+        if isinstance(exc, asyncpg.DiskFullError):
+            log.error("no space left on PostgreSQL's disk: %s", exc)
+            raise DatabaseFull("PostgreSQL has no space left on its disk: nothing was stored.") from exc
+        raise DatabaseUnavailable("PostgreSQL did not answer in time.") from exc
+
+
+async def _prepare_connection(conn: "asyncpg.Connection[asyncpg.Record]") -> None:
+    # The binary form, so that COPY can use it too: a version byte, then the JSON text.
+    await conn.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: JSONB_VERSION + orjson.dumps(value),
+        decoder=lambda raw: orjson.loads(raw[1:]),
+    )
+
+
+async def _leave_as_it_is(_: Any) -> None:
+    """A transaction left open is rolled back before this is called; nothing else of a session is ever changed here.
+
+    asyncpg's own RESET ALL would cost a round trip after each statement, three times a small statement's own time.
+    """
+
+
+async def _open_direct(opening: Any, settings: dict[str, str]) -> "asyncpg.Pool[asyncpg.Record] | None":
+    """A pool of sessions with these settings, or None when a pooler does not let them through."""
+    pool: asyncpg.Pool[asyncpg.Record] = opening(reset=_leave_as_it_is, server_settings=settings)
+    try:
+        await pool
+        if await pool.fetchval(SQL["session_setting"], SESSION_MARK) is not None:
+            return pool
+    except BaseException as exc:
+        pool.terminate()
+        if isinstance(exc, asyncpg.ProtocolViolationError) and "startup parameter" in str(exc):
+            return None
+        raise
+    await pool.close()
+    return None
+
+
+async def _clear(conn: Any) -> None:
+    await conn.clear()
+
+
+class Database:
+    """A pool whose connections answer or fail within ``timeout`` seconds.
+
+    ``pooled``: a pooler such as PgBouncer stands in between, so that each transaction may have another server
+    connection. Nothing of a session outlives a transaction then, and who is in one must not wait for a second: the
+    pooler may have none left.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout: float, pooled: bool = False) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self.pooled = pooled
+        self._places = asyncio.Semaphore(pool.get_max_size())
+        self._idle: deque[tuple[Connection, float]] = deque()
+        self._full_at = -math.inf
+
+    @classmethod
+    async def connect(
+        cls,
+        address: PostgresAddress,
+        *,
+        min_size: int,
+        max_size: int,
+        timeout: float,
+        guards: Guards | None = None,
+        pooled: bool = False,
+    ) -> Self:
+        """Opens the pool. A pooler is found by itself; ``pooled`` says that there is one.
+
+        Behind a pooler ``guards`` are not sent: ``stores.role_settings`` compares them with the role's own. Raises
+        StartupError for what waiting does not cure (wrong password, TLS, database or encoding), else
+        DatabaseUnavailable.
+        """
+        opening = partial(
+            asyncpg.create_pool,
+            # asyncpg takes a client's certificate by URI alone.
+            f"postgresql://?{urlencode(address.tls.parameters())}",
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            database=address.database,
+            password=address.password.get_secret_value() if address.password else None,
+            min_size=min_size,
+            max_size=max(min_size, max_size),
+            timeout=timeout,
+            command_timeout=timeout,
+            init=_prepare_connection,
+        )
+        settings = {"application_name": "chat-memory"}
+        session = {**settings, **PLANNER_SETTINGS, **PREPARED_SETTINGS, **(guards or Guards()).server_settings()}
+        with explained(address), translated():
+            pool = None if pooled else await _open_direct(opening, {**session, SESSION_MARK: "on"})
+            behind_pooler = pool is None
+            if pool is None:
+                pool = await opening(
+                    connection_class=PooledConnection, statement_cache_size=0, reset=_clear, server_settings=settings
+                )
+            async with pool.acquire() as conn:
+                encoding = conn.get_settings().server_encoding
+        if encoding != "UTF8":
+            await pool.close()
+            raise StartupError(wrong_encoding(encoding, address))
+        return cls(pool, timeout, behind_pooler)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One connection; each statement is its own transaction.
+
+        Taken from the pool and kept ready between uses: the pool's own taking and giving back costs twice the time of
+        a small statement. After an error, or left alone for IDLE_SECONDS, a connection goes back to the pool.
+        """
+        try:
+            with translated():
+                if self._places.locked():
+                    async with asyncio.timeout(self._timeout):
+                        await self._places.acquire()
+                else:
+                    await self._places.acquire()
+                try:
+                    conn = await self._take()
+                    try:
+                        yield conn
+                    except BaseException as exc:
+                        with suppress(*AWAY):  # It is closed then, and what came first is the reason.
+                            if isinstance(exc, BROKEN):
+                                conn.terminate()
+                            await self._pool.release(conn)
+                        raise
+                    await self._keep(conn)
+                finally:
+                    self._places.release()
+        except DatabaseFull:
+            self._full_at = asyncio.get_running_loop().time()
+            raise
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One connection inside a transaction: committed at the end, rolled back by any exception."""
+        async with self.connection() as conn, conn.transaction():
+            yield conn
+
+    async def is_full(self) -> bool:
+        """Whether PostgreSQL has lately refused something for want of space."""
+        return asyncio.get_running_loop().time() - self._full_at < FULL_SECONDS
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """A read-only transaction whose statements all see one moment."""
+        async with self.connection() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+            yield conn
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        async with self.connection() as conn:
+            return await conn.fetch(sql, *args)
+
+    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
+        async with self.connection() as conn:
+            return await conn.fetchrow(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> None:
+        async with self.connection() as conn:
+            await conn.execute(sql, *args)
+
+    async def _take(self) -> Connection:
+        """The connection that was used last, or one of the pool's: there are as many as places."""
+        while self._idle:
+            conn, _ = self._idle.pop()
+            if not conn.is_closed():
+                return conn
+            await self._pool.release(conn)
+        return await self._pool.acquire(timeout=self._timeout)
+
+    async def _keep(self, conn: Connection) -> None:
+        now = asyncio.get_running_loop().time()
+        self._idle.append((conn, now))
+        while self._idle and now - self._idle[0][1] > IDLE_SECONDS:  # Others take of them meanwhile.
+            await self._pool.release(self._idle.popleft()[0])
+
+    def pool_state(self) -> tuple[int, int, int]:
+        """(used, idle, most) connections."""
+        size, idle = self._pool.get_size(), self._pool.get_idle_size() + len(self._idle)
+        return size - idle, idle, self._pool.get_max_size()
+
+    async def close(self) -> None:
+        """Waits for connections in use, for as long as a statement may take, then cuts them."""
+        while self._idle:
+            await self._pool.release(self._idle.pop()[0])
+        try:
+            await asyncio.wait_for(self._pool.close(), self._timeout)
+        except TimeoutError:
+            self._pool.terminate()

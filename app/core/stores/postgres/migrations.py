@@ -1,0 +1,108 @@
+"""Brings the database to the newest schema. Alembic keeps the count; the revisions are plain SQL."""
+
+import asyncio
+import io
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from app.core.stores.address import PostgresAddress
+from app.core.stores.postgres.database import Database
+from app.schemas.queries import SQL
+from app.utils.errors import DatabaseRightsMissing, DatabaseUnavailable, StartupError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+ROOT = Path(__file__).resolve().parents[4]
+
+# One number for every process that may migrate this database: the second one waits, then finds nothing to do.
+MIGRATION_LOCK = 0x63686174
+# Alembic's ``context`` and ``op`` are process-wide.
+_alembic = threading.Lock()
+
+
+async def bring_up_to_date(db: Database, address: PostgresAddress) -> None:
+    """Applies what is missing. Where nothing is, Alembic is not even loaded.
+
+    Raises DatabaseUnavailable, and StartupError when the role may not change the schema.
+    """
+    try:
+        row = await db.fetchrow(SQL["schema_revision"])
+    except asyncpg.UndefinedTableError:
+        row = None
+    except DatabaseRightsMissing:
+        return  # ``rights.check_rights`` says which.
+    if row is None or row["revision"] != newest_revision():
+        await asyncio.to_thread(migrate, address)
+
+
+def newest_revision() -> str:
+    """By the names of the files, which begin with it."""
+    return max(file.name for file in (ROOT / "migrations" / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+
+def _config() -> "Config":
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.set_main_option("prepend_sys_path", str(ROOT))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def migrate(address: PostgresAddress) -> None:
+    """Applies what is missing, in one transaction. Blocks; safe when several processes do it at once.
+
+    Raises DatabaseUnavailable when the database does not answer, and StartupError when the role may not change it.
+    """
+    import sqlalchemy
+    from alembic import command
+    from psycopg.errors import InsufficientPrivilege
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+    from sqlalchemy.pool import NullPool
+
+    url = sqlalchemy.URL.create(
+        "postgresql+psycopg",
+        username=address.user,
+        password=address.password.get_secret_value() if address.password else None,
+        database=address.database,
+        query={"host": address.host, "port": str(address.port), **address.tls.parameters()},
+    )
+    # Behind a pooler, a statement that was prepared may be another client's.
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args={"prepare_threshold": None})
+    config = _config()
+    try:
+        with _alembic, engine.begin() as connection:
+            # However long it takes: the role may have limits for the server's own statements.
+            for limit in ("statement_timeout", "lock_timeout"):
+                connection.execute(sqlalchemy.select(sqlalchemy.func.set_config(limit, "0", True)))
+            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except OperationalError as exc:
+        raise DatabaseUnavailable("PostgreSQL did not answer while the schema was brought up to date.") from exc
+    except ProgrammingError as exc:
+        if isinstance(exc.orig, InsufficientPrivilege):
+            raise StartupError(
+                f"Role {address.user} may not bring the schema of database {address.database} to {newest_revision()}: "
+                "run python -m app.cli migrate as the tables' owner. If that was done, let the role use their schema."
+            ) from exc
+        raise
+    finally:
+        engine.dispose()
+
+
+def schema_sql() -> str:
+    """The whole schema as one script for psql, Alembic's mark included: the text of init_chatty.sql."""
+    from alembic import command
+
+    buffer = io.StringIO()
+    config = _config()
+    config.output_buffer = buffer
+    with _alembic:
+        command.upgrade(config, "head", sql=True)
+    return buffer.getvalue()

@@ -1,0 +1,180 @@
+"""Inserting and replacing documents."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import groupby
+from uuid import UUID
+
+from app.core.bots.bot_cache import Recent
+from app.core.bots.bots import Bots
+from app.core.ports import OncePort
+from app.core.write.idempotency import Once
+from app.core.write.saga import Saga
+from app.core.write.write import Outcome, Write
+from app.schemas.rows import Bot, NewDocument
+from app.utils.errors import AppError, BotNotFound, Place, Unavailable
+from app.utils.stopwatch import Stopwatch
+
+Entry = tuple[UUID, NewDocument] | AppError
+
+
+class Ingest:
+    """With ``once``, each method takes effect once for its key; then ``once.answer`` is what is to be sent, and only
+    without it the returned outcomes count. Raises IdempotencyKeyReused, RequestInFlight.
+    """
+
+    def __init__(self, bots: Bots, saga: Saga, keys: OncePort) -> None:
+        self._bots = bots
+        self._saga = saga
+        self._keys = keys
+        self._known = Recent[tuple[UUID, str | None], Bot]()
+
+    async def insert(
+        self, bot_id: UUID, account: str | None, document: NewDocument, watch: Stopwatch, once: Once | None = None
+    ) -> list[Outcome]:
+        """Stores one document. Raises what undid it."""
+        if await self._answered(once, account):
+            return []
+        outcomes = await self._insert(account, [(bot_id, document)], watch, once)
+        if error := outcomes[0].error:
+            raise error
+        return outcomes
+
+    async def replace(
+        self,
+        bot_id: UUID,
+        account: str | None,
+        doc_id: int,
+        document: NewDocument,
+        watch: Stopwatch,
+        once: Once | None = None,
+    ) -> list[Outcome]:
+        """Replaces a document's metadata and chunks at one stroke for every reader.
+
+        Raises DocumentNotFound, DocumentChanged when another request was quicker, or what undid the write.
+        """
+        if await self._answered(once, account):
+            return []
+        write = Write(await self._bots.usable(bot_id, account), document, doc_id)
+        outcomes = await self._run([write], watch, once)
+        if write.error:
+            raise write.error
+        return outcomes
+
+    async def insert_many(
+        self,
+        account: str | None,
+        documents: Sequence[Entry],
+        watch: Stopwatch,
+        once: Once | None = None,
+    ) -> list[Outcome]:
+        """Stores each document or undoes it alone; outcomes in the order of ``documents``.
+
+        An error stands for a document that cannot be stored: that is its outcome. When none could be stored and all
+        for the same reason, raises that reason.
+        """
+        if await self._answered(once, account):
+            return []
+        outcomes = await self._insert(account, documents, watch, once)
+        _raise_common_error(outcomes)
+        return outcomes
+
+    async def _insert(
+        self, account: str | None, documents: Sequence[Entry], watch: Stopwatch, once: Once | None
+    ) -> list[Outcome]:
+        """First with the bots' rows as they were lately. A bot that T1 does not find so is looked for."""
+        wanted = _bots(documents)
+        if once:  # One T1 alone may claim its key.
+            return await self._insert_into(await self._read_bots(account, wanted), account, documents, watch, once)
+        known = {bot_id: bot for bot_id in wanted if (bot := self._known.get((bot_id, account)))}
+        bots = {**known, **await self._read_bots(account, wanted - known.keys())}
+        outcomes = await self._insert_into(bots, account, documents, watch, None)
+        again = [
+            number
+            for number, (entry, outcome) in enumerate(zip(documents, outcomes, strict=True))
+            if isinstance(outcome.error, BotNotFound) and isinstance(entry, tuple) and entry[0] in known
+        ]
+        if again:
+            part = [documents[number] for number in again]
+            bots = await self._read_bots(account, _bots(part))
+            redone = await self._insert_into(bots, account, part, watch, None)
+            for number, outcome in zip(again, redone, strict=True):
+                outcomes[number] = outcome
+        return outcomes
+
+    async def _read_bots(self, account: str | None, wanted: Collection[UUID]) -> dict[UUID, Bot | Exception]:
+        return await self._bots.usable_many(list(wanted), account) if wanted else {}
+
+    async def _insert_into(
+        self,
+        bots: Mapping[UUID, Bot | Exception],
+        account: str | None,
+        documents: Sequence[Entry],
+        watch: Stopwatch,
+        once: Once | None,
+    ) -> list[Outcome]:
+        slots: list[Outcome | Write] = []
+        for entry in documents:
+            if isinstance(entry, AppError):
+                slots.append(Outcome(None, entry))
+                continue
+            bot_id, document = entry
+            bot = bots[bot_id]
+            if isinstance(bot, AppError):
+                slots.append(Outcome(None, bot))
+            elif isinstance(bot, Exception):
+                raise bot
+            else:
+                slots.append(Write(bot, document))
+        outcomes = await self._run(slots, watch, once)
+        for bot, same in groupby((slot for slot in slots if isinstance(slot, Write)), key=lambda write: write.bot):
+            key = (bot.bot_id, account)
+            if any(isinstance(write.error, BotNotFound) for write in same):
+                self._known.forget(key)
+            elif self._known.get(key) is not bot:
+                self._known.put(key, bot)
+        return outcomes
+
+    async def _answered(self, once: Once | None, account: str | None) -> bool:
+        """Whether the answer is known before anything is looked up: the bot may be gone by now."""
+        if once is None:
+            return False
+        once.account = account or ""
+        await self._keys.replay(once)
+        return once.replayed
+
+    async def _run(self, slots: Sequence[Outcome | Write], watch: Stopwatch, once: Once | None) -> list[Outcome]:
+        def outcomes() -> list[Outcome]:
+            return [slot.outcome if isinstance(slot, Write) else slot for slot in slots]
+
+        if once:
+            once.outcomes = outcomes
+        if writes := [slot for slot in slots if isinstance(slot, Write)]:
+            await self._saga.run(writes, watch, once)
+        return outcomes()
+
+
+def _bots(documents: Iterable[Entry]) -> set[UUID]:
+    return {entry[0] for entry in documents if isinstance(entry, tuple)}
+
+
+def _raise_common_error(outcomes: Sequence[Outcome]) -> None:
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    if len(errors) < len(outcomes):
+        return
+    first = errors[0]
+    if all(error.status == 422 for error in errors):
+        first.places = tuple(
+            place
+            for number, error in enumerate(errors)
+            for place in error.places or (Place(f"body.documents.{number}", error.detail),)
+        )
+        raise first
+    if len({type(error) for error in errors}) > 1:
+        return
+    if isinstance(first, Unavailable):
+        raise first
+    if first.status == 404:
+        first.places = tuple(
+            Place(f"body.documents.{number}.document.chat_bot_id", error.detail) for number, error in enumerate(errors)
+        )
+        raise first

@@ -1,0 +1,219 @@
+"""The vector index in plain memory: exact search, gone with the process. For tests, and the port's plainest reading."""
+
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.core.ports import Hit, Keys, Span, Suspect, Vectors
+from app.core.search.lexical import tokens
+from app.schemas import milvus as schema
+from app.schemas.rows import Reservation
+from app.utils.errors import CollectionForeign, CollectionMissing
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    doc_id: int
+    unit: Vectors
+    words: Counter[str]
+
+
+class _Collection:
+    def __init__(self, dimension: int, has_words: bool) -> None:
+        self.dimension = dimension
+        self.has_words = has_words
+        self.rows: dict[int, _Row] = {}  # by chunk_id
+
+
+class MemoryMarker:
+    """Keeps to MarkerPort."""
+
+    def __init__(self, collections: dict[str, _Collection]) -> None:
+        self._collections = collections
+        self.rows: list[Reservation] = []
+
+    async def read(self) -> list[Reservation]:
+        return sorted(self.rows, key=lambda one: one.block.last)
+
+    async def add(self, reservations: Sequence[Reservation]) -> None:
+        self.rows += reservations
+
+    async def bot_collections(self) -> list[str]:
+        return sorted(self._collections)
+
+    async def greatest_key(self, collection: str, above: int) -> int:
+        found = self._collections.get(collection)
+        return max(above, *found.rows, above) if found else above
+
+
+class MemoryIndex:
+    """Keeps to VectorIndex. Writes are visible at once, so its timestamps are 0 and guarantees mean nothing."""
+
+    def __init__(self, *, bm25: bool = True) -> None:
+        self._bm25 = bm25
+        self._collections: dict[str, _Collection] = {}
+        self.marker = MemoryMarker(self._collections)
+
+    @property
+    def bm25(self) -> bool:
+        return self._bm25
+
+    async def has_words(self, collection: str) -> bool:
+        return self._get(collection).has_words
+
+    async def create(self, collection: str, dimension: int) -> None:
+        if not schema.COLLECTION_NAME.fullmatch(collection) or not 1 <= dimension <= schema.MAX_DIMENSION:
+            raise ValueError(f"no collection {collection!r} of {dimension} dimensions")
+        existing = self._collections.setdefault(collection, _Collection(dimension, self._bm25))
+        if existing.dimension != dimension:
+            raise CollectionForeign(f"Collection {collection} has another shape than {dimension} dimensions of ours.")
+
+    async def drop(self, collection: str, dimension: int | None = None) -> None:
+        found = self._collections.get(collection)
+        if found is not None and dimension in (None, found.dimension):
+            del self._collections[collection]
+
+    async def collections(self) -> list[str]:
+        return list(self._collections)
+
+    async def upsert(
+        self,
+        collection: str,
+        chunk_ids: Keys,
+        doc_ids: Keys,
+        embeddings: Vectors,
+        texts: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
+    ) -> int:
+        found = self._get(collection)
+        if embeddings.shape != (len(chunk_ids), found.dimension) or len(doc_ids) != len(chunk_ids):
+            raise ValueError(f"expected ({len(chunk_ids)}, {found.dimension}) embeddings, got {embeddings.shape}")
+        units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+        given = [""] * len(chunk_ids) if texts is None else texts
+        for chunk_id, doc_id, unit, text in zip(chunk_ids.tolist(), doc_ids.tolist(), units, given, strict=True):
+            found.rows[chunk_id] = _Row(doc_id, unit, Counter(tokens(text)) if found.has_words else Counter())
+        return 0
+
+    async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
+        found = self._get(collection)
+        for chunk_id in chunk_ids:
+            found.rows.pop(chunk_id, None)
+
+    async def search(
+        self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+    ) -> list[Hit]:
+        return (await self.search_dense(collection, query[None, :], k, doc_ids=doc_ids))[0]
+
+    async def search_dense(
+        self,
+        collection: str,
+        queries: Vectors,
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
+    ) -> list[list[Hit]]:
+        found = self._get(collection)
+        if queries.shape[1:] != (found.dimension,):
+            raise ValueError(f"expected queries of {found.dimension} dimensions, got {queries.shape}")
+        units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        return [_best(found, _cosine(unit), k, doc_ids, chunk_ids, without) for unit in units]
+
+    async def search_lexical(
+        self,
+        collection: str,
+        texts: Sequence[str],
+        k: int,
+        *,
+        guarantee: int = 0,
+        doc_ids: Sequence[int] | None = None,
+        chunk_ids: Sequence[int] | None = None,
+        without: Sequence[Span] = (),
+    ) -> list[list[Hit]]:
+        found = self._get(collection)
+        if not found.has_words:
+            raise ValueError(f"collection {collection} has no words")
+        hits = (_best(found, _bm25(found, Counter(tokens(text))), k, doc_ids, chunk_ids, without) for text in texts)
+        return [[hit for hit in best if hit.score > 0] for best in hits]
+
+    async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
+        rows = self._get(collection).rows
+        return {key: rows[key].unit for key in chunk_ids if key in rows}
+
+    async def present(self, collection: str, spans: Sequence[Span]) -> set[int]:
+        keys = self._get(collection).rows
+        return {key for key in keys if any(first <= key < end for first, end in spans)}
+
+    async def scan(self, collection: str, *, page: int = 4096, span: Span | None = None) -> AsyncIterator[list[int]]:
+        keys = sorted(key for key in self._get(collection).rows if span is None or span[0] <= key < span[1])
+        for start in range(0, len(keys), page):
+            yield keys[start : start + page]
+
+    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+        return ()
+
+    async def trust(self, suspect: Suspect, *, complete: bool) -> None: ...
+
+    async def count(self, collection: str) -> int:
+        return len(self._get(collection).rows)
+
+    async def ping(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        self._collections.clear()
+
+    def _get(self, collection: str) -> _Collection:
+        if collection not in self._collections:
+            raise CollectionMissing(collection)
+        return self._collections[collection]
+
+
+def _best(
+    collection: _Collection,
+    score: Callable[[_Row], float],
+    k: int,
+    doc_ids: Sequence[int] | None,
+    chunk_ids: Sequence[int] | None,
+    without: Sequence[Span],
+) -> list[Hit]:
+    if not 1 <= k <= schema.MAX_TOP_K:
+        raise ValueError(f"k must be 1 to {schema.MAX_TOP_K}, not {k}")
+    wanted = None if doc_ids is None else set(doc_ids)
+    keys = None if chunk_ids is None else set(chunk_ids)
+    hits = [
+        Hit(chunk_id, score(row))
+        for chunk_id, row in collection.rows.items()
+        if (wanted is None or row.doc_id in wanted)
+        and (keys is None or chunk_id in keys)
+        and not any(first <= chunk_id < end for first, end in without)
+    ]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
+
+
+def _cosine(unit: Vectors) -> Callable[[_Row], float]:
+    return lambda row: float(row.unit @ unit)
+
+
+def _bm25(collection: _Collection, query: Counter[str]) -> Callable[[_Row], float]:
+    """Okapi BM25 as Milvus computes it: a query's word counts as often as it stands there; no weight is negative."""
+    rows = collection.rows.values()
+    mean = sum(row.words.total() for row in rows) / len(rows) if rows else 0.0
+    holding = {word: sum(word in row.words for row in rows) for word in query}
+    idf = {word: math.log1p((len(rows) - n + 0.5) / (n + 0.5)) for word, n in holding.items()}
+
+    def score(row: _Row) -> float:
+        norm = schema.BM25_K1 * (1 - schema.BM25_B + schema.BM25_B * row.words.total() / (mean or 1.0))
+        return sum(
+            weight * idf[word] * row.words[word] * (schema.BM25_K1 + 1) / (row.words[word] + norm)
+            for word, weight in query.items()
+            if word in row.words
+        )
+
+    return score

@@ -1,0 +1,23 @@
+"""The record in plain memory, gone with the process. For tests and simulation, and the ports' plainest reading."""
+
+from tests.doubles.memory_store.bots import MemoryBotStore
+from tests.doubles.memory_store.documents import MemoryDocumentStore
+from tests.doubles.memory_store.garbage import MemoryGarbageStore
+from tests.doubles.memory_store.generations import MemoryGenerationStore
+from tests.doubles.memory_store.idempotency import MemoryOnceStore
+from tests.doubles.memory_store.rebuild import MemoryRebuildStore
+from tests.doubles.memory_store.reembed import MemoryReembedStore
+from tests.doubles.memory_store.tables import Tables
+from tests.doubles.memory_store.verify import MemoryVerifyStore
+
+__all__ = [
+    "MemoryBotStore",
+    "MemoryDocumentStore",
+    "MemoryGarbageStore",
+    "MemoryGenerationStore",
+    "MemoryOnceStore",
+    "MemoryRebuildStore",
+    "MemoryReembedStore",
+    "MemoryVerifyStore",
+    "Tables",
+]

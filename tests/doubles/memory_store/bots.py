@@ -1,0 +1,155 @@
+"""The registry and the sagas of whole bots in plain memory; keeps to BotPort as ``stores.bots.BotStore`` does."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+from app.core.stores.postgres.bots import CREATE, DELETE, DROP, BotCounts, BotSaga
+from app.schemas.rows import Bot
+from app.utils.errors import CollectionNameTaken
+from tests.doubles.memory_store.tables import BotRow, Partition, Tables
+
+NOBODY = UUID(int=0)
+"""A token that no process has: recovery takes the saga when its lease has passed."""
+
+
+class MemoryBotStore:
+    def __init__(self, tables: Tables, settle: timedelta) -> None:
+        self._tables = tables
+        self._settle = settle
+
+    async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
+        bot = self._tables.active(bot_id, account)
+        if bot is None:
+            return None
+        unfinished = (
+            saga.generation
+            for saga in self._tables.sagas.values()
+            if (saga.bot_id, saga.operation, saga.doc_id) == (bot_id, "write", saga.generation)
+        )
+        return replace(bot.bot(self._tables.progress(bot_id)), unfinished=tuple(unfinished))
+
+    async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
+        found = ((bot_id, self._tables.active(bot_id, account)) for bot_id in bot_ids)
+        return {bot_id: bot.bot(self._tables.progress(bot_id)) for bot_id, bot in found if bot}
+
+    async def list(self, account: str | None) -> Sequence[Bot]:
+        bots = [
+            bot.bot(self._tables.progress(bot_id))
+            for bot_id in self._tables.bots
+            if (bot := self._tables.active(bot_id, account))
+        ]
+        return sorted(bots, key=lambda bot: (bot.created_at, bot.bot_id))
+
+    async def counts(self, bot_id: UUID) -> BotCounts:
+        documents = self._tables.partition(bot_id).documents.values()
+        return BotCounts(
+            documents=len(documents),
+            chunks=sum(document.chunk_count for document in documents),
+            sagas=sum(saga.bot_id == bot_id for saga in self._tables.sagas.values()),
+            vector_gc=sum(row.bot_id == bot_id for row in self._tables.garbage.values()),
+        )
+
+    async def insert(
+        self, bot_id: UUID, bot_name: str, collection_name: str, account: str, token: UUID, lease: timedelta
+    ) -> int | None:
+        if bot_id in self._tables.bots:
+            return None
+        if any(bot.collection_name == collection_name for bot in self._tables.bots.values()):
+            raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.")
+        self._tables.bots[bot_id] = BotRow(bot_id, bot_name, collection_name, account, self._tables.now())
+        self._tables.partitions[bot_id] = Partition()
+        return self._tables.begin_saga(CREATE, bot_id, token, lease).generation
+
+    async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None:
+        if self._tables.active(bot_id) is None:
+            return None
+        return self._tables.begin_saga(CREATE, bot_id, token, lease).generation
+
+    async def finish_creation(self, saga: int, bot_id: UUID, model: str, dimension: int, token: UUID) -> None:
+        bot = self._tables.bots.get(bot_id)
+        if bot and bot.embedding_model is None:
+            bot.embedding_model, bot.dimension = model, dimension
+        self._tables.end_sagas([saga], token)
+
+    async def end_saga(self, saga: int, token: UUID) -> None:
+        self._tables.end_sagas([saga], token)
+
+    async def begin_deletion(self, bot_id: UUID, account: str | None, token: UUID, lease: timedelta) -> int | None:
+        bot = self._tables.active(bot_id, account)
+        if bot is None:
+            return None
+        bot.state = "deleting"
+        return self._tables.begin_saga(DELETE, bot_id, token, lease).generation
+
+    async def state(self, bot_id: UUID) -> tuple[str, str, int | None] | None:
+        bot = self._tables.bots.get(bot_id)
+        return (bot.state, bot.collection, bot.dimension) if bot else None
+
+    async def collections(self, bot_id: UUID, dimension: int) -> Sequence[tuple[str, int | None]]:
+        found: list[tuple[str, int | None]] = []
+        if bot := self._tables.bots.get(bot_id):
+            found.append((bot.collection, bot.dimension or dimension))
+            if bot.next:
+                found.append((bot.next.collection_name, bot.next.dimension))
+        return found + [(name, None) for name in self._to_drop(bot_id)]
+
+    def _to_drop(self, bot_id: UUID) -> Iterable[str]:
+        for saga in self._tables.sagas.values():
+            if (saga.bot_id, saga.operation) == (bot_id, DROP) and saga.collection_name:
+                yield saga.collection_name
+
+    async def creation_in_flight(self, bot_id: UUID) -> bool:
+        return any((saga.bot_id, saga.operation) == (bot_id, CREATE) for saga in self._tables.sagas.values())
+
+    async def finish_deletion(self, bot_id: UUID) -> bool:
+        now, tables = self._tables.now(), self._tables
+        if self._tables.active(bot_id):
+            return True
+        collections = [name for name, _ in await self.collections(bot_id, 0)]
+        for saga in [saga for saga in tables.sagas.values() if saga.bot_id == bot_id]:
+            del tables.sagas[saga.generation]
+            if saga.operation == "write" and saga.collection_name:
+                tables.collect_again(bot_id, saga.generation, saga.collection_name, saga.chunk_span, now + self._settle)
+        for document in tables.partition(bot_id).documents.values():
+            until = document.updated_at + self._settle
+            for collection in collections if until > now else ():
+                tables.collect_again(bot_id, document.generation, collection, document.chunk_span, until)
+        tables.partitions.pop(bot_id, None)
+        tables.reembed_leases.pop(bot_id, None)
+        if (bot := tables.bots.get(bot_id)) and bot.state == "deleting":
+            del tables.bots[bot_id]
+            tables.rebuilds.pop(bot_id, None)
+            tables.checks.pop(bot_id, None)
+            tables.doubts.pop(bot_id, None)
+        return True
+
+    async def has_chunks(self, bot_id: UUID) -> bool:
+        writes = ((saga.bot_id, saga.operation) for saga in self._tables.sagas.values())
+        return bool(self._tables.partition(bot_id).documents) or (bot_id, "write") in writes
+
+    async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga:
+        saga = self._tables.begin_saga(DROP, bot_id, token, lease)
+        saga.collection_name = f"r{saga.generation}"
+        return BotSaga(saga.generation, DROP, bot_id, saga.collection_name)
+
+    async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool:
+        bot = self._tables.active(bot_id)
+        if bot is None or bot.collection != lost:
+            return False
+        if not self._tables.end_sagas([replacement.generation], token):
+            return False
+        bot.milvus_collection = replacement.collection_name
+        self._tables.begin_rebuild(bot_id, False)
+        self._tables.begin_saga(DROP, bot_id, NOBODY, self._settle).collection_name = lost
+        return True
+
+    async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:
+        now = self._tables.now()
+        for generation in sorted(self._tables.sagas):
+            saga = self._tables.sagas[generation]
+            if saga.operation != "write" and saga.lease_until < now:
+                saga.lease_token, saga.lease_until = token, now + lease
+                return BotSaga(generation, saga.operation, saga.bot_id, saga.collection_name)
+        return None

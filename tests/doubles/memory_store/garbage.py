@@ -1,0 +1,38 @@
+"""``vector_gc`` in plain memory; keeps to GarbagePort as ``stores.garbage.GarbageStore`` does."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from app.core.stores.postgres.garbage import BATCH
+from app.schemas.rows import Garbage
+from tests.doubles.memory_store.tables import Tables
+
+
+class MemoryGarbageStore:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    async def claim(self, hold: timedelta) -> Sequence[Garbage]:
+        now = self._tables.now()
+        due = [row for row in self._tables.garbage.values() if row.next_attempt_at <= now]
+        claimed = sorted(due, key=lambda row: row.next_attempt_at)[:BATCH]
+        for row in claimed:
+            row.attempts += 1
+            row.next_attempt_at = now + hold
+        return [
+            Garbage(row.generation, row.chunk_span, row.collection_name, row.not_before, now >= row.not_before)
+            for row in claimed
+        ]
+
+    async def end(self, rows: Sequence[Garbage]) -> None:
+        for ended in rows:
+            row = self._tables.garbage.get((ended.generation, ended.collection_name))
+            if row and row.not_before == ended.not_before:
+                del self._tables.garbage[row.generation, row.collection_name]
+
+    async def put_off(self, rows: Sequence[Garbage]) -> None:
+        now = self._tables.now()
+        for put_off in rows:
+            if row := self._tables.garbage.get((put_off.generation, put_off.collection_name)):
+                pause = min(2 ** min(row.attempts, 6), 60)
+                row.next_attempt_at = max(row.not_before, now + timedelta(seconds=pause))
