@@ -55,7 +55,7 @@ async def repair(settings: Settings, vectors: bool = False, sample: int | None =
     mended = 0
     # Nothing is rebuilt behind this command's back: it shows how far that is.
     async with open_services(settings.model_copy(update={"index_check_seconds": 0})) as services:
-        await services.repairer.end_forgotten()
+        await services.repairer.finish_abandoned_sagas()
         for bot in tqdm(await services.verifier.bots(), desc="repair", unit="bot", disable=None):
             try:
                 if bot.is_rebuilding:

@@ -207,7 +207,7 @@ class Settings(BaseSettings):
         """(setting, what is wrong) wherever settings that are right by themselves do not go together."""
         needs = [
             ("POSTGRES_POOL_MIN", self.postgres_pool_min > self.postgres_pool_max, "is above POSTGRES_POOL_MAX"),
-            ("MAX_BODIES_BYTES", self.max_bodies_bytes < self.max_body_bytes, "is below MAX_BODY_BYTES"),
+            ("MAX_BUFFERED_BYTES", self.max_bodies_bytes < self.max_body_bytes, "is below MAX_BODY_BYTES"),
             (
                 "SENTENCE_BERT_MODEL",
                 self.embedding_model == "sentence-bert" and self.sentence_bert_model is None,

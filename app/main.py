@@ -15,7 +15,7 @@ from app.api.auth import Authentication
 from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
 from app.api.deps import State
-from app.api.fast_route import Direct
+from app.api.fast_route import FastRoutes
 from app.api.hosts import HostGuard, allowed_hosts
 from app.api.limits import ConcurrencyLimiter, Limits
 from app.api.middleware import RequestContext
@@ -27,7 +27,7 @@ from app.utils.errors import StartupError, TooManyReads, TooManyWrites
 from app.utils.logging import configure
 
 if TYPE_CHECKING:
-    from app.api.rate_limiter import Rate
+    from app.api.rate_limiter import RateLimiter
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def create_app(
         async with _traced(chosen), services or open_services(chosen) as opened:
             await _check_keys(chosen, opened)
             if services is None:
-                collect_less()
+                tune_gc()
             log.info("ready")
             yield State(
                 services=opened,
@@ -79,7 +79,7 @@ def create_app(
         openapi_url=None,
         telemetry=NO_TELEMETRY,
     )
-    app.add_middleware(Direct, routes=[*search.router.routes, *data.router.routes])
+    app.add_middleware(FastRoutes, routes=[*search.router.routes, *data.router.routes])
     for middleware in (
         Deadline,
         BodyGuard,
@@ -97,7 +97,7 @@ def create_app(
     return app
 
 
-def collect_less() -> None:
+def tune_gc() -> None:
     """What is here now stays: looking through all of it for garbage takes a tenth of a second each time. And what a
     request makes is gone with it: looking for garbage among that takes a hundredth of an insert's time.
     """
@@ -143,12 +143,12 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _rate(settings: Settings) -> "Rate | None":
+def _rate(settings: Settings) -> "RateLimiter | None":
     if settings.account_rate is None:
         return None
-    from app.api.rate_limiter import Rate
+    from app.api.rate_limiter import RateLimiter
 
-    return Rate(settings.account_rate, settings.rate_storage_uri)
+    return RateLimiter(settings.account_rate, settings.rate_storage_uri)
 
 
 app = create_app()

@@ -156,7 +156,7 @@ def main() -> int:
         timeout_worker_healthcheck=WORKER_SECONDS,
     )
     config.connections = settings.max_connections
-    config.head_seconds = settings.header_timeout
+    config.header_timeout_seconds = settings.header_timeout
     config.head_bytes = settings.max_header_bytes
     config.drain_seconds = settings.drain_seconds
     if config.workers == 1:

@@ -1,4 +1,4 @@
-"""How Alembic runs the revisions: called by ``app.core.stores.postgres.migrations`` alone, which passes the database in."""
+"""How Alembic runs the revisions: called by ``app.core.stores.postgres.migrations`` alone."""
 
 from alembic import context
 

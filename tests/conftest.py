@@ -21,7 +21,7 @@ from app.core.connect import Stores
 from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Embedder
 from app.core.ports import VectorIndex
-from app.core.services import Services, wired
+from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.migrations import migrate
@@ -165,7 +165,7 @@ async def services(
     # Of the test before, which shared this Milvus; collections alone, where it needed no services.
     if await index.marker.read() or await index.marker.bot_collections():
         await stores.generations().adopt(keep_vectors=True)
-    async with wired(settings, stores, embedder) as opened:
+    async with build_services(settings, stores, embedder) as opened:
         yield opened
 
 

@@ -11,11 +11,11 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as HttpScope
 
 from app.api.bodies import announced, refuse
-from app.api.limits import counted_as, spend
-from app.core.access.api_keys import ANYBODY, Caller, Keys, Scope
+from app.api.limits import rate_limit_key, spend
+from app.core.access.api_keys import UNRESTRICTED, ApiKeyAuthenticator, Caller, Scope
 from app.core.bots.bots import NOT_FOUND
 from app.core.embedding.cache import cache_account
-from app.utils.errors import AppError, BotNotFound, KeyMissing, Place, Unauthorized
+from app.utils.errors import AppError, BotNotFound, ErrorLocation, KeyMissing, Unauthorized
 
 MISSING = "Send an API key: Authorization: Bearer <key>, or X-API-Key: <key>."
 TWO_KEYS = "The request has two different API keys."
@@ -47,7 +47,7 @@ async def _admit(scope: HttpScope) -> None:
     caller = await _identify(scope)
     state = scope["state"]
     if state["rate"] is not None and caller.account:
-        await spend(state["rate"], counted_as(caller.account))
+        await spend(state["rate"], rate_limit_key(caller.account))
         state["rate_spent"] = True
 
 
@@ -56,8 +56,8 @@ async def _identify(scope: HttpScope) -> Caller:
     state = scope["state"]
     caller: Caller | None = state.get("caller")
     if caller is None:
-        keys: Keys | None = state["keys"]
-        caller = ANYBODY if keys is None else await keys.caller(_key(scope["headers"]))
+        keys: ApiKeyAuthenticator | None = state["keys"]
+        caller = UNRESTRICTED if keys is None else await keys.caller(_key(scope["headers"]))
         state["caller"], state["account"] = caller, caller.account
     cache_account.set(caller.account or "")  # Each time: what was done before may have been another task.
     return caller
@@ -107,7 +107,7 @@ class Account:
         """Raises BotNotFound, as for an unknown bot, when a request names another account than its key's."""
         if self._own is None or account in (None, self._own):
             return self._own or account
-        raise BotNotFound(NOT_FOUND, places=[Place(place, NOT_FOUND) for place in places])
+        raise BotNotFound(NOT_FOUND, places=[ErrorLocation(place, NOT_FOUND) for place in places])
 
 
 async def callers_account(request: Request) -> Account:

@@ -26,7 +26,7 @@ LINGER_BYTES = 1 << 20
 may never see the answer."""
 
 
-class Announced(NamedTuple):
+class BodyHeaders(NamedTuple):
     """What a request's head says about its body."""
 
     length: int
@@ -65,7 +65,7 @@ class BodyGuard:
         finally:
             self._held -= _counted(len(body), limits)
 
-    async def _read(self, head: Announced, limits: Limits, receive: Receive) -> bytes | None:
+    async def _read(self, head: BodyHeaders, limits: Limits, receive: Receive) -> bytes | None:
         """The body, counted as held; None when the client went away. Raises what is to be answered instead."""
         if head.encoded:
             raise EncodingUnsupported("Send the body as it is: Content-Encoding is not supported.")
@@ -102,7 +102,7 @@ class BodyGuard:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def announced(headers: Iterable[tuple[bytes, bytes]]) -> Announced:
+def announced(headers: Iterable[tuple[bytes, bytes]]) -> BodyHeaders:
     length = 0
     chunked = encoded = expects = False
     for name, value in headers:
@@ -115,7 +115,7 @@ def announced(headers: Iterable[tuple[bytes, bytes]]) -> Announced:
             encoded = value.strip().lower() not in (b"", b"identity")
         elif name == b"expect":
             expects = True
-    return Announced(length, chunked, encoded, expects)
+    return BodyHeaders(length, chunked, encoded, expects)
 
 
 def _counted(held: int, limits: Limits) -> int:

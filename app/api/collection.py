@@ -5,7 +5,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.api.auth import AccountDep
 from app.api.deps import READ, WRITE, AccountQuery, BotPath, ServicesDep
-from app.api.errors import ANY, BODY, documented
+from app.api.errors import BODY_ERRORS, COMMON_ERRORS, error_responses
 from app.core.bots.bots import NewBot
 from app.models.collection import DEFAULT_ACCOUNT, BotCreated, BotDeleted, BotDetail, BotInfo, BotList, CreateBot
 from app.schemas.rows import Bot
@@ -29,7 +29,7 @@ register_url_convertor("bot", _BotSegment())
     status_code=201,
     responses={
         200: {"model": BotCreated, "description": "It exists with these values."},
-        **documented(404, 409, *BODY),
+        **error_responses(404, 409, *BODY_ERRORS),
     },
     operation_id="create_collection",
 )
@@ -43,14 +43,21 @@ async def create(body: CreateBot, services: ServicesDep, account: AccountDep, re
     return BotCreated.model_validate(_fields(bot))
 
 
-@router.get("/list", dependencies=[READ], responses=documented(404, *ANY), operation_id="list_collections")
+@router.get(
+    "/list", dependencies=[READ], responses=error_responses(404, *COMMON_ERRORS), operation_id="list_collections"
+)
 async def list_bots(services: ServicesDep, account: AccountQuery) -> BotList:
     """The bots of the account, or without keys and account_name of all, oldest first."""
     bots = [BotInfo.model_validate(_fields(bot)) for bot in await services.bots.list(account)]
     return BotList(total=len(bots), bots=bots)
 
 
-@router.get("/{chat_bot_id:bot}", dependencies=[READ], responses=documented(404, *ANY), operation_id="get_collection")
+@router.get(
+    "/{chat_bot_id:bot}",
+    dependencies=[READ],
+    responses=error_responses(404, *COMMON_ERRORS),
+    operation_id="get_collection",
+)
 async def get(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> BotDetail:
     """One bot, with what it holds and what is still to be done for it."""
     bot, counts = await services.bots.get(bot_id, account)
@@ -66,7 +73,10 @@ async def get(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> 
 
 
 @router.delete(
-    "/{chat_bot_id:bot}", dependencies=[WRITE], responses=documented(404, *ANY), operation_id="delete_collection"
+    "/{chat_bot_id:bot}",
+    dependencies=[WRITE],
+    responses=error_responses(404, *COMMON_ERRORS),
+    operation_id="delete_collection",
 )
 async def delete(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> BotDeleted:
     """Removes the bot with all its documents. It is unknown from the first moment on.

@@ -22,12 +22,13 @@ MALFORMED = (
 
 
 class GuardedConfig(uvicorn.Config):
-    """``connections``: most of one process. ``head_seconds``, ``head_bytes``: for a request's head. ``drain_seconds``:
+    """``connections``: most of one process. ``header_timeout_seconds``, ``head_bytes``: for a request's head.
+    ``drain_seconds``:
     how long to serve on after SIGTERM. ``stopping``: at its end as soon as all processes are to stop; None
     where there is one process."""
 
     connections = 2_000
-    head_seconds = 10.0
+    header_timeout_seconds = 10.0
     head_bytes = 32_768
     drain_seconds = 0.0
     stopping: "Connection[Any, Any] | None" = None
@@ -56,7 +57,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if oldest is self:
                 self._end(HTTPStatus.SERVICE_UNAVAILABLE, Overloaded.code, "Too many connections.")
             else:
-                oldest._give_way()
+                oldest._evict()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -96,7 +97,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._start_clock()
 
     def _start_clock(self) -> None:
-        self._clock = self.loop.call_later(self.config.head_seconds, self._too_slow)
+        self._clock = self.loop.call_later(self.config.header_timeout_seconds, self._too_slow)
 
     def _stop_waiting(self) -> None:
         _waiting.pop(self, None)
@@ -108,9 +109,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head:
             self._end(HTTPStatus.REQUEST_TIMEOUT, "head_too_slow", "The head did not arrive in time.")
         else:
-            self._give_way()
+            self._evict()
 
-    def _give_way(self) -> None:
+    def _evict(self) -> None:
         _waiting.pop(self, None)
         self.transport.close()
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from app.api.auth import AccountDep
 from app.api.deps import READ, WRITE, AccountQuery, BotQuery, DocPath, InsertBody, InsertManyBody, ServicesDep
-from app.api.errors import ANY, BODY, MAX_PLACES, documented
+from app.api.errors import BODY_ERRORS, COMMON_ERRORS, MAX_PLACES, error_responses
 from app.api.idempotency import AnsweringDep
 from app.api.limits import LimitsDep, check_document, check_updates, sound_documents
 from app.core.write.write import Outcome
@@ -32,7 +32,7 @@ from app.models.data import (
 )
 from app.models.fields import INT64_MAX
 from app.models.inserts import Item, RefusedItem
-from app.utils.errors import AppError, Place
+from app.utils.errors import AppError, ErrorLocation
 from app.utils.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/data", tags=["data"])
@@ -50,7 +50,7 @@ ChunkPageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most chunks
     dependencies=[WRITE],
     status_code=201,
     response_model=DocumentInserted,
-    responses=documented(404, 409, 502, *BODY),
+    responses=error_responses(404, 409, 502, *BODY_ERRORS),
     operation_id="insert_document",
 )
 async def insert(
@@ -73,7 +73,7 @@ async def insert(
     "/insert/batch",
     dependencies=[WRITE],
     response_model=BatchInserted,
-    responses=documented(404, 409, 502, *BODY),
+    responses=error_responses(404, 409, 502, *BODY_ERRORS),
     operation_id="insert_documents",
 )
 async def insert_batch(
@@ -111,7 +111,10 @@ async def insert_batch(
 
 
 @router.get(
-    "/document/{doc_id}", dependencies=[READ], responses=documented(404, 409, *ANY), operation_id="get_document"
+    "/document/{doc_id}",
+    dependencies=[READ],
+    responses=error_responses(404, 409, *COMMON_ERRORS),
+    operation_id="get_document",
 )
 async def get(
     doc_id: DocPath,
@@ -131,7 +134,9 @@ async def get(
     )
 
 
-@router.get("/documents", dependencies=[READ], responses=documented(404, *ANY), operation_id="list_documents")
+@router.get(
+    "/documents", dependencies=[READ], responses=error_responses(404, *COMMON_ERRORS), operation_id="list_documents"
+)
 async def list_documents(
     bot_id: BotQuery,
     services: ServicesDep,
@@ -151,7 +156,7 @@ async def list_documents(
     "/document/{doc_id}",
     dependencies=[WRITE],
     response_model=DocumentReplaced,
-    responses=documented(404, 409, 502, *BODY),
+    responses=error_responses(404, 409, 502, *BODY_ERRORS),
     operation_id="replace_document",
 )
 async def replace(
@@ -184,7 +189,7 @@ async def replace(
 @router.patch(
     "/document/{doc_id}/metadata",
     dependencies=[WRITE],
-    responses=documented(404, *BODY),
+    responses=error_responses(404, *BODY_ERRORS),
     operation_id="patch_document_metadata",
 )
 async def patch_metadata(
@@ -201,7 +206,10 @@ async def patch_metadata(
 
 
 @router.delete(
-    "/document/{doc_id}", dependencies=[WRITE], responses=documented(404, *ANY), operation_id="delete_document"
+    "/document/{doc_id}",
+    dependencies=[WRITE],
+    responses=error_responses(404, *COMMON_ERRORS),
+    operation_id="delete_document",
 )
 async def delete(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account: AccountQuery) -> DocumentDeleted:
     """Deletes a document: gone at once for every reader."""
@@ -214,7 +222,10 @@ async def delete(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, accou
 
 
 @router.post(
-    "/document/delete/batch", dependencies=[WRITE], responses=documented(404, *BODY), operation_id="delete_documents"
+    "/document/delete/batch",
+    dependencies=[WRITE],
+    responses=error_responses(404, *BODY_ERRORS),
+    operation_id="delete_documents",
 )
 async def delete_batch(body: DeleteBatch, services: ServicesDep, account: AccountDep) -> BatchDeleted:
     """Deletes many documents at one stroke; unknown ones are named and do not hold up the others."""
@@ -246,7 +257,7 @@ def _result(index: int, item: Item | RefusedItem, outcome: Outcome) -> BatchResu
 
 
 def _item_error(index: int, error: AppError) -> ItemError:
-    places = error.places[:MAX_PLACES] or [Place(f"body.documents.{index}", error.detail)]
+    places = error.places[:MAX_PLACES] or [ErrorLocation(f"body.documents.{index}", error.detail)]
     named: list[ItemPlace] = [{"loc": place.loc, "msg": place.msg} for place in places]
     return {"code": error.code, "detail": error.detail, "errors": named}
 

@@ -10,9 +10,9 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from app.api.auth import AccountDep, caller_of
-from app.api.limits import ConcurrencyLimiter, Limits, spend_rate
+from app.api.limits import ConcurrencyLimiter, Limits, hit_rate_limit
 from app.api.parameters import check_parameters
-from app.core.access.api_keys import Keys, Scope
+from app.core.access.api_keys import ApiKeyAuthenticator, Scope
 from app.core.services import Services
 from app.models.collection import EXAMPLE_BOT
 from app.models.data import EXAMPLE_DOC_ID, InsertBatch, InsertDocument
@@ -20,7 +20,7 @@ from app.models.fields import INT64_MAX, AccountName
 from app.models.inserts import Insert, InsertMany
 
 if TYPE_CHECKING:
-    from app.api.rate_limiter import Rate
+    from app.api.rate_limiter import RateLimiter
 
 
 class State(TypedDict):
@@ -28,11 +28,11 @@ class State(TypedDict):
 
     services: Services
     limits: Limits
-    rate: "Rate | None"
+    rate: "RateLimiter | None"
     writes: ConcurrencyLimiter
     reads: ConcurrencyLimiter
     hosts: frozenset[str] | None
-    keys: Keys | None
+    keys: ApiKeyAuthenticator | None
     health_open: bool
     docs: Literal["open", "key", "off"]
 
@@ -58,7 +58,7 @@ class Admission:
         and InvalidInput as ``check_parameters``."""
         caller = await caller_of(request)
         caller.need(self.scope)
-        await spend_rate(request)
+        await hit_rate_limit(request)
         await check_parameters(request)
         if self.scope != "read":
             yield

@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Response
 
 from app.api.deps import READ, ServicesDep
-from app.api.errors import BODY, documented
+from app.api.errors import BODY_ERRORS, error_responses
 from app.api.limits import LimitsDep, check_query
 from app.core.embedding.port import Vectors
 from app.models.embeddings import QUERY_TYPES, EmbeddingsAnswer, EmbeddingsRequest
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["embeddings"])
     "/embeddings",
     dependencies=[READ],
     response_model=EmbeddingsAnswer,
-    responses=documented(404, 502, *BODY),
+    responses=error_responses(404, 502, *BODY_ERRORS),
     operation_id="create_embeddings",
 )
 async def embeddings(body: EmbeddingsRequest, services: ServicesDep, limits: LimitsDep) -> Response:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app.utils.errors import AppError, InvalidInput, MalformedBody, Place, StorageFull
+from app.utils.errors import AppError, ErrorLocation, InvalidInput, MalformedBody, StorageFull
 from app.utils.logging import request_id
 
 log = logging.getLogger(__name__)
@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 PROBLEM_JSON = "application/problem+json"
 MAX_PLACES = 50
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-ANY = (422, 429, 503)
+COMMON_ERRORS = (422, 429, 503)
 """What every call may answer."""
-BODY = (408, 413, 415, *ANY)
+BODY_ERRORS = (408, 413, 415, *COMMON_ERRORS)
 """What every call that takes a body may answer."""
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -39,7 +39,7 @@ def problem(
     title: str,
     detail: str,
     *,
-    places: Sequence[Place] = (),
+    places: Sequence[ErrorLocation] = (),
     headers: dict[str, str] | None = None,
     more: Mapping[str, object] | None = None,
 ) -> JSONResponse:
@@ -64,7 +64,7 @@ def problem(
     return JSONResponse(body, status, headers, PROBLEM_JSON)
 
 
-def told(error: AppError) -> JSONResponse:
+def log_and_render(error: AppError) -> JSONResponse:
     """Rendered for the caller; what is the server's fault is written to the log with its cause."""
     if error.status >= 500:
         # A full disk refuses every write; the store's own line says which disk.
@@ -86,13 +86,13 @@ def render(error: AppError) -> JSONResponse:
 
 async def _app_error(_: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, AppError)
-    return told(exc)
+    return log_and_render(exc)
 
 
 async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
     if exc.errors()[0]["loc"] == ("body",) and not _says_json(request):
-        return render(InvalidInput(f"body: {UNTYPED}", places=[Place("body", UNTYPED)]))
+        return render(InvalidInput(f"body: {UNTYPED}", places=[ErrorLocation("body", UNTYPED)]))
     places = [place(error["loc"], error["msg"]) for error in exc.errors()]
     first = places[0]
     if any(error["type"] == "json_invalid" for error in exc.errors()):
@@ -104,7 +104,7 @@ async def _http_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
     if exc.status_code == 400:
         detail = NOT_UTF8 if isinstance(exc.__cause__, UnicodeDecodeError) else exc.detail
-        return render(MalformedBody(f"body: {detail}", places=[Place("body", detail)]))
+        return render(MalformedBody(f"body: {detail}", places=[ErrorLocation("body", detail)]))
     code = HTTP_CODES.get(exc.status_code, "http_error")
     headers = dict(exc.headers or {})
     if exc.status_code == 405:
@@ -132,9 +132,9 @@ def internal_error() -> JSONResponse:
     return problem(500, AppError.code, AppError.title, "The server failed; its log has more under this request_id.")
 
 
-def place(loc: Sequence[int | str], msg: str) -> Place:
+def place(loc: Sequence[int | str], msg: str) -> ErrorLocation:
     """As an error that a model found names it."""
-    return Place(_readable(loc), _printable(msg))
+    return ErrorLocation(_readable(loc), _printable(msg))
 
 
 def _readable(loc: Sequence[int | str]) -> str:
@@ -172,7 +172,7 @@ RETRY_AFTER = {"description": "Seconds to wait before trying again.", "schema": 
 CHALLENGE = {"description": "What is asked for, as RFC 6750 has it.", "schema": {"type": "string"}}
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route that may answer with these errors.
 
     400 and 500 need no mention: ``app.api.openapi`` adds them wherever they can be.

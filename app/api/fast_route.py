@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.auth import callers_account
 from app.api.bodies import replayed
 from app.api.deps import Admission, admission_of
-from app.api.idempotency import KEY_CHARS, VISIBLE, Answering
+from app.api.idempotency import KEY_CHARS, VISIBLE, IdempotentResponder
 from app.models.inserts import Insert, InsertMany
 
 KEY = re.compile(f"{VISIBLE}{{1,{KEY_CHARS}}}")
@@ -28,10 +28,10 @@ PARAMETERS = ["body", "services", "account", "limits"]
 JSON = (b"content-type", b"application/json")
 
 
-class Direct:
+class FastRoutes:
     """Plain ASGI, the last before the application. Needs ``services`` and ``limits`` in the lifespan's state.
 
-    For those of ``routes`` that declare a scope and whose handlers take what a Way gives. Whatever is not plain JSON
+    For those of ``routes`` that declare a scope and whose handlers take what a FastPath gives. What is not plain JSON
     that can be read into the body goes FastAPI's own way, and so gets its errors.
     """
 
@@ -40,7 +40,7 @@ class Direct:
         self._ways = {
             (method, route.path): way
             for route in routes
-            if isinstance(route, APIRoute) and (way := Way.to(route))
+            if isinstance(route, APIRoute) and (way := FastPath.to(route))
             for method in route.methods or ()
         }
 
@@ -63,7 +63,7 @@ class Direct:
             state = scope["state"]
             arguments = [body, state["services"], await callers_account(request), state["limits"]]
             if way.answers_once:
-                arguments.append(Answering(request, keys[0] if keys else None, content))
+                arguments.append(IdempotentResponder(request, keys[0] if keys else None, content))
             answer = await way.handler(*arguments)
             if isinstance(answer, Response):
                 await answer(scope, receive, send)
@@ -74,13 +74,13 @@ class Direct:
             await send({"type": "http.response.body", "body": content})
 
 
-class Way:
+class FastPath:
     """To a handler that takes (body, services, account, limits) and returns a TypedDict, or takes answering as well and
     returns that one's Response.
     """
 
     @classmethod
-    def to(cls, route: APIRoute) -> "Way | None":
+    def to(cls, route: APIRoute) -> "FastPath | None":
         parameters = list(inspect.signature(route.endpoint).parameters)
         admission = admission_of(route)
         if admission is None or parameters[:4] != PARAMETERS or not set(parameters[4:]) <= {"answering"}:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.auth import caller_of, may
 from app.api.deps import OPEN, ServicesDep
-from app.api.errors import documented
+from app.api.errors import error_responses
 from app.core.services import Services
 from app.models.health import Alive, DependencyState, HealthReport
 from app.utils.lifecycle import process
@@ -18,7 +18,7 @@ UNAVAILABLE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("", responses={**UNAVAILABLE, **documented(401, 403)}, operation_id="health")
+@router.get("", responses={**UNAVAILABLE, **error_responses(401, 403)}, operation_id="health")
 async def health(request: Request, services: ServicesDep, response: Response) -> HealthReport:
     """As ready; with HEALTH_OPEN=false for those who have a key."""
     if not request.state.health_open:

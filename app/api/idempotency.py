@@ -8,7 +8,7 @@ import orjson
 from fastapi import Depends, Header, Request, Response
 
 from app.api.limits import ConcurrencyLimiter
-from app.core.write.idempotency import Once
+from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Outcome
 
 VISIBLE = r"[\x21-\x7e]"
@@ -26,7 +26,7 @@ Key = Annotated[
 ]
 
 
-class Answering:
+class IdempotentResponder:
     """Builds a handler's answer, once for each Idempotency-Key."""
 
     def __init__(self, request: Request, key: str | None, body: bytes = b"") -> None:
@@ -39,7 +39,7 @@ class Answering:
         status: int,
         account: str | None,
         build: Callable[[Sequence[Outcome]], Mapping[str, object]],
-        run: Callable[[Once | None], Awaitable[Sequence[Outcome]]],
+        run: Callable[[IdempotentRequest | None], Awaitable[Sequence[Outcome]]],
     ) -> Response:
         """``run`` does the work, ``build`` makes the answer of it; with a key, inside the transaction that commits.
 
@@ -51,7 +51,7 @@ class Answering:
 
         writes: ConcurrencyLimiter = self._request.state.writes
         async with writes.slot(self._request, account):
-            once = None if self._key is None else Once(self._key, self._body_sha256(), render)
+            once = None if self._key is None else IdempotentRequest(self._key, self._body_sha256(), render)
             outcomes = await run(once)
         stored = once.answer if once else None
         headers = {"Idempotency-Replayed": "true"} if once and once.replayed else None
@@ -62,8 +62,8 @@ class Answering:
         return sha256(head + self._body).digest()
 
 
-async def _answering(request: Request, key: Key = None) -> Answering:
-    return Answering(request, key, await request.body())
+async def _answering(request: Request, key: Key = None) -> IdempotentResponder:
+    return IdempotentResponder(request, key, await request.body())
 
 
-AnsweringDep = Annotated[Answering, Depends(_answering)]
+AnsweringDep = Annotated[IdempotentResponder, Depends(_answering)]

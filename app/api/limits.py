@@ -14,14 +14,14 @@ from app.api.errors import place
 from app.models.inserts import Item, RefusedItem
 from app.models.search import MAX_LIMIT
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
-from app.utils.errors import InvalidInput, Place, RateLimited, TooManyReads, TooManyWrites
+from app.utils.errors import ErrorLocation, InvalidInput, RateLimited, TooManyReads, TooManyWrites
 from app.utils.unicode import nfc
 
 if TYPE_CHECKING:  # Its library is loaded only where ACCOUNT_RATE is set.
-    from app.api.rate_limiter import Rate
+    from app.api.rate_limiter import RateLimiter
 
 ACCOUNT_CHARS = 128
-HELD_BACK_SECONDS = (0.25, 0.75)
+REJECTION_DELAY_SECONDS = (0.25, 0.75)
 """How long a 429 waits. Who asks again at once cannot take the server's time from others so, and those who were refused
 together do not come back together."""
 
@@ -42,7 +42,7 @@ class Limits:
     ingest_seconds: float = 900.0
 
 
-def counted_as(account: str) -> str:
+def rate_limit_key(account: str) -> str:
     return f"account:{nfc(account[:ACCOUNT_CHARS])}"
 
 
@@ -56,7 +56,7 @@ async def account_of(request: Request) -> str:
             body = None
         account = body.get("account_name") if isinstance(body, dict) else None
     if account and isinstance(account, str):
-        return counted_as(account)
+        return rate_limit_key(account)
     return _address(request)
 
 
@@ -64,19 +64,19 @@ def _address(request: Request) -> str:
     return f"address:{request.client.host if request.client else ''}"
 
 
-async def spend_rate(request: Request) -> None:
+async def hit_rate_limit(request: Request) -> None:
     """For every route that works for an account, where it was not done before the body was read. Raises RateLimited."""
-    rate: Rate | None = request.state.rate
+    rate: RateLimiter | None = request.state.rate
     if rate is not None and not hasattr(request.state, "rate_spent"):
         await spend(rate, await account_of(request))
 
 
-async def spend(rate: "Rate", account: str) -> None:
+async def spend(rate: "RateLimiter", account: str) -> None:
     """Raises RateLimited, after a while."""
     try:
         await rate.spend(account)
     except RateLimited:
-        await asyncio.sleep(random.uniform(*HELD_BACK_SECONDS))  # noqa: S311 - guards nothing
+        await asyncio.sleep(random.uniform(*REJECTION_DELAY_SECONDS))  # noqa: S311 - guards nothing
         raise
 
 
@@ -93,9 +93,9 @@ class ConcurrencyLimiter:
         """One of the account's while inside, or of the address's where there is none. Raises TooManyWrites or
         TooManyReads, after a while.
         """
-        counted = counted_as(account) if account else _address(request)
+        counted = rate_limit_key(account) if account else _address(request)
         if self._running[counted] >= self._most:
-            await asyncio.sleep(random.uniform(*HELD_BACK_SECONDS))  # noqa: S311 - guards nothing
+            await asyncio.sleep(random.uniform(*REJECTION_DELAY_SECONDS))  # noqa: S311 - guards nothing
             raise self._error(f"This account already has {self._most} {self._error.calls} in progress.", retry_after=1)
         self._running[counted] += 1
         try:
@@ -196,4 +196,4 @@ def _depth(value: Any) -> int:
 
 
 def _refused(place: str, reason: str) -> InvalidInput:
-    return InvalidInput(f"{place}: {reason}", places=[Place(place, reason)])
+    return InvalidInput(f"{place}: {reason}", places=[ErrorLocation(place, reason)])

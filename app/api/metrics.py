@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.auth import caller_of
 from app.api.deps import OPEN, ServicesDep
-from app.api.errors import documented
+from app.api.errors import error_responses
 from app.utils import metrics
 
 router = APIRouter(tags=["metrics"])
@@ -19,7 +19,7 @@ router = APIRouter(tags=["metrics"])
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus's text format."},
-        **documented(401, 403),
+        **error_responses(401, 403),
     },
 )
 async def read(request: Request, services: ServicesDep) -> Response:

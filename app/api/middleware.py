@@ -9,12 +9,12 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import OPENAI_PATHS, internal_error, openai_errors, told
+from app.api.errors import OPENAI_PATHS, internal_error, log_and_render, openai_errors
 from app.utils import metrics, tracing
 from app.utils.errors import AppError, StartupError
 from app.utils.lifecycle import process
 from app.utils.logging import request_id
-from app.utils.logging import told as without_words
+from app.utils.logging import summarize as without_words
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("app.access")
@@ -22,7 +22,7 @@ access = logging.getLogger("app.access")
 STARTUP_ERROR = f"{StartupError.__module__}.{StartupError.__qualname__}: "
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-NOBODY_LISTENS = 499
+CLIENT_CLOSED_REQUEST = 499
 """Stands in log and metrics for a client that went away before an answer began."""
 QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 """Routes whose lines are for DEBUG: they are asked every few seconds."""
@@ -42,7 +42,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        answer = Answer(_request_id(scope), send)
+        answer = ResponseWatcher(_request_id(scope), send)
         token = request_id.set(answer.id)
         openai = openai_errors.set(scope["path"].removeprefix(scope.get("root_path", "")).startswith(OPENAI_PATHS))
         metrics.IN_FLIGHT.inc()
@@ -59,13 +59,13 @@ class RequestContext:
             openai_errors.reset(openai)
             request_id.reset(token)
 
-    async def _answer(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
+    async def _answer(self, scope: Scope, receive: Receive, answer: "ResponseWatcher") -> None:
         try:
             await self._app(scope, receive, answer.send)
         except AppError as exc:
             if answer.begun:
                 raise
-            await told(exc)(scope, receive, answer.send)
+            await log_and_render(exc)(scope, receive, answer.send)
         except Exception:
             log.exception("%s %s failed", scope["method"], _route(scope))
             if answer.begun:
@@ -73,12 +73,12 @@ class RequestContext:
             await internal_error()(scope, receive, answer.send)
 
 
-class Answer:
+class ResponseWatcher:
     """Passes an answer on, with the request's id in it."""
 
     def __init__(self, name: str, send: Send) -> None:
         self.id = name
-        self.status = NOBODY_LISTENS
+        self.status = CLIENT_CLOSED_REQUEST
         self.begun = False
         self._send = send
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from app.api.deps import READ, ServicesDep
-from app.api.errors import ANY, documented
+from app.api.errors import COMMON_ERRORS, error_responses
 from app.core.embedding.models import RunningModel
 from app.models.openai_models import Model, ModelList
 
@@ -16,13 +16,13 @@ ModelPath = Annotated[
 ]
 
 
-@router.get("/models", responses=documented(*ANY), operation_id="list_models")
+@router.get("/models", responses=error_responses(*COMMON_ERRORS), operation_id="list_models")
 async def list_models(services: ServicesDep) -> ModelList:
     """The models of this server: the embedding model first, the reranker last."""
     return ModelList(data=[_model(running) for running in services.models])
 
 
-@router.get("/models/{model:path}", responses=documented(404, *ANY), operation_id="get_model")
+@router.get("/models/{model:path}", responses=error_responses(404, *COMMON_ERRORS), operation_id="get_model")
 async def get_model(model: ModelPath, services: ServicesDep) -> Model:
     """One of them."""
     return _model(services.models.find(model))

@@ -10,7 +10,7 @@ from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 
 from app.api.errors import place
-from app.utils.errors import InvalidInput, Place
+from app.utils.errors import ErrorLocation, InvalidInput
 
 EMPTY_BODIES = (b"", b"{}", b"null")
 """What clients send where they have nothing to say."""
@@ -27,20 +27,22 @@ async def check_parameters(request: Request) -> None:
     if request.scope["query_string"]:
         _check_query(request.scope["query_string"], route)
     if route.body_field is None and (await request.body()).strip() not in EMPTY_BODIES:
-        raise _refused([Place("body", "this call takes no body: what it takes stands in the path and the query")])
+        raise _refused(
+            [ErrorLocation("body", "this call takes no body: what it takes stands in the path and the query")]
+        )
 
 
 def _check_query(query: bytes, route: APIRoute) -> None:
     try:
         given = [name for name, _ in parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")]
     except ValueError:
-        raise _refused([Place("query", "is not UTF-8, percent-encoded: 한글 is %ED%95%9C%EA%B8%80")]) from None
+        raise _refused([ErrorLocation("query", "is not UTF-8, percent-encoded: 한글 is %ED%95%9C%EA%B8%80")]) from None
     names = _query_names(route)
     if unknown := [name for name in dict.fromkeys(given) if name not in names]:
         raise _refused([place(("query", name), _unknown(name, names)) for name in unknown])
     if len(set(given)) < len(given):
         twice = [name for name in dict.fromkeys(given) if given.count(name) > 1]
-        raise _refused([Place(f"query.{name}", "is given more than once") for name in twice])
+        raise _refused([ErrorLocation(f"query.{name}", "is given more than once") for name in twice])
 
 
 def _query_names(route: APIRoute) -> tuple[str, ...]:
@@ -60,5 +62,5 @@ def _unknown(name: str, names: tuple[str, ...]) -> str:
     return f"unknown query parameter: this call takes {', '.join(names)}"
 
 
-def _refused(places: list[Place]) -> InvalidInput:
+def _refused(places: list[ErrorLocation]) -> InvalidInput:
     return InvalidInput(f"{places[0].loc}: {places[0].msg}", places=places)

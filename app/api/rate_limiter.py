@@ -22,7 +22,7 @@ def parse_rate(text: str) -> list[RateLimitItem]:
     return parse_many(text)
 
 
-class Rate:
+class RateLimiter:
     """``storage_uri``: redis://host:port/db, or None for this process's memory.
 
     While Redis is away nobody is refused: a limit that failed closed would be an outage of its own.

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from app.api.deps import READ, ServicesDep
-from app.api.errors import BODY, documented
+from app.api.errors import BODY_ERRORS, error_responses
 from app.api.limits import LimitsDep, check_query
 from app.models.rerank import RerankAnswer, RerankDocument, RerankRequest, RerankResult, RerankUsage
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1", tags=["rerank"])
     dependencies=[READ],
     response_model=RerankAnswer,
     response_model_exclude_none=True,
-    responses=documented(404, 502, *BODY),
+    responses=error_responses(404, 502, *BODY_ERRORS),
     operation_id="rerank",
 )
 async def rerank(body: RerankRequest, services: ServicesDep, limits: LimitsDep) -> RerankAnswer:

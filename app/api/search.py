@@ -7,10 +7,10 @@ from fastapi import APIRouter
 
 from app.api.auth import Account, AccountDep
 from app.api.deps import READ, ServicesDep
-from app.api.errors import BODY, documented
+from app.api.errors import BODY_ERRORS, error_responses
 from app.api.limits import LimitsDep, check_answer, check_query
-from app.core.embedding.port import TextsFailed
-from app.core.search.query import Answer, Query, Result
+from app.core.embedding.port import PartialEmbeddingError
+from app.core.search.query import Query, Result, SearchResults
 from app.core.services import Services
 from app.models.search import (
     ContextChunk,
@@ -28,7 +28,9 @@ from app.utils.stopwatch import Stopwatch
 router = APIRouter(prefix="/search", tags=["search"])
 
 
-@router.post("/query", dependencies=[READ], responses=documented(404, 409, 502, *BODY), operation_id="search")
+@router.post(
+    "/query", dependencies=[READ], responses=error_responses(404, 409, 502, *BODY_ERRORS), operation_id="search"
+)
 async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> SearchAnswer:
     """The chunks of one bot that answer a text best, best first, as they are stored at this moment."""
     watch = Stopwatch()
@@ -48,7 +50,9 @@ async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, l
     }
 
 
-@router.post("/batch", dependencies=[READ], responses=documented(404, 409, 502, *BODY), operation_id="search_batch")
+@router.post(
+    "/batch", dependencies=[READ], responses=error_responses(404, 409, 502, *BODY_ERRORS), operation_id="search_batch"
+)
 async def batch(body: SearchBatch, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> SearchBatchAnswer:
     """Up to 64 texts asked of one bot in one go."""
     watch = Stopwatch()
@@ -77,7 +81,7 @@ async def _search(
     texts: list[str],
     watch: Stopwatch,
     place: Callable[[int], str],
-) -> Answer:
+) -> SearchResults:
     check_answer(len(texts), body.limit, body.context_chunks)
     query = Query(
         bot_id=body.chat_bot_id,
@@ -95,7 +99,7 @@ async def _search(
     )
     try:
         answer = await services.search.query(query, watch)
-    except TextsFailed as exc:
+    except PartialEmbeddingError as exc:
         raise exc.named(place) from exc
     if query.where is None:
         metrics.STALE_KEYS.inc(answer.trace.dropped)
@@ -107,7 +111,7 @@ class _Share(TypedDict, total=False):
     indexed: float
 
 
-def _share(body: SearchOptions, answer: Answer) -> _Share:
+def _share(body: SearchOptions, answer: SearchResults) -> _Share:
     if not body.allow_partial:
         return {}
     share = 1.0 if answer.rebuild is None else answer.rebuild.share
@@ -119,7 +123,7 @@ def _milvus(watch: Stopwatch) -> float:
     return round(max(watch["dense"], watch["lexical"]) + watch["cosines"], 3)
 
 
-def _timings(answer: Answer, watch: Stopwatch) -> SearchTimings:
+def _timings(answer: SearchResults, watch: Stopwatch) -> SearchTimings:
     return {
         "embedding_ms": watch["embedding"],
         "dense_ms": watch["dense"],

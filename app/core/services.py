@@ -11,18 +11,18 @@ from datetime import timedelta
 from functools import partial
 
 from app.config import PAID, Settings
-from app.core.access.api_keys import KeyRing, Keys
+from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
 from app.core.bots.bots import Bots
 from app.core.connect import Stores, open_record, open_stores
 from app.core.embedding.models import Models
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers.registry import open_embedder, settings_for
-from app.core.embedding.registry import Embedders
-from app.core.embedding.service import Embed
+from app.core.embedding.registry import EmbedderRegistry
+from app.core.embedding.service import EmbeddingService
 from app.core.operations.copying import Copier
 from app.core.operations.health import Health
 from app.core.operations.index_check import IndexCheck
-from app.core.operations.metrics_sampler import Watch
+from app.core.operations.metrics_sampler import MetricsSampler
 from app.core.operations.normalize import Normalizer
 from app.core.operations.rebuild import Limit, Rebuilder
 from app.core.operations.reembed import Reembedder
@@ -39,12 +39,12 @@ from app.core.stores.postgres.bots import BotStore
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.garbage import GarbageStore
-from app.core.stores.postgres.idempotency import OnceStore
+from app.core.stores.postgres.idempotency import IdempotencyStore
 from app.core.stores.postgres.normalize import NormalizeStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.reembed import ReembedStore
 from app.core.stores.postgres.verify import VerifyStore
-from app.core.write.bulk_throttle import Pace
+from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.documents import Documents
 from app.core.write.generations import TakeOver
 from app.core.write.ingest import Ingest
@@ -60,19 +60,19 @@ log = logging.getLogger(__name__)
 class Services:
     """What the API calls."""
 
-    keys: Keys
+    keys: ApiKeyAuthenticator
     bots: Bots
     ingest: Ingest
     documents: Documents
     search: Search
-    embed: Embed
+    embed: EmbeddingService
     reranking: RerankingService
     models: Models
     health: Health
     verifier: Verifier
     vector_check: VectorCheck
     repairer: Repairer
-    watch: Watch
+    watch: MetricsSampler
 
 
 @asynccontextmanager
@@ -92,7 +92,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         if settings.rerank_model or settings.rerank_url:
             reranker = await _open_reranker(settings)
             stack.push_async_callback(reranker.close)
-        yield await stack.enter_async_context(wired(settings, stores, embedders.current, reranker, embedders.previous))
+        yield await stack.enter_async_context(
+            build_services(settings, stores, embedders.current, reranker, embedders.previous)
+        )
 
 
 async def _tell_unnormalized(db: Database) -> None:
@@ -124,16 +126,16 @@ async def _open_reranker(settings: Settings) -> Reranker:
     )
 
 
-async def _open_embedders(settings: Settings) -> Embedders:
+async def _open_embedders(settings: Settings) -> EmbedderRegistry:
     current = await open_embedder(settings)
     if settings.embedding_previous_model is None:
-        return Embedders(current)
+        return EmbedderRegistry(current)
     try:
         previous = await open_embedder(settings_for(settings, settings.embedding_previous_model))
     except BaseException:
         await current.close()
         raise
-    return Embedders(current, previous)
+    return EmbedderRegistry(current, previous)
 
 
 @asynccontextmanager
@@ -174,10 +176,10 @@ async def reembedder_over(settings: Settings, stores: Stores, embedder: Embedder
 
 
 @asynccontextmanager
-async def open_keys(settings: Settings) -> AsyncIterator[KeyRing]:
+async def open_keys(settings: Settings) -> AsyncIterator[ApiKeyAdmin]:
     """For the command line, beside a server that runs or alone. Needs no Milvus. Raises StartupError."""
     async with open_record(settings) as db:
-        yield KeyRing(KeyStore(db))
+        yield ApiKeyAdmin(KeyStore(db))
 
 
 @asynccontextmanager
@@ -213,7 +215,7 @@ async def open_adoption(settings: Settings, *, keep_vectors: bool) -> TakeOver:
 
 
 @asynccontextmanager
-async def wired(
+async def build_services(
     settings: Settings,
     stores: Stores,
     embedder: Embedder,
@@ -224,10 +226,10 @@ async def wired(
 
     Raises StartupError when Milvus belongs to another installation.
     """
-    embedders = Embedders(embedder, previous)
+    embedders = EmbedderRegistry(embedder, previous)
     documents = DocumentStore(stores.db, stores.settle)
     bot_store = BotStore(stores.db, stores.settle)
-    keys = OnceStore(stores.db, timedelta(hours=settings.idempotency_hours))
+    keys = IdempotencyStore(stores.db, timedelta(hours=settings.idempotency_hours))
     leases = Leases(documents, settings.saga_lease_seconds)
     bots = Bots(bot_store, stores.index, embedders, leases, deadline=settings.saga_lease_seconds)
     recovery = Recovery(
@@ -241,7 +243,7 @@ async def wired(
         interval=settings.recovery_interval_seconds,
         claim=settings.saga_lease_seconds,
     )
-    pace = Pace()
+    pace = BulkWriteThrottle()
     generations = stores.generations()
 
     async def ping_own_milvus() -> None:
@@ -286,7 +288,7 @@ async def wired(
         interval=settings.recovery_interval_seconds,
         claim=settings.saga_lease_seconds,
     )
-    watch = Watch(BacklogStore(stores.db), stores.db.pool_state)
+    watch = MetricsSampler(BacklogStore(stores.db), stores.db.pool_state)
     reranking = RerankingService(reranker)
     loops = [
         leases.renew_forever(),
@@ -299,12 +301,12 @@ async def wired(
         loops += [rebuilder.check_forever(), rebuilder.rebuild_forever()]
     async with _running(*loops):
         yield Services(
-            keys=Keys(KeyStore(stores.db), settings.key_cache_seconds),
+            keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.key_cache_seconds),
             bots=bots,
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
             search=Search(bots, documents, stores.index, embedders, pace, limit, reranker),
-            embed=Embed(embedders),
+            embed=EmbeddingService(embedders),
             reranking=reranking,
             models=Models(embedders, reranking),
             health=health,
@@ -319,7 +321,7 @@ async def _is_full(index: VectorIndex) -> bool:
     return not all(suspect.writable for suspect in await index.suspects())
 
 
-def _paid(settings: Settings, embedders: Embedders) -> frozenset[Embedder]:
+def _paid(settings: Settings, embedders: EmbedderRegistry) -> frozenset[Embedder]:
     """Those of the models that are called over the network and are not one's own: they cost by the text."""
     names = (settings.embedding_model, settings.embedding_previous_model or "")
     providers = [re.split("[:#]", name)[0] for name in names]

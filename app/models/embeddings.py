@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from app.models.base import Request, Response
-from app.models.fields import TEXT_CHARS, ChunkText, NullIsDefault, Storable, StrictInt, Whole
+from app.models.fields import TEXT_CHARS, ChunkText, JsonInt, NullIsDefault, Storable, Whole
 
 MAX_INPUTS = 2048
 """As at OpenAI."""
@@ -59,7 +59,7 @@ class EmbeddingsRequest(Request):
     prefix: Annotated[str, Field(max_length=TEXT_CHARS), Storable] | None = Field(
         None, description="Put before each text."
     )
-    truncate_prompt_tokens: StrictInt | None = Field(
+    truncate_prompt_tokens: JsonInt | None = Field(
         None, description="Has no effect: what becomes of long texts is a setting of the server."
     )
     user: str | None = Field(None, description="Has no effect.")

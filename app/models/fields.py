@@ -108,7 +108,7 @@ def _normalized_json(value: Any) -> Any:
         ) from None
 
 
-def telling(text: str) -> str:
+def not_blank_text(text: str) -> str:
     return not_blank(storable(text))
 
 
@@ -129,15 +129,15 @@ def _given(value: Any) -> Any:
 
 
 Storable = AfterValidator(storable)
-Telling = AfterValidator(telling)
+NonBlank = AfterValidator(not_blank_text)
 Normalized = BeforeValidator(normalized)
 """The last of a type's annotations, so that it runs first."""
 
-Title = Annotated[str, Field(min_length=1, max_length=TITLE_CHARS), Telling, Normalized]
+Title = Annotated[str, Field(min_length=1, max_length=TITLE_CHARS), NonBlank, Normalized]
 FilePath = Annotated[str, Field(max_length=FILE_PATH_CHARS), Storable, Normalized]
 FileType = Annotated[str, Field(max_length=FILE_TYPE_CHARS), Storable, Normalized]
 Author = Annotated[str, Field(max_length=AUTHOR_CHARS), Storable, Normalized]
-Tag = Annotated[str, Field(min_length=1, max_length=TAG_CHARS), Telling, Normalized]
+Tag = Annotated[str, Field(min_length=1, max_length=TAG_CHARS), NonBlank, Normalized]
 Tags = Annotated[list[Tag], Field(max_length=TAGS_PER_DOCUMENT)]
 Metadata = Annotated[dict[str, Any], AfterValidator(storable_json)]
 
@@ -148,10 +148,10 @@ def _not_the_markers(name: str) -> str:
     return name
 
 
-BotName = Annotated[str, Field(min_length=1, max_length=255), Telling, Normalized]
-AccountName = Annotated[str, Field(min_length=1, max_length=NAME_CHARS), Telling, Normalized]
-ChunkText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), Telling]
-QueryText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), Telling]
+BotName = Annotated[str, Field(min_length=1, max_length=255), NonBlank, Normalized]
+AccountName = Annotated[str, Field(min_length=1, max_length=NAME_CHARS), NonBlank, Normalized]
+ChunkText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), NonBlank]
+QueryText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS), NonBlank]
 CollectionName = Annotated[
     str,
     Field(
@@ -163,7 +163,7 @@ CollectionName = Annotated[
 ]
 Whole = BeforeValidator(whole)
 """After a type's bounds: before them, they would have other names in the OpenAPI document."""
-StrictInt = Annotated[int, Strict(), Whole]
+JsonInt = Annotated[int, Strict(), Whole]
 DocId = Annotated[int, Strict(), Field(ge=1, le=INT64_MAX), Whole]
 
 Milliseconds = float

@@ -69,7 +69,7 @@ SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimensi
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
        chunks_done, chunks_total,
        ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
-           AS unfinished
+           AS in_flight_generations
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
@@ -135,12 +135,12 @@ WHERE bot_id = $1 AND embedding_model IS NULL;
 -- name: lock_bots_for_stamps
 SELECT bot_id FROM bot_registry WHERE bot_id = ANY ($1::uuid[]) ORDER BY bot_id FOR NO KEY UPDATE;
 
--- name: raise_milvus_timestamps
+-- name: advance_milvus_timestamps
 UPDATE bot_registry r SET milvus_timestamp = w.stamp
 FROM unnest($1::uuid[], $2::bigint[]) AS w (bot_id, stamp)
 WHERE r.bot_id = w.bot_id AND r.milvus_timestamp < w.stamp;
 
--- name: raise_milvus_timestamp
+-- name: advance_milvus_timestamp
 -- One bot's, without waiting for the disk, in one statement: set_config holds for its transaction, so to the commit.
 UPDATE bot_registry SET milvus_timestamp = $2
 WHERE bot_id = $1 AND milvus_timestamp < $2 AND set_config('synchronous_commit', 'off', true) IS NOT NULL;
@@ -154,7 +154,7 @@ SELECT drop_bot_partitions($1);
 -- name: delete_bot_row
 DELETE FROM bot_registry WHERE bot_id = $1 AND state = 'deleting';
 
--- name: leave_bot_work
+-- name: enqueue_bot_gc
 -- Before partitions and row go. Writes to the dropped collection that may still land would be nobody's in a new one of
 -- the same name: their generations are collected by name for as long.
 WITH undone AS (
@@ -233,7 +233,7 @@ WITH gone AS (
 )
 SELECT generation FROM gone;
 
--- name: collect_abandoned
+-- name: enqueue_vector_gc
 -- Generations that somebody else has undone, or deleted, while this process may still have written their vectors: to
 -- be deleted once more. Never one that a document names.
 INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
@@ -646,7 +646,7 @@ DELETE FROM vector_gc g
 USING unnest($1::bigint[], $2::text[], $3::timestamptz[]) AS w (generation, collection_name, not_before)
 WHERE g.generation = w.generation AND g.collection_name = w.collection_name AND g.not_before = w.not_before;
 
--- name: put_off_garbage
+-- name: reschedule_garbage
 UPDATE vector_gc g
 SET next_attempt_at = greatest(not_before, now() + least(power(2, least(attempts, 6)), 60) * interval '1 second')
 FROM unnest($1::bigint[], $2::text[]) AS w (generation, collection_name)

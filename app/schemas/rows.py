@@ -62,7 +62,7 @@ class Bot:
     milvus_collection: str
     unicode_normalized: bool = True
     """Whether all of its documents are in NFC. If not, filters normalize what they read."""
-    unfinished: tuple[int, ...] = ()
+    in_flight_generations: tuple[int, ...] = ()
     """Generations of new documents that are being written: their doc_ids. Told by ``BotPort.get`` alone."""
     rebuild: Progress | None = None
     """While vectors of this bot are missing in Milvus."""
@@ -116,7 +116,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class VisibleChunk:
+class SearchChunk:
     """A search hit that PostgreSQL has confirmed."""
 
     chunk_id: int
@@ -133,11 +133,11 @@ class VisibleChunk:
     created_at: datetime
 
 
-class Confirmed(NamedTuple):
+class CurrentChunk(NamedTuple):
     """That a key is a current chunk of a document; the chunk itself where it was asked for."""
 
     doc_id: int
-    chunk: VisibleChunk | None
+    chunk: SearchChunk | None
 
 
 class StaleChunk(NamedTuple):
@@ -153,7 +153,7 @@ class StaleChunk(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Garbage:
+class VectorGarbage:
     """One row of ``vector_gc``. ``settled``: no write of this generation can land any more, as far as was known."""
 
     generation: int
@@ -169,7 +169,7 @@ class Garbage:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class ModelMigration:
     """A bot's move to another model that is under way: the collection being filled and whose vectors it takes."""
 
     collection_name: str
@@ -203,7 +203,7 @@ class Rebuild:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class SourceChunk:
     """A current chunk to be copied. ``chunk_span`` is its generation's."""
 
     chunk_id: int

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 
 @dataclass(frozen=True)
-class Place:
+class ErrorLocation:
     """One spot of a request that is wrong: where (``body.chunks.0.text``) and why."""
 
     loc: str
@@ -28,7 +28,7 @@ class AppError(Exception):
     challenge: str | None = None
     """For the header WWW-Authenticate."""
 
-    def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int | None = None) -> None:
+    def __init__(self, detail: str, *, places: Sequence[ErrorLocation] = (), retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.places = tuple(places)
@@ -160,7 +160,7 @@ class DocumentChanged(Conflict):
 class RequestInFlight(Conflict):
     code, title = "request_in_flight", "The first request with this key is at work"
 
-    def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int = 1) -> None:
+    def __init__(self, detail: str, *, places: Sequence[ErrorLocation] = (), retry_after: int = 1) -> None:
         super().__init__(detail, places=places, retry_after=retry_after)
 
 
@@ -181,7 +181,7 @@ class Unavailable(AppError):
 
     status, code, title = 503, "unavailable", "Temporarily unavailable"
 
-    def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int = 2) -> None:
+    def __init__(self, detail: str, *, places: Sequence[ErrorLocation] = (), retry_after: int = 2) -> None:
         super().__init__(detail, places=places, retry_after=retry_after)
 
 
@@ -194,7 +194,7 @@ class DatabaseRightsMissing(Unavailable):
 
     code, title = "database_rights_missing", "PostgreSQL does not allow this to the server's role"
 
-    def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int = 60) -> None:
+    def __init__(self, detail: str, *, places: Sequence[ErrorLocation] = (), retry_after: int = 60) -> None:
         super().__init__(detail, places=places, retry_after=retry_after)
 
 
@@ -207,7 +207,7 @@ class StorageFull(Unavailable):
 
     code, title = "storage_full", "No space left to store this"
 
-    def __init__(self, detail: str, *, places: Sequence[Place] = (), retry_after: int = 10) -> None:
+    def __init__(self, detail: str, *, places: Sequence[ErrorLocation] = (), retry_after: int = 10) -> None:
         super().__init__(detail, places=places, retry_after=retry_after)
 
 

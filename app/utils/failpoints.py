@@ -1,6 +1,6 @@
 """Named points before and after every step of every operation, at which tests crash, fail or delay the server.
 
-Nothing in ``app`` installs a hook, and no setting does: in production ``reach`` finds none and returns.
+Nothing in ``app`` installs a hook, and no setting does: in production ``failpoint`` finds none and returns.
 """
 
 from collections.abc import Awaitable, Callable
@@ -75,7 +75,7 @@ POINTS = (
 _hooks: list[Hook] = []
 
 
-async def reach(point: str) -> None:
+async def failpoint(point: str) -> None:
     """Tells the hook, if a test has installed one, that ``point`` is reached. What the hook raises goes on."""
     for hook in _hooks:
         await hook(point)

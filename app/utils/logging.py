@@ -23,7 +23,7 @@ TELLING = (AppError, StartupError, OSError)
 """Exceptions whose messages are ours or the system's."""
 
 
-def told(exc: BaseException) -> str:
+def summarize(exc: BaseException) -> str:
     """The chain of exceptions with their places, oldest first, without the words of others."""
     return "\n".join(line.rstrip("\n") for line in _lines(exc, set()))
 
@@ -56,7 +56,7 @@ class _Formatter(logging.Formatter):
         return self._as_json(record) if self._json else super().format(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  The library's name.
-        return told(ei[1])
+        return summarize(ei[1])
 
     def _as_json(self, record: logging.LogRecord) -> str:
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -69,7 +69,7 @@ class _Formatter(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info and record.exc_info[1]:
-            line["exception"] = told(record.exc_info[1])
+            line["exception"] = summarize(record.exc_info[1])
         return orjson.dumps(line, default=str).decode("utf-8", "replace")
 
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 
-def abandon(task: "asyncio.Future[Any]") -> None:
+def cancel_quietly(task: "asyncio.Future[Any]") -> None:
     """Cancels a task whose outcome nobody wants any more, its error neither."""
     if task.done():
         _look_at_error(task)

@@ -5,17 +5,20 @@ from contextlib import asynccontextmanager
 
 from app.config import Settings
 from app.core.connect import open_stores
-from app.core.embedding.caching_embedder import Front
-from app.core.services import Services, wired
-from app.main import collect_less, create_app
+from app.core.embedding.caching_embedder import CachingEmbedder
+from app.core.services import Services, build_services
+from app.main import create_app, tune_gc
 from scripts.benchmarks.embedders import Hashes
 
 
 @asynccontextmanager
 async def _services() -> AsyncIterator[Services]:
     settings = Settings()
-    async with open_stores(settings) as stores, wired(settings, stores, Front(Hashes(), 0)) as services:
-        collect_less()  # As app.main does for services of its own.
+    async with (
+        open_stores(settings) as stores,
+        build_services(settings, stores, CachingEmbedder(Hashes(), 0)) as services,
+    ):
+        tune_gc()  # As app.main does for services of its own.
         yield services
 
 

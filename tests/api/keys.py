@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from app.core.access.api_keys import KeyRing, Scope
+from app.core.access.api_keys import ApiKeyAdmin, Scope
 from app.core.stores.postgres.api_keys import KeyStore
 from app.core.stores.postgres.database import Database
 
@@ -11,7 +11,7 @@ from app.core.stores.postgres.database import Database
 async def make_key(
     db: Database, account: str, scopes: Sequence[Scope] = ("write",), expires_in: timedelta | None = None
 ) -> str:
-    return await KeyRing(KeyStore(db)).create(account, scopes, expires_in=expires_in)
+    return await ApiKeyAdmin(KeyStore(db)).create(account, scopes, expires_in=expires_in)
 
 
 def bearer(key: str) -> dict[str, str]:

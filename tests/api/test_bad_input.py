@@ -15,7 +15,7 @@ import pytest
 from app.config import Settings
 from app.core.connect import Stores
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.services import Services, wired
+from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
 from app.main import create_app
@@ -99,7 +99,7 @@ async def place(postgres_server: PostgresAddress) -> AsyncIterator[Place]:
         index = MemoryIndex()
         settings = Settings(_env_file=None, auth_disabled=True)
         services = await stack.enter_async_context(
-            wired(settings, Stores(db, index, timedelta(0)), HashEmbedder(dimension=64))
+            build_services(settings, Stores(db, index, timedelta(0)), HashEmbedder(dimension=64))
         )
 
         @asynccontextmanager

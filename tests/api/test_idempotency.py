@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.core.stores.postgres.database import Database
-from app.core.stores.postgres.idempotency import OnceStore
+from app.core.stores.postgres.idempotency import IdempotencyStore
 from app.utils.errors import EmbedderUnavailable
 from app.utils.failpoints import install
 from tests.conftest import BotClient, register, until
@@ -158,9 +158,9 @@ async def test_an_answer_outlives_its_bot_and_is_swept_in_time(bot: BotClient, d
     await bot.http.delete(f"/collection/{bot.bot_id}")
     assert (await bot.http.post("/data/insert", json=body, headers=headers)).content == first.content
 
-    await OnceStore(db, timedelta(hours=1)).sweep()
+    await IdempotencyStore(db, timedelta(hours=1)).sweep()
     assert (await bot.http.post("/data/insert", json=body, headers=headers)).status_code == 201
-    await OnceStore(db, timedelta(0)).sweep()
+    await IdempotencyStore(db, timedelta(0)).sweep()
     assert (await bot.http.post("/data/insert", json=body, headers=headers)).status_code == 404
 
 

@@ -19,13 +19,13 @@ from starlette.routing import Mount
 
 from app.api import data, search
 from app.api.deps import OPEN, Admission, admission_of, scope_of
-from app.api.fast_route import Way
+from app.api.fast_route import FastPath
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.caching_embedder import Front
+from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
-from app.core.services import Services, wired
+from app.core.services import Services, build_services
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
 from app.main import create_app
@@ -283,7 +283,7 @@ async def test_a_vector_is_kept_for_its_account(db: Database, index: MemoryIndex
     keys = [bearer(await make_key(db, account)) for account in ("mine", "theirs")]
     async with AsyncExitStack() as stack:
         stores = Stores(db, index, timedelta(0))
-        services = await stack.enter_async_context(wired(keyed, stores, Front(counting, 1 << 20)))
+        services = await stack.enter_async_context(build_services(keyed, stores, CachingEmbedder(counting, 1 << 20)))
         client = await stack.enter_async_context(in_process(services, keyed))
 
         async def embedded(number: int, **headers: str) -> bool:
@@ -336,9 +336,9 @@ def test_each_route_declares_its_scope() -> None:
 
 def test_the_direct_way_has_the_routes_own_admission() -> None:
     routes = [*search.router.routes, *data.router.routes]
-    ways = [(route, way) for route in routes if isinstance(route, APIRoute) and (way := Way.to(route))]
+    ways = [(route, way) for route in routes if isinstance(route, APIRoute) and (way := FastPath.to(route))]
     assert {way.route.path for _, way in ways} >= {"/search/query", "/search/batch", "/data/insert/batch"}
     for route, way in ways:
         assert way.admission is admission_of(route)
     undeclared = APIRoute("/search/query", search.query, methods=["POST"])
-    assert Way.to(undeclared) is None
+    assert FastPath.to(undeclared) is None

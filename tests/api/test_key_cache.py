@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from app.core.access import api_keys as keys_module
-from app.core.access.api_keys import Keys
+from app.core.access.api_keys import ApiKeyAuthenticator
 from app.core.stores.postgres.api_keys import KeyStore, StoredKey
 from app.core.stores.postgres.database import Database
 from app.utils.errors import DatabaseUnavailable, Unauthorized
@@ -39,7 +39,7 @@ class CountingStore(KeyStore):
 
 async def test_a_key_is_looked_up_once_in_a_while(db: Database, key: str) -> None:
     store = CountingStore(db)
-    keys = Keys(store, 300.0)
+    keys = ApiKeyAuthenticator(store, 300.0)
     callers = await asyncio.gather(*(keys.caller(key) for _ in range(50)))
     assert {caller.account for caller in callers} == {"mine"}
     asked = len(store.asked)
@@ -51,7 +51,7 @@ async def test_a_key_is_looked_up_once_in_a_while(db: Database, key: str) -> Non
     assert len(store.asked) == asked
 
 
-async def is_refused(keys: Keys, key: str) -> bool:
+async def is_refused(keys: ApiKeyAuthenticator, key: str) -> bool:
     try:
         await keys.caller(key)
     except Unauthorized:
@@ -61,7 +61,7 @@ async def is_refused(keys: Keys, key: str) -> bool:
 
 async def test_a_revoked_key_stops_when_the_cache_is_over(db: Database, key: str) -> None:
     store = CountingStore(db)
-    keys = Keys(store, 0.2)
+    keys = ApiKeyAuthenticator(store, 0.2)
     await keys.caller(key)
     await store.revoke(key[:11])
     await until(lambda: is_refused(keys, key))
@@ -71,7 +71,7 @@ async def test_a_revoked_key_stops_when_the_cache_is_over(db: Database, key: str
 
 
 async def test_a_cached_key_expires_in_time(db: Database) -> None:
-    keys = Keys(CountingStore(db), 300.0)
+    keys = ApiKeyAuthenticator(CountingStore(db), 300.0)
     key = await make_key(db, "mine", expires_in=timedelta(seconds=0.3))
     await keys.caller(key)
     await until(lambda: is_refused(keys, key))
@@ -79,7 +79,7 @@ async def test_a_cached_key_expires_in_time(db: Database) -> None:
 
 async def test_wrong_keys_fill_neither_memory_nor_connections(db: Database, key: str) -> None:
     store = CountingStore(db)
-    keys = Keys(store, 300.0)
+    keys = ApiKeyAuthenticator(store, 300.0)
     wrong = [f"cm_{number:08d}_{'A' * 43}" for number in range(200)]
     outcomes = await asyncio.gather(*(keys.caller(one) for one in wrong), return_exceptions=True)
     assert all(isinstance(outcome, Unauthorized) for outcome in outcomes)
@@ -89,7 +89,7 @@ async def test_wrong_keys_fill_neither_memory_nor_connections(db: Database, key:
 
 async def test_the_cache_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys_module, "CACHED_KEYS", 3)
-    keys = Keys(CountingStore(db), 300.0)
+    keys = ApiKeyAuthenticator(CountingStore(db), 300.0)
     made = [await make_key(db, f"account {number}") for number in range(6)]
     for number, key in enumerate(made):
         assert (await keys.caller(key)).account == f"account {number}"
@@ -103,6 +103,6 @@ async def test_a_lookup_that_hangs_is_given_up(db: Database, key: str, monkeypat
             return None
 
     monkeypatch.setattr(keys_module, "LOOKUP_SECONDS", 0.05)
-    keys = Keys(Hanging(db), 300.0)
+    keys = ApiKeyAuthenticator(Hanging(db), 300.0)
     outcomes = await asyncio.gather(*(keys.caller(key) for _ in range(20)), return_exceptions=True)
     assert all(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes)

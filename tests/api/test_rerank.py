@@ -14,7 +14,7 @@ from app.core.connect import Stores
 from app.core.embedding.port import Embedder
 from app.core.search.cross_encoder import BATCH_PAIRS, CrossEncoderReranker
 from app.core.search.rerank import MAX_PAIRS, PairQueue, Reranker, RerankingService
-from app.core.services import Services, wired
+from app.core.services import Services, build_services
 from app.core.stores.postgres.database import Database
 from app.utils.errors import ModelNotFound, RerankerUnavailable, StartupError
 from tests.conftest import BotClient
@@ -41,7 +41,7 @@ async def services(db: Database, index: MemoryIndex, embedder: Embedder, setting
     from datetime import timedelta
 
     reranker: Reranker = ByLength()
-    async with wired(settings, Stores(db, index, timedelta(0)), embedder, reranker) as opened:
+    async with build_services(settings, Stores(db, index, timedelta(0)), embedder, reranker) as opened:
         yield opened
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.caching_embedder import Front
+from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.providers import provider_requests
 from app.core.embedding.providers.registry import open_embedder, settings_for
-from app.core.services import Services, reembedder_over, wired
+from app.core.services import Services, build_services, reembedder_over
 from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, in_process, register
 from tests.doubles.memory_index import MemoryIndex
@@ -40,7 +40,7 @@ def chosen(provider: OpenAIServer, **given: object) -> Settings:
 
 
 @pytest.fixture
-async def before(provider: OpenAIServer) -> AsyncIterator[Front]:
+async def before(provider: OpenAIServer) -> AsyncIterator[CachingEmbedder]:
     """As it was set up before there was a preset: the passages' model for everything."""
     embedder = await open_embedder(chosen(provider, embedding_model="openai", openai_model=f"{FIRST}-passage"))
     yield embedder
@@ -48,12 +48,12 @@ async def before(provider: OpenAIServer) -> AsyncIterator[Front]:
 
 
 async def test_no_search_fails_while_a_bot_moves(
-    db: Database, index: MemoryIndex, provider: OpenAIServer, before: Front
+    db: Database, index: MemoryIndex, provider: OpenAIServer, before: CachingEmbedder
 ) -> None:
     stores = Stores(db, index, timedelta(0))
     settings = chosen(provider, embedding_model="upstage", embedding_previous_model=f"upstage:{FIRST}-passage")
     async with AsyncExitStack() as stack:
-        old = await stack.enter_async_context(wired(settings, stores, before))
+        old = await stack.enter_async_context(build_services(settings, stores, before))
         bot = await register(await stack.enter_async_context(in_process(old, settings)))
         await _fill(bot)
         current = await open_embedder(settings)
@@ -62,7 +62,7 @@ async def test_no_search_fails_while_a_bot_moves(
         stack.push_async_callback(previous.close)
         # The name that the bot has, so that it is served before it has moved.
         assert (previous.model, previous.dimension) == (before.model, before.dimension)
-        services = await stack.enter_async_context(wired(settings, stores, current, previous=previous))
+        services = await stack.enter_async_context(build_services(settings, stores, current, previous=previous))
         client = await stack.enter_async_context(in_process(services, settings))
         upstage = provider.always
         assert isinstance(upstage, Upstage)

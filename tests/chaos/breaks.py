@@ -38,7 +38,7 @@ NAMES = (*_REPLACEMENTS, *OF_LITE)
 
 def hurry_collector() -> None:
     """Between two looks the collector pauses 2 s and longer; a crash test waits for it after each kill."""
-    _replace("put_off_garbage", "* interval '1 second'", "* interval '0.05 second'")
+    _replace("reschedule_garbage", "* interval '1 second'", "* interval '0.05 second'")
 
 
 def break_statements(name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.services import Services, wired
+from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus.index import MilvusIndex
 from app.core.stores.postgres.database import Connection as Postgres
@@ -98,7 +98,7 @@ async def stores_at(address: PostgresAddress, milvus_uri: str) -> AsyncIterator[
 
 @asynccontextmanager
 async def services_over(stores: Stores) -> AsyncIterator[Services]:
-    async with wired(SETTINGS, stores, Embedder(), previous=NextEmbedder()) as services:
+    async with build_services(SETTINGS, stores, Embedder(), previous=NextEmbedder()) as services:
         yield services
 
 

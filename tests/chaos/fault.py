@@ -73,14 +73,16 @@ class Injector:
         if fault is None:
             return await self._upsert(*args, **options)
         if fault.kind == "late upsert":
-            task = asyncio.create_task(self._land(fault.seconds, *args, **options))
+            task = asyncio.create_task(self._write_batch(fault.seconds, *args, **options))
             self._landing.add(task)
             task.add_done_callback(self._landing.discard)
         else:
             await self._upsert(*args, **options)
         raise VectorIndexUnavailable("Milvus did not answer in time.")
 
-    async def _land(self, seconds: float | None, collection: str, chunk_ids: Any, *args: Any, **options: Any) -> None:
+    async def _write_batch(
+        self, seconds: float | None, collection: str, chunk_ids: Any, *args: Any, **options: Any
+    ) -> None:
         if seconds is not None:
             await asyncio.sleep(seconds)
         while seconds is None and not self._deleted.issuperset(map(int, chunk_ids)):

@@ -31,9 +31,9 @@ class Violation(Exception):
 class History:
     """The last lines about one document or bot, for the report of a violation."""
 
-    def __init__(self, name: str, of_bot: "History | None" = None) -> None:
+    def __init__(self, name: str, only_bot: "History | None" = None) -> None:
         self.name = name
-        self._of_bot = of_bot
+        self._of_bot = only_bot
         self._lines: list[str] = []
 
     @property

@@ -106,12 +106,12 @@ class RestCheck:
         rows: dict[UUID, list[asyncpg.Record]] = defaultdict(list)
         for row in documents:
             rows[row["bot_id"]].append(row)
-        of_bot: dict[UUID, dict[int, asyncpg.Record]] = defaultdict(dict)
+        only_bot: dict[UUID, dict[int, asyncpg.Record]] = defaultdict(dict)
         for chunk in chunks:
-            of_bot[chunk["bot_id"]][chunk["chunk_id"]] = chunk
+            only_bot[chunk["bot_id"]][chunk["chunk_id"]] = chunk
         for bot in existing:
-            self._check_documents(bot, rows[bot.bot_id], of_bot[bot.bot_id])
-            _check_vectors(bot, of_bot[bot.bot_id], vectors[bot.collection])
+            self._check_documents(bot, rows[bot.bot_id], only_bot[bot.bot_id])
+            _check_vectors(bot, only_bot[bot.bot_id], vectors[bot.collection])
         return existing
 
     def _vectors(self) -> dict[str, dict[int, Vector]]:

@@ -21,7 +21,7 @@ from app.config import Settings
 from app.core.connect import open_stores
 from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
-from app.core.services import Services, wired
+from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus.index import MilvusIndex
 from app.main import create_app
@@ -99,7 +99,7 @@ def run(config: ServerConfig, control: "Connection[Any, Any]") -> None:
             assert isinstance(stores.index, MilvusIndex)
             install(Injector(control, stores.index, config.armed).hook)
             stores = dataclasses.replace(stores, settle=timedelta(seconds=config.settle))
-            async with wired(settings, stores, Embedder()) as opened:
+            async with build_services(settings, stores, Embedder()) as opened:
                 yield opened
 
     app = create_app(config.settings(), services())

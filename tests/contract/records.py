@@ -11,7 +11,7 @@ from app.core.ports import (
     DocumentPort,
     GarbagePort,
     GenerationPort,
-    OncePort,
+    IdempotencyPort,
     RebuildPort,
     ReembedPort,
     VerifyPort,
@@ -21,18 +21,18 @@ from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.garbage import GarbageStore
 from app.core.stores.postgres.generations import GenerationStore
-from app.core.stores.postgres.idempotency import OnceStore
+from app.core.stores.postgres.idempotency import IdempotencyStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.reembed import ReembedStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.write.write import Write
-from app.schemas.rows import Bot, Chunk, NewChunk, NewDocument, VisibleChunk
+from app.schemas.rows import Bot, Chunk, NewChunk, NewDocument, SearchChunk
 from tests.doubles.memory_store import (
     MemoryBotStore,
     MemoryDocumentStore,
     MemoryGarbageStore,
     MemoryGenerationStore,
-    MemoryOnceStore,
+    MemoryIdempotencyStore,
     MemoryRebuildStore,
     MemoryReembedStore,
     MemoryVerifyStore,
@@ -56,7 +56,7 @@ class Record:
     moves: ReembedPort
     generations: GenerationPort
     rebuilds: RebuildPort
-    keys: Callable[[timedelta], OncePort]
+    keys: Callable[[timedelta], IdempotencyPort]
     """The idempotency keys, kept for so long."""
 
     @classmethod
@@ -70,7 +70,7 @@ class Record:
             ReembedStore(db, NO_TIME),
             GenerationStore(db),
             RebuildStore(db),
-            partial(OnceStore, db),
+            partial(IdempotencyStore, db),
         )
 
     @classmethod
@@ -85,7 +85,7 @@ class Record:
             MemoryReembedStore(tables, NO_TIME),
             MemoryGenerationStore(tables),
             MemoryRebuildStore(tables),
-            partial(MemoryOnceStore, tables),
+            partial(MemoryIdempotencyStore, tables),
         )
 
     async def bot(self, account: str = "chatty") -> Bot:
@@ -105,7 +105,7 @@ class Record:
         await self.documents.finish(writes, token)
         assert [write.error for write in writes] == [None] * len(writes)
 
-    async def visible(self, bot_id: UUID, *keys: int) -> list[VisibleChunk]:
+    async def visible(self, bot_id: UUID, *keys: int) -> list[SearchChunk]:
         """The chunks of the current ones among ``keys``, in that order."""
         found = await self.documents.confirmed(bot_id, keys, keys, None)
         return [found[key].chunk for key in keys if key in found]  # type: ignore[misc]

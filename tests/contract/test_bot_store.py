@@ -78,7 +78,7 @@ async def test_a_bot_knows_its_unfinished_documents(record: Record) -> None:
     await record.documents.begin([new, elsewhere, Write(bot, document("d"), replaced.doc_id)], TOKEN, HOUR)
     found = await record.bots.get(bot.bot_id, None)
     assert found is not None
-    assert list(found.unfinished) == [new.generation]
+    assert list(found.in_flight_generations) == [new.generation]
 
 
 async def test_expired_bot_sagas_are_claimed_once_oldest_first(record: Record) -> None:
@@ -133,7 +133,7 @@ async def test_garbage_put_off_is_not_due(record: Record) -> None:
     await record.written(write)
     await record.documents.delete(bot.bot_id, [write.generation])
     (row,) = await record.garbage.claim(NO_TIME)
-    await record.garbage.put_off([row])
+    await record.garbage.reschedule([row])
     assert await record.garbage.claim(NO_TIME) == []
     assert (await record.bots.counts(bot.bot_id)).vector_gc == 1
 

@@ -4,7 +4,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.core.write.idempotency import Once
+from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Write
 from app.schemas.filter_tree import Column, Condition, MetadataPath
 from app.schemas.rows import Bot, NewChunk, NewDocument
@@ -262,9 +262,9 @@ async def test_abandoned_generations_are_collected_unless_current(record: Record
     assert settled == {lost.generation: True, late.generation: True}
     stale = await record.garbage.claim(NO_TIME)
     await record.garbage.end([row for row in stale if row.generation == lost.generation])
-    await record.patient.collect_abandoned(bot.bot_id, [current, lost, late])
+    await record.patient.enqueue_vector_gc(bot.bot_id, [current, lost, late])
     assert await record.garbage_due() == {lost.generation: False, late.generation: False}
-    await record.documents.collect_abandoned(bot.bot_id, [lost])
+    await record.documents.enqueue_vector_gc(bot.bot_id, [lost])
     assert (await record.garbage_due())[lost.generation] is False  # Never brought forward.
     await record.garbage.end(stale)  # Who claimed them before does not know of what came since.
     assert set(await record.garbage_due()) == {lost.generation, late.generation}
@@ -335,8 +335,8 @@ async def test_list_pages_ascend(record: Record) -> None:
 
 async def test_timestamps_only_rise(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
-    await record.documents.raise_timestamps({bot.bot_id: 7, other.bot_id: 3, uuid4(): 9})
-    await record.documents.raise_timestamps({bot.bot_id: 5, other.bot_id: 4})
+    await record.documents.advance_timestamps({bot.bot_id: 7, other.bot_id: 3, uuid4(): 9})
+    await record.documents.advance_timestamps({bot.bot_id: 5, other.bot_id: 4})
     assert await record.documents.milvus_timestamp(bot.bot_id, bot.milvus_collection) == 7
     assert await record.documents.milvus_timestamp(other.bot_id, other.milvus_collection) == 4
     assert await record.documents.milvus_timestamp(uuid4(), "any") == 0
@@ -372,11 +372,11 @@ async def test_filters_that_look_at_chunks(record: Record) -> None:
     assert sorted(await record.documents.confirmed(bot.bot_id, every, [], where)) == expected
 
 
-def once(key: str = "k", body: bytes = b"1") -> Once:
-    return Once(key, body, lambda outcomes: repr([outcome.doc_id for outcome in outcomes]).encode())
+def once(key: str = "k", body: bytes = b"1") -> IdempotentRequest:
+    return IdempotentRequest(key, body, lambda outcomes: repr([outcome.doc_id for outcome in outcomes]).encode())
 
 
-async def begun_once(record: Record, bot: Bot, request: Once, *, token: UUID = TOKEN) -> Write:
+async def begun_once(record: Record, bot: Bot, request: IdempotentRequest, *, token: UUID = TOKEN) -> Write:
     write = Write(bot, document("a"))
     request.outcomes = lambda: [write.outcome]
     await record.documents.begin([write], token, HOUR, request)

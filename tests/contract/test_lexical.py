@@ -198,7 +198,7 @@ async def test_a_collection_of_an_earlier_server_stays_dense(lite_server: LiteSe
     await earlier.close()
     index = await MilvusIndex.connect(lite_server.uri)
     await index.create(name, DIMENSION)
-    assert not await index.has_words(name)
+    assert not await index.supports_lexical(name)
     vector: Vectors = axis(3)
     await index.upsert(name, np.array([2]), np.array([1]), vector[None, :], ["부산"])
     assert ids(await index.search(name, vector, 1)) == [2]
@@ -212,7 +212,7 @@ async def test_a_collection_of_an_earlier_server_stays_dense(lite_server: LiteSe
 async def test_a_server_without_bm25_says_so(milvus_server: MilvusServer) -> None:
     index, name = await MilvusIndex.connect(milvus_server.uri), new_name()
     await index.create(name, DIMENSION)
-    assert (index.bm25, await index.has_words(name)) == (False, False)
+    assert (index.bm25, await index.supports_lexical(name)) == (False, False)
     assert await index.suspects() == ()  # It calls itself 2.3.5-lite, and is no Milvus Lite.
     await index.drop(name)
     await index.close()

@@ -5,22 +5,22 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.core.stores.postgres.bots import DROP
-from app.core.write.idempotency import Once
+from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Write
-from app.schemas.rows import Bot, Move
+from app.schemas.rows import Bot, ModelMigration
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress, RequestInFlight
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 
 TOKEN = uuid4()
 
 
-async def begun(record: Record, bot: Bot) -> Move:
+async def begun(record: Record, bot: Bot) -> ModelMigration:
     move = await record.moves.begin(bot.bot_id, "new", 32)
     assert move
     return move
 
 
-async def switch(record: Record, bot: Bot, move: Move, stamp: int = 0) -> Bot:
+async def switch(record: Record, bot: Bot, move: ModelMigration, stamp: int = 0) -> Bot:
     async with record.moves.switching(bot.bot_id, move) as step:
         await step.complete(stamp, HOUR)
     return await now(record, bot.bot_id)
@@ -90,7 +90,7 @@ async def test_a_lease_goes_with_its_bot(record: Record) -> None:
 
 async def test_switch_changes_collection_and_model_at_once(record: Record) -> None:
     bot = await record.bot()
-    await record.documents.raise_timestamps({bot.bot_id: 5})
+    await record.documents.advance_timestamps({bot.bot_id: 5})
     move = await begun(record, bot)
     moved = await switch(record, bot, move, stamp=9)
     assert moved.collection_name == bot.collection_name
@@ -107,7 +107,7 @@ async def test_switch_changes_collection_and_model_at_once(record: Record) -> No
     assert again.milvus_timestamp == 9
 
 
-async def _next(record: Record, bot: Bot) -> Move:
+async def _next(record: Record, bot: Bot) -> ModelMigration:
     move = await record.moves.begin(bot.bot_id, "newer", 16)
     assert move
     return move
@@ -173,9 +173,9 @@ async def test_first_open_is_below_all_that_may_still_become_current(record: Rec
     open_write, done, foreign = Write(bot, document("a")), Write(bot, document("b")), Write(other, document("c"))
     await record.documents.begin([foreign, open_write], TOKEN, HOUR)
     await record.written(done)
-    assert await record.moves.first_open(bot.bot_id) == open_write.generation
+    assert await record.moves.low_watermark(bot.bot_id) == open_write.generation
     await record.documents.finish([open_write], TOKEN)
-    first = await record.moves.first_open(bot.bot_id)
+    first = await record.moves.low_watermark(bot.bot_id)
     assert first > done.generation
     later = Write(bot, document("d"))
     await record.written(later)
@@ -209,7 +209,7 @@ async def test_what_was_copied_too_late_is_collected_unless_current(record: Reco
     await record.documents.delete(bot.bot_id, [gone.doc_id])  # type: ignore[list-item]
     await record.garbage.end(await record.garbage.claim(NO_TIME))
     spans = {current.generation: 1, gone.generation: 2}
-    await record.moves.collect_gone(bot.bot_id, "copy", spans)
+    await record.moves.enqueue_vector_gc(bot.bot_id, "copy", spans)
     (row,) = await record.garbage.claim(NO_TIME)
     assert (row.generation, row.chunk_span, row.collection_name) == (gone.generation, 2, "copy")
 
@@ -228,7 +228,7 @@ async def test_write_whose_bot_has_moved_is_begun_anew(record: Record) -> None:
     assert await record.texts(other.bot_id, beside.doc_id) is None  # T2 was for none of them.
     doc_id, generations = insert.doc_id, [write.generation for write in writes]
 
-    await record.documents.begin_anew([insert, replacement], {bot.bot_id: moved}, TOKEN, HOUR)
+    await record.documents.restart([insert, replacement], {bot.bot_id: moved}, TOKEN, HOUR)
     assert insert.doc_id == doc_id
     assert (insert.moved, insert.bot, replacement.bot) == (False, moved, moved)
     assert not {insert.generation, replacement.generation} & set(generations)
@@ -247,8 +247,10 @@ async def test_idempotency_key_follows_the_write_that_is_begun_anew(record: Reco
     """Until its answer is there, nobody else may take it for free."""
     bot = await record.bot()
 
-    def once() -> Once:
-        return Once("key", b"body", lambda outcomes: repr([outcome.doc_id for outcome in outcomes]).encode())
+    def once() -> IdempotentRequest:
+        return IdempotentRequest(
+            "key", b"body", lambda outcomes: repr([outcome.doc_id for outcome in outcomes]).encode()
+        )
 
     write, request = Write(bot, document("a")), once()
     request.outcomes = lambda: [write.outcome]
@@ -256,7 +258,7 @@ async def test_idempotency_key_follows_the_write_that_is_begun_anew(record: Reco
     moved = await switch(record, bot, await begun(record, bot))
     await record.documents.finish([write], TOKEN, request)
     assert (write.moved, request.answer) == (True, None)
-    await record.documents.begin_anew([write], {bot.bot_id: moved}, TOKEN, HOUR, request)
+    await record.documents.restart([write], {bot.bot_id: moved}, TOKEN, HOUR, request)
     with pytest.raises(RequestInFlight):
         await record.documents.begin([Write(moved, document("a"))], uuid4(), HOUR, once())
     await record.documents.finish([write], TOKEN, request)
@@ -272,7 +274,7 @@ async def test_write_that_recovery_has_undone_is_not_begun_anew(record: Record) 
     await record.documents.begin([write], TOKEN, -HOUR)
     moved = await switch(record, bot, await begun(record, bot))
     await record.documents.compensate_expired()
-    await record.documents.begin_anew([write], {bot.bot_id: moved}, TOKEN, HOUR)
+    await record.documents.restart([write], {bot.bot_id: moved}, TOKEN, HOUR)
     assert write.error
     assert await record.texts(bot.bot_id, write.doc_id) is None
 
@@ -283,7 +285,7 @@ async def test_a_bot_that_goes_during_a_move_takes_it_along(record: Record) -> N
     assert await record.bots.begin_deletion(bot.bot_id, None, TOKEN, HOUR)
     for failing in (
         record.moves.begin(bot.bot_id, "new", 32),
-        record.moves.first_open(bot.bot_id),
+        record.moves.low_watermark(bot.bot_id),
         record.moves.forget(bot.bot_id, TOKEN, HOUR),
         switch(record, bot, move),
     ):

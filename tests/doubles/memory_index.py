@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.core.ports import Hit, Keys, Span, Suspect, Vectors
+from app.core.ports import ChunkIds, Hit, Span, Suspect, Vectors
 from app.core.search.lexical import tokens
 from app.schemas import milvus as schema
 from app.schemas.rows import Reservation
@@ -22,9 +22,9 @@ class _Row:
 
 
 class _Collection:
-    def __init__(self, dimension: int, has_words: bool) -> None:
+    def __init__(self, dimension: int, supports_lexical: bool) -> None:
         self.dimension = dimension
-        self.has_words = has_words
+        self.supports_lexical = supports_lexical
         self.rows: dict[int, _Row] = {}  # by chunk_id
 
 
@@ -61,8 +61,8 @@ class MemoryIndex:
     def bm25(self) -> bool:
         return self._bm25
 
-    async def has_words(self, collection: str) -> bool:
-        return self._get(collection).has_words
+    async def supports_lexical(self, collection: str) -> bool:
+        return self._get(collection).supports_lexical
 
     async def create(self, collection: str, dimension: int) -> None:
         if not schema.COLLECTION_NAME.fullmatch(collection) or not 1 <= dimension <= schema.MAX_DIMENSION:
@@ -82,8 +82,8 @@ class MemoryIndex:
     async def upsert(
         self,
         collection: str,
-        chunk_ids: Keys,
-        doc_ids: Keys,
+        chunk_ids: ChunkIds,
+        doc_ids: ChunkIds,
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
         *,
@@ -95,7 +95,7 @@ class MemoryIndex:
         units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
         given = [""] * len(chunk_ids) if texts is None else texts
         for chunk_id, doc_id, unit, text in zip(chunk_ids.tolist(), doc_ids.tolist(), units, given, strict=True):
-            found.rows[chunk_id] = _Row(doc_id, unit, Counter(tokens(text)) if found.has_words else Counter())
+            found.rows[chunk_id] = _Row(doc_id, unit, Counter(tokens(text)) if found.supports_lexical else Counter())
         return 0
 
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
@@ -137,7 +137,7 @@ class MemoryIndex:
         without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         found = self._get(collection)
-        if not found.has_words:
+        if not found.supports_lexical:
             raise ValueError(f"collection {collection} has no words")
         hits = (_best(found, _bm25(found, Counter(tokens(text))), k, doc_ids, chunk_ids, without) for text in texts)
         return [[hit for hit in best if hit.score > 0] for best in hits]

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from FlagEmbedding import BGEM3FlagModel
 
-from app.core.embedding.check import unusable
+from app.core.embedding.check import invalid_vectors
 from app.core.embedding.providers.bge_m3 import BgeM3
 from app.utils.errors import StartupError
 from tests.embedding.conftest import TEXTS, linked, replace
@@ -34,7 +34,7 @@ async def embedder(m3: Path) -> AsyncIterator[BgeM3]:
 async def test_vectors_are_the_library_s(embedder: BgeM3, library: BGEM3FlagModel) -> None:
     vectors = await embedder.embed_documents(TEXTS)
     assert vectors.dtype == np.float32
-    assert unusable(vectors, len(TEXTS), HIDDEN) == {}
+    assert invalid_vectors(vectors, len(TEXTS), HIDDEN) == {}
     expected = library.encode(TEXTS, batch_size=100, max_length=MAX_TOKENS)["dense_vecs"]
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     np.testing.assert_allclose((await embedder.embed_queries([TEXTS[3]]))[0], expected[3], atol=1e-5)

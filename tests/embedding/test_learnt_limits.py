@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.core.embedding.caching_embedder import Front
-from app.core.embedding.port import TextsFailed
+from app.core.embedding.caching_embedder import CachingEmbedder
+from app.core.embedding.port import PartialEmbeddingError
 from app.core.embedding.providers.learnt_limits import LearntLimits
 from app.core.embedding.providers.provider_message import NamedLimits, named_limits
 from app.core.embedding.providers.registry import open_embedder
@@ -27,7 +27,7 @@ SILENT = replace(stubs.TEI, too_many="The request cannot be processed.", too_man
 async def opened(server: OpenAIServer) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
-        async def open_it(**given: object) -> Front:
+        async def open_it(**given: object) -> CachingEmbedder:
             by_hand = {"embedding_model": "openai", "openai_model": "m", "openai_base_url": server.url}
             embedder = await open_embedder(settings(**{**by_hand, **given}))
             stack.push_async_callback(embedder.close)
@@ -90,7 +90,7 @@ async def test_a_bad_text_is_no_limit(opened: Open, server: OpenAIServer, bad: i
     limited = replace(SILENT, texts=texts)
     server.always = lambda body: failing(400)(body) if TEXTS[bad] in body["input"] else limited(body)
     embedder = await opened()
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(TEXTS)
     assert {index: type(error) for index, error in caught.value.errors.items()} == {bad: TextRefused}
     others = [index for index in range(300) if index != bad]

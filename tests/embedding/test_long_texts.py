@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from app.core.embedding.caching_embedder import Front
+from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.long_text import LongText, merged, split
-from app.core.embedding.port import TextsFailed
+from app.core.embedding.port import PartialEmbeddingError
 from app.core.embedding.providers.sentence_bert import SentenceBert
 from app.utils.errors import TextTooLong
 
@@ -21,21 +21,21 @@ def library(minilm: Path) -> SentenceTransformer:
     return SentenceTransformer(str(minilm), device="cpu")
 
 
-async def opened(minilm: Path, long_text: LongText) -> Front:
+async def opened(minilm: Path, long_text: LongText) -> CachingEmbedder:
     provider = SentenceBert(str(minilm), device="cpu", document_prompt="passage: ", long_text=long_text)
     await provider.ping()
-    return Front(provider, 0)
+    return CachingEmbedder(provider, 0)
 
 
 async def test_refused(minilm: Path, library: SentenceTransformer) -> None:
     embedder = await opened(minilm, "refuse")
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(TEXTS)
     assert {index: type(error) for index, error in caught.value.errors.items()} == {1: TextTooLong}
     assert "at most 256 tokens" in caught.value.errors[1].detail
     short = ["passage: " + TEXTS[0], "passage: " + TEXTS[2]]
     np.testing.assert_allclose(caught.value.vectors[[0, 2]], library.encode(short, show_progress_bar=False), atol=1e-5)
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_queries([LONG])
     assert isinstance(caught.value.errors[0], TextTooLong)
     await embedder.close()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from app.config import Settings
-from app.core.embedding.caching_embedder import Front
-from app.core.embedding.port import TextsFailed
+from app.core.embedding.caching_embedder import CachingEmbedder
+from app.core.embedding.port import PartialEmbeddingError
 from app.core.embedding.providers import openai_client, provider_requests, tokens
 from app.core.embedding.providers.registry import open_embedder
 from app.utils.errors import AppError, EmbedderUnavailable, EmbeddingInvalid, StartupError, TextRefused, TextTooLong
@@ -27,7 +27,7 @@ from tests.embedding.openai_server import (
 )
 
 TEXTS = [f"text number {number}" for number in range(10)]
-Open = Callable[..., Awaitable[Front]]
+Open = Callable[..., Awaitable[CachingEmbedder]]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def opened(server: OpenAIServer) -> AsyncIterator[Open]:
     """Opens the embedder on the server, as the settings say; forgets what opening asked."""
     async with AsyncExitStack() as stack:
 
-        async def open_it(**given: object) -> Front:
+        async def open_it(**given: object) -> CachingEmbedder:
             embedder = await open_embedder(settings(server, **given))
             stack.push_async_callback(embedder.close)
             server.forget()
@@ -121,7 +121,7 @@ async def test_a_bad_vector_is_its_text_s_error_alone(
 ) -> None:
     embedder = await opened()
     server.then.append(changed(lambda data: [*data[:3], {"index": 3, **bad}, *data[4:]]))
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(TEXTS)
     assert list(caught.value.errors) == [3]
     error = caught.value.errors[3]
@@ -135,7 +135,7 @@ async def test_a_bad_vector_is_its_text_s_error_alone(
 async def test_a_missing_vector_is_its_text_s_error_alone(opened: Open, server: OpenAIServer) -> None:
     embedder = await opened()
     server.then.append(changed(lambda data: data[:-1]))
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(TEXTS)
     assert list(caught.value.errors) == [9]
 
@@ -210,7 +210,7 @@ def refusing(bad: str, status: int) -> Callable[[Body], Reply]:
 async def test_one_bad_text_fails_alone(opened: Open, server: OpenAIServer, quick: None, status: int) -> None:
     embedder = await opened(embedding_timeout=1)
     server.always = refusing(TEXTS[6], status)
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(TEXTS)
     (index, error), *others = caught.value.errors.items()
     assert (index, others) == (6, [])
@@ -223,11 +223,11 @@ async def test_a_text_that_may_be_too_long_is_for_the_provider_to_judge(opened: 
     fits, too_long = "가" * 8_000, "a" * 8_193
     vectors = await embedder.embed_documents([fits])
     np.testing.assert_allclose(vectors, expected([fits]), atol=1e-6)
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents([fits, too_long, "short"])
     assert {index: type(error) for index, error in caught.value.errors.items()} == {1: TextTooLong}
     assert (caught.value.errors[1].status, "EMBEDDING_LONG_TEXT" in caught.value.errors[1].detail) == (422, True)
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_queries([too_long])
     assert isinstance(caught.value.errors[0], TextTooLong)
 
@@ -254,7 +254,7 @@ async def test_known_to_be_too_long_is_not_sent(
 ) -> None:
     monkeypatch.setattr(tokens, "exact_counter", lambda _: len)
     embedder = await opened()
-    with pytest.raises(TextsFailed):
+    with pytest.raises(PartialEmbeddingError):
         await embedder.embed_documents(["a" * 8_193, "short"])
     assert server.texts == ["short"]
 
@@ -335,7 +335,7 @@ async def test_a_provider_that_answers_nothing_but_500_is_not_asked_for_every_te
     server.always = failing(500)
     with pytest.raises(AppError) as caught:
         await embedder.embed_documents([str(number) for number in range(1000)])
-    errors = caught.value.errors.values() if isinstance(caught.value, TextsFailed) else [caught.value]
+    errors = caught.value.errors.values() if isinstance(caught.value, PartialEmbeddingError) else [caught.value]
     assert {error.status for error in errors} == {503}
     assert len(server.requests) < 40
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.config import OPENAI_LIKE, Settings
-from app.core.embedding.caching_embedder import Front
+from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.providers.endpoint import Endpoint
 from app.core.embedding.providers.presets import PRESETS, endpoint_for
 from app.core.embedding.providers.registry import open_embedder, settings_for
@@ -17,14 +17,14 @@ from tests.embedding.openai_server import OpenAIServer, expected
 from tests.embedding.provider_stubs import Rules, text_of
 
 TEXTS = [f"text number {number}" for number in range(300)]
-Open = Callable[..., Awaitable[Front]]
+Open = Callable[..., Awaitable[CachingEmbedder]]
 
 
 @pytest.fixture
 async def opened(server: OpenAIServer) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
-        async def open_it(**given: object) -> Front:
+        async def open_it(**given: object) -> CachingEmbedder:
             embedder = await open_embedder(settings(openai_base_url=server.url, **given))
             stack.push_async_callback(embedder.close)
             server.forget()

@@ -11,8 +11,8 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from app.core.embedding.caching_embedder import Front
-from app.core.embedding.port import TextsFailed
+from app.core.embedding.caching_embedder import CachingEmbedder
+from app.core.embedding.port import PartialEmbeddingError
 from app.core.embedding.providers.registry import open_embedder
 from app.utils.errors import StartupError, TextTooLong
 from tests.embedding import provider_stubs as stubs
@@ -27,7 +27,7 @@ LONG = "one two " * 200
 async def opened(server: OpenAIServer) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
-        async def open_it(**given: object) -> Front:
+        async def open_it(**given: object) -> CachingEmbedder:
             embedder = await open_it_on(server, **given)
             stack.push_async_callback(embedder.close)
             return embedder
@@ -35,7 +35,7 @@ async def opened(server: OpenAIServer) -> AsyncIterator[Open]:
         yield open_it
 
 
-async def open_it_on(server: OpenAIServer, **given: object) -> Front:
+async def open_it_on(server: OpenAIServer, **given: object) -> CachingEmbedder:
     by_hand = {"embedding_model": "openai", "openai_model": "m", "openai_base_url": server.url}
     return await open_embedder(settings(**{**by_hand, **given}))
 
@@ -120,7 +120,7 @@ async def test_the_log_has_the_sentence_and_no_text_of_a_document(
     secret = "The merger will be announced on Friday. Until then nobody may know."
     refusal = Reply(400, {"error": {"message": f"content filter: {secret!r} is refused"}})
     server.always = lambda body: refusal if secret in body["input"] else good(body)
-    with caplog.at_level(logging.WARNING), pytest.raises(TextsFailed) as caught:
+    with caplog.at_level(logging.WARNING), pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(["harmless", secret])
     assert "content filter: '[removed]" in caplog.text
     assert "merger" not in caplog.text + str(caught.value)
@@ -172,7 +172,7 @@ async def test_what_a_provider_cuts_in_silence_is_refused(opened: Open, server: 
     embedder = await opened(embedding_batch_texts=32)
     server.forget()
     texts = ["short", LONG, *[f"number {number}" for number in range(8)], "x" * 511, "가" * 500]
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(texts)
     assert {index: type(error) for index, error in caught.value.errors.items()} == {1: TextTooLong}
     assert "at most 511 tokens" in caught.value.errors[1].detail
@@ -180,7 +180,7 @@ async def test_what_a_provider_cuts_in_silence_is_refused(opened: Open, server: 
     np.testing.assert_allclose(caught.value.vectors[others], of("", [texts[i] for i in others]), atol=1e-6)
     # Those that may be too long go alone; the others together.
     assert sorted(len(body["input"]) for body in server.requests) == [1, 1, 1, 9]
-    with pytest.raises(TextsFailed):
+    with pytest.raises(PartialEmbeddingError):
         await embedder.embed_queries([LONG])
 
 
@@ -219,7 +219,7 @@ async def test_a_limit_that_is_named_for_a_text_makes_it_too_long(opened: Open, 
     """TEI with --auto-truncate off, NVIDIA's NIM, vLLM: shorter than OPENAI_INPUT_TOKENS."""
     server.always = replace(stubs.NVIDIA, side=stubs.plain)
     embedder = await opened()
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(["short", LONG])
     assert {index: type(error) for index, error in caught.value.errors.items()} == {1: TextTooLong}
     splitting = await opened(embedding_long_text="split")
@@ -234,7 +234,7 @@ async def test_a_tokenizer_at_hand_counts_beforehand(opened: Open, server: OpenA
     server.always = CUTTING
     embedder = await opened(openai_tokenizer=tmp_path / "tokenizer.json", openai_input_tokens=100)
     server.forget()
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(["short", LONG, "word " * 100])
     assert list(caught.value.errors) == [1]
     assert server.texts == ["short", "word " * 100]

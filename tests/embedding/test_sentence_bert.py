@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from sentence_transformers import SentenceTransformer
 
-from app.core.embedding.check import unusable
+from app.core.embedding.check import invalid_vectors
 from app.core.embedding.providers.sentence_bert import SentenceBert
 from app.utils.errors import StartupError
 from tests.embedding.conftest import TEXTS, linked, replace
@@ -41,7 +41,7 @@ async def embedder(minilm: Path) -> AsyncIterator[SentenceBert]:
 async def test_vectors_are_the_library_s(embedder: SentenceBert, library: SentenceTransformer) -> None:
     vectors = await embedder.embed_documents(TEXTS)
     assert vectors.dtype == np.float32
-    assert unusable(vectors, len(TEXTS), embedder.dimension) == {}
+    assert invalid_vectors(vectors, len(TEXTS), embedder.dimension) == {}
     np.testing.assert_allclose(vectors, library.encode(TEXTS, show_progress_bar=False), atol=1e-5)
     query = (await embedder.embed_queries([TEXTS[0]]))[0]
     np.testing.assert_allclose(query, library.encode(TEXTS[0], show_progress_bar=False), atol=1e-5)

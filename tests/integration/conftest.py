@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.config import Settings
-from app.core.ports import Keys, VectorIndex, Vectors
+from app.core.ports import ChunkIds, VectorIndex, Vectors
 from app.core.stores.postgres.database import Database
 from app.utils.errors import VectorIndexUnavailable
 from app.utils.failpoints import install
@@ -32,13 +32,13 @@ class FaultyIndex(MemoryIndex):
         super().__init__()
         self.fault: Literal["before", "after", "later"] | None = None
         self.only: str | None = None  # The one collection that fails; all, when None.
-        self._late: list[tuple[str, Keys, Keys, Vectors, Sequence[str] | None]] = []
+        self._late: list[tuple[str, ChunkIds, ChunkIds, Vectors, Sequence[str] | None]] = []
 
     async def upsert(
         self,
         collection: str,
-        chunk_ids: Keys,
-        doc_ids: Keys,
+        chunk_ids: ChunkIds,
+        doc_ids: ChunkIds,
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
         *,

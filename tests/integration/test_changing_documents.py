@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.ports import Keys, Vectors
+from app.core.ports import ChunkIds, Vectors
 from tests.conftest import BotClient
 from tests.doubles.memory_index import MemoryIndex
 
@@ -32,7 +32,7 @@ class LaggingIndex(MemoryIndex):
         self.searches = 0
 
     async def upsert(
-        self, collection: str, chunk_ids: Keys, doc_ids: Keys, embeddings: Vectors, *args: Any, **more: Any
+        self, collection: str, chunk_ids: ChunkIds, doc_ids: ChunkIds, embeddings: Vectors, *args: Any, **more: Any
     ) -> int:
         await super().upsert(collection, chunk_ids, doc_ids, embeddings, *args, **more)
         self._stamp += 1

@@ -14,15 +14,15 @@ from app.config import Settings
 from app.core.bots.bots import NewBot
 from app.core.connect import Stores
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.operations.reembed import Moved, Reembedder
+from app.core.operations.reembed import MigrationResult, Reembedder
 from app.core.ports import VectorIndex
 from app.core.search.query import Query, Result
-from app.core.services import Services, reembedder_over, wired
+from app.core.services import Services, build_services, reembedder_over
 from app.core.stores.milvus.index import MilvusIndex
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.reembed import ReembedStore
-from app.core.write.idempotency import Once
+from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Write
 from app.schemas.queries import SQL
 from app.schemas.rows import NewChunk, NewDocument
@@ -69,11 +69,11 @@ class Place:
         async with reembedder_over(self.settings, self.stores, embedder or New()) as reembedder:
             yield reembedder
 
-    async def move(self, embedder: HashEmbedder | None = None) -> Moved | None:
+    async def move(self, embedder: HashEmbedder | None = None) -> MigrationResult | None:
         async with self.reembedder(embedder) as reembedder:
             return await reembedder.run(self.bot_id)
 
-    async def insert(self, *texts: str, once: Once | None = None) -> int:
+    async def insert(self, *texts: str, once: IdempotentRequest | None = None) -> int:
         outcomes = await self.services.ingest.insert(self.bot_id, None, document(*texts), Stopwatch(), once)
         return outcomes[0].doc_id or 0
 
@@ -120,8 +120,8 @@ async def place(settings: Settings, db: Database, index: FaultyIndex) -> AsyncIt
 @asynccontextmanager
 async def opened(settings: Settings, stores: Stores) -> AsyncIterator[Place]:
     async with AsyncExitStack() as stack:
-        before = await stack.enter_async_context(wired(settings, stores, Old()))
-        services = await stack.enter_async_context(wired(settings, stores, New(), previous=Old()))
+        before = await stack.enter_async_context(build_services(settings, stores, Old()))
+        services = await stack.enter_async_context(build_services(settings, stores, New(), previous=Old()))
         place = Place(settings, stores, services)
         await before.bots.create(NewBot(place.bot_id, "b", place.name, "chatty"))
         yield place
@@ -277,7 +277,7 @@ async def test_resumes_where_it_was_killed(place: Place, at, point: str, times: 
         await traffic.fill(3)
     await place.move()
     # Recovery crashed in this process: another one takes what it has claimed, as soon as its lease has passed.
-    async with wired(place.settings, place.stores, New()):
+    async with build_services(place.settings, place.stores, New()):
         await until(reached_and_quiet(place, reached))
     await traffic.check()
     await place.assert_moved()
@@ -337,8 +337,10 @@ async def test_batch_over_bots_of_which_one_moves_is_answered_once(place: Place,
     async def overtake() -> None:
         assert await place.move()
 
-    def once() -> Once:
-        return Once("key", b"body", lambda outcomes: repr([outcome.doc_id for outcome in outcomes]).encode())
+    def once() -> IdempotentRequest:
+        return IdempotentRequest(
+            "key", b"body", lambda outcomes: repr([outcome.doc_id for outcome in outcomes]).encode()
+        )
 
     at("write.before_t2", overtake)
     first = once()
@@ -361,8 +363,8 @@ async def test_crash_while_begun_anew_leaves_nothing(place: Place, at, point: st
     async def overtake() -> None:
         assert await place.move()
 
-    def once() -> Once:
-        return Once("key", b"body", lambda outcomes: b"answer")
+    def once() -> IdempotentRequest:
+        return IdempotentRequest("key", b"body", lambda outcomes: b"answer")
 
     at("write.before_t2", overtake)
     at(point, Crash())
@@ -600,7 +602,7 @@ async def one_left(place: Place) -> bool:
 
 async def test_server_with_the_new_model_alone_says_what_to_do(place: Place) -> None:
     await place.insert("text")
-    async with wired(place.settings, place.stores, New()) as alone:
+    async with build_services(place.settings, place.stores, New()) as alone:
         with pytest.raises(ModelMismatch, match="EMBEDDING_PREVIOUS_MODEL"):
             await alone.search.query(Query(place.bot_id, None, ["text"], 1), Stopwatch())
         assert await place.move()
@@ -678,7 +680,7 @@ async def test_mark_is_read_when_no_write_is_in_its_t1(place: Place, db: Databas
         await conn.fetch(SQL["lock_bot_for_use"], [place.bot_id])
         names = [[place.name], uuid4(), timedelta(hours=1)]
         (row,) = await conn.fetch(SQL["begin_writes"], [place.bot_id], [None], [None], [1], *names)
-        reading = asyncio.create_task(moves.first_open(place.bot_id))
+        reading = asyncio.create_task(moves.low_watermark(place.bot_id))
         await until(lambda: waiting_for_a_lock(db))
     assert await reading == row["generation"]
     await db.execute("DELETE FROM sagas")

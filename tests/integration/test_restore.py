@@ -24,7 +24,7 @@ from pymilvus import MilvusClient
 from app.config import Settings
 from app.core.connect import Stores
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.services import Services, wired
+from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded.postgres_process import EmbeddedPostgres
 from app.core.stores.milvus.index import MilvusIndex
@@ -81,7 +81,7 @@ class Place:
         db = await Database.connect(replace(self.address, database=database), min_size=1, max_size=8, timeout=10)
         try:
             stores = Stores(db, index, SETTLE)
-            async with wired(settings, stores, HashEmbedder()) as services, in_process(services) as http:
+            async with build_services(settings, stores, HashEmbedder()) as services, in_process(services) as http:
                 if self.bot_id is None:
                     self.bot_id = (await register(http)).bot_id
                 yield Served(self, stores, services, BotClient(http, self.bot_id))

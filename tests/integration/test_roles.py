@@ -15,7 +15,7 @@ import pytest
 from app.config import Settings
 from app.core.connect import Stores
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.services import Services, wired
+from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.migrations import bring_up_to_date
@@ -71,7 +71,7 @@ async def served(settings: Settings, address: PostgresAddress, index: MemoryInde
     async with connected(address) as db:
         await bring_up_to_date(db, address)
         await check_rights(db, address.user)
-        async with wired(settings, Stores(db, index, timedelta(0)), HashEmbedder()) as services:
+        async with build_services(settings, Stores(db, index, timedelta(0)), HashEmbedder()) as services:
             yield services
 
 

@@ -16,7 +16,7 @@ from app.core.embedding.port import Vectors
 from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.garbage import GarbageStore
-from app.schemas.rows import Garbage, NewChunk, NewDocument
+from app.schemas.rows import NewChunk, NewDocument, VectorGarbage
 from app.utils.errors import (
     CollectionMissing,
     DatabaseUnavailable,
@@ -471,6 +471,6 @@ async def test_garbage_that_was_tried_a_thousand_times_is_tried_again(bot: BotCl
         " VALUES (1000000, $1, 'any', 1, now(), now() + interval '1 hour', 2000)",
         bot.bot_id,
     )
-    await GarbageStore(db).put_off([Garbage(1000000, 1, "any", datetime.now(UTC), True)])
+    await GarbageStore(db).reschedule([VectorGarbage(1000000, 1, "any", datetime.now(UTC), True)])
     (row,) = await db.fetch("SELECT next_attempt_at - now() < interval '61 seconds' AS soon FROM vector_gc")
     assert row["soon"]

@@ -20,7 +20,7 @@ import pytest
 
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
-from app.core.stores.postgres.documents import FILTER_PLACE
+from app.core.stores.postgres.documents import FILTER_PLACEHOLDER
 from app.core.stores.postgres.migrations import bring_up_to_date, migrate, newest_revision, schema_sql
 from app.schemas.queries import SQL
 from tests.conftest import BotClient, fresh_database, register
@@ -57,14 +57,14 @@ async def session(address: PostgresAddress) -> AsyncIterator["asyncpg.Connection
 @pytest.mark.parametrize("filtered", [False, True])
 async def test_every_statement_prepares(db: Database, filtered: bool) -> None:
     assert len(SQL) > 30
-    assert filtered is False or any(FILTER_PLACE in sql for sql in SQL.values())
+    assert filtered is False or any(FILTER_PLACEHOLDER in sql for sql in SQL.values())
     async with db.connection() as conn:
         for name, sql in SQL.items():
-            if filtered and FILTER_PLACE not in sql:
+            if filtered and FILTER_PLACEHOLDER not in sql:
                 continue
             given = max(map(int, re.findall(r"\$(\d+)", sql)), default=0)
             compiled = f"(d.title = ${given + 1}::text OR d.metadata @> ${given + 2}::jsonb)"
-            text = sql.replace(FILTER_PLACE, compiled) if filtered else sql
+            text = sql.replace(FILTER_PLACEHOLDER, compiled) if filtered else sql
             try:
                 await conn.prepare(text)
             except asyncpg.PostgresError as exc:
@@ -168,9 +168,9 @@ HOT = {
     "bot_counts": (),
     "has_chunks": (),
     "begin_rebuild": (False,),
-    "leave_bot_work": ("SETTLE",),
+    "enqueue_bot_gc": ("SETTLE",),
     "unknown_keys": ([1], "c"),
-    "collect_abandoned": ([1], [1], "SETTLE", ["c"]),
+    "enqueue_vector_gc": ([1], [1], "SETTLE", ["c"]),
     "page_of_current_chunks": (0, 10),
     "current_chunks_from": (1,),
     "chunks_by_key": ([1],),

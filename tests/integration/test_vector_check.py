@@ -8,7 +8,7 @@ import pytest
 
 from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
-from app.core.embedding.registry import Embedders
+from app.core.embedding.registry import EmbedderRegistry
 from app.core.operations.vector_check import VectorCheck, tolerance
 from app.core.operations.verify import Finding
 from app.core.services import Services
@@ -100,13 +100,13 @@ async def test_what_is_within_the_tolerance_is_right(
 ) -> None:
     await bot.insert("a", "b", "c")
     bots = BotStore(db, services.vector_check._bots._settle)  # type: ignore[attr-defined]
-    check = VectorCheck(VerifyStore(db, 3), bots, index, Embedders(Noisy(noise)))
+    check = VectorCheck(VerifyStore(db, 3), bots, index, EmbedderRegistry(Noisy(noise)))
     assert len([one async for one in check.check_bot(bot.bot_id)]) == mismatches
 
 
 async def test_a_bot_of_another_model(services: Services, bot: BotClient, index: FaultyIndex, db: Database) -> None:
     await bot.insert("a")
-    check = VectorCheck(VerifyStore(db, 3), services.vector_check._bots, index, Embedders(HashEmbedder(32)))
+    check = VectorCheck(VerifyStore(db, 3), services.vector_check._bots, index, EmbedderRegistry(HashEmbedder(32)))
     with pytest.raises(ModelMismatch):
         await anext(check.check_bot(bot.bot_id))
 

@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 
-from app.core.ports import Hit, Keys, Span, Vectors
+from app.core.ports import ChunkIds, Hit, Span, Vectors
 from app.schemas.rows import Reservation
 from app.utils.errors import CollectionForeign, CollectionMissing
 
@@ -77,7 +77,7 @@ class SimulatedMilvus:
     def greatest_key(self, collection: str, above: int) -> int:
         return max([above, *self.rows(collection)] if collection in self.data else [above])
 
-    def upsert(self, collection: str, chunk_ids: Keys, doc_ids: Keys, embeddings: Vectors) -> int:
+    def upsert(self, collection: str, chunk_ids: ChunkIds, doc_ids: ChunkIds, embeddings: Vectors) -> int:
         found = self._get(collection)
         stamp, consumed = self._append(found)
         units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -14,14 +14,14 @@ import numpy as np
 
 from app.core.bots.bots import Bots
 from app.core.embedding.port import Vectors
-from app.core.embedding.registry import Embedders
+from app.core.embedding.registry import EmbedderRegistry
 from app.core.operations.copying import Copier
 from app.core.operations.rebuild import Limit, Rebuilder
 from app.core.operations.repair import Repairer
 from app.core.operations.verify import Verifier
 from app.core.ports import Span, Suspect
 from app.core.search.search import Search
-from app.core.write.bulk_throttle import Pace
+from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.documents import Documents
 from app.core.write.generations import Generations
 from app.core.write.ingest import Ingest
@@ -63,7 +63,7 @@ class Process:
         self._context = context
         documents = Database(self, world.documents)
         bot_store = Database(self, world.bots)
-        index, embedders = Index(self), Embedders(Embedder(self))
+        index, embedders = Index(self), EmbedderRegistry(Embedder(self))
         leases = Leases(documents, LEASE)
         self.bots = Bots(bot_store, index, embedders, leases, deadline=LEASE)
         recovery = Recovery(
@@ -77,7 +77,7 @@ class Process:
             interval=1.0,
             claim=LEASE,
         )
-        pace = Pace(bulk=1)
+        pace = BulkWriteThrottle(bulk=1)
         self.generations = Generations(
             Database(self, world.generations), index.marker, random=world.random, first_block=FIRST_BLOCK
         )
@@ -323,7 +323,7 @@ class Index:
     def bm25(self) -> bool:
         return False
 
-    async def has_words(self, collection: str) -> bool:
+    async def supports_lexical(self, collection: str) -> bool:
         return False
 
     async def upsert(

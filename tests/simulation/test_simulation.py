@@ -13,10 +13,10 @@ import pytest
 from app.core.bots.bots import Bots
 from app.core.operations.rebuild import Rebuilder
 from app.core.write import generations
-from app.core.write.idempotency import Once
+from app.core.write.idempotency import IdempotentRequest
 from app.core.write.recovery import Recovery
 from app.core.write.write import Write
-from app.schemas.rows import Bot, Garbage, GenerationBlock
+from app.schemas.rows import Bot, GenerationBlock, VectorGarbage
 from app.utils.errors import RequestInFlight
 from tests.doubles.memory_store import (
     MemoryDocumentStore,
@@ -88,7 +88,7 @@ def without_the_readers_join(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_collecting_until_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     collect = Recovery._collect
 
-    async def once(self: Recovery, collection: str, rows: Sequence[Garbage]) -> None:
+    async def once(self: Recovery, collection: str, rows: Sequence[VectorGarbage]) -> None:
         await collect(self, collection, [replace(row, settled=True) for row in rows])
 
     monkeypatch.setattr(Recovery, "_collect", once)
@@ -101,7 +101,7 @@ def without_the_lease_check(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_the_claim_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     claim = once.claim
 
-    def claim_what_is_in_flight(tables: Tables, request: Once) -> bool:
+    def claim_what_is_in_flight(tables: Tables, request: IdempotentRequest) -> bool:
         with suppress(RequestInFlight):
             return claim(tables, request)
         return True

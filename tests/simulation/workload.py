@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app.core.bots.bots import NewBot
 from app.core.search.query import Query
-from app.core.write.idempotency import Once
+from app.core.write.idempotency import IdempotentRequest
 from app.schemas.filter_tree import Condition, MetadataPath
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.errors import AppError, BotNotFound, DatabaseUnavailable, DocumentNotFound, Unavailable
@@ -93,7 +93,9 @@ class Clients:
             self._known(bot, doc_id, version)
         return doc_id
 
-    async def _insert(self, bot: int, version: Version, span: Span, new: NewDocument, once: Once | None) -> int | None:
+    async def _insert(
+        self, bot: int, version: Version, span: Span, new: NewDocument, once: IdempotentRequest | None
+    ) -> int | None:
         outcomes = await self._ask(
             span,
             f"insert {version.texts}",
@@ -111,7 +113,7 @@ class Clients:
 
         async def attempt() -> None:
             spans.append(span := Span(self.world.loop.time()))
-            once = Once(version.texts[0], b"", lambda outcomes: str(outcomes[0].doc_id).encode())
+            once = IdempotentRequest(version.texts[0], b"", lambda outcomes: str(outcomes[0].doc_id).encode())
             doc_id = await self._insert(bot, version, span, new, once)
             if doc_id is not None:
                 answers.add(doc_id)

@@ -16,7 +16,7 @@ from tests.doubles.memory_store import (
     MemoryDocumentStore,
     MemoryGarbageStore,
     MemoryGenerationStore,
-    MemoryOnceStore,
+    MemoryIdempotencyStore,
     MemoryRebuildStore,
     MemoryReembedStore,
     MemoryVerifyStore,
@@ -70,7 +70,7 @@ class World:
         self.documents = MemoryDocumentStore(self.tables, timedelta(seconds=SETTLE), matches)
         self.bots = MemoryBotStore(self.tables, timedelta(seconds=SETTLE))
         self.garbage = MemoryGarbageStore(self.tables)
-        self.keys = MemoryOnceStore(self.tables, timedelta(hours=24))
+        self.keys = MemoryIdempotencyStore(self.tables, timedelta(hours=24))
         self.generations = MemoryGenerationStore(self.tables)
         self.verify = MemoryVerifyStore(self.tables, LEASE)
         self.reserved = reserved

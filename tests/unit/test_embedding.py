@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from app.core.embedding.check import unusable
+from app.core.embedding.check import invalid_vectors
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.embedding.port import Embedder, TextsFailed, Vectors
+from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.embedding.providers.use_multilingual import UseMultilingual
-from app.core.embedding.queue.batch_queue import Lane, Limits
+from app.core.embedding.queue.batch_queue import BatchLimits, Lane
 from app.core.embedding.queue.workers import DOCUMENTS_NICE, Encode, WorkerPool
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
 
@@ -47,7 +47,7 @@ def model() -> GatedModel:
 
 @pytest_asyncio.fixture
 async def pool(model: GatedModel) -> AsyncIterator[WorkerPool]:
-    pool = WorkerPool(lambda: model, threads=1, limits=Limits(texts=2, weight=100, queue=8))
+    pool = WorkerPool(lambda: model, threads=1, limits=BatchLimits(texts=2, weight=100, queue=8))
     yield pool
     model.gate.set()
     await pool.close()
@@ -133,12 +133,12 @@ async def test_one_bad_text_fails_alone(pool: WorkerPool, model: GatedModel) -> 
         await taken(model)
         bad = await submitted(pool, ["bad", "y" * 10, "y" * 11, "y" * 12])
         good = await submitted(pool, ["good"])
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await bad
     assert {index: type(error) for index, error in caught.value.errors.items()} == {0: EmbeddingInvalid}
     assert caught.value.vectors[:, 0].tolist() == [0, 10, 11, 12]
     assert len(await first) == len(await good) == 1
-    with pytest.raises(TextsFailed):
+    with pytest.raises(PartialEmbeddingError):
         await pool.encode(["bad"], Lane.QUERY)
 
 
@@ -155,18 +155,18 @@ async def test_calls_share_a_batch(pool: WorkerPool, model: GatedModel) -> None:
 
 
 async def test_a_batch_waits_for_company_until_it_is_full(model: GatedModel) -> None:
-    pool = WorkerPool(lambda: model, threads=1, limits=Limits(texts=2, weight=100, wait=60))
+    pool = WorkerPool(lambda: model, threads=1, limits=BatchLimits(texts=2, weight=100, wait=60))
     await asyncio.gather(pool.encode(["a"], Lane.DOCUMENTS), pool.encode(["b"], Lane.DOCUMENTS))
     assert model.batches == [["a", "b"]]
     await pool.close()
-    pool = WorkerPool(lambda: model, threads=1, limits=Limits(texts=2, weight=100, wait=0.01))
+    pool = WorkerPool(lambda: model, threads=1, limits=BatchLimits(texts=2, weight=100, wait=0.01))
     await pool.encode(["c"], Lane.DOCUMENTS)
     assert model.batches[1:] == [["c"]]
     await pool.close()
 
 
 async def test_a_missing_vector_is_no_answer(pool: WorkerPool) -> None:
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await pool.encode(["short", "other"], Lane.DOCUMENTS)
     assert list(caught.value.errors) == [0]
 
@@ -189,7 +189,7 @@ async def test_a_thread_of_their_own_answers_queries_beside_documents(model: Gat
     def queries_pass(texts: list[str]) -> Vectors:
         return np.ones((1, 1), dtype=np.float32) if texts == ["query"] else model(texts)
 
-    pool = WorkerPool(lambda: queries_pass, threads=1, limits=Limits(2, 100), query_threads=1)
+    pool = WorkerPool(lambda: queries_pass, threads=1, limits=BatchLimits(2, 100), query_threads=1)
     with busy(model):
         documents = [await submitted(pool, ["first"])]
         await taken(model)
@@ -209,7 +209,7 @@ async def test_documents_step_back_for_whatever_else_runs_on_the_cores(query_thr
         nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         return np.full((len(texts), 1), nice, np.float32)
 
-    pool = WorkerPool(lambda: niceness, threads=1, limits=Limits(1, 1), query_threads=query_threads)
+    pool = WorkerPool(lambda: niceness, threads=1, limits=BatchLimits(1, 1), query_threads=query_threads)
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert (await pool.encode(["a"], Lane.DOCUMENTS)).tolist() == [[min(19, own + more)]]
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
@@ -223,7 +223,7 @@ async def test_start_loads_every_thread_s_model() -> None:
         made.append(threading.current_thread().name)
         return GatedModel()
 
-    pool = WorkerPool(make, threads=3, limits=Limits(1, 1))
+    pool = WorkerPool(make, threads=3, limits=BatchLimits(1, 1))
     assert made == []
     await pool.start()
     await pool.start()
@@ -237,7 +237,7 @@ async def test_a_model_that_cannot_be_loaded(use: Callable[[WorkerPool], object]
         time.sleep(0.05)
         raise OSError("no weights")
 
-    pool = WorkerPool(make, threads=2, limits=Limits(1, 1))
+    pool = WorkerPool(make, threads=2, limits=BatchLimits(1, 1))
     with pytest.raises((OSError, EmbedderUnavailable)):
         await use(pool)  # type: ignore[misc]
     with pytest.raises(EmbedderUnavailable):
@@ -247,13 +247,13 @@ async def test_a_model_that_cannot_be_loaded(use: Callable[[WorkerPool], object]
 
 def test_unusable_names_each_bad_vector() -> None:
     vectors = np.ones((6, 4), dtype=np.float32)
-    assert unusable(vectors, 6, 4) == {}
+    assert invalid_vectors(vectors, 6, 4) == {}
     vectors[1] = 0
     vectors[2, 3] = np.nan
     vectors[3, 0] = -np.inf
     vectors[4] = 1e30
     vectors[5] = 1e-30
-    reasons = unusable(vectors, 6, 4)
+    reasons = invalid_vectors(vectors, 6, 4)
     assert {index: reason.split()[-1] for index, reason in reasons.items()} == {
         1: "length", 2: "number", 3: "number", 4: "float32", 5: "length",
     }  # fmt: skip
@@ -261,7 +261,7 @@ def test_unusable_names_each_bad_vector() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 4), (3, 5), (4, 4), (3,), (0, 0)])
 def test_unusable_trusts_no_row_of_another_shape(shape: tuple[int, ...]) -> None:
-    assert sorted(unusable(np.ones(shape, dtype=np.float32), 3, 4)) == [0, 1, 2]
+    assert sorted(invalid_vectors(np.ones(shape, dtype=np.float32), 3, 4)) == [0, 1, 2]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -293,7 +293,7 @@ TEXTS = [
 async def test_vectors_are_sound_and_of_length_1(embedder: Embedder) -> None:
     vectors = await embedder.embed_documents(TEXTS)
     assert vectors.dtype == np.float32
-    assert unusable(vectors, len(TEXTS), embedder.dimension) == {}
+    assert invalid_vectors(vectors, len(TEXTS), embedder.dimension) == {}
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert (await embedder.embed_documents([])).shape == (0, embedder.dimension)
 

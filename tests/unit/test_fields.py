@@ -13,7 +13,7 @@ from app.models.fields import (
     METADATA_DEPTH,
     CollectionName,
     DocId,
-    StrictInt,
+    JsonInt,
     Title,
     not_blank,
     storable,
@@ -85,7 +85,7 @@ def test_json_that_cannot_be_stored(value: Any, kind: str) -> None:
 
 
 class Sample(BaseModel):
-    number: StrictInt = 0
+    number: JsonInt = 0
     doc_id: DocId = 1
     title: Title = "t"
     collection: CollectionName = "c"

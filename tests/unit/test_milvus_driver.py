@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from app.core.stores.milvus.driver import within
+from app.core.stores.milvus.driver import with_deadline
 from app.utils.errors import VectorIndexUnavailable
 
 
 async def test_a_cancellation_together_with_the_answer_is_not_lost() -> None:
     answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(within(5, lambda: asyncio.wait_for(answer, 5)))
+    task = asyncio.create_task(with_deadline(5, lambda: asyncio.wait_for(answer, 5)))
     await asyncio.sleep(0)
     answer.set_result(1)
     task.cancel()
@@ -25,7 +25,7 @@ async def test_a_task_that_was_cancelled_before_may_still_call() -> None:
         try:
             await asyncio.sleep(10)
         except asyncio.CancelledError:
-            return await within(5, lambda: asyncio.sleep(0, 7))
+            return await with_deadline(5, lambda: asyncio.sleep(0, 7))
         return 0
 
     task = asyncio.create_task(work())
@@ -36,4 +36,4 @@ async def test_a_task_that_was_cancelled_before_may_still_call() -> None:
 
 async def test_a_call_past_its_deadline() -> None:
     with pytest.raises(VectorIndexUnavailable):
-        await within(0.01, asyncio.Event().wait)
+        await with_deadline(0.01, asyncio.Event().wait)

@@ -50,11 +50,11 @@ class Caller:
             raise Forbidden(f"This call needs a key with the scope {scope!r}.", scope=scope)
 
 
-ANYBODY = Caller(None, len(SCOPES) - 1)
+UNRESTRICTED = Caller(None, len(SCOPES) - 1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedKey:
     """Good until the loop's clock says ``until``."""
 
     sha256: bytes
@@ -62,14 +62,14 @@ class _Known:
     until: float
 
 
-class Keys:
+class ApiKeyAuthenticator:
     """``cache_seconds``: how long a key may work on after it was revoked."""
 
     def __init__(self, store: KeyStore, cache_seconds: float) -> None:
         self._store = store
         self._cache_seconds = cache_seconds
-        self._known: dict[str, _Known] = {}
-        self._strangers = asyncio.Semaphore(LOOKUPS)
+        self._known: dict[str, _CachedKey] = {}
+        self._unknown_lookups = asyncio.Semaphore(LOOKUPS)
         self._refreshing = asyncio.Semaphore(LOOKUPS)
 
     async def any(self) -> bool:
@@ -92,9 +92,12 @@ class Keys:
             raise Unauthorized(REFUSED)
         return known.caller
 
-    async def _look_up(self, prefix: str) -> _Known | None:
+    async def _look_up(self, prefix: str) -> _CachedKey | None:
         try:
-            async with asyncio.timeout(LOOKUP_SECONDS), self._refreshing if prefix in self._known else self._strangers:
+            async with (
+                asyncio.timeout(LOOKUP_SECONDS),
+                self._refreshing if prefix in self._known else self._unknown_lookups,
+            ):
                 known = self._known.get(prefix)  # Another request may have been quicker.
                 if known is not None and known.until > _now():
                     return known
@@ -111,10 +114,10 @@ class Keys:
         return known
 
 
-def _known(stored: StoredKey, asked_at: float, cache_seconds: float) -> _Known:
+def _known(stored: StoredKey, asked_at: float, cache_seconds: float) -> _CachedKey:
     left = math.inf if stored.seconds_left is None else stored.seconds_left
     caller = Caller(stored.account_name, max(SCOPES.index(scope) for scope in SCOPES if scope in stored.scopes))
-    return _Known(stored.sha256, caller, asked_at + min(left, cache_seconds))
+    return _CachedKey(stored.sha256, caller, asked_at + min(left, cache_seconds))
 
 
 def _now() -> float:
@@ -127,7 +130,7 @@ def prefix_of(text: str) -> str:
     return match[1] if match else text
 
 
-class KeyRing:
+class ApiKeyAdmin:
     """What an operator does with keys. All methods raise DatabaseUnavailable."""
 
     def __init__(self, store: KeyStore) -> None:

@@ -6,10 +6,10 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-MOST = 4_096
+MAX_KEYS = 4_096
 
 
-class Recent(Generic[K, V]):
+class BoundedCache(Generic[K, V]):
     """The last value of each of the MOST keys that were put last."""
 
     def __init__(self) -> None:
@@ -21,18 +21,18 @@ class Recent(Generic[K, V]):
     def put(self, key: K, value: V) -> None:
         self.forget(key)
         self._values[key] = value
-        if len(self._values) > MOST:
+        if len(self._values) > MAX_KEYS:
             del self._values[next(iter(self._values))]
 
     def forget(self, key: K) -> None:
         self._values.pop(key, None)
 
 
-class Steady(Generic[K, V]):
+class StableValueCache(Generic[K, V]):
     """The last value of each key, and whether it was so before."""
 
     def __init__(self) -> None:
-        self._seen = Recent[K, tuple[V, bool]]()
+        self._seen = BoundedCache[K, tuple[V, bool]]()
 
     def expected(self, key: K) -> V | None:
         """The key's value, if it was the same the last two times."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from app.core.embedding.registry import Embedders
+from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import BotPort, VectorIndex
 from app.core.stores.postgres.bots import CREATE, DROP, BotCounts, BotSaga
 from app.core.write.leases import Leases
@@ -23,12 +23,12 @@ from app.utils.errors import (
     CollectionForeign,
     CollectionMoved,
     DatabaseRightsMissing,
+    ErrorLocation,
     InvalidInput,
     LeaseLost,
-    Place,
     Unavailable,
 )
-from app.utils.failpoints import reach
+from app.utils.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Bots:
     """``deadline`` is how long, in seconds, a deletion waits for others before it is left to recovery."""
 
     def __init__(
-        self, store: BotPort, index: VectorIndex, embedders: Embedders, leases: Leases, *, deadline: float
+        self, store: BotPort, index: VectorIndex, embedders: EmbedderRegistry, leases: Leases, *, deadline: float
     ) -> None:
         self._store = store
         self._index = index
@@ -67,13 +67,13 @@ class Bots:
         model = self._embedders.current
         if new.dimension not in (None, model.dimension):
             detail = f"{model.model} makes vectors of {model.dimension} dimensions."
-            raise InvalidInput(detail, places=[Place("body.dimension", detail)])
+            raise InvalidInput(detail, places=[ErrorLocation("body.dimension", detail)])
         began_at = asyncio.get_running_loop().time()
-        await reach("bot_create.before_register")
+        await failpoint("bot_create.before_register")
         saga = await self._store.insert(
             new.bot_id, new.bot_name, new.collection_name, new.account_name, self._leases.token, self._leases.length
         )
-        await reach("bot_create.after_register")
+        await failpoint("bot_create.after_register")
         bot = await self._store.get(new.bot_id, None)
         if bot is None:
             if saga is not None:
@@ -130,12 +130,12 @@ class Bots:
 
         Raises BotNotFound, and Unavailable when it could not be ended in time: recovery then ends it.
         """
-        await reach("bot_delete.before_mark")
+        await failpoint("bot_delete.before_mark")
         saga = await self._store.begin_deletion(bot_id, account, self._leases.token, self._leases.length)
         if saga is None:
             raise BotNotFound(NOT_FOUND)
         with self._leases.holding([saga]):
-            await reach("bot_delete.after_mark")
+            await failpoint("bot_delete.after_mark")
             await self._remove(bot_id)
 
     async def make_collection(self, bot: Bot) -> None:
@@ -184,11 +184,11 @@ class Bots:
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError as exc:
             raise Unavailable("The bot's collection is being made; what it left behind goes later.") from exc
-        await reach("drop_collection.before")
+        await failpoint("drop_collection.before")
         if not self._leases.alive([saga.generation]):
             raise LeaseLost("Dropping a collection took longer than its lease.")
         await self._index.drop(saga.collection_name)
-        await reach("drop_collection.after")
+        await failpoint("drop_collection.after")
         await self._store.end_saga(saga.generation, self._leases.token)
 
     async def _made(self, bot: Bot) -> Bot:
@@ -241,23 +241,23 @@ class Bots:
             with self._leases.holding([new.generation], since=begins_at):
                 if not self._leases.alive([saga, new.generation]):
                     raise LeaseLost("Making the bot's collection took longer than its lease.")
-                await reach("rebuild.before_collection")
+                await failpoint("rebuild.before_collection")
                 await self._index.create(new.collection_name, bot.dimension)
-                await reach("rebuild.after_collection")
+                await failpoint("rebuild.after_collection")
                 lost = bot.milvus_collection
                 if await self._store.replace_collection(bot.bot_id, lost, new, self._leases.token):
                     log.warning("bot %s: Milvus lost collection %s; it gets %s", bot.bot_id, lost, new.collection_name)
                 else:
                     await self._index.drop(new.collection_name)
                     await self._store.end_saga(new.generation, self._leases.token)
-                await reach("rebuild.after_switch")
+                await failpoint("rebuild.after_switch")
             await self._store.end_saga(saga, self._leases.token)
         raise CollectionMoved(MOVED)
 
     async def _make(self, bot: Bot, saga: int, began_at: float | None = None) -> None:
         model = self._embedders.current
         with self._leases.holding([saga], since=began_at):
-            await reach("bot_create.before_collection")
+            await failpoint("bot_create.before_collection")
             if bot.embedding_model is None:
                 now = await self._store.get(bot.bot_id, None)
                 if now is not None and await self._is_lost(now):  # Made by somebody else, and filled, since.
@@ -270,9 +270,9 @@ class Bots:
             except CollectionForeign:
                 await self._store.end_saga(saga, self._leases.token)
                 raise
-            await reach("bot_create.after_collection")
+            await failpoint("bot_create.after_collection")
             await self._store.finish_creation(saga, bot.bot_id, model.model, model.dimension, self._leases.token)
-            await reach("bot_create.after_finish")
+            await failpoint("bot_create.after_finish")
 
     async def _remove(self, bot_id: UUID) -> None:
         try:
@@ -280,13 +280,13 @@ class Bots:
                 while await self._store.creation_in_flight(bot_id):
                     await asyncio.sleep(POLL_SECONDS)
                 collections = await self._store.collections(bot_id, self._embedders.current.dimension)
-                await reach("bot_delete.before_drop")
+                await failpoint("bot_delete.before_drop")
                 for name, dimension in collections:
                     await self._index.drop(name, dimension)
-                await reach("bot_delete.after_drop")
+                await failpoint("bot_delete.after_drop")
                 while not await self._store.finish_deletion(bot_id):
                     await asyncio.sleep(POLL_SECONDS)
-                await reach("bot_delete.after_partitions")
+                await failpoint("bot_delete.after_partitions")
         except TimeoutError as exc:
             raise Unavailable("The bot is marked as deleted; what is left of it will be removed soon.") from exc
         except DatabaseRightsMissing as exc:

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 
 from app.core.embedding.cache import VectorCache
-from app.core.embedding.check import squared_lengths, unusable
-from app.core.embedding.port import Embedder, Row, TextsFailed, Vectors, collected
+from app.core.embedding.check import invalid_vectors, squared_lengths
+from app.core.embedding.port import Embedder, PartialEmbeddingError, Row, Vectors, stack_or_raise
 from app.utils import metrics
 from app.utils.errors import AppError, EmbeddingInvalid
 
@@ -18,7 +18,7 @@ HITS = {kind: metrics.CACHED.labels(kind, "hit") for kind in ("queries", "passag
 MISSES = {kind: metrics.CACHED.labels(kind, "miss") for kind in ("queries", "passages")}
 
 
-class Front:
+class CachingEmbedder:
     """An embedder over ``provider``, which must have been started; ``cache_bytes`` of 0 keeps nothing.
 
     Vectors come out of length 1 and finite. A text whose vector is not sound fails alone, in TextsFailed.
@@ -67,12 +67,12 @@ class Front:
                     cache.put(key, row)
             if isinstance(made, np.ndarray) and len(made) == len(texts):  # All of them, in their order.
                 return made
-        return collected([rows[key] for key in keys])
+        return stack_or_raise([rows[key] for key in keys])
 
     async def _sound(self, texts: list[str], provider: Call) -> Sequence[Row] | Vectors:
         try:
             return checked(await provider(texts), len(texts), self.dimension)
-        except TextsFailed as exc:
+        except PartialEmbeddingError as exc:
             good = [index for index in range(len(texts)) if index not in exc.errors]
             rows: list[Row] = [exc.errors.get(index, EmbeddingInvalid("")) for index in range(len(texts))]
             if good:
@@ -86,7 +86,7 @@ class Front:
 def checked(vectors: Vectors, count: int, dimension: int) -> Sequence[Row] | Vectors:
     """Each row at length 1, or why it cannot be used; an array where all can."""
     squares = squared_lengths(vectors) if vectors.shape == (count, dimension) else None
-    reasons = unusable(vectors, count, dimension, squares)
+    reasons = invalid_vectors(vectors, count, dimension, squares)
     if squares is not None:
         with np.errstate(all="ignore"):
             vectors = np.asarray(vectors / np.sqrt(squares)[:, None], dtype=np.float32)

@@ -7,7 +7,9 @@ import numpy as np
 from app.core.embedding.port import Vectors
 
 
-def unusable(vectors: Vectors, expected_count: int, dimension: int, squares: Vectors | None = None) -> dict[int, str]:
+def invalid_vectors(
+    vectors: Vectors, expected_count: int, dimension: int, squares: Vectors | None = None
+) -> dict[int, str]:
     """Reasons by index of the texts whose vector must not be stored; empty when all are good.
 
     ``vectors`` should be (expected_count, dimension). With any other shape no row can be trusted to belong to its

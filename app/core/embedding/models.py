@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from app.core.embedding.registry import Embedders
+from app.core.embedding.registry import EmbedderRegistry
 from app.core.search.rerank import RerankingService
-from app.utils.errors import ModelNotFound, Place
+from app.utils.errors import ErrorLocation, ModelNotFound
 
 
 class RunningModel(NamedTuple):
@@ -19,7 +19,7 @@ class RunningModel(NamedTuple):
 
 
 class Models:
-    def __init__(self, embedders: Embedders, reranking: RerankingService) -> None:
+    def __init__(self, embedders: EmbedderRegistry, reranking: RerankingService) -> None:
         self._embedders = embedders
         self._reranking = reranking
 
@@ -35,7 +35,7 @@ class Models:
             if (embeds_as if running.task == "embed" else reranks_as)(running.name, name):
                 return running
         runs = ", ".join(running.name for running in self)
-        raise ModelNotFound(f"This server runs {runs}.", places=[Place("path.model", f"is none of {runs}")])
+        raise ModelNotFound(f"This server runs {runs}.", places=[ErrorLocation("path.model", f"is none of {runs}")])
 
 
 def embeds_as(model: str, name: str) -> bool:

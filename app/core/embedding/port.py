@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.utils.errors import AppError, EmbeddingInvalid, Place, Unavailable
+from app.utils.errors import AppError, EmbeddingInvalid, ErrorLocation, Unavailable
 
 Vectors = NDArray[np.float32]
 
@@ -16,7 +16,7 @@ Rows = Vectors | Sequence[Row]
 """What became of several: the array (n, dimension) where each has a vector and they came together."""
 
 
-class TextsFailed(EmbeddingInvalid):
+class PartialEmbeddingError(EmbeddingInvalid):
     """Some texts of a call have no vector. ``errors`` says why, by index; ``vectors`` has the others, in place."""
 
     def __init__(self, vectors: Vectors, errors: Mapping[int, AppError]) -> None:
@@ -29,7 +29,7 @@ class TextsFailed(EmbeddingInvalid):
         """The first text's error, with the places of all of them."""
         first = min(self.errors)
         error = self.errors[first].at(place(first))
-        error.places = tuple(Place(place(index), one.detail) for index, one in self.errors.items())
+        error.places = tuple(ErrorLocation(place(index), one.detail) for index, one in self.errors.items())
         return error
 
 
@@ -60,7 +60,7 @@ class Embedder(Protocol):
     async def close(self) -> None: ...
 
 
-def chained(parts: Sequence[Rows]) -> Rows:
+def concat_rows(parts: Sequence[Rows]) -> Rows:
     """The rows of one part after those of the other; an array if all are."""
     if len(parts) == 1:
         return parts[0]
@@ -68,7 +68,7 @@ def chained(parts: Sequence[Rows]) -> Rows:
     return np.concatenate(arrays) if len(arrays) == len(parts) else [row for part in parts for row in part]
 
 
-def collected(rows: Rows) -> Vectors:
+def stack_or_raise(rows: Rows) -> Vectors:
     """The rows as Vectors. Raises TextsFailed, or Unavailable when that is what became of every row."""
     if isinstance(rows, np.ndarray):
         return rows
@@ -82,4 +82,4 @@ def collected(rows: Rows) -> Vectors:
     spread = np.zeros((len(rows), vectors[0].shape[0] if vectors else 0), dtype=np.float32)
     if vectors:
         spread[[index for index in range(len(rows)) if index not in errors]] = vectors
-    raise TextsFailed(spread, errors)
+    raise PartialEmbeddingError(spread, errors)

@@ -8,7 +8,7 @@ from app.schemas.rows import Bot
 from app.utils.errors import ModelMismatch
 
 
-class Embedders:
+class EmbedderRegistry:
     """``current`` serves new bots; each bot is served by the one that made its vectors."""
 
     def __init__(self, current: Embedder, previous: Embedder | None = None) -> None:

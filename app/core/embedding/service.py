@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.core.embedding.check import unusable
+from app.core.embedding.check import invalid_vectors
 from app.core.embedding.models import embeds_as
-from app.core.embedding.port import Embedder, TextsFailed, Vectors
-from app.core.embedding.registry import Embedders
-from app.utils.errors import EmbeddingInvalid, InvalidInput, ModelNotFound, Place
+from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
+from app.core.embedding.registry import EmbedderRegistry
+from app.utils.errors import EmbeddingInvalid, ErrorLocation, InvalidInput, ModelNotFound
 
 
 class Embedded(NamedTuple):
@@ -17,10 +17,10 @@ class Embedded(NamedTuple):
     vectors: Vectors
 
 
-class Embed:
+class EmbeddingService:
     """The embedders for callers of the API, in the same queue as documents."""
 
-    def __init__(self, embedders: Embedders) -> None:
+    def __init__(self, embedders: EmbedderRegistry) -> None:
         self._embedders = embedders
 
     async def vectors(self, model: str, texts: Sequence[str], dimensions: int | None, *, queries: bool) -> Embedded:
@@ -35,13 +35,13 @@ class Embed:
         name, dimension = embedder.model, embedder.dimension
         if dimensions not in (None, dimension):
             detail = f"{name} makes vectors of {dimension} dimensions and cannot shorten them."
-            raise InvalidInput(detail, places=[Place("body.dimensions", detail)])
+            raise InvalidInput(detail, places=[ErrorLocation("body.dimensions", detail)])
         try:
             vectors = await (embedder.embed_queries(texts) if queries else embedder.embed_documents(texts))
-        except TextsFailed as exc:
+        except PartialEmbeddingError as exc:
             raise exc.named(lambda index: f"body.input.{index}") from exc
-        if reasons := unusable(vectors, len(texts), dimension):
-            places = [Place(f"body.input.{index}", reason) for index, reason in reasons.items()]
+        if reasons := invalid_vectors(vectors, len(texts), dimension):
+            places = [ErrorLocation(f"body.input.{index}", reason) for index, reason in reasons.items()]
             raise EmbeddingInvalid(f"{len(places)} of {len(texts)} vectors are unusable.", places=places)
         return Embedded(name, vectors)
 
@@ -50,4 +50,4 @@ class Embed:
             if embeds_as(embedder.model, model):
                 return embedder
         runs = " and ".join(embedder.model for embedder in self._embedders)
-        raise ModelNotFound(f"This server runs {runs}.", places=[Place("body.model", f"is not {runs}")])
+        raise ModelNotFound(f"This server runs {runs}.", places=[ErrorLocation("body.model", f"is not {runs}")])

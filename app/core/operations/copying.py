@@ -7,12 +7,12 @@ from uuid import UUID
 
 import numpy as np
 
-from app.core.embedding.check import unusable
-from app.core.embedding.port import Embedder, TextsFailed
+from app.core.embedding.check import invalid_vectors
+from app.core.embedding.port import Embedder, PartialEmbeddingError
 from app.core.ports import ReembedPort, VectorIndex, VerifyPort
-from app.schemas.rows import CHUNKS_PER_GENERATION, Copied
+from app.schemas.rows import CHUNKS_PER_GENERATION, SourceChunk
 from app.utils.errors import EmbeddingInvalid
-from app.utils.failpoints import reach
+from app.utils.failpoints import failpoint
 
 SPANS = 64
 
@@ -30,7 +30,7 @@ class Copier:
         self._settle = settle
         self._points = points
 
-    async def present(self, collection: str, page: Sequence[Copied]) -> set[int]:
+    async def present(self, collection: str, page: Sequence[SourceChunk]) -> set[int]:
         """The keys that the collection has of these generations."""
         generations = sorted({chunk.generation for chunk in page})
         found: set[int] = set()
@@ -43,7 +43,12 @@ class Copier:
         return found
 
     async def copy(
-        self, bot_id: UUID, collection: str, embedder: Embedder, chunks: Sequence[Copied], check: Callable[[], None]
+        self,
+        bot_id: UUID,
+        collection: str,
+        embedder: Embedder,
+        chunks: Sequence[SourceChunk],
+        check: Callable[[], None],
     ) -> int:
         """Embeds and upserts, then looks whether somebody deleted a document meanwhile; the upsert's timestamp.
 
@@ -51,15 +56,15 @@ class Copier:
         """
         stamp = await self.write(collection, embedder, chunks, check)
         if self._points:
-            await reach(f"{self._points}.after_upsert")
+            await failpoint(f"{self._points}.after_upsert")
         current = await self._verify.current_keys(bot_id, sorted({chunk.doc_id for chunk in chunks}))
         gone = {chunk.generation: chunk.chunk_span for chunk in chunks if chunk.chunk_id not in current}
         if gone:
-            await self._store.collect_gone(bot_id, collection, gone)
+            await self._store.enqueue_vector_gc(bot_id, collection, gone)
         return stamp
 
     async def write(
-        self, collection: str, embedder: Embedder, chunks: Sequence[Copied], check: Callable[[], None]
+        self, collection: str, embedder: Embedder, chunks: Sequence[SourceChunk], check: Callable[[], None]
     ) -> int:
         """Embeds and upserts. Raises the error of a text that the model does not take, its place named.
 
@@ -67,14 +72,14 @@ class Copier:
         """
         try:
             vectors = await embedder.embed_documents([chunk.text for chunk in chunks])
-        except TextsFailed as exc:
+        except PartialEmbeddingError as exc:
             raise exc.named(lambda index: _place(chunks[index])) from exc
-        for index, reason in unusable(vectors, len(chunks), embedder.dimension).items():
+        for index, reason in invalid_vectors(vectors, len(chunks), embedder.dimension).items():
             raise EmbeddingInvalid(f"{_place(chunks[index])}: the embedder's vector is unusable: {reason}.")
         keys = np.array([chunk.chunk_id for chunk in chunks], np.int64)
         doc_ids = np.array([chunk.doc_id for chunk in chunks], np.int64)
         if self._points:
-            await reach(f"{self._points}.before_upsert")
+            await failpoint(f"{self._points}.before_upsert")
         check()
         return await self._index.upsert(collection, keys, doc_ids, vectors, [chunk.text for chunk in chunks])
 
@@ -91,7 +96,7 @@ class Copier:
                 generation, index = divmod(key, CHUNKS_PER_GENERATION)
                 spans[generation] = max(spans.get(generation, 0), index + 1)
             if spans:
-                await self._store.collect_gone(bot_id, collection, spans)
+                await self._store.enqueue_vector_gc(bot_id, collection, spans)
 
     async def settled(self, since: float) -> None:
         """Waits until what was on its way at that time of the loop cannot land any more."""
@@ -99,5 +104,5 @@ class Copier:
         await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
 
 
-def _place(chunk: Copied) -> str:
+def _place(chunk: SourceChunk) -> str:
     return f"document {chunk.doc_id}, chunk_index {chunk.chunk_id % CHUNKS_PER_GENERATION}"

@@ -11,7 +11,7 @@ from app.utils.lifecycle import process
 PAUSE_SECONDS = 0.5
 
 
-class Watch:
+class MetricsSampler:
     """``pool``: (used, idle, most) connections to PostgreSQL."""
 
     def __init__(self, backlog: BacklogStore, pool: Callable[[], tuple[int, int, int]]) -> None:

@@ -18,15 +18,15 @@ from uuid import UUID, uuid4
 
 from app.core.bots.bots import Bots
 from app.core.embedding.port import Embedder
-from app.core.embedding.registry import Embedders
+from app.core.embedding.registry import EmbedderRegistry
 from app.core.operations.copying import Copier
 from app.core.operations.verify import Verifier
 from app.core.ports import RebuildPort, ReembedPort, VectorIndex
-from app.core.write.bulk_throttle import Pace
+from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.row_lease import RowLease
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Check, Progress, Rebuild
 from app.utils.errors import AppError, BotNotFound, CollectionMissing, CollectionMoved, IndexRebuilding
-from app.utils.failpoints import reach
+from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Limit:
     """Up to how many chunks a bot is rebuilt without being asked: any number by a model of this machine, ``most`` by
     one of ``paid``."""
 
-    def __init__(self, embedders: Embedders, paid: frozenset[Embedder], most: int) -> None:
+    def __init__(self, embedders: EmbedderRegistry, paid: frozenset[Embedder], most: int) -> None:
         self._embedders = embedders
         self._paid = paid
         self._most = most
@@ -71,10 +71,10 @@ class Rebuilder:
         bots: Bots,
         verifier: Verifier,
         index: VectorIndex,
-        embedders: Embedders,
+        embedders: EmbedderRegistry,
         copier: Copier,
         limit: Limit,
-        pace: Pace,
+        pace: BulkWriteThrottle,
         *,
         lease: timedelta,
         interval: float,
@@ -207,7 +207,7 @@ class Rebuilder:
         while low < work.before_generation:
             # What has been begun before the loss may have lost vectors, and become current yet; into a new collection
             # it is begun again.
-            first = await self._chunks.first_open(bot.bot_id) if work.in_place else work.before_generation
+            first = await self._chunks.low_watermark(bot.bot_id) if work.in_place else work.before_generation
             after = low * CHUNKS_PER_GENERATION
             while page := await self._chunks.page(bot.bot_id, after, size):
                 after = page[-1].chunk_id
@@ -232,9 +232,9 @@ class Rebuilder:
             await self._copier.collect_strays(bot.bot_id, collection, started)
         if copied:  # Until then what is deleted is collected late enough for copies that land late.
             await self._copier.settled(ended)
-        await reach("rebuild.before_finish")
+        await failpoint("rebuild.before_finish")
         finished = await self._store.finish(bot.bot_id, collection, run.token, stamp)
-        await reach("rebuild.after_finish")
+        await failpoint("rebuild.after_finish")
         return finished
 
     def _may(self, bot: Bot, progress: Progress) -> bool:

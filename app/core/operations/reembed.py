@@ -18,10 +18,10 @@ from uuid import UUID
 from app.core.embedding.port import Embedder
 from app.core.operations.copying import Copier
 from app.core.operations.migration_lease import reembed_lease
-from app.core.ports import BotPort, ReembedPort, Switch, VectorIndex, VerifyPort
+from app.core.ports import BotPort, Cutover, ReembedPort, VectorIndex, VerifyPort
 from app.core.write.leases import Leases
 from app.core.write.row_lease import RowLease
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Copied, Move
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, ModelMigration, SourceChunk
 from app.utils.errors import (
     BotNotFound,
     CollectionMissing,
@@ -30,7 +30,7 @@ from app.utils.errors import (
     Unavailable,
     VectorIndexUnavailable,
 )
-from app.utils.failpoints import reach
+from app.utils.failpoints import failpoint
 
 PART_CHUNKS = 128
 """Chunks read, embedded and upserted together; more where the embedder asks for more."""
@@ -45,10 +45,10 @@ Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class MigrationResult:
     """What a run did. ``copied``: chunks embedded by it; ``late``: those of them that writers waited for."""
 
-    move: Move
+    move: ModelMigration
     resumed: bool
     copied: int
     late: int
@@ -59,7 +59,7 @@ class _Run:
     """Every current key below generation ``first`` is copied; of the others those in ``keys``."""
 
     bot_id: UUID
-    move: Move
+    move: ModelMigration
     first: int
     lease: RowLease
     keys: set[int] = field(default_factory=set)
@@ -69,7 +69,7 @@ class _Run:
     def add(self, keys: Sequence[int]) -> None:
         self.keys.update(key for key in keys if key >= self.first * CHUNKS_PER_GENERATION)
 
-    def wrote(self, chunks: Sequence[Copied], stamp: int) -> None:
+    def wrote(self, chunks: Sequence[SourceChunk], stamp: int) -> None:
         self.stamp = max(self.stamp, stamp)
         self.copied += len(chunks)
         self.add([chunk.chunk_id for chunk in chunks])
@@ -78,7 +78,7 @@ class _Run:
         return [key for key in keys if key not in self.keys]
 
 
-class _NotNow(Exception):
+class _CutoverTooLarge(Exception):
     """Too much was left for the switch."""
 
 
@@ -113,7 +113,7 @@ class Reembedder:
         """How many the bot has."""
         return (await self._bots.counts(bot_id)).chunks
 
-    async def run(self, bot_id: UUID, progress: Progress = lambda _: None) -> Moved | None:
+    async def run(self, bot_id: UUID, progress: Progress = lambda _: None) -> MigrationResult | None:
         """Moves the bot to the embedder's model, or ends a move that was begun; None when there is nothing to move.
 
         Raises BotNotFound, ReembedInProgress, Unavailable when a store or the embedder is away, and the error of a text
@@ -122,43 +122,43 @@ class Reembedder:
         assert self._embedder is not None
         started = asyncio.get_running_loop().time()
         async with reembed_lease(self._store, bot_id, self._leases.length) as lease:
-            await reach("reembed.before_begin")
+            await failpoint("reembed.before_begin")
             move = await self._store.begin(bot_id, self._embedder.model, self._embedder.dimension)
             if move is None:
                 return None
-            await reach("reembed.after_begin")
+            await failpoint("reembed.after_begin")
             resumed = move.collection_name in await self._index.collections()
             await self._make_collection(bot_id, move)
-            await reach("reembed.after_collection")
-            run = _Run(bot_id, move, await self._store.first_open(bot_id), lease)
+            await failpoint("reembed.after_collection")
+            run = _Run(bot_id, move, await self._store.low_watermark(bot_id), lease)
             try:
                 await self._copy_all(run, self._embedder, resumed, progress)
                 if resumed:
                     await self._copier.collect_strays(bot_id, move.collection_name, started)
-                late = await self._switch_in_the_end(run, self._embedder, progress)
+                late = await self._cut_over(run, self._embedder, progress)
             except CollectionMissing as exc:
                 if await self._bots.get(bot_id, None) is None:
                     raise BotNotFound("The bot was deleted meanwhile.") from exc
                 raise VectorIndexUnavailable("The new collection went away: begin again.") from exc
-            await reach("reembed.after_switch")
-            return Moved(move, resumed, run.copied, late)
+            await failpoint("reembed.after_switch")
+            return MigrationResult(move, resumed, run.copied, late)
 
-    async def abort(self, bot_id: UUID) -> Move | None:
+    async def abort(self, bot_id: UUID) -> ModelMigration | None:
         """Gives a half-done move up and drops what it has built; None when there is none. Raises as ``run``."""
         async with reembed_lease(self._store, bot_id, self._leases.length):
-            await reach("reembed.before_abort")
+            await failpoint("reembed.before_abort")
             move = await self._store.move(bot_id)
             began_at = asyncio.get_running_loop().time()
             saga = await self._store.forget(bot_id, self._leases.token, self._leases.length)
             if saga is None or saga.collection_name is None:
                 return None
-            await reach("reembed.after_abort")
+            await failpoint("reembed.after_abort")
             with self._leases.holding([saga.generation], since=began_at):
                 await self._index.drop(saga.collection_name)
                 await self._bots.end_saga(saga.generation, self._leases.token)
             return move
 
-    async def _make_collection(self, bot_id: UUID, move: Move) -> None:
+    async def _make_collection(self, bot_id: UUID, move: ModelMigration) -> None:
         """Under a saga, which the bot's deletion waits for: nothing appears behind it."""
         began_at = asyncio.get_running_loop().time()
         saga = await self._bots.begin_creation(bot_id, self._leases.token, self._leases.length)
@@ -177,24 +177,24 @@ class Reembedder:
             await self._copy(run, embedder, [chunk for chunk in page if chunk.chunk_id not in there])
             progress(len(page))
 
-    async def _copy(self, run: _Run, embedder: Embedder, chunks: Sequence[Copied]) -> None:
+    async def _copy(self, run: _Run, embedder: Embedder, chunks: Sequence[SourceChunk]) -> None:
         if chunks:
             stamp = await self._copier.copy(run.bot_id, run.move.collection_name, embedder, chunks, run.lease.check)
             run.wrote(chunks, stamp)
 
-    async def _switch_in_the_end(self, run: _Run, embedder: Embedder, progress: Progress) -> int:
+    async def _cut_over(self, run: _Run, embedder: Embedder, progress: Progress) -> int:
         """Catches up and switches, as often as it takes; returns how many chunks writers waited for."""
         for _ in range(ATTEMPTS):
             if await self._catch_up(run, embedder, progress) > FEW_CHUNKS:
                 continue
-            await reach("reembed.before_switch")
+            await failpoint("reembed.before_switch")
             try:
                 async with self._store.switching(run.bot_id, run.move) as switch:
                     late = await self._copy_rest(run, embedder, switch)
-                    await reach("reembed.in_switch")
+                    await failpoint("reembed.in_switch")
                     await switch.complete(run.stamp, self._grace)
                 return late
-            except _NotNow:
+            except _CutoverTooLarge:
                 continue
             except (CollectionMoved, DatabaseUnavailable):
                 # Its answer may be lost, or writers did not leave a gap for the lock.
@@ -209,7 +209,7 @@ class Reembedder:
 
     async def _catch_up(self, run: _Run, embedder: Embedder, progress: Progress) -> int:
         """Copies what has become current since ``run.first`` was read; returns how many chunks that were."""
-        first = await self._store.first_open(run.bot_id)
+        first = await self._store.low_watermark(run.bot_id)
         missing = run.lacks(await self._store.keys(run.bot_id, run.first * CHUNKS_PER_GENERATION))
         size = max(PART_CHUNKS, embedder.call_texts)
         for start in range(0, len(missing), size):
@@ -219,11 +219,11 @@ class Reembedder:
         run.keys = {key for key in run.keys if key >= first * CHUNKS_PER_GENERATION}
         return len(missing)
 
-    async def _copy_rest(self, run: _Run, embedder: Embedder, switch: Switch) -> int:
+    async def _copy_rest(self, run: _Run, embedder: Embedder, switch: Cutover) -> int:
         """While writers wait. The connection is held all the while, so for few chunks and a short time alone."""
         missing = run.lacks(await switch.keys(run.first * CHUNKS_PER_GENERATION))
         if len(missing) > FEW_CHUNKS:
-            raise _NotNow
+            raise _CutoverTooLarge
         if missing:
             chunks = await switch.chunks(missing)
             try:
@@ -231,5 +231,5 @@ class Reembedder:
                     stamp = await self._copier.write(run.move.collection_name, embedder, chunks, run.lease.check)
                 run.wrote(chunks, stamp)
             except TimeoutError as exc:
-                raise _NotNow from exc
+                raise _CutoverTooLarge from exc
         return len(missing)

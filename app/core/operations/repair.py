@@ -18,7 +18,7 @@ from app.core.write.saga import Saga
 from app.core.write.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, NewChunk, NewDocument
 from app.utils.errors import BotNotFound, CollectionMoved, DocumentChanged
-from app.utils.failpoints import reach
+from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch
 
 AT_ONCE = 64
@@ -50,7 +50,7 @@ class Repairer:
         self._index = index
         self._recovery = recovery
         self._rebuilder = rebuilder
-        self._mends: dict[str, Mend] = {
+        self._repairs: dict[str, Mend] = {
             "partition_missing": self._make_partitions,
             "collection_missing": self._make_collection,
             "index_rebuilding": self._rebuild,
@@ -61,7 +61,7 @@ class Repairer:
             "vector_mismatch": self._write_anew,
         }
 
-    async def end_forgotten(self) -> None:
+    async def finish_abandoned_sagas(self) -> None:
         """Ends the sagas that no process works on. Raises Unavailable."""
         await self._recovery.run_round()
 
@@ -115,9 +115,9 @@ class Repairer:
             bot = await self._bots.known(state.bot_id, None)
         except BotNotFound:
             return  # Deleted meanwhile, with all that was wrong about it.
-        await reach("repair.before_mend")
-        await self._mends[findings[0].kind](bot, findings)
-        await reach("repair.after_mend")
+        await failpoint("repair.before_mend")
+        await self._repairs[findings[0].kind](bot, findings)
+        await failpoint("repair.after_mend")
         for finding in findings:
             yield finding
 

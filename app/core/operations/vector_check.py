@@ -9,12 +9,12 @@ from uuid import UUID
 
 import numpy as np
 
-from app.core.embedding.check import unusable
-from app.core.embedding.port import TextsFailed, Vectors
-from app.core.embedding.registry import Embedders
+from app.core.embedding.check import invalid_vectors
+from app.core.embedding.port import PartialEmbeddingError, Vectors
+from app.core.embedding.registry import EmbedderRegistry
 from app.core.operations.verify import Finding
 from app.core.ports import BotPort, VectorIndex, VerifyPort
-from app.schemas.rows import Bot, Copied
+from app.schemas.rows import Bot, SourceChunk
 from app.utils.errors import CollectionMissing
 
 PAGE: Final = 512
@@ -35,7 +35,12 @@ class VectorCheck:
     """``allowed``: in place of each provider's own tolerance."""
 
     def __init__(
-        self, store: VerifyPort, bots: BotPort, index: VectorIndex, embedders: Embedders, allowed: float | None = None
+        self,
+        store: VerifyPort,
+        bots: BotPort,
+        index: VectorIndex,
+        embedders: EmbedderRegistry,
+        allowed: float | None = None,
     ) -> None:
         self._store = store
         self._bots = bots
@@ -68,7 +73,7 @@ class VectorCheck:
                     yield Finding("vector_mismatch", bot_id, detail, chunk.chunk_id, chunk.doc_id)
             progress(len(page))
 
-    async def _pages(self, bot_id: UUID, sample: int | None) -> AsyncIterator[Sequence[Copied]]:
+    async def _pages(self, bot_id: UUID, sample: int | None) -> AsyncIterator[Sequence[SourceChunk]]:
         if sample is None:
             after = 0
             while page := await self._store.chunk_page(bot_id, after, PAGE):
@@ -79,7 +84,7 @@ class VectorCheck:
         for start in range(0, len(keys), PAGE):
             yield await self._store.chunks_of_keys(bot_id, keys[start : start + PAGE])
 
-    async def _distances(self, bot: Bot, page: Sequence[Copied]) -> list[tuple[Copied, float]]:
+    async def _distances(self, bot: Bot, page: Sequence[SourceChunk]) -> list[tuple[SourceChunk, float]]:
         """(chunk, 1 - cosine) of those that are further from their texts than is allowed."""
         embedder = self._embedders.of(bot)
         keys = [chunk.chunk_id for chunk in page]
@@ -93,9 +98,9 @@ class VectorCheck:
         failed: set[int] = set()
         try:
             vectors = await embedder.embed_documents([chunk.text for chunk in there])
-        except TextsFailed as exc:  # Not to be compared, nor to be written again.
+        except PartialEmbeddingError as exc:  # Not to be compared, nor to be written again.
             vectors, failed = exc.vectors, set(exc.errors)
-        failed |= unusable(vectors, len(there), embedder.dimension).keys()
+        failed |= invalid_vectors(vectors, len(there), embedder.dimension).keys()
         allowed = tolerance(embedder.model) if self._allowed is None else self._allowed
         found = []
         for number, chunk in enumerate(there):

@@ -10,10 +10,10 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST = 32
+MAX_BATCH = 32
 
 
-class Joined(Generic[K, T, R]):
+class RequestCoalescer(Generic[K, T, R]):
     """``run(key, items)`` does the work of several calls and returns a result for each, in their order.
 
     While fewer than ``lanes`` runs of a key are at work, a call begins at once: one caller alone never waits. What
@@ -44,7 +44,7 @@ class Joined(Generic[K, T, R]):
         """Hands the lane on to those who wait, or gives it back."""
         waiting = self._waiting.get(key)
         calls: list[tuple[T, asyncio.Future[R]]] = []
-        while waiting and len(calls) < MOST:
+        while waiting and len(calls) < MAX_BATCH:
             call = waiting.popleft()
             if not call[1].done():  # Cancelled meanwhile.
                 calls.append(call)

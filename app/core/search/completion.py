@@ -12,12 +12,12 @@ from itertools import islice
 
 import numpy as np
 
-from app.core.embedding.port import TextsFailed, Vectors
-from app.core.embedding.registry import Embedders
+from app.core.embedding.port import PartialEmbeddingError, Vectors
+from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, Hit
-from app.core.search.hits import Ask, Lists, cut_all, foreseen
+from app.core.search.hits import HitLists, RetrievalRequest, foreseen, take_all_confirmed
 from app.core.search.lexical import estimated_bm25
-from app.schemas.rows import Confirmed
+from app.schemas.rows import CurrentChunk
 from app.utils.stopwatch import Stopwatch
 
 ATTEMPTS = 8
@@ -30,18 +30,24 @@ SCORED_TEXTS = 32
 class Completed:
     """Of one moment: ``rows`` of all hits, ``lists`` with the hits that were added, and the vectors of these."""
 
-    lists: Sequence[Lists]
-    rows: dict[int, Confirmed]
+    lists: Sequence[HitLists]
+    rows: dict[int, CurrentChunk]
     vectors: dict[int, Vectors] = field(default_factory=dict)
 
 
 class Completion:
-    def __init__(self, documents: DocumentPort, embedders: Embedders) -> None:
+    def __init__(self, documents: DocumentPort, embedders: EmbedderRegistry) -> None:
         self._documents = documents
         self._embedders = embedders
 
     async def complete(
-        self, ask: Ask, lists: Sequence[Lists], k: int, rows: dict[int, Confirmed], most: int, watch: Stopwatch
+        self,
+        ask: RetrievalRequest,
+        lists: Sequence[HitLists],
+        k: int,
+        rows: dict[int, CurrentChunk],
+        most: int,
+        watch: Stopwatch,
     ) -> Completed | None:
         """``lists`` as Milvus gave them, of each k hits at most, and what ``rows`` confirmed of them, made complete.
 
@@ -55,7 +61,7 @@ class Completion:
         stale: set[int] = set()
         replaced: dict[int, int] = {}
         for _ in range(ATTEMPTS):
-            cuts = cut_all(ask, lists, now.lists, k, now.rows)
+            cuts = take_all_confirmed(ask, lists, now.lists, k, now.rows)
             unconfirmed = {key for of_pair in cuts for one in of_pair for key in one.unconfirmed} - stale
             if not unconfirmed:
                 return now
@@ -81,23 +87,25 @@ class Completion:
             now.lists = await self._merged(ask, lists, k, now, added)
         return None
 
-    async def _embed(self, ask: Ask, vectors: dict[int, Vectors], added: dict[int, str], watch: Stopwatch) -> bool:
+    async def _embed(
+        self, ask: RetrievalRequest, vectors: dict[int, Vectors], added: dict[int, str], watch: Stopwatch
+    ) -> bool:
         lacking = [key for key in added if key not in vectors]
         if ask.vectors is None or not lacking:
             return True
         try:
             with watch.timing("embedding"):
                 made = await self._embedders.of(ask.bot).embed_documents([added[key] for key in lacking])
-        except TextsFailed:
+        except PartialEmbeddingError:
             return False
         vectors |= zip(lacking, made, strict=True)
         return True
 
     async def _merged(
-        self, ask: Ask, lists: Sequence[Lists], k: int, now: Completed, added: dict[int, str]
-    ) -> list[Lists]:
+        self, ask: RetrievalRequest, lists: Sequence[HitLists], k: int, now: Completed, added: dict[int, str]
+    ) -> list[HitLists]:
         """``lists`` and the chunks that were added, each in its place."""
-        merged = [Lists(pair.dense, pair.lexical) for pair in lists]
+        merged = [HitLists(pair.dense, pair.lexical) for pair in lists]
         if ask.vectors is not None:
             for pair, query in zip(merged, await ask.vectors, strict=True):
                 near = [Hit(key, cosine(now.vectors[key], query)) for key in added]
@@ -126,5 +134,5 @@ def _with(hits: list[Hit], added: Iterable[Hit], k: int) -> list[Hit]:
     return sorted([*hits, *(hit for hit in added if hit.score >= last)], key=lambda hit: (-hit.score, hit.chunk_id))
 
 
-def _best_by_words(lists: Iterable[Lists]) -> set[int]:
+def _best_by_words(lists: Iterable[HitLists]) -> set[int]:
     return {hit.chunk_id for pair in lists for hit in (pair.lexical or ())[:SCORED_TEXTS]}

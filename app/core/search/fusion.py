@@ -9,7 +9,7 @@ DEFAULT_DENSE_WEIGHT = 0.3
 """Measured, see docs/SEARCH.md."""
 
 
-class Ranked(NamedTuple):
+class RankedChunk(NamedTuple):
     """A chunk, the score that ranks it, and what it had in each list; None where it was in none."""
 
     chunk_id: int
@@ -18,20 +18,22 @@ class Ranked(NamedTuple):
     lexical: float | None
 
 
-def ranked(dense: Sequence[Hit] | None, lexical: Sequence[Hit] | None, dense_weight: float) -> list[Ranked]:
+def relative_score_fusion(
+    dense: Sequence[Hit] | None, lexical: Sequence[Hit] | None, dense_weight: float
+) -> list[RankedChunk]:
     """The hits of both lists, best first; equals by cosine similarity, then by key.
 
     Each list is scaled to 0..1 by its own least and greatest score, weighed and added; a hit that a list lacks has 0
     from it. Of one list alone (the other None) the scores are its own.
     """
     if lexical is None:
-        return [Ranked(hit.chunk_id, hit.score, hit.score, None) for hit in dense or ()]
+        return [RankedChunk(hit.chunk_id, hit.score, hit.score, None) for hit in dense or ()]
     if dense is None:
-        return [Ranked(hit.chunk_id, hit.score, None, hit.score) for hit in lexical]
+        return [RankedChunk(hit.chunk_id, hit.score, None, hit.score) for hit in lexical]
     near, words = _by_key(dense), _by_key(lexical)
     near_scaled, words_scaled = _scaled(near), _scaled(words)
     fused = [
-        Ranked(
+        RankedChunk(
             key,
             dense_weight * near_scaled.get(key, 0.0) + (1 - dense_weight) * words_scaled.get(key, 0.0),
             near.get(key),
@@ -42,9 +44,9 @@ def ranked(dense: Sequence[Hit] | None, lexical: Sequence[Hit] | None, dense_wei
     return sorted(fused, key=lambda one: (-one.score, 2.0 if one.dense is None else -one.dense, one.chunk_id))
 
 
-def best_of_each(ranking: Sequence[Ranked], doc_ids: Mapping[int, int]) -> list[Ranked]:
+def best_per_document(ranking: Sequence[RankedChunk], doc_ids: Mapping[int, int]) -> list[RankedChunk]:
     """The first of each document, in order. ``doc_ids``: the document of each chunk."""
-    first: dict[int, Ranked] = {}
+    first: dict[int, RankedChunk] = {}
     for one in ranking:
         first.setdefault(doc_ids[one.chunk_id], one)
     return list(first.values())

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from app.core.embedding.port import Vectors
 from app.core.ports import Hit, Span
-from app.core.search.fusion import ranked
+from app.core.search.fusion import relative_score_fusion
 from app.schemas.filter_tree import Filter
-from app.schemas.rows import Bot, Confirmed
+from app.schemas.rows import Bot, CurrentChunk
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RetrievalRequest:
     """What is wanted of a bot for each of ``texts``.
 
     Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension), which may still be
@@ -42,7 +42,7 @@ class Ask:
 
 
 @dataclass(slots=True)
-class Lists:
+class HitLists:
     """The hits for one text, best first; None where a list is not wanted."""
 
     dense: list[Hit] | None
@@ -53,7 +53,7 @@ class Lists:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class ConfirmedHits:
     """A list as far as it was needed. ``share``: what part of the hits was confirmed."""
 
     hits: list[Hit]
@@ -63,7 +63,9 @@ class Cut:
     share: float
 
 
-def cut(ask: Ask, hits: list[Hit], exhausted: bool, rows: Mapping[int, Confirmed]) -> Cut:
+def take_confirmed(
+    ask: RetrievalRequest, hits: list[Hit], exhausted: bool, rows: Mapping[int, CurrentChunk]
+) -> ConfirmedHits:
     """The confirmed ones of ``hits`` until there are as many as are wanted. ``exhausted``: Milvus has no more."""
     kept: list[Hit] = []
     unconfirmed: list[int] = []
@@ -76,24 +78,24 @@ def cut(ask: Ask, hits: list[Hit], exhausted: bool, rows: Mapping[int, Confirmed
         kept.append(hit)
         documents.add(row.doc_id)
         if len(kept) >= ask.depth and len(documents) >= ask.documents:
-            return Cut(kept, unconfirmed, True, False, 1.0)
-    return Cut(kept, unconfirmed, False, exhausted, len(kept) / len(hits) if hits else 1.0)
+            return ConfirmedHits(kept, unconfirmed, True, False, 1.0)
+    return ConfirmedHits(kept, unconfirmed, False, exhausted, len(kept) / len(hits) if hits else 1.0)
 
 
-def cut_all(
-    ask: Ask, raw: Sequence[Lists], merged: Sequence[Lists], k: int, rows: Mapping[int, Confirmed]
-) -> list[list[Cut]]:
-    """``cut`` of each of ``merged``, which are ``raw``, of each list k hits at most, and what was added to them."""
+def take_all_confirmed(
+    ask: RetrievalRequest, raw: Sequence[HitLists], merged: Sequence[HitLists], k: int, rows: Mapping[int, CurrentChunk]
+) -> list[list[ConfirmedHits]]:
+    """``take_confirmed`` of each of ``merged``: ``raw``, at most k hits of each list, and what was added to them."""
     return [
         [
-            cut(ask, hits, len(from_milvus) < k, rows)
+            take_confirmed(ask, hits, len(from_milvus) < k, rows)
             for from_milvus, hits in zip(before.each(), after.each(), strict=True)
         ]
         for before, after in zip(raw, merged, strict=True)
     ]
 
 
-def foreseen(ask: Ask, lists: Iterable[Lists]) -> set[int]:
+def foreseen(ask: RetrievalRequest, lists: Iterable[HitLists]) -> set[int]:
     """The keys whose texts will most likely be shown: the best, if all are confirmed."""
     if ask.read_all:
         return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits}
@@ -101,4 +103,8 @@ def foreseen(ask: Ask, lists: Iterable[Lists]) -> set[int]:
         return set()
     if ask.vectors is None or not ask.lexical:  # One list ranks itself.
         return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits[: ask.read]}
-    return {one.chunk_id for pair in lists for one in ranked(pair.dense, pair.lexical, ask.dense_weight)[: ask.read]}
+    return {
+        one.chunk_id
+        for pair in lists
+        for one in relative_score_fusion(pair.dense, pair.lexical, ask.dense_weight)[: ask.read]
+    }

@@ -6,7 +6,7 @@ from typing import Literal
 from uuid import UUID
 
 from app.schemas.filter_tree import Filter
-from app.schemas.rows import Chunk, Progress, VisibleChunk
+from app.schemas.rows import Chunk, Progress, SearchChunk
 
 Mode = Literal["dense", "lexical", "hybrid"]
 Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
@@ -40,7 +40,7 @@ class Result:
     ``context``: it and its neighbours in order, empty unless asked for.
     """
 
-    chunk: VisibleChunk
+    chunk: SearchChunk
     score: float
     dense_score: float | None
     lexical_score: float | None
@@ -63,7 +63,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SearchResults:
     """The results for each text, in the order of the texts. ``rebuild``: how much was indexed, where not all was."""
 
     mode: Mode

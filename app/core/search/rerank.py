@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-from app.utils.errors import InvalidInput, ModelNotFound, Place, RerankerUnavailable
+from app.utils.errors import ErrorLocation, InvalidInput, ModelNotFound, RerankerUnavailable
 
 NO_RERANKER = "This server has no reranker: start it with RERANK_MODEL or RERANK_URL set."
 MAX_PAIRS = 2_048
@@ -34,7 +34,7 @@ def check_pairs(texts: int, top: int) -> None:
     """Raises InvalidInput when a search reranks more than ever fits."""
     if texts * top > MAX_PAIRS:
         reason = f"{texts} texts of {top} results each are more than the {MAX_PAIRS:,} that are reranked at a time"
-        raise InvalidInput(f"body.query_texts: {reason}", places=[Place("body.query_texts", reason)])
+        raise InvalidInput(f"body.query_texts: {reason}", places=[ErrorLocation("body.query_texts", reason)])
 
 
 class Reranker(Protocol):
@@ -78,7 +78,7 @@ class RerankingService:
             raise ModelNotFound(NO_RERANKER)
         if model is not None and model not in (reranker.model, reranker.model.rpartition("/")[2]):
             runs = f"This server reranks with {reranker.model}."
-            raise ModelNotFound(runs, places=[Place("body.model", f"is not {reranker.model}")])
+            raise ModelNotFound(runs, places=[ErrorLocation("body.model", f"is not {reranker.model}")])
         scores = await reranker.scores([(query, document) for document in documents])
         ranked = sorted(enumerate(scores), key=lambda one: (-one[1], one[0]))
         return Reranking(reranker.model, ranked[:top_n])

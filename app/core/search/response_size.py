@@ -1,6 +1,6 @@
 """How much text one answer to a search may hold, looked at before it is read."""
 
-from app.utils.errors import AnswerTooLarge, Place
+from app.utils.errors import AnswerTooLarge, ErrorLocation
 
 LARGE_TEXTS = 1_000
 """More than so many texts are measured before they are read, which takes a statement more."""
@@ -22,4 +22,4 @@ def check_bytes(size: int, place: str) -> None:
     """Raises AnswerTooLarge."""
     if size > MAX_BYTES:
         reason = f"the answer's texts would be {size:,} bytes, and may be {MAX_BYTES:,}: ask for less"
-        raise AnswerTooLarge(f"{place}: {reason}", places=[Place(place, reason)])
+        raise AnswerTooLarge(f"{place}: {reason}", places=[ErrorLocation(place, reason)])

@@ -13,12 +13,12 @@ import numpy as np
 
 from app.core.bots.bots import Bots
 from app.core.embedding.port import Vectors
-from app.core.embedding.registry import Embedders
+from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, Hit, Span, VectorIndex
-from app.core.search.coalescing import Joined
+from app.core.search.coalescing import RequestCoalescer
 from app.core.search.completion import Completion
-from app.core.search.hits import Ask, Cut, Lists, cut_all, foreseen
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Confirmed
+from app.core.search.hits import ConfirmedHits, HitLists, RetrievalRequest, foreseen, take_all_confirmed
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, CurrentChunk
 from app.utils.errors import CollectionMissing, Unavailable
 from app.utils.stopwatch import Stopwatch
 
@@ -34,20 +34,20 @@ MAX_SPANS = 16
 """Ranges of keys that Milvus is told to pass over."""
 SEARCHES_AT_ONCE = 2
 """Of a kind, in Milvus: it works on the second while the answer to the first is on its way."""
-Kind = tuple[str, int, tuple[Span, ...]]
+BatchKey = tuple[str, int, tuple[Span, ...]]
 """Searches of the same collection, k and passed-over keys are carried out together. A search among given documents
 is not: PostgreSQL, which named them, knows no documents that are not finished."""
 
 
 @dataclass(slots=True)
-class Found:
+class RetrievalResult:
     """Confirmed lists, one pair a text. ``complete``: none is shorter than it could be.
 
     ``held``: the bot that was assumed was found to be so still. ``vectors``: of hits that Milvus may not have yet.
     """
 
-    lists: list[Lists]
-    rows: dict[int, Confirmed] = field(default_factory=dict)
+    lists: list[HitLists]
+    rows: dict[int, CurrentChunk] = field(default_factory=dict)
     complete: bool = True
     rounds: int = 0
     dropped: int = 0
@@ -58,16 +58,16 @@ class Found:
 class Retrieval:
     """Stages in the watch: dense and lexical, which overlap, postgres."""
 
-    def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex, embedders: Embedders) -> None:
+    def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex, embedders: EmbedderRegistry) -> None:
         self._completion = Completion(documents, embedders)
         self._bots = bots
         self._documents = documents
         self._index = index
-        self._confirm = Joined(self._confirm_all)
-        self._near = Joined(self._near_all, SEARCHES_AT_ONCE)
-        self._worded = Joined(self._worded_all, SEARCHES_AT_ONCE)
+        self._confirm = RequestCoalescer(self._confirm_all)
+        self._dense_batcher = RequestCoalescer(self._search_dense_batch, SEARCHES_AT_ONCE)
+        self._lexical_batcher = RequestCoalescer(self._search_lexical_batch, SEARCHES_AT_ONCE)
 
-    async def find(self, ask: Ask, only: Sequence[int] | None, watch: Stopwatch) -> Found:
+    async def find(self, ask: RetrievalRequest, only: Sequence[int] | None, watch: Stopwatch) -> RetrievalResult:
         """Searches until every list is long enough and nothing is missing, or Milvus has no more to give.
 
         Searched is the whole collection, or ``only`` these documents; these chunks, where ``ask.by_chunk``.
@@ -86,14 +86,14 @@ class Retrieval:
         guarantee = ask.guarantee
         filtered_after = ask.where is not None and only is None
         stale: set[int] = set()
-        found = Found([])
+        found = RetrievalResult([])
         for found.rounds in range(1, MAX_ROUNDS + 1):
             raw = await self._search(ask, k, guarantee, only, watch)
-            lists: Sequence[Lists] = raw
+            lists: Sequence[HitLists] = raw
             with watch.timing("postgres"):
                 found.rows = await self._confirmed(ask, lists)
             found.held = ask.assumed and bool(found.rows)
-            cuts = cut_all(ask, raw, lists, k, found.rows)
+            cuts = take_all_confirmed(ask, raw, lists, k, found.rows)
             unconfirmed = {key for of_pair in cuts for one in of_pair for key in one.unconfirmed}
             found.dropped = len(unconfirmed)
             newest = guarantee
@@ -108,7 +108,7 @@ class Retrieval:
                 if completed is not None:
                     current = True
                     lists, found.rows, found.vectors = completed.lists, completed.rows, completed.vectors
-                    cuts = cut_all(ask, raw, lists, k, found.rows)
+                    cuts = take_all_confirmed(ask, raw, lists, k, found.rows)
             found.lists = [_kept(pair, of_pair) for pair, of_pair in zip(lists, cuts, strict=True)]
             every = [one for of_pair in cuts for one in of_pair]
             done = all(one.enough or one.exhausted for one in every)
@@ -125,7 +125,7 @@ class Retrieval:
             stale, guarantee = unconfirmed, newest
         raise Unavailable("More documents were replaced or deleted a moment ago than this search can pass over.")
 
-    async def _confirmed(self, ask: Ask, lists: Sequence[Lists]) -> dict[int, Confirmed]:
+    async def _confirmed(self, ask: RetrievalRequest, lists: Sequence[HitLists]) -> dict[int, CurrentChunk]:
         """Of the hits those that are current. The spare ones are asked about only where they may be needed."""
         every = [hits for pair in lists for hits in pair.each()]
         wanted = foreseen(ask, lists)
@@ -143,7 +143,7 @@ class Retrieval:
 
     async def _confirm_all(
         self, kind: tuple[UUID, Bot | None], calls: Sequence[tuple[set[int], set[int]]]
-    ) -> Sequence[dict[int, Confirmed]]:
+    ) -> Sequence[dict[int, CurrentChunk]]:
         """Every call gets the rows of all."""
         bot_id, still = kind
         keys = set[int]().union(*(keys for keys, _ in calls))
@@ -151,8 +151,8 @@ class Retrieval:
         return [await self._documents.confirmed(bot_id, list(keys), wanted, None, still)] * len(calls)
 
     async def _search(
-        self, ask: Ask, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
-    ) -> list[Lists]:
+        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
+    ) -> list[HitLists]:
         try:
             if ask.lexical:
                 dense, lexical = await asyncio.gather(
@@ -165,10 +165,10 @@ class Retrieval:
             await self._bots.make_collection(ask.bot)
             raise
         empty: list[None] = [None] * len(ask.texts)
-        return [Lists(near, words) for near, words in zip(dense or empty, lexical or empty, strict=True)]
+        return [HitLists(near, words) for near, words in zip(dense or empty, lexical or empty, strict=True)]
 
     async def _dense(
-        self, ask: Ask, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
+        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
     ) -> list[list[Hit]] | None:
         if ask.vectors is None:
             return None
@@ -176,7 +176,7 @@ class Retrieval:
         with watch.timing("dense"):
             if only is None:
                 key = (ask.bot.milvus_collection, k, tuple(ask.without))
-                found = await self._near(key, (vectors, guarantee))
+                found = await self._dense_batcher(key, (vectors, guarantee))
             else:
                 found = await self._index.search_dense(
                     ask.bot.milvus_collection,
@@ -190,12 +190,12 @@ class Retrieval:
         return found if floor is None else [[hit for hit in hits if hit.score >= floor] for hits in found]
 
     async def _lexical(
-        self, ask: Ask, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
+        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
     ) -> list[list[Hit]]:
         with watch.timing("lexical"):
             if only is None:
                 key = (ask.bot.milvus_collection, k, tuple(ask.without))
-                return await self._worded(key, (ask.texts, guarantee))
+                return await self._lexical_batcher(key, (ask.texts, guarantee))
             return await self._index.search_lexical(
                 ask.bot.milvus_collection,
                 ask.texts,
@@ -205,14 +205,18 @@ class Retrieval:
                 chunk_ids=only if ask.by_chunk else None,
             )
 
-    async def _near_all(self, key: Kind, calls: Sequence[tuple[Vectors, int]]) -> Sequence[list[list[Hit]]]:
+    async def _search_dense_batch(
+        self, key: BatchKey, calls: Sequence[tuple[Vectors, int]]
+    ) -> Sequence[list[list[Hit]]]:
         collection, k, without = key
         vectors = calls[0][0] if len(calls) == 1 else np.concatenate([vectors for vectors, _ in calls])
         guarantee = max(guarantee for _, guarantee in calls)
         found = iter(await self._index.search_dense(collection, vectors, k, guarantee=guarantee, without=without))
         return [[next(found) for _ in vectors] for vectors, _ in calls]
 
-    async def _worded_all(self, key: Kind, calls: Sequence[tuple[Sequence[str], int]]) -> Sequence[list[list[Hit]]]:
+    async def _search_lexical_batch(
+        self, key: BatchKey, calls: Sequence[tuple[Sequence[str], int]]
+    ) -> Sequence[list[list[Hit]]]:
         collection, k, without = key
         texts = [text for texts, _ in calls for text in texts]
         guarantee = max(guarantee for _, guarantee in calls)
@@ -220,7 +224,7 @@ class Retrieval:
         return [[next(found) for _ in texts] for texts, _ in calls]
 
 
-def unfinished_keys(generations: Iterable[int]) -> list[Span]:
+def in_flight_key_ranges(generations: Iterable[int]) -> list[Span]:
     """The keys of these generations, neighbours joined; of the longest runs, if there are many."""
     runs: list[list[int]] = []
     for generation in sorted(generations):
@@ -232,6 +236,6 @@ def unfinished_keys(generations: Iterable[int]) -> list[Span]:
     return [(first * CHUNKS_PER_GENERATION, end * CHUNKS_PER_GENERATION) for first, end in sorted(longest)]
 
 
-def _kept(pair: Lists, cuts: Sequence[Cut]) -> Lists:
+def _kept(pair: HitLists, cuts: Sequence[ConfirmedHits]) -> HitLists:
     left = iter(cuts)
-    return Lists(None if pair.dense is None else next(left).hits, None if pair.lexical is None else next(left).hits)
+    return HitLists(None if pair.dense is None else next(left).hits, None if pair.lexical is None else next(left).hits)

@@ -5,23 +5,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from app.core.bots.bot_cache import Steady
+from app.core.bots.bot_cache import StableValueCache
 from app.core.bots.bots import Bots
-from app.core.embedding.check import unusable
-from app.core.embedding.port import Embedder, TextsFailed, Vectors
-from app.core.embedding.registry import Embedders
+from app.core.embedding.check import invalid_vectors
+from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
+from app.core.embedding.registry import EmbedderRegistry
 from app.core.operations.rebuild import Limit
 from app.core.ports import DocumentPort, Hit, VectorIndex
-from app.core.search.coalescing import Joined
+from app.core.search.coalescing import RequestCoalescer
 from app.core.search.completion import cosine
 from app.core.search.filters import looks_at_chunks
-from app.core.search.fusion import DEFAULT_DENSE_WEIGHT, Ranked, best_of_each, ranked
-from app.core.search.hits import Ask, Lists, cut
-from app.core.search.query import Answer, Mode, Query, Result, Trace
+from app.core.search.fusion import DEFAULT_DENSE_WEIGHT, RankedChunk, best_per_document, relative_score_fusion
+from app.core.search.hits import HitLists, RetrievalRequest, take_confirmed
+from app.core.search.query import Mode, Query, Result, SearchResults, Trace
 from app.core.search.rerank import NO_RERANKER, Reranker, check_pairs
 from app.core.search.response_size import LARGE_AT_A_TIME, LONGEST_REST, REST, check_bytes, is_large
-from app.core.search.retrieval import Found, Retrieval, unfinished_keys
-from app.core.write.bulk_throttle import Pace
+from app.core.search.retrieval import Retrieval, RetrievalResult, in_flight_key_ranges
+from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.schemas.filter_tree import Normalized
 from app.schemas.rows import Bot, Chunk
 from app.utils.errors import (
@@ -30,13 +30,13 @@ from app.utils.errors import (
     CollectionMoved,
     EmbedderUnavailable,
     EmbeddingInvalid,
+    ErrorLocation,
     InvalidInput,
-    Place,
     UnsupportedMode,
     VectorIndexUnavailable,
 )
 from app.utils.stopwatch import Stopwatch
-from app.utils.tasks import abandon
+from app.utils.tasks import cancel_quietly
 
 HYBRID_DEPTH = 100
 """Chunks of each list that are fused."""
@@ -59,8 +59,8 @@ class Search:
         bots: Bots,
         documents: DocumentPort,
         index: VectorIndex,
-        embedders: Embedders,
-        pace: Pace,
+        embedders: EmbedderRegistry,
+        pace: BulkWriteThrottle,
         limit: Limit,
         reranker: Reranker | None = None,
     ) -> None:
@@ -72,12 +72,12 @@ class Search:
         self._limit = limit
         self._reranker = reranker
         self._retrieval = Retrieval(bots, documents, index, embedders)
-        self._usable = Joined(self._usable_by_all)
+        self._usable = RequestCoalescer(self._usable_by_all)
         self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
-        self._large_pace = Pace(0, REST, LONGEST_REST)
-        self._rows = Steady[tuple[UUID, str | None], Bot]()
+        self._large_pace = BulkWriteThrottle(0, REST, LONGEST_REST)
+        self._rows = StableValueCache[tuple[UUID, str | None], Bot]()
 
-    async def query(self, query: Query, watch: Stopwatch) -> Answer:
+    async def query(self, query: Query, watch: Stopwatch) -> SearchResults:
         """For each text the ``limit`` best current chunks, or documents, best first.
 
         Raises UnsupportedMode, InvalidInput, BotNotFound, ModelMismatch, TextsFailed, IndexRebuilding, and Unavailable
@@ -85,7 +85,7 @@ class Search:
         """
         if query.rerank:
             if self._reranker is None:
-                raise InvalidInput(NO_RERANKER, places=[Place("body.rerank", NO_RERANKER)])
+                raise InvalidInput(NO_RERANKER, places=[ErrorLocation("body.rerank", NO_RERANKER)])
             check_pairs(len(query.texts), self._reranker.top)
         self._pace.asked()
         results = len(query.texts) * query.limit
@@ -95,7 +95,7 @@ class Search:
         async with self._large, self._large_pace.turn(results, watch):
             return await self._attempts(query, watch)
 
-    async def _attempts(self, query: Query, watch: Stopwatch) -> Answer:
+    async def _attempts(self, query: Query, watch: Stopwatch) -> SearchResults:
         for _ in range(ATTEMPTS):
             try:
                 return await self._query(query, watch)
@@ -103,7 +103,7 @@ class Search:
                 continue  # With the bot as it is now, and by its new model.
         raise VectorIndexUnavailable("The bot's collection went away while it was searched.")
 
-    async def _query(self, query: Query, watch: Stopwatch) -> Answer:
+    async def _query(self, query: Query, watch: Stopwatch) -> SearchResults:
         """First with the bot's row as it was lately, if it was at rest: what confirms the keys looks at the row too.
 
         Where that does not show it to be so still, or not all went smoothly, the row is read; if it is another one,
@@ -111,9 +111,9 @@ class Search:
         """
         of = (query.bot_id, query.account)
         embedding: asyncio.Future[Vectors] | None = None
-        assumed: Answer | AppError | None = None
+        assumed: SearchResults | AppError | None = None
         expected = self._rows.expected(of)
-        if expected is not None and (expected.unfinished or expected.rebuild):
+        if expected is not None and (expected.in_flight_generations or expected.rebuild):
             expected = None  # It may be finished by now: new documents would be passed over, the answer refused.
         try:
             # Where one model serves every bot, it need not wait for the bot's row.
@@ -144,14 +144,14 @@ class Search:
             return await self._answer(query, bot, False, embedding, watch)
         finally:
             if embedding is not None:
-                abandon(embedding)
+                cancel_quietly(embedding)
 
     async def _usable_by_all(self, key: tuple[UUID, str | None], callers: Sequence[None]) -> Sequence[Bot]:
         return [await self._bots.usable(*key)] * len(callers)
 
     async def _answer(
         self, query: Query, bot: Bot, assumed: bool, embedding: asyncio.Future[Vectors] | None, watch: Stopwatch
-    ) -> Answer:
+    ) -> SearchResults:
         mode = _mode(query, await self._has_words(bot))
         ask = self._ask(query, mode, bot, assumed, embedding)
         trace = Trace()
@@ -165,7 +165,7 @@ class Search:
             results = await self._reranked(query, results, watch)
         if query.context_chunks:
             results = await self._with_context(bot, results, query.context_chunks, watch)
-        return Answer(mode, results, trace, bot.rebuild)
+        return SearchResults(mode, results, trace, bot.rebuild)
 
     async def _embedded(self, embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> asyncio.Future[Vectors]:
         """As a task that has ended, which costs less: for a search that has nothing else to do meanwhile."""
@@ -179,22 +179,24 @@ class Search:
     async def _embed(self, embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> Vectors:
         with watch.timing("embedding"):
             vectors = await embedder.embed_queries(texts)
-        if reasons := unusable(vectors, len(texts), embedder.dimension):
+        if reasons := invalid_vectors(vectors, len(texts), embedder.dimension):
             raise EmbeddingInvalid(f"The embedder's vector for the query is unusable: {next(iter(reasons.values()))}.")
         return vectors
 
     async def _has_words(self, bot: Bot) -> bool:
         try:
-            return await self._index.has_words(bot.milvus_collection)
+            return await self._index.supports_lexical(bot.milvus_collection)
         except CollectionMissing:
             await self._bots.make_collection(bot)
             return self._index.bm25
 
-    def _ask(self, query: Query, mode: Mode, bot: Bot, assumed: bool, embedding: asyncio.Future[Vectors] | None) -> Ask:
+    def _ask(
+        self, query: Query, mode: Mode, bot: Bot, assumed: bool, embedding: asyncio.Future[Vectors] | None
+    ) -> RetrievalRequest:
         shown = query.limit
         if query.rerank and self._reranker is not None:
             shown = max(shown, self._reranker.top)
-        return Ask(
+        return RetrievalRequest(
             bot=bot,
             assumed=assumed,
             guarantee=bot.milvus_timestamp,
@@ -209,10 +211,10 @@ class Search:
             floor=query.score_threshold if mode == "dense" else None,
             by_chunk=query.where is not None and looks_at_chunks(query.where),
             where=query.where if bot.unicode_normalized or query.where is None else Normalized(query.where),
-            without=unfinished_keys(bot.unfinished),
+            without=in_flight_key_ranges(bot.in_flight_generations),
         )
 
-    async def _find(self, ask: Ask, trace: Trace, watch: Stopwatch) -> Found:
+    async def _find(self, ask: RetrievalRequest, trace: Trace, watch: Stopwatch) -> RetrievalResult:
         """By the plan that suits the number of documents that pass the filter."""
         matching: Sequence[int] | None = None
         if ask.where is not None:
@@ -232,13 +234,13 @@ class Search:
         trace.held = found.held
         return found
 
-    async def _matching(self, ask: Ask, after: int, limit: int, watch: Stopwatch) -> Sequence[int]:
+    async def _matching(self, ask: RetrievalRequest, after: int, limit: int, watch: Stopwatch) -> Sequence[int]:
         assert ask.where is not None
         with watch.timing("postgres"), watch.timing("filter"):
             find = self._documents.matching_chunks if ask.by_chunk else self._documents.matching
             return await find(ask.bot.bot_id, ask.where, after, limit)
 
-    async def _find_by_slices(self, ask: Ask, watch: Stopwatch) -> Found:
+    async def _find_by_slices(self, ask: RetrievalRequest, watch: Stopwatch) -> RetrievalResult:
         """Exact for any filter: the matching documents, SLICE_DOCUMENTS at a time."""
         best = _nothing(ask)
         after = 0
@@ -252,35 +254,44 @@ class Search:
                 best.lists = [_merged(one, other) for one, other in zip(best.lists, found.lists, strict=True)]
             if not doc_ids or len(doc_ids) < SLICE_DOCUMENTS:
                 for pair in best.lists:
-                    pair.dense = pair.dense and cut(ask, pair.dense, True, best.rows).hits
-                    pair.lexical = pair.lexical and cut(ask, pair.lexical, True, best.rows).hits
+                    pair.dense = pair.dense and take_confirmed(ask, pair.dense, True, best.rows).hits
+                    pair.lexical = pair.lexical and take_confirmed(ask, pair.lexical, True, best.rows).hits
                 return best
             after = doc_ids[-1]
 
-    async def _winners(self, query: Query, mode: Mode, ask: Ask, found: Found, watch: Stopwatch) -> list[list[Ranked]]:
-        rankings = [ranked(pair.dense, pair.lexical, ask.dense_weight) for pair in found.lists]
+    async def _winners(
+        self, query: Query, mode: Mode, ask: RetrievalRequest, found: RetrievalResult, watch: Stopwatch
+    ) -> list[list[RankedChunk]]:
+        rankings = [relative_score_fusion(pair.dense, pair.lexical, ask.dense_weight) for pair in found.lists]
         if mode == "hybrid" and query.score_threshold is not None:
             rankings = await self._above(query.score_threshold, ask, found, rankings, watch)
         if query.group_by_document:
             doc_ids = {key: row.doc_id for key, row in found.rows.items()}
-            rankings = [best_of_each(ranking, doc_ids) for ranking in rankings]
+            rankings = [best_per_document(ranking, doc_ids) for ranking in rankings]
         return [ranking[: ask.read] for ranking in rankings]
 
     async def _above(
-        self, threshold: float, ask: Ask, found: Found, rankings: list[list[Ranked]], watch: Stopwatch
-    ) -> list[list[Ranked]]:
+        self,
+        threshold: float,
+        ask: RetrievalRequest,
+        found: RetrievalResult,
+        rankings: list[list[RankedChunk]],
+        watch: Stopwatch,
+    ) -> list[list[RankedChunk]]:
         """Without what is less similar. What only words have found is compared now, where it can still pass.
 
         A chunk outside of a full dense list is no nearer than that list's last one.
         """
-        candidates: list[list[Ranked]] = []
+        candidates: list[list[RankedChunk]] = []
         for pair, ranking in zip(found.lists, rankings, strict=True):
             last = pair.dense[-1].score if pair.dense and len(pair.dense) >= ask.depth else 1.0
             candidates.append([one for one in ranking if one.dense is not None or last >= threshold])
         compared = await self._with_cosines(ask, found, candidates, watch)
         return [[one for one in ranking if one.dense is not None and one.dense >= threshold] for ranking in compared]
 
-    async def _read(self, ask: Ask, found: Found, winners: Iterable[Sequence[Ranked]], watch: Stopwatch) -> None:
+    async def _read(
+        self, ask: RetrievalRequest, found: RetrievalResult, winners: Iterable[Sequence[RankedChunk]], watch: Stopwatch
+    ) -> None:
         """Reads the chunks that were not foreseen to win. Raises _Replaced if one is no longer current."""
         missing = {one.chunk_id for ranking in winners for one in ranking if found.rows[one.chunk_id].chunk is None}
         if not missing:
@@ -293,7 +304,9 @@ class Search:
             raise _Replaced
         found.rows |= rows
 
-    async def _results(self, query: Query, mode: Mode, ask: Ask, trace: Trace, watch: Stopwatch) -> list[list[Result]]:
+    async def _results(
+        self, query: Query, mode: Mode, ask: RetrievalRequest, trace: Trace, watch: Stopwatch
+    ) -> list[list[Result]]:
         """Raises _Replaced when a chunk was replaced before it was read; not when all are read at once."""
         found = await self._find(ask, trace, watch)
         winners = await self._winners(query, mode, ask, found, watch)
@@ -310,8 +323,8 @@ class Search:
         ]
 
     async def _with_cosines(
-        self, ask: Ask, found: Found, rankings: list[list[Ranked]], watch: Stopwatch
-    ) -> list[list[Ranked]]:
+        self, ask: RetrievalRequest, found: RetrievalResult, rankings: list[list[RankedChunk]], watch: Stopwatch
+    ) -> list[list[RankedChunk]]:
         """Gives what only words have found its cosine similarity, from the stored vectors.
 
         Those of a chunk that was replaced a moment ago may be gone. Raises _Replaced when its text was not read.
@@ -333,14 +346,16 @@ class Search:
             for ranking, vector in zip(rankings, await asyncio.shield(ask.vectors), strict=True)
         ]
 
-    async def _embedded_again(self, ask: Ask, found: Found, keys: Sequence[int], watch: Stopwatch) -> Vectors:
+    async def _embedded_again(
+        self, ask: RetrievalRequest, found: RetrievalResult, keys: Sequence[int], watch: Stopwatch
+    ) -> Vectors:
         chunks = [chunk for key in keys if (chunk := found.rows[key].chunk) is not None]
         if len(chunks) < len(keys):
             raise _Replaced
         try:
             with watch.timing("embedding"):
                 return await self._embedders.of(ask.bot).embed_documents([chunk.text for chunk in chunks])
-        except TextsFailed as exc:
+        except PartialEmbeddingError as exc:
             raise EmbedderUnavailable(
                 "A chunk that was replaced a moment ago could not be compared. Try again."
             ) from exc
@@ -384,24 +399,26 @@ class _Replaced(Exception):
     """A chunk was replaced between being found and being read."""
 
 
-def _mode(query: Query, has_words: bool) -> Mode:
+def _mode(query: Query, supports_lexical: bool) -> Mode:
     """Raises UnsupportedMode, and InvalidInput for what the mode has no use for."""
     # A weight speaks of hybrid mode, named or not.
-    mode: Mode = query.mode or ("hybrid" if has_words or query.dense_weight is not None else "dense")
-    if mode != "dense" and not has_words:
+    mode: Mode = query.mode or ("hybrid" if supports_lexical or query.dense_weight is not None else "dense")
+    if mode != "dense" and not supports_lexical:
         detail = f"This bot's collection holds no words, so that {mode} mode cannot be served; use dense."
-        raise UnsupportedMode(detail, places=[Place("body.mode", detail)])
+        raise UnsupportedMode(detail, places=[ErrorLocation("body.mode", detail)])
     return mode
 
 
-def _nothing(ask: Ask) -> Found:
-    return Found([Lists(None if ask.vectors is None else [], [] if ask.lexical else None) for _ in ask.texts])
+def _nothing(ask: RetrievalRequest) -> RetrievalResult:
+    return RetrievalResult(
+        [HitLists(None if ask.vectors is None else [], [] if ask.lexical else None) for _ in ask.texts]
+    )
 
 
-def _merged(one: Lists, other: Lists) -> Lists:
+def _merged(one: HitLists, other: HitLists) -> HitLists:
     def best(some: list[Hit] | None, more: list[Hit] | None) -> list[Hit] | None:
         if some is None or more is None:
             return some
         return sorted([*some, *more], key=lambda hit: (-hit.score, hit.chunk_id))
 
-    return Lists(best(one.dense, other.dense), best(one.lexical, other.lexical))
+    return HitLists(best(one.dense, other.dense), best(one.lexical, other.lexical))

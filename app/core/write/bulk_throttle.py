@@ -15,17 +15,17 @@ BULK_CHUNKS = 32
 """A write of fewer is not held up: somebody waits for a document, and joined writes are few."""
 ASKED_SECONDS = 1.0
 """As long after a question others are expected."""
-REST = 4.0
+REST_FACTOR = 4.0
 """How long Milvus then rests from bulk writes, of the time that the last one took. Slower embedding is rest enough."""
 LONGEST_REST = 1.0
 """Seconds: a write that took so long was not held up by the work alone."""
 
 
-class Pace:
+class BulkWriteThrottle:
     """While questions are asked in this process, its writes to Milvus of ``bulk`` chunks or more go one at a time, with
     a rest after each."""
 
-    def __init__(self, bulk: int = BULK_CHUNKS, rest: float = REST, longest_rest: float = LONGEST_REST) -> None:
+    def __init__(self, bulk: int = BULK_CHUNKS, rest: float = REST_FACTOR, longest_rest: float = LONGEST_REST) -> None:
         self._bulk = bulk
         self._rest = rest
         self._longest_rest = longest_rest

@@ -10,8 +10,8 @@ from app.core.ports import DocumentPort
 from app.core.write.recovery import Recovery
 from app.schemas.metadata import METADATA_BYTES
 from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Document
-from app.utils.errors import DocumentChanged, DocumentNotFound, Place
-from app.utils.failpoints import reach
+from app.utils.errors import DocumentChanged, DocumentNotFound, ErrorLocation
+from app.utils.failpoints import failpoint
 
 
 class Documents:
@@ -35,7 +35,7 @@ class Documents:
         document, chunks = found
         if after and chunks and chunks[0].chunk_id // CHUNKS_PER_GENERATION != after // CHUNKS_PER_GENERATION:
             changed = "The document was replaced since the page before: begin again, without a cursor."
-            raise DocumentChanged(changed, places=[Place("query.cursor", changed)])
+            raise DocumentChanged(changed, places=[ErrorLocation("query.cursor", changed)])
         page = chunks[:limit]
         return document, page, page[-1].chunk_id if len(chunks) > limit else None
 
@@ -80,9 +80,9 @@ class Documents:
     async def delete_many(self, bot_id: UUID, account: str | None, doc_ids: Sequence[int]) -> dict[int, int]:
         """{doc_id: number of its chunks} of those that existed. Their vectors follow in a moment."""
         await self._bots.known(bot_id, account)
-        await reach("delete.before")
+        await failpoint("delete.before")
         deleted = await self._store.delete(bot_id, doc_ids)
-        await reach("delete.after")
+        await failpoint("delete.after")
         if deleted:
             self._recovery.wake()
         return deleted

@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 from app.core.ports import GenerationPort, MarkerPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, MAX_GENERATION, GenerationBlock, GenerationState, Reservation
 from app.utils.errors import AppError, GenerationsUsedUp, InstallationForeign, NoGeneration, StartupError, Unavailable
-from app.utils.failpoints import reach
+from app.utils.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -183,15 +183,15 @@ class Generations:
             if enough:
                 mark += 1  # It does not follow the block in use, which this Milvus does not know of: that one ends.
             block = _block(mark, size)
-            await reach("generations.before_reserve")
+            await failpoint("generations.before_reserve")
             mine = [Reservation(one, state.installation_id, state.database, takes_over=False) for one in older]
             mine.append(Reservation(block, state.installation_id, state.database, takes_over=not rows))
             if await self._add(mine):
                 await asyncio.sleep(self._random.random() * 0.1 * 2**attempt)
                 continue
-            await reach("generations.after_reserve")
+            await failpoint("generations.after_reserve")
             await self._store.use(block, older)
-            await reach("generations.after_use")
+            await failpoint("generations.after_use")
         raise Unavailable("Others reserve generations at this moment. Try again.")
 
     def _next_size(self, state: GenerationState) -> int:

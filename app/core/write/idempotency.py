@@ -12,7 +12,7 @@ from app.utils.errors import IdempotencyKeyReused, RequestInFlight
 
 
 @dataclass
-class Once:
+class IdempotentRequest:
     """One such request, in the state that its transactions leave it in."""
 
     key: str
@@ -37,5 +37,5 @@ class Once:
     def replay(self, answer: bytes) -> None:
         self.answer, self.replayed = answer, True
 
-    def fail_in_flight(self) -> None:
+    def raise_in_flight(self) -> None:
         raise RequestInFlight("A request with this Idempotency-Key is still at work, or was cut off a moment ago.")

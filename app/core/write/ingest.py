@@ -4,14 +4,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from uuid import UUID
 
-from app.core.bots.bot_cache import Recent
+from app.core.bots.bot_cache import BoundedCache
 from app.core.bots.bots import Bots
-from app.core.ports import OncePort
-from app.core.write.idempotency import Once
+from app.core.ports import IdempotencyPort
+from app.core.write.idempotency import IdempotentRequest
 from app.core.write.saga import Saga
 from app.core.write.write import Outcome, Write
 from app.schemas.rows import Bot, NewDocument
-from app.utils.errors import AppError, BotNotFound, Place, Unavailable
+from app.utils.errors import AppError, BotNotFound, ErrorLocation, Unavailable
 from app.utils.stopwatch import Stopwatch
 
 Entry = tuple[UUID, NewDocument] | AppError
@@ -22,14 +22,19 @@ class Ingest:
     without it the returned outcomes count. Raises IdempotencyKeyReused, RequestInFlight.
     """
 
-    def __init__(self, bots: Bots, saga: Saga, keys: OncePort) -> None:
+    def __init__(self, bots: Bots, saga: Saga, keys: IdempotencyPort) -> None:
         self._bots = bots
         self._saga = saga
         self._keys = keys
-        self._known = Recent[tuple[UUID, str | None], Bot]()
+        self._known = BoundedCache[tuple[UUID, str | None], Bot]()
 
     async def insert(
-        self, bot_id: UUID, account: str | None, document: NewDocument, watch: Stopwatch, once: Once | None = None
+        self,
+        bot_id: UUID,
+        account: str | None,
+        document: NewDocument,
+        watch: Stopwatch,
+        once: IdempotentRequest | None = None,
     ) -> list[Outcome]:
         """Stores one document. Raises what undid it."""
         if await self._answered(once, account):
@@ -46,7 +51,7 @@ class Ingest:
         doc_id: int,
         document: NewDocument,
         watch: Stopwatch,
-        once: Once | None = None,
+        once: IdempotentRequest | None = None,
     ) -> list[Outcome]:
         """Replaces a document's metadata and chunks at one stroke for every reader.
 
@@ -65,7 +70,7 @@ class Ingest:
         account: str | None,
         documents: Sequence[Entry],
         watch: Stopwatch,
-        once: Once | None = None,
+        once: IdempotentRequest | None = None,
     ) -> list[Outcome]:
         """Stores each document or undoes it alone; outcomes in the order of ``documents``.
 
@@ -79,7 +84,7 @@ class Ingest:
         return outcomes
 
     async def _insert(
-        self, account: str | None, documents: Sequence[Entry], watch: Stopwatch, once: Once | None
+        self, account: str | None, documents: Sequence[Entry], watch: Stopwatch, once: IdempotentRequest | None
     ) -> list[Outcome]:
         """First with the bots' rows as they were lately. A bot that T1 does not find so is looked for."""
         wanted = _bots(documents)
@@ -110,7 +115,7 @@ class Ingest:
         account: str | None,
         documents: Sequence[Entry],
         watch: Stopwatch,
-        once: Once | None,
+        once: IdempotentRequest | None,
     ) -> list[Outcome]:
         slots: list[Outcome | Write] = []
         for entry in documents:
@@ -134,7 +139,7 @@ class Ingest:
                 self._known.put(key, bot)
         return outcomes
 
-    async def _answered(self, once: Once | None, account: str | None) -> bool:
+    async def _answered(self, once: IdempotentRequest | None, account: str | None) -> bool:
         """Whether the answer is known before anything is looked up: the bot may be gone by now."""
         if once is None:
             return False
@@ -142,7 +147,9 @@ class Ingest:
         await self._keys.replay(once)
         return once.replayed
 
-    async def _run(self, slots: Sequence[Outcome | Write], watch: Stopwatch, once: Once | None) -> list[Outcome]:
+    async def _run(
+        self, slots: Sequence[Outcome | Write], watch: Stopwatch, once: IdempotentRequest | None
+    ) -> list[Outcome]:
         def outcomes() -> list[Outcome]:
             return [slot.outcome if isinstance(slot, Write) else slot for slot in slots]
 
@@ -166,7 +173,7 @@ def _raise_common_error(outcomes: Sequence[Outcome]) -> None:
         first.places = tuple(
             place
             for number, error in enumerate(errors)
-            for place in error.places or (Place(f"body.documents.{number}", error.detail),)
+            for place in error.places or (ErrorLocation(f"body.documents.{number}", error.detail),)
         )
         raise first
     if len({type(error) for error in errors}) > 1:
@@ -175,6 +182,7 @@ def _raise_common_error(outcomes: Sequence[Outcome]) -> None:
         raise first
     if first.status == 404:
         first.places = tuple(
-            Place(f"body.documents.{number}.document.chat_bot_id", error.detail) for number, error in enumerate(errors)
+            ErrorLocation(f"body.documents.{number}.document.chat_bot_id", error.detail)
+            for number, error in enumerate(errors)
         )
         raise first

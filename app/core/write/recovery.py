@@ -12,11 +12,11 @@ from datetime import timedelta
 from itertools import groupby
 
 from app.core.bots.bots import Bots
-from app.core.ports import BotPort, DocumentPort, GarbagePort, OncePort, VectorIndex
+from app.core.ports import BotPort, DocumentPort, GarbagePort, IdempotencyPort, VectorIndex
 from app.core.write.leases import Leases
-from app.schemas.rows import Garbage
+from app.schemas.rows import VectorGarbage
 from app.utils.errors import AppError, CollectionMissing
-from app.utils.failpoints import reach
+from app.utils.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Recovery:
         bots: Bots,
         index: VectorIndex,
         leases: Leases,
-        keys: OncePort,
+        keys: IdempotencyPort,
         *,
         interval: float,
         claim: float,
@@ -75,17 +75,17 @@ class Recovery:
 
     async def run_round(self) -> None:
         """One pass over all that is due. Raises what stands in its way; the next round goes on."""
-        await reach("recovery.before_compensate")
+        await failpoint("recovery.before_compensate")
         if undone := await self._documents.compensate_expired():
-            await reach("recovery.after_compensate")
+            await failpoint("recovery.after_compensate")
             log.info("took back %d writes past their lease", undone)
         while saga := await self._bot_store.claim_expired(self._leases.token, self._leases.length):
             log.info("resuming %s of bot %s", saga.operation, saga.bot_id)
-            await reach("recovery.after_claim")
+            await failpoint("recovery.after_claim")
             await self._bots.resume(saga)
         await self._sweep_keys()
         while claimed := await self._garbage.claim(self._claim):
-            await reach("gc.after_claim")
+            await failpoint("gc.after_claim")
             by_collection = sorted(claimed, key=lambda row: row.collection_name)
             for collection, rows in groupby(by_collection, key=lambda row: row.collection_name):
                 await self._collect(collection, list(rows))
@@ -95,26 +95,26 @@ class Recovery:
             await self._keys.sweep()
             self._next_sweep = time.monotonic() + SWEEP_SECONDS
 
-    async def _keys_of(self, collection: str, rows: Sequence[Garbage]) -> list[int]:
+    async def _keys_of(self, collection: str, rows: Sequence[VectorGarbage]) -> list[int]:
         """All that may be there; of documents with a chunk_index far up those that are there."""
         wide = [row.span for row in rows if row.chunk_span > WIDE_SPAN]
         keys = [key for row in rows if row.chunk_span <= WIDE_SPAN for key in range(*row.span)]
         return keys + sorted(await self._index.present(collection, wide)) if wide else keys
 
-    async def _collect(self, collection: str, rows: Sequence[Garbage]) -> None:
+    async def _collect(self, collection: str, rows: Sequence[VectorGarbage]) -> None:
         """Deletes by key. A row ends when it is settled and Milvus has then been seen without its keys."""
         settled = [row for row in rows if row.settled]
-        await reach("gc.before_delete")
+        await failpoint("gc.before_delete")
         try:
             await self._index.delete(collection, await self._keys_of(collection, rows))
             left = await self._index.present(collection, [row.span for row in settled]) if settled else set()
         except CollectionMissing:
             left = set()
-        await reach("gc.after_delete")
+        await failpoint("gc.after_delete")
         gone = [row for row in settled if left.isdisjoint(range(*row.span))]
         if gone:
-            await reach("gc.before_end")
+            await failpoint("gc.before_end")
             await self._garbage.end(gone)
-            await reach("gc.after_end")
+            await failpoint("gc.after_end")
         if kept := [row for row in rows if row not in gone]:
-            await self._garbage.put_off(kept)
+            await self._garbage.reschedule(kept)

@@ -22,13 +22,13 @@ from uuid import UUID
 import numpy as np
 
 from app.core.bots.bots import Bots
-from app.core.embedding.check import unusable
-from app.core.embedding.port import Embedder, TextsFailed, Vectors
-from app.core.embedding.registry import Embedders
-from app.core.ports import DocumentPort, Keys, VectorIndex
-from app.core.write.bulk_throttle import Pace
+from app.core.embedding.check import invalid_vectors
+from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
+from app.core.embedding.registry import EmbedderRegistry
+from app.core.ports import ChunkIds, DocumentPort, VectorIndex
+from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.generations import Generations
-from app.core.write.idempotency import Once
+from app.core.write.idempotency import IdempotentRequest
 from app.core.write.leases import Leases
 from app.core.write.write import LEASE_LOST, MOVED, Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
@@ -41,32 +41,32 @@ from app.utils.errors import (
     LeaseLost,
     VectorIndexUnavailable,
 )
-from app.utils.failpoints import reach
+from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch
-from app.utils.tasks import abandon
+from app.utils.tasks import cancel_quietly
 
 log = logging.getLogger(__name__)
 
 PART_CHUNKS = 512
 """Chunks embedded and upserted together: large enough to batch well, small enough to bound memory; more where
 the embedder asks for more."""
-TURNS_TO_SEND = 2
+LOOP_TICKS_BEFORE_T1 = 2
 """Turns of the event loop after which a remote provider has been sent the first texts. T1 then has time until their
 vectors come."""
 MOVES = 4
 """How often writes are begun anew because their bot has moved."""
 
 
-class Part(NamedTuple):
+class ChunkBatch(NamedTuple):
     """Chunks on their way to Milvus, embedded and upserted together: of each its write, its keys, its text."""
 
     writes: Sequence[Write]
-    chunk_ids: Keys
-    doc_ids: Keys
+    chunk_ids: ChunkIds
+    doc_ids: ChunkIds
     texts: Sequence[str]
 
     @classmethod
-    def of(cls, chunks: Sequence[tuple[Write, int, str]]) -> "Part":
+    def of(cls, chunks: Sequence[tuple[Write, int, str]]) -> "ChunkBatch":
         writes, chunk_ids, texts = zip(*chunks, strict=True)
         doc_ids = [write.doc_id or 0 for write in writes]  # None of those that failed in T1.
         return cls(writes, np.array(chunk_ids, np.int64), np.array(doc_ids, np.int64), texts)
@@ -74,17 +74,17 @@ class Part(NamedTuple):
     def chunk_index(self, position: int) -> int:
         return int(self.chunk_ids[position]) % CHUNKS_PER_GENERATION
 
-    def by_bot(self, vectors: Vectors) -> list[tuple["Part", Vectors]]:
+    def by_bot(self, vectors: Vectors) -> list[tuple["ChunkBatch", Vectors]]:
         """What goes on of it, bot by bot."""
         live: dict[UUID, list[int]] = {}
         for position, write in enumerate(self.writes):
-            if write.goes_on:
+            if write.is_live:
                 live.setdefault(write.bot.bot_id, []).append(position)
         if len(live) == 1 and len(next(iter(live.values()))) == len(self.writes):  # Nothing to be copied.
             return [(self, vectors)]
         return [
             (
-                Part(
+                ChunkBatch(
                     [self.writes[position] for position in positions],
                     self.chunk_ids[positions],
                     self.doc_ids[positions],
@@ -96,7 +96,7 @@ class Part(NamedTuple):
         ]
 
 
-Early = dict[Embedder, asyncio.Task[Vectors]]
+PrefetchedVectors = dict[Embedder, asyncio.Task[Vectors]]
 """The vectors of each embedder's first part, which are on their way."""
 
 
@@ -106,9 +106,9 @@ class Saga:
         documents: DocumentPort,
         bots: Bots,
         index: VectorIndex,
-        embedders: Embedders,
+        embedders: EmbedderRegistry,
         leases: Leases,
-        pace: Pace,
+        pace: BulkWriteThrottle,
         generations: Generations,
     ) -> None:
         self._documents = documents
@@ -119,7 +119,7 @@ class Saga:
         self._pace = pace
         self._generations = generations
 
-    async def run(self, writes: Sequence[Write], watch: Stopwatch, once: Once | None = None) -> None:
+    async def run(self, writes: Sequence[Write], watch: Stopwatch, once: IdempotentRequest | None = None) -> None:
         """Carries each write through or undoes it; ``write.error`` says which.
 
         One transaction opens all of them and one makes visible all that succeeded. With ``once``, nothing is done
@@ -127,11 +127,11 @@ class Saga:
         when PostgreSQL is away before anything was begun, IdempotencyKeyReused, RequestInFlight, and what stands in the
         way of numbering the writes. Stages in ``watch``: postgres, embedding, milvus.
         """
-        await reach("write.before_t1")
+        await failpoint("write.before_t1")
         began_at = asyncio.get_running_loop().time()
-        early = self._embed_early(writes, watch)
+        early = self._prefetch_vectors(writes, watch)
         try:
-            for _ in range(TURNS_TO_SEND):
+            for _ in range(LOOP_TICKS_BEFORE_T1):
                 await asyncio.sleep(0)
             with watch.timing("postgres"):
                 await self._generations.within_block(
@@ -142,10 +142,15 @@ class Saga:
                 await self._carry(writes, early, began_at, watch, once)
         finally:
             for embedding in early.values():
-                abandon(embedding)
+                cancel_quietly(embedding)
 
     async def _carry(
-        self, writes: Sequence[Write], early: Early, began_at: float, watch: Stopwatch, once: Once | None
+        self,
+        writes: Sequence[Write],
+        early: PrefetchedVectors,
+        began_at: float,
+        watch: Stopwatch,
+        once: IdempotentRequest | None,
     ) -> None:
         """From T1 on."""
         begun = [write for write in writes if write.error is None]
@@ -153,7 +158,7 @@ class Saga:
             self._generations.used(begun[-1].generation)
         with ExitStack() as leases:
             leases.enter_context(self._leases.holding([write.generation for write in begun], since=began_at))
-            await reach("write.after_t1")
+            await failpoint("write.after_t1")
             stamps = await self._index_all(writes, watch, early)
             await self._finish(begun, stamps, watch, once)
             for _ in range(MOVES):
@@ -162,10 +167,10 @@ class Saga:
                     break
                 began_at = asyncio.get_running_loop().time()
                 with watch.timing("postgres"):
-                    await self._begin_anew(moved, once)
-                again = [write for write in moved if write.goes_on]
+                    await self._restart(moved, once)
+                again = [write for write in moved if write.is_live]
                 leases.enter_context(self._leases.holding([write.generation for write in again], since=began_at))
-                await reach("write.after_t1_anew")
+                await failpoint("write.after_t1_anew")
                 stamps |= await self._index_all(again, watch, {})
                 await self._finish(begun, stamps, watch, once)
             if any(write.moved and write.error is None for write in begun):  # Then T2 has not been for any of them.
@@ -176,7 +181,7 @@ class Saga:
                     await self._compensate(failed)
 
     async def _finish(
-        self, begun: Sequence[Write], stamps: dict[UUID, int], watch: Stopwatch, once: Once | None
+        self, begun: Sequence[Write], stamps: dict[UUID, int], watch: Stopwatch, once: IdempotentRequest | None
     ) -> None:
         """T2 for all that were indexed; not while one of them is to be begun anew, as one answer is stored for all."""
         indexed = [write for write in begun if write.error is None]
@@ -184,9 +189,9 @@ class Saga:
             with watch.timing("postgres"):
                 await self._commit(indexed, stamps, once)
 
-    async def _begin_anew(self, moved: Sequence[Write], once: Once | None) -> None:
+    async def _restart(self, moved: Sequence[Write], once: IdempotentRequest | None) -> None:
         """Takes writes back whose bot has moved, and begins them again with the bot as it is now."""
-        await reach("write.before_t1_anew")
+        await failpoint("write.before_t1_anew")
         try:
             bots = await self._bots.usable_many(sorted({write.bot.bot_id for write in moved}), None)
             for write in moved:
@@ -199,17 +204,17 @@ class Saga:
             if again := [write for write in moved if write.error is None]:
                 await self._generations.within_block(
                     len(again),
-                    lambda: self._documents.begin_anew(again, found, self._leases.token, self._leases.length, once),
+                    lambda: self._documents.restart(again, found, self._leases.token, self._leases.length, once),
                 )
         except AppError as exc:
             for write in moved:
                 write.fail(exc)
 
-    async def _commit(self, writes: Sequence[Write], stamps: dict[UUID, int], once: Once | None) -> None:
+    async def _commit(self, writes: Sequence[Write], stamps: dict[UUID, int], once: IdempotentRequest | None) -> None:
         try:
-            await reach("write.before_t2")
+            await failpoint("write.before_t2")
             await self._documents.finish(writes, self._leases.token, once, stamps)
-            await reach("write.after_t2")
+            await failpoint("write.after_t2")
         except DatabaseUnavailable as exc:
             for write in writes:
                 write.moved = False
@@ -234,17 +239,17 @@ class Saga:
     async def _compensate(self, writes: Sequence[Write]) -> set[int]:
         """Takes the writes back; returns the generations that were undone now. What fails is left to recovery."""
         undone: set[int] = set()
-        await reach("write.before_compensate")
+        await failpoint("write.before_compensate")
         for bot_id in {write.bot.bot_id for write in writes}:
             generations = [write.generation for write in writes if write.bot.bot_id == bot_id]
             try:
                 undone |= await self._documents.compensate(bot_id, generations, self._leases.token)
                 lost = [w for w in writes if w.bot.bot_id == bot_id and w.generation not in undone]
                 if lost:
-                    await self._documents.collect_abandoned(bot_id, lost)
+                    await self._documents.enqueue_vector_gc(bot_id, lost)
             except DatabaseUnavailable:
                 log.warning("left %d writes of bot %s to recovery: PostgreSQL is away", len(generations), bot_id)
-        await reach("write.after_compensate")
+        await failpoint("write.after_compensate")
         return undone
 
     def _by_embedder(self, writes: Sequence[Write]) -> dict[Embedder, list[Write]]:
@@ -253,7 +258,7 @@ class Saga:
             groups.setdefault(self._embedders.of(bot), []).extend(same)
         return groups
 
-    def _embed_early(self, writes: Sequence[Write], watch: Stopwatch) -> Early:
+    def _prefetch_vectors(self, writes: Sequence[Write], watch: Stopwatch) -> PrefetchedVectors:
         return {
             embedder: asyncio.create_task(
                 _vectors(embedder, list(islice(_texts(group), _part_chunks(embedder))), watch)
@@ -261,7 +266,7 @@ class Saga:
             for embedder, group in self._by_embedder(writes).items()
         }
 
-    async def _index_all(self, writes: Sequence[Write], watch: Stopwatch, early: Early) -> dict[UUID, int]:
+    async def _index_all(self, writes: Sequence[Write], watch: Stopwatch, early: PrefetchedVectors) -> dict[UUID, int]:
         """Embeds and upserts every chunk, the next part being embedded while the last one lands.
 
         ``early`` has the first parts of just these writes, those among them that failed since. Returns the newest
@@ -290,14 +295,14 @@ class Saga:
             for start in range(0, len(chunks), _part_chunks(embedder)):
                 together = chunks[start : start + _part_chunks(embedder)]
                 if start or early is None:
-                    together = [chunk for chunk in together if chunk[0].goes_on]
-                if not any(write.goes_on for write, _, _ in together):
+                    together = [chunk for chunk in together if chunk[0].is_live]
+                if not any(write.is_live for write, _, _ in together):
                     continue
-                part = Part.of(together)
+                part = ChunkBatch.of(together)
                 vectors = await self._embed(embedder, part, watch, None if start else early)
                 if landing:
                     await landing
-                landing = asyncio.create_task(self._land(part, vectors, stamps, watch))
+                landing = asyncio.create_task(self._write_batch(part, vectors, stamps, watch))
             if landing:
                 await landing
         finally:
@@ -305,32 +310,32 @@ class Saga:
                 landing.cancel()
 
     async def _embed(
-        self, embedder: Embedder, part: Part, watch: Stopwatch, early: asyncio.Task[Vectors] | None
+        self, embedder: Embedder, part: ChunkBatch, watch: Stopwatch, early: asyncio.Task[Vectors] | None
     ) -> Vectors:
         """Vectors (len(part.texts), dimension); marks the writes whose vectors cannot be used."""
         try:
-            await reach("write.before_embed")
+            await failpoint("write.before_embed")
             vectors = await (early or _vectors(embedder, part.texts, watch))
-            await reach("write.after_embed")
-        except TextsFailed as exc:
+            await failpoint("write.after_embed")
+        except PartialEmbeddingError as exc:
             for position, error in exc.errors.items():
                 part.writes[position].fail(error.at(f"chunk_index {part.chunk_index(position)}"))
             return exc.vectors
         except AppError as exc:
             _fail_all(part, exc)
             return np.empty((len(part.texts), embedder.dimension), np.float32)
-        for position, reason in unusable(vectors, len(part.texts), embedder.dimension).items():
+        for position, reason in invalid_vectors(vectors, len(part.texts), embedder.dimension).items():
             place = f"chunk_index {part.chunk_index(position)}"
             part.writes[position].fail(EmbeddingInvalid(f"The embedder's vector for {place} is unusable: {reason}."))
         return vectors
 
-    async def _land(self, part: Part, vectors: Vectors, stamps: dict[UUID, int], watch: Stopwatch) -> None:
+    async def _write_batch(self, part: ChunkBatch, vectors: Vectors, stamps: dict[UUID, int], watch: Stopwatch) -> None:
         """Upserts a part, all its bots at once; marks the writes whose vectors did not land."""
         async with self._pace.turn(len(part.texts), watch):
             with watch.timing("milvus"):
                 await asyncio.gather(*(self._upsert(one, own, stamps) for one, own in part.by_bot(vectors)))
 
-    async def _upsert(self, part: Part, vectors: Vectors, stamps: dict[UUID, int]) -> None:
+    async def _upsert(self, part: ChunkBatch, vectors: Vectors, stamps: dict[UUID, int]) -> None:
         bot = part.writes[0].bot
         upsert = partial(
             self._index.upsert,
@@ -342,7 +347,7 @@ class Saga:
             fresh=True,  # No generation is ever written twice.
         )
         try:
-            await reach("write.before_upsert")
+            await failpoint("write.before_upsert")
             self._check_leases(part)
             try:
                 stamp = await upsert()
@@ -353,7 +358,7 @@ class Saga:
                     stamp = await upsert()
                 except CollectionMissing as exc:
                     raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
-            await reach("write.after_upsert")
+            await failpoint("write.after_upsert")
         except CollectionMoved:
             for write in part.writes:
                 write.moved = True
@@ -363,7 +368,7 @@ class Saga:
             if stamp:
                 stamps[bot.bot_id] = max(stamp, stamps.get(bot.bot_id, 0))
 
-    def _check_leases(self, part: Part) -> None:
+    def _check_leases(self, part: ChunkBatch) -> None:
         """Nothing is written to Milvus that recovery may have collected already. Raises LeaseLost."""
         if not self._leases.alive({write.generation for write in part.writes}):
             raise LeaseLost(LEASE_LOST)
@@ -382,6 +387,6 @@ async def _vectors(embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -
         return await embedder.embed_documents(texts)
 
 
-def _fail_all(part: Part, error: AppError) -> None:
+def _fail_all(part: ChunkBatch, error: AppError) -> None:
     for write in part.writes:
         write.fail(error)

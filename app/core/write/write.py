@@ -56,12 +56,12 @@ class Write:
         if self.doc_id is None:
             self.doc_id = generation
 
-    def begin_anew(self, generation: int, bot: Bot) -> None:
+    def restart(self, generation: int, bot: Bot) -> None:
         """Gives the write another generation, for the bot as it is now."""
         self.generation, self.bot, self.moved = generation, bot, False
 
     @property
-    def goes_on(self) -> bool:
+    def is_live(self) -> bool:
         return self.error is None and not self.moved
 
     @property

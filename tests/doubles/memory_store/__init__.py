@@ -4,7 +4,7 @@ from tests.doubles.memory_store.bots import MemoryBotStore
 from tests.doubles.memory_store.documents import MemoryDocumentStore
 from tests.doubles.memory_store.garbage import MemoryGarbageStore
 from tests.doubles.memory_store.generations import MemoryGenerationStore
-from tests.doubles.memory_store.idempotency import MemoryOnceStore
+from tests.doubles.memory_store.idempotency import MemoryIdempotencyStore
 from tests.doubles.memory_store.rebuild import MemoryRebuildStore
 from tests.doubles.memory_store.reembed import MemoryReembedStore
 from tests.doubles.memory_store.tables import Tables
@@ -15,7 +15,7 @@ __all__ = [
     "MemoryDocumentStore",
     "MemoryGarbageStore",
     "MemoryGenerationStore",
-    "MemoryOnceStore",
+    "MemoryIdempotencyStore",
     "MemoryRebuildStore",
     "MemoryReembedStore",
     "MemoryVerifyStore",

@@ -23,12 +23,12 @@ class MemoryBotStore:
         bot = self._tables.active(bot_id, account)
         if bot is None:
             return None
-        unfinished = (
+        in_flight_generations = (
             saga.generation
             for saga in self._tables.sagas.values()
             if (saga.bot_id, saga.operation, saga.doc_id) == (bot_id, "write", saga.generation)
         )
-        return replace(bot.bot(self._tables.progress(bot_id)), unfinished=tuple(unfinished))
+        return replace(bot.bot(self._tables.progress(bot_id)), in_flight_generations=tuple(in_flight_generations))
 
     async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
         found = ((bot_id, self._tables.active(bot_id, account)) for bot_id in bot_ids)

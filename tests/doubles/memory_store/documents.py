@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from app.core.write.idempotency import Once
+from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import MOVED, Write, mark_moved
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Confirmed, Document, StaleChunk, VisibleChunk
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, CurrentChunk, Document, SearchChunk, StaleChunk
 from app.utils.errors import CollectionMoved
 from app.utils.unicode import is_nfc, nfc
 from tests.doubles.memory_store import idempotency as keys
@@ -31,7 +31,9 @@ class MemoryDocumentStore:
         self._settle = settle
         self._matches = matches
 
-    async def begin(self, writes: Sequence[Write], token: UUID, lease: timedelta, once: Once | None = None) -> None:
+    async def begin(
+        self, writes: Sequence[Write], token: UUID, lease: timedelta, once: IdempotentRequest | None = None
+    ) -> None:
         self._tables.check_block(len(writes))
         if once and not keys.claim(self._tables, once):
             return
@@ -48,8 +50,13 @@ class MemoryDocumentStore:
             write.number(generation)
             self._open(write, token, lease)
 
-    async def begin_anew(
-        self, writes: Sequence[Write], bots: Mapping[UUID, Bot], token: UUID, lease: timedelta, once: Once | None = None
+    async def restart(
+        self,
+        writes: Sequence[Write],
+        bots: Mapping[UUID, Bot],
+        token: UUID,
+        lease: timedelta,
+        once: IdempotentRequest | None = None,
     ) -> None:
         self._tables.check_block(len(writes))
         if once and not keys.hold(self._tables, once):
@@ -65,7 +72,7 @@ class MemoryDocumentStore:
         was_key = once and once.generation in undone
         live = [write for write in writes if write.error is None]
         for write in live:
-            write.begin_anew(self._tables.next_generation(), bots[write.bot.bot_id])
+            write.restart(self._tables.next_generation(), bots[write.bot.bot_id])
             self._open(write, token, lease)
         if once and was_key and live:
             keys.assign(self._tables, once, live[0].generation)
@@ -84,7 +91,7 @@ class MemoryDocumentStore:
             saga.lease_until = self._tables.now() + lease
         return {saga.generation for saga in held}
 
-    async def raise_timestamps(self, stamps: Mapping[UUID, int]) -> None:
+    async def advance_timestamps(self, stamps: Mapping[UUID, int]) -> None:
         for bot_id, stamp in stamps.items():
             if bot := self._tables.bots.get(bot_id):
                 bot.milvus_timestamp = max(bot.milvus_timestamp, stamp)
@@ -93,10 +100,10 @@ class MemoryDocumentStore:
         self,
         writes: Sequence[Write],
         token: UUID,
-        once: Once | None = None,
+        once: IdempotentRequest | None = None,
         stamps: Mapping[UUID, int] | None = None,
     ) -> None:
-        await self.raise_timestamps(stamps or {})
+        await self.advance_timestamps(stamps or {})
         if once and not keys.hold(self._tables, once):
             for write in writes:
                 write.fail_lease_lost()
@@ -142,7 +149,7 @@ class MemoryDocumentStore:
             self._tables.collect(bot_id, saga.generation, saga.collection_name, saga.chunk_span, until, saga.doc_id)
         return set(mine)
 
-    async def collect_abandoned(self, bot_id: UUID, writes: Sequence[Write]) -> None:
+    async def enqueue_vector_gc(self, bot_id: UUID, writes: Sequence[Write]) -> None:
         if self._tables.active(bot_id) is None:
             return
         current = {document.generation for document in self._tables.partition(bot_id).documents.values()}
@@ -219,11 +226,11 @@ class MemoryDocumentStore:
         where: Filter | None,
         still: Bot | None = None,
         documents: Sequence[int] = (),
-    ) -> dict[int, Confirmed]:
+    ) -> dict[int, CurrentChunk]:
         if not documents and still and not self._is_still(still):
             return {}
         chunks = self._tables.partition(bot_id).chunks
-        found: dict[int, Confirmed] = {}
+        found: dict[int, CurrentChunk] = {}
         of_documents: list[int] = []
         if documents:
             of_documents = [chunk.chunk_id for row, chunk in self._tables.current(bot_id) if row.doc_id in documents]
@@ -233,7 +240,7 @@ class MemoryDocumentStore:
             document = self._reads(bot_id, row, chunk_id) if row else None
             if row and document and (where is None or self._passes(where, document, row)):
                 shown = _visible(row.chunk, document) if chunk_id in wanted else None
-                found[chunk_id] = Confirmed(row.doc_id, shown)
+                found[chunk_id] = CurrentChunk(row.doc_id, shown)
         return found
 
     async def stale(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]:
@@ -347,8 +354,8 @@ class MemoryDocumentStore:
         )
 
 
-def _visible(chunk: Chunk, document: DocumentRow) -> VisibleChunk:
-    return VisibleChunk(
+def _visible(chunk: Chunk, document: DocumentRow) -> SearchChunk:
+    return SearchChunk(
         chunk_id=chunk.chunk_id,
         doc_id=document.doc_id,
         chunk_index=chunk.chunk_index,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from app.core.stores.postgres.garbage import BATCH
-from app.schemas.rows import Garbage
+from app.schemas.rows import VectorGarbage
 from tests.doubles.memory_store.tables import Tables
 
 
@@ -12,7 +12,7 @@ class MemoryGarbageStore:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def claim(self, hold: timedelta) -> Sequence[Garbage]:
+    async def claim(self, hold: timedelta) -> Sequence[VectorGarbage]:
         now = self._tables.now()
         due = [row for row in self._tables.garbage.values() if row.next_attempt_at <= now]
         claimed = sorted(due, key=lambda row: row.next_attempt_at)[:BATCH]
@@ -20,19 +20,19 @@ class MemoryGarbageStore:
             row.attempts += 1
             row.next_attempt_at = now + hold
         return [
-            Garbage(row.generation, row.chunk_span, row.collection_name, row.not_before, now >= row.not_before)
+            VectorGarbage(row.generation, row.chunk_span, row.collection_name, row.not_before, now >= row.not_before)
             for row in claimed
         ]
 
-    async def end(self, rows: Sequence[Garbage]) -> None:
+    async def end(self, rows: Sequence[VectorGarbage]) -> None:
         for ended in rows:
             row = self._tables.garbage.get((ended.generation, ended.collection_name))
             if row and row.not_before == ended.not_before:
                 del self._tables.garbage[row.generation, row.collection_name]
 
-    async def put_off(self, rows: Sequence[Garbage]) -> None:
+    async def reschedule(self, rows: Sequence[VectorGarbage]) -> None:
         now = self._tables.now()
-        for put_off in rows:
-            if row := self._tables.garbage.get((put_off.generation, put_off.collection_name)):
+        for reschedule in rows:
+            if row := self._tables.garbage.get((reschedule.generation, reschedule.collection_name)):
                 pause = min(2 ** min(row.attempts, 6), 60)
                 row.next_attempt_at = max(row.not_before, now + timedelta(seconds=pause))

@@ -2,40 +2,40 @@
 
 from datetime import timedelta
 
-from app.core.write.idempotency import Once
+from app.core.write.idempotency import IdempotentRequest
 from tests.doubles.memory_store.tables import KeyRow, Tables
 
 
-def claim(tables: Tables, once: Once) -> bool:
+def claim(tables: Tables, once: IdempotentRequest) -> bool:
     row = tables.keys.setdefault((once.account, once.key), KeyRow(once.body_sha256, tables.now()))
     once.check_same(row.body_sha256)
     if row.response is not None:
         once.replay(row.response)
         return False
     if row.generation in tables.sagas:
-        once.fail_in_flight()
+        once.raise_in_flight()
     return True
 
 
-def assign(tables: Tables, once: Once, generation: int) -> None:
+def assign(tables: Tables, once: IdempotentRequest, generation: int) -> None:
     once.generation = tables.keys[once.account, once.key].generation = generation
 
 
-def hold(tables: Tables, once: Once) -> bool:
+def hold(tables: Tables, once: IdempotentRequest) -> bool:
     row = tables.keys.get((once.account, once.key))
     return row is not None and row.generation == once.generation and row.response is None
 
 
-def store_answer(tables: Tables, once: Once) -> None:
+def store_answer(tables: Tables, once: IdempotentRequest) -> None:
     once.answer = tables.keys[once.account, once.key].response = once.render(once.outcomes())
 
 
-class MemoryOnceStore:
+class MemoryIdempotencyStore:
     def __init__(self, tables: Tables, keep: timedelta) -> None:
         self._tables = tables
         self._keep = keep
 
-    async def replay(self, once: Once) -> None:
+    async def replay(self, once: IdempotentRequest) -> None:
         if row := self._tables.keys.get((once.account, once.key)):
             once.check_same(row.body_sha256)
             if row.response is not None:

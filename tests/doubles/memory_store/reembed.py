@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from app.core.stores.postgres.bots import DROP, BotSaga
 from app.core.stores.postgres.reembed import NOT_FOUND
-from app.schemas.rows import Copied, Move
+from app.schemas.rows import ModelMigration, SourceChunk
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress
 from tests.doubles.memory_store.tables import BotRow, Tables
 
@@ -39,7 +39,7 @@ class MemoryReembedStore:
     def _holds(self, bot_id: UUID, token: UUID) -> bool:
         return bot_id in self._tables.reembed_leases and self._tables.reembed_leases[bot_id][0] == token
 
-    async def begin(self, bot_id: UUID, model: str, dimension: int) -> Move | None:
+    async def begin(self, bot_id: UUID, model: str, dimension: int) -> ModelMigration | None:
         bot = self._bot(bot_id)
         if bot.next is not None:
             if (bot.next.embedding_model, bot.next.dimension) != (model, dimension):
@@ -47,29 +47,29 @@ class MemoryReembedStore:
             return bot.next
         if (bot.embedding_model, bot.dimension) in ((model, dimension), (None, None)):
             return None
-        bot.next = Move(f"r{self._tables.next_generation()}_{uuid4().hex}", model, dimension)
+        bot.next = ModelMigration(f"r{self._tables.next_generation()}_{uuid4().hex}", model, dimension)
         return bot.next
 
-    async def move(self, bot_id: UUID) -> Move | None:
+    async def move(self, bot_id: UUID) -> ModelMigration | None:
         bot = self._tables.active(bot_id)
         return bot.next if bot else None
 
-    async def first_open(self, bot_id: UUID) -> int:
+    async def low_watermark(self, bot_id: UUID) -> int:
         self._bot(bot_id)
         writes = (saga for saga in self._tables.sagas.values() if (saga.bot_id, saga.operation) == (bot_id, "write"))
         return min((saga.generation for saga in writes), default=self._tables.last_generation + 1)
 
-    async def page(self, bot_id: UUID, after: int, limit: int) -> Sequence[Copied]:
+    async def page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
         return [chunk for chunk in self._current(bot_id) if chunk.chunk_id > after][:limit]
 
     async def keys(self, bot_id: UUID, first: int) -> Sequence[int]:
         return [chunk.chunk_id for chunk in self._current(bot_id) if chunk.chunk_id >= first]
 
-    async def chunks(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[Copied]:
+    async def chunks(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
         wanted = set(keys)
         return [chunk for chunk in self._current(bot_id) if chunk.chunk_id in wanted]
 
-    async def collect_gone(self, bot_id: UUID, collection: str, spans: Mapping[int, int]) -> None:
+    async def enqueue_vector_gc(self, bot_id: UUID, collection: str, spans: Mapping[int, int]) -> None:
         if self._tables.active(bot_id) is None:
             return
         current = {document.generation for document in self._tables.partition(bot_id).documents.values()}
@@ -78,7 +78,7 @@ class MemoryReembedStore:
             self._tables.collect_again(bot_id, generation, collection, spans[generation], until)
 
     @asynccontextmanager
-    async def switching(self, bot_id: UUID, move: Move) -> AsyncIterator["MemorySwitch"]:
+    async def switching(self, bot_id: UUID, move: ModelMigration) -> AsyncIterator["MemorySwitch"]:
         bot = self._bot(bot_id)
         if bot.next != move:
             raise CollectionMoved(f"The move of bot {bot_id} was ended by somebody else.")
@@ -98,9 +98,9 @@ class MemoryReembedStore:
             raise BotNotFound(NOT_FOUND)
         return bot
 
-    def _current(self, bot_id: UUID) -> list[Copied]:
+    def _current(self, bot_id: UUID) -> list[SourceChunk]:
         found = (
-            Copied(chunk.chunk_id, document.doc_id, chunk.text, document.chunk_span)
+            SourceChunk(chunk.chunk_id, document.doc_id, chunk.text, document.chunk_span)
             for document, chunk in self._tables.current(bot_id)
         )
         return sorted(found, key=lambda chunk: chunk.chunk_id)
@@ -109,7 +109,7 @@ class MemoryReembedStore:
 class MemorySwitch:
     """Keeps to Switch. Others may write between two of its calls, so that ``complete`` looks once more."""
 
-    def __init__(self, store: MemoryReembedStore, tables: Tables, bot: BotRow, move: Move) -> None:
+    def __init__(self, store: MemoryReembedStore, tables: Tables, bot: BotRow, move: ModelMigration) -> None:
         self._store = store
         self._tables = tables
         self._bot = bot
@@ -121,7 +121,7 @@ class MemorySwitch:
         self._first, self._seen = first, await self._store.keys(self._bot.bot_id, first)
         return self._seen
 
-    async def chunks(self, keys: Sequence[int]) -> Sequence[Copied]:
+    async def chunks(self, keys: Sequence[int]) -> Sequence[SourceChunk]:
         return await self._store.chunks(self._bot.bot_id, keys)
 
     async def complete(self, stamp: int, grace: timedelta) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, GenerationBlock, Move, Progress
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, GenerationBlock, ModelMigration, Progress
 from app.utils.errors import NoGeneration
 
 
@@ -22,7 +22,7 @@ class BotRow:
     dimension: int | None = None
     milvus_timestamp: int = 0
     milvus_collection: str | None = None
-    next: Move | None = None
+    next: ModelMigration | None = None
 
     @property
     def collection(self) -> str:

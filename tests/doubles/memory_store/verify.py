@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from app.core.stores.postgres.verify import PAGE, BotState
-from app.schemas.rows import CHUNKS_PER_GENERATION, Copied
+from app.schemas.rows import CHUNKS_PER_GENERATION, SourceChunk
 from tests.doubles.memory_store.tables import Partition, Tables
 
 
@@ -43,19 +43,19 @@ class MemoryVerifyStore:
         current = self._tables.current(bot_id)
         return {chunk.chunk_id: document.doc_id for document, chunk in current if document.doc_id in wanted}
 
-    def _copied(self, bot_id: UUID) -> list[Copied]:
+    def _copied(self, bot_id: UUID) -> list[SourceChunk]:
         current = self._tables.current(bot_id)
-        found = (Copied(chunk.chunk_id, row.doc_id, chunk.text, row.chunk_span) for row, chunk in current)
+        found = (SourceChunk(chunk.chunk_id, row.doc_id, chunk.text, row.chunk_span) for row, chunk in current)
         return sorted(found, key=lambda copied: copied.chunk_id)
 
-    async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[Copied]:
+    async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
         return [copied for copied in self._copied(bot_id) if copied.chunk_id > after][:limit]
 
     async def sampled_keys(self, bot_id: UUID, count: int) -> Sequence[int]:
         keys = [copied.chunk_id for copied in self._copied(bot_id)]
         return sorted(random.sample(keys, min(count, len(keys))))
 
-    async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[Copied]:
+    async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
         return [copied for copied in self._copied(bot_id) if copied.chunk_id in set(keys)]
 
     async def wrong_chunk_counts(self, bot_id: UUID) -> Sequence[int]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import openai
 
-from app.core.embedding.port import Row, Rows, chained
+from app.core.embedding.port import Row, Rows, concat_rows
 from app.core.embedding.providers import openai_reply, provider_message
 from app.core.embedding.providers.endpoint import EncodingFormat, Endpoint
 from app.core.embedding.providers.learnt_limits import LearntLimits
@@ -78,7 +78,7 @@ class OpenAIClient:
                 parts.append([away] * (len(texts) - done))
                 break
         self._tell()
-        return chained(parts) if parts else []
+        return concat_rows(parts) if parts else []
 
     async def probe(self) -> int:
         """Embeds one word, once, past the breaker; the length of its vector. Raises AppError."""
@@ -126,7 +126,7 @@ class OpenAIClient:
             if exc.status_code in TOO_MUCH and self._learnt(exc, texts):
                 return await self.rows(texts, lane)
             middle = len(texts) // 2
-            found = chained([await self._sent(texts[:middle], lane), await self._sent(texts[middle:], lane)])
+            found = concat_rows([await self._sent(texts[:middle], lane), await self._sent(texts[middle:], lane)])
             if exc.status_code in TOO_MUCH and not any(isinstance(row, AppError) for row in found):
                 self.limits.too_many(len(texts))
             return found
@@ -169,7 +169,7 @@ class OpenAIClient:
             done += len(rows)
             if _all_away(rows) is not None:
                 break
-        return chained(parts) if parts else []
+        return concat_rows(parts) if parts else []
 
     async def _taken(self, texts: list[str], lane: Lane) -> Rows:
         """Rows of one request. Raises EmbedderUnavailable, and APIStatusError for what may be one text's fault."""

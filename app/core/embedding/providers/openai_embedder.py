@@ -9,13 +9,13 @@ import numpy as np
 import openai
 
 from app.core.embedding.long_text import LongText, halves, merged, split, too_long
-from app.core.embedding.port import Row, Rows, TextsFailed, Vectors, collected
+from app.core.embedding.port import PartialEmbeddingError, Row, Rows, Vectors, stack_or_raise
 from app.core.embedding.providers import tokens
 from app.core.embedding.providers.endpoint import DIMENSIONS, Endpoint
 from app.core.embedding.providers.openai_client import PROBE, PROBE_SECONDS, OpenAIClient
 from app.core.embedding.providers.provider_message import NamedLimits, named_limits
 from app.core.embedding.providers.provider_requests import TOO_MUCH, connected
-from app.core.embedding.queue.batch_queue import Lane, Limits
+from app.core.embedding.queue.batch_queue import BatchLimits, Lane
 from app.core.embedding.queue.dispatcher import Dispatcher
 from app.utils.errors import AppError, EmbedderUnavailable, StartupError, TextRefused
 
@@ -102,7 +102,7 @@ class OpenAIEmbedder:
         )
         self._queue = Dispatcher(
             self._client.rows,
-            limits=Limits(
+            limits=BatchLimits(
                 endpoint.request_texts,
                 endpoint.request_tokens,
                 wait=batch_wait,
@@ -137,7 +137,7 @@ class OpenAIEmbedder:
     async def _embed(self, texts: Sequence[str], lane: Lane) -> Vectors:
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        return collected(await self._rows(texts, lane))
+        return stack_or_raise(await self._rows(texts, lane))
 
     async def _rows(self, texts: Sequence[str], lane: Lane) -> Rows:
         self._client.breaker.check()
@@ -328,6 +328,6 @@ def _joined(pairs: Sequence[tuple[str, Row]]) -> Row:
         if isinstance(row, AppError):
             return row
     try:
-        return merged(collected([row for _, row in pairs]), [part for part, _ in pairs])
-    except TextsFailed as exc:
+        return merged(stack_or_raise([row for _, row in pairs]), [part for part, _ in pairs])
+    except PartialEmbeddingError as exc:
         return exc

@@ -15,7 +15,7 @@ import openai
 import orjson
 
 from app.core.embedding.providers import provider_message
-from app.core.embedding.queue.circuit_breaker import Breaker
+from app.core.embedding.queue.circuit_breaker import CircuitBreaker
 from app.utils.errors import EmbedderUnavailable, Unavailable
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0
@@ -51,7 +51,7 @@ class ProviderRequests:
         self._name = name
         self._away = away
         self.deadline = deadline
-        self.breaker = Breaker(probe, failures=breaker_failures, pause=breaker_pause, name=name, away=away)
+        self.breaker = CircuitBreaker(probe, failures=breaker_failures, pause=breaker_pause, name=name, away=away)
 
     async def close(self) -> None:
         await self.breaker.close()

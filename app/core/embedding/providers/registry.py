@@ -6,7 +6,7 @@ from typing import TypedDict
 from pydantic import ValidationError
 
 from app.config import MODEL_NAME, OPENAI_LIKE, Settings
-from app.core.embedding.caching_embedder import Front
+from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers.use_multilingual import UseMultilingual
 from app.utils.errors import StartupError
@@ -92,7 +92,7 @@ def _with_previous(settings: Settings) -> Settings:
     return settings.model_copy(update={name: getattr(values, name) for name in given})
 
 
-async def open_embedder(settings: Settings) -> Front:
+async def open_embedder(settings: Settings) -> CachingEmbedder:
     """The configured embedder, loaded.
 
     Raises StartupError when it cannot be, and when EMBEDDING_DIMENSION is not the model's.
@@ -108,7 +108,7 @@ async def open_embedder(settings: Settings) -> Front:
     except BaseException:
         await embedder.close()
         raise
-    return Front(embedder, settings.embedding_cache_mb << 20)
+    return CachingEmbedder(embedder, settings.embedding_cache_mb << 20)
 
 
 def _embedder(settings: Settings) -> Embedder:

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.core.embedding.long_text import LongText, merged, split, too_long
 from app.core.embedding.port import Vectors
-from app.core.embedding.queue.batch_queue import DOCUMENT_TEXTS, Lane, Limits
+from app.core.embedding.queue.batch_queue import DOCUMENT_TEXTS, BatchLimits, Lane
 from app.core.embedding.queue.workers import Encode, WorkerPool
 
 BATCH_TEXTS = 32
@@ -66,7 +66,7 @@ class TorchEmbedder:
     ) -> None:
         self._make = load
         self._long_text = long_text
-        limits = Limits(
+        limits = BatchLimits(
             batch_texts or BATCH_TEXTS,
             BATCH_CHARS * (batch_texts or BATCH_TEXTS) // BATCH_TEXTS,
             wait=batch_wait,

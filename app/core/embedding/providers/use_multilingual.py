@@ -9,7 +9,7 @@ from importlib import import_module
 import numpy as np
 
 from app.core.embedding.port import Vectors
-from app.core.embedding.queue.batch_queue import DOCUMENT_TEXTS, Lane, Limits
+from app.core.embedding.queue.batch_queue import DOCUMENT_TEXTS, BatchLimits, Lane
 from app.core.embedding.queue.workers import Encode, WorkerPool
 
 BATCH_TEXTS = 16
@@ -41,7 +41,9 @@ class UseMultilingual:
     ) -> None:
         self._loading = threading.Lock()
         self._encode: Encode | None = None
-        limits = Limits(batch_texts or BATCH_TEXTS, BATCH_CHARS, wait=batch_wait, queue=queue_texts or DOCUMENT_TEXTS)
+        limits = BatchLimits(
+            batch_texts or BATCH_TEXTS, BATCH_CHARS, wait=batch_wait, queue=queue_texts or DOCUMENT_TEXTS
+        )
         self._pool = WorkerPool(self._load, threads=threads or _cores(), limits=limits, query_threads=1)
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:

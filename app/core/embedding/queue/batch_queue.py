@@ -32,7 +32,7 @@ BATCH_TEXTS = {lane: metrics.BATCH_TEXTS.labels(lane.name.lower()) for lane in L
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BatchLimits:
     """``texts`` and ``weight`` bound a batch; a heavier text goes alone. ``wait`` is how many seconds a batch that is
     not full waits for company. With ``alike`` only texts of like length share a batch: a model pads each to the
     longest.
@@ -46,7 +46,7 @@ class Limits:
 
 
 @dataclass(order=True, slots=True)
-class Piece:
+class QueueItem:
     """A part of one call, of one batch at most. Taken by turn, then age."""
 
     turn: int
@@ -59,7 +59,7 @@ class Piece:
     rows: Future[Rows] = field(compare=False, default_factory=Future)
 
 
-def give_out(batch: Sequence[Piece], rows: Rows) -> None:
+def resolve_items(batch: Sequence[QueueItem], rows: Rows) -> None:
     """Each piece its rows: there is one for each text of the batch."""
     start = 0
     for piece in batch:
@@ -67,27 +67,27 @@ def give_out(batch: Sequence[Piece], rows: Rows) -> None:
         start += len(piece.texts)
 
 
-class Waiting:
+class BatchQueue:
     """Bounded queues, one a lane. Queries go first; calls of one lane take turns piece by piece, so that a small one
     does not wait for the end of a big one (start-time fair queueing, Goyal et al. 1996).
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
         self._capacity = {Lane.QUERY: min(QUERY_TEXTS, limits.queue), Lane.DOCUMENTS: limits.queue}
-        self._pieces: dict[Lane, list[Piece]] = {lane: [] for lane in Lane}
+        self._pieces: dict[Lane, list[QueueItem]] = {lane: [] for lane in Lane}
         self._texts = dict.fromkeys(Lane, 0)
         self._turn = dict.fromkeys(Lane, 0)
         self._age = count()
 
-    def add(self, texts: Sequence[str], weights: Sequence[int], lane: Lane, now: float) -> list[Piece]:
+    def add(self, texts: Sequence[str], weights: Sequence[int], lane: Lane, now: float) -> list[QueueItem]:
         """Cuts a call into pieces and queues them. Raises EmbedderUnavailable when the lane is full."""
         waiting = self._texts[lane]
         # A call larger than the whole queue is let in when nothing else waits, else it never could be.
         if waiting and waiting + len(texts) > self._capacity[lane]:
             raise EmbedderUnavailable("Too many texts wait to be embedded.", retry_after=RETRY_AFTER[lane])
         pieces = [
-            Piece(
+            QueueItem(
                 turn=self._turn[lane] + number,
                 age=next(self._age),
                 lane=lane,
@@ -107,7 +107,7 @@ class Waiting:
         """Other bounds for batches, from now on; None leaves one as it is."""
         self._limits = replace(self._limits, texts=texts or self._limits.texts, weight=weight or self._limits.weight)
 
-    def drop(self, pieces: Sequence[Piece]) -> None:
+    def drop(self, pieces: Sequence[QueueItem]) -> None:
         """Takes out what nobody waits for any more. What is being worked on stays."""
         gone = {piece.age for piece in pieces if piece.rows.cancel()}
         for lane, waiting in self._pieces.items():
@@ -123,7 +123,7 @@ class Waiting:
         ]
         return min(delays, default=None)
 
-    def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> list[Piece]:
+    def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> list[QueueItem]:
         """The next batch, its pieces marked as running; empty when none is due."""
         for lane in lanes:
             if self._pieces[lane] and self.due_in(now, [lane]) == 0:
@@ -138,7 +138,7 @@ class Waiting:
                     return running
         return []
 
-    def clear(self) -> list[Piece]:
+    def clear(self) -> list[QueueItem]:
         """Everything that waits; nothing does any more."""
         left = [piece for pieces in self._pieces.values() for piece in pieces]
         for lane in Lane:
@@ -150,12 +150,12 @@ class Waiting:
         self._texts[lane] += texts
         QUEUE_TEXTS[lane].inc(texts)
 
-    def _full(self, pieces: list[Piece]) -> bool:
+    def _full(self, pieces: list[QueueItem]) -> bool:
         batch = list(self._batch(pieces))
         texts, weight = sum(len(piece.texts) for piece in batch), sum(piece.weight for piece in batch)
         return texts >= self._limits.texts or weight >= self._limits.weight or len(batch) < len(pieces)
 
-    def _batch(self, pieces: list[Piece]) -> Iterator[Piece]:
+    def _batch(self, pieces: list[QueueItem]) -> Iterator[QueueItem]:
         head = pieces[0]
         yield head
         texts, weight = len(head.texts), head.weight

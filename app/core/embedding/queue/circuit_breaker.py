@@ -10,7 +10,7 @@ from app.utils.errors import AppError, EmbedderUnavailable, Unavailable
 log = logging.getLogger(__name__)
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens after ``failures`` in a row, and closes when ``probe`` succeeds, which is tried every ``pause`` seconds.
 
     After Nygard, "Release It!", with one change: not a caller's request but a probe finds out whether the provider

@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from app.core.embedding.port import Rows, chained
-from app.core.embedding.queue.batch_queue import Lane, Limits, Piece, Waiting, give_out
+from app.core.embedding.port import Rows, concat_rows
+from app.core.embedding.queue.batch_queue import BatchLimits, BatchQueue, Lane, QueueItem, resolve_items
 from app.utils.errors import EmbedderUnavailable
 
 Send = Callable[[list[str], Lane], Awaitable[Rows]]
@@ -17,9 +17,9 @@ class Dispatcher:
     ``send`` gives a row for each text and raises nothing. Belongs to one event loop.
     """
 
-    def __init__(self, send: Send, *, limits: Limits, in_flight: int) -> None:
+    def __init__(self, send: Send, *, limits: BatchLimits, in_flight: int) -> None:
         self._send = send
-        self._waiting = Waiting(limits)
+        self._waiting = BatchQueue(limits)
         self._free = {Lane.QUERY: in_flight, Lane.DOCUMENTS: max(1, in_flight - 1)}
         self._running: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
@@ -39,7 +39,7 @@ class Dispatcher:
         except BaseException:
             self._waiting.drop(pieces)
             raise
-        return chained(parts)
+        return concat_rows(parts)
 
     def limit(self, *, texts: int | None = None, weight: int | None = None) -> None:
         """Bounds the batches from now on. What is queued stays in the pieces that it was cut into."""
@@ -87,10 +87,10 @@ class Dispatcher:
             self._free[taken] += 1
         self._pump()
 
-    async def _run(self, batch: list[Piece]) -> None:
+    async def _run(self, batch: list[QueueItem]) -> None:
         try:
             texts = batch[0].texts if len(batch) == 1 else [text for piece in batch for text in piece.texts]
-            give_out(batch, await self._send(texts, batch[0].lane))
+            resolve_items(batch, await self._send(texts, batch[0].lane))
         except BaseException as exc:
             for piece in batch:
                 if not piece.rows.done():
@@ -108,6 +108,6 @@ def _takes(lane: Lane) -> tuple[Lane, ...]:
     return (Lane.QUERY,) if lane is Lane.QUERY else (Lane.QUERY, Lane.DOCUMENTS)
 
 
-def _fail(piece: Piece) -> None:
+def _fail(piece: QueueItem) -> None:
     if piece.rows.set_running_or_notify_cancel():
         piece.rows.set_exception(EmbedderUnavailable("The embedder is shutting down."))

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from app.core.embedding.port import Row, Rows, Vectors, chained, collected
-from app.core.embedding.queue.batch_queue import Lane, Limits, Piece, Waiting, give_out
+from app.core.embedding.port import Row, Rows, Vectors, concat_rows, stack_or_raise
+from app.core.embedding.queue.batch_queue import BatchLimits, BatchQueue, Lane, QueueItem, resolve_items
 from app.utils.errors import AppError, EmbedderUnavailable, EmbeddingInvalid
 
 Encode = Callable[[list[str]], Vectors]
@@ -33,10 +33,12 @@ class WorkerPool:
     cores where there are ``query_threads`` beside the others. A batch holds texts of one lane.
     """
 
-    def __init__(self, make: Callable[[], Encode], *, threads: int, limits: Limits, query_threads: int = 0) -> None:
+    def __init__(
+        self, make: Callable[[], Encode], *, threads: int, limits: BatchLimits, query_threads: int = 0
+    ) -> None:
         self._make = make
         self._changed = threading.Condition()  # Guards everything below but the loaded futures.
-        self._waiting = Waiting(limits)
+        self._waiting = BatchQueue(limits)
         self._closed = False
         self._started = False
         lanes = [tuple(Lane)] * threads + [(Lane.QUERY,)] * query_threads
@@ -74,7 +76,7 @@ class WorkerPool:
             with self._changed:
                 self._waiting.drop(pieces)
             raise
-        rows = chained(parts)
+        rows = concat_rows(parts)
         if isinstance(rows, np.ndarray):
             vectors = np.empty_like(rows)
             vectors[order] = rows
@@ -82,7 +84,7 @@ class WorkerPool:
         in_order: list[Row] = list(rows)
         for index, row in zip(order, rows, strict=True):
             in_order[index] = row
-        return collected(in_order)
+        return stack_or_raise(in_order)
 
     async def close(self) -> None:
         """Fails what waits, lets each thread end its batch, and returns when all threads have stopped."""
@@ -99,7 +101,7 @@ class WorkerPool:
             for thread in self._threads:
                 thread.start()
 
-    def _take(self, lanes: Sequence[Lane]) -> list[Piece]:
+    def _take(self, lanes: Sequence[Lane]) -> list[QueueItem]:
         """The next batch; empty when the pool is closed."""
         with self._changed:
             while not self._closed:
@@ -119,7 +121,7 @@ class WorkerPool:
         if Lane.DOCUMENTS in lanes and self._steps_back:
             _step_back()
         while batch := self._take(lanes):
-            give_out(batch, _rows(encode, [text for piece in batch for text in piece.texts]))
+            resolve_items(batch, _rows(encode, [text for piece in batch for text in piece.texts]))
 
     def _shut(self, detail: str) -> None:
         with self._changed:
@@ -151,7 +153,7 @@ def _rows(encode: Encode, texts: list[str]) -> Rows:
     except BaseException as exc:  # Not Exception: a panic in a Rust tokenizer must not leave a caller hanging.
         if len(texts) > 1:
             middle = len(texts) // 2
-            return chained([_rows(encode, texts[:middle]), _rows(encode, texts[middle:])])
+            return concat_rows([_rows(encode, texts[:middle]), _rows(encode, texts[middle:])])
         if isinstance(exc, AppError):
             return [exc]
         log.warning("the model fails on a text of %d characters", len(texts[0]), exc_info=exc)

@@ -49,12 +49,14 @@ reconnects, would be refused without an attempt.
 """
 
 
-def silence() -> None:
-    """pymilvus logs every failure at ERROR, with the server's message and a stack trace; ``within`` says enough."""
+def mute_pymilvus() -> None:
+    """pymilvus logs every failure at ERROR, with a stack trace; ``with_deadline`` says enough."""
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 
-async def write(client: AsyncMilvusClient, request: milvus_pb2.InsertRequest, timeout: float, *, fresh: bool) -> int:
+async def send_write(
+    client: AsyncMilvusClient, request: milvus_pb2.InsertRequest, timeout: float, *, fresh: bool
+) -> int:
     """Sends a request that is packed already, as pymilvus sends its own: with its repetitions and check.
 
     Returns the write's timestamp, which pymilvus keeps to itself; 0 on Milvus Lite, which has none. It would pack the
@@ -135,7 +137,7 @@ _upsert_again: Attempt = retry_on_rpc_failure()(_upsert)
 _search_again: Attempt = retry_on_rpc_failure()(_search)
 
 
-async def within(seconds: float, request: Callable[[], Awaitable[T]]) -> T:
+async def with_deadline(seconds: float, request: Callable[[], Awaitable[T]]) -> T:
     """Awaits a request of pymilvus under a deadline of ours and turns its exceptions into ours.
 
     pymilvus's own deadline does not cover its attempts to reconnect. And it waits by ``asyncio.wait_for``, which on

@@ -16,18 +16,18 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import numpy as np
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
-from app.core.ports import Hit, Keys, Span, Suspect, Vectors
+from app.core.ports import ChunkIds, Hit, Span, Suspect, Vectors
 from app.core.search.lexical import lexical_text
 from app.core.stores.address import MilvusTls
 from app.core.stores.milvus.collections import MilvusCollections
 from app.core.stores.milvus.driver import (
     RECONNECT,
     is_not_loaded,
-    silence,
+    mute_pymilvus,
+    send_write,
     suspects,
     trust,
-    within,
-    write,
+    with_deadline,
 )
 from app.core.stores.milvus.marker import MilvusMarker
 from app.core.stores.milvus.packing import insert_request
@@ -55,11 +55,11 @@ REFUSED_SECONDS: Final = 2.0
 """A refusal counts when it lasts: while Milvus starts, its proxy refuses every token."""
 
 
-class Shape(NamedTuple):
+class CollectionInfo(NamedTuple):
     """What is known of a collection."""
 
     dimension: int
-    has_words: bool
+    supports_lexical: bool
 
 
 class MilvusIndex:
@@ -75,7 +75,7 @@ class MilvusIndex:
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="milvus")
         self._collections = MilvusCollections(client, blocking, self._threads, timeout)
         self.marker = MilvusMarker(client, self._collections, self._read, timeout)
-        self._shapes: dict[str, Shape] = {}
+        self._shapes: dict[str, CollectionInfo] = {}
 
     @classmethod
     async def connect(
@@ -94,7 +94,7 @@ class MilvusIndex:
         away. Raises VectorIndexUnavailable after that, and StartupError for a URI that is none and for what
         waiting does not cure: a refused token, missing privileges, a missing database, a certificate.
         """
-        silence()
+        mute_pymilvus()
         options = {"token": token, "db_name": database, **(tls or MilvusTls()).options()}
         now = time.monotonic()
         deadline, refused_until = now + wait, now + min(wait, REFUSED_SECONDS)
@@ -131,7 +131,7 @@ class MilvusIndex:
             return await asyncio.to_thread(partial(MilvusClient, uri, **options)), version
 
         try:
-            blocking, version = await within(patience, open_both)
+            blocking, version = await with_deadline(patience, open_both)
             return cls(client, blocking, timeout, version)
         except BaseException:
             await client.close()
@@ -141,8 +141,8 @@ class MilvusIndex:
     def bm25(self) -> bool:
         return self._bm25
 
-    async def has_words(self, collection: str) -> bool:
-        return (await self._shape(collection)).has_words
+    async def supports_lexical(self, collection: str) -> bool:
+        return (await self._shape(collection)).supports_lexical
 
     @property
     def settle_seconds(self) -> float:
@@ -173,9 +173,9 @@ class MilvusIndex:
                 if await self._collections.describe_index(collection, field) is None:
                     await self._collections.create_index(collection, field)
             await self._client.load_collection(collection, timeout=CREATE_SECONDS)
-            self._shapes[collection] = Shape(dimension, schema.described_lexical(description))
+            self._shapes[collection] = CollectionInfo(dimension, schema.described_lexical(description))
 
-        await within(CREATE_SECONDS, make)
+        await with_deadline(CREATE_SECONDS, make)
 
     async def drop(self, collection: str, dimension: int | None = None) -> None:
         self._shapes.pop(collection, None)
@@ -200,8 +200,8 @@ class MilvusIndex:
     async def upsert(
         self,
         collection: str,
-        chunk_ids: Keys,
-        doc_ids: Keys,
+        chunk_ids: ChunkIds,
+        doc_ids: ChunkIds,
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
         *,
@@ -214,7 +214,7 @@ class MilvusIndex:
             raise ValueError(f"{len(texts)} texts for {count} vectors")
         shape = await self._check_dimension(collection, dimension)
         words = None
-        if shape.has_words:
+        if shape.supports_lexical:
             # Half a millisecond for a long text: too much for the event loop when there are hundreds.
             words = [""] * count if texts is None else await self._in_thread(lambda: [*map(lexical_text, texts)])
         stamp = 0
@@ -223,7 +223,7 @@ class MilvusIndex:
                 collection, chunk_ids[part], doc_ids[part], embeddings[part], None if words is None else words[part]
             )
             try:
-                written = await self._call(partial(write, self._client, packed, self._timeout, fresh=fresh))
+                written = await self._call(partial(send_write, self._client, packed, self._timeout, fresh=fresh))
             except VectorIndexUnavailable:
                 self._shapes.pop(collection, None)  # It may be another collection of that name by now.
                 raise
@@ -272,7 +272,7 @@ class MilvusIndex:
         without: Sequence[Span] = (),
     ) -> list[list[Hit]]:
         _check_k(k)
-        if not await self.has_words(collection):
+        if not await self.supports_lexical(collection):
             raise ValueError(f"collection {collection} has no words")
         only = Only(doc_ids, chunk_ids, without)
         return (
@@ -289,8 +289,10 @@ class MilvusIndex:
         return {key async for page in self._pages(collection, f" and ({ranges})", schema.MAX_TOP_K) for key in page}
 
     async def scan(self, collection: str, *, page: int = 4096, span: Span | None = None) -> AsyncIterator[list[int]]:
-        within = f" and {schema.CHUNK_ID} >= {int(span[0])} and {schema.CHUNK_ID} < {int(span[1])}" if span else ""
-        async for keys in self._pages(collection, within, page):
+        with_deadline = (
+            f" and {schema.CHUNK_ID} >= {int(span[0])} and {schema.CHUNK_ID} < {int(span[1])}" if span else ""
+        )
+        async for keys in self._pages(collection, with_deadline, page):
             yield keys
 
     async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
@@ -336,7 +338,7 @@ class MilvusIndex:
                 yield keys[start : start + size]
             last = keys[-1]
 
-    async def _check_dimension(self, collection: str, dimension: int) -> Shape:
+    async def _check_dimension(self, collection: str, dimension: int) -> CollectionInfo:
         """Refuses vectors of another dimension, whatever the server's version says to them. No RPC when known."""
         shape = self._shapes.get(collection)
         if shape is None or shape.dimension != dimension:
@@ -346,18 +348,18 @@ class MilvusIndex:
             raise ValueError(f"collection {collection} has {shape.dimension} dimensions, not {dimension}")
         return shape
 
-    async def _shape(self, collection: str) -> Shape:
+    async def _shape(self, collection: str) -> CollectionInfo:
         if collection not in self._shapes:
             description = await self._call(partial(self._client.describe_collection, collection, timeout=self._timeout))
             dimension = schema.described_dimension(description)
-            self._shapes[collection] = Shape(dimension or 0, schema.described_lexical(description))
+            self._shapes[collection] = CollectionInfo(dimension or 0, schema.described_lexical(description))
         return self._shapes[collection]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _call(self, request: Callable[[], Awaitable[T]]) -> T:
-        return await within(self._timeout, request)
+        return await with_deadline(self._timeout, request)
 
     async def _read(self, collection: str, request: Callable[[], Awaitable[T]]) -> T:
         """A request that needs the collection in memory: after a restart Milvus loads it again, which takes a while."""

@@ -11,7 +11,7 @@ from uuid import UUID
 from pymilvus import AsyncMilvusClient
 
 from app.core.stores.milvus.collections import MilvusCollections
-from app.core.stores.milvus.driver import within
+from app.core.stores.milvus.driver import with_deadline
 from app.schemas import milvus as schema
 from app.schemas.rows import CHUNKS_PER_GENERATION, MAX_GENERATION, GenerationBlock, Reservation
 from app.utils.errors import CollectionMissing, VectorIndexUnavailable
@@ -56,16 +56,16 @@ class MilvusMarker:
         rows = [_row(one) for one in reservations]
         insert = partial(self._client.insert, schema.MARKER, rows, timeout=self._timeout)
         try:
-            await within(self._timeout, insert)
+            await with_deadline(self._timeout, insert)
         except CollectionMissing:
-            await within(CREATE_SECONDS, self._make)
+            await with_deadline(CREATE_SECONDS, self._make)
             try:
-                await within(self._timeout, insert)
+                await with_deadline(self._timeout, insert)
             except CollectionMissing as exc:
                 raise VectorIndexUnavailable("The marker went away while it was made.") from exc
 
     async def bot_collections(self) -> list[str]:
-        names = await within(self._timeout, partial(self._client.list_collections, timeout=self._timeout))
+        names = await with_deadline(self._timeout, partial(self._client.list_collections, timeout=self._timeout))
         return [name for name in sorted(names) if name != schema.MARKER and await self._is_of_a_bot(name)]
 
     async def greatest_key(self, collection: str, above: int) -> int:
@@ -105,7 +105,7 @@ class MilvusMarker:
         await self._client.load_collection(schema.MARKER, timeout=CREATE_SECONDS)
 
     async def _is_of_a_bot(self, name: str) -> bool:
-        description = await within(self._timeout, partial(self._collections.describe, name))
+        description = await with_deadline(self._timeout, partial(self._collections.describe, name))
         dimension = schema.described_dimension(description) if description else None
         return description is not None and dimension is not None and schema.is_ours(description, None, dimension)
 

@@ -11,12 +11,12 @@ from pymilvus import DataType
 from pymilvus.client.types import ConsistencyLevel, PlaceholderType
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
-from app.core.ports import Keys, Vectors
+from app.core.ports import ChunkIds, Vectors
 from app.schemas import milvus as schema
 
 
 def insert_request(
-    collection: str, chunk_ids: Keys, doc_ids: Keys, embeddings: Vectors, words: Sequence[str] | None
+    collection: str, chunk_ids: ChunkIds, doc_ids: ChunkIds, embeddings: Vectors, words: Sequence[str] | None
 ) -> milvus_pb2.InsertRequest:
     """``embeddings`` (n, dimension) of float32; ``words`` where the collection has a lexical field.
 

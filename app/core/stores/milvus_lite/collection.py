@@ -19,7 +19,7 @@ import numpy as np
 from milvus_lite.search.filter import evaluate_mask
 
 from app.core.stores.milvus_lite.durable import DurableCollection
-from app.core.stores.milvus_lite.read_write_lock import Gate
+from app.core.stores.milvus_lite.read_write_lock import ReadWriteLock
 from app.core.stores.milvus_lite.rows import Bools, Floats, Rows, View, current
 from app.schemas.milvus import BM25_B, BM25_K1, EMBEDDING, LEXICAL_SPARSE
 
@@ -35,7 +35,7 @@ class LiteCollection(DurableCollection):
     """Keeps to Collection. BM25 by the formula of Robertson and Zaragoza (2009), statistics as Milvus counts them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._gate = Gate()
+        self._gate = ReadWriteLock()
         self._view: View | None = None
         self._segment_rows: dict[int, tuple[object, Rows]] = {}  # by identity, with what has it
         self._batch_rows: dict[int, Rows] = {}

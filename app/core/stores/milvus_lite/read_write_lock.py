@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Gate:
+class ReadWriteLock:
     """Many may pass at once, or one alone. Whoever wants to be alone goes before those who come later."""
 
     def __init__(self) -> None:

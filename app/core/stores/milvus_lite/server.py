@@ -1,4 +1,4 @@
-"""Milvus Lite served on a Unix socket, by a process of its own: ``python -m app.core.stores.milvus_lite.server DIR SOCKET``.
+"""Milvus Lite on a Unix socket, in its own process: ``python -m app.core.stores.milvus_lite.server DIR SOCKET``.
 
 Its engine takes one writer a collection; concurrent writes lose rows without an error. Here, where all writes
 of all processes meet, they are made to queue. The process ends when its standard input does: the keeper holds

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from app.core.stores.postgres.database import Connection, Database
-from app.core.stores.postgres.tenant_guard import of_account, of_bot
+from app.core.stores.postgres.tenant_guard import only_account, only_bot
 from app.schemas.queries import SQL
 from app.schemas.rows import Bot, Progress
 from app.utils.errors import CollectionNameTaken
@@ -49,15 +49,15 @@ class BotStore:
         self._settle = settle
 
     async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
-        rows = of_account(await self._db.fetch(SQL["get_bot"], bot_id, account), account)
-        return next((_bot(row, tuple(row["unfinished"])) for row in of_bot(rows, bot_id)), None)
+        rows = only_account(await self._db.fetch(SQL["get_bot"], bot_id, account), account)
+        return next((_bot(row, tuple(row["in_flight_generations"])) for row in only_bot(rows, bot_id)), None)
 
     async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
-        rows = of_account(await self._db.fetch(SQL["get_bots"], bot_ids, account), account)
+        rows = only_account(await self._db.fetch(SQL["get_bots"], bot_ids, account), account)
         return {row["bot_id"]: _bot(row) for row in rows}
 
     async def list(self, account: str | None) -> Sequence[Bot]:
-        return [_bot(row) for row in of_account(await self._db.fetch(SQL["list_bots"], account), account)]
+        return [_bot(row) for row in only_account(await self._db.fetch(SQL["list_bots"], account), account)]
 
     async def counts(self, bot_id: UUID) -> BotCounts:
         row = await self._db.fetchrow(SQL["bot_counts"], bot_id)
@@ -96,8 +96,8 @@ class BotStore:
     async def begin_deletion(self, bot_id: UUID, account: str | None, token: UUID, lease: timedelta) -> int | None:
         """Marks the bot, so that it is unknown to every later call; None when it was unknown before."""
         async with self._db.transaction() as conn:
-            rows = of_account(await conn.fetch(SQL["lock_bot_for_deletion"], bot_id, account), account)
-            if not of_bot(rows, bot_id):
+            rows = only_account(await conn.fetch(SQL["lock_bot_for_deletion"], bot_id, account), account)
+            if not only_bot(rows, bot_id):
                 return None
             await conn.execute(SQL["mark_bot_deleting"], bot_id)
             return await self._begin(conn, DELETE, bot_id, token, lease)
@@ -133,7 +133,7 @@ class BotStore:
                     row = await conn.fetchrow(SQL["bot_state"], bot_id)
                     if row is not None and row["state"] == "active":
                         return True
-                    await conn.execute(SQL["leave_bot_work"], bot_id, self._settle)
+                    await conn.execute(SQL["enqueue_bot_gc"], bot_id, self._settle)
                     await conn.execute(SQL["drop_partitions"], bot_id)
                     await conn.execute(SQL["delete_bot_row"], bot_id)
             except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
@@ -179,8 +179,8 @@ class BotStore:
         return generation
 
 
-def _bot(row: asyncpg.Record, unfinished: tuple[int, ...] = ()) -> Bot:
+def _bot(row: asyncpg.Record, in_flight_generations: tuple[int, ...] = ()) -> Bot:
     columns = dict(row)
     done, total = columns.pop("chunks_done"), columns.pop("chunks_total")
     rebuild = None if total is None else Progress(done, total)
-    return Bot(**{**columns, "unfinished": unfinished, "rebuild": rebuild})
+    return Bot(**{**columns, "in_flight_generations": in_flight_generations, "rebuild": rebuild})

@@ -11,8 +11,8 @@ from uuid import UUID
 from app.core.search.filters import compile_filter
 from app.core.stores.postgres import idempotency as keys
 from app.core.stores.postgres.database import Connection, Database
-from app.core.stores.postgres.tenant_guard import ForeignRow, check_of_bot, of_bot
-from app.core.write.idempotency import Once
+from app.core.stores.postgres.tenant_guard import TenantMismatch, check_only_bot, only_bot
+from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import MOVED, Write, mark_moved
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
@@ -24,19 +24,19 @@ from app.schemas.rows import (
     DOCUMENT_TABLE,
     Bot,
     Chunk,
-    Confirmed,
+    CurrentChunk,
     Document,
+    SearchChunk,
     StaleChunk,
-    VisibleChunk,
 )
 from app.utils.errors import CollectionMoved, NoGeneration
-from app.utils.tasks import abandon
+from app.utils.tasks import cancel_quietly
 
 COLUMNS = ("title", "file_path", "file_type", "author", "tags")
-DOCUMENT = tuple(column.name for column in fields(Document))
-CHUNK = tuple(column.name for column in fields(Chunk))
-VISIBLE = tuple(column.name for column in fields(VisibleChunk))
-FILTER_PLACE = "/*filter*/ true"
+DOCUMENT_FIELDS = tuple(column.name for column in fields(Document))
+CHUNK_FIELDS = tuple(column.name for column in fields(Chunk))
+SEARCH_CHUNK_FIELDS = tuple(column.name for column in fields(SearchChunk))
+FILTER_PLACEHOLDER = "/*filter*/ true"
 """Where a statement takes a compiled filter; without one it reads as it stands."""
 
 
@@ -50,7 +50,9 @@ class DocumentStore:
         self._db = db
         self._settle = settle
 
-    async def begin(self, writes: Sequence[Write], token: UUID, lease: timedelta, once: Once | None = None) -> None:
+    async def begin(
+        self, writes: Sequence[Write], token: UUID, lease: timedelta, once: IdempotentRequest | None = None
+    ) -> None:
         """T1: numbers the writes, stores their chunks and opens their sagas. Nothing is visible yet.
 
         A write with ``doc_id`` set is a replacement: its previous generation is read here. A write is marked
@@ -75,8 +77,13 @@ class DocumentStore:
                 await keys.assign(conn, once, live[0].generation)
             await self._store_chunks(conn, live)
 
-    async def begin_anew(
-        self, writes: Sequence[Write], bots: Mapping[UUID, Bot], token: UUID, lease: timedelta, once: Once | None = None
+    async def restart(
+        self,
+        writes: Sequence[Write],
+        bots: Mapping[UUID, Bot],
+        token: UUID,
+        lease: timedelta,
+        once: IdempotentRequest | None = None,
     ) -> None:
         """T1 for writes whose bot has moved: takes them back and begins them again, at one stroke.
 
@@ -103,7 +110,7 @@ class DocumentStore:
                 return
             opened = await self._open(conn, [(write, bots[write.bot.bot_id]) for write in live], token, lease)
             for write, generation in zip(live, opened, strict=True):
-                write.begin_anew(generation, bots[write.bot.bot_id])
+                write.restart(generation, bots[write.bot.bot_id])
             if once and was_key:
                 await keys.assign(conn, once, live[0].generation)
             await self._store_chunks(conn, live)
@@ -142,7 +149,7 @@ class DocumentStore:
         rows = await self._db.fetch(SQL["renew_leases"], generations, token, lease)
         return {row["generation"] for row in rows}
 
-    async def raise_timestamps(self, stamps: Mapping[UUID, int]) -> None:
+    async def advance_timestamps(self, stamps: Mapping[UUID, int]) -> None:
         """Tells every later search, in any process, what it must see.
 
         Committed before T2 and without waiting for the disk: the log is sequential, so T2's own flush covers
@@ -151,20 +158,20 @@ class DocumentStore:
         if not stamps:
             return
         if len(stamps) == 1:
-            await self._db.execute(SQL["raise_milvus_timestamp"], *next(iter(stamps.items())))
+            await self._db.execute(SQL["advance_milvus_timestamp"], *next(iter(stamps.items())))
             return
         async with self._db.transaction() as conn:
             await conn.execute("SET LOCAL synchronous_commit = off")
             bots = sorted(stamps)
             # In a statement of its own: an UPDATE locks in its plan's order, and batches over the same bots deadlock.
             await conn.execute(SQL["lock_bots_for_stamps"], bots)
-            await conn.execute(SQL["raise_milvus_timestamps"], bots, [stamps[bot] for bot in bots])
+            await conn.execute(SQL["advance_milvus_timestamps"], bots, [stamps[bot] for bot in bots])
 
     async def finish(
         self,
         writes: Sequence[Write],
         token: UUID,
-        once: Once | None = None,
+        once: IdempotentRequest | None = None,
         stamps: Mapping[UUID, int] | None = None,
     ) -> None:
         """T2: makes the writes visible and takes what they replace away, in one transaction.
@@ -176,7 +183,7 @@ class DocumentStore:
         When a bot has moved to another collection since its vectors were written, its writes are marked as moved and
         nothing is done to any: the moved ones are to be begun anew, and then all finished.
         """
-        raising = asyncio.create_task(self.raise_timestamps(stamps or {}))
+        raising = asyncio.create_task(self.advance_timestamps(stamps or {}))
         try:
             # It gets the first connection: who holds one here and waits for it never waits for a further one. A pooler
             # does not give out its own in that order.
@@ -185,9 +192,11 @@ class DocumentStore:
                 await self._finish(conn, writes, token, once)
                 await raising
         finally:
-            abandon(raising)
+            cancel_quietly(raising)
 
-    async def _finish(self, conn: Connection, writes: Sequence[Write], token: UUID, once: Once | None) -> None:
+    async def _finish(
+        self, conn: Connection, writes: Sequence[Write], token: UUID, once: IdempotentRequest | None
+    ) -> None:
         if once and not await keys.hold(conn, once):
             for write in writes:
                 write.fail_lease_lost()
@@ -264,11 +273,11 @@ class DocumentStore:
         rows = await self._db.fetch(SQL["compensate_writes"], bot_id, generations, token, self._settle)
         return {row["generation"] for row in rows}
 
-    async def collect_abandoned(self, bot_id: UUID, writes: Sequence[Write]) -> None:
+    async def enqueue_vector_gc(self, bot_id: UUID, writes: Sequence[Write]) -> None:
         """Has the vectors of writes that somebody else undid deleted once more. A current generation is left alone."""
         generations, spans = [write.generation for write in writes], [write.chunk_span for write in writes]
         collections = [write.bot.milvus_collection for write in writes]
-        await self._db.execute(SQL["collect_abandoned"], bot_id, generations, spans, self._settle, collections)
+        await self._db.execute(SQL["enqueue_vector_gc"], bot_id, generations, spans, self._settle, collections)
 
     async def compensate_expired(self) -> int:
         """Takes back writes past their lease, whoever began them; returns how many."""
@@ -287,18 +296,18 @@ class DocumentStore:
 
     @staticmethod
     async def _generation(conn: Connection, bot_id: UUID, doc_id: int) -> int | None:
-        rows = of_bot(await conn.fetch(SQL["current_generation"], bot_id, doc_id), bot_id)
+        rows = only_bot(await conn.fetch(SQL["current_generation"], bot_id, doc_id), bot_id)
         return rows[0]["generation"] if rows else None
 
     async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
         """Removes the documents that exist, at once for every reader; {doc_id: number of its chunks}."""
         try:
             async with self._db.transaction() as conn:
-                locked = of_bot(await conn.fetch(SQL["lock_documents"], bot_id, doc_ids), bot_id)
+                locked = only_bot(await conn.fetch(SQL["lock_documents"], bot_id, doc_ids), bot_id)
                 own = [row["doc_id"] for row in locked]
                 rows = await conn.fetch(SQL["delete_documents"], bot_id, own, self._settle)
-                check_of_bot(rows, bot_id)
-        except ForeignRow:
+                check_only_bot(rows, bot_id)
+        except TenantMismatch:
             return {}
         return {row["doc_id"]: row["chunk_count"] for row in rows}
 
@@ -321,10 +330,10 @@ class DocumentStore:
         try:
             async with self._db.transaction() as conn:
                 rows = await conn.fetch(SQL["patch_document"], *values)
-                check_of_bot(rows, bot_id)
+                check_only_bot(rows, bot_id)
                 if merge and rows and rows[0]["large_metadata"] is not None:
                     check_metadata(rows[0]["large_metadata"], metadata_bytes)
-        except ForeignRow:
+        except TenantMismatch:
             return None
         return rows[0]["updated_at"] if rows else None
 
@@ -333,15 +342,15 @@ class DocumentStore:
     ) -> tuple[Document, list[Chunk]] | None:
         """The document and its chunks in order, both of one moment: ``limit`` of those with a key above ``after``."""
         async with self._db.snapshot() as conn:
-            rows = of_bot(await conn.fetch(SQL["get_document"], bot_id, doc_id), bot_id)
+            rows = only_bot(await conn.fetch(SQL["get_document"], bot_id, doc_id), bot_id)
             if not rows:
                 return None
-            chunks = of_bot(await conn.fetch(SQL["get_document_chunks"], bot_id, doc_id, after, limit), bot_id)
+            chunks = only_bot(await conn.fetch(SQL["get_document_chunks"], bot_id, doc_id, after, limit), bot_id)
         return _document(rows[0]), [_chunk(chunk) for chunk in chunks]
 
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
         """Documents with a doc_id above ``after``, ascending."""
-        rows = of_bot(await self._db.fetch(SQL["list_documents"], bot_id, after, limit), bot_id)
+        rows = only_bot(await self._db.fetch(SQL["list_documents"], bot_id, after, limit), bot_id)
         return [_document(row) for row in rows]
 
     async def confirmed(
@@ -352,7 +361,7 @@ class DocumentStore:
         where: Filter | None,
         still: Bot | None = None,
         documents: Sequence[int] = (),
-    ) -> dict[int, Confirmed]:
+    ) -> dict[int, CurrentChunk]:
         """Those of ``chunk_ids`` that are current and pass the filter; with all of its columns each of ``wanted``.
 
         None of them if the bot is no longer as ``still``, which may leave out what is unfinished. With ``documents``,
@@ -361,11 +370,11 @@ class DocumentStore:
         if documents:
             sql, values = _filtered(SQL["confirmed_chunks_of_documents"], where, first_param=5)
             found = await self._db.fetch(sql, bot_id, chunk_ids, list(wanted), documents, *values)
-            return _confirmed(of_bot(found, bot_id, "document_bot_id"))
+            return _confirmed(only_bot(found, bot_id, "document_bot_id"))
         row = (still.created_at, still.milvus_timestamp, still.milvus_collection) if still else (None, None, None)
         sql, values = _filtered(SQL["confirmed_chunks"], where, first_param=7)
         found = await self._db.fetch(sql, bot_id, chunk_ids, list(wanted), *row, *values)
-        return _confirmed(of_bot(found, bot_id, "document_bot_id"))
+        return _confirmed(only_bot(found, bot_id, "document_bot_id"))
 
     async def stale(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]:
         """Those of ``chunk_ids`` that are no chunk's any more, though ``collection`` still had them."""
@@ -382,19 +391,19 @@ class DocumentStore:
 
         A key without neighbours is left out.
         """
-        rows = of_bot(await self._db.fetch(SQL["neighbouring_chunks"], bot_id, chunk_ids, reach), bot_id)
+        rows = only_bot(await self._db.fetch(SQL["neighbouring_chunks"], bot_id, chunk_ids, reach), bot_id)
         beside = itertools.groupby(rows, lambda row: row["beside"])
         return {chunk_id: [_chunk(row) for row in near] for chunk_id, near in beside}
 
     async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
         """doc_ids above ``after`` that pass the filter, ascending."""
         sql, values = _filtered(SQL["matching_documents"], where, first_param=4)
-        return [row["doc_id"] for row in of_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id)]
+        return [row["doc_id"] for row in only_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id)]
 
     async def matching_chunks(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
         """Keys of current chunks above ``after`` that pass a filter which looks at the chunk, ascending."""
         sql, values = _filtered(SQL["matching_chunks"], where, first_param=4)
-        rows = of_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id, "document_bot_id")
+        rows = only_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id, "document_bot_id")
         return [row["chunk_id"] for row in rows]
 
     async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
@@ -409,23 +418,23 @@ class DocumentStore:
 
 
 def _document(row: Any) -> Document:
-    return Document(*(row[name] for name in DOCUMENT))
+    return Document(*(row[name] for name in DOCUMENT_FIELDS))
 
 
 def _chunk(row: Any) -> Chunk:
-    return Chunk(*(row[name] for name in CHUNK))
+    return Chunk(*(row[name] for name in CHUNK_FIELDS))
 
 
-def _confirmed(rows: Iterable[Any]) -> dict[int, Confirmed]:
-    return {row["chunk_id"]: Confirmed(row["doc_id"], _visible(row) if row["wanted"] else None) for row in rows}
+def _confirmed(rows: Iterable[Any]) -> dict[int, CurrentChunk]:
+    return {row["chunk_id"]: CurrentChunk(row["doc_id"], _visible(row) if row["wanted"] else None) for row in rows}
 
 
-def _visible(row: Any) -> VisibleChunk:
-    return VisibleChunk(**{name: row[name] for name in VISIBLE})
+def _visible(row: Any) -> SearchChunk:
+    return SearchChunk(**{name: row[name] for name in SEARCH_CHUNK_FIELDS})
 
 
 def _filtered(sql: str, where: Filter | None, *, first_param: int) -> tuple[str, Sequence[object]]:
     if where is None:
         return sql, ()
     condition, values = compile_filter(where, first_param)
-    return sql.replace(FILTER_PLACE, condition), values
+    return sql.replace(FILTER_PLACEHOLDER, condition), values

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from app.core.stores.postgres.database import Database
 from app.schemas.queries import SQL
-from app.schemas.rows import Garbage
+from app.schemas.rows import VectorGarbage
 
 BATCH = 64
 
@@ -16,11 +16,11 @@ class GarbageStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def claim(self, hold: timedelta) -> Sequence[Garbage]:
+    async def claim(self, hold: timedelta) -> Sequence[VectorGarbage]:
         """At most BATCH rows that are due, for this process alone during ``hold``."""
-        return [Garbage(**row) for row in await self._db.fetch(SQL["claim_garbage"], hold, BATCH)]
+        return [VectorGarbage(**row) for row in await self._db.fetch(SQL["claim_garbage"], hold, BATCH)]
 
-    async def end(self, rows: Sequence[Garbage]) -> None:
+    async def end(self, rows: Sequence[VectorGarbage]) -> None:
         """Milvus was seen without them, after the last moment a write could land.
 
         A row that was put on the list once more since it was claimed stays.
@@ -28,7 +28,7 @@ class GarbageStore:
         generations, names = [row.generation for row in rows], [row.collection_name for row in rows]
         await self._db.execute(SQL["end_garbage"], generations, names, [row.not_before for row in rows])
 
-    async def put_off(self, rows: Sequence[Garbage]) -> None:
+    async def reschedule(self, rows: Sequence[VectorGarbage]) -> None:
         """To be tried again: once settled, or after a pause that grows with the attempts."""
         generations, names = [row.generation for row in rows], [row.collection_name for row in rows]
-        await self._db.execute(SQL["put_off_garbage"], generations, names)
+        await self._db.execute(SQL["reschedule_garbage"], generations, names)

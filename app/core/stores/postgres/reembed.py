@@ -10,7 +10,7 @@ import asyncpg
 from app.core.stores.postgres.bots import DROP, BotSaga
 from app.core.stores.postgres.database import Connection, Database
 from app.schemas.queries import SQL
-from app.schemas.rows import Copied, Move
+from app.schemas.rows import ModelMigration, SourceChunk
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress
 
 NOT_FOUND = "There is no bot with this chat_bot_id."
@@ -42,7 +42,7 @@ class ReembedStore:
     async def release_lease(self, bot_id: UUID, token: UUID) -> None:
         await self._db.execute(SQL["release_reembed_lease"], bot_id, token)
 
-    async def begin(self, bot_id: UUID, model: str, dimension: int) -> Move | None:
+    async def begin(self, bot_id: UUID, model: str, dimension: int) -> ModelMigration | None:
         """The move to this model, begun or found half-done; None when the bot is there already, or has no vectors.
 
         From the end of this on, what is deleted is collected from the collection being filled as well. Raises
@@ -56,44 +56,44 @@ class ReembedStore:
                         f"A move of bot {bot_id} to {row['next_model']} is half-done: end it with --to that model, "
                         "or give it up with --abort."
                     )
-                return Move(row["next_collection"], model, dimension)
+                return ModelMigration(row["next_collection"], model, dimension)
             if (row["embedding_model"], row["dimension"]) in ((model, dimension), (None, None)):
                 return None
-            return Move(await conn.fetchval(SQL["begin_move"], bot_id, model, dimension), model, dimension)
+            return ModelMigration(await conn.fetchval(SQL["begin_move"], bot_id, model, dimension), model, dimension)
 
-    async def move(self, bot_id: UUID) -> Move | None:
+    async def move(self, bot_id: UUID) -> ModelMigration | None:
         """The move that is under way or was left half-done."""
         row = await self._db.fetchrow(SQL["get_move"], bot_id)
-        return Move(**row) if row else None
+        return ModelMigration(**row) if row else None
 
-    async def first_open(self, bot_id: UUID) -> int:
+    async def low_watermark(self, bot_id: UUID) -> int:
         """A generation below which none becomes current any more that is not current now."""
         async with self._db.transaction() as conn:
             await self._lock(conn, bot_id)
             generation: int = await conn.fetchval(SQL["first_open_generation"], bot_id)
             return generation
 
-    async def page(self, bot_id: UUID, after: int, limit: int) -> Sequence[Copied]:
+    async def page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
         """Current chunks with keys above ``after``, ascending."""
-        return [Copied(**row) for row in await self._db.fetch(SQL["page_of_current_chunks"], bot_id, after, limit)]
+        return [SourceChunk(**row) for row in await self._db.fetch(SQL["page_of_current_chunks"], bot_id, after, limit)]
 
     async def keys(self, bot_id: UUID, first: int) -> Sequence[int]:
         """Keys of current chunks from ``first`` on, ascending."""
         return [row["chunk_id"] for row in await self._db.fetch(SQL["current_chunks_from"], bot_id, first)]
 
-    async def chunks(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[Copied]:
+    async def chunks(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
         """Those of the chunks that are current."""
-        return [Copied(**row) for row in await self._db.fetch(SQL["chunks_by_key"], bot_id, keys)]
+        return [SourceChunk(**row) for row in await self._db.fetch(SQL["chunks_by_key"], bot_id, keys)]
 
-    async def collect_gone(self, bot_id: UUID, collection: str, spans: Mapping[int, int]) -> None:
+    async def enqueue_vector_gc(self, bot_id: UUID, collection: str, spans: Mapping[int, int]) -> None:
         """Has those of the generations {generation: chunk_span} removed from ``collection`` that are not current."""
         generations = sorted(spans)
         names = [collection] * len(generations)
         widths = [spans[generation] for generation in generations]
-        await self._db.execute(SQL["collect_abandoned"], bot_id, generations, widths, self._settle, names)
+        await self._db.execute(SQL["enqueue_vector_gc"], bot_id, generations, widths, self._settle, names)
 
     @asynccontextmanager
-    async def switching(self, bot_id: UUID, move: Move) -> AsyncIterator["SwitchTransaction"]:
+    async def switching(self, bot_id: UUID, move: ModelMigration) -> AsyncIterator["SwitchTransaction"]:
         """A transaction in which nobody writes to the bot. Raises CollectionMoved when the move is over already."""
         async with self._db.transaction() as conn:
             await conn.execute(SWITCH_LOCK_TIMEOUT)
@@ -131,8 +131,8 @@ class SwitchTransaction:
     async def keys(self, first: int) -> Sequence[int]:
         return [row["chunk_id"] for row in await self._conn.fetch(SQL["current_chunks_from"], self._bot_id, first)]
 
-    async def chunks(self, keys: Sequence[int]) -> Sequence[Copied]:
-        return [Copied(**row) for row in await self._conn.fetch(SQL["chunks_by_key"], self._bot_id, keys)]
+    async def chunks(self, keys: Sequence[int]) -> Sequence[SourceChunk]:
+        return [SourceChunk(**row) for row in await self._conn.fetch(SQL["chunks_by_key"], self._bot_id, keys)]
 
     async def complete(self, stamp: int, grace: timedelta) -> None:
         await self._conn.execute(SQL["switch_collection"], self._bot_id, stamp)

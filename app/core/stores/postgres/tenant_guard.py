@@ -15,11 +15,11 @@ from app.utils import metrics
 log = logging.getLogger(__name__)
 
 
-class ForeignRow(Exception):
+class TenantMismatch(Exception):
     """A statement has changed a row that is somebody else's: its transaction must not commit."""
 
 
-def of_account(rows: Sequence[asyncpg.Record], account: str | None) -> Sequence[asyncpg.Record]:
+def only_account(rows: Sequence[asyncpg.Record], account: str | None) -> Sequence[asyncpg.Record]:
     """The rows whose account_name is ``account``; all with None."""
     if account is None:
         return rows
@@ -28,17 +28,17 @@ def of_account(rows: Sequence[asyncpg.Record], account: str | None) -> Sequence[
     return kept
 
 
-def of_bot(rows: Sequence[asyncpg.Record], bot_id: UUID, *columns: str) -> Sequence[asyncpg.Record]:
+def only_bot(rows: Sequence[asyncpg.Record], bot_id: UUID, *columns: str) -> Sequence[asyncpg.Record]:
     """The rows of which bot_id, and all ``columns``, are this bot."""
     kept = [row for row in rows if row["bot_id"] == bot_id and all(row[column] == bot_id for column in columns)]
     _tell(len(rows) - len(kept))
     return kept
 
 
-def check_of_bot(rows: Sequence[asyncpg.Record], bot_id: UUID) -> None:
+def check_only_bot(rows: Sequence[asyncpg.Record], bot_id: UUID) -> None:
     """For rows that were changed. Raises ForeignRow."""
-    if len(of_bot(rows, bot_id)) < len(rows):
-        raise ForeignRow
+    if len(only_bot(rows, bot_id)) < len(rows):
+        raise TenantMismatch
 
 
 def _tell(foreign: int) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app.core.stores.postgres.database import Database
 from app.schemas.queries import SQL
-from app.schemas.rows import Copied
+from app.schemas.rows import SourceChunk
 
 PAGE = 1000
 
@@ -51,17 +51,17 @@ class VerifyStore:
         rows = await self._db.fetch(SQL["current_chunk_ids"], bot_id, doc_ids)
         return {row["chunk_id"]: row["doc_id"] for row in rows}
 
-    async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[Copied]:
+    async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
         """Current chunks with keys above ``after``, ascending."""
-        return [Copied(**row) for row in await self._db.fetch(SQL["page_of_current_chunks"], bot_id, after, limit)]
+        return [SourceChunk(**row) for row in await self._db.fetch(SQL["page_of_current_chunks"], bot_id, after, limit)]
 
     async def sampled_keys(self, bot_id: UUID, count: int) -> Sequence[int]:
         """At most ``count`` keys of current chunks, drawn at random, ascending."""
         return sorted(row["chunk_id"] for row in await self._db.fetch(SQL["sampled_keys"], bot_id, count))
 
-    async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[Copied]:
+    async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
         """Those of the chunks that are current."""
-        return [Copied(**row) for row in await self._db.fetch(SQL["chunks_by_key"], bot_id, keys)]
+        return [SourceChunk(**row) for row in await self._db.fetch(SQL["chunks_by_key"], bot_id, keys)]
 
     async def wrong_chunk_counts(self, bot_id: UUID) -> Sequence[int]:
         """doc_ids whose number of stored chunks is not what their row says."""

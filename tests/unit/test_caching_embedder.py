@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from app.core.embedding.cache import ENTRY_BYTES, VectorCache
-from app.core.embedding.caching_embedder import Front
+from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.long_text import halves, merged, split
-from app.core.embedding.port import TextsFailed, Vectors, collected
-from app.core.embedding.queue.batch_queue import Lane, Limits, Waiting
+from app.core.embedding.port import PartialEmbeddingError, Vectors, stack_or_raise
+from app.core.embedding.queue.batch_queue import BatchLimits, BatchQueue, Lane
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid, TextRefused
 
 
@@ -24,7 +24,7 @@ class Scripted(HashEmbedder):
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
         self.asked.append(list(texts))
-        return collected(
+        return stack_or_raise(
             [
                 TextRefused(text) if text.startswith("refuse") else np.array(json.loads(text), dtype=np.float32)
                 for text in texts
@@ -38,7 +38,7 @@ def provider() -> Scripted:
 
 
 async def test_vectors_are_scaled_to_length_1_and_kept(provider: Scripted) -> None:
-    front = Front(provider, 1 << 20)
+    front = CachingEmbedder(provider, 1 << 20)
     expected = [[0.6, 0.8], [1, 0], [0.6, 0.8]]
     texts = ["[3, 4]", "[2, 0]", "[3, 4]"]
     for _ in range(2):
@@ -52,7 +52,7 @@ async def test_vectors_are_scaled_to_length_1_and_kept(provider: Scripted) -> No
 
 async def test_queries_are_kept_apart(provider: Scripted) -> None:
     """A model may want other words before a query."""
-    front = Front(provider, 1 << 20)
+    front = CachingEmbedder(provider, 1 << 20)
     await front.embed_documents(["[3, 4]"])
     for _ in range(3):
         np.testing.assert_allclose((await front.embed_queries(["[3, 4]"]))[0], [0.6, 0.8])
@@ -62,28 +62,28 @@ async def test_queries_are_kept_apart(provider: Scripted) -> None:
 
 @pytest.mark.parametrize("bad", ["[NaN, 1]", "[0, 0]", "[1e30, 1]", "[Infinity, 0]", "refuse"])
 async def test_a_text_without_a_sound_vector_fails_alone_and_is_not_kept(provider: Scripted, bad: str) -> None:
-    front = Front(provider, 1 << 20)
+    front = CachingEmbedder(provider, 1 << 20)
     for _ in range(2):
-        with pytest.raises(TextsFailed) as caught:
+        with pytest.raises(PartialEmbeddingError) as caught:
             await front.embed_documents(["[3, 4]", bad, "[0, 1]", bad])
         kind = TextRefused if bad == "refuse" else EmbeddingInvalid
         assert {index: type(error) for index, error in caught.value.errors.items()} == {1: kind, 3: kind}
         np.testing.assert_allclose(caught.value.vectors[[0, 2]], [[0.6, 0.8], [0, 1]])
     assert provider.asked[1] == [bad]
-    with pytest.raises(TextsFailed) as failed:
+    with pytest.raises(PartialEmbeddingError) as failed:
         await front.embed_queries([bad])
     assert isinstance(failed.value.errors[0], kind)
 
 
 async def test_vectors_of_another_shape_are_nobody_s(provider: Scripted) -> None:
-    with pytest.raises(TextsFailed):
-        await Front(provider, 0).embed_documents(["[1, 2, 3]", "[3, 4, 5]"])
+    with pytest.raises(PartialEmbeddingError):
+        await CachingEmbedder(provider, 0).embed_documents(["[1, 2, 3]", "[3, 4, 5]"])
 
 
 async def test_a_provider_that_is_away_keeps_nobody_from_the_cache(
     provider: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    front = Front(provider, 1 << 20)
+    front = CachingEmbedder(provider, 1 << 20)
     await front.embed_documents(["[3, 4]"])
 
     async def away(_: Sequence[str]) -> Vectors:
@@ -91,7 +91,7 @@ async def test_a_provider_that_is_away_keeps_nobody_from_the_cache(
 
     monkeypatch.setattr(provider, "embed_documents", away)
     assert len(await front.embed_documents(["[3, 4]"])) == 1
-    with pytest.raises(TextsFailed) as caught:
+    with pytest.raises(PartialEmbeddingError) as caught:
         await front.embed_documents(["[3, 4]", "[1, 0]"])
     assert {index: type(error) for index, error in caught.value.errors.items()} == {1: EmbedderUnavailable}
     with pytest.raises(EmbedderUnavailable):
@@ -99,7 +99,7 @@ async def test_a_provider_that_is_away_keeps_nobody_from_the_cache(
 
 
 async def test_without_a_cache_everything_is_asked_again(provider: Scripted) -> None:
-    front = Front(provider, 0)
+    front = CachingEmbedder(provider, 0)
     for _ in range(2):
         await front.embed_documents(["[3, 4]"])
         await front.embed_queries(["[3, 4]"])
@@ -156,12 +156,12 @@ def test_the_parts_vectors_are_weighed_by_length() -> None:
 def test_one_error_of_all_texts_is_the_call_s() -> None:
     away = EmbedderUnavailable("away", retry_after=7)
     with pytest.raises(EmbedderUnavailable) as caught:
-        collected([away, away])
+        stack_or_raise([away, away])
     assert caught.value is away
 
 
 def test_waiting_takes_queries_first_and_like_with_like() -> None:
-    waiting = Waiting(Limits(texts=4, weight=100))
+    waiting = BatchQueue(BatchLimits(texts=4, weight=100))
     documents = waiting.add(["a" * 10, "b" * 60, "c" * 60], [10, 60, 60], Lane.DOCUMENTS, now=0)
     assert [piece.texts for piece in documents] == [["a" * 10, "b" * 60], ["c" * 60]]
     waiting.add(["d" * 12], [12], Lane.DOCUMENTS, now=0)
@@ -173,7 +173,7 @@ def test_waiting_takes_queries_first_and_like_with_like() -> None:
 
 
 def test_waiting_waits_no_longer_than_is_set() -> None:
-    waiting = Waiting(Limits(texts=2, weight=100, wait=5))
+    waiting = BatchQueue(BatchLimits(texts=2, weight=100, wait=5))
     waiting.add(["a"], [1], Lane.DOCUMENTS, now=10)
     assert (waiting.due_in(11), waiting.take(11)) == (4, [])
     waiting.add(["b"], [1], Lane.DOCUMENTS, now=12)

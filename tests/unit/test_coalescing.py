@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from app.core.search.coalescing import MOST, Joined
+from app.core.search.coalescing import MAX_BATCH, RequestCoalescer
 
 LANES = 2
 
@@ -36,7 +36,7 @@ async def _settled() -> None:
         await asyncio.sleep(0)
 
 
-async def _calls(joined: Joined[str, int, int], key: str, *items: int) -> list[asyncio.Task[int]]:
+async def _calls(joined: RequestCoalescer[str, int, int], key: str, *items: int) -> list[asyncio.Task[int]]:
     tasks = [asyncio.create_task(joined(key, item)) for item in items]
     await _settled()
     return tasks
@@ -54,11 +54,13 @@ async def work() -> AsyncIterator[Work]:
 
 
 @pytest.fixture
-def joined(work: Work) -> Joined[str, int, int]:
-    return Joined(work.run, LANES)
+def joined(work: Work) -> RequestCoalescer[str, int, int]:
+    return RequestCoalescer(work.run, LANES)
 
 
-async def test_a_call_alone_begins_at_once_and_leaves_nothing_behind(work: Work, joined: Joined[str, int, int]) -> None:
+async def test_a_call_alone_begins_at_once_and_leaves_nothing_behind(
+    work: Work, joined: RequestCoalescer[str, int, int]
+) -> None:
     for item in (1, 2):
         [task] = await _calls(joined, "a", item)
         await work.end(-1)
@@ -66,7 +68,9 @@ async def test_a_call_alone_begins_at_once_and_leaves_nothing_behind(work: Work,
     assert work.begun == [("a", [1]), ("a", [2])]
 
 
-async def test_what_comes_meanwhile_is_carried_out_together(work: Work, joined: Joined[str, int, int]) -> None:
+async def test_what_comes_meanwhile_is_carried_out_together(
+    work: Work, joined: RequestCoalescer[str, int, int]
+) -> None:
     lanes = range(LANES)
     await _calls(joined, "a", *lanes)
     tasks = await _calls(joined, "a", 10, 11, 12)
@@ -77,23 +81,25 @@ async def test_what_comes_meanwhile_is_carried_out_together(work: Work, joined: 
     assert await asyncio.gather(*tasks) == [-10, -11, -12]
 
 
-async def test_another_key_does_not_wait(work: Work, joined: Joined[str, int, int]) -> None:
+async def test_another_key_does_not_wait(work: Work, joined: RequestCoalescer[str, int, int]) -> None:
     await _calls(joined, "a", *range(LANES + 1))
     await _calls(joined, "b", 7)
     assert work.begun[-1] == ("b", [7])
 
 
-async def test_a_run_has_no_more_than_so_many_calls(work: Work, joined: Joined[str, int, int]) -> None:
+async def test_a_run_has_no_more_than_so_many_calls(work: Work, joined: RequestCoalescer[str, int, int]) -> None:
     await _calls(joined, "a", *range(LANES))
-    tasks = await _calls(joined, "a", *range(100, 100 + MOST + 1))
+    tasks = await _calls(joined, "a", *range(100, 100 + MAX_BATCH + 1))
     await work.end(0)
-    assert [len(items) for _, items in work.begun[LANES:]] == [MOST]
+    assert [len(items) for _, items in work.begun[LANES:]] == [MAX_BATCH]
     await work.end(LANES)
     await work.end(LANES + 1)
-    assert await asyncio.gather(*tasks) == [-item for item in range(100, 100 + MOST + 1)]
+    assert await asyncio.gather(*tasks) == [-item for item in range(100, 100 + MAX_BATCH + 1)]
 
 
-async def test_an_error_reaches_every_caller_of_its_run_and_no_other(work: Work, joined: Joined[str, int, int]) -> None:
+async def test_an_error_reaches_every_caller_of_its_run_and_no_other(
+    work: Work, joined: RequestCoalescer[str, int, int]
+) -> None:
     await _calls(joined, "a", *range(LANES))
     tasks = await _calls(joined, "a", 10, 11)
     await work.end(0)
@@ -107,7 +113,9 @@ async def test_an_error_reaches_every_caller_of_its_run_and_no_other(work: Work,
 
 
 @pytest.mark.parametrize("when", ["waiting", "at work"])
-async def test_who_is_cancelled_leaves_the_others_alone(work: Work, joined: Joined[str, int, int], when: str) -> None:
+async def test_who_is_cancelled_leaves_the_others_alone(
+    work: Work, joined: RequestCoalescer[str, int, int], when: str
+) -> None:
     await _calls(joined, "a", *range(LANES))
     tasks = await _calls(joined, "a", 10, 11)
     if when == "at work":
@@ -122,7 +130,7 @@ async def test_who_is_cancelled_leaves_the_others_alone(work: Work, joined: Join
     assert await tasks[1] == -11
 
 
-async def test_the_first_cancelled_hands_its_lane_on(work: Work, joined: Joined[str, int, int]) -> None:
+async def test_the_first_cancelled_hands_its_lane_on(work: Work, joined: RequestCoalescer[str, int, int]) -> None:
     first = await _calls(joined, "a", *range(LANES))
     tasks = await _calls(joined, "a", 10)
     first[0].cancel()

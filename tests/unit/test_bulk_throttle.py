@@ -5,19 +5,19 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.core.write.bulk_throttle import ASKED_SECONDS, BULK_CHUNKS, LONGEST_REST, REST, Pace
+from app.core.write.bulk_throttle import ASKED_SECONDS, BULK_CHUNKS, LONGEST_REST, REST_FACTOR, BulkWriteThrottle
 from app.utils.stopwatch import Stopwatch
 from tests.simulation.loop import VirtualLoop
 
 WORK = 0.01
 
 
-def run(scenario: Callable[[Pace], Awaitable[None]]) -> float:
+def run(scenario: Callable[[BulkWriteThrottle], Awaitable[None]]) -> float:
     """Virtual seconds that it took."""
     loop = VirtualLoop()
 
     async def whole() -> None:
-        await scenario(Pace())
+        await scenario(BulkWriteThrottle())
 
     task = loop.create_task(whole())
     assert loop.run_until(task.done, 1_000)
@@ -25,13 +25,13 @@ def run(scenario: Callable[[Pace], Awaitable[None]]) -> float:
     return loop.time()
 
 
-async def write(pace: Pace, chunks: int = BULK_CHUNKS, seconds: float = WORK) -> None:
+async def write(pace: BulkWriteThrottle, chunks: int = BULK_CHUNKS, seconds: float = WORK) -> None:
     async with pace.turn(chunks, Stopwatch()):
         await asyncio.sleep(seconds)
 
 
 def test_nobody_asks() -> None:
-    async def scenario(pace: Pace) -> None:
+    async def scenario(pace: BulkWriteThrottle) -> None:
         for _ in range(5):
             await write(pace)
         await asyncio.gather(*(write(pace) for _ in range(5)))
@@ -40,24 +40,24 @@ def test_nobody_asks() -> None:
 
 
 def test_somebody_asks() -> None:
-    async def scenario(pace: Pace) -> None:
+    async def scenario(pace: BulkWriteThrottle) -> None:
         pace.asked()
         for _ in range(5):
             await write(pace)
 
-    assert run(scenario) == pytest.approx(5 * WORK + 4 * REST * WORK)
+    assert run(scenario) == pytest.approx(5 * WORK + 4 * REST_FACTOR * WORK)
 
 
 def test_several_writers_take_turns() -> None:
-    async def scenario(pace: Pace) -> None:
+    async def scenario(pace: BulkWriteThrottle) -> None:
         pace.asked()
         await asyncio.gather(*(write(pace) for _ in range(5)))
 
-    assert run(scenario) == pytest.approx(5 * WORK + 4 * REST * WORK)
+    assert run(scenario) == pytest.approx(5 * WORK + 4 * REST_FACTOR * WORK)
 
 
 def test_a_small_write_does_not_wait() -> None:
-    async def scenario(pace: Pace) -> None:
+    async def scenario(pace: BulkWriteThrottle) -> None:
         pace.asked()
         bulk = asyncio.create_task(write(pace, seconds=1.0))
         await asyncio.sleep(0)
@@ -70,17 +70,17 @@ def test_a_small_write_does_not_wait() -> None:
 
 
 def test_work_between_the_writes_is_rest_enough() -> None:
-    async def scenario(pace: Pace) -> None:
+    async def scenario(pace: BulkWriteThrottle) -> None:
         pace.asked()
         for _ in range(5):
             await write(pace)
-            await asyncio.sleep(REST * WORK)
+            await asyncio.sleep(REST_FACTOR * WORK)
 
-    assert run(scenario) == pytest.approx(5 * WORK * (1 + REST))
+    assert run(scenario) == pytest.approx(5 * WORK * (1 + REST_FACTOR))
 
 
 def test_the_last_question_is_a_while_ago() -> None:
-    async def scenario(pace: Pace) -> None:
+    async def scenario(pace: BulkWriteThrottle) -> None:
         pace.asked()
         await asyncio.sleep(ASKED_SECONDS + 0.1)
         for _ in range(5):
@@ -90,12 +90,12 @@ def test_the_last_question_is_a_while_ago() -> None:
 
 
 def test_a_write_that_fails_or_hangs_does_not_stop_the_others() -> None:
-    async def fail(pace: Pace) -> None:
+    async def fail(pace: BulkWriteThrottle) -> None:
         async with pace.turn(BULK_CHUNKS, Stopwatch()):
             await asyncio.sleep(10)
             raise ValueError
 
-    async def scenario(pace: Pace) -> None:
+    async def scenario(pace: BulkWriteThrottle) -> None:
         pace.asked()
         failing, waiting, last = (asyncio.create_task(one) for one in (fail(pace), write(pace), write(pace)))
         await asyncio.sleep(1)
