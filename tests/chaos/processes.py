@@ -29,6 +29,8 @@ from tests.chaos.server import ServerConfig
 from tests.milvus_server import MilvusServer
 from tests.small_disk import CannotMount, SmallDisk, small_disk
 
+MODULES = {"keeper": "app.core.stores.embedded.keeper", "lite_server": "app.core.stores.milvus_lite.server"}
+"""As they stand on the command line."""
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "rag_db_chatty"
 # A process forked from one that has imported everything starts at once.
@@ -200,7 +202,7 @@ class StoreProcesses:
             victims = [
                 process
                 for process in psutil.process_iter(["cmdline"])
-                if f"app.core.stores.{name}" in (line := process.info["cmdline"] or [])
+                if MODULES[name] in (line := process.info["cmdline"] or [])
                 and any(word.startswith(str(data)) for word in line)
             ]
         if not victims:

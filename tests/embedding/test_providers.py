@@ -49,7 +49,7 @@ asyncio.run(main())
 def test_a_provider_imports_no_other_s_packages(provider: str, wanted: set[str]) -> None:
     """By -X importtime, which names each module that is imported; the torch packages follow when a model is loaded."""
     result = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", f"import app.core.embedding.{provider}"],
+        [sys.executable, "-X", "importtime", "-c", f"import app.core.embedding.providers.{provider}"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}

@@ -85,7 +85,7 @@ async def test_data_outlives_a_stop_and_nothing_is_left_running(data_dir: Path) 
     for number in (1, 2):
         async with stores(data_dir) as opened:
             assert await write_and_count(opened) == number
-            assert len(processes(data_dir, "stores.keeper")) == 1
+            assert len(processes(data_dir, "embedded.keeper")) == 1
         await until(lambda: all_gone(data_dir), seconds=1)
 
 
@@ -124,7 +124,7 @@ async def test_users_share_one_keeper_and_the_last_one_stops_it(data_dir: Path) 
             assert await write_and_count(second) == 1
         async with stores(data_dir) as third:
             assert await write_and_count(third) == 2
-        assert len(processes(data_dir, "stores.keeper")) == 1
+        assert len(processes(data_dir, "embedded.keeper")) == 1
 
 
 async def test_many_start_at_once(data_dir: Path) -> None:
@@ -133,7 +133,7 @@ async def test_many_start_at_once(data_dir: Path) -> None:
     async def use() -> None:
         async with stores(data_dir):
             await entered.wait()
-            assert len(processes(data_dir, "stores.keeper")) == 1
+            assert len(processes(data_dir, "embedded.keeper")) == 1
 
     await asyncio.gather(*(use() for _ in range(5)))
 
@@ -151,10 +151,10 @@ async def test_stores_that_were_begun_early_are_the_ones_that_are_used(data_dir:
         return (data_dir / "postgres" / "postmaster.pid").exists()
 
     await until(begun, seconds=30)
-    [early] = processes(data_dir, "stores.keeper")
+    [early] = processes(data_dir, "embedded.keeper")
     async with stores(data_dir) as opened:
         assert opened.postgres is not None
-        assert processes(data_dir, "stores.keeper") == [early]
+        assert processes(data_dir, "embedded.keeper") == [early]
     assert processes(data_dir) == []
 
 
@@ -181,7 +181,7 @@ async def test_a_killed_user_takes_the_stores_with_it(data_dir: Path) -> None:
     await until(lambda: all_gone(data_dir))
 
 
-@pytest.mark.parametrize("victim", [["stores.keeper"], ["lite_server"], ["postgres", "-D"], []])
+@pytest.mark.parametrize("victim", [["embedded.keeper"], ["milvus_lite.server"], ["postgres", "-D"], []])
 async def test_after_any_kill_a_start_works_and_keeps_the_data(data_dir: Path, victim: list[str]) -> None:
     async with stores(data_dir) as opened:
         assert await write_and_count(opened) == 1
@@ -249,7 +249,7 @@ async def test_concurrent_writers_lose_nothing_at_kill(data_dir: Path) -> None:
         index = await MilvusIndex.connect(opened.milvus_uri)
         await index.create("t", 8)
         await asyncio.gather(*(write(index, writer) for writer in range(8)))
-        [lite] = processes(data_dir, "lite_server")
+        [lite] = processes(data_dir, "milvus_lite.server")
         lite.kill()
         await index.close()
     async with embedded_stores(data_dir, postgres=False, milvus=True, database=DATABASE) as opened:

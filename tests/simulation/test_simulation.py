@@ -18,11 +18,7 @@ from app.core.write.recovery import Recovery
 from app.core.write.write import Write
 from app.schemas.rows import Bot, GenerationBlock, VectorGarbage
 from app.utils.errors import RequestInFlight
-from tests.doubles.memory_store import (
-    MemoryDocumentStore,
-    MemoryGenerationStore,
-    once,
-)
+from tests.doubles.memory_store import MemoryDocumentStore, MemoryGenerationStore, idempotency
 from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
 from tests.simulation.run import simulate
 from tests.simulation.world import Violation
@@ -99,15 +95,15 @@ def without_the_lease_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_the_claim_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    claim = once.claim
+    claim = idempotency.claim
 
     def claim_what_is_in_flight(tables: Tables, request: IdempotentRequest) -> bool:
         with suppress(RequestInFlight):
             return claim(tables, request)
         return True
 
-    monkeypatch.setattr(once, "claim", claim_what_is_in_flight)
-    monkeypatch.setattr(once, "hold", lambda _tables, _request: True)
+    monkeypatch.setattr(idempotency, "claim", claim_what_is_in_flight)
+    monkeypatch.setattr(idempotency, "hold", lambda _tables, _request: True)
 
 
 def without_the_jump(monkeypatch: pytest.MonkeyPatch) -> None:

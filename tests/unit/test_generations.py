@@ -8,13 +8,13 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from app.core.stores.memory_store import MemoryBotStore, MemoryGenerationStore, Tables
 from app.core.write import generations
 from app.core.write.generations import FIRST_BLOCK, Generations
 from app.schemas.rows import MAX_GENERATION, GenerationBlock, Reservation
 from app.utils.errors import GenerationsUsedUp, InstallationForeign, NoGeneration, StartupError
 from tests.contract.records import HOUR, NO_TIME
 from tests.doubles.memory_index import MemoryIndex
+from tests.doubles.memory_store import MemoryBotStore, MemoryGenerationStore, Tables
 from tests.doubles.memory_store.bots import BotRow
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.utils.errors import VectorIndexUnavailable
-from app.utils.logging import LogFormat, configure, told
+from app.utils.logging import LogFormat, configure, summarize
 
 
 @pytest.fixture
@@ -27,22 +27,24 @@ def caught(chain: str) -> Exception:
 
 
 def test_words_of_others_are_left_out() -> None:
-    text = told(caught("raise ValueError('a secret')"))
+    text = summarize(caught("raise ValueError('a secret')"))
     assert "a secret" not in text
     assert text.endswith("builtins.ValueError")
 
 
 def test_a_chain_is_told_oldest_first() -> None:
-    text = told(caught("try:\n 1/0\nexcept ZeroDivisionError as zero:\n raise KeyError('x') from zero"))
+    text = summarize(caught("try:\n 1/0\nexcept ZeroDivisionError as zero:\n raise KeyError('x') from zero"))
     assert text.index("ZeroDivisionError") < text.index("which led to:") < text.index("KeyError")
 
 
 def test_a_suppressed_context_is_not_told() -> None:
-    assert "ZeroDivisionError" not in told(caught("try:\n 1/0\nexcept ZeroDivisionError:\n raise KeyError from None"))
+    assert "ZeroDivisionError" not in summarize(
+        caught("try:\n 1/0\nexcept ZeroDivisionError:\n raise KeyError from None")
+    )
 
 
 def test_all_of_a_group_are_told() -> None:
-    text = told(ExceptionGroup("two", [ValueError(), TimeoutError()]))
+    text = summarize(ExceptionGroup("two", [ValueError(), TimeoutError()]))
     assert "builtins.ValueError" in text
     assert "builtins.TimeoutError" in text
 
@@ -65,4 +67,4 @@ def test_an_error_raised_from_itself_is_logged(
 def test_a_ring_of_errors_is_told_once() -> None:
     first, second = ValueError(), KeyError()
     first.__cause__, second.__cause__ = second, first
-    assert told(first).count("which led to:") == 1
+    assert summarize(first).count("which led to:") == 1
