@@ -1,8 +1,8 @@
 """The same question to two versions of the server that take turns: is this one as fast as the other?
 
 Blocks of calls come in pairs, one block a version. With one client the two take turns call by call within a pair, the
-first of each two drawn by lot, so that whatever goes on on the machine slows both. A pair gives a ratio; pairs give an
-interval.
+first of each two drawn by lot, so that whatever goes on on the machine slows both. A pair gives a ratio; several starts
+of both servers, with some pairs each, give an interval.
 """
 
 import asyncio
@@ -28,7 +28,9 @@ from scripts.benchmarks.sides import Side, opened_sides
 from scripts.benchmarks.world import BATCH, document, new_bot
 from scripts.demo_korquad import paragraphs
 
-WARM_UP = 60
+WARM_UP, WARM_UP_BATCHES = 60, 8
+STARTS = 6
+"""Of both servers, on new stores; the one that starts first takes turns."""
 SETTLE_SECONDS = 2.0
 LIMIT = 5
 Call = Callable[[Side, int, int], Awaitable[float]]
@@ -187,8 +189,8 @@ async def _taken(turns: Turns, plan: Plan, title: str) -> list[Pair]:
     return [await turns.pair() for _ in bar]
 
 
-async def _warm_up(sides: Sequence[Side], call: Call) -> None:
-    for number in range(WARM_UP):
+async def _warm_up(sides: Sequence[Side], call: Call, calls: int = WARM_UP) -> None:
+    for number in range(calls):
         for side in sides:
             await call(side, 0, number)
 
@@ -212,11 +214,16 @@ class Asked:
 
     what: str
     plan: Plan
-    pairs: list[Pair]
+    starts: list[list[Pair]]
 
 
 Found = list[Asked]
 Sides = tuple[Side, Side]
+
+
+def _pairs(options: Any, usual: int) -> int:
+    """Of one start."""
+    return -(-(options.pairs or usual) // STARTS)
 
 
 async def _search_rows(sides: Sides, options: Any) -> Found:
@@ -227,21 +234,22 @@ async def _search_rows(sides: Sides, options: Any) -> Found:
     found = []
     for clients in numbers:
         # Several at once: a block must last, or its ends count for too much.
-        plan = Plan(options.pairs or 60, 50 if clients == 1 else 20 * clients, clients=clients)
+        plan = Plan(_pairs(options, 60), 50 if clients == 1 else 20 * clients, clients=clients)
         what = f"search, {options.mode}, {clients} client{'s' * (clients > 1)}"
-        found.append(Asked(what, plan, await _taken(Turns(sides, plan, call), plan, what)))
+        found.append(Asked(what, plan, [await _taken(Turns(sides, plan, call), plan, what)]))
     return found
 
 
 async def _ingest_rows(sides: Sides, options: Any) -> Found:
     await _filled(sides, 1, filled=False)
     found = []
+    # One by one first: Milvus Lite goes on with large batches for seconds.
     for what, call, plan in (
-        (f"insert, batches of {BATCH}", _insert_batch, Plan(options.pairs or 40, 20, units=BATCH)),
-        ("insert, one by one", _insert_one, Plan(options.pairs or 40, 50)),
+        ("insert, one by one", _insert_one, Plan(_pairs(options, 60), 50)),
+        (f"insert, batches of {BATCH}", _insert_batch, Plan(_pairs(options, 30), 16, units=BATCH)),
     ):
-        await _warm_up(sides, call)
-        found.append(Asked(what, plan, await _taken(Turns(sides, plan, call), plan, what)))
+        await _warm_up(sides, call, WARM_UP if plan.units == 1 else WARM_UP_BATCHES)
+        found.append(Asked(what, plan, [await _taken(Turns(sides, plan, call), plan, what)]))
     return found
 
 
@@ -250,10 +258,10 @@ async def _fresh_rows(sides: Sides, options: Any) -> Found:
     # On the server each search ends with a tick. In turns, one version would always begin just after its tick
     # and the other at some other point of it.
     on_server = options.milvus == "server"
-    plan = Plan(options.pairs or 40, 10 if on_server else 50, together=on_server)
+    plan = Plan(_pairs(options, 48), 10 if on_server else 50, together=on_server)
     turns = Turns(sides, plan, _search_own_write)
     what = "search right after an insert"
-    return [Asked(what, plan, await _taken(turns, plan, what))]
+    return [Asked(what, plan, [await _taken(turns, plan, what)])]
 
 
 async def _bulk_rows(sides: Sides, options: Any) -> Found:
@@ -262,9 +270,9 @@ async def _bulk_rows(sides: Sides, options: Any) -> Found:
     for side in sides:
         side.loaded_bot = await new_bot(side.connections[1])
     await _warm_up(sides, call)
-    plan = Plan(options.pairs or 40, 50)
+    plan = Plan(_pairs(options, 48), 50)
     what = "search while another bot is loaded"
-    return [Asked(what, plan, await _taken(LoadedTurns(sides, plan, call), plan, what))]
+    return [Asked(what, plan, [await _taken(LoadedTurns(sides, plan, call), plan, what)])]
 
 
 async def _startup_rows(sides: Sides, options: Any) -> Found:
@@ -281,7 +289,7 @@ async def _startup_rows(sides: Sides, options: Any) -> Found:
                 blocks[side] = Block([seconds], 1 / seconds)
         if turn:
             taken.append(blocks)
-    return [Asked("start", plan, [(blocks[sides[0]], blocks[sides[1]]) for blocks in taken])]
+    return [Asked("start", plan, [[(blocks[sides[0]], blocks[sides[1]]) for blocks in taken]])]
 
 
 ROWS: dict[str, Callable[[Sides, Any], Awaitable[Found]]] = {
@@ -299,19 +307,26 @@ async def measure(question: str, options: Any) -> list[Table]:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL runs as another user where this runs as root.
         this, other = this_version(), checked_out(options.against, folder / "commit")
-        async with opened_sides(this, other, folder, options.milvus) as sides:
-            with ExitStack() as stack:
-                if question != "startup":
-                    for side in sides:
-                        stack.enter_context(side.served(options.embedder))
-                found = await ROWS[question](sides, options)
+        of_starts: list[Found] = []
+        for number in range(1 if question == "startup" else STARTS):
+            home = folder / f"start-{number}"
+            home.mkdir(mode=0o755)
+            async with opened_sides(this, other, home, options.milvus) as sides:
+                with ExitStack() as stack:
+                    if question != "startup":
+                        for side in sides if number % 2 else reversed(sides):
+                            stack.enter_context(side.served(options.embedder))
+                    of_starts.append(await ROWS[question](sides, options))
+    found = [
+        Asked(rows[0].what, rows[0].plan, [row.starts[0] for row in rows]) for rows in zip(*of_starts, strict=True)
+    ]
     note = (
         f"{this.commit} over {other.commit}, Milvus {options.milvus}, taking turns; the ratio of pairs of blocks, 20 % "
-        "of them cut at either end, with its 95 % interval (bootstrap over the pairs)."
+        "of them cut at either end, with its 95 % interval (bootstrap over starts and their pairs)."
     )
     table = Table(f"{question}-against", f"{question.capitalize()} against {options.against}", note=note)
     for asked in found:
-        comparison = compare(asked.pairs)
+        comparison = compare(asked.starts)
         _append(options.history, question, this.commit, other.commit, options, asked, comparison)
         table.add(**_cells(asked, comparison))
     return [table]
@@ -319,10 +334,11 @@ async def measure(question: str, options: Any) -> list[Table]:
 
 def _cells(asked: Asked, comparison: Comparison) -> dict[str, str]:
     verdicts = comparison.verdicts()
-    ours, theirs = ([1000 * median(block.times) for block in blocks] for blocks in zip(*asked.pairs, strict=True))
+    pairs = [pair for of_start in asked.starts for pair in of_start]
+    ours, theirs = ([1000 * median(block.times) for block in blocks] for blocks in zip(*pairs, strict=True))
     return {
         "calls": asked.what,
-        "pairs": f"{len(asked.pairs)} of {asked.plan.calls}",
+        "pairs": f"{len(pairs)} of {asked.plan.calls} in {len(asked.starts)} starts",
         "p50 ms, this / other": f"{median(ours):.2f} / {median(theirs):.2f}",
         "p50": f"{comparison.p50}: {verdicts['p50']}",
         "p95": f"{comparison.p95}: {verdicts['p95']}",
@@ -343,7 +359,8 @@ def _append(
         "calls": asked.what,
         "milvus": options.milvus,
         "embedder": "use-multilingual" if question == "startup" else options.embedder,
-        "pairs": len(asked.pairs),
+        "starts": len(asked.starts),
+        "pairs": sum(map(len, asked.starts)),
         "calls_in_a_block": asked.plan.calls,
         **{name: {key: round(value, 4) for key, value in found.items()} for name, found in asdict(comparison).items()},
         "verdicts": comparison.verdicts(),

@@ -1,8 +1,13 @@
-"""The two servers of a comparison, each with stores of its own, and the same cheap client for both."""
+"""The two servers of a comparison, each with stores of its own, and the same cheap client for both.
 
+The client has one core to itself and everything of both servers shares another. Left to the scheduler, one server's
+processes lie better than the other's for seconds or minutes, and two servers of the same commit differ by 10 to 20 %.
+"""
+
+import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +17,25 @@ from scripts.own_server import environment_of, free_port, running
 
 APPS = {"hash": "scripts.benchmarks.hash_app:app", "use-multilingual": "app.main:app"}
 """By embedder, as uvicorn names them. Commits back to 6cdfd0e have them under these names."""
+
+
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+CLIENT_CORES, SERVER_CORES = CORES[:1], CORES[1:2]
+
+
+@contextmanager
+def pinned(cores: Sequence[int]) -> Iterator[None]:
+    """Keeps this thread, and the processes that it starts inside, on these cores; without effect where there is one
+    core, or no way to choose."""
+    if len(CORES) < 2:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @dataclass(eq=False)
@@ -54,8 +78,10 @@ class Side:
     @contextmanager
     def _process(self, module: list[str], port: int, more: Mapping[str, str]) -> Iterator[None]:
         environment = environment_of(self.folder, PYTHONPATH=str(self.version.tree), **self.settings, **more)
-        with running(module, self.folder, port, environment, self.version.python) as process:
-            self.address = process.address
+        with ExitStack() as stack:
+            with pinned(SERVER_CORES):
+                server = running(module, self.folder, port, environment, self.version.python)
+                self.address = stack.enter_context(server).address
             yield
 
 
@@ -64,6 +90,7 @@ async def opened_sides(this: Version, other: Version, folder: Path, milvus: str)
     """Not served yet. Each has its own embedded PostgreSQL and its own Milvus, Lite or server."""
     sides = []
     async with AsyncExitStack() as stack:
+        stack.enter_context(pinned(CLIENT_CORES))
         for name, version in (("this", this), ("other", other)):
             home = folder / name
             home.mkdir(mode=0o755)
@@ -71,6 +98,7 @@ async def opened_sides(this: Version, other: Version, folder: Path, milvus: str)
             if milvus == "server":
                 from tests.milvus_server import MilvusServer
 
-                settings["MILVUS_URI"] = stack.enter_context(MilvusServer(home / "milvus")).uri
+                with pinned(SERVER_CORES):
+                    settings["MILVUS_URI"] = stack.enter_context(MilvusServer(home / "milvus")).uri
             sides.append(Side(version, home, settings))
         yield sides[0], sides[1]
