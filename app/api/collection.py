@@ -83,9 +83,9 @@ async def delete(bot_id: BotPath, services: ServicesDep, account: AccountQuery) 
 
     A 503 says that something is left of it, which the server removes later by itself.
     """
-    watch = Stopwatch()
+    timings = Stopwatch()
     await services.bots.delete(bot_id, account)
-    return BotDeleted(chat_bot_id=bot_id, total_time_ms=watch.total)
+    return BotDeleted(chat_bot_id=bot_id, total_time_ms=timings.total)
 
 
 def _fields(bot: Bot) -> dict[str, object]:

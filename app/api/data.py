@@ -57,16 +57,18 @@ async def insert(
     body: InsertBody, services: ServicesDep, account: AccountDep, limits: LimitsDep, answering: AnsweringDep
 ) -> Response:
     """Stores one document: found by searches from this answer on."""
-    watch = Stopwatch()
+    timings = Stopwatch()
     check_document(body, limits)
 
     def build(outcomes: Sequence[Outcome]) -> DocumentInserted:
         doc_id = outcomes[0].doc_id
         assert doc_id is not None
-        return {"status": "success", "doc_id": doc_id, "total_chunks": len(body.chunks), **_times(watch)}
+        return {"status": "success", "doc_id": doc_id, "total_chunks": len(body.chunks), **_times(timings)}
 
     bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), body.new_document()
-    return await answering(201, owner, build, lambda once: services.ingest.insert(bot_id, owner, document, watch, once))
+    return await answering(
+        201, owner, build, lambda once: services.ingest.insert(bot_id, owner, document, timings, once)
+    )
 
 
 @router.post(
@@ -85,7 +87,7 @@ async def insert_batch(
     nothing. If no document can be stored because a store or the embedder is
     unavailable, the answer is 503.
     """
-    watch = Stopwatch()
+    timings = Stopwatch()
     sound = sound_documents(body.documents, limits)
     documents = [(one.document.chat_bot_id, one.new_document()) if isinstance(one, Item) else one for one in sound]
 
@@ -102,12 +104,12 @@ async def insert_batch(
             "success_count": len(succeeded),
             "failure_count": len(results) - len(succeeded),
             "results": results,
-            **_times(watch),
+            **_times(timings),
         }
 
     places = (f"body.documents.{index}.document.chat_bot_id" for index in range(len(documents)))
     owner = account.named(body.account_name, places)
-    return await answering(200, owner, build, lambda once: services.ingest.insert_many(owner, documents, watch, once))
+    return await answering(200, owner, build, lambda once: services.ingest.insert_many(owner, documents, timings, once))
 
 
 @router.get(
@@ -168,7 +170,7 @@ async def replace(
     answering: AnsweringDep,
 ) -> Response:
     """Replaces metadata and chunks. Readers see the old document or the new one, never both."""
-    watch = Stopwatch()
+    timings = Stopwatch()
     check_document(body, limits)
 
     def build(outcomes: Sequence[Outcome]) -> DocumentReplaced:
@@ -177,12 +179,12 @@ async def replace(
             "doc_id": doc_id,
             "deleted_chunks": outcomes[0].replaced_chunks,
             "inserted_chunks": len(body.chunks),
-            **_times(watch),
+            **_times(timings),
         }
 
     bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), body.new_document()
     return await answering(
-        200, owner, build, lambda once: services.ingest.replace(bot_id, owner, doc_id, document, watch, once)
+        200, owner, build, lambda once: services.ingest.replace(bot_id, owner, doc_id, document, timings, once)
     )
 
 
@@ -196,13 +198,13 @@ async def patch_metadata(
     doc_id: DocPath, body: PatchMetadata, services: ServicesDep, account: AccountDep, limits: LimitsDep
 ) -> MetadataPatched:
     """Changes metadata alone: nothing is embedded again, and filters see it at once."""
-    watch = Stopwatch()
+    timings = Stopwatch()
     fields, metadata = chosen_updates(body.metadata_updates)
     check_updates(metadata, limits)
     updated_at = await services.documents.patch(
         body.chat_bot_id, account.named(body.account_name), doc_id, fields, metadata, limits.metadata_bytes
     )
-    return MetadataPatched(doc_id=doc_id, updated_at=updated_at, postgres_time_ms=watch.total)
+    return MetadataPatched(doc_id=doc_id, updated_at=updated_at, postgres_time_ms=timings.total)
 
 
 @router.delete(
@@ -213,11 +215,11 @@ async def patch_metadata(
 )
 async def delete(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account: AccountQuery) -> DocumentDeleted:
     """Deletes a document: gone at once for every reader."""
-    watch = Stopwatch()
-    with watch.timing("postgres"):
+    timings = Stopwatch()
+    with timings.measure("postgres"):
         deleted_chunks = await services.documents.delete(bot_id, account, doc_id)
     return DocumentDeleted(
-        doc_id=doc_id, deleted_chunks=deleted_chunks, postgres_time_ms=watch["postgres"], total_time_ms=watch.total
+        doc_id=doc_id, deleted_chunks=deleted_chunks, postgres_time_ms=timings["postgres"], total_time_ms=timings.total
     )
 
 
@@ -229,8 +231,8 @@ async def delete(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, accou
 )
 async def delete_batch(body: DeleteBatch, services: ServicesDep, account: AccountDep) -> BatchDeleted:
     """Deletes many documents at one stroke; unknown ones are named and do not hold up the others."""
-    watch = Stopwatch()
-    with watch.timing("postgres"):
+    timings = Stopwatch()
+    with timings.measure("postgres"):
         owner = account.named(body.account_name)
         deleted = await services.documents.delete_many(body.chat_bot_id, owner, body.doc_ids)
     not_found = [doc_id for doc_id in dict.fromkeys(body.doc_ids) if doc_id not in deleted]
@@ -239,8 +241,8 @@ async def delete_batch(body: DeleteBatch, services: ServicesDep, account: Accoun
         deleted_documents=len(deleted),
         deleted_chunks=sum(deleted.values()),
         not_found=not_found,
-        postgres_time_ms=watch["postgres"],
-        total_time_ms=watch.total,
+        postgres_time_ms=timings["postgres"],
+        total_time_ms=timings.total,
     )
 
 
@@ -262,10 +264,10 @@ def _item_error(index: int, error: AppError) -> ItemError:
     return {"code": error.code, "detail": error.detail, "errors": named}
 
 
-def _times(watch: Stopwatch) -> WriteTimes:
+def _times(timings: Stopwatch) -> WriteTimes:
     return {
-        "postgres_insert_time_ms": watch["postgres"],
-        "embedding_time_ms": watch["embedding"],
-        "milvus_insert_time_ms": watch["milvus"],
-        "total_time_ms": watch.total,
+        "postgres_insert_time_ms": timings["postgres"],
+        "embedding_time_ms": timings["embedding"],
+        "milvus_insert_time_ms": timings["milvus"],
+        "total_time_ms": timings.total,
     }

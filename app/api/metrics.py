@@ -26,7 +26,7 @@ async def read(request: Request, services: ServicesDep) -> Response:
     """Counters, gauges and histograms of this server; for callers on this machine, and with an admin key."""
     if not _is_local(request):
         (await caller_of(request)).need("admin")
-    await services.watch.refresh()
+    await services.metrics_sampler.refresh()
     return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
 

@@ -33,19 +33,19 @@ router = APIRouter(prefix="/search", tags=["search"])
 )
 async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> SearchAnswer:
     """The chunks of one bot that answer a text best, best first, as they are stored at this moment."""
-    watch = Stopwatch()
+    timings = Stopwatch()
     check_query([body.query_text], limits)
-    answer = await _search(services, account, body, [body.query_text], watch, lambda _: "body.query_text")
+    answer = await _search(services, account, body, [body.query_text], timings, lambda _: "body.query_text")
     return {
         **_share(body, answer),
         "status": "success",
         "query": body.query_text,
         "mode": answer.mode,
-        "embedding_time_ms": watch["embedding"],
-        "vector_search_time_ms": _milvus(watch),
-        "postgres_query_time_ms": watch["postgres"],
-        "total_time_ms": watch.total,
-        "timings": _timings(answer, watch),
+        "embedding_time_ms": timings["embedding"],
+        "vector_search_time_ms": _milvus(timings),
+        "postgres_query_time_ms": timings["postgres"],
+        "total_time_ms": timings.total,
+        "timings": _timings(answer, timings),
         "results": _results(answer.results[0]),
     }
 
@@ -55,18 +55,20 @@ async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, l
 )
 async def batch(body: SearchBatch, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> SearchBatchAnswer:
     """Up to 64 texts asked of one bot in one go."""
-    watch = Stopwatch()
+    timings = Stopwatch()
     check_query(body.query_texts, limits)
-    answer = await _search(services, account, body, body.query_texts, watch, lambda index: f"body.query_texts.{index}")
+    answer = await _search(
+        services, account, body, body.query_texts, timings, lambda index: f"body.query_texts.{index}"
+    )
     return {
         **_share(body, answer),
         "status": "success",
         "mode": answer.mode,
-        "embedding_time_ms": watch["embedding"],
-        "vector_search_time_ms": _milvus(watch),
-        "postgres_query_time_ms": watch["postgres"],
-        "total_time_ms": watch.total,
-        "timings": _timings(answer, watch),
+        "embedding_time_ms": timings["embedding"],
+        "vector_search_time_ms": _milvus(timings),
+        "postgres_query_time_ms": timings["postgres"],
+        "total_time_ms": timings.total,
+        "timings": _timings(answer, timings),
         "answers": [
             {"query": text, "results": _results(results)}
             for text, results in zip(body.query_texts, answer.results, strict=True)
@@ -79,7 +81,7 @@ async def _search(
     account: Account,
     body: SearchOptions,
     texts: list[str],
-    watch: Stopwatch,
+    timings: Stopwatch,
     place: Callable[[int], str],
 ) -> SearchResults:
     check_answer(len(texts), body.limit, body.context_chunks)
@@ -98,7 +100,7 @@ async def _search(
         allow_partial=body.allow_partial,
     )
     try:
-        answer = await services.search.query(query, watch)
+        answer = await services.search.query(query, timings)
     except PartialEmbeddingError as exc:
         raise exc.named(place) from exc
     if query.where is None:
@@ -118,20 +120,20 @@ def _share(body: SearchOptions, answer: SearchResults) -> _Share:
     return {"complete": answer.rebuild is None, "indexed": round(share, 4)}
 
 
-def _milvus(watch: Stopwatch) -> float:
+def _milvus(timings: Stopwatch) -> float:
     """The two searches run at the same time."""
-    return round(max(watch["dense"], watch["lexical"]) + watch["cosines"], 3)
+    return round(max(timings["dense"], timings["lexical"]) + timings["cosines"], 3)
 
 
-def _timings(answer: SearchResults, watch: Stopwatch) -> SearchTimings:
+def _timings(answer: SearchResults, timings: Stopwatch) -> SearchTimings:
     return {
-        "embedding_ms": watch["embedding"],
-        "dense_ms": watch["dense"],
-        "lexical_ms": watch["lexical"],
-        "filter_ms": watch["filter"],
-        "postgres_ms": watch["postgres"],
-        "rerank_ms": watch["rerank"],
-        "total_ms": watch.total,
+        "embedding_ms": timings["embedding"],
+        "dense_ms": timings["dense"],
+        "lexical_ms": timings["lexical"],
+        "filter_ms": timings["filter"],
+        "postgres_ms": timings["postgres"],
+        "rerank_ms": timings["rerank"],
+        "total_ms": timings.total,
         "filter_plan": answer.trace.plan,
         "matching_documents": answer.trace.matching,
         "search_rounds": answer.trace.rounds,

@@ -72,7 +72,7 @@ class Services:
     verifier: Verifier
     vector_check: VectorCheck
     repairer: Repairer
-    watch: MetricsSampler
+    metrics_sampler: MetricsSampler
 
 
 @asynccontextmanager
@@ -288,13 +288,13 @@ async def build_services(
         interval=settings.recovery_interval_seconds,
         claim=settings.saga_lease_seconds,
     )
-    watch = MetricsSampler(BacklogStore(stores.db), stores.db.pool_state)
+    metrics_sampler = MetricsSampler(BacklogStore(stores.db), stores.db.pool_state)
     reranking = RerankingService(reranker)
     loops = [
         leases.renew_forever(),
         recovery.run_forever(),
         index_check.run_forever(),
-        watch.run_forever(),
+        metrics_sampler.run_forever(),
         generations.run_forever(),
     ]
     if settings.index_check_seconds:
@@ -313,7 +313,7 @@ async def build_services(
             verifier=verifier,
             vector_check=VectorCheck(verify_store, bot_store, stores.index, embedders),
             repairer=repairer,
-            watch=watch,
+            metrics_sampler=metrics_sampler,
         )
 
 

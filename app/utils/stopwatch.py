@@ -1,4 +1,4 @@
-"""How long things take."""
+"""Measures how long the stages of a request take."""
 
 import time
 from collections import Counter
@@ -9,9 +9,9 @@ from app.utils import metrics, tracing
 
 
 class Stopwatch:
-    """Sums milliseconds by name, and tells metrics and traces of each stage.
+    """Sums milliseconds by stage, and reports each measured stage to metrics and traces.
 
-    Stages that overlap each count in full; those that still run count up to now.
+    Overlapping stages count in full each. A running stage counts up to now.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Stopwatch:
         self._running: Counter[str] = Counter()
 
     @contextmanager
-    def timing(self, stage: str) -> Iterator[None]:
+    def measure(self, stage: str) -> Iterator[None]:
         self._running[stage] += 1
         start = time.perf_counter()
         self._add(stage, -start)
@@ -37,12 +37,12 @@ class Stopwatch:
             metrics.stage(stage).observe(end - start)
 
     def __getitem__(self, stage: str) -> float:
-        """Milliseconds, to the microsecond."""
+        """Milliseconds spent in ``stage``, rounded to the microsecond; 0 if it never ran."""
         return round((self._sums.get(stage, 0.0) + self._running[stage] * time.perf_counter()) * 1000, 3)
 
     @property
     def total(self) -> float:
-        """Milliseconds since the stopwatch was made."""
+        """Milliseconds since the stopwatch was created."""
         return round((time.perf_counter() - self._start) * 1000, 3)
 
     def _add(self, stage: str, seconds: float) -> None:

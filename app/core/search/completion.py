@@ -47,7 +47,7 @@ class Completion:
         k: int,
         rows: dict[int, CurrentChunk],
         most: int,
-        watch: Stopwatch,
+        timings: Stopwatch,
     ) -> Completed | None:
         """``lists`` as Milvus gave them, of each k hits at most, and what ``rows`` confirmed of them, made complete.
 
@@ -65,7 +65,7 @@ class Completion:
             unconfirmed = {key for of_pair in cuts for one in of_pair for key in one.unconfirmed} - stale
             if not unconfirmed:
                 return now
-            with watch.timing("postgres"):
+            with timings.measure("postgres"):
                 gone = await self._documents.stale(bot.bot_id, bot.milvus_collection, list(unconfirmed))
             if any(one.doc_id is None for one in gone):
                 return None
@@ -77,24 +77,24 @@ class Completion:
             if sum(replaced.values()) > most:
                 return None
             wanted = foreseen(ask, lists) | _best_by_words(lists)
-            with watch.timing("postgres"):
+            with timings.measure("postgres"):
                 now.rows = await self._documents.confirmed(
                     bot.bot_id, list(raw), wanted, ask.where, documents=list(replaced)
                 )
             added = {key: row.chunk.text for key, row in now.rows.items() if key not in raw and row.chunk}
-            if not await self._embed(ask, now.vectors, added, watch):
+            if not await self._embed(ask, now.vectors, added, timings):
                 return None
             now.lists = await self._merged(ask, lists, k, now, added)
         return None
 
     async def _embed(
-        self, ask: RetrievalRequest, vectors: dict[int, Vectors], added: dict[int, str], watch: Stopwatch
+        self, ask: RetrievalRequest, vectors: dict[int, Vectors], added: dict[int, str], timings: Stopwatch
     ) -> bool:
         lacking = [key for key in added if key not in vectors]
         if ask.vectors is None or not lacking:
             return True
         try:
-            with watch.timing("embedding"):
+            with timings.measure("embedding"):
                 made = await self._embedders.of(ask.bot).embed_documents([added[key] for key in lacking])
         except PartialEmbeddingError:
             return False

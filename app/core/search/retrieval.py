@@ -56,7 +56,7 @@ class RetrievalResult:
 
 
 class Retrieval:
-    """Stages in the watch: dense and lexical, which overlap, postgres."""
+    """Stages in the timings: dense and lexical, which overlap, postgres."""
 
     def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex, embedders: EmbedderRegistry) -> None:
         self._completion = Completion(documents, embedders)
@@ -67,7 +67,7 @@ class Retrieval:
         self._dense_batcher = RequestCoalescer(self._search_dense_batch, SEARCHES_AT_ONCE)
         self._lexical_batcher = RequestCoalescer(self._search_lexical_batch, SEARCHES_AT_ONCE)
 
-    async def find(self, ask: RetrievalRequest, only: Sequence[int] | None, watch: Stopwatch) -> RetrievalResult:
+    async def find(self, ask: RetrievalRequest, only: Sequence[int] | None, timings: Stopwatch) -> RetrievalResult:
         """Searches until every list is long enough and nothing is missing, or Milvus has no more to give.
 
         Searched is the whole collection, or ``only`` these documents; these chunks, where ``ask.by_chunk``.
@@ -88,9 +88,9 @@ class Retrieval:
         stale: set[int] = set()
         found = RetrievalResult([])
         for found.rounds in range(1, MAX_ROUNDS + 1):
-            raw = await self._search(ask, k, guarantee, only, watch)
+            raw = await self._search(ask, k, guarantee, only, timings)
             lists: Sequence[HitLists] = raw
-            with watch.timing("postgres"):
+            with timings.measure("postgres"):
                 found.rows = await self._confirmed(ask, lists)
             found.held = ask.assumed and bool(found.rows)
             cuts = take_all_confirmed(ask, raw, lists, k, found.rows)
@@ -99,12 +99,12 @@ class Retrieval:
             newest = guarantee
             current = unconfirmed <= stale or (found.held and guarantee > 0)
             if not current:
-                with watch.timing("postgres"):
+                with timings.measure("postgres"):
                     newest = await self._documents.milvus_timestamp(ask.bot.bot_id, ask.bot.milvus_collection)
                 current = 0 < newest <= guarantee
             if not current and (newest or found.rounds > 1 or filtered_after):
                 most = FEW_CHUNKS if found.rounds <= FEW_ROUNDS else MANY_CHUNKS
-                completed = await self._completion.complete(ask, raw, k, found.rows, most, watch)
+                completed = await self._completion.complete(ask, raw, k, found.rows, most, timings)
                 if completed is not None:
                     current = True
                     lists, found.rows, found.vectors = completed.lists, completed.rows, completed.vectors
@@ -151,15 +151,15 @@ class Retrieval:
         return [await self._documents.confirmed(bot_id, list(keys), wanted, None, still)] * len(calls)
 
     async def _search(
-        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
+        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, timings: Stopwatch
     ) -> list[HitLists]:
         try:
             if ask.lexical:
                 dense, lexical = await asyncio.gather(
-                    self._dense(ask, k, guarantee, only, watch), self._lexical(ask, k, guarantee, only, watch)
+                    self._dense(ask, k, guarantee, only, timings), self._lexical(ask, k, guarantee, only, timings)
                 )
             else:  # The same without two tasks.
-                dense, lexical = await self._dense(ask, k, guarantee, only, watch), None
+                dense, lexical = await self._dense(ask, k, guarantee, only, timings), None
         except CollectionMissing:
             # Deleted or moved meanwhile, or lost (then this raises BotNotFound, CollectionMoved), or never filled.
             await self._bots.make_collection(ask.bot)
@@ -168,12 +168,12 @@ class Retrieval:
         return [HitLists(near, words) for near, words in zip(dense or empty, lexical or empty, strict=True)]
 
     async def _dense(
-        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
+        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, timings: Stopwatch
     ) -> list[list[Hit]] | None:
         if ask.vectors is None:
             return None
         vectors = await asyncio.shield(ask.vectors)  # Another search may go on with them.
-        with watch.timing("dense"):
+        with timings.measure("dense"):
             if only is None:
                 key = (ask.bot.milvus_collection, k, tuple(ask.without))
                 found = await self._dense_batcher(key, (vectors, guarantee))
@@ -190,9 +190,9 @@ class Retrieval:
         return found if floor is None else [[hit for hit in hits if hit.score >= floor] for hits in found]
 
     async def _lexical(
-        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, watch: Stopwatch
+        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, timings: Stopwatch
     ) -> list[list[Hit]]:
-        with watch.timing("lexical"):
+        with timings.measure("lexical"):
             if only is None:
                 key = (ask.bot.milvus_collection, k, tuple(ask.without))
                 return await self._lexical_batcher(key, (ask.texts, guarantee))

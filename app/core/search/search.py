@@ -49,7 +49,7 @@ ATTEMPTS = 3
 
 
 class Search:
-    """Stages in ``watch``: embedding, dense, lexical, cosines, postgres, filter (a part of postgres), rerank.
+    """Stages in ``timings``: embedding, dense, lexical, cosines, postgres, filter (a part of postgres), rerank.
 
     Embedding, searching by words and filtering overlap, as do the two searches.
     """
@@ -77,7 +77,7 @@ class Search:
         self._large_pace = BulkWriteThrottle(0, REST, LONGEST_REST)
         self._rows = StableValueCache[tuple[UUID, str | None], Bot]()
 
-    async def query(self, query: Query, watch: Stopwatch) -> SearchResults:
+    async def query(self, query: Query, timings: Stopwatch) -> SearchResults:
         """For each text the ``limit`` best current chunks, or documents, best first.
 
         Raises UnsupportedMode, InvalidInput, BotNotFound, ModelMismatch, TextsFailed, IndexRebuilding, and Unavailable
@@ -91,19 +91,19 @@ class Search:
         results = len(query.texts) * query.limit
         if not is_large(results, query.context_chunks):
             self._large_pace.asked()
-            return await self._attempts(query, watch)
-        async with self._large, self._large_pace.turn(results, watch):
-            return await self._attempts(query, watch)
+            return await self._attempts(query, timings)
+        async with self._large, self._large_pace.turn(results, timings):
+            return await self._attempts(query, timings)
 
-    async def _attempts(self, query: Query, watch: Stopwatch) -> SearchResults:
+    async def _attempts(self, query: Query, timings: Stopwatch) -> SearchResults:
         for _ in range(ATTEMPTS):
             try:
-                return await self._query(query, watch)
+                return await self._query(query, timings)
             except (CollectionMoved, CollectionMissing):
                 continue  # With the bot as it is now, and by its new model.
         raise VectorIndexUnavailable("The bot's collection went away while it was searched.")
 
-    async def _query(self, query: Query, watch: Stopwatch) -> SearchResults:
+    async def _query(self, query: Query, timings: Stopwatch) -> SearchResults:
         """First with the bot's row as it was lately, if it was at rest: what confirms the keys looks at the row too.
 
         Where that does not show it to be so still, or not all went smoothly, the row is read; if it is another one,
@@ -119,12 +119,12 @@ class Search:
             # Where one model serves every bot, it need not wait for the bot's row.
             if query.mode != "lexical" and (only := self._embedders.only):
                 if query.mode == "dense" and expected is not None:
-                    embedding = await self._embedded(only, query.texts, watch)
+                    embedding = await self._embedded(only, query.texts, timings)
                 else:
-                    embedding = asyncio.create_task(self._embed(only, query.texts, watch))
+                    embedding = asyncio.create_task(self._embed(only, query.texts, timings))
             if expected is not None and (embedding is not None or query.mode == "lexical"):
                 try:
-                    assumed = await self._answer(query, expected, True, embedding, watch)
+                    assumed = await self._answer(query, expected, True, embedding, timings)
                     # Where the row has a timestamp, that it is held says that what was dropped is stale.
                     smooth = not assumed.trace.dropped or expected.milvus_timestamp > 0
                     if assumed.trace.held and assumed.trace.rounds == 1 and smooth:
@@ -140,8 +140,8 @@ class Search:
                     raise assumed
                 return assumed
             if query.mode != "lexical" and embedding is None:
-                embedding = asyncio.create_task(self._embed(self._embedders.of(bot), query.texts, watch))
-            return await self._answer(query, bot, False, embedding, watch)
+                embedding = asyncio.create_task(self._embed(self._embedders.of(bot), query.texts, timings))
+            return await self._answer(query, bot, False, embedding, timings)
         finally:
             if embedding is not None:
                 cancel_quietly(embedding)
@@ -150,34 +150,34 @@ class Search:
         return [await self._bots.usable(*key)] * len(callers)
 
     async def _answer(
-        self, query: Query, bot: Bot, assumed: bool, embedding: asyncio.Future[Vectors] | None, watch: Stopwatch
+        self, query: Query, bot: Bot, assumed: bool, embedding: asyncio.Future[Vectors] | None, timings: Stopwatch
     ) -> SearchResults:
         mode = _mode(query, await self._has_words(bot))
         ask = self._ask(query, mode, bot, assumed, embedding)
         trace = Trace()
         try:
-            results = await self._results(query, mode, ask, trace, watch)
+            results = await self._results(query, mode, ask, trace, timings)
         except _Replaced:
-            with watch.timing("postgres"):
+            with timings.measure("postgres"):
                 guarantee = await self._documents.milvus_timestamp(bot.bot_id, bot.milvus_collection)
-            results = await self._results(query, mode, replace(ask, guarantee=guarantee, read_all=True), trace, watch)
+            results = await self._results(query, mode, replace(ask, guarantee=guarantee, read_all=True), trace, timings)
         if query.rerank:
-            results = await self._reranked(query, results, watch)
+            results = await self._reranked(query, results, timings)
         if query.context_chunks:
-            results = await self._with_context(bot, results, query.context_chunks, watch)
+            results = await self._with_context(bot, results, query.context_chunks, timings)
         return SearchResults(mode, results, trace, bot.rebuild)
 
-    async def _embedded(self, embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> asyncio.Future[Vectors]:
+    async def _embedded(self, embedder: Embedder, texts: Sequence[str], timings: Stopwatch) -> asyncio.Future[Vectors]:
         """As a task that has ended, which costs less: for a search that has nothing else to do meanwhile."""
         ended: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
         try:
-            ended.set_result(await self._embed(embedder, texts, watch))
+            ended.set_result(await self._embed(embedder, texts, timings))
         except AppError as exc:
             ended.set_exception(exc)
         return ended
 
-    async def _embed(self, embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> Vectors:
-        with watch.timing("embedding"):
+    async def _embed(self, embedder: Embedder, texts: Sequence[str], timings: Stopwatch) -> Vectors:
+        with timings.measure("embedding"):
             vectors = await embedder.embed_queries(texts)
         if reasons := invalid_vectors(vectors, len(texts), embedder.dimension):
             raise EmbeddingInvalid(f"The embedder's vector for the query is unusable: {next(iter(reasons.values()))}.")
@@ -214,40 +214,40 @@ class Search:
             without=in_flight_key_ranges(bot.in_flight_generations),
         )
 
-    async def _find(self, ask: RetrievalRequest, trace: Trace, watch: Stopwatch) -> RetrievalResult:
+    async def _find(self, ask: RetrievalRequest, trace: Trace, timings: Stopwatch) -> RetrievalResult:
         """By the plan that suits the number of documents that pass the filter."""
         matching: Sequence[int] | None = None
         if ask.where is not None:
-            passing = await self._matching(ask, 0, FEW_DOCUMENTS + 1, watch)
+            passing = await self._matching(ask, 0, FEW_DOCUMENTS + 1, timings)
             trace.matching = len(passing)
             if not passing:
                 trace.plan = "nothing_matches"
                 return _nothing(ask)
             trace.plan = "documents_first" if len(passing) <= FEW_DOCUMENTS else "search_first"
             matching = passing if trace.plan == "documents_first" else None
-        found = await self._retrieval.find(ask, matching, watch)
+        found = await self._retrieval.find(ask, matching, timings)
         if trace.plan == "search_first" and not found.complete:
             trace.plan = "documents_in_slices"
-            found = await self._find_by_slices(ask, watch)
+            found = await self._find_by_slices(ask, timings)
         trace.rounds += found.rounds
         trace.dropped = found.dropped
         trace.held = found.held
         return found
 
-    async def _matching(self, ask: RetrievalRequest, after: int, limit: int, watch: Stopwatch) -> Sequence[int]:
+    async def _matching(self, ask: RetrievalRequest, after: int, limit: int, timings: Stopwatch) -> Sequence[int]:
         assert ask.where is not None
-        with watch.timing("postgres"), watch.timing("filter"):
+        with timings.measure("postgres"), timings.measure("filter"):
             find = self._documents.matching_chunks if ask.by_chunk else self._documents.matching
             return await find(ask.bot.bot_id, ask.where, after, limit)
 
-    async def _find_by_slices(self, ask: RetrievalRequest, watch: Stopwatch) -> RetrievalResult:
+    async def _find_by_slices(self, ask: RetrievalRequest, timings: Stopwatch) -> RetrievalResult:
         """Exact for any filter: the matching documents, SLICE_DOCUMENTS at a time."""
         best = _nothing(ask)
         after = 0
         while True:
-            doc_ids = await self._matching(ask, after, SLICE_DOCUMENTS, watch)
+            doc_ids = await self._matching(ask, after, SLICE_DOCUMENTS, timings)
             if doc_ids:
-                found = await self._retrieval.find(ask, doc_ids, watch)
+                found = await self._retrieval.find(ask, doc_ids, timings)
                 best.rows |= found.rows
                 best.vectors |= found.vectors
                 best.rounds += found.rounds
@@ -260,11 +260,11 @@ class Search:
             after = doc_ids[-1]
 
     async def _winners(
-        self, query: Query, mode: Mode, ask: RetrievalRequest, found: RetrievalResult, watch: Stopwatch
+        self, query: Query, mode: Mode, ask: RetrievalRequest, found: RetrievalResult, timings: Stopwatch
     ) -> list[list[RankedChunk]]:
         rankings = [relative_score_fusion(pair.dense, pair.lexical, ask.dense_weight) for pair in found.lists]
         if mode == "hybrid" and query.score_threshold is not None:
-            rankings = await self._above(query.score_threshold, ask, found, rankings, watch)
+            rankings = await self._above(query.score_threshold, ask, found, rankings, timings)
         if query.group_by_document:
             doc_ids = {key: row.doc_id for key, row in found.rows.items()}
             rankings = [best_per_document(ranking, doc_ids) for ranking in rankings]
@@ -276,7 +276,7 @@ class Search:
         ask: RetrievalRequest,
         found: RetrievalResult,
         rankings: list[list[RankedChunk]],
-        watch: Stopwatch,
+        timings: Stopwatch,
     ) -> list[list[RankedChunk]]:
         """Without what is less similar. What only words have found is compared now, where it can still pass.
 
@@ -286,17 +286,21 @@ class Search:
         for pair, ranking in zip(found.lists, rankings, strict=True):
             last = pair.dense[-1].score if pair.dense and len(pair.dense) >= ask.depth else 1.0
             candidates.append([one for one in ranking if one.dense is not None or last >= threshold])
-        compared = await self._with_cosines(ask, found, candidates, watch)
+        compared = await self._with_cosines(ask, found, candidates, timings)
         return [[one for one in ranking if one.dense is not None and one.dense >= threshold] for ranking in compared]
 
     async def _read(
-        self, ask: RetrievalRequest, found: RetrievalResult, winners: Iterable[Sequence[RankedChunk]], watch: Stopwatch
+        self,
+        ask: RetrievalRequest,
+        found: RetrievalResult,
+        winners: Iterable[Sequence[RankedChunk]],
+        timings: Stopwatch,
     ) -> None:
         """Reads the chunks that were not foreseen to win. Raises _Replaced if one is no longer current."""
         missing = {one.chunk_id for ranking in winners for one in ranking if found.rows[one.chunk_id].chunk is None}
         if not missing:
             return
-        with watch.timing("postgres"):
+        with timings.measure("postgres"):
             if is_large(len(missing), 0):
                 check_bytes(await self._documents.text_bytes(ask.bot.bot_id, list(missing), 0), "body.limit")
             rows = await self._documents.confirmed(ask.bot.bot_id, list(missing), missing, ask.where)
@@ -305,14 +309,14 @@ class Search:
         found.rows |= rows
 
     async def _results(
-        self, query: Query, mode: Mode, ask: RetrievalRequest, trace: Trace, watch: Stopwatch
+        self, query: Query, mode: Mode, ask: RetrievalRequest, trace: Trace, timings: Stopwatch
     ) -> list[list[Result]]:
         """Raises _Replaced when a chunk was replaced before it was read; not when all are read at once."""
-        found = await self._find(ask, trace, watch)
-        winners = await self._winners(query, mode, ask, found, watch)
-        await self._read(ask, found, winners, watch)
+        found = await self._find(ask, trace, timings)
+        winners = await self._winners(query, mode, ask, found, timings)
+        await self._read(ask, found, winners, timings)
         if mode == "hybrid":
-            winners = await self._with_cosines(ask, found, winners, watch)
+            winners = await self._with_cosines(ask, found, winners, timings)
         return [
             [
                 Result(chunk, one.score, one.dense, one.lexical)
@@ -323,7 +327,7 @@ class Search:
         ]
 
     async def _with_cosines(
-        self, ask: RetrievalRequest, found: RetrievalResult, rankings: list[list[RankedChunk]], watch: Stopwatch
+        self, ask: RetrievalRequest, found: RetrievalResult, rankings: list[list[RankedChunk]], timings: Stopwatch
     ) -> list[list[RankedChunk]]:
         """Gives what only words have found its cosine similarity, from the stored vectors.
 
@@ -334,10 +338,10 @@ class Search:
             return rankings
         stored = {key: found.vectors[key] for key in lacking if key in found.vectors}
         if asked := list(lacking - stored.keys()):
-            with watch.timing("cosines"):
+            with timings.measure("cosines"):
                 stored |= await self._index.embeddings(ask.bot.milvus_collection, asked, guarantee=ask.guarantee)
         if gone := list(lacking - stored.keys()):
-            stored |= zip(gone, await self._embedded_again(ask, found, gone, watch), strict=True)
+            stored |= zip(gone, await self._embedded_again(ask, found, gone, timings), strict=True)
         return [
             [
                 one if one.dense is not None else one._replace(dense=cosine(stored[one.chunk_id], vector))
@@ -347,26 +351,26 @@ class Search:
         ]
 
     async def _embedded_again(
-        self, ask: RetrievalRequest, found: RetrievalResult, keys: Sequence[int], watch: Stopwatch
+        self, ask: RetrievalRequest, found: RetrievalResult, keys: Sequence[int], timings: Stopwatch
     ) -> Vectors:
         chunks = [chunk for key in keys if (chunk := found.rows[key].chunk) is not None]
         if len(chunks) < len(keys):
             raise _Replaced
         try:
-            with watch.timing("embedding"):
+            with timings.measure("embedding"):
                 return await self._embedders.of(ask.bot).embed_documents([chunk.text for chunk in chunks])
         except PartialEmbeddingError as exc:
             raise EmbedderUnavailable(
                 "A chunk that was replaced a moment ago could not be compared. Try again."
             ) from exc
 
-    async def _reranked(self, query: Query, results: list[list[Result]], watch: Stopwatch) -> list[list[Result]]:
+    async def _reranked(self, query: Query, results: list[list[Result]], timings: Stopwatch) -> list[list[Result]]:
         assert self._reranker is not None
         top = self._reranker.top
         pairs = [
             (text, one.chunk.text) for text, found in zip(query.texts, results, strict=True) for one in found[:top]
         ]
-        with watch.timing("rerank"):
+        with timings.measure("rerank"):
             scores = iter(await self._reranker.scores(pairs))
         scored = [
             [replace(one, score=score, rerank_score=score) for one, score in zip(found[:top], scores, strict=False)]
@@ -378,10 +382,10 @@ class Search:
         ]
 
     async def _with_context(
-        self, bot: Bot, results: list[list[Result]], reach: int, watch: Stopwatch
+        self, bot: Bot, results: list[list[Result]], reach: int, timings: Stopwatch
     ) -> list[list[Result]]:
         keys = list({one.chunk.chunk_id for found in results for one in found})
-        with watch.timing("postgres"):
+        with timings.measure("postgres"):
             if is_large(len(keys), reach):
                 check_bytes(await self._documents.text_bytes(bot.bot_id, keys, reach), "body.context_chunks")
             beside = await self._documents.neighbours(bot.bot_id, keys, reach)

@@ -38,14 +38,14 @@ class BulkWriteThrottle:
         self._asked_at = asyncio.get_running_loop().time()
 
     @asynccontextmanager
-    async def turn(self, chunks: int, watch: Stopwatch) -> AsyncIterator[None]:
-        """Waits until a write of so many chunks may begin (stage in ``watch``: rest); inside, it is under way."""
+    async def turn(self, chunks: int, timings: Stopwatch) -> AsyncIterator[None]:
+        """Waits until a write of so many chunks may begin (stage in ``timings``: rest); inside, it is under way."""
         loop = asyncio.get_running_loop()
         if chunks < self._bulk or loop.time() > self._asked_at + ASKED_SECONDS:
             yield
             return
         async with AsyncExitStack() as stack:
-            with watch.timing("rest"):
+            with timings.measure("rest"):
                 await stack.enter_async_context(self._turn)
                 await asyncio.sleep(max(0.0, self._rest_until - loop.time()))
             began = loop.time()

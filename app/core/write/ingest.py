@@ -33,13 +33,13 @@ class Ingest:
         bot_id: UUID,
         account: str | None,
         document: NewDocument,
-        watch: Stopwatch,
+        timings: Stopwatch,
         once: IdempotentRequest | None = None,
     ) -> list[Outcome]:
         """Stores one document. Raises what undid it."""
         if await self._answered(once, account):
             return []
-        outcomes = await self._insert(account, [(bot_id, document)], watch, once)
+        outcomes = await self._insert(account, [(bot_id, document)], timings, once)
         if error := outcomes[0].error:
             raise error
         return outcomes
@@ -50,7 +50,7 @@ class Ingest:
         account: str | None,
         doc_id: int,
         document: NewDocument,
-        watch: Stopwatch,
+        timings: Stopwatch,
         once: IdempotentRequest | None = None,
     ) -> list[Outcome]:
         """Replaces a document's metadata and chunks at one stroke for every reader.
@@ -60,7 +60,7 @@ class Ingest:
         if await self._answered(once, account):
             return []
         write = Write(await self._bots.usable(bot_id, account), document, doc_id)
-        outcomes = await self._run([write], watch, once)
+        outcomes = await self._run([write], timings, once)
         if write.error:
             raise write.error
         return outcomes
@@ -69,7 +69,7 @@ class Ingest:
         self,
         account: str | None,
         documents: Sequence[Entry],
-        watch: Stopwatch,
+        timings: Stopwatch,
         once: IdempotentRequest | None = None,
     ) -> list[Outcome]:
         """Stores each document or undoes it alone; outcomes in the order of ``documents``.
@@ -79,20 +79,20 @@ class Ingest:
         """
         if await self._answered(once, account):
             return []
-        outcomes = await self._insert(account, documents, watch, once)
+        outcomes = await self._insert(account, documents, timings, once)
         _raise_common_error(outcomes)
         return outcomes
 
     async def _insert(
-        self, account: str | None, documents: Sequence[Entry], watch: Stopwatch, once: IdempotentRequest | None
+        self, account: str | None, documents: Sequence[Entry], timings: Stopwatch, once: IdempotentRequest | None
     ) -> list[Outcome]:
         """First with the bots' rows as they were lately. A bot that T1 does not find so is looked for."""
         wanted = _bots(documents)
         if once:  # One T1 alone may claim its key.
-            return await self._insert_into(await self._read_bots(account, wanted), account, documents, watch, once)
+            return await self._insert_into(await self._read_bots(account, wanted), account, documents, timings, once)
         known = {bot_id: bot for bot_id in wanted if (bot := self._known.get((bot_id, account)))}
         bots = {**known, **await self._read_bots(account, wanted - known.keys())}
-        outcomes = await self._insert_into(bots, account, documents, watch, None)
+        outcomes = await self._insert_into(bots, account, documents, timings, None)
         again = [
             number
             for number, (entry, outcome) in enumerate(zip(documents, outcomes, strict=True))
@@ -101,7 +101,7 @@ class Ingest:
         if again:
             part = [documents[number] for number in again]
             bots = await self._read_bots(account, _bots(part))
-            redone = await self._insert_into(bots, account, part, watch, None)
+            redone = await self._insert_into(bots, account, part, timings, None)
             for number, outcome in zip(again, redone, strict=True):
                 outcomes[number] = outcome
         return outcomes
@@ -114,7 +114,7 @@ class Ingest:
         bots: Mapping[UUID, Bot | Exception],
         account: str | None,
         documents: Sequence[Entry],
-        watch: Stopwatch,
+        timings: Stopwatch,
         once: IdempotentRequest | None,
     ) -> list[Outcome]:
         slots: list[Outcome | Write] = []
@@ -130,7 +130,7 @@ class Ingest:
                 raise bot
             else:
                 slots.append(Write(bot, document))
-        outcomes = await self._run(slots, watch, once)
+        outcomes = await self._run(slots, timings, once)
         for bot, same in groupby((slot for slot in slots if isinstance(slot, Write)), key=lambda write: write.bot):
             key = (bot.bot_id, account)
             if any(isinstance(write.error, BotNotFound) for write in same):
@@ -148,7 +148,7 @@ class Ingest:
         return once.replayed
 
     async def _run(
-        self, slots: Sequence[Outcome | Write], watch: Stopwatch, once: IdempotentRequest | None
+        self, slots: Sequence[Outcome | Write], timings: Stopwatch, once: IdempotentRequest | None
     ) -> list[Outcome]:
         def outcomes() -> list[Outcome]:
             return [slot.outcome if isinstance(slot, Write) else slot for slot in slots]
@@ -156,7 +156,7 @@ class Ingest:
         if once:
             once.outcomes = outcomes
         if writes := [slot for slot in slots if isinstance(slot, Write)]:
-            await self._saga.run(writes, watch, once)
+            await self._saga.run(writes, timings, once)
         return outcomes()
 
 

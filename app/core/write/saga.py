@@ -119,27 +119,27 @@ class Saga:
         self._pace = pace
         self._generations = generations
 
-    async def run(self, writes: Sequence[Write], watch: Stopwatch, once: IdempotentRequest | None = None) -> None:
+    async def run(self, writes: Sequence[Write], timings: Stopwatch, once: IdempotentRequest | None = None) -> None:
         """Carries each write through or undoes it; ``write.error`` says which.
 
         One transaction opens all of them and one makes visible all that succeeded. With ``once``, nothing is done
         if it was answered before; then, or when a write succeeded, it has an answer. Raises DatabaseUnavailable
         when PostgreSQL is away before anything was begun, IdempotencyKeyReused, RequestInFlight, and what stands in the
-        way of numbering the writes. Stages in ``watch``: postgres, embedding, milvus.
+        way of numbering the writes. Stages in ``timings``: postgres, embedding, milvus.
         """
         await failpoint("write.before_t1")
         began_at = asyncio.get_running_loop().time()
-        early = self._prefetch_vectors(writes, watch)
+        early = self._prefetch_vectors(writes, timings)
         try:
             for _ in range(LOOP_TICKS_BEFORE_T1):
                 await asyncio.sleep(0)
-            with watch.timing("postgres"):
+            with timings.measure("postgres"):
                 await self._generations.within_block(
                     len(writes),
                     lambda: self._documents.begin(writes, self._leases.token, self._leases.length, once),
                 )
             if not (once and once.replayed):
-                await self._carry(writes, early, began_at, watch, once)
+                await self._carry(writes, early, began_at, timings, once)
         finally:
             for embedding in early.values():
                 cancel_quietly(embedding)
@@ -149,7 +149,7 @@ class Saga:
         writes: Sequence[Write],
         early: PrefetchedVectors,
         began_at: float,
-        watch: Stopwatch,
+        timings: Stopwatch,
         once: IdempotentRequest | None,
     ) -> None:
         """From T1 on."""
@@ -159,34 +159,34 @@ class Saga:
         with ExitStack() as leases:
             leases.enter_context(self._leases.holding([write.generation for write in begun], since=began_at))
             await failpoint("write.after_t1")
-            stamps = await self._index_all(writes, watch, early)
-            await self._finish(begun, stamps, watch, once)
+            stamps = await self._index_all(writes, timings, early)
+            await self._finish(begun, stamps, timings, once)
             for _ in range(MOVES):
                 moved = [write for write in begun if write.error is None and write.moved]
                 if not moved:
                     break
                 began_at = asyncio.get_running_loop().time()
-                with watch.timing("postgres"):
+                with timings.measure("postgres"):
                     await self._restart(moved, once)
                 again = [write for write in moved if write.is_live]
                 leases.enter_context(self._leases.holding([write.generation for write in again], since=began_at))
                 await failpoint("write.after_t1_anew")
-                stamps |= await self._index_all(again, watch, {})
-                await self._finish(begun, stamps, watch, once)
+                stamps |= await self._index_all(again, timings, {})
+                await self._finish(begun, stamps, timings, once)
             if any(write.moved and write.error is None for write in begun):  # Then T2 has not been for any of them.
                 for write in begun:
                     write.fail(CollectionMoved(MOVED))
-            with watch.timing("postgres"):
+            with timings.measure("postgres"):
                 if failed := [write for write in begun if write.error is not None]:
                     await self._compensate(failed)
 
     async def _finish(
-        self, begun: Sequence[Write], stamps: dict[UUID, int], watch: Stopwatch, once: IdempotentRequest | None
+        self, begun: Sequence[Write], stamps: dict[UUID, int], timings: Stopwatch, once: IdempotentRequest | None
     ) -> None:
         """T2 for all that were indexed; not while one of them is to be begun anew, as one answer is stored for all."""
         indexed = [write for write in begun if write.error is None]
         if indexed and not any(write.moved for write in indexed):
-            with watch.timing("postgres"):
+            with timings.measure("postgres"):
                 await self._commit(indexed, stamps, once)
 
     async def _restart(self, moved: Sequence[Write], once: IdempotentRequest | None) -> None:
@@ -258,15 +258,17 @@ class Saga:
             groups.setdefault(self._embedders.of(bot), []).extend(same)
         return groups
 
-    def _prefetch_vectors(self, writes: Sequence[Write], watch: Stopwatch) -> PrefetchedVectors:
+    def _prefetch_vectors(self, writes: Sequence[Write], timings: Stopwatch) -> PrefetchedVectors:
         return {
             embedder: asyncio.create_task(
-                _vectors(embedder, list(islice(_texts(group), _part_chunks(embedder))), watch)
+                _vectors(embedder, list(islice(_texts(group), _part_chunks(embedder))), timings)
             )
             for embedder, group in self._by_embedder(writes).items()
         }
 
-    async def _index_all(self, writes: Sequence[Write], watch: Stopwatch, early: PrefetchedVectors) -> dict[UUID, int]:
+    async def _index_all(
+        self, writes: Sequence[Write], timings: Stopwatch, early: PrefetchedVectors
+    ) -> dict[UUID, int]:
         """Embeds and upserts every chunk, the next part being embedded while the last one lands.
 
         ``early`` has the first parts of just these writes, those among them that failed since. Returns the newest
@@ -274,7 +276,7 @@ class Saga:
         """
         stamps: dict[UUID, int] = {}
         for embedder, group in self._by_embedder(writes).items():
-            await self._index_by(embedder, group, stamps, watch, early.get(embedder))
+            await self._index_by(embedder, group, stamps, timings, early.get(embedder))
         return stamps
 
     async def _index_by(
@@ -282,7 +284,7 @@ class Saga:
         embedder: Embedder,
         writes: Sequence[Write],
         stamps: dict[UUID, int],
-        watch: Stopwatch,
+        timings: Stopwatch,
         early: asyncio.Task[Vectors] | None,
     ) -> None:
         chunks = [
@@ -299,10 +301,10 @@ class Saga:
                 if not any(write.is_live for write, _, _ in together):
                     continue
                 part = ChunkBatch.of(together)
-                vectors = await self._embed(embedder, part, watch, None if start else early)
+                vectors = await self._embed(embedder, part, timings, None if start else early)
                 if landing:
                     await landing
-                landing = asyncio.create_task(self._write_batch(part, vectors, stamps, watch))
+                landing = asyncio.create_task(self._write_batch(part, vectors, stamps, timings))
             if landing:
                 await landing
         finally:
@@ -310,12 +312,12 @@ class Saga:
                 landing.cancel()
 
     async def _embed(
-        self, embedder: Embedder, part: ChunkBatch, watch: Stopwatch, early: asyncio.Task[Vectors] | None
+        self, embedder: Embedder, part: ChunkBatch, timings: Stopwatch, early: asyncio.Task[Vectors] | None
     ) -> Vectors:
         """Vectors (len(part.texts), dimension); marks the writes whose vectors cannot be used."""
         try:
             await failpoint("write.before_embed")
-            vectors = await (early or _vectors(embedder, part.texts, watch))
+            vectors = await (early or _vectors(embedder, part.texts, timings))
             await failpoint("write.after_embed")
         except PartialEmbeddingError as exc:
             for position, error in exc.errors.items():
@@ -329,10 +331,12 @@ class Saga:
             part.writes[position].fail(EmbeddingInvalid(f"The embedder's vector for {place} is unusable: {reason}."))
         return vectors
 
-    async def _write_batch(self, part: ChunkBatch, vectors: Vectors, stamps: dict[UUID, int], watch: Stopwatch) -> None:
+    async def _write_batch(
+        self, part: ChunkBatch, vectors: Vectors, stamps: dict[UUID, int], timings: Stopwatch
+    ) -> None:
         """Upserts a part, all its bots at once; marks the writes whose vectors did not land."""
-        async with self._pace.turn(len(part.texts), watch):
-            with watch.timing("milvus"):
+        async with self._pace.turn(len(part.texts), timings):
+            with timings.measure("milvus"):
                 await asyncio.gather(*(self._upsert(one, own, stamps) for one, own in part.by_bot(vectors)))
 
     async def _upsert(self, part: ChunkBatch, vectors: Vectors, stamps: dict[UUID, int]) -> None:
@@ -382,8 +386,8 @@ def _texts(writes: Sequence[Write]) -> Iterator[str]:
     return (chunk.text for write in writes for chunk in write.document.chunks)
 
 
-async def _vectors(embedder: Embedder, texts: Sequence[str], watch: Stopwatch) -> Vectors:
-    with watch.timing("embedding"):
+async def _vectors(embedder: Embedder, texts: Sequence[str], timings: Stopwatch) -> Vectors:
+    with timings.measure("embedding"):
         return await embedder.embed_documents(texts)
 
 
