@@ -40,8 +40,8 @@ if TYPE_CHECKING:  # The modules of the rows below import the driver.
 Vectors = NDArray[np.float32]
 ChunkIds = NDArray[np.int64]
 
-Span = tuple[int, int]
-"""Keys from the first to just before the second."""
+KeyRange = tuple[int, int]
+"""Chunk ids from the first, inclusive, to the second, exclusive."""
 
 
 class Hit(NamedTuple):
@@ -132,15 +132,21 @@ class VectorIndex(Protocol):
 
         ``texts`` are the chunks' own, whose words are stored where the collection can hold them. Without, no lexical
         search finds these chunks. ``fresh``: nothing was ever written under these keys, so that none has to be looked
-        for. Returns the write's timestamp, to be passed to a search as its guarantee; 0 where
-        the index needs none (its writes are visible at once).
+        for. Returns the write's timestamp, which a search takes as ``guarantee_timestamp``; 0 where the index has no
+        timestamps because its writes are visible at once.
         """
 
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
         """Deletes by key; unknown keys are no error. The effect may lag: readers must not rely on it."""
 
     async def search(
-        self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        query: Vectors,
+        k: int,
+        *,
+        guarantee_timestamp: int = 0,
+        doc_ids: Sequence[int] | None = None,
     ) -> list[Hit]:
         """As ``search_dense`` for one ``query`` (dimension,)."""
 
@@ -150,16 +156,16 @@ class VectorIndex(Protocol):
         queries: Vectors,
         k: int,
         *,
-        guarantee: int = 0,
+        guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,
-        without: Sequence[Span] = (),
+        exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[list[Hit]]:
         """For each of ``queries`` (n, dimension) the ``k`` (1..16,384) nearest keys, best first; equals by key.
 
-        Every write whose timestamp is not above ``guarantee`` is seen. With ``doc_ids`` only chunks of
-        those documents are searched, with ``chunk_ids`` only those chunks; keys within the ranges ``without`` are
-        passed over. One request, however many queries.
+        The search sees every write whose timestamp is at most ``guarantee_timestamp``. ``doc_ids`` limits it to the
+        chunks of these documents, ``chunk_ids`` to these chunks. Keys in ``exclude_ranges`` are skipped. All queries
+        are sent in one request.
         """
 
     async def search_lexical(
@@ -168,10 +174,10 @@ class VectorIndex(Protocol):
         texts: Sequence[str],
         k: int,
         *,
-        guarantee: int = 0,
+        guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,
-        without: Sequence[Span] = (),
+        exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[list[Hit]]:
         """For each of ``texts`` the at most ``k`` keys whose words score highest by BM25 (k1 1.2, b 0.75).
 
@@ -179,17 +185,19 @@ class VectorIndex(Protocol):
         is searched of it. Otherwise as ``search_dense``. Raises ValueError where ``supports_lexical`` is false.
         """
 
-    async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
+    async def embeddings(
+        self, collection: str, chunk_ids: Sequence[int], *, guarantee_timestamp: int = 0
+    ) -> dict[int, Vectors]:
         """The stored vectors, some length but zero, of those of at most 16,384 keys that exist."""
 
-    async def present(self, collection: str, spans: Sequence[Span]) -> set[int]:
-        """Which keys exist within ``spans``, read with strong consistency.
+    async def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
+        """The keys that exist in these ranges, read with strong consistency.
 
-        Each span covers at most 65,536 keys, and a call at most 64 spans.
+        At most 64 ranges of at most 65,536 keys each.
         """
 
-    def scan(self, collection: str, *, page: int = 4096, span: Span | None = None) -> AsyncIterator[list[int]]:
-        """All keys of the collection, or those within ``span``, in ascending pages, with strong consistency."""
+    def scan(self, collection: str, *, page: int = 4096, key_range: KeyRange | None = None) -> AsyncIterator[list[int]]:
+        """All keys of the collection, or those in ``key_range``, in ascending pages, with strong consistency."""
 
     async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
         """Collections to be compared with the record. With ``claim`` those that can be compared now and that no other
@@ -224,13 +232,13 @@ class DocumentPort(Protocol):
         once: IdempotentRequest | None = None,
     ) -> None: ...
     async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]: ...
-    async def advance_timestamps(self, stamps: Mapping[UUID, int]) -> None: ...
+    async def advance_timestamps(self, timestamps: Mapping[UUID, int]) -> None: ...
     async def finish(
         self,
         writes: Sequence[Write],
         token: UUID,
         once: IdempotentRequest | None = None,
-        stamps: Mapping[UUID, int] | None = None,
+        timestamps: Mapping[UUID, int] | None = None,
     ) -> None: ...
     async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID) -> set[int]: ...
     async def enqueue_vector_gc(self, bot_id: UUID, writes: Sequence[Write]) -> None: ...
@@ -297,7 +305,7 @@ class RebuildPort(Protocol):
     ) -> Rebuild | None: ...
     async def renew(self, bot_id: UUID, token: UUID, lease: timedelta, done: int) -> bool: ...
     async def release(self, bot_id: UUID, token: UUID) -> None: ...
-    async def finish(self, bot_id: UUID, collection: str, token: UUID, stamp: int) -> bool: ...
+    async def finish(self, bot_id: UUID, collection: str, token: UUID, timestamp: int) -> bool: ...
     async def claim_check(self, interval: timedelta) -> Check | None: ...
     async def trust_counts(self, check: Check) -> None: ...
 
@@ -329,9 +337,9 @@ class Cutover(Protocol):
 
     async def chunks(self, keys: Sequence[int]) -> Sequence[SourceChunk]: ...
 
-    async def complete(self, stamp: int, grace: timedelta) -> None:
+    async def complete(self, timestamp: int, grace: timedelta) -> None:
         """From the end of the transaction on the bot is at its new collection and model. The old collection is dropped
-        once ``grace`` has passed. ``stamp``: the newest write to the new collection."""
+        once ``grace`` has passed. ``timestamp``: the newest write to the new collection."""
 
 
 class ReembedPort(Protocol):

@@ -132,13 +132,13 @@ UPDATE bot_registry SET embedding_model = $2, dimension = $3,
     unicode_normalized = unicode_normalized OR NOT EXISTS (SELECT FROM documents WHERE bot_id = $1)
 WHERE bot_id = $1 AND embedding_model IS NULL;
 
--- name: lock_bots_for_stamps
+-- name: lock_bots_for_timestamps
 SELECT bot_id FROM bot_registry WHERE bot_id = ANY ($1::uuid[]) ORDER BY bot_id FOR NO KEY UPDATE;
 
 -- name: advance_milvus_timestamps
-UPDATE bot_registry r SET milvus_timestamp = w.stamp
-FROM unnest($1::uuid[], $2::bigint[]) AS w (bot_id, stamp)
-WHERE r.bot_id = w.bot_id AND r.milvus_timestamp < w.stamp;
+UPDATE bot_registry r SET milvus_timestamp = w.milvus_timestamp
+FROM unnest($1::uuid[], $2::bigint[]) AS w (bot_id, milvus_timestamp)
+WHERE r.bot_id = w.bot_id AND r.milvus_timestamp < w.milvus_timestamp;
 
 -- name: advance_milvus_timestamp
 -- One bot's, without waiting for the disk, in one statement: set_config holds for its transaction, so to the commit.

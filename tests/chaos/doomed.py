@@ -71,9 +71,9 @@ class LossyIndex(MilvusIndex):
         self._answer()
 
     async def upsert(self, *args: Any, **options: Any) -> int:
-        stamp = await super().upsert(*args, **options)
+        timestamp = await super().upsert(*args, **options)
         self._answer()
-        return stamp
+        return timestamp
 
     async def delete(self, *args: Any) -> None:
         await super().delete(*args)

@@ -82,12 +82,12 @@ async def test_doc_ids_restrict_and_leave_scores_alone(index: VectorIndex, colle
 
 async def test_keys_are_passed_over(index: VectorIndex, collection: str) -> None:
     await put(index, collection, {key: f"서울 {key}" for key in range(40)})
-    without = [(0, 7), (10, 11), (20, 40)]
+    exclude_ranges = [(0, 7), (10, 11), (20, 40)]
     left = [*range(7, 10), *range(11, 20)]
-    assert sorted(ids(await found(index, collection, "서울", 40, without=without))) == left
-    (near,) = await index.search_dense(collection, random_vectors(1), 40, without=without)
+    assert sorted(ids(await found(index, collection, "서울", 40, exclude_ranges=exclude_ranges))) == left
+    (near,) = await index.search_dense(collection, random_vectors(1), 40, exclude_ranges=exclude_ranges)
     assert sorted(ids(near)) == left
-    (near,) = await index.search_dense(collection, random_vectors(1), 40, without=without, doc_ids=[2])
+    (near,) = await index.search_dense(collection, random_vectors(1), 40, exclude_ranges=exclude_ranges, doc_ids=[2])
     assert near == []
 
 
@@ -172,8 +172,8 @@ async def test_dense_ranking_is_the_same_on_lite_and_on_a_server(
     for uri in (lite_server.uri, milvus_server.uri):
         index = await MilvusIndex.connect(uri)
         await index.create(name, DIMENSION)
-        guarantee = await index.upsert(name, np.arange(600), np.arange(600), vectors, [""] * 600)
-        answers.append(await index.search_dense(name, queries, 5, guarantee=guarantee))
+        timestamp = await index.upsert(name, np.arange(600), np.arange(600), vectors, [""] * 600)
+        answers.append(await index.search_dense(name, queries, 5, guarantee_timestamp=timestamp))
         await index.drop(name)
         await index.close()
     _assert_same(*answers, 1e-4)

@@ -97,17 +97,17 @@ async def test_fresh_keys_are_inserted_and_upserted_when_that_is_in_doubt(server
     async with connected(server) as index:
         calls: Counter[str] = Counter()
         index._client._handler._async_stub = LosingStub(index._client._handler._async_stub, calls)
-        guarantee = await upsert(index, name, keys, fresh=True)
+        timestamp = await upsert(index, name, keys, fresh=True)
         assert (calls["Insert"], calls["Upsert"]) == (1, 1)
         assert await index.present(name, [(100, 102)]) == {100, 101}
-        hits = await index.search(name, axis(3), 50, guarantee=guarantee)
+        hits = await index.search(name, axis(3), 50, guarantee_timestamp=timestamp)
         assert sorted(ids(hits)) == sorted(set(ids(hits)))  # Neither twice.
         assert ids(hits)[0] == 100
         calls["Insert"] = 1
         later = await upsert(index, name, {102: axis(5)}, fresh=True)
         assert calls["Upsert"] == 1
-        assert later > guarantee or later == guarantee == 0
-        assert ids(await index.search(name, axis(5), 1, guarantee=later)) == [102]
+        assert later > timestamp or later == timestamp == 0
+        assert ids(await index.search(name, axis(5), 1, guarantee_timestamp=later)) == [102]
         await index.delete(name, [100, 101, 102])
 
 
@@ -136,10 +136,10 @@ async def test_what_pymilvus_would_repeat_is_repeated(server: Server, name: str)
     async with connected(server) as index:
         for fresh, kind in ((True, "Insert"), (False, "Upsert")):
             stub = FailingStub(index, grpc.StatusCode.UNAVAILABLE)
-            guarantee = await upsert(index, name, {1: axis(0)}, fresh=fresh)
+            timestamp = await upsert(index, name, {1: axis(0)}, fresh=fresh)
             assert stub.sent(kind) != [0]
             stub = FailingStub(index, grpc.StatusCode.UNAVAILABLE)
-            assert ids(await index.search(name, axis(0), 1, guarantee=guarantee)) == [1]
+            assert ids(await index.search(name, axis(0), 1, guarantee_timestamp=timestamp)) == [1]
             assert stub.sent("Search") != [0]
 
 
@@ -159,8 +159,8 @@ async def test_an_insert_that_lands_after_its_upsert_is_shown_once_and_deleted_w
     async with connected(server) as index:
         await index.create(name, DIMENSION)
         await upsert(index, name, {1: axis(0), 2: axis(1)}, fresh=True)
-        guarantee = await upsert(index, name, {1: axis(0)}, fresh=True)
-        assert sorted(ids(await index.search(name, axis(0), 10, guarantee=guarantee))) == [1, 2]
+        timestamp = await upsert(index, name, {1: axis(0)}, fresh=True)
+        assert sorted(ids(await index.search(name, axis(0), 10, guarantee_timestamp=timestamp))) == [1, 2]
         assert await index.present(name, [(0, 10)]) == {1, 2}
         assert [key for page in await scanned(index, name) for key in page] == [1, 2]
         await index.delete(name, [1])
@@ -174,10 +174,10 @@ async def test_an_insert_that_lands_after_its_upsert_is_shown_once_and_deleted_w
 
 async def test_timestamp_moves_with_each_write_on_a_server(milvus_server: MilvusServer, backend_name: str) -> None:
     async with connected(milvus_server) as index:
-        stamps = [await upsert(index, backend_name, {key: axis(0)}) for key in range(5)]
-        assert stamps == sorted(set(stamps))
+        timestamps = [await upsert(index, backend_name, {key: axis(0)}) for key in range(5)]
+        assert timestamps == sorted(set(timestamps))
         # The upper bits are milliseconds since 1970 (Milvus's hybrid timestamp).
-        assert abs((stamps[-1] >> 18) / 1000 - time.time()) < 60
+        assert abs((timestamps[-1] >> 18) / 1000 - time.time()) < 60
 
 
 async def test_timestamp_is_zero_on_lite(lite_server: LiteServer) -> None:
@@ -204,9 +204,9 @@ from app.core.stores.milvus.index import MilvusIndex
 async def main(uri, name, dimension):
     index = await MilvusIndex.connect(uri)
     for line in sys.stdin:
-        key, guarantee = map(int, line.split())
+        key, timestamp = map(int, line.split())
         vector = np.random.default_rng(key).standard_normal(dimension).astype(np.float32)
-        hits = await index.search(name, vector, 1, guarantee=guarantee)
+        hits = await index.search(name, vector, 1, guarantee_timestamp=timestamp)
         print(int(bool(hits) and hits[0].chunk_id == key), flush=True)
     await index.close()
 
@@ -225,8 +225,8 @@ async def test_another_process_sees_each_write_under_its_guarantee(server: Serve
     async with connected(server) as index:
         for key in range(100, 110):
             vector = np.random.default_rng(key).standard_normal(DIMENSION).astype(np.float32)
-            guarantee = await upsert(index, name, {key: vector})
-            reader.stdin.write(f"{key} {guarantee}\n".encode())
+            timestamp = await upsert(index, name, {key: vector})
+            reader.stdin.write(f"{key} {timestamp}\n".encode())
             seen += int(await reader.stdout.readline())
     reader.stdin.close()
     assert await reader.wait() == 0
@@ -247,8 +247,8 @@ async def test_collection_made_anew_by_another_client(server: Server) -> None:
         with pytest.raises(VectorIndexUnavailable):
             await upsert(index, name, {1: axis(0)})  # of the old dimension, which only the server notices
         vector = random_vectors(1, 32)
-        guarantee = await index.upsert(name, np.array([5]), np.array([5]), vector)
-        assert ids(await index.search(name, vector[0], 1, guarantee=guarantee)) == [5]
+        timestamp = await index.upsert(name, np.array([5]), np.array([5]), vector)
+        assert ids(await index.search(name, vector[0], 1, guarantee_timestamp=timestamp)) == [5]
         await index.drop(name)
 
 
@@ -257,9 +257,9 @@ async def test_filter_finds_all_chunks_of_a_document_that_is_not_sealed_yet(milv
     vectors = random_vectors(count, dimension)
     async with connected(milvus_server) as index:
         await index.create(name, dimension)
-        guarantee = await index.upsert(name, np.arange(count), np.arange(count) // 10, vectors)
+        timestamp = await index.upsert(name, np.arange(count), np.arange(count) // 10, vectors)
         for doc in (0, 500, 1199):
-            hits = await index.search(name, vectors[7], 50, guarantee=guarantee, doc_ids=[doc])
+            hits = await index.search(name, vectors[7], 50, guarantee_timestamp=timestamp, doc_ids=[doc])
             assert sorted(ids(hits)) == list(range(doc * 10, doc * 10 + 10))
         await index.drop(name)
 
@@ -294,8 +294,8 @@ async def test_half_made_collection_is_finished(server: Server) -> None:
     async with connected(server) as index:
         await index._collections.create(name, collection_schema(DIMENSION, lexical=index.bm25))
         await index.create(name, DIMENSION)
-        guarantee = await upsert(index, name, {1: axis(0)})
-        assert ids(await index.search(name, axis(0), 1, guarantee=guarantee)) == [1]
+        timestamp = await upsert(index, name, {1: axis(0)})
+        assert ids(await index.search(name, axis(0), 1, guarantee_timestamp=timestamp)) == [1]
         await index.drop(name)
 
 

@@ -20,9 +20,9 @@ async def begun(record: Record, bot: Bot) -> ModelMigration:
     return move
 
 
-async def switch(record: Record, bot: Bot, move: ModelMigration, stamp: int = 0) -> Bot:
+async def switch(record: Record, bot: Bot, move: ModelMigration, timestamp: int = 0) -> Bot:
     async with record.moves.switching(bot.bot_id, move) as step:
-        await step.complete(stamp, HOUR)
+        await step.complete(timestamp, HOUR)
     return await now(record, bot.bot_id)
 
 
@@ -92,7 +92,7 @@ async def test_switch_changes_collection_and_model_at_once(record: Record) -> No
     bot = await record.bot()
     await record.documents.advance_timestamps({bot.bot_id: 5})
     move = await begun(record, bot)
-    moved = await switch(record, bot, move, stamp=9)
+    moved = await switch(record, bot, move, timestamp=9)
     assert moved.collection_name == bot.collection_name
     assert (moved.milvus_collection, moved.embedding_model, moved.dimension) == (move.collection_name, "new", 32)
     assert moved.milvus_timestamp == 9
@@ -103,7 +103,7 @@ async def test_switch_changes_collection_and_model_at_once(record: Record) -> No
     # What is left behind goes when its grace has passed, or with the bot.
     assert await record.bots.claim_expired(TOKEN, HOUR) is None
     assert await record.bots.collections(bot.bot_id, 1) == [(move.collection_name, 32), (bot.collection_name, None)]
-    again = await switch(record, bot, await _next(record, bot), stamp=3)
+    again = await switch(record, bot, await _next(record, bot), timestamp=3)
     assert again.milvus_timestamp == 9
 
 

@@ -42,11 +42,11 @@ def ids(hits: list[Hit]) -> list[int]:
 async def test_search_returns_the_nearest_by_cosine_best_first(index: VectorIndex, collection: str) -> None:
     vectors = random_vectors(300) * np.linspace(0.1, 50, 300, dtype=np.float32)[:, None]
     query = random_vectors(1, seed=8)[0] * 3
-    guarantee = await index.upsert(collection, np.arange(300), np.ones(300, np.int64), vectors)
+    timestamp = await index.upsert(collection, np.arange(300), np.ones(300, np.int64), vectors)
     cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
     best = np.argsort(-cosines)[:20]
 
-    hits = await index.search(collection, query, 20, guarantee=guarantee)
+    hits = await index.search(collection, query, 20, guarantee_timestamp=timestamp)
 
     assert ids(hits) == best.tolist()
     assert [hit.score for hit in hits] == pytest.approx(cosines[best].tolist(), abs=1e-4)
@@ -54,8 +54,8 @@ async def test_search_returns_the_nearest_by_cosine_best_first(index: VectorInde
 
 async def test_scores_lie_between_minus_one_and_one(index: VectorIndex, collection: str) -> None:
     vector = random_vectors(1)[0]
-    guarantee = await upsert(index, collection, {1: vector, 2: -vector})
-    hits = await index.search(collection, vector, 2, guarantee=guarantee)
+    timestamp = await upsert(index, collection, {1: vector, 2: -vector})
+    hits = await index.search(collection, vector, 2, guarantee_timestamp=timestamp)
     assert ids(hits) == [1, 2]
     assert [hit.score for hit in hits] == pytest.approx([1, -1], abs=1e-4)
     assert all(-1 <= hit.score <= 1 for hit in hits)
@@ -64,8 +64,8 @@ async def test_scores_lie_between_minus_one_and_one(index: VectorIndex, collecti
 async def test_a_write_is_seen_under_its_guarantee(index: VectorIndex, collection: str) -> None:
     vectors = random_vectors(10)
     for key, vector in enumerate(vectors):
-        guarantee = await upsert(index, collection, {key: vector})
-        assert ids(await index.search(collection, vector, 1, guarantee=guarantee)) == [key]
+        timestamp = await upsert(index, collection, {key: vector})
+        assert ids(await index.search(collection, vector, 1, guarantee_timestamp=timestamp)) == [key]
 
 
 async def test_the_keys_are_counted(index: VectorIndex, collection: str) -> None:
@@ -81,18 +81,18 @@ async def test_the_keys_are_counted(index: VectorIndex, collection: str) -> None
 
 async def test_upsert_replaces(index: VectorIndex, collection: str) -> None:
     await upsert(index, collection, {1: axis(0), 2: axis(1)}, doc_id=1)
-    guarantee = await upsert(index, collection, {1: axis(2)}, doc_id=9)
-    assert ids(await index.search(collection, axis(2), 1, guarantee=guarantee)) == [1]
-    assert ids(await index.search(collection, axis(2), 5, guarantee=guarantee, doc_ids=[9])) == [1]
-    assert ids(await index.search(collection, axis(2), 5, guarantee=guarantee, doc_ids=[1])) == [2]
+    timestamp = await upsert(index, collection, {1: axis(2)}, doc_id=9)
+    assert ids(await index.search(collection, axis(2), 1, guarantee_timestamp=timestamp)) == [1]
+    assert ids(await index.search(collection, axis(2), 5, guarantee_timestamp=timestamp, doc_ids=[9])) == [1]
+    assert ids(await index.search(collection, axis(2), 5, guarantee_timestamp=timestamp, doc_ids=[1])) == [2]
     assert await scanned(index, collection) == [[1, 2]]
 
 
 async def test_upsert_again_after_delete(index: VectorIndex, collection: str) -> None:
     await upsert(index, collection, {1: axis(0)})
     await index.delete(collection, [1])
-    guarantee = await upsert(index, collection, {1: axis(1)})
-    assert ids(await index.search(collection, axis(1), 1, guarantee=guarantee)) == [1]
+    timestamp = await upsert(index, collection, {1: axis(1)})
+    assert ids(await index.search(collection, axis(1), 1, guarantee_timestamp=timestamp)) == [1]
     assert await index.present(collection, [(0, 10)]) == {1}
 
 
@@ -148,18 +148,25 @@ async def test_scan_ends_where_a_page_is_just_full(index: VectorIndex, collectio
 
 async def test_doc_ids_restrict_the_search(index: VectorIndex, collection: str) -> None:
     vectors = random_vectors(200)
-    guarantee = await index.upsert(collection, np.arange(200), np.arange(200) // 10, vectors)
-    hits = await index.search(collection, vectors[0], 50, guarantee=guarantee, doc_ids=[3, 7, 99])
+    timestamp = await index.upsert(collection, np.arange(200), np.arange(200) // 10, vectors)
+    hits = await index.search(collection, vectors[0], 50, guarantee_timestamp=timestamp, doc_ids=[3, 7, 99])
     assert sorted(ids(hits)) == [*range(30, 40), *range(70, 80)]
-    assert await index.search(collection, vectors[0], 5, guarantee=guarantee, doc_ids=[99]) == []
-    assert await index.search(collection, vectors[0], 5, guarantee=guarantee, doc_ids=[]) == []
+    assert await index.search(collection, vectors[0], 5, guarantee_timestamp=timestamp, doc_ids=[99]) == []
+    assert await index.search(collection, vectors[0], 5, guarantee_timestamp=timestamp, doc_ids=[]) == []
     keys = [hit.chunk_id for hit in hits][::2]
-    (some,) = await index.search_dense(collection, vectors[:1], 50, guarantee=guarantee, chunk_ids=[*keys, 2**60])
+    (some,) = await index.search_dense(
+        collection, vectors[:1], 50, guarantee_timestamp=timestamp, chunk_ids=[*keys, 2**60]
+    )
     assert [hit.chunk_id for hit in some] == keys
-    assert await index.search_dense(collection, vectors[:1], 5, guarantee=guarantee, chunk_ids=[]) == [[]]
+    assert await index.search_dense(collection, vectors[:1], 5, guarantee_timestamp=timestamp, chunk_ids=[]) == [[]]
     last = max(ids(hits))
     (hits,) = await index.search_dense(
-        collection, vectors[:1], 50, guarantee=guarantee, doc_ids=[3, 7, 99], without=[(-5, 0), (last, last + 1)]
+        collection,
+        vectors[:1],
+        50,
+        guarantee_timestamp=timestamp,
+        doc_ids=[3, 7, 99],
+        exclude_ranges=[(-5, 0), (last, last + 1)],
     )
     assert last not in ids(hits)
     assert hits
@@ -168,16 +175,16 @@ async def test_doc_ids_restrict_the_search(index: VectorIndex, collection: str) 
 async def test_ten_thousand_doc_ids(index: VectorIndex, collection: str) -> None:
     big = 2**62
     vectors = random_vectors(20)
-    guarantee = await index.upsert(collection, np.arange(20), big + np.arange(20), vectors)
+    timestamp = await index.upsert(collection, np.arange(20), big + np.arange(20), vectors)
     wanted = [big + number for number in range(10, 10_010)]
-    hits = await index.search(collection, vectors[0], 100, guarantee=guarantee, doc_ids=wanted)
+    hits = await index.search(collection, vectors[0], 100, guarantee_timestamp=timestamp, doc_ids=wanted)
     assert sorted(ids(hits)) == list(range(10, 20))
 
 
 @pytest.mark.parametrize("k", [100, MAX_TOP_K])
 async def test_k_may_exceed_the_collection(index: VectorIndex, collection: str, k: int) -> None:
-    guarantee = await upsert(index, collection, {key: axis(key) for key in range(5)})
-    assert sorted(ids(await index.search(collection, axis(0), k, guarantee=guarantee))) == [0, 1, 2, 3, 4]
+    timestamp = await upsert(index, collection, {key: axis(key) for key in range(5)})
+    assert sorted(ids(await index.search(collection, axis(0), k, guarantee_timestamp=timestamp))) == [0, 1, 2, 3, 4]
 
 
 async def test_empty_collection(index: VectorIndex, collection: str) -> None:
@@ -235,8 +242,8 @@ async def test_life_of_a_collection(index: VectorIndex) -> None:
 
     await index.create(name, DIMENSION * 2)
     vectors = random_vectors(3, DIMENSION * 2)
-    guarantee = await index.upsert(name, np.arange(3), np.arange(3), vectors)
-    assert ids(await index.search(name, vectors[2], 1, guarantee=guarantee)) == [2]
+    timestamp = await index.upsert(name, np.arange(3), np.arange(3), vectors)
+    assert ids(await index.search(name, vectors[2], 1, guarantee_timestamp=timestamp)) == [2]
     await index.drop(name)
 
 
@@ -245,8 +252,8 @@ async def test_create_by_many_at_once(index: VectorIndex) -> None:
     await asyncio.gather(*(index.create(name, DIMENSION) for name in [one] * 16 + others))
     assert {one, *others} <= set(await index.collections())
     for name in (one, *others):
-        guarantee = await upsert(index, name, {7: axis(0)})
-        assert ids(await index.search(name, axis(0), 1, guarantee=guarantee)) == [7]
+        timestamp = await upsert(index, name, {7: axis(0)})
+        assert ids(await index.search(name, axis(0), 1, guarantee_timestamp=timestamp)) == [7]
         await index.drop(name)
 
 
@@ -267,10 +274,10 @@ async def test_upsert_larger_than_a_request(index: VectorIndex) -> None:
     name, dimension, count = new_name(), 8192, 540  # 18 MB
     await index.create(name, dimension)
     vectors = random_vectors(count, dimension)
-    guarantee = await index.upsert(name, np.arange(count), np.arange(count), vectors)
+    timestamp = await index.upsert(name, np.arange(count), np.arange(count), vectors)
     assert [key for page in await scanned(index, name) for key in page] == list(range(count))
     for key in (0, count // 2, count - 1):
-        assert ids(await index.search(name, vectors[key], 1, guarantee=guarantee)) == [key]
+        assert ids(await index.search(name, vectors[key], 1, guarantee_timestamp=timestamp)) == [key]
     await index.drop(name)
 
 
@@ -278,8 +285,8 @@ async def test_writers_and_readers_at_once(index: VectorIndex, collection: str) 
     async def work(number: int) -> None:
         vectors = random_vectors(20, seed=number)
         keys = np.arange(20) + number * GENERATION
-        guarantee = await index.upsert(collection, keys, np.full(20, number), vectors)
-        hits = await index.search(collection, vectors[3], 1, guarantee=guarantee, doc_ids=[number])
+        timestamp = await index.upsert(collection, keys, np.full(20, number), vectors)
+        hits = await index.search(collection, vectors[3], 1, guarantee_timestamp=timestamp, doc_ids=[number])
         assert ids(hits) == [int(keys[3])]
 
     await asyncio.gather(*(work(number) for number in range(12)))
@@ -291,8 +298,8 @@ async def test_ping(index: VectorIndex) -> None:
 
 
 async def test_what_never_failed_is_not_suspect(index: VectorIndex, collection: str) -> None:
-    guarantee = await upsert(index, collection, {1: axis(0)})
+    timestamp = await upsert(index, collection, {1: axis(0)})
     assert collection not in {suspect.collection for suspect in await index.suspects()}
     assert collection not in {suspect.collection for suspect in await index.suspects(claim=1)}
     await index.trust(Suspect(collection, 0, True, True), complete=True)
-    assert len(await index.search(collection, axis(0), 5, guarantee=guarantee)) == 1
+    assert len(await index.search(collection, axis(0), 5, guarantee_timestamp=timestamp)) == 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.core.ports import ChunkIds, Hit, Span, Suspect, Vectors
+from app.core.ports import ChunkIds, Hit, KeyRange, Suspect, Vectors
 from app.core.search.lexical import tokens
 from app.schemas import milvus as schema
 from app.schemas.rows import Reservation
@@ -104,7 +104,13 @@ class MemoryIndex:
             found.rows.pop(chunk_id, None)
 
     async def search(
-        self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        query: Vectors,
+        k: int,
+        *,
+        guarantee_timestamp: int = 0,
+        doc_ids: Sequence[int] | None = None,
     ) -> list[Hit]:
         return (await self.search_dense(collection, query[None, :], k, doc_ids=doc_ids))[0]
 
@@ -114,16 +120,16 @@ class MemoryIndex:
         queries: Vectors,
         k: int,
         *,
-        guarantee: int = 0,
+        guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,
-        without: Sequence[Span] = (),
+        exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[list[Hit]]:
         found = self._get(collection)
         if queries.shape[1:] != (found.dimension,):
             raise ValueError(f"expected queries of {found.dimension} dimensions, got {queries.shape}")
         units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        return [_best(found, _cosine(unit), k, doc_ids, chunk_ids, without) for unit in units]
+        return [_best(found, _cosine(unit), k, doc_ids, chunk_ids, exclude_ranges) for unit in units]
 
     async def search_lexical(
         self,
@@ -131,27 +137,35 @@ class MemoryIndex:
         texts: Sequence[str],
         k: int,
         *,
-        guarantee: int = 0,
+        guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,
-        without: Sequence[Span] = (),
+        exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[list[Hit]]:
         found = self._get(collection)
         if not found.supports_lexical:
             raise ValueError(f"collection {collection} has no words")
-        hits = (_best(found, _bm25(found, Counter(tokens(text))), k, doc_ids, chunk_ids, without) for text in texts)
+        hits = (
+            _best(found, _bm25(found, Counter(tokens(text))), k, doc_ids, chunk_ids, exclude_ranges) for text in texts
+        )
         return [[hit for hit in best if hit.score > 0] for best in hits]
 
-    async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
+    async def embeddings(
+        self, collection: str, chunk_ids: Sequence[int], *, guarantee_timestamp: int = 0
+    ) -> dict[int, Vectors]:
         rows = self._get(collection).rows
         return {key: rows[key].unit for key in chunk_ids if key in rows}
 
-    async def present(self, collection: str, spans: Sequence[Span]) -> set[int]:
+    async def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
         keys = self._get(collection).rows
-        return {key for key in keys if any(first <= key < end for first, end in spans)}
+        return {key for key in keys if any(first <= key < end for first, end in ranges)}
 
-    async def scan(self, collection: str, *, page: int = 4096, span: Span | None = None) -> AsyncIterator[list[int]]:
-        keys = sorted(key for key in self._get(collection).rows if span is None or span[0] <= key < span[1])
+    async def scan(
+        self, collection: str, *, page: int = 4096, key_range: KeyRange | None = None
+    ) -> AsyncIterator[list[int]]:
+        keys = sorted(
+            key for key in self._get(collection).rows if key_range is None or key_range[0] <= key < key_range[1]
+        )
         for start in range(0, len(keys), page):
             yield keys[start : start + page]
 
@@ -181,7 +195,7 @@ def _best(
     k: int,
     doc_ids: Sequence[int] | None,
     chunk_ids: Sequence[int] | None,
-    without: Sequence[Span],
+    exclude_ranges: Sequence[KeyRange],
 ) -> list[Hit]:
     if not 1 <= k <= schema.MAX_TOP_K:
         raise ValueError(f"k must be 1 to {schema.MAX_TOP_K}, not {k}")
@@ -192,7 +206,7 @@ def _best(
         for chunk_id, row in collection.rows.items()
         if (wanted is None or row.doc_id in wanted)
         and (keys is None or chunk_id in keys)
-        and not any(first <= chunk_id < end for first, end in without)
+        and not any(first <= chunk_id < end for first, end in exclude_ranges)
     ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
 

@@ -26,8 +26,8 @@ class LaggingIndex(MemoryIndex):
 
     def __init__(self) -> None:
         super().__init__()
-        self._stamps: dict[int, int] = {}
-        self._stamp = 0
+        self._timestamps: dict[int, int] = {}
+        self._timestamp = 0
         self.overtake: Callable[[], Awaitable[object]] = nothing
         self.searches = 0
 
@@ -35,19 +35,21 @@ class LaggingIndex(MemoryIndex):
         self, collection: str, chunk_ids: ChunkIds, doc_ids: ChunkIds, embeddings: Vectors, *args: Any, **more: Any
     ) -> int:
         await super().upsert(collection, chunk_ids, doc_ids, embeddings, *args, **more)
-        self._stamp += 1
-        self._stamps |= dict.fromkeys(chunk_ids.tolist(), self._stamp)
-        return self._stamp
+        self._timestamp += 1
+        self._timestamps |= dict.fromkeys(chunk_ids.tolist(), self._timestamp)
+        return self._timestamp
 
-    async def search_dense(self, collection: str, *args: Any, guarantee: int = 0, **more: Any) -> Any:
-        return await self._late(super().search_dense, collection, guarantee, *args, **more)
+    async def search_dense(self, collection: str, *args: Any, guarantee_timestamp: int = 0, **more: Any) -> Any:
+        return await self._late(super().search_dense, collection, guarantee_timestamp, *args, **more)
 
-    async def search_lexical(self, collection: str, *args: Any, guarantee: int = 0, **more: Any) -> Any:
-        return await self._late(super().search_lexical, collection, guarantee, *args, **more)
+    async def search_lexical(self, collection: str, *args: Any, guarantee_timestamp: int = 0, **more: Any) -> Any:
+        return await self._late(super().search_lexical, collection, guarantee_timestamp, *args, **more)
 
-    async def _late(self, search: Callable[..., Any], collection: str, guarantee: int, *args: Any, **more: Any) -> Any:
+    async def _late(
+        self, search: Callable[..., Any], collection: str, guarantee_timestamp: int, *args: Any, **more: Any
+    ) -> Any:
         rows = self._get(collection).rows
-        late = {key: row for key, row in rows.items() if self._stamps[key] > guarantee}
+        late = {key: row for key, row in rows.items() if self._timestamps[key] > guarantee_timestamp}
         for key in late:
             del rows[key]
         found = await search(collection, *args, **more)  # Waits for nothing, so nobody sees what is left out.

@@ -14,18 +14,18 @@ from tests.doubles.memory_index import MemoryIndex
 
 
 class WatchedIndex(MemoryIndex):
-    """Tells the guarantee of each search; below ``least`` it fails."""
+    """Records the guarantee timestamp of each search; a search below ``least`` fails."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.guarantees: list[int] = []
+        self.guarantee_timestamps: list[int] = []
         self.least = 0
 
-    async def search_dense(self, *args: Any, guarantee: int, **more: Any) -> Any:
-        self.guarantees.append(guarantee)
-        if guarantee < self.least:
+    async def search_dense(self, *args: Any, guarantee_timestamp: int, **more: Any) -> Any:
+        self.guarantee_timestamps.append(guarantee_timestamp)
+        if guarantee_timestamp < self.least:
             raise VectorIndexUnavailable("Milvus did not answer in time.")
-        return await super().search_dense(*args, guarantee=guarantee, **more)
+        return await super().search_dense(*args, guarantee_timestamp=guarantee_timestamp, **more)
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ async def test_a_search_sees_what_another_process_has_written(
     searched: BotClient, db: Database, index: WatchedIndex
 ) -> None:
     await write_elsewhere(db, searched, 7)
-    index.guarantees.clear()
+    index.guarantee_timestamps.clear()
     assert len(await searched.search("one", mode="dense")) == 1
-    assert index.guarantees[-1] == 7
+    assert index.guarantee_timestamps[-1] == 7
     # Until the row has been the same twice, nothing is assumed.
-    index.guarantees.clear()
+    index.guarantee_timestamps.clear()
     await searched.search("one", mode="dense")
-    assert index.guarantees == [7]
+    assert index.guarantee_timestamps == [7]
 
 
 async def test_what_was_assumed_in_vain_may_fail(searched: BotClient, db: Database, index: WatchedIndex) -> None:

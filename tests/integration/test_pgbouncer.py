@@ -162,7 +162,7 @@ async def test_more_writes_than_server_connections_do_not_wait_for_each_other(po
     async def write(number: int) -> None:
         one = Write(bot, document(f"text {number}"))
         await store.begin([one], token, HOUR)
-        await store.finish([one], token, stamps={bot.bot_id: number + 1})
+        await store.finish([one], token, timestamps={bot.bot_id: number + 1})
         assert one.error is None
 
     async with asyncio.timeout(8):

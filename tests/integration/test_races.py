@@ -178,11 +178,11 @@ async def test_batches_over_the_same_bots_do_not_deadlock(
     clock = itertools.count(1)
     original = index.upsert
 
-    async def stamped(*args: Any, **options: Any) -> int:
+    async def timestamped(*args: Any, **options: Any) -> int:
         await original(*args, **options)
         return next(clock)
 
-    monkeypatch.setattr(index, "upsert", stamped)
+    monkeypatch.setattr(index, "upsert", timestamped)
     bots = [await register(client) for _ in range(30)]
     chance = random.Random(7)
 
@@ -195,8 +195,8 @@ async def test_batches_over_the_same_bots_do_not_deadlock(
 
     for _ in range(3):
         assert await together(*(batch(number) for number in range(TASKS))) == {200: TASKS}
-    stamps = await db.fetch("SELECT milvus_timestamp FROM bot_registry")
-    assert max(row["milvus_timestamp"] for row in stamps) == next(clock) - 1
+    rows = await db.fetch("SELECT milvus_timestamp FROM bot_registry")
+    assert max(row["milvus_timestamp"] for row in rows) == next(clock) - 1
     await assert_at_rest(db, index)
 
 

@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 
-from app.core.ports import ChunkIds, Hit, Span, Vectors
+from app.core.ports import ChunkIds, Hit, KeyRange, Vectors
 from app.schemas.rows import Reservation
 from app.utils.errors import CollectionForeign, CollectionMissing
 
@@ -15,7 +15,7 @@ from app.utils.errors import CollectionForeign, CollectionMissing
 class Change:
     """One key's insert, or with ``vector`` None its delete. ``seen`` is when a weak read notices a delete."""
 
-    stamp: int
+    timestamp: int
     doc_id: int
     vector: Vectors | None
     seen: float
@@ -40,7 +40,7 @@ class SimulatedMilvus:
         self._now = now
         self._random = random
         self._lag = lag
-        self._stamp = 0
+        self._timestamp = 0
         self.data: dict[str, SimulatedCollection] = {}
         self.marker: list[Reservation] = []
 
@@ -79,19 +79,19 @@ class SimulatedMilvus:
 
     def upsert(self, collection: str, chunk_ids: ChunkIds, doc_ids: ChunkIds, embeddings: Vectors) -> int:
         found = self._get(collection)
-        stamp, consumed = self._append(found)
+        timestamp, consumed = self._append(found)
         units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
         for key, doc_id, unit in zip(chunk_ids.tolist(), doc_ids.tolist(), units, strict=True):
-            found.changes.setdefault(key, []).append(Change(stamp, doc_id, unit, consumed))
-        return stamp
+            found.changes.setdefault(key, []).append(Change(timestamp, doc_id, unit, consumed))
+        return timestamp
 
     def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
         found = self._get(collection)
-        stamp, consumed = self._append(found)
+        timestamp, consumed = self._append(found)
         seen = consumed + self._random.random() * self._lag
         for key in chunk_ids:
             if key in found.changes:
-                found.changes[key].append(Change(stamp, 0, None, seen))
+                found.changes[key].append(Change(timestamp, 0, None, seen))
 
     def search(
         self,
@@ -99,25 +99,27 @@ class SimulatedMilvus:
         query: Vectors,
         k: int,
         *,
-        guarantee: int = 0,
+        guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,
-        without: Sequence[Span] = (),
+        exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[Hit]:
         found = self._get(collection)
         now, wanted = self._now(), None if doc_ids is None else set(doc_ids)
-        limit = guarantee
-        for consumed, stamp in reversed(found.log):
+        limit = guarantee_timestamp
+        for consumed, timestamp in reversed(found.log):
             if consumed <= now:
-                limit = max(limit, stamp)
+                limit = max(limit, timestamp)
                 break
         rows: list[tuple[int, Vectors]] = []
         for key, changes in found.changes.items():
-            if any(first <= key < end for first, end in without) or (chunk_ids is not None and key not in chunk_ids):
+            if any(first <= key < end for first, end in exclude_ranges) or (
+                chunk_ids is not None and key not in chunk_ids
+            ):
                 continue
             shown: Change | None = None
             for change in changes:
-                if change.stamp > limit:
+                if change.timestamp > limit:
                     break
                 if change.vector is not None:
                     shown = change
@@ -131,9 +133,9 @@ class SimulatedMilvus:
         order = np.argsort(-scores, kind="stable")[:k].tolist()
         return [Hit(rows[number][0], float(scores[number])) for number in order]
 
-    def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:
+    def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
         keys = self.rows(collection)
-        return {key for key in keys if any(first <= key < end for first, end in spans)}
+        return {key for key in keys if any(first <= key < end for first, end in ranges)}
 
     def keys(self, collection: str) -> list[int]:
         return sorted(self.rows(collection))
@@ -145,12 +147,12 @@ class SimulatedMilvus:
 
     def _append(self, found: SimulatedCollection) -> tuple[int, float]:
         now = self._now()
-        self._stamp = max(self._stamp + 1, int(now * 1e6))
+        self._timestamp = max(self._timestamp + 1, int(now * 1e6))
         consumed = now + self._random.random() ** 2 * self._lag
         if found.log:
             consumed = max(consumed, found.log[-1][0])
-        found.log.append((consumed, self._stamp))
-        return self._stamp, consumed
+        found.log.append((consumed, self._timestamp))
+        return self._timestamp, consumed
 
     def _get(self, collection: str) -> SimulatedCollection:
         if collection not in self.data:

@@ -19,7 +19,7 @@ from app.core.operations.copying import Copier
 from app.core.operations.rebuild import Limit, Rebuilder
 from app.core.operations.repair import Repairer
 from app.core.operations.verify import Verifier
-from app.core.ports import Span, Suspect
+from app.core.ports import KeyRange, Suspect
 from app.core.search.search import Search
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.documents import Documents
@@ -357,10 +357,10 @@ class Index:
         queries: Vectors,
         k: int,
         *,
-        guarantee: int = 0,
+        guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,
-        without: Sequence[Span] = (),
+        exclude_ranges: Sequence[KeyRange] = (),
     ) -> Any:
         (query,) = queries
         search = partial(
@@ -368,25 +368,25 @@ class Index:
             collection,
             query,
             k,
-            guarantee=guarantee,
+            guarantee_timestamp=guarantee_timestamp,
             doc_ids=doc_ids,
             chunk_ids=chunk_ids,
-            without=without,
+            exclude_ranges=exclude_ranges,
         )
-        return [await self._call("read", f"search {collection} {guarantee}", search)]
+        return [await self._call("read", f"search {collection} {guarantee_timestamp}", search)]
 
     async def count(self, collection: str) -> int:
         return len(await self._call("read", f"count {collection}", partial(self._milvus.rows, collection)))
 
-    async def present(self, collection: str, spans: Sequence[tuple[int, int]]) -> set[int]:
-        found = await self._call("read", f"present {collection}", partial(self._milvus.present, collection, spans))
+    async def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
+        found = await self._call("read", f"present {collection}", partial(self._milvus.present, collection, ranges))
         return set(found)
 
     async def scan(
-        self, collection: str, *, page: int = 4096, span: tuple[int, int] | None = None
+        self, collection: str, *, page: int = 4096, key_range: KeyRange | None = None
     ) -> AsyncIterator[list[int]]:
         keys = await self._call("read", f"scan {collection}", partial(self._milvus.keys, collection))
-        keys = [key for key in keys if span is None or span[0] <= key < span[1]]
+        keys = [key for key in keys if key_range is None or key_range[0] <= key < key_range[1]]
         for start in range(0, len(keys), page):
             yield keys[start : start + page]
 

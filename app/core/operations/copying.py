@@ -54,14 +54,14 @@ class Copier:
 
         A deletion before the upsert was collected too early, perhaps; one after it is collected as any other.
         """
-        stamp = await self.write(collection, embedder, chunks, check)
+        timestamp = await self.write(collection, embedder, chunks, check)
         if self._points:
             await failpoint(f"{self._points}.after_upsert")
         current = await self._verify.current_keys(bot_id, sorted({chunk.doc_id for chunk in chunks}))
         gone = {chunk.generation: chunk.chunk_span for chunk in chunks if chunk.chunk_id not in current}
         if gone:
             await self._store.enqueue_vector_gc(bot_id, collection, gone)
-        return stamp
+        return timestamp
 
     async def write(
         self, collection: str, embedder: Embedder, chunks: Sequence[SourceChunk], check: Callable[[], None]

@@ -150,8 +150,8 @@ class Rebuilder:
         """Whether Milvus has rows of generations that a restore of PostgreSQL may have lost."""
         if not check.lost_below:
             return False
-        span = (check.lost_from * CHUNKS_PER_GENERATION, check.lost_below * CHUNKS_PER_GENERATION)
-        async for _ in self._index.scan(bot.milvus_collection, page=1, span=span):
+        lost = (check.lost_from * CHUNKS_PER_GENERATION, check.lost_below * CHUNKS_PER_GENERATION)
+        async for _ in self._index.scan(bot.milvus_collection, page=1, key_range=lost):
             return True
         return False
 
@@ -203,7 +203,7 @@ class Rebuilder:
         collection, size = bot.milvus_collection, max(PART_CHUNKS, embedder.call_texts)
         resumed, started = work.attempts > 1, asyncio.get_running_loop().time()
         log.warning("bot %s: %d chunks are indexed again in %s", bot.bot_id, work.chunks_total, collection)
-        low = stamp = copied = 0
+        low = timestamp = copied = 0
         while low < work.before_generation:
             # What has been begun before the loss may have lost vectors, and become current yet; into a new collection
             # it is begun again.
@@ -218,7 +218,7 @@ class Rebuilder:
                 if missing := [chunk for chunk in page if chunk.chunk_id not in there]:
                     async with self._pace.turn(len(missing), Stopwatch()):
                         copied_at = await self._copier.copy(bot.bot_id, collection, embedder, missing, run.lease.check)
-                    stamp = max(stamp, copied_at)
+                    timestamp = max(timestamp, copied_at)
                     copied += len(missing)
                 run.done = min(run.done + len(page), work.chunks_total)
                 if not await run.lease.renew():
@@ -233,7 +233,7 @@ class Rebuilder:
         if copied:  # Until then what is deleted is collected late enough for copies that land late.
             await self._copier.settled(ended)
         await failpoint("rebuild.before_finish")
-        finished = await self._store.finish(bot.bot_id, collection, run.token, stamp)
+        finished = await self._store.finish(bot.bot_id, collection, run.token, timestamp)
         await failpoint("rebuild.after_finish")
         return finished
 

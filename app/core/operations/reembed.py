@@ -63,14 +63,14 @@ class _Run:
     first: int
     lease: RowLease
     keys: set[int] = field(default_factory=set)
-    stamp: int = 0
+    timestamp: int = 0
     copied: int = 0
 
     def add(self, keys: Sequence[int]) -> None:
         self.keys.update(key for key in keys if key >= self.first * CHUNKS_PER_GENERATION)
 
-    def wrote(self, chunks: Sequence[SourceChunk], stamp: int) -> None:
-        self.stamp = max(self.stamp, stamp)
+    def wrote(self, chunks: Sequence[SourceChunk], timestamp: int) -> None:
+        self.timestamp = max(self.timestamp, timestamp)
         self.copied += len(chunks)
         self.add([chunk.chunk_id for chunk in chunks])
 
@@ -179,8 +179,8 @@ class Reembedder:
 
     async def _copy(self, run: _Run, embedder: Embedder, chunks: Sequence[SourceChunk]) -> None:
         if chunks:
-            stamp = await self._copier.copy(run.bot_id, run.move.collection_name, embedder, chunks, run.lease.check)
-            run.wrote(chunks, stamp)
+            timestamp = await self._copier.copy(run.bot_id, run.move.collection_name, embedder, chunks, run.lease.check)
+            run.wrote(chunks, timestamp)
 
     async def _cut_over(self, run: _Run, embedder: Embedder, progress: Progress) -> int:
         """Catches up and switches, as often as it takes; returns how many chunks writers waited for."""
@@ -192,7 +192,7 @@ class Reembedder:
                 async with self._store.switching(run.bot_id, run.move) as switch:
                     late = await self._copy_rest(run, embedder, switch)
                     await failpoint("reembed.in_switch")
-                    await switch.complete(run.stamp, self._grace)
+                    await switch.complete(run.timestamp, self._grace)
                 return late
             except _CutoverTooLarge:
                 continue
@@ -228,8 +228,8 @@ class Reembedder:
             chunks = await switch.chunks(missing)
             try:
                 async with asyncio.timeout(SWITCH_SECONDS):
-                    stamp = await self._copier.write(run.move.collection_name, embedder, chunks, run.lease.check)
-                run.wrote(chunks, stamp)
+                    timestamp = await self._copier.write(run.move.collection_name, embedder, chunks, run.lease.check)
+                run.wrote(chunks, timestamp)
             except TimeoutError as exc:
                 raise _CutoverTooLarge from exc
         return len(missing)

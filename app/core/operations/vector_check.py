@@ -89,7 +89,7 @@ class VectorCheck:
         embedder = self._embedders.of(bot)
         keys = [chunk.chunk_id for chunk in page]
         try:
-            stored = await self._index.embeddings(bot.milvus_collection, keys, guarantee=bot.milvus_timestamp)
+            stored = await self._index.embeddings(bot.milvus_collection, keys, guarantee_timestamp=bot.milvus_timestamp)
         except CollectionMissing:
             return []
         there = [chunk for chunk in page if chunk.chunk_id in stored]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.core.embedding.port import Vectors
-from app.core.ports import Hit, Span
+from app.core.ports import Hit, KeyRange
 from app.core.search.fusion import relative_score_fusion
 from app.schemas.filter_tree import Filter
 from app.schemas.rows import Bot, CurrentChunk
@@ -18,14 +18,14 @@ class RetrievalRequest:
     Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension), which may still be
     on their way while words are looked for, are None where no dense list is wanted. ``floor``: least cosine similarity
     in the dense list. ``read``: of how many chunks, best first, the text will be needed. ``hydrate``: whether texts are
-    read as their keys are confirmed, else later. ``read_all``: the text of each that is found. ``without``: keys to be
-    passed over, as nobody can see them yet. ``assumed``: the bot's row is the one of an earlier search.
+    read as their keys are confirmed, else later. ``read_all``: the text of each that is found. ``exclude_ranges``:
+    keys that no reader can see yet, and that are skipped. ``assumed``: the bot's row is the one of an earlier search.
     ``by_chunk``: the filter looks at chunks, so that it is chunks, not documents, that are named to Milvus.
     """
 
     bot: Bot
     assumed: bool
-    guarantee: int
+    guarantee_timestamp: int
     texts: Sequence[str]
     vectors: asyncio.Future[Vectors] | None
     lexical: bool
@@ -35,7 +35,7 @@ class RetrievalRequest:
     dense_weight: float
     floor: float | None
     where: Filter | None
-    without: Sequence[Span]
+    exclude_ranges: Sequence[KeyRange]
     read_all: bool = False
     by_chunk: bool = False
     hydrate: bool = True

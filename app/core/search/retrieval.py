@@ -14,7 +14,7 @@ import numpy as np
 from app.core.bots.bots import Bots
 from app.core.embedding.port import Vectors
 from app.core.embedding.registry import EmbedderRegistry
-from app.core.ports import DocumentPort, Hit, Span, VectorIndex
+from app.core.ports import DocumentPort, Hit, KeyRange, VectorIndex
 from app.core.search.coalescing import RequestCoalescer
 from app.core.search.completion import Completion
 from app.core.search.hits import ConfirmedHits, HitLists, RetrievalRequest, foreseen, take_all_confirmed
@@ -34,7 +34,7 @@ MAX_SPANS = 16
 """Ranges of keys that Milvus is told to pass over."""
 SEARCHES_AT_ONCE = 2
 """Of a kind, in Milvus: it works on the second while the answer to the first is on its way."""
-BatchKey = tuple[str, int, tuple[Span, ...]]
+BatchKey = tuple[str, int, tuple[KeyRange, ...]]
 """Searches of the same collection, k and passed-over keys are carried out together. A search among given documents
 is not: PostgreSQL, which named them, knows no documents that are not finished."""
 
@@ -83,12 +83,12 @@ class Retrieval:
         another collection by now, and Unavailable when more was replaced or deleted than can be passed over.
         """
         k = min(ask.depth + SPARE_HITS, MAX_TOP_K)
-        guarantee = ask.guarantee
+        guarantee_timestamp = ask.guarantee_timestamp
         filtered_after = ask.where is not None and only is None
         stale: set[int] = set()
         found = RetrievalResult([])
         for found.rounds in range(1, MAX_ROUNDS + 1):
-            raw = await self._search(ask, k, guarantee, only, timings)
+            raw = await self._search(ask, k, guarantee_timestamp, only, timings)
             lists: Sequence[HitLists] = raw
             with timings.measure("postgres"):
                 found.rows = await self._confirmed(ask, lists)
@@ -96,12 +96,12 @@ class Retrieval:
             cuts = take_all_confirmed(ask, raw, lists, k, found.rows)
             unconfirmed = {key for of_pair in cuts for one in of_pair for key in one.unconfirmed}
             found.dropped = len(unconfirmed)
-            newest = guarantee
-            current = unconfirmed <= stale or (found.held and guarantee > 0)
+            newest = guarantee_timestamp
+            current = unconfirmed <= stale or (found.held and guarantee_timestamp > 0)
             if not current:
                 with timings.measure("postgres"):
                     newest = await self._documents.milvus_timestamp(ask.bot.bot_id, ask.bot.milvus_collection)
-                current = 0 < newest <= guarantee
+                current = 0 < newest <= guarantee_timestamp
             if not current and (newest or found.rounds > 1 or filtered_after):
                 most = FEW_CHUNKS if found.rounds <= FEW_ROUNDS else MANY_CHUNKS
                 completed = await self._completion.complete(ask, raw, k, found.rows, most, timings)
@@ -122,7 +122,7 @@ class Retrieval:
                         return found
                 else:
                     k = min(max(k * WIDEN_FACTOR, int(ask.depth / max(share, 0.001) * 1.5)), MAX_TOP_K)
-            stale, guarantee = unconfirmed, newest
+            stale, guarantee_timestamp = unconfirmed, newest
         raise Unavailable("More documents were replaced or deleted a moment ago than this search can pass over.")
 
     async def _confirmed(self, ask: RetrievalRequest, lists: Sequence[HitLists]) -> dict[int, CurrentChunk]:
@@ -151,15 +151,16 @@ class Retrieval:
         return [await self._documents.confirmed(bot_id, list(keys), wanted, None, still)] * len(calls)
 
     async def _search(
-        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, timings: Stopwatch
+        self, ask: RetrievalRequest, k: int, guarantee_timestamp: int, only: Sequence[int] | None, timings: Stopwatch
     ) -> list[HitLists]:
         try:
             if ask.lexical:
                 dense, lexical = await asyncio.gather(
-                    self._dense(ask, k, guarantee, only, timings), self._lexical(ask, k, guarantee, only, timings)
+                    self._dense(ask, k, guarantee_timestamp, only, timings),
+                    self._lexical(ask, k, guarantee_timestamp, only, timings),
                 )
             else:  # The same without two tasks.
-                dense, lexical = await self._dense(ask, k, guarantee, only, timings), None
+                dense, lexical = await self._dense(ask, k, guarantee_timestamp, only, timings), None
         except CollectionMissing:
             # Deleted or moved meanwhile, or lost (then this raises BotNotFound, CollectionMoved), or never filled.
             await self._bots.make_collection(ask.bot)
@@ -168,21 +169,21 @@ class Retrieval:
         return [HitLists(near, words) for near, words in zip(dense or empty, lexical or empty, strict=True)]
 
     async def _dense(
-        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, timings: Stopwatch
+        self, ask: RetrievalRequest, k: int, guarantee_timestamp: int, only: Sequence[int] | None, timings: Stopwatch
     ) -> list[list[Hit]] | None:
         if ask.vectors is None:
             return None
         vectors = await asyncio.shield(ask.vectors)  # Another search may go on with them.
         with timings.measure("dense"):
             if only is None:
-                key = (ask.bot.milvus_collection, k, tuple(ask.without))
-                found = await self._dense_batcher(key, (vectors, guarantee))
+                key = (ask.bot.milvus_collection, k, tuple(ask.exclude_ranges))
+                found = await self._dense_batcher(key, (vectors, guarantee_timestamp))
             else:
                 found = await self._index.search_dense(
                     ask.bot.milvus_collection,
                     vectors,
                     k,
-                    guarantee=guarantee,
+                    guarantee_timestamp=guarantee_timestamp,
                     doc_ids=None if ask.by_chunk else only,
                     chunk_ids=only if ask.by_chunk else None,
                 )
@@ -190,17 +191,17 @@ class Retrieval:
         return found if floor is None else [[hit for hit in hits if hit.score >= floor] for hits in found]
 
     async def _lexical(
-        self, ask: RetrievalRequest, k: int, guarantee: int, only: Sequence[int] | None, timings: Stopwatch
+        self, ask: RetrievalRequest, k: int, guarantee_timestamp: int, only: Sequence[int] | None, timings: Stopwatch
     ) -> list[list[Hit]]:
         with timings.measure("lexical"):
             if only is None:
-                key = (ask.bot.milvus_collection, k, tuple(ask.without))
-                return await self._lexical_batcher(key, (ask.texts, guarantee))
+                key = (ask.bot.milvus_collection, k, tuple(ask.exclude_ranges))
+                return await self._lexical_batcher(key, (ask.texts, guarantee_timestamp))
             return await self._index.search_lexical(
                 ask.bot.milvus_collection,
                 ask.texts,
                 k,
-                guarantee=guarantee,
+                guarantee_timestamp=guarantee_timestamp,
                 doc_ids=None if ask.by_chunk else only,
                 chunk_ids=only if ask.by_chunk else None,
             )
@@ -208,23 +209,31 @@ class Retrieval:
     async def _search_dense_batch(
         self, key: BatchKey, calls: Sequence[tuple[Vectors, int]]
     ) -> Sequence[list[list[Hit]]]:
-        collection, k, without = key
+        collection, k, exclude_ranges = key
         vectors = calls[0][0] if len(calls) == 1 else np.concatenate([vectors for vectors, _ in calls])
-        guarantee = max(guarantee for _, guarantee in calls)
-        found = iter(await self._index.search_dense(collection, vectors, k, guarantee=guarantee, without=without))
+        guarantee_timestamp = max(guarantee_timestamp for _, guarantee_timestamp in calls)
+        found = iter(
+            await self._index.search_dense(
+                collection, vectors, k, guarantee_timestamp=guarantee_timestamp, exclude_ranges=exclude_ranges
+            )
+        )
         return [[next(found) for _ in vectors] for vectors, _ in calls]
 
     async def _search_lexical_batch(
         self, key: BatchKey, calls: Sequence[tuple[Sequence[str], int]]
     ) -> Sequence[list[list[Hit]]]:
-        collection, k, without = key
+        collection, k, exclude_ranges = key
         texts = [text for texts, _ in calls for text in texts]
-        guarantee = max(guarantee for _, guarantee in calls)
-        found = iter(await self._index.search_lexical(collection, texts, k, guarantee=guarantee, without=without))
+        guarantee_timestamp = max(guarantee_timestamp for _, guarantee_timestamp in calls)
+        found = iter(
+            await self._index.search_lexical(
+                collection, texts, k, guarantee_timestamp=guarantee_timestamp, exclude_ranges=exclude_ranges
+            )
+        )
         return [[next(found) for _ in texts] for texts, _ in calls]
 
 
-def in_flight_key_ranges(generations: Iterable[int]) -> list[Span]:
+def in_flight_key_ranges(generations: Iterable[int]) -> list[KeyRange]:
     """The keys of these generations, neighbours joined; of the longest runs, if there are many."""
     runs: list[list[int]] = []
     for generation in sorted(generations):

@@ -159,8 +159,10 @@ class Search:
             results = await self._results(query, mode, ask, trace, timings)
         except _Replaced:
             with timings.measure("postgres"):
-                guarantee = await self._documents.milvus_timestamp(bot.bot_id, bot.milvus_collection)
-            results = await self._results(query, mode, replace(ask, guarantee=guarantee, read_all=True), trace, timings)
+                guarantee_timestamp = await self._documents.milvus_timestamp(bot.bot_id, bot.milvus_collection)
+            results = await self._results(
+                query, mode, replace(ask, guarantee_timestamp=guarantee_timestamp, read_all=True), trace, timings
+            )
         if query.rerank:
             results = await self._reranked(query, results, timings)
         if query.context_chunks:
@@ -199,7 +201,7 @@ class Search:
         return RetrievalRequest(
             bot=bot,
             assumed=assumed,
-            guarantee=bot.milvus_timestamp,
+            guarantee_timestamp=bot.milvus_timestamp,
             texts=query.texts,
             vectors=embedding,
             lexical=mode != "dense",
@@ -211,7 +213,7 @@ class Search:
             floor=query.score_threshold if mode == "dense" else None,
             by_chunk=query.where is not None and looks_at_chunks(query.where),
             where=query.where if bot.unicode_normalized or query.where is None else Normalized(query.where),
-            without=in_flight_key_ranges(bot.in_flight_generations),
+            exclude_ranges=in_flight_key_ranges(bot.in_flight_generations),
         )
 
     async def _find(self, ask: RetrievalRequest, trace: Trace, timings: Stopwatch) -> RetrievalResult:
@@ -339,7 +341,9 @@ class Search:
         stored = {key: found.vectors[key] for key in lacking if key in found.vectors}
         if asked := list(lacking - stored.keys()):
             with timings.measure("cosines"):
-                stored |= await self._index.embeddings(ask.bot.milvus_collection, asked, guarantee=ask.guarantee)
+                stored |= await self._index.embeddings(
+                    ask.bot.milvus_collection, asked, guarantee_timestamp=ask.guarantee_timestamp
+                )
         if gone := list(lacking - stored.keys()):
             stored |= zip(gone, await self._embedded_again(ask, found, gone, timings), strict=True)
         return [

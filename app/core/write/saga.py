@@ -159,8 +159,8 @@ class Saga:
         with ExitStack() as leases:
             leases.enter_context(self._leases.holding([write.generation for write in begun], since=began_at))
             await failpoint("write.after_t1")
-            stamps = await self._index_all(writes, timings, early)
-            await self._finish(begun, stamps, timings, once)
+            timestamps = await self._index_all(writes, timings, early)
+            await self._finish(begun, timestamps, timings, once)
             for _ in range(MOVES):
                 moved = [write for write in begun if write.error is None and write.moved]
                 if not moved:
@@ -171,8 +171,8 @@ class Saga:
                 again = [write for write in moved if write.is_live]
                 leases.enter_context(self._leases.holding([write.generation for write in again], since=began_at))
                 await failpoint("write.after_t1_anew")
-                stamps |= await self._index_all(again, timings, {})
-                await self._finish(begun, stamps, timings, once)
+                timestamps |= await self._index_all(again, timings, {})
+                await self._finish(begun, timestamps, timings, once)
             if any(write.moved and write.error is None for write in begun):  # Then T2 has not been for any of them.
                 for write in begun:
                     write.fail(CollectionMoved(MOVED))
@@ -181,13 +181,13 @@ class Saga:
                     await self._compensate(failed)
 
     async def _finish(
-        self, begun: Sequence[Write], stamps: dict[UUID, int], timings: Stopwatch, once: IdempotentRequest | None
+        self, begun: Sequence[Write], timestamps: dict[UUID, int], timings: Stopwatch, once: IdempotentRequest | None
     ) -> None:
         """T2 for all that were indexed; not while one of them is to be begun anew, as one answer is stored for all."""
         indexed = [write for write in begun if write.error is None]
         if indexed and not any(write.moved for write in indexed):
             with timings.measure("postgres"):
-                await self._commit(indexed, stamps, once)
+                await self._commit(indexed, timestamps, once)
 
     async def _restart(self, moved: Sequence[Write], once: IdempotentRequest | None) -> None:
         """Takes writes back whose bot has moved, and begins them again with the bot as it is now."""
@@ -210,10 +210,12 @@ class Saga:
             for write in moved:
                 write.fail(exc)
 
-    async def _commit(self, writes: Sequence[Write], stamps: dict[UUID, int], once: IdempotentRequest | None) -> None:
+    async def _commit(
+        self, writes: Sequence[Write], timestamps: dict[UUID, int], once: IdempotentRequest | None
+    ) -> None:
         try:
             await failpoint("write.before_t2")
-            await self._documents.finish(writes, self._leases.token, once, stamps)
+            await self._documents.finish(writes, self._leases.token, once, timestamps)
             await failpoint("write.after_t2")
         except DatabaseUnavailable as exc:
             for write in writes:
@@ -274,16 +276,16 @@ class Saga:
         ``early`` has the first parts of just these writes, those among them that failed since. Returns the newest
         Milvus timestamp of each bot, where Milvus has one.
         """
-        stamps: dict[UUID, int] = {}
+        timestamps: dict[UUID, int] = {}
         for embedder, group in self._by_embedder(writes).items():
-            await self._index_by(embedder, group, stamps, timings, early.get(embedder))
-        return stamps
+            await self._index_by(embedder, group, timestamps, timings, early.get(embedder))
+        return timestamps
 
     async def _index_by(
         self,
         embedder: Embedder,
         writes: Sequence[Write],
-        stamps: dict[UUID, int],
+        timestamps: dict[UUID, int],
         timings: Stopwatch,
         early: asyncio.Task[Vectors] | None,
     ) -> None:
@@ -304,7 +306,7 @@ class Saga:
                 vectors = await self._embed(embedder, part, timings, None if start else early)
                 if landing:
                     await landing
-                landing = asyncio.create_task(self._write_batch(part, vectors, stamps, timings))
+                landing = asyncio.create_task(self._write_batch(part, vectors, timestamps, timings))
             if landing:
                 await landing
         finally:
@@ -332,14 +334,14 @@ class Saga:
         return vectors
 
     async def _write_batch(
-        self, part: ChunkBatch, vectors: Vectors, stamps: dict[UUID, int], timings: Stopwatch
+        self, part: ChunkBatch, vectors: Vectors, timestamps: dict[UUID, int], timings: Stopwatch
     ) -> None:
         """Upserts a part, all its bots at once; marks the writes whose vectors did not land."""
         async with self._pace.turn(len(part.texts), timings):
             with timings.measure("milvus"):
-                await asyncio.gather(*(self._upsert(one, own, stamps) for one, own in part.by_bot(vectors)))
+                await asyncio.gather(*(self._upsert(one, own, timestamps) for one, own in part.by_bot(vectors)))
 
-    async def _upsert(self, part: ChunkBatch, vectors: Vectors, stamps: dict[UUID, int]) -> None:
+    async def _upsert(self, part: ChunkBatch, vectors: Vectors, timestamps: dict[UUID, int]) -> None:
         bot = part.writes[0].bot
         upsert = partial(
             self._index.upsert,
@@ -354,12 +356,12 @@ class Saga:
             await failpoint("write.before_upsert")
             self._check_leases(part)
             try:
-                stamp = await upsert()
+                timestamp = await upsert()
             except CollectionMissing:
                 await self._bots.make_collection(bot)
                 self._check_leases(part)
                 try:
-                    stamp = await upsert()
+                    timestamp = await upsert()
                 except CollectionMissing as exc:
                     raise VectorIndexUnavailable("The bot's collection went away while it was written to.") from exc
             await failpoint("write.after_upsert")
@@ -369,8 +371,8 @@ class Saga:
         except AppError as exc:
             _fail_all(part, exc)
         else:
-            if stamp:
-                stamps[bot.bot_id] = max(stamp, stamps.get(bot.bot_id, 0))
+            if timestamp:
+                timestamps[bot.bot_id] = max(timestamp, timestamps.get(bot.bot_id, 0))
 
     def _check_leases(self, part: ChunkBatch) -> None:
         """Nothing is written to Milvus that recovery may have collected already. Raises LeaseLost."""

@@ -91,19 +91,19 @@ class MemoryDocumentStore:
             saga.lease_until = self._tables.now() + lease
         return {saga.generation for saga in held}
 
-    async def advance_timestamps(self, stamps: Mapping[UUID, int]) -> None:
-        for bot_id, stamp in stamps.items():
+    async def advance_timestamps(self, timestamps: Mapping[UUID, int]) -> None:
+        for bot_id, timestamp in timestamps.items():
             if bot := self._tables.bots.get(bot_id):
-                bot.milvus_timestamp = max(bot.milvus_timestamp, stamp)
+                bot.milvus_timestamp = max(bot.milvus_timestamp, timestamp)
 
     async def finish(
         self,
         writes: Sequence[Write],
         token: UUID,
         once: IdempotentRequest | None = None,
-        stamps: Mapping[UUID, int] | None = None,
+        timestamps: Mapping[UUID, int] | None = None,
     ) -> None:
-        await self.advance_timestamps(stamps or {})
+        await self.advance_timestamps(timestamps or {})
         if once and not keys.hold(self._tables, once):
             for write in writes:
                 write.fail_lease_lost()

@@ -47,12 +47,12 @@ class MemoryRebuildStore:
         if row and row.lease_token == token:
             row.lease_token = row.lease_until = None
 
-    async def finish(self, bot_id: UUID, collection: str, token: UUID, stamp: int) -> bool:
+    async def finish(self, bot_id: UUID, collection: str, token: UUID, timestamp: int) -> bool:
         bot, row = self._tables.active(bot_id), self._tables.rebuilds.get(bot_id)
         if bot is None or bot.collection != collection or row is None or row.lease_token != token:
             return False
         del self._tables.rebuilds[bot_id]
-        bot.milvus_timestamp = max(bot.milvus_timestamp, stamp)
+        bot.milvus_timestamp = max(bot.milvus_timestamp, timestamp)
         return True
 
     async def claim_check(self, interval: timedelta) -> Check | None:

@@ -124,7 +124,7 @@ class MemorySwitch:
     async def chunks(self, keys: Sequence[int]) -> Sequence[SourceChunk]:
         return await self._store.chunks(self._bot.bot_id, keys)
 
-    async def complete(self, stamp: int, grace: timedelta) -> None:
+    async def complete(self, timestamp: int, grace: timedelta) -> None:
         """Raises CollectionMoved when somebody has written since ``keys``: here no lock has kept them out."""
         bot = self._bot
         new = self._seen is not None and set(await self._store.keys(bot.bot_id, self._first)) - set(self._seen)
@@ -134,5 +134,5 @@ class MemorySwitch:
         saga.collection_name = bot.collection
         bot.milvus_collection, bot.next = self._move.collection_name, None
         bot.embedding_model, bot.dimension = self._move.embedding_model, self._move.dimension
-        bot.milvus_timestamp = max(bot.milvus_timestamp, stamp)
+        bot.milvus_timestamp = max(bot.milvus_timestamp, timestamp)
         self._tables.rebuilds.pop(bot.bot_id, None)

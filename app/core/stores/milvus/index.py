@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import numpy as np
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
-from app.core.ports import ChunkIds, Hit, Span, Suspect, Vectors
+from app.core.ports import ChunkIds, Hit, KeyRange, Suspect, Vectors
 from app.core.search.lexical import lexical_text
 from app.core.stores.address import MilvusTls
 from app.core.stores.milvus.collections import MilvusCollections
@@ -32,7 +32,7 @@ from app.core.stores.milvus.driver import (
 from app.core.stores.milvus.marker import MilvusMarker
 from app.core.stores.milvus.packing import insert_request
 from app.core.stores.milvus.refusal import MissingPrivileges, check_privileges, has_credentials, refusal
-from app.core.stores.milvus.search import MilvusSearch, Only
+from app.core.stores.milvus.search import MilvusSearch, SearchScope
 from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavailable
 
@@ -217,7 +217,7 @@ class MilvusIndex:
         if shape.supports_lexical:
             # Half a millisecond for a long text: too much for the event loop when there are hundreds.
             words = [""] * count if texts is None else await self._in_thread(lambda: [*map(lexical_text, texts)])
-        stamp = 0
+        timestamp = 0
         for part in _parts(dimension, count, words):
             packed = insert_request(
                 collection, chunk_ids[part], doc_ids[part], embeddings[part], None if words is None else words[part]
@@ -227,8 +227,8 @@ class MilvusIndex:
             except VectorIndexUnavailable:
                 self._shapes.pop(collection, None)  # It may be another collection of that name by now.
                 raise
-            stamp = max(stamp, written)
-        return stamp
+            timestamp = max(timestamp, written)
+        return timestamp
 
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
         ids = [int(chunk_id) for chunk_id in chunk_ids]
@@ -238,9 +238,19 @@ class MilvusIndex:
             await self._call(partial(self._in_thread, delete))
 
     async def search(
-        self, collection: str, query: Vectors, k: int, *, guarantee: int = 0, doc_ids: Sequence[int] | None = None
+        self,
+        collection: str,
+        query: Vectors,
+        k: int,
+        *,
+        guarantee_timestamp: int = 0,
+        doc_ids: Sequence[int] | None = None,
     ) -> list[Hit]:
-        return (await self.search_dense(collection, query[None, :], k, guarantee=guarantee, doc_ids=doc_ids))[0]
+        return (
+            await self.search_dense(
+                collection, query[None, :], k, guarantee_timestamp=guarantee_timestamp, doc_ids=doc_ids
+            )
+        )[0]
 
     async def search_dense(
         self,
@@ -248,16 +258,18 @@ class MilvusIndex:
         queries: Vectors,
         k: int,
         *,
-        guarantee: int = 0,
+        guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,
-        without: Sequence[Span] = (),
+        exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[list[Hit]]:
         _check_k(k)
         await self._check_dimension(collection, queries.shape[1])
-        only = Only(doc_ids, chunk_ids, without)
+        scope = SearchScope(doc_ids, chunk_ids, exclude_ranges)
         return (
-            [[] for _ in queries] if only.nothing else await self._search.dense(collection, queries, k, guarantee, only)
+            [[] for _ in queries]
+            if scope.is_empty
+            else await self._search.dense(collection, queries, k, guarantee_timestamp, scope)
         )
 
     async def search_lexical(
@@ -266,31 +278,39 @@ class MilvusIndex:
         texts: Sequence[str],
         k: int,
         *,
-        guarantee: int = 0,
+        guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,
-        without: Sequence[Span] = (),
+        exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[list[Hit]]:
         _check_k(k)
         if not await self.supports_lexical(collection):
             raise ValueError(f"collection {collection} has no words")
-        only = Only(doc_ids, chunk_ids, without)
+        scope = SearchScope(doc_ids, chunk_ids, exclude_ranges)
         return (
-            [[] for _ in texts] if only.nothing else await self._search.lexical(collection, texts, k, guarantee, only)
+            [[] for _ in texts]
+            if scope.is_empty
+            else await self._search.lexical(collection, texts, k, guarantee_timestamp, scope)
         )
 
-    async def embeddings(self, collection: str, chunk_ids: Sequence[int], *, guarantee: int = 0) -> dict[int, Vectors]:
-        return await self._search.embeddings(collection, chunk_ids, guarantee) if chunk_ids else {}
+    async def embeddings(
+        self, collection: str, chunk_ids: Sequence[int], *, guarantee_timestamp: int = 0
+    ) -> dict[int, Vectors]:
+        return await self._search.embeddings(collection, chunk_ids, guarantee_timestamp) if chunk_ids else {}
 
-    async def present(self, collection: str, spans: Sequence[Span]) -> set[int]:
-        if not spans:
+    async def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
+        if not ranges:
             return set()
-        ranges = " or ".join(f"({schema.CHUNK_ID} >= {int(a)} and {schema.CHUNK_ID} < {int(b)})" for a, b in spans)
-        return {key async for page in self._pages(collection, f" and ({ranges})", schema.MAX_TOP_K) for key in page}
+        condition = " or ".join(f"({schema.CHUNK_ID} >= {int(a)} and {schema.CHUNK_ID} < {int(b)})" for a, b in ranges)
+        return {key async for page in self._pages(collection, f" and ({condition})", schema.MAX_TOP_K) for key in page}
 
-    async def scan(self, collection: str, *, page: int = 4096, span: Span | None = None) -> AsyncIterator[list[int]]:
+    async def scan(
+        self, collection: str, *, page: int = 4096, key_range: KeyRange | None = None
+    ) -> AsyncIterator[list[int]]:
         with_deadline = (
-            f" and {schema.CHUNK_ID} >= {int(span[0])} and {schema.CHUNK_ID} < {int(span[1])}" if span else ""
+            f" and {schema.CHUNK_ID} >= {int(key_range[0])} and {schema.CHUNK_ID} < {int(key_range[1])}"
+            if key_range
+            else ""
         )
         async for keys in self._pages(collection, with_deadline, page):
             yield keys

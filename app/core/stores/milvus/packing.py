@@ -45,12 +45,12 @@ def search_request(
     k: int,
     params: Mapping[str, Any],
     expression: str,
-    guarantee: int,
+    guarantee_timestamp: int,
 ) -> milvus_pb2.SearchRequest:
     """``queries``: vectors (n, dimension) of float32, or texts for a BM25 field. ``params``: metric_type and params.
 
-    ``guarantee`` is the timestamp that the answer must have seen; 0 would mean Strong, so it stands for 1, which is
-    older than anything.
+    The answer includes every write up to ``guarantee_timestamp``. Milvus takes 0 as Strong, so 0 is sent as 1, which
+    is older than every write.
     """
     if isinstance(queries, np.ndarray):
         kind, values = PlaceholderType.FloatVector, [row.tobytes() for row in queries.astype("<f4", copy=False)]
@@ -63,7 +63,7 @@ def search_request(
     request.collection_name = collection
     request.dsl = expression
     request.placeholder_group = common_pb2.PlaceholderGroup(placeholders=[placeholder]).SerializeToString()
-    request.guarantee_timestamp = guarantee or 1
+    request.guarantee_timestamp = guarantee_timestamp or 1
     request.nq = len(values)
     return request
 

@@ -9,7 +9,7 @@ import numpy as np
 from pymilvus import AsyncMilvusClient
 from pymilvus.grpc_gen.milvus_pb2 import SearchRequest
 
-from app.core.ports import Hit, Span, Vectors
+from app.core.ports import Hit, KeyRange, Vectors
 from app.core.search.lexical import lexical_text
 from app.core.stores.milvus.driver import search
 from app.core.stores.milvus.packing import scores_by_key, search_request
@@ -26,25 +26,25 @@ class Read(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Only:
-    """What is searched of a collection: of all, or of these documents or chunks, what lies outside of ``without``."""
+class SearchScope:
+    """The part of a collection that is searched: these documents or chunks (None: all), less ``exclude_ranges``."""
 
     doc_ids: Sequence[int] | None
     chunk_ids: Sequence[int] | None
-    without: Sequence[Span]
+    exclude_ranges: Sequence[KeyRange]
 
     @property
-    def named(self) -> bool:
+    def is_limited(self) -> bool:
         return self.doc_ids is not None or self.chunk_ids is not None
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         return any(ids is not None and not len(ids) for ids in (self.doc_ids, self.chunk_ids))
 
     @property
     def expression(self) -> str:
         key = schema.CHUNK_ID
-        conditions = [f"({key} < {int(first)} or {key} >= {int(end)})" for first, end in self.without]
+        conditions = [f"({key} < {int(first)} or {key} >= {int(end)})" for first, end in self.exclude_ranges]
         if self.doc_ids is not None:
             conditions.append(f"{schema.DOC_ID} in [{numbers(self.doc_ids)}]")
         if self.chunk_ids is not None:
@@ -63,16 +63,18 @@ class MilvusSearch:
         collection: str,
         queries: Vectors,
         k: int,
-        guarantee: int,
-        only: Only,
+        guarantee_timestamp: int,
+        scope: SearchScope,
     ) -> list[list[Hit]]:
         queries = np.asarray(queries, np.float32)
-        expression = only.expression
+        expression = scope.expression
         found = await self._search(
-            search_request(collection, schema.EMBEDDING, queries, k, schema.search_params(k), expression, guarantee)
+            search_request(
+                collection, schema.EMBEDDING, queries, k, schema.search_params(k), expression, guarantee_timestamp
+            )
         )
-        if only.named and guarantee and any(len(scores) < k for scores in found):
-            stored = await self._embeddings(collection, expression, EXACT_ROWS, _consistency(guarantee))
+        if scope.is_limited and guarantee_timestamp and any(len(scores) < k for scores in found):
+            stored = await self._embeddings(collection, expression, EXACT_ROWS, _consistency(guarantee_timestamp))
             for scores, query in zip(found, queries, strict=True):
                 scores |= cosines(stored, query)
         # Rounding on the server gives 1.0000001 for equal vectors.
@@ -83,25 +85,27 @@ class MilvusSearch:
         collection: str,
         texts: Sequence[str],
         k: int,
-        guarantee: int,
-        only: Only,
+        guarantee_timestamp: int,
+        scope: SearchScope,
     ) -> list[list[Hit]]:
         queries = [lexical_text(text) for text in texts]
         # A text without words finds nothing, and no server has to be asked what it thinks of one.
         data = [query for query in queries if query]
         if not data:
             return [[] for _ in queries]
-        expression, params = only.expression, schema.lexical_search_params()
-        request = search_request(collection, schema.LEXICAL_SPARSE, data, k, params, expression, guarantee)
+        expression, params = scope.expression, schema.lexical_search_params()
+        request = search_request(collection, schema.LEXICAL_SPARSE, data, k, params, expression, guarantee_timestamp)
         found = iter(await self._search(request))
         # As it comes, Milvus Lite gives BM25 as a distance, below 0; a server as a score, above 0.
         return [
             _best([Hit(key, abs(score)) for key, score in next(found).items()], k) if query else [] for query in queries
         ]
 
-    async def embeddings(self, collection: str, chunk_ids: Sequence[int], guarantee: int) -> dict[int, Vectors]:
+    async def embeddings(
+        self, collection: str, chunk_ids: Sequence[int], guarantee_timestamp: int
+    ) -> dict[int, Vectors]:
         expression = f"{schema.CHUNK_ID} in [{numbers(chunk_ids)}]"
-        return await self._embeddings(collection, expression, len(chunk_ids), _consistency(guarantee))
+        return await self._embeddings(collection, expression, len(chunk_ids), _consistency(guarantee_timestamp))
 
     async def _search(self, request: SearchRequest) -> list[dict[int, float]]:
         """For each query the keys found and their scores."""
@@ -144,13 +148,13 @@ def cosines(stored: Mapping[int, Vectors], query: Vectors) -> dict[int, float]:
 
 
 def numbers(values: Sequence[int]) -> str:
-    """Only integers reach an expression. Milvus Lite has no templates (filter_params)."""
+    """SearchScope integers reach an expression. Milvus Lite has no templates (filter_params)."""
     return ",".join(str(int(value)) for value in values)
 
 
-def _consistency(guarantee: int) -> Mapping[str, Any]:
-    """A guarantee of 0 would mean Strong; 1, older than anything, is Eventually."""
-    return {"consistency_level": "Customized", "guarantee_timestamp": guarantee or 1}
+def _consistency(guarantee_timestamp: int) -> Mapping[str, Any]:
+    """Milvus takes 0 as Strong, so 0 is sent as 1, which is older than every write and means Eventually."""
+    return {"consistency_level": "Customized", "guarantee_timestamp": guarantee_timestamp or 1}
 
 
 def _best(hits: list[Hit], k: int) -> list[Hit]:

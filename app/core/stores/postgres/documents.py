@@ -149,41 +149,41 @@ class DocumentStore:
         rows = await self._db.fetch(SQL["renew_leases"], generations, token, lease)
         return {row["generation"] for row in rows}
 
-    async def advance_timestamps(self, stamps: Mapping[UUID, int]) -> None:
+    async def advance_timestamps(self, timestamps: Mapping[UUID, int]) -> None:
         """Tells every later search, in any process, what it must see.
 
         Committed before T2 and without waiting for the disk: the log is sequential, so T2's own flush covers
         it, and the bot's row is not held during that flush.
         """
-        if not stamps:
+        if not timestamps:
             return
-        if len(stamps) == 1:
-            await self._db.execute(SQL["advance_milvus_timestamp"], *next(iter(stamps.items())))
+        if len(timestamps) == 1:
+            await self._db.execute(SQL["advance_milvus_timestamp"], *next(iter(timestamps.items())))
             return
         async with self._db.transaction() as conn:
             await conn.execute("SET LOCAL synchronous_commit = off")
-            bots = sorted(stamps)
+            bots = sorted(timestamps)
             # In a statement of its own: an UPDATE locks in its plan's order, and batches over the same bots deadlock.
-            await conn.execute(SQL["lock_bots_for_stamps"], bots)
-            await conn.execute(SQL["advance_milvus_timestamps"], bots, [stamps[bot] for bot in bots])
+            await conn.execute(SQL["lock_bots_for_timestamps"], bots)
+            await conn.execute(SQL["advance_milvus_timestamps"], bots, [timestamps[bot] for bot in bots])
 
     async def finish(
         self,
         writes: Sequence[Write],
         token: UUID,
         once: IdempotentRequest | None = None,
-        stamps: Mapping[UUID, int] | None = None,
+        timestamps: Mapping[UUID, int] | None = None,
     ) -> None:
         """T2: makes the writes visible and takes what they replace away, in one transaction.
 
-        ``stamps`` are raised beside it, and before its commit.
+        ``timestamps`` are raised beside it, and before its commit.
 
         Marks a write failed where its lease is lost, its bot is gone, or its document was changed meanwhile;
         such a write's saga stays, for ``compensate``. With ``once``, its answer is stored if a write succeeded.
         When a bot has moved to another collection since its vectors were written, its writes are marked as moved and
         nothing is done to any: the moved ones are to be begun anew, and then all finished.
         """
-        raising = asyncio.create_task(self.advance_timestamps(stamps or {}))
+        raising = asyncio.create_task(self.advance_timestamps(timestamps or {}))
         try:
             # It gets the first connection: who holds one here and waits for it never waits for a further one. A pooler
             # does not give out its own in that order.

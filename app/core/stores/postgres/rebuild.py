@@ -43,7 +43,7 @@ class RebuildStore:
         """Others may go on with it at once."""
         await self._db.execute(SQL["release_rebuild"], bot_id, token)
 
-    async def finish(self, bot_id: UUID, collection: str, token: UUID, stamp: int) -> bool:
+    async def finish(self, bot_id: UUID, collection: str, token: UUID, timestamp: int) -> bool:
         """The collection holds everything again. False when it is not the bot's, or the rebuild not ``token``'s."""
         async with self._db.transaction() as conn:
             row = await conn.fetchrow(SQL["lock_bot_for_move"], bot_id)
@@ -51,7 +51,7 @@ class RebuildStore:
                 return False
             if not await conn.fetch(SQL["end_rebuild"], bot_id, token):
                 return False
-            await conn.execute(SQL["advance_milvus_timestamp"], bot_id, stamp)
+            await conn.execute(SQL["advance_milvus_timestamp"], bot_id, timestamp)
         return True
 
     async def claim_check(self, interval: timedelta) -> Check | None:

@@ -134,8 +134,8 @@ class SwitchTransaction:
     async def chunks(self, keys: Sequence[int]) -> Sequence[SourceChunk]:
         return [SourceChunk(**row) for row in await self._conn.fetch(SQL["chunks_by_key"], self._bot_id, keys)]
 
-    async def complete(self, stamp: int, grace: timedelta) -> None:
-        await self._conn.execute(SQL["switch_collection"], self._bot_id, stamp)
+    async def complete(self, timestamp: int, grace: timedelta) -> None:
+        await self._conn.execute(SQL["switch_collection"], self._bot_id, timestamp)
         await self._conn.execute(SQL["end_rebuild"], self._bot_id, None)  # The new collection lacks nothing.
         # Nobody holds this token: recovery takes the saga when its lease has passed.
         await self._conn.execute(SQL["drop_collection_later"], self._bot_id, self._old_collection, uuid4(), grace)
