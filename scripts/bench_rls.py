@@ -96,8 +96,8 @@ def _statements(bot_id: UUID, documents: int) -> dict[str, Statement]:
     condition, values = compile_filter(Condition("eq", MetadataPath(("category",)), 7), 4)
     return {
         "get_bot": (SQL["get_bot"], (bot_id, ACCOUNT)),
-        "confirmed_chunks": (
-            SQL["confirmed_chunks"],
+        "current_chunks": (
+            SQL["current_chunks"],
             (bot_id, keys, keys[:5], None, None, None),
         ),
         "matching_documents": (
@@ -144,7 +144,7 @@ async def _compare(owner: Database, walled: Database, bot_id: UUID, options: arg
 async def _python(db: Database, bot_id: UUID, documents: int, rounds: int) -> None:
     """The wall that is there instead, over the same rows; and what a key costs while it is cached."""
     statements = _statements(bot_id, documents)
-    sql, values = statements["confirmed_chunks"]
+    sql, values = statements["current_chunks"]
     chunks = await db.fetch(sql, *values)
     sql, values = statements["get_bot"]
     bots = await db.fetch(sql, *values)

@@ -489,7 +489,7 @@ FROM documents
 WHERE bot_id = $1 AND doc_id = $2;
 
 -- name: get_document_chunks
--- Those with a key above $3, at most $4. OFFSET 0: read by key, as in confirmed_chunks.
+-- Those with a key above $3, at most $4. OFFSET 0: read by key, as in current_chunks.
 SELECT c.bot_id, c.chunk_id, c.chunk_index, c.text, c.page_number
 FROM (SELECT doc_id, generation FROM documents d WHERE d.bot_id = $1 AND d.doc_id = $2 OFFSET 0) AS d
 CROSS JOIN LATERAL (
@@ -510,12 +510,12 @@ LIMIT $3;
 
 -- ---------------------------------------------------------------- search
 
--- name: confirmed_chunks
--- Those of the keys $2 that are current and pass the filter. What is long comes only with those that are in $3 too.
--- None, if $4 to $6 are given and the bot's row has others by now; what else of it tells bots apart never changes.
--- OFFSET 0 makes it a lookup by key for each: before the first ANALYZE of a partition the planner takes bot_id for
+-- name: current_chunks
+-- The chunks of the keys $2 that are current and pass the filter. Text and metadata only for the keys that $3 has too.
+-- No rows if $4 to $6 are given and the bot's row has other values; the bot's other identifying columns never change.
+-- OFFSET 0 forces one lookup by key per chunk: before the first ANALYZE of a partition the planner takes bot_id for
 -- selective, and a join would read the whole partition.
-SELECT c.chunk_id, c.doc_id, c.chunk_index, k.chunk_id = ANY ($3::bigint[]) AS wanted,
+SELECT c.chunk_id, c.doc_id, c.chunk_index, k.chunk_id = ANY ($3::bigint[]) AS hydrate,
        CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN c.text END AS text, c.page_number,
        d.title, d.file_type, d.file_path, d.author, d.tags,
        CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN d.metadata END AS metadata,
@@ -535,8 +535,8 @@ WHERE $4::timestamptz IS NULL OR EXISTS (
       AND coalesce(milvus_collection, collection_name) = $6::text
       AND NOT EXISTS (SELECT FROM index_rebuilds WHERE bot_id = $1));
 
--- name: confirmed_chunks_of_documents
--- As confirmed_chunks, of the same moment all current chunks of the documents $4 too, those whole.
+-- name: current_chunks_of_documents
+-- As current_chunks; in the same snapshot also all current chunks of the documents $4, with text and metadata.
 WITH keys AS (
     SELECT unnest($2::bigint[]) AS chunk_id
     UNION
@@ -548,8 +548,8 @@ WITH keys AS (
         OFFSET 0
     ) AS c
 )
-SELECT c.chunk_id, c.doc_id, c.chunk_index, w.wanted, CASE WHEN w.wanted THEN c.text END AS text, c.page_number,
-       d.title, d.file_type, d.file_path, d.author, d.tags, CASE WHEN w.wanted THEN d.metadata END AS metadata,
+SELECT c.chunk_id, c.doc_id, c.chunk_index, w.hydrate, CASE WHEN w.hydrate THEN c.text END AS text, c.page_number,
+       d.title, d.file_type, d.file_path, d.author, d.tags, CASE WHEN w.hydrate THEN d.metadata END AS metadata,
        d.created_at, c.bot_id, d.bot_id AS document_bot_id
 FROM keys AS k
 CROSS JOIN LATERAL (
@@ -561,12 +561,12 @@ CROSS JOIN LATERAL (
     OFFSET 0
 ) AS d
 CROSS JOIN LATERAL (
-    SELECT k.chunk_id = ANY ($3::bigint[]) OR c.doc_id = ANY ($4::bigint[]) AS wanted
+    SELECT k.chunk_id = ANY ($3::bigint[]) OR c.doc_id = ANY ($4::bigint[]) AS hydrate
 ) AS w;
 
 -- name: stale_chunks
--- Those of the keys $2 that are no chunk's any more, and of each the document it was a chunk of, with the number of
--- chunks that this has now: NULL where it is gone. The document is NULL where its vectors were collected since.
+-- The keys $2 whose chunks no longer exist, with the document that each belonged to and that document's present number
+-- of chunks: NULL when the document is gone. doc_id is NULL when the chunk's vectors were already collected.
 SELECT k.chunk_id, g.doc_id,
        (SELECT d.chunk_count FROM documents d WHERE d.bot_id = $1 AND d.doc_id = g.doc_id) AS chunk_count
 FROM unnest($2::bigint[]) AS k (chunk_id)
@@ -576,8 +576,8 @@ LEFT JOIN LATERAL (
 WHERE (SELECT true FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id) IS NULL;
 
 -- name: neighbouring_chunks
--- Up to $3 chunks before and $3 after each of the keys $2, within its generation.
-SELECT n.bot_id, k.chunk_id AS beside, n.chunk_id, n.chunk_index, n.text, n.page_number
+-- Up to $3 chunks before and up to $3 after each of the keys $2, within its generation.
+SELECT n.bot_id, k.chunk_id AS neighbour_of, n.chunk_id, n.chunk_index, n.text, n.page_number
 FROM unnest($2::bigint[]) AS k (chunk_id)
 CROSS JOIN LATERAL (
     (SELECT c.bot_id, c.chunk_id, c.chunk_index, c.text, c.page_number FROM document_chunks c
@@ -593,7 +593,7 @@ CROSS JOIN LATERAL (
 ORDER BY k.chunk_id, n.chunk_id;
 
 -- name: matching_chunks
--- Keys of current chunks above $2 that pass a filter which looks at the chunk, c, too.
+-- Keys of current chunks above $2 that pass a filter on columns of the chunk, c, and the document, d.
 SELECT c.bot_id, d.bot_id AS document_bot_id, c.chunk_id
 FROM document_chunks c
 JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
@@ -602,7 +602,7 @@ ORDER BY c.chunk_id
 LIMIT $3;
 
 -- name: text_bytes
--- What the texts of the keys $2 and of their neighbouring_chunks take, without reading them.
+-- Bytes of the texts of the keys $2 and of their neighbouring_chunks; the texts are not returned.
 SELECT coalesce(sum(octet_length(n.text)), 0) AS bytes
 FROM unnest($2::bigint[]) AS k (chunk_id)
 CROSS JOIN LATERAL (

@@ -53,7 +53,7 @@ QUESTIONS = {
 KEYS = [number << 16 for number in range(1, 22)]
 STATEMENTS: dict[str, list[Any]] = {
     "get_document": [500],
-    "confirmed_chunks": [KEYS, KEYS, None, None, None],
+    "current_chunks": [KEYS, KEYS, None, None, None],
 }
 """Of the server, with what they are asked about besides the bot."""
 

@@ -97,7 +97,7 @@ def take_down_bots(monkeypatch: pytest.MonkeyPatch) -> None:
         "get_document",
         "get_document_chunks",
         "list_documents",
-        "confirmed_chunks",
+        "current_chunks",
         "neighbouring_chunks",
         "matching_documents",
         "lock_documents",
@@ -227,9 +227,9 @@ async def test_nothing_of_the_other_is_read_or_found(
     assert [document["doc_id"] for document in listed["documents"]] == [me.doc_id]
 
     store, bot_id = DocumentStore(db, timedelta(0)), me.bot.bot_id
-    assert await store.confirmed(bot_id, [theirs], [theirs], None) == {}
+    assert await store.current_chunks(bot_id, [theirs], [theirs], None) == {}
     assert await store.neighbours(bot_id, [theirs + 1], 5) == {}
-    assert await store.matching(bot_id, Condition("exists", Column("title"), True), 0, 10) == [me.doc_id]
+    assert await store.matching_documents(bot_id, Condition("exists", Column("title"), True), 0, 10) == [me.doc_id]
     on_no_page = Condition("is_empty", Column("page_number"), True)
     assert theirs not in await store.matching_chunks(bot_id, on_no_page, 0, 10)
     assert await store.generation_of(bot_id, other.doc_id) is None

@@ -247,7 +247,7 @@ async def test_batch_is_one_call_of_each(
     texts_asked = [f"글 {number}" for number in range(64)]
     answer = await bot.http.post("/search/batch", json={"chat_bot_id": str(bot.bot_id), "query_texts": texts_asked})
     assert len(answer.json()["answers"]) == 64
-    assert sorted(calls) == ["confirmed_chunks", "embed_queries", "search_dense", "search_lexical"]
+    assert sorted(calls) == ["current_chunks", "embed_queries", "search_dense", "search_lexical"]
 
 
 class _Counted(dict[str, str]):
@@ -258,7 +258,7 @@ class _Counted(dict[str, str]):
         self._calls = calls
 
     def __getitem__(self, name: str) -> str:
-        if name in ("confirmed_chunks", "neighbouring_chunks", "matching_documents", "milvus_timestamp"):
+        if name in ("current_chunks", "neighbouring_chunks", "matching_documents", "milvus_timestamp"):
             self._calls.append(name)
         return super().__getitem__(name)
 
@@ -292,10 +292,10 @@ async def test_a_chunk_replaced_between_ranking_and_reading(
 
     old = await bot.insert("사과 하나")
     await bot.insert("사과 둘")
-    real = DocumentStore.confirmed
+    real = DocumentStore.current_chunks
     calls = 0
 
-    async def confirmed(self: DocumentStore, *args: Any) -> Any:
+    async def current_chunks(self: DocumentStore, *args: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 1:  # As if nothing had been foreseen.
@@ -304,7 +304,7 @@ async def test_a_chunk_replaced_between_ranking_and_reading(
             await bot.http.put(f"/data/document/{old}", json=bot.body("사과 셋"))
         return await real(self, *args)
 
-    monkeypatch.setattr(DocumentStore, "confirmed", confirmed)
+    monkeypatch.setattr(DocumentStore, "current_chunks", current_chunks)
     assert sorted(map(str, texts(await bot.search("사과")))) == ["사과 둘", "사과 셋"]
     assert 3 <= calls <= 2 * ATTEMPTS + 2
 
@@ -331,10 +331,10 @@ async def test_a_document_replaced_while_its_chunks_are_confirmed(
         call = bot.http.put(f"/data/document/{doc_id}", json=bot.body(text))
         replacing.append(asyncio.create_task(call))
         await landed[turn].wait()
-    real = DocumentStore.confirmed
+    real = DocumentStore.current_chunks
     calls = 0
 
-    async def confirmed(self: DocumentStore, *args: Any, **more: Any) -> Any:
+    async def current_chunks(self: DocumentStore, *args: Any, **more: Any) -> Any:
         nonlocal calls
         calls += 1
         rows = await real(self, *args, **more)
@@ -343,7 +343,7 @@ async def test_a_document_replaced_while_its_chunks_are_confirmed(
             assert (await replacing[1]).status_code == 200
         return rows
 
-    monkeypatch.setattr(DocumentStore, "confirmed", confirmed)
+    monkeypatch.setattr(DocumentStore, "current_chunks", current_chunks)
     assert texts(await bot.search("사과", limit=2, mode="dense")) == ["사과 둘", "배"]
     assert calls > 3
     go_on[0].set()

@@ -11,7 +11,7 @@ OF_LITE = (LITE_WRITE_LOCK, LITE_FULL_DISK)
 _REPLACEMENTS = {
     # Readers take whatever version of a document has chunks.
     "generation-join": {
-        "confirmed_chunks": (" AND d.generation = c.chunk_id >> 16", ""),
+        "current_chunks": (" AND d.generation = c.chunk_id >> 16", ""),
         "get_document_chunks": (
             " AND c.chunk_id >= d.generation * 65536\n      AND c.chunk_id < (d.generation + 1) * 65536",
             "",

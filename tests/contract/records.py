@@ -107,7 +107,7 @@ class Record:
 
     async def visible(self, bot_id: UUID, *keys: int) -> list[SearchChunk]:
         """The chunks of the current ones among ``keys``, in that order."""
-        found = await self.documents.confirmed(bot_id, keys, keys, None)
+        found = await self.documents.current_chunks(bot_id, keys, keys, None)
         return [found[key].chunk for key in keys if key in found]  # type: ignore[misc]
 
     async def chunks(self, bot_id: UUID, doc_id: int | None) -> list[Chunk] | None:

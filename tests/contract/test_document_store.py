@@ -66,7 +66,7 @@ async def test_confirmed_are_the_current_chunks_of_this_bot(record: Record) -> N
     mine, foreign = Write(bot, document("a", "b", "c")), Write(other, document("d"))
     await record.written(mine, foreign)
     a, b, c = mine.chunk_ids
-    found = await record.documents.confirmed(bot.bot_id, [c, foreign.chunk_ids[0], 12345, a], {c}, None)
+    found = await record.documents.current_chunks(bot.bot_id, [c, foreign.chunk_ids[0], 12345, a], {c}, None)
     assert found.keys() == {c, a}
     assert {one.doc_id for one in found.values()} == {mine.doc_id}
     chunk = found[c].chunk
@@ -351,9 +351,9 @@ async def test_filters(record: Record, value: int, expected: list[str]) -> None:
     await record.written(*writes)
     where = Condition("eq", MetadataPath(("n",)), value)
     keys = [key for write in writes for key in write.chunk_ids]
-    confirmed = await record.documents.confirmed(bot.bot_id, keys, keys, where)
+    confirmed = await record.documents.current_chunks(bot.bot_id, keys, keys, where)
     assert [one.chunk.text for one in confirmed.values() if one.chunk] == expected
-    matching = await record.documents.matching(bot.bot_id, where, 0, 9)
+    matching = await record.documents.matching_documents(bot.bot_id, where, 0, 9)
     assert matching == [write.doc_id for write in writes if write.document.chunks[0].text in expected]
 
 
@@ -369,7 +369,7 @@ async def test_filters_that_look_at_chunks(record: Record) -> None:
     assert await record.documents.matching_chunks(bot.bot_id, where, 0, 9) == expected
     assert await record.documents.matching_chunks(bot.bot_id, where, expected[0], 1) == expected[1:2]
     every = [*first.chunk_ids, *replaced.chunk_ids]
-    assert sorted(await record.documents.confirmed(bot.bot_id, every, [], where)) == expected
+    assert sorted(await record.documents.current_chunks(bot.bot_id, every, [], where)) == expected
 
 
 def once(key: str = "k", body: bytes = b"1") -> IdempotentRequest:
@@ -439,7 +439,9 @@ async def test_stale_keys_name_their_document_as_long_as_their_vectors_are_to_be
 
     writes = (replaced, deleted, current, new, begun, failed)
     keys = [key for write in writes for key in write.chunk_ids]
-    found = {one.chunk_id: one[1:] for one in await record.documents.stale(bot.bot_id, bot.milvus_collection, keys)}
+    found = {
+        one.chunk_id: one[1:] for one in await record.documents.stale_chunks(bot.bot_id, bot.milvus_collection, keys)
+    }
     assert found == {
         **dict.fromkeys(replaced.chunk_ids, (replaced.doc_id, 3)),
         deleted.chunk_ids[0]: (deleted.doc_id, None),
@@ -447,9 +449,11 @@ async def test_stale_keys_name_their_document_as_long_as_their_vectors_are_to_be
     }
 
     other = await record.bot()
-    assert {one[1] for one in await record.documents.stale(other.bot_id, bot.milvus_collection, keys)} == {None}
+    assert {one[1] for one in await record.documents.stale_chunks(other.bot_id, bot.milvus_collection, keys)} == {None}
     await record.garbage.end(await record.garbage.claim(NO_TIME))
-    found = {one.chunk_id: one[1:] for one in await record.documents.stale(bot.bot_id, bot.milvus_collection, keys)}
+    found = {
+        one.chunk_id: one[1:] for one in await record.documents.stale_chunks(bot.bot_id, bot.milvus_collection, keys)
+    }
     assert set(found.values()) == {(None, None)}
 
 
@@ -461,11 +465,13 @@ async def test_documents_are_confirmed_whole(record: Record) -> None:
     await record.documents.begin([begun], TOKEN, HOUR)
     assert one.doc_id is not None
     asked = [two.chunk_ids[0], begun.chunk_ids[0]]
-    found = await record.documents.confirmed(bot.bot_id, asked, set(), None, documents=[one.doc_id, one.doc_id + 999])
+    found = await record.documents.current_chunks(
+        bot.bot_id, asked, set(), None, doc_ids=[one.doc_id, one.doc_id + 999]
+    )
     assert {key: row.chunk.text if row.chunk else None for key, row in found.items()} == {
         two.chunk_ids[0]: None,
         one.chunk_ids[0]: "a",
         one.chunk_ids[1]: "b",
     }
     nothing = Condition("eq", MetadataPath(("k",)), 1)
-    assert await record.documents.confirmed(bot.bot_id, asked, set(), nothing, documents=[one.doc_id]) == {}
+    assert await record.documents.current_chunks(bot.bot_id, asked, set(), nothing, doc_ids=[one.doc_id]) == {}

@@ -48,10 +48,10 @@ async def test_a_bot_says_how_far_its_rebuild_is(record: Record) -> None:
 async def test_what_a_search_assumed_does_not_hold_any_more(record: Record) -> None:
     """Its confirmation looks, so that a row which is remembered hides no loss."""
     bot, write = await filled(record)
-    assert await record.documents.confirmed(bot.bot_id, write.chunk_ids, set(), None, bot)
+    assert await record.documents.current_chunks(bot.bot_id, write.chunk_ids, set(), None, bot)
     await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
-    assert await record.documents.confirmed(bot.bot_id, write.chunk_ids, set(), None, bot) == {}
-    assert len(await record.documents.confirmed(bot.bot_id, write.chunk_ids, set(), None)) == 2
+    assert await record.documents.current_chunks(bot.bot_id, write.chunk_ids, set(), None, bot) == {}
+    assert len(await record.documents.current_chunks(bot.bot_id, write.chunk_ids, set(), None)) == 2
 
 
 async def test_one_process_at_a_time_works_on_it(record: Record) -> None:

@@ -99,5 +99,5 @@ async def test_a_search_at_rest_reads_no_row(
 
     monkeypatch.setattr(Database, "fetch", told)
     assert len(await searched.search("one", mode="dense")) == 1
-    assert SQL["confirmed_chunks"] in asked
+    assert SQL["current_chunks"] in asked
     assert SQL["get_bot"] not in asked

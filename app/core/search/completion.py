@@ -66,7 +66,7 @@ class Completion:
             if not unconfirmed:
                 return now
             with timings.measure("postgres"):
-                gone = await self._documents.stale(bot.bot_id, bot.milvus_collection, list(unconfirmed))
+                gone = await self._documents.stale_chunks(bot.bot_id, bot.milvus_collection, list(unconfirmed))
             if any(one.doc_id is None for one in gone):
                 return None
             stale |= {one.chunk_id for one in gone}
@@ -78,8 +78,8 @@ class Completion:
                 return None
             wanted = foreseen(ask, lists) | _best_by_words(lists)
             with timings.measure("postgres"):
-                now.rows = await self._documents.confirmed(
-                    bot.bot_id, list(raw), wanted, ask.where, documents=list(replaced)
+                now.rows = await self._documents.current_chunks(
+                    bot.bot_id, list(raw), wanted, ask.where, doc_ids=list(replaced)
                 )
             added = {key: row.chunk.text for key, row in now.rows.items() if key not in raw and row.chunk}
             if not await self._embed(ask, now.vectors, added, timings):

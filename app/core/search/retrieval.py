@@ -133,7 +133,7 @@ class Retrieval:
         keys = {hit.chunk_id for hits in every for hit in (hits if spare else hits[: ask.depth])}
         still = ask.bot if ask.assumed else None
         if ask.where is not None:
-            return await self._documents.confirmed(ask.bot.bot_id, list(keys), wanted, ask.where, still)
+            return await self._documents.current_chunks(ask.bot.bot_id, list(keys), wanted, ask.where, still)
         kind = (ask.bot.bot_id, still)
         rows = await self._confirm(kind, (keys, wanted))
         if any(key not in rows for key in keys) and (rest := {hit.chunk_id for hits in every for hit in hits} - keys):
@@ -148,7 +148,7 @@ class Retrieval:
         bot_id, still = kind
         keys = set[int]().union(*(keys for keys, _ in calls))
         wanted = set[int]().union(*(wanted for _, wanted in calls))
-        return [await self._documents.confirmed(bot_id, list(keys), wanted, None, still)] * len(calls)
+        return [await self._documents.current_chunks(bot_id, list(keys), wanted, None, still)] * len(calls)
 
     async def _search(
         self, ask: RetrievalRequest, k: int, guarantee_timestamp: int, only: Sequence[int] | None, timings: Stopwatch

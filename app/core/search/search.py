@@ -239,7 +239,7 @@ class Search:
     async def _matching(self, ask: RetrievalRequest, after: int, limit: int, timings: Stopwatch) -> Sequence[int]:
         assert ask.where is not None
         with timings.measure("postgres"), timings.measure("filter"):
-            find = self._documents.matching_chunks if ask.by_chunk else self._documents.matching
+            find = self._documents.matching_chunks if ask.by_chunk else self._documents.matching_documents
             return await find(ask.bot.bot_id, ask.where, after, limit)
 
     async def _find_by_slices(self, ask: RetrievalRequest, timings: Stopwatch) -> RetrievalResult:
@@ -305,7 +305,7 @@ class Search:
         with timings.measure("postgres"):
             if is_large(len(missing), 0):
                 check_bytes(await self._documents.text_bytes(ask.bot.bot_id, list(missing), 0), "body.limit")
-            rows = await self._documents.confirmed(ask.bot.bot_id, list(missing), missing, ask.where)
+            rows = await self._documents.current_chunks(ask.bot.bot_id, list(missing), missing, ask.where)
         if len(rows) < len(missing):
             raise _Replaced
         found.rows |= rows

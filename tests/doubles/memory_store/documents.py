@@ -218,32 +218,32 @@ class MemoryDocumentStore:
         documents = self._tables.partition(bot_id).documents
         return [documents[doc_id].document() for doc_id in sorted(documents) if doc_id > after][:limit]
 
-    async def confirmed(
+    async def current_chunks(
         self,
         bot_id: UUID,
         chunk_ids: Sequence[int],
-        wanted: Collection[int],
+        hydrate: Collection[int],
         where: Filter | None,
-        still: Bot | None = None,
-        documents: Sequence[int] = (),
+        expected_bot: Bot | None = None,
+        doc_ids: Sequence[int] = (),
     ) -> dict[int, CurrentChunk]:
-        if not documents and still and not self._is_still(still):
+        if not doc_ids and expected_bot and not self._is_unchanged(expected_bot):
             return {}
         chunks = self._tables.partition(bot_id).chunks
         found: dict[int, CurrentChunk] = {}
         of_documents: list[int] = []
-        if documents:
-            of_documents = [chunk.chunk_id for row, chunk in self._tables.current(bot_id) if row.doc_id in documents]
-            wanted = {*wanted, *of_documents}
+        if doc_ids:
+            of_documents = [chunk.chunk_id for row, chunk in self._tables.current(bot_id) if row.doc_id in doc_ids]
+            hydrate = {*hydrate, *of_documents}
         for chunk_id in [*chunk_ids, *of_documents]:
             row = chunks.get(chunk_id)
             document = self._reads(bot_id, row, chunk_id) if row else None
             if row and document and (where is None or self._passes(where, document, row)):
-                shown = _visible(row.chunk, document) if chunk_id in wanted else None
+                shown = _search_chunk(row.chunk, document) if chunk_id in hydrate else None
                 found[chunk_id] = CurrentChunk(row.doc_id, shown)
         return found
 
-    async def stale(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]:
+    async def stale_chunks(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]:
         partition = self._tables.partition(bot_id)
         found: list[StaleChunk] = []
         for chunk_id in chunk_ids:
@@ -254,24 +254,24 @@ class MemoryDocumentStore:
                 found.append(StaleChunk(chunk_id, doc_id, document.chunk_count if document else None))
         return found
 
-    async def text_bytes(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> int:
+    async def text_bytes(self, bot_id: UUID, chunk_ids: Sequence[int], distance: int) -> int:
         chunks = self._tables.partition(bot_id).chunks
         own = [chunks[key].chunk.text for key in chunk_ids if key in chunks]
-        beside = (await self.neighbours(bot_id, chunk_ids, reach)).values() if reach else ()
+        beside = (await self.neighbours(bot_id, chunk_ids, distance)).values() if distance else ()
         return sum(len(text.encode()) for text in [*own, *(chunk.text for near in beside for chunk in near)])
 
-    async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]:
+    async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], distance: int) -> dict[int, Sequence[Chunk]]:
         chunks = self._tables.partition(bot_id).chunks
         found: dict[int, Sequence[Chunk]] = {}
         for chunk_id in chunk_ids:
             generation = chunk_id // CHUNKS_PER_GENERATION
             keys = sorted(key for key in chunks if key // CHUNKS_PER_GENERATION == generation and key != chunk_id)
             before, after = [key for key in keys if key < chunk_id], [key for key in keys if key > chunk_id]
-            if near := before[-reach:] + after[:reach]:
+            if near := before[-distance:] + after[:distance]:
                 found[chunk_id] = [chunks[key].chunk for key in near]
         return found
 
-    async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
+    async def matching_documents(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
         documents = self._tables.partition(bot_id).documents
         return [key for key in sorted(documents) if key > after and self._matches(where, asdict(documents[key]))][
             :limit
@@ -294,7 +294,7 @@ class MemoryDocumentStore:
             raise CollectionMoved(MOVED)
         return bot.milvus_timestamp if bot else 0
 
-    def _is_still(self, bot: Bot) -> bool:
+    def _is_unchanged(self, bot: Bot) -> bool:
         row = self._tables.active(bot.bot_id)
         if row is None or bot.bot_id in self._tables.rebuilds:
             return False
@@ -354,7 +354,7 @@ class MemoryDocumentStore:
         )
 
 
-def _visible(chunk: Chunk, document: DocumentRow) -> SearchChunk:
+def _search_chunk(chunk: Chunk, document: DocumentRow) -> SearchChunk:
     return SearchChunk(
         chunk_id=chunk.chunk_id,
         doc_id=document.doc_id,

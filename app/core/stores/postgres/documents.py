@@ -353,63 +353,68 @@ class DocumentStore:
         rows = only_bot(await self._db.fetch(SQL["list_documents"], bot_id, after, limit), bot_id)
         return [_document(row) for row in rows]
 
-    async def confirmed(
+    async def current_chunks(
         self,
         bot_id: UUID,
         chunk_ids: Sequence[int],
-        wanted: Collection[int],
+        hydrate: Collection[int],
         where: Filter | None,
-        still: Bot | None = None,
-        documents: Sequence[int] = (),
+        expected_bot: Bot | None = None,
+        doc_ids: Sequence[int] = (),
     ) -> dict[int, CurrentChunk]:
-        """Those of ``chunk_ids`` that are current and pass the filter; with all of its columns each of ``wanted``.
+        """The chunks of ``chunk_ids`` that are current and pass the filter, by chunk_id.
 
-        None of them if the bot is no longer as ``still``, which may leave out what is unfinished. With ``documents``,
-        for which ``still`` is not looked at, all current chunks of these documents too, each with all of its columns.
+        Those in ``hydrate`` come with text and document columns. With ``expected_bot`` the result is empty unless the
+        bot's row still equals it; its ``in_flight_generations`` are not compared. With ``doc_ids`` all current chunks
+        of these documents are added, with text, and ``expected_bot`` is ignored.
         """
-        if documents:
-            sql, values = _filtered(SQL["confirmed_chunks_of_documents"], where, first_param=5)
-            found = await self._db.fetch(sql, bot_id, chunk_ids, list(wanted), documents, *values)
-            return _confirmed(only_bot(found, bot_id, "document_bot_id"))
-        row = (still.created_at, still.milvus_timestamp, still.milvus_collection) if still else (None, None, None)
-        sql, values = _filtered(SQL["confirmed_chunks"], where, first_param=7)
-        found = await self._db.fetch(sql, bot_id, chunk_ids, list(wanted), *row, *values)
-        return _confirmed(only_bot(found, bot_id, "document_bot_id"))
+        if doc_ids:
+            sql, values = _filtered(SQL["current_chunks_of_documents"], where, first_param=5)
+            found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), doc_ids, *values)
+            return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
+        row = (
+            (expected_bot.created_at, expected_bot.milvus_timestamp, expected_bot.milvus_collection)
+            if expected_bot
+            else (None, None, None)
+        )
+        sql, values = _filtered(SQL["current_chunks"], where, first_param=7)
+        found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), *row, *values)
+        return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
 
-    async def stale(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]:
-        """Those of ``chunk_ids`` that are no chunk's any more, though ``collection`` still had them."""
+    async def stale_chunks(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]:
+        """The keys of ``chunk_ids`` that ``collection`` still had, but whose chunks no longer exist."""
         rows = await self._db.fetch(SQL["stale_chunks"], bot_id, chunk_ids, collection)
         return [StaleChunk(**row) for row in rows]
 
-    async def text_bytes(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> int:
-        """What the texts of these chunks and of their ``neighbours`` take in UTF-8, each as often as it would come."""
-        row = await self._db.fetchrow(SQL["text_bytes"], bot_id, chunk_ids, reach)
+    async def text_bytes(self, bot_id: UUID, chunk_ids: Sequence[int], distance: int) -> int:
+        """Bytes of UTF-8 in the texts of these chunks and of their ``neighbours``, counted once per result."""
+        row = await self._db.fetchrow(SQL["text_bytes"], bot_id, chunk_ids, distance)
         return int(row["bytes"]) if row else 0
 
-    async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], reach: int) -> dict[int, Sequence[Chunk]]:
-        """For each key the ``reach`` chunks before it and as many after it in its document, in order.
+    async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], distance: int) -> dict[int, Sequence[Chunk]]:
+        """By chunk_id, up to ``distance`` chunks before it and up to ``distance`` after it in its document, in order.
 
-        A key without neighbours is left out.
+        A chunk without neighbours is left out.
         """
-        rows = only_bot(await self._db.fetch(SQL["neighbouring_chunks"], bot_id, chunk_ids, reach), bot_id)
-        beside = itertools.groupby(rows, lambda row: row["beside"])
-        return {chunk_id: [_chunk(row) for row in near] for chunk_id, near in beside}
+        rows = only_bot(await self._db.fetch(SQL["neighbouring_chunks"], bot_id, chunk_ids, distance), bot_id)
+        groups = itertools.groupby(rows, lambda row: row["neighbour_of"])
+        return {chunk_id: [_chunk(row) for row in group] for chunk_id, group in groups}
 
-    async def matching(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
-        """doc_ids above ``after`` that pass the filter, ascending."""
+    async def matching_documents(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
+        """At most ``limit`` doc_ids above ``after`` whose documents pass the filter, ascending."""
         sql, values = _filtered(SQL["matching_documents"], where, first_param=4)
         return [row["doc_id"] for row in only_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id)]
 
     async def matching_chunks(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
-        """Keys of current chunks above ``after`` that pass a filter which looks at the chunk, ascending."""
+        """At most ``limit`` ids of current chunks above ``after`` that pass a filter on chunk columns, ascending."""
         sql, values = _filtered(SQL["matching_chunks"], where, first_param=4)
         rows = only_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id, "document_bot_id")
         return [row["chunk_id"] for row in rows]
 
     async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
-        """The bot's newest write, as Milvus counts; 0 when the bot is gone.
+        """Milvus's timestamp of the bot's newest write; 0 when the bot does not exist.
 
-        Raises CollectionMoved when ``collection`` is not the bot's any more: newer writes went elsewhere.
+        Raises CollectionMoved when the bot has another collection than ``collection``: newer writes went there.
         """
         row = await self._db.fetchrow(SQL["milvus_timestamp"], bot_id)
         if row and row["milvus_collection"] != collection:
@@ -425,11 +430,13 @@ def _chunk(row: Any) -> Chunk:
     return Chunk(*(row[name] for name in CHUNK_FIELDS))
 
 
-def _confirmed(rows: Iterable[Any]) -> dict[int, CurrentChunk]:
-    return {row["chunk_id"]: CurrentChunk(row["doc_id"], _visible(row) if row["wanted"] else None) for row in rows}
+def _current_chunks(rows: Iterable[Any]) -> dict[int, CurrentChunk]:
+    return {
+        row["chunk_id"]: CurrentChunk(row["doc_id"], _search_chunk(row) if row["hydrate"] else None) for row in rows
+    }
 
 
-def _visible(row: Any) -> SearchChunk:
+def _search_chunk(row: Any) -> SearchChunk:
     return SearchChunk(**{name: row[name] for name in SEARCH_CHUNK_FIELDS})
 
 
