@@ -139,17 +139,6 @@ class VectorIndex(Protocol):
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
         """Deletes by key; unknown keys are no error. The effect may lag: readers must not rely on it."""
 
-    async def search(
-        self,
-        collection: str,
-        query: Vectors,
-        k: int,
-        *,
-        guarantee_timestamp: int = 0,
-        doc_ids: Sequence[int] | None = None,
-    ) -> list[Hit]:
-        """As ``search_dense`` for one ``query`` (dimension,)."""
-
     async def search_dense(
         self,
         collection: str,

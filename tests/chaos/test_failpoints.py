@@ -263,7 +263,8 @@ async def _assert_indexed(place: Place, bot_id: UUID) -> None:
     collection, index = bot["milvus_collection"] or bot["collection_name"], place.stores.index
     assert {key async for page in index.scan(collection) for key in page} == {row["chunk_id"] for row in chunks}
     for text in {row["text"] for row in chunks}:
-        hits = await index.search(collection, (await HashEmbedder(bot["dimension"]).embed_queries([text]))[0], 100)
+        query = await HashEmbedder(bot["dimension"]).embed_queries([text])
+        (hits,) = await index.search_dense(collection, query, 100)
         same = {hit.chunk_id for hit in hits if hit.score > 0.999}
         assert same == {row["chunk_id"] for row in chunks if row["text"] == text}
 

@@ -14,7 +14,7 @@ from app.core.ports import Hit, VectorIndex, Vectors
 from app.core.stores.milvus.index import MilvusIndex
 from app.schemas.milvus import has_bm25
 from tests.contract.conftest import DIMENSION, Backend, new_name
-from tests.contract.test_vector_index import axis, ids, random_vectors
+from tests.contract.test_vector_index import axis, ids, nearest, random_vectors
 from tests.doubles.memory_index import MemoryIndex
 from tests.lite_server import LiteServer
 from tests.milvus_server import MilvusServer
@@ -201,7 +201,7 @@ async def test_a_collection_of_an_earlier_server_stays_dense(lite_server: LiteSe
     assert not await index.supports_lexical(name)
     vector: Vectors = axis(3)
     await index.upsert(name, np.array([2]), np.array([1]), vector[None, :], ["부산"])
-    assert ids(await index.search(name, vector, 1)) == [2]
+    assert ids(await nearest(index, name, vector, 1)) == [2]
     with pytest.raises(ValueError, match="no words"):
         await index.search_lexical(name, ["부산"], 1)
     await index.drop(name)

@@ -6,7 +6,7 @@ import numpy as np
 
 from app.core.stores.milvus.index import MilvusIndex
 from tests.contract.conftest import DIMENSION, Backend, new_name
-from tests.contract.test_vector_index import ids, random_vectors
+from tests.contract.test_vector_index import ids, nearest, random_vectors
 from tests.lite_server import LiteServer
 
 TURNS = 40
@@ -21,7 +21,7 @@ async def test_no_search_misses_a_row_during_a_flush(lite_server: LiteServer) ->
         flush = asyncio.create_task(asyncio.to_thread(Backend._flush, lite_server.uri, name))
         while not flush.done():
             near, (words,) = await asyncio.gather(
-                index.search(name, vector, 1), index.search_lexical(name, [f"word{key}"], 1)
+                nearest(index, name, vector, 1), index.search_lexical(name, [f"word{key}"], 1)
             )
             assert (ids(near), ids(words)) == ([key], [key])
             searches += 1

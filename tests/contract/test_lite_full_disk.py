@@ -12,7 +12,7 @@ from app.core.stores.milvus.index import MilvusIndex
 from app.utils.errors import IndexSuspect, VectorIndexFull
 from tests.conftest import until
 from tests.contract.conftest import DIMENSION, new_name
-from tests.contract.test_vector_index import random_vectors
+from tests.contract.test_vector_index import nearest, random_vectors
 from tests.lite_server import LiteServer
 from tests.small_disk import SmallDisk, disk
 
@@ -47,7 +47,7 @@ class Rows:
         """Nothing acknowledged is missing, neither from a scan nor from both kinds of search."""
         scanned = {key async for page in self.index.scan(self.name) for key in page}
         assert self.acknowledged <= scanned
-        found = {hit.chunk_id for hit in await self.index.search(self.name, random_vectors(1)[0], 16_384)}
+        found = {hit.chunk_id for hit in await nearest(self.index, self.name, random_vectors(1)[0], 16_384)}
         assert self.acknowledged <= found
         for key in list(self.acknowledged)[::97]:
             (hits,) = await self.index.search_lexical(self.name, [f"word{key}"], 1)
@@ -126,10 +126,10 @@ async def test_killed_while_full(rows: Rows, disk: SmallDisk) -> None:
     await rows.write_until_full()
     await rows.restart()
     with pytest.raises(IndexSuspect):
-        await rows.index.search(rows.name, random_vectors(1)[0], 5)
+        await nearest(rows.index, rows.name, random_vectors(1)[0], 5)
     with pytest.raises(IndexSuspect):
         await rows.index.search_lexical(rows.name, ["word1"], 5)
-    assert await rows.index.search(other.name, random_vectors(1)[0], 5) == []
+    assert await nearest(rows.index, other.name, random_vectors(1)[0], 5) == []
     (claimed,) = await rows.index.suspects(claim=5)
     assert claimed == Suspect(rows.name, 0, True, False)
     assert await rows.index.suspects(claim=5) == []
@@ -175,7 +175,7 @@ async def test_a_collection_is_dropped_and_none_is_made_on_a_full_disk(rows: Row
     assert not rows.folder.exists()
     disk.free()
     await rows.index.create(name, DIMENSION)
-    assert await rows.index.search(name, random_vectors(1)[0], 5) == []
+    assert await nearest(rows.index, name, random_vectors(1)[0], 5) == []
     assert await rows.index.collections() == [name]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from app.core.stores.milvus.index import MilvusIndex
 from tests.contract.conftest import DIMENSION, new_name
-from tests.contract.test_vector_index import axis, ids
+from tests.contract.test_vector_index import axis, ids, nearest
 from tests.lite_server import LiteServer
 
 
@@ -25,5 +25,5 @@ async def test_a_folder_without_a_schema_is_not_in_the_way(tmp_path: Path) -> No
         await index.upsert(name, np.array([2]), np.array([2]), axis(1)[None, :], ["two"])
         for collection, row in ((name, 2), (kept, 1)):
             await index.create(collection, DIMENSION)  # Repeatable.
-            assert ids(await index.search(collection, axis(0), 5)) == [row]
+            assert ids(await nearest(index, collection, axis(0), 5)) == [row]
         await index.close()

@@ -20,7 +20,7 @@ from app.schemas.milvus import collection_schema
 from app.utils.errors import CollectionForeign, CollectionMissing, StartupError, VectorIndexUnavailable
 from tests.conftest import until
 from tests.contract.conftest import DIMENSION, LITE, SERVER, new_name
-from tests.contract.test_vector_index import CALLS, axis, ids, random_vectors, scanned, upsert
+from tests.contract.test_vector_index import CALLS, axis, ids, nearest, random_vectors, scanned, upsert
 from tests.lite_server import LiteServer
 from tests.milvus_server import MilvusServer, free_ports
 
@@ -74,7 +74,7 @@ async def test_each_call_is_one_request(server: Server, name: str) -> None:
         calls.clear()
         for _ in range(3):
             await upsert(index, name, {1: axis(0)})
-            await index.search(name, axis(0), 1)
+            await nearest(index, name, axis(0), 1)
             await index.delete(name, [2])
         assert calls == {"Upsert": 3, "Search": 3, "Delete": 3}
 
@@ -100,14 +100,14 @@ async def test_fresh_keys_are_inserted_and_upserted_when_that_is_in_doubt(server
         timestamp = await upsert(index, name, keys, fresh=True)
         assert (calls["Insert"], calls["Upsert"]) == (1, 1)
         assert await index.present(name, [(100, 102)]) == {100, 101}
-        hits = await index.search(name, axis(3), 50, guarantee_timestamp=timestamp)
+        hits = await nearest(index, name, axis(3), 50, guarantee_timestamp=timestamp)
         assert sorted(ids(hits)) == sorted(set(ids(hits)))  # Neither twice.
         assert ids(hits)[0] == 100
         calls["Insert"] = 1
         later = await upsert(index, name, {102: axis(5)}, fresh=True)
         assert calls["Upsert"] == 1
         assert later > timestamp or later == timestamp == 0
-        assert ids(await index.search(name, axis(5), 1, guarantee_timestamp=later)) == [102]
+        assert ids(await nearest(index, name, axis(5), 1, guarantee_timestamp=later)) == [102]
         await index.delete(name, [100, 101, 102])
 
 
@@ -139,7 +139,7 @@ async def test_what_pymilvus_would_repeat_is_repeated(server: Server, name: str)
             timestamp = await upsert(index, name, {1: axis(0)}, fresh=fresh)
             assert stub.sent(kind) != [0]
             stub = FailingStub(index, grpc.StatusCode.UNAVAILABLE)
-            assert ids(await index.search(name, axis(0), 1, guarantee_timestamp=timestamp)) == [1]
+            assert ids(await nearest(index, name, axis(0), 1, guarantee_timestamp=timestamp)) == [1]
             assert stub.sent("Search") != [0]
 
 
@@ -150,7 +150,7 @@ async def test_what_took_too_long_is_not_sent_again(server: Server, name: str) -
         with pytest.raises(VectorIndexUnavailable):
             await upsert(index, name, {7: axis(0)}, fresh=True)
         with pytest.raises(VectorIndexUnavailable):
-            await index.search(name, axis(0), 1)
+            await nearest(index, name, axis(0), 1)
         assert stub.sent("Insert", "Upsert", "Search") == [1, 0, 1]
 
 
@@ -160,7 +160,7 @@ async def test_an_insert_that_lands_after_its_upsert_is_shown_once_and_deleted_w
         await index.create(name, DIMENSION)
         await upsert(index, name, {1: axis(0), 2: axis(1)}, fresh=True)
         timestamp = await upsert(index, name, {1: axis(0)}, fresh=True)
-        assert sorted(ids(await index.search(name, axis(0), 10, guarantee_timestamp=timestamp))) == [1, 2]
+        assert sorted(ids(await nearest(index, name, axis(0), 10, guarantee_timestamp=timestamp))) == [1, 2]
         assert await index.present(name, [(0, 10)]) == {1, 2}
         assert [key for page in await scanned(index, name) for key in page] == [1, 2]
         await index.delete(name, [1])
@@ -206,7 +206,7 @@ async def main(uri, name, dimension):
     for line in sys.stdin:
         key, timestamp = map(int, line.split())
         vector = np.random.default_rng(key).standard_normal(dimension).astype(np.float32)
-        hits = await index.search(name, vector, 1, guarantee_timestamp=timestamp)
+        hits = await nearest(index, name, vector, 1, guarantee_timestamp=timestamp)
         print(int(bool(hits) and hits[0].chunk_id == key), flush=True)
     await index.close()
 
@@ -248,7 +248,7 @@ async def test_collection_made_anew_by_another_client(server: Server) -> None:
             await upsert(index, name, {1: axis(0)})  # of the old dimension, which only the server notices
         vector = random_vectors(1, 32)
         timestamp = await index.upsert(name, np.array([5]), np.array([5]), vector)
-        assert ids(await index.search(name, vector[0], 1, guarantee_timestamp=timestamp)) == [5]
+        assert ids(await nearest(index, name, vector[0], 1, guarantee_timestamp=timestamp)) == [5]
         await index.drop(name)
 
 
@@ -259,7 +259,7 @@ async def test_filter_finds_all_chunks_of_a_document_that_is_not_sealed_yet(milv
         await index.create(name, dimension)
         timestamp = await index.upsert(name, np.arange(count), np.arange(count) // 10, vectors)
         for doc in (0, 500, 1199):
-            hits = await index.search(name, vectors[7], 50, guarantee_timestamp=timestamp, doc_ids=[doc])
+            hits = await nearest(index, name, vectors[7], 50, guarantee_timestamp=timestamp, doc_ids=[doc])
             assert sorted(ids(hits)) == list(range(doc * 10, doc * 10 + 10))
         await index.drop(name)
 
@@ -295,14 +295,14 @@ async def test_half_made_collection_is_finished(server: Server) -> None:
         await index._collections.create(name, collection_schema(DIMENSION, lexical=index.bm25))
         await index.create(name, DIMENSION)
         timestamp = await upsert(index, name, {1: axis(0)})
-        assert ids(await index.search(name, axis(0), 1, guarantee_timestamp=timestamp)) == [1]
+        assert ids(await nearest(index, name, axis(0), 1, guarantee_timestamp=timestamp)) == [1]
         await index.drop(name)
 
 
 async def test_released_collection_is_loaded_at_its_next_use(server: Server, name: str) -> None:
     async with connected(server) as index:
         await index._client.release_collection(name, timeout=10)
-        assert len(await index.search(name, axis(0), 1)) == 1
+        assert len(await nearest(index, name, axis(0), 1)) == 1
 
 
 async def test_nobody_listens() -> None:
@@ -349,7 +349,7 @@ async def test_silent_server_meets_the_deadline(server: Server, name: str) -> No
 
 async def test_cancellation_passes_through(server: Server, name: str) -> None:
     async with connected(server) as index:
-        await index.search(name, axis(0), 1)
+        await nearest(index, name, axis(0), 1)
         server.pause()
         try:
             for call in CALLS.values():
@@ -365,10 +365,10 @@ async def test_cancellation_passes_through(server: Server, name: str) -> None:
 
 async def test_closing_under_a_call_is_not_a_cancellation(server: Server, name: str) -> None:
     async with connected(server) as index:
-        await index.search(name, axis(0), 1)
+        await nearest(index, name, axis(0), 1)
         server.pause()
         try:
-            task = asyncio.ensure_future(index.search(name, axis(0), 1))
+            task = asyncio.ensure_future(nearest(index, name, axis(0), 1))
             await asyncio.sleep(0.05)
             await index.close()
             with pytest.raises(VectorIndexUnavailable):
@@ -392,7 +392,7 @@ async def test_crash_and_restart(tmp_path: Path) -> None:
             await asyncio.to_thread(server.start)
             await eventually_pings(index)
             assert await scanned(index, name) == [[1]]
-            assert ids(await index.search(name, axis(0), 5)) == [1]
+            assert ids(await nearest(index, name, axis(0), 5)) == [1]
             await upsert(index, name, {3: axis(1)})
             await index.delete(name, [1])
             assert await scanned(index, name) == [[3]]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,12 @@ async def scanned(index: VectorIndex, collection: str, page: int = 4096) -> list
     return [keys async for keys in index.scan(collection, page=page)]
 
 
+async def nearest(index: VectorIndex, collection: str, query: Vectors, k: int, **options: Any) -> list[Hit]:
+    """The hits of a dense search for one query (dimension,)."""
+    (hits,) = await index.search_dense(collection, query[None, :], k, **options)
+    return hits
+
+
 def ids(hits: list[Hit]) -> list[int]:
     return [hit.chunk_id for hit in hits]
 
@@ -46,7 +53,7 @@ async def test_search_returns_the_nearest_by_cosine_best_first(index: VectorInde
     cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
     best = np.argsort(-cosines)[:20]
 
-    hits = await index.search(collection, query, 20, guarantee_timestamp=timestamp)
+    hits = await nearest(index, collection, query, 20, guarantee_timestamp=timestamp)
 
     assert ids(hits) == best.tolist()
     assert [hit.score for hit in hits] == pytest.approx(cosines[best].tolist(), abs=1e-4)
@@ -55,7 +62,7 @@ async def test_search_returns_the_nearest_by_cosine_best_first(index: VectorInde
 async def test_scores_lie_between_minus_one_and_one(index: VectorIndex, collection: str) -> None:
     vector = random_vectors(1)[0]
     timestamp = await upsert(index, collection, {1: vector, 2: -vector})
-    hits = await index.search(collection, vector, 2, guarantee_timestamp=timestamp)
+    hits = await nearest(index, collection, vector, 2, guarantee_timestamp=timestamp)
     assert ids(hits) == [1, 2]
     assert [hit.score for hit in hits] == pytest.approx([1, -1], abs=1e-4)
     assert all(-1 <= hit.score <= 1 for hit in hits)
@@ -65,7 +72,7 @@ async def test_a_write_is_seen_under_its_guarantee(index: VectorIndex, collectio
     vectors = random_vectors(10)
     for key, vector in enumerate(vectors):
         timestamp = await upsert(index, collection, {key: vector})
-        assert ids(await index.search(collection, vector, 1, guarantee_timestamp=timestamp)) == [key]
+        assert ids(await nearest(index, collection, vector, 1, guarantee_timestamp=timestamp)) == [key]
 
 
 async def test_the_keys_are_counted(index: VectorIndex, collection: str) -> None:
@@ -82,9 +89,9 @@ async def test_the_keys_are_counted(index: VectorIndex, collection: str) -> None
 async def test_upsert_replaces(index: VectorIndex, collection: str) -> None:
     await upsert(index, collection, {1: axis(0), 2: axis(1)}, doc_id=1)
     timestamp = await upsert(index, collection, {1: axis(2)}, doc_id=9)
-    assert ids(await index.search(collection, axis(2), 1, guarantee_timestamp=timestamp)) == [1]
-    assert ids(await index.search(collection, axis(2), 5, guarantee_timestamp=timestamp, doc_ids=[9])) == [1]
-    assert ids(await index.search(collection, axis(2), 5, guarantee_timestamp=timestamp, doc_ids=[1])) == [2]
+    assert ids(await nearest(index, collection, axis(2), 1, guarantee_timestamp=timestamp)) == [1]
+    assert ids(await nearest(index, collection, axis(2), 5, guarantee_timestamp=timestamp, doc_ids=[9])) == [1]
+    assert ids(await nearest(index, collection, axis(2), 5, guarantee_timestamp=timestamp, doc_ids=[1])) == [2]
     assert await scanned(index, collection) == [[1, 2]]
 
 
@@ -92,7 +99,7 @@ async def test_upsert_again_after_delete(index: VectorIndex, collection: str) ->
     await upsert(index, collection, {1: axis(0)})
     await index.delete(collection, [1])
     timestamp = await upsert(index, collection, {1: axis(1)})
-    assert ids(await index.search(collection, axis(1), 1, guarantee_timestamp=timestamp)) == [1]
+    assert ids(await nearest(index, collection, axis(1), 1, guarantee_timestamp=timestamp)) == [1]
     assert await index.present(collection, [(0, 10)]) == {1}
 
 
@@ -149,10 +156,10 @@ async def test_scan_ends_where_a_page_is_just_full(index: VectorIndex, collectio
 async def test_doc_ids_restrict_the_search(index: VectorIndex, collection: str) -> None:
     vectors = random_vectors(200)
     timestamp = await index.upsert(collection, np.arange(200), np.arange(200) // 10, vectors)
-    hits = await index.search(collection, vectors[0], 50, guarantee_timestamp=timestamp, doc_ids=[3, 7, 99])
+    hits = await nearest(index, collection, vectors[0], 50, guarantee_timestamp=timestamp, doc_ids=[3, 7, 99])
     assert sorted(ids(hits)) == [*range(30, 40), *range(70, 80)]
-    assert await index.search(collection, vectors[0], 5, guarantee_timestamp=timestamp, doc_ids=[99]) == []
-    assert await index.search(collection, vectors[0], 5, guarantee_timestamp=timestamp, doc_ids=[]) == []
+    assert await nearest(index, collection, vectors[0], 5, guarantee_timestamp=timestamp, doc_ids=[99]) == []
+    assert await nearest(index, collection, vectors[0], 5, guarantee_timestamp=timestamp, doc_ids=[]) == []
     keys = [hit.chunk_id for hit in hits][::2]
     (some,) = await index.search_dense(
         collection, vectors[:1], 50, guarantee_timestamp=timestamp, chunk_ids=[*keys, 2**60]
@@ -177,32 +184,32 @@ async def test_ten_thousand_doc_ids(index: VectorIndex, collection: str) -> None
     vectors = random_vectors(20)
     timestamp = await index.upsert(collection, np.arange(20), big + np.arange(20), vectors)
     wanted = [big + number for number in range(10, 10_010)]
-    hits = await index.search(collection, vectors[0], 100, guarantee_timestamp=timestamp, doc_ids=wanted)
+    hits = await nearest(index, collection, vectors[0], 100, guarantee_timestamp=timestamp, doc_ids=wanted)
     assert sorted(ids(hits)) == list(range(10, 20))
 
 
 @pytest.mark.parametrize("k", [100, MAX_TOP_K])
 async def test_k_may_exceed_the_collection(index: VectorIndex, collection: str, k: int) -> None:
     timestamp = await upsert(index, collection, {key: axis(key) for key in range(5)})
-    assert sorted(ids(await index.search(collection, axis(0), k, guarantee_timestamp=timestamp))) == [0, 1, 2, 3, 4]
+    assert sorted(ids(await nearest(index, collection, axis(0), k, guarantee_timestamp=timestamp))) == [0, 1, 2, 3, 4]
 
 
 async def test_empty_collection(index: VectorIndex, collection: str) -> None:
     assert await index.present(collection, [(0, 100)]) == set()
-    assert await index.search(collection, axis(0), 5) == []
+    assert await nearest(index, collection, axis(0), 5) == []
 
 
 @pytest.mark.parametrize("k", [0, MAX_TOP_K + 1])
 async def test_k_out_of_bounds_is_refused(index: VectorIndex, collection: str, k: int) -> None:
     with pytest.raises(ValueError, match="k must be"):
-        await index.search(collection, axis(0), k)
+        await nearest(index, collection, axis(0), k)
 
 
 async def test_wrong_dimension_is_refused(index: VectorIndex, collection: str) -> None:
     with pytest.raises(ValueError, match=r"dimensions|embeddings"):
         await index.upsert(collection, np.array([1]), np.array([1]), random_vectors(1, DIMENSION + 1))
     with pytest.raises(ValueError, match="dimensions"):
-        await index.search(collection, random_vectors(1, DIMENSION - 1)[0], 5)
+        await nearest(index, collection, random_vectors(1, DIMENSION - 1)[0], 5)
     with pytest.raises(ValueError, match=r"keys|embeddings"):
         await index.upsert(collection, np.array([1, 2]), np.array([1]), random_vectors(1))
     assert await scanned(index, collection) == []
@@ -211,7 +218,7 @@ async def test_wrong_dimension_is_refused(index: VectorIndex, collection: str) -
 CALLS: dict[str, Callable[[VectorIndex, str], Awaitable[object]]] = {
     "upsert": lambda index, name: upsert(index, name, {1: axis(0)}),
     "delete": lambda index, name: index.delete(name, [1]),
-    "search": lambda index, name: index.search(name, axis(0), 5),
+    "search": lambda index, name: nearest(index, name, axis(0), 5),
     "present": lambda index, name: index.present(name, [(0, 10)]),
     "scan": scanned,
 }
@@ -243,7 +250,7 @@ async def test_life_of_a_collection(index: VectorIndex) -> None:
     await index.create(name, DIMENSION * 2)
     vectors = random_vectors(3, DIMENSION * 2)
     timestamp = await index.upsert(name, np.arange(3), np.arange(3), vectors)
-    assert ids(await index.search(name, vectors[2], 1, guarantee_timestamp=timestamp)) == [2]
+    assert ids(await nearest(index, name, vectors[2], 1, guarantee_timestamp=timestamp)) == [2]
     await index.drop(name)
 
 
@@ -253,7 +260,7 @@ async def test_create_by_many_at_once(index: VectorIndex) -> None:
     assert {one, *others} <= set(await index.collections())
     for name in (one, *others):
         timestamp = await upsert(index, name, {7: axis(0)})
-        assert ids(await index.search(name, axis(0), 1, guarantee_timestamp=timestamp)) == [7]
+        assert ids(await nearest(index, name, axis(0), 1, guarantee_timestamp=timestamp)) == [7]
         await index.drop(name)
 
 
@@ -277,7 +284,7 @@ async def test_upsert_larger_than_a_request(index: VectorIndex) -> None:
     timestamp = await index.upsert(name, np.arange(count), np.arange(count), vectors)
     assert [key for page in await scanned(index, name) for key in page] == list(range(count))
     for key in (0, count // 2, count - 1):
-        assert ids(await index.search(name, vectors[key], 1, guarantee_timestamp=timestamp)) == [key]
+        assert ids(await nearest(index, name, vectors[key], 1, guarantee_timestamp=timestamp)) == [key]
     await index.drop(name)
 
 
@@ -286,7 +293,7 @@ async def test_writers_and_readers_at_once(index: VectorIndex, collection: str) 
         vectors = random_vectors(20, seed=number)
         keys = np.arange(20) + number * GENERATION
         timestamp = await index.upsert(collection, keys, np.full(20, number), vectors)
-        hits = await index.search(collection, vectors[3], 1, guarantee_timestamp=timestamp, doc_ids=[number])
+        hits = await nearest(index, collection, vectors[3], 1, guarantee_timestamp=timestamp, doc_ids=[number])
         assert ids(hits) == [int(keys[3])]
 
     await asyncio.gather(*(work(number) for number in range(12)))
@@ -302,4 +309,4 @@ async def test_what_never_failed_is_not_suspect(index: VectorIndex, collection: 
     assert collection not in {suspect.collection for suspect in await index.suspects()}
     assert collection not in {suspect.collection for suspect in await index.suspects(claim=1)}
     await index.trust(Suspect(collection, 0, True, True), complete=True)
-    assert len(await index.search(collection, axis(0), 5, guarantee_timestamp=timestamp)) == 1
+    assert len(await nearest(index, collection, axis(0), 5, guarantee_timestamp=timestamp)) == 1

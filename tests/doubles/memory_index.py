@@ -103,17 +103,6 @@ class MemoryIndex:
         for chunk_id in chunk_ids:
             found.rows.pop(chunk_id, None)
 
-    async def search(
-        self,
-        collection: str,
-        query: Vectors,
-        k: int,
-        *,
-        guarantee_timestamp: int = 0,
-        doc_ids: Sequence[int] | None = None,
-    ) -> list[Hit]:
-        return (await self.search_dense(collection, query[None, :], k, doc_ids=doc_ids))[0]
-
     async def search_dense(
         self,
         collection: str,

@@ -41,27 +41,13 @@ async def test_vectors_are_the_library_s(embedder: BgeM3, library: BGEM3FlagMode
     assert (await embedder.embed_documents([])).shape == (0, HIDDEN)
 
 
-async def test_sparse_weights_are_the_library_s(embedder: BgeM3, library: BGEM3FlagModel) -> None:
-    weights = await embedder.lexical_weights(TEXTS[:6])
-    expected = library.encode(TEXTS[:6], max_length=MAX_TOKENS, return_dense=False, return_sparse=True)
-    assert any(weights)
-    for got, wanted in zip(weights, expected["lexical_weights"], strict=True):
-        assert got == pytest.approx({token: float(weight) for token, weight in wanted.items()}, abs=1e-5)
-
-
 async def test_concurrent_calls_are_safe(embedder: BgeM3) -> None:
     expected = await embedder.embed_documents(TEXTS[:6])
-    sparse = await embedder.lexical_weights(TEXTS[:6])
     calls = [embedder.embed_documents(TEXTS[:6]) for _ in range(8)]
     queries = [embedder.embed_queries([text]) for text in TEXTS[:6]]
-    weights = [embedder.lexical_weights(TEXTS[:6]) for _ in range(8)]
-    documents, together, others = await asyncio.gather(
-        asyncio.gather(*calls), asyncio.gather(*queries), asyncio.gather(*weights)
-    )
+    documents, together = await asyncio.gather(asyncio.gather(*calls), asyncio.gather(*queries))
     for vectors in [*documents, np.concatenate(together)]:
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
-    for other in others:
-        assert [text.keys() for text in other] == [text.keys() for text in sparse]
 
 
 async def test_bfloat16_is_the_same_model_and_nearly_the_same_vectors(embedder: BgeM3, m3: Path) -> None:

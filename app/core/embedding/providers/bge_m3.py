@@ -1,9 +1,7 @@
-"""BAAI's BGE-M3 (Chen et al. 2024, arXiv:2402.03216): dense vectors, and the sparse weights of the same pass."""
+"""BAAI's BGE-M3 (Chen et al. 2024, arXiv:2402.03216): the dense vectors alone."""
 
-import asyncio
 import logging
 import threading
-from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -11,7 +9,7 @@ import numpy as np
 from app.core.embedding.port import Vectors
 from app.core.embedding.providers import local_model
 from app.core.embedding.providers.local_model import Precision
-from app.core.embedding.providers.torch_embedder import BATCH_TEXTS, Queue, TorchEmbedder
+from app.core.embedding.providers.torch_embedder import Queue, TorchEmbedder
 
 PROVIDER = "bge-m3"
 
@@ -30,22 +28,7 @@ class BgeM3(TorchEmbedder):
         threads: int | None = None,
         **queue: Unpack[Queue],
     ) -> None:
-        self._loaded: _Loaded | None = None
-
-        def load() -> _Loaded:
-            self._loaded = _Loaded(source, precision, device, threads)
-            return self._loaded
-
-        super().__init__(load, **queue)
-
-    async def lexical_weights(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        """The sparse side of the model: for each text, its tokens' ids with their weights, all above 0."""
-        await self.ping()
-        assert self._loaded is not None
-        loaded, weights = self._loaded, list[dict[str, float]]()
-        for start in range(0, len(texts), BATCH_TEXTS):
-            weights += await asyncio.to_thread(loaded.sparse, list(texts[start : start + BATCH_TEXTS]))
-        return weights
+        super().__init__(lambda: _Loaded(source, precision, device, threads), **queue)
 
 
 class _Loaded:
@@ -77,27 +60,10 @@ class _Loaded:
     def encode(self, texts: list[str], *, query: bool) -> Vectors:  # noqa: ARG002 - the model has no prompts
         """As BGEM3FlagModel.encode, which runs its first batch twice to find out whether it fits in memory, undoes
         bfloat16 on a CPU, and by default cuts at 512 tokens."""
-        _, output = self._forward(texts, return_dense=True)
-        return np.asarray(output["dense_vecs"].float().cpu().numpy(), dtype=np.float32)
-
-    def sparse(self, texts: list[str]) -> list[dict[str, float]]:
-        inputs, output = self._forward(texts, return_dense=False, return_sparse=True)
-        weights = output["sparse_vecs"].squeeze(-1).float().cpu().tolist()
-        tokenizer = self._flag.tokenizer
-        special = {tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
-        found = []
-        for ids, row in zip(inputs["input_ids"].cpu().tolist(), weights, strict=True):
-            best: dict[str, float] = {}
-            for token, weight in zip(ids, row, strict=True):
-                if weight > 0 and token not in special:
-                    best[str(token)] = max(weight, best.get(str(token), 0.0))
-            found.append(best)
-        return found
-
-    def _forward(self, texts: list[str], **wanted: bool) -> tuple[Any, dict[str, Any]]:
         torch = local_model.package("torch", PROVIDER)
         with self._using, torch.inference_mode():
             inputs = self._flag.tokenizer(
                 texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
             ).to(self._device)
-            return inputs, self._flag.model(inputs, **wanted)
+            output = self._flag.model(inputs, return_dense=True)
+        return np.asarray(output["dense_vecs"].float().cpu().numpy(), dtype=np.float32)

@@ -237,21 +237,6 @@ class MilvusIndex:
             delete = partial(self._blocking.delete, collection, ids=part, timeout=self._timeout)
             await self._call(partial(self._in_thread, delete))
 
-    async def search(
-        self,
-        collection: str,
-        query: Vectors,
-        k: int,
-        *,
-        guarantee_timestamp: int = 0,
-        doc_ids: Sequence[int] | None = None,
-    ) -> list[Hit]:
-        return (
-            await self.search_dense(
-                collection, query[None, :], k, guarantee_timestamp=guarantee_timestamp, doc_ids=doc_ids
-            )
-        )[0]
-
     async def search_dense(
         self,
         collection: str,
