@@ -1,4 +1,7 @@
-"""What was so lately is likely to be so still: remembered, to be begun with and then looked at."""
+"""Optimistic cache: a value that was equal on the last two reads is assumed, then validated.
+
+Searches and writes keep the rows of bots in it (docs/decisions/0010-shortcuts.md, 0011-shortcuts-of-a-write.md).
+"""
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -10,7 +13,7 @@ MAX_KEYS = 4_096
 
 
 class BoundedCache(Generic[K, V]):
-    """The last value of each of the MOST keys that were put last."""
+    """Keeps the values of the MAX_KEYS keys that were put last."""
 
     def __init__(self) -> None:
         self._values: dict[K, V] = {}
@@ -29,16 +32,17 @@ class BoundedCache(Generic[K, V]):
 
 
 class StableValueCache(Generic[K, V]):
-    """The last value of each key, and whether it was so before."""
+    """Keeps the last value of each key, and whether it equalled the one before."""
 
     def __init__(self) -> None:
-        self._seen = BoundedCache[K, tuple[V, bool]]()
+        self._observed = BoundedCache[K, tuple[V, bool]]()
 
-    def expected(self, key: K) -> V | None:
-        """The key's value, if it was the same the last two times."""
-        value, steady = self._seen.get(key) or (None, False)
-        return value if steady else None
+    def stable_value(self, key: K) -> V | None:
+        """The key's value if its last two observations were equal, else None."""
+        value, is_stable = self._observed.get(key) or (None, False)
+        return value if is_stable else None
 
-    def saw(self, key: K, value: V) -> None:
-        last = self._seen.get(key)
-        self._seen.put(key, (value, last is not None and last[0] == value))
+    def observe(self, key: K, value: V) -> None:
+        """Records the value that was just read."""
+        last = self._observed.get(key)
+        self._observed.put(key, (value, last is not None and last[0] == value))

@@ -1,4 +1,4 @@
-"""Calls that come while others of their kind are at work are carried out together."""
+"""Coalesces concurrent calls with the same key into one batched call (micro-batching)."""
 
 import asyncio
 from collections import deque
@@ -14,23 +14,23 @@ MAX_BATCH = 32
 
 
 class RequestCoalescer(Generic[K, T, R]):
-    """``run(key, items)`` does the work of several calls and returns a result for each, in their order.
+    """``run(key, items)`` serves several calls at once and returns one result for each item, in order.
 
-    While fewer than ``lanes`` runs of a key are at work, a call begins at once: one caller alone never waits. What
-    comes meanwhile begins when one of them ends, all of it together, MOST calls at a time. So every run begins after
-    its calls, and reads nothing older than they may see.
+    At most ``max_concurrency`` runs of a key execute at a time. Below that limit a call starts at once, so a single
+    caller never waits. At the limit calls queue up. When a run ends, the next run takes up to MAX_BATCH queued calls.
+    A run always starts after its calls were made, so it reads nothing older than they may see.
     """
 
-    def __init__(self, run: Callable[[K, Sequence[T]], Awaitable[Sequence[R]]], lanes: int = 1) -> None:
-        self._lanes = lanes
+    def __init__(self, run: Callable[[K, Sequence[T]], Awaitable[Sequence[R]]], max_concurrency: int = 1) -> None:
+        self._max_concurrency = max_concurrency
         self._run = run
         self._running: dict[K, int] = {}
         self._waiting: dict[K, deque[tuple[T, asyncio.Future[R]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, key: K, item: T) -> R:
-        """Raises what ``run`` raises. Who is cancelled leaves the others alone."""
-        if self._running.get(key, 0) >= self._lanes:
+        """The item's result. Raises what ``run`` raises. A cancelled caller does not disturb the others."""
+        if self._running.get(key, 0) >= self._max_concurrency:
             future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(key, deque()).append((item, future))
             return await future
@@ -38,21 +38,21 @@ class RequestCoalescer(Generic[K, T, R]):
         try:
             return (await self._run(key, (item,)))[0]
         finally:
-            self._end(key)
+            self._finish_run(key)
 
-    def _end(self, key: K) -> None:
-        """Hands the lane on to those who wait, or gives it back."""
+    def _finish_run(self, key: K) -> None:
+        """Starts the next run with the queued calls, or lowers the number of running ones."""
         waiting = self._waiting.get(key)
         calls: list[tuple[T, asyncio.Future[R]]] = []
         while waiting and len(calls) < MAX_BATCH:
             call = waiting.popleft()
-            if not call[1].done():  # Cancelled meanwhile.
+            if not call[1].done():  # A cancelled caller's future is done.
                 calls.append(call)
         if waiting is not None and not waiting:
             del self._waiting[key]
         if calls:
-            # In a context of its own: it belongs to none of the requests.
-            task = asyncio.get_running_loop().create_task(self._run_all(key, calls), context=Context())
+            # In an empty context, because the run belongs to several requests.
+            task = asyncio.get_running_loop().create_task(self._run_batch(key, calls), context=Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif self._running[key] == 1:
@@ -60,7 +60,7 @@ class RequestCoalescer(Generic[K, T, R]):
         else:
             self._running[key] -= 1
 
-    async def _run_all(self, key: K, calls: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
+    async def _run_batch(self, key: K, calls: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             results = await self._run(key, [item for item, _ in calls])
         except BaseException as exc:
@@ -74,4 +74,4 @@ class RequestCoalescer(Generic[K, T, R]):
                 if not future.done():
                     future.set_result(result)
         finally:
-            self._end(key)
+            self._finish_run(key)

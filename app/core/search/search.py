@@ -112,7 +112,7 @@ class Search:
         of = (query.bot_id, query.account)
         embedding: asyncio.Future[Vectors] | None = None
         assumed: SearchResults | AppError | None = None
-        expected = self._rows.expected(of)
+        expected = self._rows.stable_value(of)
         if expected is not None and (expected.in_flight_generations or expected.rebuild):
             expected = None  # It may be finished by now: new documents would be passed over, the answer refused.
         try:
@@ -132,7 +132,7 @@ class Search:
                 except AppError as exc:
                     assumed = exc
             bot = await self._usable(of, None)
-            self._rows.saw(of, bot)
+            self._rows.observe(of, bot)
             if bot.rebuild and not query.allow_partial:
                 raise self._limit.refusal(bot)
             if assumed is not None and bot == expected:
