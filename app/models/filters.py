@@ -1,4 +1,4 @@
-"""Filters as callers write them; ``app.core.search.filters`` says what each means.
+"""Filters as callers write them; ``app.schemas.filter_tree`` says what each means.
 
 ``{"type": "and", "filters": [{"type": "eq", "key": "metadata.language", "value": "ko"},
 {"type": "gte", "key": "created_at", "value": "2025-01-01T00:00:00Z"}]}``

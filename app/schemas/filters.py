@@ -54,9 +54,6 @@ def _normalized(column: ColumnShape) -> ColumnShape:
 
 NORMALIZED_COLUMNS: Final = {name: _normalized(column) for name, column in COLUMNS.items()}
 
-OF_CHUNKS: Final = frozenset({"page_number"})
-"""Columns of chunks, not of documents."""
-
 OPERATORS: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 COLUMN_EQUALS: Final = "{x} = {value}"

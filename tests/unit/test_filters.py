@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from app.core.search.filters import compile_filter
+from app.core.stores.postgres.filter_sql import compile_filter
 from app.models.filters import BoundedFilter
 from app.schemas.filter_tree import And, Column, Condition, MetadataPath, Not, Or
 

@@ -14,7 +14,6 @@ from app.core.operations.rebuild import Limit
 from app.core.ports import DocumentPort, Hit, VectorIndex
 from app.core.search.coalescing import RequestCoalescer
 from app.core.search.completion import cosine
-from app.core.search.filters import looks_at_chunks
 from app.core.search.fusion import DEFAULT_DENSE_WEIGHT, RankedChunk, best_per_document, relative_score_fusion
 from app.core.search.hits import HitLists, RetrievalRequest, take_confirmed
 from app.core.search.query import Mode, Query, Result, SearchResults, Trace
@@ -22,7 +21,7 @@ from app.core.search.rerank import NO_RERANKER, Reranker, check_pairs
 from app.core.search.response_size import LARGE_AT_A_TIME, LONGEST_REST, REST, check_bytes, is_large
 from app.core.search.retrieval import Retrieval, RetrievalResult, in_flight_key_ranges
 from app.core.write.bulk_throttle import BulkWriteThrottle
-from app.schemas.filter_tree import Normalized
+from app.schemas.filter_tree import Normalized, references_chunks
 from app.schemas.rows import Bot, Chunk
 from app.utils.errors import (
     AppError,
@@ -211,7 +210,7 @@ class Search:
             hydrate=not is_large(len(query.texts) * shown, 0),
             dense_weight=DEFAULT_DENSE_WEIGHT if query.dense_weight is None else query.dense_weight,
             floor=query.score_threshold if mode == "dense" else None,
-            by_chunk=query.where is not None and looks_at_chunks(query.where),
+            by_chunk=query.where is not None and references_chunks(query.where),
             where=query.where if bot.unicode_normalized or query.where is None else Normalized(query.where),
             exclude_ranges=in_flight_key_ranges(bot.in_flight_generations),
         )

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from app.core.search.filters import compile_filter
 from app.core.stores.postgres import idempotency as keys
 from app.core.stores.postgres.database import Connection, Database
+from app.core.stores.postgres.filter_sql import compile_filter
 from app.core.stores.postgres.tenant_guard import TenantMismatch, check_only_bot, only_bot
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import MOVED, Write, mark_moved

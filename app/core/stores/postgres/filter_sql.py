@@ -1,25 +1,4 @@
-"""Typed filters on documents and their translation to SQL.
-
-A filter is true or false of a document, never unknown:
-
-- ``eq``: the key holds this very JSON value. Types count: 1 equals 1.0, but neither "1" nor true; null equals an
-  explicit null. A missing key equals nothing. ``ne`` is exactly not ``eq``, so a missing key passes it.
-- ``gt gte lt lte``: numbers against numbers, strings against strings by code point, times against times; false for
-  any other type and for a missing key.
-- ``in``: ``eq`` any of a list; ``nin`` is exactly not ``in``.
-- ``contains``: the key holds an array with an element that equals the value, or both are strings and the key's has
-  the other inside (case counts); else false. ``tags`` contain a tag. ``not_contains`` is exactly not ``contains``;
-  ``contains_any`` and ``contains_all``: ``contains`` any, or each, of a list.
-- ``icontains starts_with ends_with``: of strings alone. For ``icontains`` letters are equal that Unicode folds alike.
-- ``is_empty``: the key is missing, or holds null, "", [] or {}; an empty column too.
-- A time for a path in metadata: strings are compared as the times that they name in ISO 8601; one that names none, and
-  all else, is neither equal, before nor after.
-- ``exists``: the key is there (a null in metadata counts as there, an empty column does not); with false, it is not.
-
-A path goes through nested objects only: nothing matches inside an array but ``contains``.
-
-All text is compared in NFC. The filter's own is so already; ``Normalized`` marks a filter on rows that may not be.
-"""
+"""Translates a filter (``app.schemas.filter_tree``) into a boolean SQL expression and its parameters."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -33,27 +12,15 @@ ONE_DAY = timedelta(days=1)
 
 
 def compile_filter(filter: Filter, first_param: int) -> tuple[str, list[object]]:
-    """A boolean SQL expression on ``d``, a row of documents, and its parameters from $first_param on.
+    """The SQL expression and its parameters, numbered from ``first_param``.
 
-    On ``c``, a row of chunks, too, where the filter ``looks_at_chunks``.
+    The expression reads ``d``, a row of documents, and ``c``, a row of chunks, if the filter ``references_chunks``.
 
-    No text of the filter's enters the SQL: names of columns come from a table, all else are parameters. ``jsonb``
-    parameters are Python values, to be encoded by the connection's codec.
+    No text of the filter becomes part of the SQL: column names come from a table, everything else is a parameter.
+    ``jsonb`` parameters are Python values; the connection's codec encodes them.
     """
     compiler = _Compiler(first_param)
     return compiler.expression(filter), compiler.params
-
-
-def looks_at_chunks(filter: Filter) -> bool:
-    """Whether two chunks of a document may differ in passing."""
-    match filter:
-        case And(filters) | Or(filters):
-            return any(map(looks_at_chunks, filters))
-        case Not(inner) | Normalized(inner):
-            return looks_at_chunks(inner)
-        case Condition(_, Column(name)):
-            return name in sql.OF_CHUNKS
-    return False
 
 
 class _Compiler:
@@ -124,7 +91,7 @@ class _Compiler:
         return condition if column.required else sql.NEVER_NULL.format(condition=condition)
 
     def _on_text(self, op: Op, x: str, value: Any) -> str:
-        """Of what contains, begins or ends; false where ``x`` is NULL."""
+        """The test of a text operator; false where ``x`` is NULL."""
         template, type = _ON_TEXT[op]
         if op == "icontains":
             value = any_case(value)
@@ -190,9 +157,9 @@ _ON_TEXT: dict[str, tuple[str, str]] = {
 
 @cache
 def _letters() -> dict[str, str]:
-    """By a folded letter all that fold to it, where there are several."""
+    """By case-folded letter, all letters that fold to it, where there is more than one."""
     found: dict[str, str] = {}
-    for letter in map(chr, range(0x20000)):  # Beyond, no letter has a case.
+    for letter in map(chr, range(0x20000)):  # Letters above this have no case.
         if (folded := letter.casefold()) != letter:
             found[folded] = found.get(folded, "") + letter
     return {
@@ -203,7 +170,7 @@ def _letters() -> dict[str, str]:
 
 
 def any_case(text: str) -> str:
-    """A regular expression of PostgreSQL's for a text that holds this one, letter by letter, in capitals or small."""
+    """A PostgreSQL regular expression that matches this text in any case, letter by letter."""
     parts = []
     for char in text:
         if letters := _letters().get(char.casefold()):
@@ -214,7 +181,7 @@ def any_case(text: str) -> str:
 
 
 def _days(op: Op, moment: datetime) -> tuple[str, str]:
-    """The first and the last day that a string may begin with whose time compares so, whatever its zone is."""
+    """First and last day, in ISO 8601, that a string may start with if its time can pass the comparison in any zone."""
     first = moment.date() - ONE_DAY if moment.date() > date.min else date.min
     last = moment.date() + ONE_DAY if moment.date() < date.max else date.max
     if op in ("gt", "gte"):
