@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from app.config import Settings
 from app.core.ports import VectorIndex
+from app.core.search.lexical import lexical_text
 from app.core.stores.address import MilvusTls, PostgresAddress, PostgresTls
 from app.core.stores.embedded.stores import embedded_stores
 from app.core.stores.milvus.index import MilvusIndex
@@ -154,6 +155,7 @@ async def _open_index(uri: str, token: str, settings: Settings) -> MilvusIndex:
         return await MilvusIndex.connect(
             uri,
             token,
+            analyzer=lexical_text,
             database=settings.milvus_db_name or "",
             tls=MilvusTls(settings.milvus_tls_ca, settings.milvus_tls_cert, settings.milvus_tls_key),
             timeout=settings.milvus_timeout,

@@ -3,7 +3,7 @@
 The contract suite (tests/contract) runs the same tests against every implementation.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -42,6 +42,10 @@ ChunkIds = NDArray[np.int64]
 
 KeyRange = tuple[int, int]
 """Chunk ids from the first, inclusive, to the second, exclusive."""
+
+
+Analyzer = Callable[[str], str]
+"""Turns a text into what the lexical field stores and searches: its tokens, separated by blanks."""
 
 
 class Hit(NamedTuple):

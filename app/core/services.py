@@ -289,7 +289,6 @@ async def build_services(
         claim=settings.saga_lease_seconds,
     )
     metrics_sampler = MetricsSampler(BacklogStore(stores.db), stores.db.pool_state)
-    reranking = RerankingService(reranker)
     loops = [
         leases.renew_forever(),
         recovery.run_forever(),
@@ -307,8 +306,8 @@ async def build_services(
             documents=Documents(bots, documents, recovery),
             search=Search(bots, documents, stores.index, embedders, pace, limit, reranker),
             embed=EmbeddingService(embedders),
-            reranking=reranking,
-            models=Models(embedders, reranking),
+            reranking=RerankingService(reranker),
+            models=Models(embedders, None if reranker is None else reranker.model),
             health=health,
             verifier=verifier,
             vector_check=VectorCheck(verify_store, bot_store, stores.index, embedders),

@@ -16,6 +16,7 @@ import asyncpg
 from pymilvus import AsyncMilvusClient
 
 from app.core.embedding.port import Embedder
+from app.core.search.lexical import lexical_text
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus.index import MilvusIndex
 from app.core.stores.postgres.database import _leave_as_it_is, _prepare_connection
@@ -55,7 +56,7 @@ class Bare:
         """Partitions by the schema's own trigger, a collection as the server makes them."""
         register = "INSERT INTO bot_registry (bot_id, bot_name, collection_name) VALUES ($1, 'bare', $2)"
         await self._pool.execute(register, self._bot, self._collection)
-        index = await MilvusIndex.connect(uri)
+        index = await MilvusIndex.connect(uri, analyzer=lexical_text)
         await index.create(self._collection, self._embedder.dimension)
         self._words = index.bm25
         await index.close()

@@ -10,13 +10,13 @@ import pytest_asyncio
 from pymilvus import MilvusClient
 
 from app.core.ports import VectorIndex
-from app.core.stores.milvus.index import MilvusIndex
 from app.core.stores.postgres.database import Database
 from app.schemas.rows import GenerationBlock
 from tests.containers import docker_answers, milvus_container
 from tests.contract.records import Record
 from tests.doubles.memory_index import MemoryIndex
 from tests.lite_server import LiteServer
+from tests.milvus_index import connect_index
 from tests.milvus_server import MilvusServer
 
 DIMENSION = 16
@@ -76,7 +76,7 @@ async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
         uri = request.getfixturevalue("milvus_container_uri")
     else:
         uri = request.getfixturevalue("lite_server" if request.param == LITE else "milvus_server").uri
-    index = await MilvusIndex.connect(uri, timeout=10)
+    index = await connect_index(uri, timeout=10)
     yield Backend(index, uri)
     await index.close()
 

@@ -17,6 +17,7 @@ from tests.contract.conftest import DIMENSION, Backend, new_name
 from tests.contract.test_vector_index import axis, ids, nearest, random_vectors
 from tests.doubles.memory_index import MemoryIndex
 from tests.lite_server import LiteServer
+from tests.milvus_index import connect_index
 from tests.milvus_server import MilvusServer
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "KorQuAD_v1.0_dev.json"
@@ -120,7 +121,7 @@ async def both(lite_server: LiteServer) -> AsyncIterator[tuple[MilvusIndex, Memo
     paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
     texts = [paragraph["context"] for paragraph in paragraphs]
     questions = [qa["question"] for paragraph in paragraphs for qa in paragraph["qas"]]
-    lite, memory, name = await MilvusIndex.connect(lite_server.uri), MemoryIndex(), new_name()
+    lite, memory, name = await connect_index(lite_server.uri), MemoryIndex(), new_name()
     vectors = random_vectors(len(texts))
     for index in (lite, memory):
         await index.create(name, DIMENSION)
@@ -170,7 +171,7 @@ async def test_dense_ranking_is_the_same_on_lite_and_on_a_server(
     name, vectors, queries = new_name(), random_vectors(600), random_vectors(QUESTIONS, seed=9)
     answers = []
     for uri in (lite_server.uri, milvus_server.uri):
-        index = await MilvusIndex.connect(uri)
+        index = await connect_index(uri)
         await index.create(name, DIMENSION)
         timestamp = await index.upsert(name, np.arange(600), np.arange(600), vectors, [""] * 600)
         answers.append(await index.search_dense(name, queries, 5, guarantee_timestamp=timestamp))
@@ -191,12 +192,12 @@ def _assert_same(got: list[list[Hit]], wanted: list[list[Hit]], tolerance: float
 
 async def test_a_collection_of_an_earlier_server_stays_dense(lite_server: LiteServer) -> None:
     name = new_name()
-    earlier = await MilvusIndex.connect(lite_server.uri)
+    earlier = await connect_index(lite_server.uri)
     earlier._bm25 = False
     await earlier.create(name, DIMENSION)
     await earlier.upsert(name, np.array([1]), np.array([1]), random_vectors(1), ["서울"])
     await earlier.close()
-    index = await MilvusIndex.connect(lite_server.uri)
+    index = await connect_index(lite_server.uri)
     await index.create(name, DIMENSION)
     assert not await index.supports_lexical(name)
     vector: Vectors = axis(3)
@@ -210,7 +211,7 @@ async def test_a_collection_of_an_earlier_server_stays_dense(lite_server: LiteSe
 
 
 async def test_a_server_without_bm25_says_so(milvus_server: MilvusServer) -> None:
-    index, name = await MilvusIndex.connect(milvus_server.uri), new_name()
+    index, name = await connect_index(milvus_server.uri), new_name()
     await index.create(name, DIMENSION)
     assert (index.bm25, await index.supports_lexical(name)) == (False, False)
     assert await index.suspects() == ()  # It calls itself 2.3.5-lite, and is no Milvus Lite.

@@ -4,16 +4,16 @@ import asyncio
 
 import numpy as np
 
-from app.core.stores.milvus.index import MilvusIndex
 from tests.contract.conftest import DIMENSION, Backend, new_name
 from tests.contract.test_vector_index import ids, nearest, random_vectors
 from tests.lite_server import LiteServer
+from tests.milvus_index import connect_index
 
 TURNS = 40
 
 
 async def test_no_search_misses_a_row_during_a_flush(lite_server: LiteServer) -> None:
-    index, name, vectors = await MilvusIndex.connect(lite_server.uri), new_name(), random_vectors(TURNS)
+    index, name, vectors = await connect_index(lite_server.uri), new_name(), random_vectors(TURNS)
     await index.create(name, DIMENSION)
     searches = 0
     for key, vector in enumerate(vectors):

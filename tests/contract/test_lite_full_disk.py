@@ -14,6 +14,7 @@ from tests.conftest import until
 from tests.contract.conftest import DIMENSION, new_name
 from tests.contract.test_vector_index import nearest, random_vectors
 from tests.lite_server import LiteServer
+from tests.milvus_index import connect_index
 from tests.small_disk import SmallDisk, disk
 
 __all__ = ["disk"]
@@ -70,7 +71,7 @@ class Rows:
         self.server.kill()
         self.server.start()
         await self.index.close()
-        self.index = await MilvusIndex.connect(self.server.uri)
+        self.index = await connect_index(self.server.uri)
 
     async def trust_all(self) -> None:
         for suspect in await self.index.suspects():
@@ -84,7 +85,7 @@ class Rows:
 @pytest.fixture
 async def rows(disk: SmallDisk) -> AsyncIterator[Rows]:
     with LiteServer(disk.folder) as server:
-        rows = Rows(server, await MilvusIndex.connect(server.uri))
+        rows = Rows(server, await connect_index(server.uri))
         await rows.index.create(rows.name, DIMENSION)
         for _ in range(4):
             await rows.write()

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from app.core.stores.milvus.index import MilvusIndex
 from tests.contract.conftest import DIMENSION, new_name
 from tests.contract.test_vector_index import axis, ids, nearest
 from tests.lite_server import LiteServer
+from tests.milvus_index import connect_index
 
 
 async def test_a_folder_without_a_schema_is_not_in_the_way(tmp_path: Path) -> None:
     """As a kill leaves it between the making of the folder and of the schema in it, or in the middle of a drop."""
     name, kept = new_name(), new_name()
     with LiteServer(tmp_path) as server:
-        index = await MilvusIndex.connect(server.uri)
+        index = await connect_index(server.uri)
         await index.create(kept, DIMENSION)
         await index.upsert(kept, np.array([1]), np.array([1]), axis(0)[None, :], ["one"])
         left = tmp_path / "data" / "collections" / name / "partitions"

@@ -22,6 +22,7 @@ from tests.conftest import until
 from tests.contract.conftest import DIMENSION, LITE, SERVER, new_name
 from tests.contract.test_vector_index import CALLS, axis, ids, nearest, random_vectors, scanned, upsert
 from tests.lite_server import LiteServer
+from tests.milvus_index import connect_index
 from tests.milvus_server import MilvusServer, free_ports
 
 TIMEOUT = 1.0
@@ -36,7 +37,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 @asynccontextmanager
 async def connected(server: Server, timeout: float = 10) -> AsyncIterator[MilvusIndex]:
-    index = await MilvusIndex.connect(server.uri, timeout=timeout)
+    index = await connect_index(server.uri, timeout=timeout)
     try:
         yield index
     finally:
@@ -199,14 +200,14 @@ async def backend_name(milvus_server: MilvusServer) -> AsyncIterator[str]:
 READER = """
 import asyncio, sys
 import numpy as np
-from app.core.stores.milvus.index import MilvusIndex
+from tests.milvus_index import connect_index
 
 async def main(uri, name, dimension):
-    index = await MilvusIndex.connect(uri)
+    index = await connect_index(uri)
     for line in sys.stdin:
         key, timestamp = map(int, line.split())
         vector = np.random.default_rng(key).standard_normal(dimension).astype(np.float32)
-        hits = await nearest(index, name, vector, 1, guarantee_timestamp=timestamp)
+        (hits,) = await index.search_dense(name, vector[None, :], 1, guarantee_timestamp=timestamp)
         print(int(bool(hits) and hits[0].chunk_id == key), flush=True)
     await index.close()
 
@@ -308,18 +309,18 @@ async def test_released_collection_is_loaded_at_its_next_use(server: Server, nam
 async def test_nobody_listens() -> None:
     started = time.monotonic()
     with pytest.raises(VectorIndexUnavailable):
-        await MilvusIndex.connect(f"http://127.0.0.1:{free_ports(1)[0]}", timeout=TIMEOUT, wait=0.5)
+        await connect_index(f"http://127.0.0.1:{free_ports(1)[0]}", timeout=TIMEOUT, wait=0.5)
     assert time.monotonic() - started < 2
 
 
 async def test_an_address_that_is_none() -> None:
     with pytest.raises(StartupError, match="MILVUS_URI"):
-        await MilvusIndex.connect("milvus.example:19530")
+        await connect_index("milvus.example:19530")
 
 
 async def test_connect_waits_for_a_server_that_is_still_starting(tmp_path: Path) -> None:
     server = LiteServer(tmp_path)
-    waiting = asyncio.create_task(MilvusIndex.connect(server.uri, wait=20))
+    waiting = asyncio.create_task(connect_index(server.uri, wait=20))
     await asyncio.sleep(0.5)
     await asyncio.to_thread(server._spawn)
     index = await waiting
@@ -339,7 +340,7 @@ async def test_silent_server_meets_the_deadline(server: Server, name: str) -> No
             assert time.monotonic() - started < TIMEOUT + 1
             assert [type(outcome) for outcome in outcomes] == [VectorIndexUnavailable] * len(calls)
             with pytest.raises(VectorIndexUnavailable):
-                await MilvusIndex.connect(server.uri, timeout=TIMEOUT, wait=TIMEOUT)
+                await connect_index(server.uri, timeout=TIMEOUT, wait=TIMEOUT)
             assert time.monotonic() - started < 2 * TIMEOUT + 2
         finally:
             server.resume()

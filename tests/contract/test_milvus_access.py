@@ -12,6 +12,7 @@ from app.core.stores.milvus.index import MilvusIndex
 from app.core.stores.milvus.refusal import PRIVILEGES
 from app.utils.errors import StartupError
 from tests.guarded_milvus import PASSWORD, ROOT, GuardedMilvus, guarded_milvus
+from tests.milvus_index import connect_index
 
 DATABASE = "chatty"
 
@@ -19,7 +20,7 @@ DATABASE = "chatty"
 class Guarded(GuardedMilvus):
     async def connect(self, token: str = ROOT, uri: str = "", **options: object) -> MilvusIndex:
         tls = options.pop("tls", MilvusTls(self.certificates.ca))
-        return await MilvusIndex.connect(uri or self.server.uri, token, tls=tls, timeout=5, wait=6, **options)  # type: ignore[arg-type]
+        return await connect_index(uri or self.server.uri, token, tls=tls, timeout=5, wait=6, **options)  # type: ignore[arg-type]
 
     async def refusal(self, **options: object) -> str:
         with pytest.raises(StartupError) as caught:

@@ -23,6 +23,7 @@ from app.core.stores.embedded.stores import EmbeddedStores, begin_embedded_store
 from app.core.stores.milvus.index import MilvusIndex
 from app.utils.errors import StartupError
 from tests.conftest import until
+from tests.milvus_index import connect_index
 
 DATABASE = "rag_db_chatty"
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +71,7 @@ async def write_and_count(opened: EmbeddedStores) -> int:
         number: int = await conn.fetchval("INSERT INTO t DEFAULT VALUES RETURNING (SELECT count(*) + 1 FROM t)::int")
     finally:
         await conn.close()
-    index = await MilvusIndex.connect(opened.milvus_uri)
+    index = await connect_index(opened.milvus_uri)
     try:
         await index.create("t", 4)
         key = np.array([number], np.int64)
@@ -246,7 +247,7 @@ async def test_concurrent_writers_lose_nothing_at_kill(data_dir: Path) -> None:
 
     async with embedded_stores(data_dir, postgres=False, milvus=True, database=DATABASE) as opened:
         assert opened.milvus_uri is not None
-        index = await MilvusIndex.connect(opened.milvus_uri)
+        index = await connect_index(opened.milvus_uri)
         await index.create("t", 8)
         await asyncio.gather(*(write(index, writer) for writer in range(8)))
         [lite] = processes(data_dir, "milvus_lite.server")
@@ -254,7 +255,7 @@ async def test_concurrent_writers_lose_nothing_at_kill(data_dir: Path) -> None:
         await index.close()
     async with embedded_stores(data_dir, postgres=False, milvus=True, database=DATABASE) as opened:
         assert opened.milvus_uri is not None
-        index = await MilvusIndex.connect(opened.milvus_uri)
+        index = await connect_index(opened.milvus_uri)
         assert await index.present("t", [(0, 65536)]) == acknowledged
         await index.close()
     assert len(acknowledged) == 320

@@ -15,6 +15,7 @@ from app.core.stores.milvus.index import MilvusIndex
 from app.core.stores.milvus_lite.durable import TRUSTED
 from tests.conftest import BotClient, register
 from tests.lite_server import LiteServer
+from tests.milvus_index import connect_index
 
 TEXTS = [f"text {number}" for number in range(40)]
 
@@ -27,7 +28,7 @@ def lite() -> Iterator[LiteServer]:
 
 @pytest.fixture
 async def index(lite: LiteServer) -> AsyncIterator[MilvusIndex]:
-    index = await MilvusIndex.connect(lite.uri)
+    index = await connect_index(lite.uri)
     yield index
     await index.close()
 

@@ -18,7 +18,6 @@ from app.core.operations.reembed import MigrationResult, Reembedder
 from app.core.ports import VectorIndex
 from app.core.search.query import Query, Result
 from app.core.services import Services, build_services, reembedder_over
-from app.core.stores.milvus.index import MilvusIndex
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.reembed import ReembedStore
@@ -39,6 +38,7 @@ from app.utils.stopwatch import Stopwatch
 from tests.conftest import until
 from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, index_keys
 from tests.lite_server import LiteServer
+from tests.milvus_index import connect_index
 
 
 class Old(HashEmbedder):
@@ -231,7 +231,7 @@ async def test_moves_under_load_on_milvus_lite(
     settings: Settings, db: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with LiteServer(tmp_path_factory.mktemp("reembed")) as server:
-        lite = await MilvusIndex.connect(server.uri, timeout=10)
+        lite = await connect_index(server.uri, timeout=10)
         try:
             async with opened(settings, Stores(db, lite, timedelta(seconds=0.2))) as place:
                 traffic = Traffic(place, 7)

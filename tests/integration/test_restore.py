@@ -27,12 +27,12 @@ from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded.postgres_process import EmbeddedPostgres
-from app.core.stores.milvus.index import MilvusIndex
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.migrations import migrate
 from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.conftest import BotClient, in_process, register, until
 from tests.lite_server import LiteServer
+from tests.milvus_index import connect_index
 from tests.milvus_server import MilvusServer
 
 DATABASE = "rag"
@@ -77,7 +77,7 @@ class Place:
         settings = Settings(
             _env_file=None, auth_disabled=True, saga_lease_seconds=5, recovery_interval_seconds=0.1, milvus_timeout=10
         )
-        index = await MilvusIndex.connect(self.milvus_uri, timeout=10)
+        index = await connect_index(self.milvus_uri, timeout=10)
         db = await Database.connect(replace(self.address, database=database), min_size=1, max_size=8, timeout=10)
         try:
             stores = Stores(db, index, SETTLE)
@@ -356,7 +356,7 @@ async def test_database_with_a_past_on_another_milvus(place: Place, tmp_path: Pa
 
 @asynccontextmanager
 async def opened(place: Place, database: str) -> AsyncIterator[Stores]:
-    index = await MilvusIndex.connect(place.milvus_uri, timeout=10)
+    index = await connect_index(place.milvus_uri, timeout=10)
     db = await Database.connect(replace(place.address, database=database), min_size=1, max_size=4, timeout=10)
     try:
         yield Stores(db, index, SETTLE)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from app.core.embedding.registry import EmbedderRegistry
-from app.core.search.rerank import RerankingService
 from app.utils.errors import ErrorLocation, ModelNotFound
 
 
@@ -19,15 +18,17 @@ class RunningModel(NamedTuple):
 
 
 class Models:
-    def __init__(self, embedders: EmbedderRegistry, reranking: RerankingService) -> None:
+    """``reranker``: the name of the reranker's model, None without one."""
+
+    def __init__(self, embedders: EmbedderRegistry, reranker: str | None) -> None:
         self._embedders = embedders
-        self._reranking = reranking
+        self._reranker = reranker
 
     def __iter__(self) -> Iterator[RunningModel]:
         for embedder in self._embedders:
             yield RunningModel(embedder.model, "embed")
-        if self._reranking.model is not None:
-            yield RunningModel(self._reranking.model, "rerank")
+        if self._reranker is not None:
+            yield RunningModel(self._reranker, "rerank")
 
     def find(self, name: str) -> RunningModel:
         """Raises ModelNotFound."""

@@ -64,10 +64,6 @@ class RerankingService:
     def __init__(self, reranker: Reranker | None) -> None:
         self._reranker = reranker
 
-    @property
-    def model(self) -> str | None:
-        return None if self._reranker is None else self._reranker.model
-
     async def rank(self, model: str | None, query: str, documents: Sequence[str], top_n: int | None) -> Reranking:
         """The documents by how well they answer ``query``, best first; the ``top_n`` best of them.
 

@@ -16,8 +16,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import numpy as np
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
-from app.core.ports import ChunkIds, Hit, KeyRange, Suspect, Vectors
-from app.core.search.lexical import lexical_text
+from app.core.ports import Analyzer, ChunkIds, Hit, KeyRange, Suspect, Vectors
 from app.core.stores.address import MilvusTls
 from app.core.stores.milvus.collections import MilvusCollections
 from app.core.stores.milvus.driver import (
@@ -65,13 +64,16 @@ class CollectionInfo(NamedTuple):
 class MilvusIndex:
     """Keeps to VectorIndex. Belongs to the event loop it was connected in; safe for concurrent use there."""
 
-    def __init__(self, client: AsyncMilvusClient, blocking: MilvusClient, timeout: float, version: str) -> None:
+    def __init__(
+        self, client: AsyncMilvusClient, blocking: MilvusClient, timeout: float, version: str, analyzer: Analyzer
+    ) -> None:
         self._client = client
         self._blocking = blocking
         self._timeout = timeout
+        self._analyzer = analyzer
         self._bm25 = schema.has_bm25(version)
         self._lite = schema.is_lite(version)
-        self._search = MilvusSearch(client, self._read, timeout)
+        self._search = MilvusSearch(client, self._read, timeout, analyzer)
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="milvus")
         self._collections = MilvusCollections(client, blocking, self._threads, timeout)
         self.marker = MilvusMarker(client, self._collections, self._read, timeout)
@@ -83,6 +85,7 @@ class MilvusIndex:
         uri: str,
         token: str = "",
         *,
+        analyzer: Analyzer,
         database: str = "",
         tls: MilvusTls | None = None,
         timeout: float = 10.0,
@@ -90,9 +93,10 @@ class MilvusIndex:
     ) -> Self:
         """Connects to ``uri`` (http://host:19530, https:// for TLS, or unix:/path of Milvus Lite).
 
-        ``timeout``: seconds each later call may take. ``wait``: seconds to keep trying while the server is
-        away. Raises VectorIndexUnavailable after that, and StartupError for a URI that is none and for what
-        waiting does not cure: a refused token, missing privileges, a missing database, a certificate.
+        ``analyzer``: prepares texts for the lexical field. ``timeout``: seconds each later call may take. ``wait``:
+        seconds to keep trying while the server is unavailable. Raises VectorIndexUnavailable after that, and
+        StartupError for an invalid URI and for what waiting does not cure: a refused token, missing privileges, a
+        missing database, a certificate.
         """
         mute_pymilvus()
         options = {"token": token, "db_name": database, **(tls or MilvusTls()).options()}
@@ -101,7 +105,7 @@ class MilvusIndex:
         while True:
             try:
                 patience = max(0.1, min(timeout, deadline - time.monotonic()))
-                return await cls._connect_once(uri, options, timeout, patience)
+                return await cls._connect_once(uri, options, timeout, patience, analyzer)
             except (VectorIndexUnavailable, MissingPrivileges) as exc:
                 now = time.monotonic()
                 if (reason := refusal(exc, uri, database)) and now > refused_until:
@@ -113,7 +117,9 @@ class MilvusIndex:
                 await asyncio.sleep(0.25)
 
     @classmethod
-    async def _connect_once(cls, uri: str, options: Mapping[str, Any], timeout: float, patience: float) -> Self:
+    async def _connect_once(
+        cls, uri: str, options: Mapping[str, Any], timeout: float, patience: float, analyzer: Analyzer
+    ) -> Self:
         # Dedicated connections: shared ones stay open in a registry of pymilvus when their client is closed.
         options = {**options, "timeout": patience, "dedicated": True, "grpc_options": RECONNECT}
         try:
@@ -132,7 +138,7 @@ class MilvusIndex:
 
         try:
             blocking, version = await with_deadline(patience, open_both)
-            return cls(client, blocking, timeout, version)
+            return cls(client, blocking, timeout, version, analyzer)
         except BaseException:
             await client.close()
             raise
@@ -216,7 +222,7 @@ class MilvusIndex:
         words = None
         if shape.supports_lexical:
             # Half a millisecond for a long text: too much for the event loop when there are hundreds.
-            words = [""] * count if texts is None else await self._in_thread(lambda: [*map(lexical_text, texts)])
+            words = [""] * count if texts is None else await self._in_thread(lambda: [*map(self._analyzer, texts)])
         timestamp = 0
         for part in _parts(dimension, count, words):
             packed = insert_request(
@@ -251,11 +257,7 @@ class MilvusIndex:
         _check_k(k)
         await self._check_dimension(collection, queries.shape[1])
         scope = SearchScope(doc_ids, chunk_ids, exclude_ranges)
-        return (
-            [[] for _ in queries]
-            if scope.is_empty
-            else await self._search.dense(collection, queries, k, guarantee_timestamp, scope)
-        )
+        return await self._search.dense(collection, queries, k, guarantee_timestamp, scope)
 
     async def search_lexical(
         self,
@@ -272,11 +274,7 @@ class MilvusIndex:
         if not await self.supports_lexical(collection):
             raise ValueError(f"collection {collection} has no words")
         scope = SearchScope(doc_ids, chunk_ids, exclude_ranges)
-        return (
-            [[] for _ in texts]
-            if scope.is_empty
-            else await self._search.lexical(collection, texts, k, guarantee_timestamp, scope)
-        )
+        return await self._search.lexical(collection, texts, k, guarantee_timestamp, scope)
 
     async def embeddings(
         self, collection: str, chunk_ids: Sequence[int], *, guarantee_timestamp: int = 0
@@ -286,18 +284,14 @@ class MilvusIndex:
     async def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
         if not ranges:
             return set()
-        condition = " or ".join(f"({schema.CHUNK_ID} >= {int(a)} and {schema.CHUNK_ID} < {int(b)})" for a, b in ranges)
+        condition = " or ".join(f"({_in_range(key_range)})" for key_range in ranges)
         return {key async for page in self._pages(collection, f" and ({condition})", schema.MAX_TOP_K) for key in page}
 
     async def scan(
         self, collection: str, *, page: int = 4096, key_range: KeyRange | None = None
     ) -> AsyncIterator[list[int]]:
-        with_deadline = (
-            f" and {schema.CHUNK_ID} >= {int(key_range[0])} and {schema.CHUNK_ID} < {int(key_range[1])}"
-            if key_range
-            else ""
-        )
-        async for keys in self._pages(collection, with_deadline, page):
+        condition = f" and ({_in_range(key_range)})" if key_range else ""
+        async for keys in self._pages(collection, condition, page):
             yield keys
 
     async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
@@ -379,6 +373,10 @@ class MilvusIndex:
                 return await request()
 
         return await self._call(attempt)
+
+
+def _in_range(key_range: KeyRange) -> str:
+    return f"{schema.CHUNK_ID} >= {int(key_range[0])} and {schema.CHUNK_ID} < {int(key_range[1])}"
 
 
 def _check_k(k: int) -> None:

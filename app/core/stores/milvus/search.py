@@ -9,8 +9,7 @@ import numpy as np
 from pymilvus import AsyncMilvusClient
 from pymilvus.grpc_gen.milvus_pb2 import SearchRequest
 
-from app.core.ports import Hit, KeyRange, Vectors
-from app.core.search.lexical import lexical_text
+from app.core.ports import Analyzer, Hit, KeyRange, Vectors
 from app.core.stores.milvus.driver import search
 from app.core.stores.milvus.packing import scores_by_key, search_request
 from app.schemas import milvus as schema
@@ -53,10 +52,11 @@ class SearchScope:
 
 
 class MilvusSearch:
-    def __init__(self, client: AsyncMilvusClient, read: Read, timeout: float) -> None:
+    def __init__(self, client: AsyncMilvusClient, read: Read, timeout: float, analyzer: Analyzer) -> None:
         self._client = client
         self._read = read
         self._timeout = timeout
+        self._analyzer = analyzer
 
     async def dense(
         self,
@@ -66,6 +66,8 @@ class MilvusSearch:
         guarantee_timestamp: int,
         scope: SearchScope,
     ) -> list[list[Hit]]:
+        if scope.is_empty:
+            return [[] for _ in queries]
         queries = np.asarray(queries, np.float32)
         expression = scope.expression
         found = await self._search(
@@ -88,10 +90,9 @@ class MilvusSearch:
         guarantee_timestamp: int,
         scope: SearchScope,
     ) -> list[list[Hit]]:
-        queries = [lexical_text(text) for text in texts]
-        # A text without words finds nothing, and no server has to be asked what it thinks of one.
-        data = [query for query in queries if query]
-        if not data:
+        queries = [self._analyzer(text) for text in texts]
+        data = [query for query in queries if query]  # A text without tokens finds nothing and is not sent.
+        if scope.is_empty or not data:
             return [[] for _ in queries]
         expression, params = scope.expression, schema.lexical_search_params()
         request = search_request(collection, schema.LEXICAL_SPARSE, data, k, params, expression, guarantee_timestamp)
