@@ -3,8 +3,8 @@
 The contract suite (tests/contract) runs the same tests against every implementation.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID
@@ -18,6 +18,8 @@ from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
 from app.schemas.rows import (
     Bot,
+    BotCounts,
+    BotSaga,
     Check,
     Chunk,
     CurrentChunk,
@@ -34,7 +36,6 @@ from app.schemas.rows import (
 )
 
 if TYPE_CHECKING:  # The modules of the rows below import the driver.
-    from app.core.stores.postgres.bots import BotCounts, BotSaga
     from app.core.stores.postgres.verify import BotState
 
 Vectors = NDArray[np.float32]
@@ -268,11 +269,24 @@ class DocumentPort(Protocol):
     async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int: ...
 
 
+class SagaLeases(Protocol):
+    """The leases of the sagas that this process runs. ``token`` marks them, ``length`` is a lease's duration."""
+
+    token: UUID
+    length: timedelta
+
+    def holding(self, generations: Sequence[int], since: float | None = None) -> AbstractContextManager[None]:
+        """Renews the leases of these sagas while inside. ``since``: the event loop's time before they were taken."""
+
+    def alive(self, generations: Iterable[int]) -> bool:
+        """Whether the leases of all these sagas are certain not to have expired."""
+
+
 class BotPort(Protocol):
     async def get(self, bot_id: UUID, account: str | None) -> Bot | None: ...
     async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]: ...
     async def list(self, account: str | None) -> Sequence[Bot]: ...
-    async def counts(self, bot_id: UUID) -> "BotCounts": ...
+    async def counts(self, bot_id: UUID) -> BotCounts: ...
     async def insert(
         self, bot_id: UUID, bot_name: str, collection_name: str, account: str, token: UUID, lease: timedelta
     ) -> int | None: ...
@@ -284,10 +298,10 @@ class BotPort(Protocol):
     async def collections(self, bot_id: UUID, dimension: int) -> Sequence[tuple[str, int | None]]: ...
     async def creation_in_flight(self, bot_id: UUID) -> bool: ...
     async def finish_deletion(self, bot_id: UUID) -> bool: ...
-    async def claim_expired(self, token: UUID, lease: timedelta) -> "BotSaga | None": ...
+    async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None: ...
     async def has_chunks(self, bot_id: UUID) -> bool: ...
-    async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> "BotSaga": ...
-    async def replace_collection(self, bot_id: UUID, lost: str, replacement: "BotSaga", token: UUID) -> bool: ...
+    async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga: ...
+    async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool: ...
 
 
 class RebuildPort(Protocol):
@@ -347,7 +361,7 @@ class ReembedPort(Protocol):
     async def chunks(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]: ...
     async def enqueue_vector_gc(self, bot_id: UUID, collection: str, spans: Mapping[int, int]) -> None: ...
     def switching(self, bot_id: UUID, move: ModelMigration) -> AbstractAsyncContextManager[Cutover]: ...
-    async def forget(self, bot_id: UUID, token: UUID, lease: timedelta) -> "BotSaga | None": ...
+    async def forget(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga | None: ...
 
 
 class IdempotencyPort(Protocol):

@@ -68,6 +68,30 @@ class Bot:
     """While vectors of this bot are missing in Milvus."""
 
 
+CREATE_BOT, DELETE_BOT, DROP_COLLECTION = "create_bot", "delete_bot", "drop_collection"
+"""The operations of a BotSaga."""
+
+
+@dataclass(frozen=True, slots=True)
+class BotSaga:
+    """A saga of a whole bot. ``generation`` is its key. ``collection_name``: what DROP_COLLECTION drops."""
+
+    generation: int
+    operation: str
+    bot_id: UUID
+    collection_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BotCounts:
+    """What a bot holds, and its backlog: ``sagas`` in flight, and generations that wait in ``vector_gc``."""
+
+    documents: int
+    chunks: int
+    sagas: int
+    vector_gc: int
+
+
 class NewChunk(Struct, frozen=True):
     chunk_index: int
     text: str

@@ -248,7 +248,15 @@ class LeaseLost(Unavailable):
 
 
 class CollectionMoved(Unavailable):
-    """The bot has another collection than a moment ago: to be read anew. Callers see this only if it never ends."""
+    """The bot has another collection than when its row was read, so the row has to be read again.
+
+    Callers see this only if it keeps happening.
+    """
+
+    def __init__(
+        self, detail: str = "The bot moved to another embedding model while this request ran. Try again."
+    ) -> None:
+        super().__init__(detail)
 
 
 class InstallationForeign(Unavailable):

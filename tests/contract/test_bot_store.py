@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import pytest
 
-from app.core.stores.postgres.bots import CREATE, DELETE
 from app.core.write.write import Write
+from app.schemas.rows import CREATE_BOT, DELETE_BOT
 from app.utils.errors import CollectionNameTaken
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 
@@ -90,8 +90,8 @@ async def test_expired_bot_sagas_are_claimed_once_oldest_first(record: Record) -
     await record.documents.begin([write], uuid4(), PAST)
     claimed = [await record.bots.claim_expired(TOKEN, HOUR) for _ in range(3)]
     assert [saga and (saga.generation, saga.operation, saga.bot_id) for saga in claimed] == [
-        (creation, CREATE, first),
-        (deletion, DELETE, second.bot_id),
+        (creation, CREATE_BOT, first),
+        (deletion, DELETE_BOT, second.bot_id),
         None,
     ]
     assert creation is not None

@@ -4,10 +4,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.core.stores.postgres.bots import DROP
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Write
-from app.schemas.rows import Bot, ModelMigration
+from app.schemas.rows import DROP_COLLECTION, Bot, ModelMigration
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress, RequestInFlight
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 
@@ -130,7 +129,7 @@ async def test_what_was_left_behind_is_dropped_by_whoever_claims_it(record: Reco
         await step.complete(0, -HOUR)
     saga = await record.bots.claim_expired(TOKEN, HOUR)
     assert saga
-    assert (saga.operation, saga.bot_id, saga.collection_name) == (DROP, bot.bot_id, bot.collection_name)
+    assert (saga.operation, saga.bot_id, saga.collection_name) == (DROP_COLLECTION, bot.bot_id, bot.collection_name)
     await record.bots.end_saga(saga.generation, TOKEN)
     assert await record.bots.collections(bot.bot_id, 1) == [(move.collection_name, 32)]
 

@@ -12,11 +12,8 @@ from functools import partial
 from uuid import UUID
 
 from app.core.embedding.registry import EmbedderRegistry
-from app.core.ports import BotPort, VectorIndex
-from app.core.stores.postgres.bots import CREATE, DROP, BotCounts, BotSaga
-from app.core.write.leases import Leases
-from app.core.write.write import MOVED
-from app.schemas.rows import Bot
+from app.core.ports import BotPort, SagaLeases, VectorIndex
+from app.schemas.rows import CREATE_BOT, DROP_COLLECTION, Bot, BotCounts, BotSaga
 from app.utils.errors import (
     BotExists,
     BotNotFound,
@@ -49,7 +46,7 @@ class Bots:
     """``deadline`` is how long, in seconds, a deletion waits for others before it is left to recovery."""
 
     def __init__(
-        self, store: BotPort, index: VectorIndex, embedders: EmbedderRegistry, leases: Leases, *, deadline: float
+        self, store: BotPort, index: VectorIndex, embedders: EmbedderRegistry, leases: SagaLeases, *, deadline: float
     ) -> None:
         self._store = store
         self._index = index
@@ -155,7 +152,7 @@ class Bots:
         """Ends a saga that its process has left. Raises Unavailable: to be tried again after its new lease."""
         with self._leases.holding([saga.generation]):
             state = await self._store.state(saga.bot_id)
-            if saga.operation == CREATE and state is not None and state[0] == "active":
+            if saga.operation == CREATE_BOT and state is not None and state[0] == "active":
                 bot = await self.known(saga.bot_id, None)
                 if await self._is_lost(bot):  # Whoever needs it begins a rebuild: a new one would look whole.
                     await self._store.end_saga(saga.generation, self._leases.token)
@@ -164,9 +161,9 @@ class Bots:
                     await self._make(bot, saga.generation)
                 except CollectionForeign:
                     log.error("bot %s cannot have its collection: Milvus holds a foreign one", saga.bot_id)
-            elif saga.operation == CREATE:
+            elif saga.operation == CREATE_BOT:
                 await self._store.end_saga(saga.generation, self._leases.token)
-            elif saga.operation == DROP:
+            elif saga.operation == DROP_COLLECTION:
                 await self.drop_collection(saga)
             else:
                 await self._remove(saga.bot_id)
@@ -215,7 +212,7 @@ class Bots:
             raise BotNotFound(NOT_FOUND)
         if now.milvus_collection != bot.milvus_collection or now.created_at != bot.created_at:
             await self._store.end_saga(saga, self._leases.token)
-            raise CollectionMoved(MOVED)
+            raise CollectionMoved()
         if await self._is_lost(now):
             if now.milvus_collection not in await self._index.collections():
                 await self._replace(now, saga, began_at)
@@ -252,7 +249,7 @@ class Bots:
                     await self._store.end_saga(new.generation, self._leases.token)
                 await failpoint("rebuild.after_switch")
             await self._store.end_saga(saga, self._leases.token)
-        raise CollectionMoved(MOVED)
+        raise CollectionMoved()
 
     async def _make(self, bot: Bot, saga: int, began_at: float | None = None) -> None:
         model = self._embedders.current

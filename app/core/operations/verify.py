@@ -10,7 +10,6 @@ from uuid import UUID
 
 from app.core.ports import VectorIndex, VerifyPort
 from app.core.stores.postgres.verify import BotState
-from app.core.write.write import MOVED
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.errors import CollectionMissing, CollectionMoved
 
@@ -122,7 +121,7 @@ class Verifier:
     async def _check_unmoved(self, bot: BotState) -> None:
         now = await self._now(bot)
         if now is None or now.collection_name != bot.collection_name:
-            raise CollectionMoved(MOVED)
+            raise CollectionMoved()
 
     async def _present(self, bot: BotState, generations: list[int]) -> set[int]:
         found: set[int] = set()

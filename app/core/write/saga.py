@@ -30,7 +30,7 @@ from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.generations import Generations
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.leases import Leases
-from app.core.write.write import LEASE_LOST, MOVED, Write
+from app.core.write.write import LEASE_LOST, Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.errors import (
     AppError,
@@ -175,7 +175,7 @@ class Saga:
                 await self._finish(begun, timestamps, timings, once)
             if any(write.moved and write.error is None for write in begun):  # Then T2 has not been for any of them.
                 for write in begun:
-                    write.fail(CollectionMoved(MOVED))
+                    write.fail(CollectionMoved())
             with timings.measure("postgres"):
                 if failed := [write for write in begun if write.error is not None]:
                     await self._compensate(failed)

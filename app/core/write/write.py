@@ -7,7 +7,6 @@ from uuid import UUID
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument
 from app.utils.errors import AppError, BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost
 
-MOVED = "The bot moved to another embedding model while this request ran. Try again."
 LEASE_LOST = "The write took longer than its lease and was undone. Nothing of it is stored."
 
 

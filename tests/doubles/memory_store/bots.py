@@ -5,8 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
-from app.core.stores.postgres.bots import CREATE, DELETE, DROP, BotCounts, BotSaga
-from app.schemas.rows import Bot
+from app.schemas.rows import CREATE_BOT, DELETE_BOT, DROP_COLLECTION, Bot, BotCounts, BotSaga
 from app.utils.errors import CollectionNameTaken
 from tests.doubles.memory_store.tables import BotRow, Partition, Tables
 
@@ -60,12 +59,12 @@ class MemoryBotStore:
             raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.")
         self._tables.bots[bot_id] = BotRow(bot_id, bot_name, collection_name, account, self._tables.now())
         self._tables.partitions[bot_id] = Partition()
-        return self._tables.begin_saga(CREATE, bot_id, token, lease).generation
+        return self._tables.begin_saga(CREATE_BOT, bot_id, token, lease).generation
 
     async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None:
         if self._tables.active(bot_id) is None:
             return None
-        return self._tables.begin_saga(CREATE, bot_id, token, lease).generation
+        return self._tables.begin_saga(CREATE_BOT, bot_id, token, lease).generation
 
     async def finish_creation(self, saga: int, bot_id: UUID, model: str, dimension: int, token: UUID) -> None:
         bot = self._tables.bots.get(bot_id)
@@ -81,7 +80,7 @@ class MemoryBotStore:
         if bot is None:
             return None
         bot.state = "deleting"
-        return self._tables.begin_saga(DELETE, bot_id, token, lease).generation
+        return self._tables.begin_saga(DELETE_BOT, bot_id, token, lease).generation
 
     async def state(self, bot_id: UUID) -> tuple[str, str, int | None] | None:
         bot = self._tables.bots.get(bot_id)
@@ -97,11 +96,11 @@ class MemoryBotStore:
 
     def _to_drop(self, bot_id: UUID) -> Iterable[str]:
         for saga in self._tables.sagas.values():
-            if (saga.bot_id, saga.operation) == (bot_id, DROP) and saga.collection_name:
+            if (saga.bot_id, saga.operation) == (bot_id, DROP_COLLECTION) and saga.collection_name:
                 yield saga.collection_name
 
     async def creation_in_flight(self, bot_id: UUID) -> bool:
-        return any((saga.bot_id, saga.operation) == (bot_id, CREATE) for saga in self._tables.sagas.values())
+        return any((saga.bot_id, saga.operation) == (bot_id, CREATE_BOT) for saga in self._tables.sagas.values())
 
     async def finish_deletion(self, bot_id: UUID) -> bool:
         now, tables = self._tables.now(), self._tables
@@ -130,9 +129,9 @@ class MemoryBotStore:
         return bool(self._tables.partition(bot_id).documents) or (bot_id, "write") in writes
 
     async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga:
-        saga = self._tables.begin_saga(DROP, bot_id, token, lease)
+        saga = self._tables.begin_saga(DROP_COLLECTION, bot_id, token, lease)
         saga.collection_name = f"r{saga.generation}"
-        return BotSaga(saga.generation, DROP, bot_id, saga.collection_name)
+        return BotSaga(saga.generation, DROP_COLLECTION, bot_id, saga.collection_name)
 
     async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool:
         bot = self._tables.active(bot_id)
@@ -142,7 +141,7 @@ class MemoryBotStore:
             return False
         bot.milvus_collection = replacement.collection_name
         self._tables.begin_rebuild(bot_id, False)
-        self._tables.begin_saga(DROP, bot_id, NOBODY, self._settle).collection_name = lost
+        self._tables.begin_saga(DROP_COLLECTION, bot_id, NOBODY, self._settle).collection_name = lost
         return True
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:

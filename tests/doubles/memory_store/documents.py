@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from app.core.write.idempotency import IdempotentRequest
-from app.core.write.write import MOVED, Write, mark_moved
+from app.core.write.write import Write, mark_moved
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, CurrentChunk, Document, SearchChunk, StaleChunk
@@ -291,7 +291,7 @@ class MemoryDocumentStore:
     async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
         bot = self._tables.active(bot_id)
         if bot and bot.collection != collection:
-            raise CollectionMoved(MOVED)
+            raise CollectionMoved()
         return bot.milvus_timestamp if bot else 0
 
     def _is_unchanged(self, bot: Bot) -> bool:

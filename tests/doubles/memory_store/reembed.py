@@ -5,9 +5,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from app.core.stores.postgres.bots import DROP, BotSaga
 from app.core.stores.postgres.reembed import NOT_FOUND
-from app.schemas.rows import ModelMigration, SourceChunk
+from app.schemas.rows import DROP_COLLECTION, BotSaga, ModelMigration, SourceChunk
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress
 from tests.doubles.memory_store.tables import BotRow, Tables
 
@@ -88,9 +87,9 @@ class MemoryReembedStore:
         bot = self._bot(bot_id)
         if bot.next is None:
             return None
-        saga = self._tables.begin_saga(DROP, bot_id, token, lease)
+        saga = self._tables.begin_saga(DROP_COLLECTION, bot_id, token, lease)
         saga.collection_name, bot.next = bot.next.collection_name, None
-        return BotSaga(saga.generation, DROP, bot_id, saga.collection_name)
+        return BotSaga(saga.generation, DROP_COLLECTION, bot_id, saga.collection_name)
 
     def _bot(self, bot_id: UUID) -> BotRow:
         bot = self._tables.active(bot_id)
@@ -130,7 +129,7 @@ class MemorySwitch:
         new = self._seen is not None and set(await self._store.keys(bot.bot_id, self._first)) - set(self._seen)
         if new or bot.next != self._move or bot.state != "active":
             raise CollectionMoved("Somebody has written meanwhile.")
-        saga = self._tables.begin_saga(DROP, bot.bot_id, uuid4(), grace)
+        saga = self._tables.begin_saga(DROP_COLLECTION, bot.bot_id, uuid4(), grace)
         saga.collection_name = bot.collection
         bot.milvus_collection, bot.next = self._move.collection_name, None
         bot.embedding_model, bot.dimension = self._move.embedding_model, self._move.dimension

@@ -1,7 +1,6 @@
 """``bot_registry`` and the sagas of whole bots."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -10,32 +9,11 @@ import asyncpg
 from app.core.stores.postgres.database import Connection, Database
 from app.core.stores.postgres.tenant_guard import only_account, only_bot
 from app.schemas.queries import SQL
-from app.schemas.rows import Bot, Progress
+from app.schemas.rows import CREATE_BOT, DELETE_BOT, Bot, BotCounts, BotSaga, Progress
 from app.utils.errors import CollectionNameTaken
 
-CREATE, DELETE, DROP = "create_bot", "delete_bot", "drop_collection"
 # A lock on the parent tables makes every reader wait behind it: better to give up soon and try again.
 PARTITION_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '100ms'"
-
-
-@dataclass(frozen=True, slots=True)
-class BotCounts:
-    """``sagas`` and ``vector_gc`` are the bot's backlog: operations in flight and generations to be collected."""
-
-    documents: int
-    chunks: int
-    sagas: int
-    vector_gc: int
-
-
-@dataclass(frozen=True, slots=True)
-class BotSaga:
-    """``collection_name`` is what a DROP is about."""
-
-    generation: int
-    operation: str
-    bot_id: UUID
-    collection_name: str | None = None
 
 
 class BotStore:
@@ -73,7 +51,7 @@ class BotStore:
         """
         async with self._db.transaction() as conn:
             if await conn.fetchval(SQL["insert_bot"], bot_id, bot_name, collection_name, account) is not None:
-                return await self._begin(conn, CREATE, bot_id, token, lease)
+                return await self._begin(conn, CREATE_BOT, bot_id, token, lease)
             if await conn.fetchrow(SQL["bot_state"], bot_id) is None:
                 raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.")
             return None
@@ -83,7 +61,7 @@ class BotStore:
         async with self._db.transaction() as conn:
             if not await conn.fetch(SQL["lock_bot_for_use"], [bot_id]):
                 return None
-            return await self._begin(conn, CREATE, bot_id, token, lease)
+            return await self._begin(conn, CREATE_BOT, bot_id, token, lease)
 
     async def finish_creation(self, saga: int, bot_id: UUID, model: str, dimension: int, token: UUID) -> None:
         async with self._db.transaction() as conn:
@@ -100,7 +78,7 @@ class BotStore:
             if not only_bot(rows, bot_id):
                 return None
             await conn.execute(SQL["mark_bot_deleting"], bot_id)
-            return await self._begin(conn, DELETE, bot_id, token, lease)
+            return await self._begin(conn, DELETE_BOT, bot_id, token, lease)
 
     async def state(self, bot_id: UUID) -> tuple[str, str, int | None] | None:
         """(state, its collection in Milvus, dimension), whatever the state."""

@@ -13,7 +13,7 @@ from app.core.stores.postgres.database import Connection, Database
 from app.core.stores.postgres.filter_sql import compile_filter
 from app.core.stores.postgres.tenant_guard import TenantMismatch, check_only_bot, only_bot
 from app.core.write.idempotency import IdempotentRequest
-from app.core.write.write import MOVED, Write, mark_moved
+from app.core.write.write import Write, mark_moved
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.queries import SQL
@@ -418,7 +418,7 @@ class DocumentStore:
         """
         row = await self._db.fetchrow(SQL["milvus_timestamp"], bot_id)
         if row and row["milvus_collection"] != collection:
-            raise CollectionMoved(MOVED)
+            raise CollectionMoved()
         return row["milvus_timestamp"] if row else 0
 
 

@@ -7,10 +7,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from app.core.stores.postgres.bots import DROP, BotSaga
 from app.core.stores.postgres.database import Connection, Database
 from app.schemas.queries import SQL
-from app.schemas.rows import ModelMigration, SourceChunk
+from app.schemas.rows import DROP_COLLECTION, BotSaga, ModelMigration, SourceChunk
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress
 
 NOT_FOUND = "There is no bot with this chat_bot_id."
@@ -110,7 +109,7 @@ class ReembedStore:
                 return None
             await conn.execute(SQL["forget_move"], bot_id)
             saga = await conn.fetchval(SQL["drop_collection_later"], bot_id, name, token, lease)
-            return BotSaga(saga, DROP, bot_id, name)
+            return BotSaga(saga, DROP_COLLECTION, bot_id, name)
 
     @staticmethod
     async def _lock(conn: Connection, bot_id: UUID) -> asyncpg.Record:
