@@ -53,6 +53,9 @@ from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
 from app.schemas.queries import SQL
 
+LARGE_ANSWER_REST, LARGE_ANSWER_LONGEST_REST = 8.0, 2.0
+"""Of BulkWriteThrottle, longer than for writes: a large answer is still being written after its search has ended."""
+
 log = logging.getLogger(__name__)
 
 
@@ -304,7 +307,16 @@ async def build_services(
             bots=bots,
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
-            search=Search(bots, documents, stores.index, embedders, pace, limit, reranker),
+            search=Search(
+                bots,
+                documents,
+                stores.index,
+                embedders,
+                reranker,
+                on_search=pace.asked,
+                large_answers=BulkWriteThrottle(0, LARGE_ANSWER_REST, LARGE_ANSWER_LONGEST_REST),
+                rebuild_error=limit.refusal,
+            ),
             embed=EmbeddingService(embedders),
             reranking=RerankingService(reranker),
             models=Models(embedders, None if reranker is None else reranker.model),

@@ -85,7 +85,15 @@ class Process:
         self.ingest = Ingest(self.bots, saga, world.keys)
         self.documents = Documents(self.bots, documents, recovery)
         limit = Limit(embedders, frozenset(), 0)
-        self.search = Search(self.bots, documents, index, embedders, pace, limit)
+        self.search = Search(
+            self.bots,
+            documents,
+            index,
+            embedders,
+            on_search=pace.asked,
+            large_answers=BulkWriteThrottle(0),
+            rebuild_error=limit.refusal,
+        )
         verify, chunks = Database(self, world.verify), Database(self, world.chunks)
         self.verifier = Verifier(verify, index)
         rebuilder = Rebuilder(

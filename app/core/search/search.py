@@ -1,7 +1,7 @@
 """The read path: embed, find keys by vector and by words, confirm them in PostgreSQL, rank them."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -10,7 +10,6 @@ from app.core.bots.bots import Bots
 from app.core.embedding.check import invalid_vectors
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
-from app.core.operations.rebuild import Limit
 from app.core.ports import DocumentPort, Hit, VectorIndex
 from app.core.search.coalescing import RequestCoalescer
 from app.core.search.completion import cosine
@@ -18,9 +17,8 @@ from app.core.search.fusion import DEFAULT_DENSE_WEIGHT, RankedChunk, best_per_d
 from app.core.search.hits import HitLists, RetrievalRequest, take_confirmed
 from app.core.search.query import Mode, Query, Result, SearchResults, Trace
 from app.core.search.rerank import NO_RERANKER, Reranker, check_pairs
-from app.core.search.response_size import LARGE_AT_A_TIME, LONGEST_REST, REST, check_bytes, is_large
+from app.core.search.response_size import MAX_LARGE_ANSWERS, AnswerThrottle, check_bytes, is_large
 from app.core.search.retrieval import Retrieval, RetrievalResult, in_flight_key_ranges
-from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.schemas.filter_tree import Normalized, references_chunks
 from app.schemas.rows import Bot, Chunk
 from app.utils.errors import (
@@ -50,7 +48,8 @@ ATTEMPTS = 3
 class Search:
     """Stages in ``timings``: embedding, dense, lexical, cosines, postgres, filter (a part of postgres), rerank.
 
-    Embedding, searching by words and filtering overlap, as do the two searches.
+    Embedding, searching by words and filtering overlap, as do the two searches. ``on_search`` is called for each
+    search. ``rebuild_error`` makes the error for a bot whose index is incomplete.
     """
 
     def __init__(
@@ -59,21 +58,23 @@ class Search:
         documents: DocumentPort,
         index: VectorIndex,
         embedders: EmbedderRegistry,
-        pace: BulkWriteThrottle,
-        limit: Limit,
         reranker: Reranker | None = None,
+        *,
+        on_search: Callable[[], None],
+        large_answers: AnswerThrottle,
+        rebuild_error: Callable[[Bot], AppError],
     ) -> None:
         self._bots = bots
         self._documents = documents
         self._index = index
         self._embedders = embedders
-        self._pace = pace
-        self._limit = limit
+        self._on_search = on_search
+        self._large_answers = large_answers
+        self._rebuild_error = rebuild_error
         self._reranker = reranker
         self._retrieval = Retrieval(bots, documents, index, embedders)
         self._usable = RequestCoalescer(self._usable_by_all)
-        self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
-        self._large_pace = BulkWriteThrottle(0, REST, LONGEST_REST)
+        self._large = asyncio.Semaphore(MAX_LARGE_ANSWERS)
         self._rows = StableValueCache[tuple[UUID, str | None], Bot]()
 
     async def query(self, query: Query, timings: Stopwatch) -> SearchResults:
@@ -86,12 +87,12 @@ class Search:
             if self._reranker is None:
                 raise InvalidInput(NO_RERANKER, places=[ErrorLocation("body.rerank", NO_RERANKER)])
             check_pairs(len(query.texts), self._reranker.top)
-        self._pace.asked()
+        self._on_search()
         results = len(query.texts) * query.limit
         if not is_large(results, query.context_chunks):
-            self._large_pace.asked()
+            self._large_answers.asked()
             return await self._attempts(query, timings)
-        async with self._large, self._large_pace.turn(results, timings):
+        async with self._large, self._large_answers.turn(results, timings):
             return await self._attempts(query, timings)
 
     async def _attempts(self, query: Query, timings: Stopwatch) -> SearchResults:
@@ -133,7 +134,7 @@ class Search:
             bot = await self._usable(of, None)
             self._rows.observe(of, bot)
             if bot.rebuild and not query.allow_partial:
-                raise self._limit.refusal(bot)
+                raise self._rebuild_error(bot)
             if assumed is not None and bot == expected:
                 if isinstance(assumed, AppError):
                     raise assumed
