@@ -171,7 +171,7 @@ async def test_filter_finds_the_needle_behind_nearer_chunks(bot: BotClient) -> N
 async def test_filter_that_matches_more_documents_than_milvus_is_told(
     bot: BotClient, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.search.search.FEW_DOCUMENTS", 10)
+    monkeypatch.setattr("app.core.search.filter_plan.MAX_PREFILTER_IDS", 10)
     for number in range(30):
         await bot.insert(f"이야기 {number}", metadata={"number": number})
     lower = 3 if kind == "common" else 15

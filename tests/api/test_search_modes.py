@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.core.embedding.port import Embedder, Vectors
-from app.core.search.search import ATTEMPTS
+from app.core.search.search import MAX_ATTEMPTS
 from app.schemas.queries import SQL
 from app.utils.failpoints import install
 from tests.conftest import BotClient, register
@@ -80,7 +80,7 @@ async def test_what_only_words_find_has_its_true_similarity(bot: BotClient, monk
     await bot.insert(*(f"가나다라 {number}" for number in range(40)), far)
     true = {one["chunk_text"]: one["dense_score"] for one in await bot.search("가나다라 XYZ", mode="dense", limit=41)}
     assert list(true).index(far) > 10
-    monkeypatch.setattr("app.core.search.search.HYBRID_DEPTH", 5)
+    monkeypatch.setattr("app.core.search.search.HYBRID_CANDIDATES", 5)
     monkeypatch.setattr("app.core.search.retrieval.SPARE_HITS", 0)
     results = await bot.search("가나다라 XYZ", dense_weight=0.1)
     assert results[0]["chunk_text"] == far
@@ -287,7 +287,7 @@ async def test_written_is_found_by_the_next_search_in_every_mode(bot: BotClient,
 async def test_a_chunk_replaced_between_ranking_and_reading(
     bot: BotClient, index: MemoryIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was not foreseen to win is read by a second statement, and may be gone by then."""
+    """A winner that was not hydrated is read by a second statement, and may be gone by then."""
     from app.core.stores.postgres.documents import DocumentStore
 
     old = await bot.insert("사과 하나")
@@ -298,7 +298,7 @@ async def test_a_chunk_replaced_between_ranking_and_reading(
     async def current_chunks(self: DocumentStore, *args: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 1:  # As if nothing had been foreseen.
+        if calls == 1:  # As if no winner had been hydrated.
             return await real(self, *args[:2], (), *args[3:])
         if calls == 2:
             await bot.http.put(f"/data/document/{old}", json=bot.body("사과 셋"))
@@ -306,7 +306,7 @@ async def test_a_chunk_replaced_between_ranking_and_reading(
 
     monkeypatch.setattr(DocumentStore, "current_chunks", current_chunks)
     assert sorted(map(str, texts(await bot.search("사과")))) == ["사과 둘", "사과 셋"]
-    assert 3 <= calls <= 2 * ATTEMPTS + 2
+    assert 3 <= calls <= 2 * MAX_ATTEMPTS + 2
 
 
 async def test_a_document_replaced_while_its_chunks_are_confirmed(

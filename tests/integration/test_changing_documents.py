@@ -114,7 +114,7 @@ async def test_a_listing_has_every_document(
     bot: BotClient, hot: list[int], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if options.pop("search_first", False):
-        monkeypatch.setattr("app.core.search.search.FEW_DOCUMENTS", 1)
+        monkeypatch.setattr("app.core.search.filter_plan.MAX_PREFILTER_IDS", 1)
     for _ in range(5):
         results: list[dict[str, Any]] = await bot.search("calm", limit=100, **options)  # type: ignore[assignment]
         for number, doc_id in enumerate(hot):

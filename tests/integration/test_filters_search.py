@@ -22,9 +22,9 @@ DOCUMENTS = 40
 AT_ONCE = 8
 MODES: tuple[Mode, ...] = ("dense", "lexical", "hybrid")
 PLANS = {
-    "documents_first": {"FEW_DOCUMENTS": 1000, "SLICE_DOCUMENTS": 10_000},
-    "search_first": {"FEW_DOCUMENTS": 0, "SLICE_DOCUMENTS": 10_000},
-    "documents_in_slices": {"FEW_DOCUMENTS": 0, "SLICE_DOCUMENTS": 3},
+    "documents_first": {"MAX_PREFILTER_IDS": 1000, "SLICE_IDS": 10_000},
+    "search_first": {"MAX_PREFILTER_IDS": 0, "SLICE_IDS": 10_000},
+    "documents_in_slices": {"MAX_PREFILTER_IDS": 0, "SLICE_IDS": 3},
 }
 ROWS = """
 SELECT d.*, c.page_number FROM documents d JOIN document_chunks c ON c.bot_id = d.bot_id AND c.doc_id = d.doc_id
@@ -38,12 +38,12 @@ WORD = "낱말"
 def plan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name: str = request.param
     for setting, value in PLANS[name].items():
-        monkeypatch.setattr(f"app.core.search.search.{setting}", value)
+        monkeypatch.setattr(f"app.core.search.filter_plan.{setting}", value)
     if name == "documents_in_slices":
         # As if Milvus gave nothing beyond the first hits, so that filtering afterwards cannot find enough.
         monkeypatch.setattr("app.core.search.retrieval.SPARE_HITS", 0)
         monkeypatch.setattr("app.core.search.retrieval.MAX_TOP_K", 10)
-        monkeypatch.setattr("app.core.search.search.HYBRID_DEPTH", 10)
+        monkeypatch.setattr("app.core.search.search.HYBRID_CANDIDATES", 10)
     return name
 
 

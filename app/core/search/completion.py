@@ -1,9 +1,9 @@
-"""Puts into an answer what Milvus could not show yet: documents that were replaced while they were searched for.
+"""Adds to a search what Milvus could not show yet: documents that were replaced while it ran.
 
-A key that PostgreSQL does not confirm may be all that a search saw of a document: its new vectors were written after
-the timestamp that the search guarantees. To search again under a newer one means to wait for Milvus's next tick, in
-which the document may be replaced once more. But PostgreSQL knows which document the key belonged to and what its
-chunks are now. Their similarity is computed here, from their text, and they take their place among the hits.
+An unconfirmed key may be the only trace of a document: the document was replaced, and its new vectors have timestamps
+above the search's guarantee timestamp. A second search under a newer guarantee waits for Milvus's next tick, and the
+document may be replaced again before that. PostgreSQL knows which document the key belonged to and which chunks it has
+now. Their scores are computed here from their texts, and they are merged into the hits (decision 6).
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,20 +15,23 @@ import numpy as np
 from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, Hit
-from app.core.search.hits import HitLists, RetrievalRequest, foreseen, take_all_confirmed
+from app.core.search.hits import HitLists, RetrievalRequest, keys_to_hydrate, take_all_confirmed
 from app.core.search.lexical import estimated_bm25
 from app.schemas.rows import CurrentChunk
 from app.utils.stopwatch import Stopwatch
 
-ATTEMPTS = 8
-"""How often more documents may turn out to have been replaced, a few milliseconds each."""
+MAX_PASSES = 8
+"""Passes in which further documents may turn out to be replaced. Each takes a few milliseconds."""
 SCORED_TEXTS = 32
-"""From the scores of so many texts that Milvus ranked by words the weights of the words are estimated."""
+"""BM25 weights of the query's words are estimated from the scores of at most this many hits of Milvus."""
 
 
 @dataclass(slots=True)
 class Completed:
-    """Of one moment: ``rows`` of all hits, ``lists`` with the hits that were added, and the vectors of these."""
+    """A completed search, all of one snapshot.
+
+    ``rows``: the confirmed chunks. ``lists``: Milvus's hits and the added ones. ``vectors``: of the added chunks.
+    """
 
     lists: Sequence[HitLists]
     rows: dict[int, CurrentChunk]
@@ -42,97 +45,105 @@ class Completion:
 
     async def complete(
         self,
-        ask: RetrievalRequest,
+        request: RetrievalRequest,
         lists: Sequence[HitLists],
         k: int,
         rows: dict[int, CurrentChunk],
-        most: int,
+        max_chunks: int,
         timings: Stopwatch,
     ) -> Completed | None:
-        """``lists`` as Milvus gave them, of each k hits at most, and what ``rows`` confirmed of them, made complete.
+        """``lists`` with the current chunks of replaced documents merged in.
 
-        None when that takes embedding more than ``most`` chunks, or a document is not known any more: then the search
-        has to be repeated.
-        Raises Unavailable when PostgreSQL or the embedder is away.
+        ``lists``: as Milvus returned them for top ``k``. ``rows``: the confirmed chunks among them.
+        Returns None, and the search has to be repeated, if more than ``max_chunks`` chunks would have to be embedded or
+        if a key's document is not known any more. Raises Unavailable when PostgreSQL or the embedder is unavailable.
         """
-        now = Completed(lists, rows)
-        bot = ask.bot
-        raw = {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits}
-        stale: set[int] = set()
-        replaced: dict[int, int] = {}
-        for _ in range(ATTEMPTS):
-            cuts = take_all_confirmed(ask, lists, now.lists, k, now.rows)
-            unconfirmed = {key for of_pair in cuts for one in of_pair for key in one.unconfirmed} - stale
+        completed = Completed(lists, rows)
+        bot = request.bot
+        milvus_keys = {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits}
+        looked_up: set[int] = set()
+        replaced: dict[int, int] = {}  # Number of chunks by doc_id.
+        for _ in range(MAX_PASSES):
+            confirmed = take_all_confirmed(request, lists, completed.lists, k, completed.rows)
+            unconfirmed = {key for pair in confirmed for one in pair for key in one.unconfirmed} - looked_up
             if not unconfirmed:
-                return now
+                return completed
             with timings.measure("postgres"):
-                gone = await self._documents.stale_chunks(bot.bot_id, bot.milvus_collection, list(unconfirmed))
-            if any(one.doc_id is None for one in gone):
+                stale = await self._documents.stale_chunks(bot.bot_id, bot.milvus_collection, list(unconfirmed))
+            if any(chunk.doc_id is None for chunk in stale):
                 return None
-            stale |= {one.chunk_id for one in gone}
-            found = {one.doc_id: one.chunk_count for one in gone if one.doc_id is not None and one.chunk_count}
+            looked_up |= {chunk.chunk_id for chunk in stale}
+            found = {
+                chunk.doc_id: chunk.chunk_count for chunk in stale if chunk.doc_id is not None and chunk.chunk_count
+            }
             if found.keys() <= replaced.keys():
-                return now
+                return completed
             replaced |= found
-            if sum(replaced.values()) > most:
+            if sum(replaced.values()) > max_chunks:
                 return None
-            wanted = foreseen(ask, lists) | _best_by_words(lists)
+            hydrate = keys_to_hydrate(request, lists) | _best_lexical_keys(lists)
             with timings.measure("postgres"):
-                now.rows = await self._documents.current_chunks(
-                    bot.bot_id, list(raw), wanted, ask.where, doc_ids=list(replaced)
+                completed.rows = await self._documents.current_chunks(
+                    bot.bot_id, list(milvus_keys), hydrate, request.where, doc_ids=list(replaced)
                 )
-            added = {key: row.chunk.text for key, row in now.rows.items() if key not in raw and row.chunk}
-            if not await self._embed(ask, now.vectors, added, timings):
+            added = {key: row.chunk.text for key, row in completed.rows.items() if key not in milvus_keys and row.chunk}
+            if not await self._embed(request, completed.vectors, added, timings):
                 return None
-            now.lists = await self._merged(ask, lists, k, now, added)
+            completed.lists = await self._merged(request, lists, k, completed, added)
         return None
 
     async def _embed(
-        self, ask: RetrievalRequest, vectors: dict[int, Vectors], added: dict[int, str], timings: Stopwatch
+        self, request: RetrievalRequest, vectors: dict[int, Vectors], added: dict[int, str], timings: Stopwatch
     ) -> bool:
-        lacking = [key for key in added if key not in vectors]
-        if ask.vectors is None or not lacking:
+        """Adds to ``vectors`` those of the added texts. False if a text cannot be embedded."""
+        missing = [key for key in added if key not in vectors]
+        if request.vectors is None or not missing:
             return True
         try:
             with timings.measure("embedding"):
-                made = await self._embedders.of(ask.bot).embed_documents([added[key] for key in lacking])
+                embedder = self._embedders.of(request.bot)
+                embedded = await embedder.embed_documents([added[key] for key in missing])
         except PartialEmbeddingError:
             return False
-        vectors |= zip(lacking, made, strict=True)
+        vectors |= zip(missing, embedded, strict=True)
         return True
 
     async def _merged(
-        self, ask: RetrievalRequest, lists: Sequence[HitLists], k: int, now: Completed, added: dict[int, str]
+        self, request: RetrievalRequest, lists: Sequence[HitLists], k: int, completed: Completed, added: dict[int, str]
     ) -> list[HitLists]:
-        """``lists`` and the chunks that were added, each in its place."""
+        """``lists`` with the added chunks, each in its place."""
         merged = [HitLists(pair.dense, pair.lexical) for pair in lists]
-        if ask.vectors is not None:
-            for pair, query in zip(merged, await ask.vectors, strict=True):
-                near = [Hit(key, cosine(now.vectors[key], query)) for key in added]
-                near = [hit for hit in near if ask.floor is None or hit.score >= ask.floor]
-                pair.dense = _with(pair.dense or [], near, k)
-        if ask.lexical:
-            for pair, text in zip(merged, ask.texts, strict=True):
+        if request.vectors is not None:
+            for pair, query in zip(merged, await request.vectors, strict=True):
+                hits = [Hit(key, cosine(completed.vectors[key], query)) for key in added]
+                least = request.min_similarity
+                pair.dense = _merge(pair.dense or [], [hit for hit in hits if least is None or hit.score >= least], k)
+        if request.lexical:
+            for pair, text in zip(merged, request.texts, strict=True):
                 scored = [
                     (row.chunk.text, hit.score)
                     for hit in islice(pair.lexical or (), SCORED_TEXTS)
-                    if (row := now.rows.get(hit.chunk_id)) and row.chunk
+                    if (row := completed.rows.get(hit.chunk_id)) and row.chunk
                 ]
                 scores = zip(added, estimated_bm25(text, list(added.values()), scored), strict=True)
-                pair.lexical = _with(pair.lexical or [], (Hit(key, score) for key, score in scores if score > 0), k)
+                pair.lexical = _merge(pair.lexical or [], (Hit(key, score) for key, score in scores if score > 0), k)
         return merged
 
 
 def cosine(one: Vectors, other: Vectors) -> float:
-    similar = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
-    return max(-1.0, min(1.0, similar))
+    """Cosine similarity of two vectors (dimension,), -1..1."""
+    similarity = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+    return max(-1.0, min(1.0, similarity))
 
 
-def _with(hits: list[Hit], added: Iterable[Hit], k: int) -> list[Hit]:
-    """Where Milvus has more than the ``k`` that it was asked for, nothing is known of what comes below the last."""
+def _merge(hits: list[Hit], added: Iterable[Hit], k: int) -> list[Hit]:
+    """Milvus's hits and the added ones, best first.
+
+    Nothing is added below the end of a full list of ``k`` hits: chunks that Milvus did not return may rank there.
+    """
     last = hits[-1].score if len(hits) >= k else -np.inf
     return sorted([*hits, *(hit for hit in added if hit.score >= last)], key=lambda hit: (-hit.score, hit.chunk_id))
 
 
-def _best_by_words(lists: Iterable[HitLists]) -> set[int]:
+def _best_lexical_keys(lists: Iterable[HitLists]) -> set[int]:
     return {hit.chunk_id for pair in lists for hit in (pair.lexical or ())[:SCORED_TEXTS]}

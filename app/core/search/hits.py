@@ -1,8 +1,9 @@
-"""What a search asks of both stores, and the lists of hits that come back."""
+"""The request to both stores, and the lists of hits that come back."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from app.core.embedding.port import Vectors
 from app.core.ports import Hit, KeyRange
@@ -10,40 +11,44 @@ from app.core.search.fusion import relative_score_fusion
 from app.schemas.filter_tree import Filter
 from app.schemas.rows import Bot, CurrentChunk
 
+Hydrate = Literal["none", "likely", "all"]
+"""Which hits get their texts in the statement that confirms them: none, the likely winners, or all."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetrievalRequest:
-    """What is wanted of a bot for each of ``texts``.
+    """What to retrieve from ``bot`` for each of ``texts``.
 
-    Of each list ``depth`` chunks, of at least ``documents`` documents. ``vectors`` (n, dimension), which may still be
-    on their way while words are looked for, are None where no dense list is wanted. ``floor``: least cosine similarity
-    in the dense list. ``read``: of how many chunks, best first, the text will be needed. ``hydrate``: whether texts are
-    read as their keys are confirmed, else later. ``read_all``: the text of each that is found. ``exclude_ranges``:
-    keys that no reader can see yet, and that are skipped. ``assumed``: the bot's row is the one of an earlier search.
-    ``by_chunk``: the filter looks at chunks, so that it is chunks, not documents, that are named to Milvus.
+    ``optimistic``: ``bot`` comes from the cache and has to be validated. ``guarantee_timestamp``: the search sees all
+    writes up to it. ``vectors``: (n, dimension), possibly still pending; None if no dense list is wanted. ``lexical``:
+    whether lexical lists are wanted.
+
+    Each list needs ``candidates`` confirmed hits from at least ``min_documents`` documents. ``limit``: results for each
+    text in the end. ``min_similarity``: least cosine similarity in the dense list. ``where``: the filter.
+    ``filters_chunks``: it tests columns of chunks, so Milvus is given ids of chunks instead of documents.
+    ``exclude_ranges``: keys that no reader can see yet.
     """
 
     bot: Bot
-    assumed: bool
+    optimistic: bool
     guarantee_timestamp: int
     texts: Sequence[str]
     vectors: asyncio.Future[Vectors] | None
     lexical: bool
-    depth: int
-    documents: int
-    read: int
+    candidates: int
+    min_documents: int
+    limit: int
     dense_weight: float
-    floor: float | None
+    min_similarity: float | None
     where: Filter | None
+    filters_chunks: bool
     exclude_ranges: Sequence[KeyRange]
-    read_all: bool = False
-    by_chunk: bool = False
-    hydrate: bool = True
+    hydrate: Hydrate
 
 
 @dataclass(slots=True)
 class HitLists:
-    """The hits for one text, best first; None where a list is not wanted."""
+    """The hits for one text, best first; None for a list that is not wanted."""
 
     dense: list[Hit] | None
     lexical: list[Hit] | None
@@ -54,20 +59,25 @@ class HitLists:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedHits:
-    """A list as far as it was needed. ``share``: what part of the hits was confirmed."""
+    """The confirmed hits of one list, as many as the request needs.
+
+    ``unconfirmed``: keys above the last needed hit that PostgreSQL did not confirm. ``is_enough``: the list has what
+    the request needs. ``is_exhausted``: it does not, and Milvus has no more hits. ``share``: confirmed hits as a share
+    of all hits looked at, 1 if the list is long enough.
+    """
 
     hits: list[Hit]
     unconfirmed: list[int]
-    enough: bool
-    exhausted: bool
+    is_enough: bool
+    is_exhausted: bool
     share: float
 
 
 def take_confirmed(
-    ask: RetrievalRequest, hits: list[Hit], exhausted: bool, rows: Mapping[int, CurrentChunk]
+    request: RetrievalRequest, hits: list[Hit], is_exhausted: bool, rows: Mapping[int, CurrentChunk]
 ) -> ConfirmedHits:
-    """The confirmed ones of ``hits`` until there are as many as are wanted. ``exhausted``: Milvus has no more."""
-    kept: list[Hit] = []
+    """The confirmed hits, best first, until the request has enough. ``is_exhausted``: Milvus has no more hits."""
+    confirmed: list[Hit] = []
     unconfirmed: list[int] = []
     documents: set[int] = set()
     for hit in hits:
@@ -75,36 +85,44 @@ def take_confirmed(
         if row is None:
             unconfirmed.append(hit.chunk_id)
             continue
-        kept.append(hit)
+        confirmed.append(hit)
         documents.add(row.doc_id)
-        if len(kept) >= ask.depth and len(documents) >= ask.documents:
-            return ConfirmedHits(kept, unconfirmed, True, False, 1.0)
-    return ConfirmedHits(kept, unconfirmed, False, exhausted, len(kept) / len(hits) if hits else 1.0)
+        if len(confirmed) >= request.candidates and len(documents) >= request.min_documents:
+            return ConfirmedHits(confirmed, unconfirmed, is_enough=True, is_exhausted=False, share=1.0)
+    share = len(confirmed) / len(hits) if hits else 1.0
+    return ConfirmedHits(confirmed, unconfirmed, is_enough=False, is_exhausted=is_exhausted, share=share)
 
 
 def take_all_confirmed(
-    ask: RetrievalRequest, raw: Sequence[HitLists], merged: Sequence[HitLists], k: int, rows: Mapping[int, CurrentChunk]
+    request: RetrievalRequest,
+    raw: Sequence[HitLists],
+    merged: Sequence[HitLists],
+    k: int,
+    rows: Mapping[int, CurrentChunk],
 ) -> list[list[ConfirmedHits]]:
-    """``take_confirmed`` of each of ``merged``: ``raw``, at most k hits of each list, and what was added to them."""
+    """``take_confirmed`` of every list in ``merged``.
+
+    ``raw``: the lists as Milvus returned them for top ``k``. ``merged``: the same with hits added to them.
+    """
     return [
         [
-            take_confirmed(ask, hits, len(from_milvus) < k, rows)
+            take_confirmed(request, hits, len(from_milvus) < k, rows)
             for from_milvus, hits in zip(before.each(), after.each(), strict=True)
         ]
         for before, after in zip(raw, merged, strict=True)
     ]
 
 
-def foreseen(ask: RetrievalRequest, lists: Iterable[HitLists]) -> set[int]:
-    """The keys whose texts will most likely be shown: the best, if all are confirmed."""
-    if ask.read_all:
+def keys_to_hydrate(request: RetrievalRequest, lists: Iterable[HitLists]) -> set[int]:
+    """The keys whose texts are read while they are confirmed: by default those that win if all are confirmed."""
+    if request.hydrate == "all":
         return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits}
-    if not ask.hydrate:
+    if request.hydrate == "none":
         return set()
-    if ask.vectors is None or not ask.lexical:  # One list ranks itself.
-        return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits[: ask.read]}
+    if request.vectors is None or not request.lexical:  # A single list is its own ranking.
+        return {hit.chunk_id for pair in lists for hits in pair.each() for hit in hits[: request.limit]}
     return {
-        one.chunk_id
+        ranked.chunk_id
         for pair in lists
-        for one in relative_score_fusion(pair.dense, pair.lexical, ask.dense_weight)[: ask.read]
+        for ranked in relative_score_fusion(pair.dense, pair.lexical, request.dense_weight)[: request.limit]
     }

@@ -1,4 +1,4 @@
-"""What is asked of a search, and what it answers."""
+"""Query and result types of a search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,18 @@ from app.schemas.filter_tree import Filter
 from app.schemas.rows import Chunk, Progress, SearchChunk
 
 Mode = Literal["dense", "lexical", "hybrid"]
-Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
+FilterPlan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
+"""How a filter was applied: see ``app.core.search.filter_plan``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """``texts`` are asked alike, each for itself. ``mode`` None: hybrid where it can be, else dense. ``allow_partial``:
-    take what there is while the bot's index is rebuilt."""
+    """One or more query texts for one bot; each text gets its own results, under the same options.
+
+    ``account`` None: of any account. ``limit``: most results for each text. ``mode`` None: hybrid if the bot's
+    collection supports it, else dense. ``score_threshold``: least cosine similarity. ``context_chunks``: neighbours on
+    each side of a result. ``allow_partial``: search even while vectors of the bot are missing and being rebuilt.
+    """
 
     bot_id: UUID
     account: str | None
@@ -33,11 +38,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A confirmed chunk.
+    """A chunk that PostgreSQL has confirmed, and its scores.
 
-    ``score`` ranks it: of the reranker, else fused 0..1 in hybrid mode, else the mode's own. ``dense_score`` is its
-    cosine similarity, None in lexical mode; ``lexical_score`` its BM25, None where the list of words lacks it.
-    ``context``: it and its neighbours in order, empty unless asked for.
+    ``score`` ranks it: the reranker's score if it was reranked, 0..1 in hybrid mode, else the score of the mode.
+    ``dense_score``: cosine similarity, None in lexical mode. ``lexical_score``: BM25, None if the chunk is not in the
+    lexical list. ``context``: the chunk and its neighbours in order, empty unless the query asks for them.
     """
 
     chunk: SearchChunk
@@ -50,21 +55,26 @@ class Result:
 
 @dataclass(slots=True)
 class Trace:
-    """How a search went. ``matching``: documents that pass the filter, counted to FEW_DOCUMENTS + 1.
+    """How a search was carried out.
 
-    ``held``: the bot's row was seen to be the one that was assumed.
+    ``plan`` and ``matching``: None without a filter. ``matching``: documents (chunks, if the filter tests chunks) that
+    pass it, counted up to MAX_PREFILTER_IDS + 1. ``rounds``: searches in Milvus. ``dropped``: keys that PostgreSQL did
+    not confirm. ``bot_unchanged``: the bot's row was assumed and found unchanged.
     """
 
-    plan: Plan | None = None
+    plan: FilterPlan | None = None
     matching: int | None = None
     rounds: int = 0
     dropped: int = 0
-    held: bool = False
+    bot_unchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResults:
-    """The results for each text, in the order of the texts. ``rebuild``: how much was indexed, where not all was."""
+    """The results for each text, in the order of the texts.
+
+    ``rebuild``: the progress of the bot's rebuild if the search was partial, else None.
+    """
 
     mode: Mode
     results: list[list[Result]]

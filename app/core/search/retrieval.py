@@ -1,7 +1,7 @@
-"""Asks Milvus for keys and PostgreSQL which of them are current, until there are enough.
+"""Searches Milvus for keys, asks PostgreSQL which are current, and repeats until there are enough.
 
-Milvus may show what was deleted and may not yet show what replaced it. What PostgreSQL does not confirm is
-dropped; what may be missing for it comes from PostgreSQL, or Milvus is asked again (decision 6).
+Milvus may return chunks that were deleted, and may not yet return their replacements. Keys that PostgreSQL does not
+confirm are dropped. Chunks that Milvus could not show yet come from PostgreSQL or from another search (decision 6).
 """
 
 import asyncio
@@ -17,193 +17,221 @@ from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, Hit, KeyRange, VectorIndex
 from app.core.search.coalescing import RequestCoalescer
 from app.core.search.completion import Completion
-from app.core.search.hits import ConfirmedHits, HitLists, RetrievalRequest, foreseen, take_all_confirmed
+from app.core.search.hits import ConfirmedHits, HitLists, RetrievalRequest, keys_to_hydrate, take_all_confirmed
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, CurrentChunk
 from app.utils.errors import CollectionMissing, Unavailable
 from app.utils.stopwatch import Stopwatch
 
 MAX_TOP_K = 16_384
-"""Milvus's own limit (https://milvus.io/docs/limitations.md)."""
+"""Milvus's limit (https://milvus.io/docs/limitations.md)."""
 SPARE_HITS = 16
-"""Asked for beyond what is needed, so that a few stale keys cost no second search."""
+"""Hits requested beyond the needed number, so that a few stale keys do not cost a second search."""
 WIDEN_FACTOR = 8
+"""Growth of top k when a list came out too short."""
 MAX_ROUNDS = 6
-FEW_CHUNKS, FEW_ROUNDS, MANY_CHUNKS = 16, 2, 512
-"""Replaced chunks that are embedded rather than waited for: at once, and after two rounds that were overtaken."""
-MAX_SPANS = 16
-"""Ranges of keys that Milvus is told to pass over."""
-SEARCHES_AT_ONCE = 2
-"""Of a kind, in Milvus: it works on the second while the answer to the first is on its way."""
+SMALL_COMPLETION, LARGE_COMPLETION = 16, 512
+"""Chunks of replaced documents that are embedded instead of searching again: in the first rounds, and in later ones."""
+SMALL_COMPLETION_ROUNDS = 2
+MAX_EXCLUDED_RANGES = 16
+"""Key ranges in one Milvus filter expression."""
+MAX_CONCURRENT_SEARCHES = 2
+"""Milvus searches for each BatchKey: Milvus works on the second while the answer to the first is being received."""
+
 BatchKey = tuple[str, int, tuple[KeyRange, ...]]
-"""Searches of the same collection, k and passed-over keys are carried out together. A search among given documents
-is not: PostgreSQL, which named them, knows no documents that are not finished."""
+"""Searches with the same collection, top k and excluded ranges share a request.
+
+Searches with ``allowed_ids`` do not: PostgreSQL named the ids, and it names no unfinished documents.
+"""
 
 
 @dataclass(slots=True)
 class RetrievalResult:
-    """Confirmed lists, one pair a text. ``complete``: none is shorter than it could be.
+    """The confirmed hits for each text.
 
-    ``held``: the bot that was assumed was found to be so still. ``vectors``: of hits that Milvus may not have yet.
+    ``rows``: the confirmed chunks by key. ``is_complete``: no list is shorter than it could be. ``rounds``: searches in
+    Milvus. ``dropped``: keys of the last round that PostgreSQL did not confirm. ``bot_unchanged``: the assumed row of
+    the bot was found unchanged. ``vectors``: of chunks that Milvus may not have yet.
     """
 
     lists: list[HitLists]
     rows: dict[int, CurrentChunk] = field(default_factory=dict)
-    complete: bool = True
+    is_complete: bool = True
     rounds: int = 0
     dropped: int = 0
-    held: bool = False
+    bot_unchanged: bool = False
     vectors: dict[int, Vectors] = field(default_factory=dict)
 
 
 class Retrieval:
-    """Stages in the timings: dense and lexical, which overlap, postgres."""
+    """Stages in ``timings``: dense and lexical, which overlap, and postgres."""
 
     def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex, embedders: EmbedderRegistry) -> None:
         self._completion = Completion(documents, embedders)
         self._bots = bots
         self._documents = documents
         self._index = index
-        self._confirm = RequestCoalescer(self._confirm_all)
-        self._dense_batcher = RequestCoalescer(self._search_dense_batch, SEARCHES_AT_ONCE)
-        self._lexical_batcher = RequestCoalescer(self._search_lexical_batch, SEARCHES_AT_ONCE)
+        self._confirm_batcher = RequestCoalescer(self._confirm_batch)
+        self._dense_batcher = RequestCoalescer(self._search_dense_batch, MAX_CONCURRENT_SEARCHES)
+        self._lexical_batcher = RequestCoalescer(self._search_lexical_batch, MAX_CONCURRENT_SEARCHES)
 
-    async def find(self, ask: RetrievalRequest, only: Sequence[int] | None, timings: Stopwatch) -> RetrievalResult:
-        """Searches until every list is long enough and nothing is missing, or Milvus has no more to give.
+    async def retrieve(
+        self, request: RetrievalRequest, allowed_ids: Sequence[int] | None, timings: Stopwatch
+    ) -> RetrievalResult:
+        """Searches until every list is long enough and nothing can be missing, or Milvus has no more hits.
 
-        Searched is the whole collection, or ``only`` these documents; these chunks, where ``ask.by_chunk``.
+        ``allowed_ids`` limits the search to these documents, or to these chunks if the request ``filters_chunks``.
+        None searches the whole collection; a filter is then applied to the hits (post-filtering).
 
-        A key that PostgreSQL does not confirm is stale, or its document was replaced since the guarantee was read:
-        then the new vectors are in Milvus, and this search may not have seen them. Where the bot's timestamp is still
-        the guarantee, nothing was written since. Otherwise the documents come from PostgreSQL, if they are small, or
-        from a search under the newer guarantee. Without timestamps (Milvus Lite) another search costs no wait: a key
-        that is unconfirmed twice is stale there.
+        A key is unconfirmed because it is stale, or because its document was replaced after the guarantee timestamp was
+        read. In the second case the new vectors are in Milvus, but this search may not have seen them. If the bot's
+        timestamp still equals the guarantee, nothing was written since, and the key is stale. Otherwise the document
+        comes from PostgreSQL if it is small, or from a search under the newer timestamp. Without timestamps, on Milvus
+        Lite, a second search is cheap: a key that is unconfirmed twice is stale.
 
-        When chunks are filtered afterwards (a filter, but no ``only``) most unconfirmed keys merely fail the filter; a
-        list that Milvus's limit then keeps short is left incomplete. Raises CollectionMoved when newer vectors are in
-        another collection by now, and Unavailable when more was replaced or deleted than can be passed over.
+        With post-filtering most unconfirmed keys are current but fail the filter. A list that stays too short at
+        Milvus's top-k limit makes the result incomplete. Raises CollectionMoved when the bot has another collection by
+        now, and Unavailable when more documents were replaced or deleted than MAX_ROUNDS searches can make up for.
         """
-        k = min(ask.depth + SPARE_HITS, MAX_TOP_K)
-        guarantee_timestamp = ask.guarantee_timestamp
-        filtered_after = ask.where is not None and only is None
-        stale: set[int] = set()
-        found = RetrievalResult([])
-        for found.rounds in range(1, MAX_ROUNDS + 1):
-            raw = await self._search(ask, k, guarantee_timestamp, only, timings)
+        k = min(request.candidates + SPARE_HITS, MAX_TOP_K)
+        guarantee_timestamp = request.guarantee_timestamp
+        post_filter = request.where is not None and allowed_ids is None
+        unconfirmed_before: set[int] = set()
+        result = RetrievalResult([])
+        for result.rounds in range(1, MAX_ROUNDS + 1):
+            raw = await self._search(request, k, guarantee_timestamp, allowed_ids, timings)
             lists: Sequence[HitLists] = raw
             with timings.measure("postgres"):
-                found.rows = await self._confirmed(ask, lists)
-            found.held = ask.assumed and bool(found.rows)
-            cuts = take_all_confirmed(ask, raw, lists, k, found.rows)
-            unconfirmed = {key for of_pair in cuts for one in of_pair for key in one.unconfirmed}
-            found.dropped = len(unconfirmed)
+                result.rows = await self._confirmed(request, lists)
+            result.bot_unchanged = request.optimistic and bool(result.rows)
+            confirmed = take_all_confirmed(request, raw, lists, k, result.rows)
+            unconfirmed = {key for pair in confirmed for one in pair for key in one.unconfirmed}
+            result.dropped = len(unconfirmed)
             newest = guarantee_timestamp
-            current = unconfirmed <= stale or (found.held and guarantee_timestamp > 0)
-            if not current:
+            # Whether all unconfirmed keys are known to be stale.
+            is_current = unconfirmed <= unconfirmed_before or (result.bot_unchanged and guarantee_timestamp > 0)
+            if not is_current:
                 with timings.measure("postgres"):
-                    newest = await self._documents.milvus_timestamp(ask.bot.bot_id, ask.bot.milvus_collection)
-                current = 0 < newest <= guarantee_timestamp
-            if not current and (newest or found.rounds > 1 or filtered_after):
-                most = FEW_CHUNKS if found.rounds <= FEW_ROUNDS else MANY_CHUNKS
-                completed = await self._completion.complete(ask, raw, k, found.rows, most, timings)
+                    newest = await self._documents.milvus_timestamp(request.bot.bot_id, request.bot.milvus_collection)
+                is_current = 0 < newest <= guarantee_timestamp
+            if not is_current and (newest or result.rounds > 1 or post_filter):
+                max_chunks = SMALL_COMPLETION if result.rounds <= SMALL_COMPLETION_ROUNDS else LARGE_COMPLETION
+                completed = await self._completion.complete(request, raw, k, result.rows, max_chunks, timings)
                 if completed is not None:
-                    current = True
-                    lists, found.rows, found.vectors = completed.lists, completed.rows, completed.vectors
-                    cuts = take_all_confirmed(ask, raw, lists, k, found.rows)
-            found.lists = [_kept(pair, of_pair) for pair, of_pair in zip(lists, cuts, strict=True)]
-            every = [one for of_pair in cuts for one in of_pair]
-            done = all(one.enough or one.exhausted for one in every)
-            found.complete = done
-            if done and current:
-                return found
-            if not done:
-                share = min(one.share for one in every if not one.enough)
-                if k == MAX_TOP_K or (filtered_after and share * MAX_TOP_K < ask.depth):
-                    if current and (filtered_after or share == 1):
-                        return found
+                    is_current = True
+                    lists, result.rows, result.vectors = completed.lists, completed.rows, completed.vectors
+                    confirmed = take_all_confirmed(request, raw, lists, k, result.rows)
+            result.lists = [_only_confirmed(pair, hits) for pair, hits in zip(lists, confirmed, strict=True)]
+            all_lists = [one for pair in confirmed for one in pair]
+            result.is_complete = all(one.is_enough or one.is_exhausted for one in all_lists)
+            if result.is_complete and is_current:
+                return result
+            if not result.is_complete:
+                share = min(one.share for one in all_lists if not one.is_enough)
+                if k == MAX_TOP_K or (post_filter and share * MAX_TOP_K < request.candidates):
+                    if is_current and (post_filter or share == 1):
+                        return result
                 else:
-                    k = min(max(k * WIDEN_FACTOR, int(ask.depth / max(share, 0.001) * 1.5)), MAX_TOP_K)
-            stale, guarantee_timestamp = unconfirmed, newest
-        raise Unavailable("More documents were replaced or deleted a moment ago than this search can pass over.")
+                    k = min(max(k * WIDEN_FACTOR, int(request.candidates / max(share, 0.001) * 1.5)), MAX_TOP_K)
+            unconfirmed_before, guarantee_timestamp = unconfirmed, newest
+        raise Unavailable("Too many documents of this bot were replaced or deleted during the search.")
 
-    async def _confirmed(self, ask: RetrievalRequest, lists: Sequence[HitLists]) -> dict[int, CurrentChunk]:
-        """Of the hits those that are current. The spare ones are asked about only where they may be needed."""
-        every = [hits for pair in lists for hits in pair.each()]
-        wanted = foreseen(ask, lists)
-        spare = ask.where is not None or ask.documents > 1
-        keys = {hit.chunk_id for hits in every for hit in (hits if spare else hits[: ask.depth])}
-        still = ask.bot if ask.assumed else None
-        if ask.where is not None:
-            return await self._documents.current_chunks(ask.bot.bot_id, list(keys), wanted, ask.where, still)
-        kind = (ask.bot.bot_id, still)
-        rows = await self._confirm(kind, (keys, wanted))
-        if any(key not in rows for key in keys) and (rest := {hit.chunk_id for hits in every for hit in hits} - keys):
-            # All of them once more: two statements could confirm two generations of one document.
-            rows = await self._confirm(kind, (keys | rest, wanted))
+    async def _confirmed(self, request: RetrievalRequest, lists: Sequence[HitLists]) -> dict[int, CurrentChunk]:
+        """The current chunks among the hits. Spare hits are looked up only if they may be needed."""
+        all_lists = [hits for pair in lists for hits in pair.each()]
+        hydrate = keys_to_hydrate(request, lists)
+        needs_spare = request.where is not None or request.min_documents > 1
+        keys = {hit.chunk_id for hits in all_lists for hit in (hits if needs_spare else hits[: request.candidates])}
+        expected_bot = request.bot if request.optimistic else None
+        if request.where is not None:
+            return await self._documents.current_chunks(
+                request.bot.bot_id, list(keys), hydrate, request.where, expected_bot
+            )
+        batch = (request.bot.bot_id, expected_bot)
+        rows = await self._confirm_batcher(batch, (keys, hydrate))
+        if any(key not in rows for key in keys) and (
+            spare_keys := {hit.chunk_id for hits in all_lists for hit in hits} - keys
+        ):
+            # All keys again: two statements could confirm two generations of one document.
+            rows = await self._confirm_batcher(batch, (keys | spare_keys, hydrate))
         return rows
 
-    async def _confirm_all(
-        self, kind: tuple[UUID, Bot | None], calls: Sequence[tuple[set[int], set[int]]]
+    async def _confirm_batch(
+        self, batch: tuple[UUID, Bot | None], calls: Sequence[tuple[set[int], set[int]]]
     ) -> Sequence[dict[int, CurrentChunk]]:
-        """Every call gets the rows of all."""
-        bot_id, still = kind
+        """Every call gets the rows of all calls."""
+        bot_id, expected_bot = batch
         keys = set[int]().union(*(keys for keys, _ in calls))
-        wanted = set[int]().union(*(wanted for _, wanted in calls))
-        return [await self._documents.current_chunks(bot_id, list(keys), wanted, None, still)] * len(calls)
+        hydrate = set[int]().union(*(hydrate for _, hydrate in calls))
+        return [await self._documents.current_chunks(bot_id, list(keys), hydrate, None, expected_bot)] * len(calls)
 
     async def _search(
-        self, ask: RetrievalRequest, k: int, guarantee_timestamp: int, only: Sequence[int] | None, timings: Stopwatch
+        self,
+        request: RetrievalRequest,
+        k: int,
+        guarantee_timestamp: int,
+        allowed_ids: Sequence[int] | None,
+        timings: Stopwatch,
     ) -> list[HitLists]:
+        search = (request, k, guarantee_timestamp, allowed_ids, timings)
         try:
-            if ask.lexical:
-                dense, lexical = await asyncio.gather(
-                    self._dense(ask, k, guarantee_timestamp, only, timings),
-                    self._lexical(ask, k, guarantee_timestamp, only, timings),
-                )
-            else:  # The same without two tasks.
-                dense, lexical = await self._dense(ask, k, guarantee_timestamp, only, timings), None
+            if request.lexical:
+                dense, lexical = await asyncio.gather(self._dense(*search), self._lexical(*search))
+            else:  # Without the cost of two tasks.
+                dense, lexical = await self._dense(*search), None
         except CollectionMissing:
-            # Deleted or moved meanwhile, or lost (then this raises BotNotFound, CollectionMoved), or never filled.
-            await self._bots.make_collection(ask.bot)
+            # The collection was deleted, moved or lost (make_collection then raises BotNotFound or CollectionMoved), or
+            # was never made.
+            await self._bots.make_collection(request.bot)
             raise
-        empty: list[None] = [None] * len(ask.texts)
-        return [HitLists(near, words) for near, words in zip(dense or empty, lexical or empty, strict=True)]
+        none: list[None] = [None] * len(request.texts)
+        return [HitLists(*pair) for pair in zip(dense or none, lexical or none, strict=True)]
 
     async def _dense(
-        self, ask: RetrievalRequest, k: int, guarantee_timestamp: int, only: Sequence[int] | None, timings: Stopwatch
+        self,
+        request: RetrievalRequest,
+        k: int,
+        guarantee_timestamp: int,
+        allowed_ids: Sequence[int] | None,
+        timings: Stopwatch,
     ) -> list[list[Hit]] | None:
-        if ask.vectors is None:
+        if request.vectors is None:
             return None
-        vectors = await asyncio.shield(ask.vectors)  # Another search may go on with them.
+        vectors = await asyncio.shield(request.vectors)  # A repeated search may still need them.
         with timings.measure("dense"):
-            if only is None:
-                key = (ask.bot.milvus_collection, k, tuple(ask.exclude_ranges))
+            if allowed_ids is None:
+                key = (request.bot.milvus_collection, k, tuple(request.exclude_ranges))
                 found = await self._dense_batcher(key, (vectors, guarantee_timestamp))
             else:
                 found = await self._index.search_dense(
-                    ask.bot.milvus_collection,
+                    request.bot.milvus_collection,
                     vectors,
                     k,
                     guarantee_timestamp=guarantee_timestamp,
-                    doc_ids=None if ask.by_chunk else only,
-                    chunk_ids=only if ask.by_chunk else None,
+                    doc_ids=None if request.filters_chunks else allowed_ids,
+                    chunk_ids=allowed_ids if request.filters_chunks else None,
                 )
-        floor = ask.floor
-        return found if floor is None else [[hit for hit in hits if hit.score >= floor] for hits in found]
+        least = request.min_similarity
+        return found if least is None else [[hit for hit in hits if hit.score >= least] for hits in found]
 
     async def _lexical(
-        self, ask: RetrievalRequest, k: int, guarantee_timestamp: int, only: Sequence[int] | None, timings: Stopwatch
+        self,
+        request: RetrievalRequest,
+        k: int,
+        guarantee_timestamp: int,
+        allowed_ids: Sequence[int] | None,
+        timings: Stopwatch,
     ) -> list[list[Hit]]:
         with timings.measure("lexical"):
-            if only is None:
-                key = (ask.bot.milvus_collection, k, tuple(ask.exclude_ranges))
-                return await self._lexical_batcher(key, (ask.texts, guarantee_timestamp))
+            if allowed_ids is None:
+                key = (request.bot.milvus_collection, k, tuple(request.exclude_ranges))
+                return await self._lexical_batcher(key, (request.texts, guarantee_timestamp))
             return await self._index.search_lexical(
-                ask.bot.milvus_collection,
-                ask.texts,
+                request.bot.milvus_collection,
+                request.texts,
                 k,
                 guarantee_timestamp=guarantee_timestamp,
-                doc_ids=None if ask.by_chunk else only,
-                chunk_ids=only if ask.by_chunk else None,
+                doc_ids=None if request.filters_chunks else allowed_ids,
+                chunk_ids=allowed_ids if request.filters_chunks else None,
             )
 
     async def _search_dense_batch(
@@ -211,40 +239,42 @@ class Retrieval:
     ) -> Sequence[list[list[Hit]]]:
         collection, k, exclude_ranges = key
         vectors = calls[0][0] if len(calls) == 1 else np.concatenate([vectors for vectors, _ in calls])
-        guarantee_timestamp = max(guarantee_timestamp for _, guarantee_timestamp in calls)
-        found = iter(
+        newest = max(guarantee_timestamp for _, guarantee_timestamp in calls)
+        hits = iter(
             await self._index.search_dense(
-                collection, vectors, k, guarantee_timestamp=guarantee_timestamp, exclude_ranges=exclude_ranges
+                collection, vectors, k, guarantee_timestamp=newest, exclude_ranges=exclude_ranges
             )
         )
-        return [[next(found) for _ in vectors] for vectors, _ in calls]
+        return [[next(hits) for _ in vectors] for vectors, _ in calls]
 
     async def _search_lexical_batch(
         self, key: BatchKey, calls: Sequence[tuple[Sequence[str], int]]
     ) -> Sequence[list[list[Hit]]]:
         collection, k, exclude_ranges = key
-        texts = [text for texts, _ in calls for text in texts]
-        guarantee_timestamp = max(guarantee_timestamp for _, guarantee_timestamp in calls)
-        found = iter(
+        all_texts = [text for texts, _ in calls for text in texts]
+        newest = max(guarantee_timestamp for _, guarantee_timestamp in calls)
+        hits = iter(
             await self._index.search_lexical(
-                collection, texts, k, guarantee_timestamp=guarantee_timestamp, exclude_ranges=exclude_ranges
+                collection, all_texts, k, guarantee_timestamp=newest, exclude_ranges=exclude_ranges
             )
         )
-        return [[next(found) for _ in texts] for texts, _ in calls]
+        return [[next(hits) for _ in texts] for texts, _ in calls]
 
 
 def in_flight_key_ranges(generations: Iterable[int]) -> list[KeyRange]:
-    """The keys of these generations, neighbours joined; of the longest runs, if there are many."""
+    """The key ranges of these generations. Adjacent ones are joined, and the MAX_EXCLUDED_RANGES longest are kept."""
     runs: list[list[int]] = []
     for generation in sorted(generations):
         if runs and generation == runs[-1][1]:
             runs[-1][1] += 1
         else:
             runs.append([generation, generation + 1])
-    longest = sorted(runs, key=lambda run: run[0] - run[1])[:MAX_SPANS]
+    longest = sorted(runs, key=lambda run: run[0] - run[1])[:MAX_EXCLUDED_RANGES]
     return [(first * CHUNKS_PER_GENERATION, end * CHUNKS_PER_GENERATION) for first, end in sorted(longest)]
 
 
-def _kept(pair: HitLists, cuts: Sequence[ConfirmedHits]) -> HitLists:
-    left = iter(cuts)
-    return HitLists(None if pair.dense is None else next(left).hits, None if pair.lexical is None else next(left).hits)
+def _only_confirmed(pair: HitLists, confirmed: Sequence[ConfirmedHits]) -> HitLists:
+    lists = iter(confirmed)
+    return HitLists(
+        None if pair.dense is None else next(lists).hits, None if pair.lexical is None else next(lists).hits
+    )
