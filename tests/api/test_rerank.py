@@ -13,7 +13,7 @@ from app.config import Settings
 from app.core.connect import Stores
 from app.core.embedding.port import Embedder
 from app.core.search.cross_encoder import BATCH_PAIRS, CrossEncoderReranker
-from app.core.search.rerank import MAX_PAIRS, PairQueue, Reranker, RerankingService
+from app.core.search.rerank import MAX_PAIRS, PairLimiter, Reranker, RerankingService
 from app.core.services import Services, build_services
 from app.core.stores.postgres.database import Database
 from app.utils.errors import ModelNotFound, RerankerUnavailable, StartupError
@@ -27,7 +27,7 @@ class ByLength:
     """Thinks that the shortest passage answers best."""
 
     model = "tests/by-length"
-    top = TOP
+    top_n = TOP
 
     async def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         return [-float(len(passage)) for _, passage in pairs]
@@ -88,10 +88,10 @@ async def test_a_cross_encoder_of_sentence_transformers(tiny_model: Path) -> Non
     many = [("가 나", "다 라 " * number) for number in range(3 * BATCH_PAIRS)]
     together = await asyncio.gather(reranker.scores(many), reranker.scores(many[::-1]))
     assert together[0] == pytest.approx(together[1][::-1], abs=1e-5)
-    reranker._queue.pairs = MAX_PAIRS - 2
+    reranker._limiter.pairs = MAX_PAIRS - 2
     with pytest.raises(RerankerUnavailable):
         await reranker.scores(pairs)
-    assert reranker._queue.pairs == MAX_PAIRS - 2
+    assert reranker._limiter.pairs == MAX_PAIRS - 2
     await reranker.close()
 
 
@@ -112,20 +112,20 @@ async def test_who_is_cancelled_leaves_a_batch_at_most_behind() -> None:
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert reranker._queue.pairs == 0
+    assert reranker._limiter.pairs == 0
     go_on.set()
     assert await reranker.scores([("a", "b")]) == [0.0]
     assert read == [BATCH_PAIRS, 1]
     await reranker.close()
 
 
-def test_the_queue_counts_pairs() -> None:
-    queue = PairQueue()
-    with queue.waiting(MAX_PAIRS - 1), queue.waiting(1):
-        with pytest.raises(RerankerUnavailable) as caught, queue.waiting(1):
+def test_pairs_above_the_limit_are_refused() -> None:
+    limiter = PairLimiter()
+    with limiter.admit(MAX_PAIRS - 1), limiter.admit(1):
+        with pytest.raises(RerankerUnavailable) as caught, limiter.admit(1):
             pass
         assert caught.value.retry_after
-    with queue.waiting(MAX_PAIRS):
+    with limiter.admit(MAX_PAIRS):
         pass
 
 
@@ -143,7 +143,7 @@ async def test_no_more_than_the_best_are_read(bot: BotClient) -> None:
 async def test_more_than_is_ever_read_is_refused(
     client: httpx.AsyncClient, bot: BotClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ByLength, "top", 200)
+    monkeypatch.setattr(ByLength, "top_n", 200)
     body = {"chat_bot_id": str(bot.bot_id), "query_texts": ["왜?"] * 11, "limit": 1, "rerank": True}
     answer = await client.post("/search/batch", json=body)
     assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, "body.query_texts")

@@ -1,9 +1,7 @@
-"""A reranker of sentence-transformers: a cross-encoder reads question and passage together.
+"""A reranker in this process: a cross-encoder of sentence-transformers reads query and passage together.
 
-Needs requirements/models.txt.
-
-Slower than a search by far, and better at telling which of a few passages answers (Nogueira and Cho, 2019,
-arXiv:1901.04085).
+Needs requirements/models.txt. It is much slower than a search, and better at telling which of a few passages answers
+the query (Nogueira and Cho, 2019, arXiv:1901.04085).
 """
 
 import asyncio
@@ -13,26 +11,26 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
-from app.core.search.rerank import PairQueue
+from app.core.search.rerank import PairLimiter
 from app.utils.errors import StartupError
 
 BATCH_PAIRS = 16
-"""Read at a time. Callers take turns after each batch, and one that is cancelled leaves no more than a batch behind."""
+"""Pairs in one batch. Callers take turns after each batch, and a cancelled call leaves at most one batch running."""
 
 
 class CrossEncoderReranker:
-    """One thread owns the model: its tokenizer must not be shared."""
+    """A single thread owns the model, because its tokenizer is not thread-safe."""
 
-    def __init__(self, name: str, model: Any, top: int, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, name: str, model: Any, top_n: int, thread: ThreadPoolExecutor) -> None:
         self.model = name
-        self.top = top
+        self.top_n = top_n
         self._model = model
         self._thread = thread
-        self._queue = PairQueue()
+        self._limiter = PairLimiter()
 
     @classmethod
-    async def open(cls, name: str, top: int) -> Self:
-        """Loads the model ``name``, a folder or a name on Hugging Face. Raises StartupError."""
+    async def open(cls, name: str, top_n: int) -> Self:
+        """Loads the model ``name``: a folder or a name on Hugging Face. Raises StartupError."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
 
         def load() -> Any:
@@ -48,12 +46,12 @@ class CrossEncoderReranker:
             raise StartupError(
                 "RERANK_MODEL is no cross-encoder that can be loaded: check its name or folder."
             ) from exc
-        return cls(Path(name).name, model, top, thread)
+        return cls(Path(name).name, model, top_n, thread)
 
     async def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         loop = asyncio.get_running_loop()
         found: list[float] = []
-        with self._queue.waiting(len(pairs)):
+        with self._limiter.admit(len(pairs)):
             for start in range(0, len(pairs), BATCH_PAIRS):
                 batch = list(pairs[start : start + BATCH_PAIRS])
                 found += await loop.run_in_executor(self._thread, self._predict, batch)

@@ -13,7 +13,7 @@ import orjson
 
 from app.core.embedding.providers.provider_message import named_limits
 from app.core.embedding.providers.provider_requests import TOO_MUCH, ProviderRequests, connected
-from app.core.search.rerank import PairQueue
+from app.core.search.rerank import PairLimiter
 from app.utils.errors import RerankerUnavailable, RerankInvalid, StartupError
 
 RerankApi = Literal["tei", "vllm", "jina", "cohere"]
@@ -56,7 +56,7 @@ class RemoteReranker:
         url: str,
         api: RerankApi,
         model: str | None,
-        top: int,
+        top_n: int,
         *,
         api_key: str | None = None,
         timeout: float = 10.0,
@@ -64,7 +64,7 @@ class RemoteReranker:
         breaker_pause: float = 5.0,
     ) -> None:
         self.model = model or api
-        self.top = top
+        self.top_n = top_n
         self._name = model
         self._form = FORMS[api]
         self._most = self._form.texts
@@ -82,7 +82,7 @@ class RemoteReranker:
             away=RerankerUnavailable,
         )
         self._places = asyncio.Semaphore(IN_FLIGHT)
-        self._queue = PairQueue()
+        self._limiter = PairLimiter()
 
     @classmethod
     async def open(cls, *given: Any, **more: Any) -> Self:
@@ -115,7 +115,7 @@ class RemoteReranker:
         for index, (question, _) in enumerate(pairs):
             asked.setdefault(question, []).append(index)
         try:
-            with self._queue.waiting(len(pairs)):
+            with self._limiter.admit(len(pairs)):
                 async with asyncio.timeout(self._timeout):
                     parts = await _all(
                         self._ranked(question, [pairs[index][1] for index in indexes])

@@ -1,4 +1,4 @@
-"""Reranking: how well each passage answers a question, both read together."""
+"""Reranking: scores how well each passage answers a query, by a model that reads both together."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,19 +8,19 @@ from app.utils.errors import ErrorLocation, InvalidInput, ModelNotFound, Reranke
 
 NO_RERANKER = "This server has no reranker: start it with RERANK_MODEL or RERANK_URL set."
 MAX_PAIRS = 2_048
-"""Of (question, passage) at work or waiting in each process, and so of one request: enough for a batch of 64 texts with
-the default RERANK_TOP."""
+"""Most (query, passage) pairs that a process scores or queues at a time, so also the limit of one request. Enough for a
+batch of 64 texts with the default RERANK_TOP."""
 
 
-class PairQueue:
-    """Counts the pairs at work and waiting."""
+class PairLimiter:
+    """Admits at most MAX_PAIRS pairs at a time. ``pairs``: admitted and not finished."""
 
     def __init__(self) -> None:
         self.pairs = 0
 
     @contextmanager
-    def waiting(self, pairs: int) -> Iterator[None]:
-        """While they are at work or wait. Raises RerankerUnavailable when there is no room for so many."""
+    def admit(self, pairs: int) -> Iterator[None]:
+        """Counts the pairs while inside. Raises RerankerUnavailable when they would exceed MAX_PAIRS."""
         if self.pairs + pairs > MAX_PAIRS:
             raise RerankerUnavailable("Too many passages wait to be reranked.", retry_after=5)
         self.pairs += pairs
@@ -30,23 +30,25 @@ class PairQueue:
             self.pairs -= pairs
 
 
-def check_pairs(texts: int, top: int) -> None:
-    """Raises InvalidInput when a search reranks more than ever fits."""
-    if texts * top > MAX_PAIRS:
-        reason = f"{texts} texts of {top} results each are more than the {MAX_PAIRS:,} that are reranked at a time"
+def check_pairs(texts: int, top_n: int) -> None:
+    """Raises InvalidInput when a search would rerank more pairs than MAX_PAIRS."""
+    if texts * top_n > MAX_PAIRS:
+        reason = f"{texts} texts of {top_n} results each are more than the {MAX_PAIRS:,} that are reranked at a time"
         raise InvalidInput(f"body.query_texts: {reason}", places=[ErrorLocation("body.query_texts", reason)])
 
 
 class Reranker(Protocol):
-    """``model`` is its name; ``top`` how many of the best results of a search are read again."""
+    """``model``: its name. ``top_n``: how many of the best results of a search it reranks."""
 
     model: str
-    top: int
+    top_n: int
 
     async def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """A score for each (question, passage), higher is better. Raises RerankerUnavailable when it is away or
-        overloaded, and RerankInvalid when it gives no usable score. Whoever is cancelled has no more read for it than
-        what is at work at that moment."""
+        """A score for each (query, passage), in order; higher is better.
+
+        Raises RerankerUnavailable when the reranker is unavailable or overloaded, and RerankInvalid when it returns no
+        usable scores. After a cancellation only the batch in progress is still computed.
+        """
 
     async def close(self) -> None: ...
 
@@ -65,9 +67,9 @@ class RerankingService:
         self._reranker = reranker
 
     async def rank(self, model: str | None, query: str, documents: Sequence[str], top_n: int | None) -> Reranking:
-        """The documents by how well they answer ``query``, best first; the ``top_n`` best of them.
+        """Orders the documents by how well they answer ``query``, best first, and keeps ``top_n`` (None: all).
 
-        Raises ModelNotFound when there is no reranker or ``model`` names another, and as ``Reranker.scores``.
+        Raises ModelNotFound if there is no reranker or ``model`` is not its name, and as ``Reranker.scores``.
         """
         reranker = self._reranker
         if reranker is None:

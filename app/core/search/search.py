@@ -84,7 +84,7 @@ class Search:
         if query.rerank:
             if self._reranker is None:
                 raise InvalidInput(NO_RERANKER, places=[ErrorLocation("body.rerank", NO_RERANKER)])
-            check_pairs(len(query.texts), self._reranker.top)
+            check_pairs(len(query.texts), self._reranker.top_n)
         self._on_search()
         results = len(query.texts) * query.limit
         if not is_large(results, query.context_chunks):
@@ -207,7 +207,7 @@ class Search:
     ) -> RetrievalRequest:
         limit = query.limit
         if query.rerank and self._reranker is not None:
-            limit = max(limit, self._reranker.top)
+            limit = max(limit, self._reranker.top_n)
         return RetrievalRequest(
             bot=bot,
             optimistic=is_optimistic,
@@ -227,25 +227,25 @@ class Search:
         )
 
     async def _reranked(self, query: Query, results: list[list[Result]], timings: Stopwatch) -> list[list[Result]]:
-        """The best ``top`` results of each text in the reranker's order, then the others; ``limit`` of them."""
+        """The best ``top_n`` results of each text in the reranker's order, then the others; ``limit`` of them."""
         assert self._reranker is not None
-        top = self._reranker.top
+        top_n = self._reranker.top_n
         pairs = [
             (text, result.chunk.text)
             for text, found in zip(query.texts, results, strict=True)
-            for result in found[:top]
+            for result in found[:top_n]
         ]
         with timings.measure("rerank"):
             scores = iter(await self._reranker.scores(pairs))
         scored = [
             [
                 replace(result, score=score, rerank_score=score)
-                for result, score in zip(found[:top], scores, strict=False)
+                for result, score in zip(found[:top_n], scores, strict=False)
             ]
             for found in results
         ]
         return [
-            [*sorted(best, key=lambda result: -result.score), *found[top:]][: query.limit]
+            [*sorted(best, key=lambda result: -result.score), *found[top_n:]][: query.limit]
             for best, found in zip(scored, results, strict=True)
         ]
 
