@@ -60,7 +60,7 @@ async def list_bots(services: ServicesDep, account: AccountQuery) -> BotList:
 )
 async def get(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> BotDetail:
     """One bot, with what it holds and what is still to be done for it."""
-    bot, counts = await services.bots.get(bot_id, account)
+    bot, counts = await services.bots.get_with_counts(bot_id, account)
     return BotDetail.model_validate(
         {
             **_fields(bot),

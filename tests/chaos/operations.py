@@ -96,7 +96,7 @@ async def repair(services: Services, stores: Stores, target: Target) -> object:
 async def rebuild(services: Services, stores: Stores, target: Target) -> object:
     """A vector is lost, and the loops of every server make it again."""
     first = target.doc_ids[0] * CHUNKS_PER_GENERATION
-    collection = (await services.bots.known(target.bot_id, None)).milvus_collection
+    collection = (await services.bots.get(target.bot_id, None)).milvus_collection
     await stores.index.delete(collection, [first])
     await RebuildStore(stores.db).begin_in_place(target.bot_id, collection)
     await asyncio.Event().wait()
@@ -111,7 +111,7 @@ async def noticed(services: Services, target: Target) -> None:
 
 async def rebuild_lost(services: Services, stores: Stores, target: Target) -> object:
     """The bot's whole collection is lost, and the next search notices."""
-    await stores.index.drop((await services.bots.known(target.bot_id, None)).milvus_collection)
+    await stores.index.drop((await services.bots.get(target.bot_id, None)).milvus_collection)
     await noticed(services, target)
     await asyncio.Event().wait()
     return None
@@ -134,7 +134,7 @@ async def collect(services: Services, stores: Stores, target: Target) -> object:
 
 async def recover_write(services: Services, stores: Stores, target: Target) -> object:
     """A write whose process has left it after T1, its lease past."""
-    bot = await services.bots.known(target.bot_id, None)
+    bot = await services.bots.get(target.bot_id, None)
     await DocumentStore(stores.db, stores.settle).begin([Write(bot, document(NEW))], uuid4(), timedelta(0))
     await asyncio.Event().wait()
     return None

@@ -128,12 +128,12 @@ def without_the_mark_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_a_new_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that was lost is made again under its name, and looks like that of a bot which holds little."""
+    """A lost collection is created again under its name, and looks like that of a bot which holds little."""
 
-    async def is_lost(_self: Bots, _bot: Bot) -> bool:
+    async def has_lost_collection(_self: Bots, _bot: Bot) -> bool:
         return False
 
-    monkeypatch.setattr(Bots, "_is_lost", is_lost)
+    monkeypatch.setattr(Bots, "_has_lost_collection", has_lost_collection)
 
 
 def without_doubting_counts_after_a_restore(monkeypatch: pytest.MonkeyPatch) -> None:

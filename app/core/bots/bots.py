@@ -1,7 +1,7 @@
-"""Bots: registered in PostgreSQL, with a collection in Milvus, both or neither.
+"""Registers and deletes bots: a row in PostgreSQL and a collection in Milvus, both or neither.
 
-Making and removing a collection is a saga of its own. A creation's saga row is removed only when the outcome
-in Milvus is known; a deletion waits for such rows, so that no collection can appear behind it.
+Creating and dropping a collection are sagas. The row of a creation's saga is removed only when the outcome in Milvus is
+known. A deletion waits for such rows, so that no collection can appear after it.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from app.utils.failpoints import failpoint
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
+"""Pause between two looks at sagas of other processes."""
 NOT_FOUND = "There is no bot with this chat_bot_id."
 
 
@@ -43,7 +44,7 @@ class NewBot:
 
 
 class Bots:
-    """``deadline`` is how long, in seconds, a deletion waits for others before it is left to recovery."""
+    """``deadline``: seconds that a deletion waits for other sagas before it leaves the rest to recovery."""
 
     def __init__(
         self, store: BotPort, index: VectorIndex, embedders: EmbedderRegistry, leases: SagaLeases, *, deadline: float
@@ -53,13 +54,13 @@ class Bots:
         self._embedders = embedders
         self._leases = leases
         self._deadline = deadline
-        self._making: dict[UUID, asyncio.Task[None]] = {}
+        self._creations: dict[UUID, asyncio.Task[None]] = {}
 
     async def create(self, new: NewBot) -> tuple[Bot, bool]:
-        """Registers the bot and makes its collection; (bot, whether it is new).
+        """Registers the bot and creates its collection. Returns the bot and whether it is new.
 
-        Raises InvalidInput for a dimension that is not the model's, BotExists, CollectionNameTaken,
-        CollectionForeign; after each of them nothing is stored.
+        Raises InvalidInput for a dimension other than the model's, BotExists, CollectionNameTaken and
+        CollectionForeign. After each of these nothing is stored.
         """
         model = self._embedders.current
         if new.dimension not in (None, model.dimension):
@@ -74,7 +75,7 @@ class Bots:
         bot = await self._store.get(new.bot_id, None)
         if bot is None:
             if saga is not None:
-                await self._store.end_saga(saga, self._leases.token)  # The deletion waits for it.
+                await self._store.end_saga(saga, self._leases.token)  # The bot's deletion waits for it.
             raise BotExists("A bot with this chat_bot_id is being deleted.")
         if (bot.bot_name, bot.collection_name, bot.account_name) != (
             new.bot_name,
@@ -84,23 +85,23 @@ class Bots:
             raise BotExists("A bot with this chat_bot_id exists and has other values.")
         if saga is not None:
             try:
-                await self._make(bot, saga, began_at)
+                await self._create_collection(bot, saga, began_at)
             except CollectionForeign:
                 await self.delete(new.bot_id, None)
                 raise
         return await self.usable(new.bot_id, None), saga is not None
 
     async def usable(self, bot_id: UUID, account: str | None) -> Bot:
-        """The bot, its collection made if that has not happened yet.
+        """The bot, with its collection created if it had none.
 
-        Raises BotNotFound, and ModelMismatch when its vectors come from another model.
+        Raises BotNotFound, and ModelMismatch if its vectors come from a model that this server does not run.
         """
-        return await self._made(await self.known(bot_id, account))
+        return await self._with_collection(await self.get(bot_id, account))
 
     async def usable_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot | Exception]:
-        """As ``usable`` for several; what stands in a bot's way is its value."""
+        """As ``usable`` for several bots; the value of a bot that is not usable is its error."""
         found = await self._store.get_many(bot_ids, account)
-        results = await asyncio.gather(*(self._made(bot) for bot in found.values()), return_exceptions=True)
+        results = await asyncio.gather(*(self._with_collection(bot) for bot in found.values()), return_exceptions=True)
         outcome: dict[UUID, Bot | Exception] = {bot_id: BotNotFound(NOT_FOUND) for bot_id in bot_ids}
         for bot_id, result in zip(found, results, strict=True):
             if isinstance(result, BaseException) and not isinstance(result, Exception):
@@ -108,12 +109,12 @@ class Bots:
             outcome[bot_id] = result
         return outcome
 
-    async def get(self, bot_id: UUID, account: str | None) -> tuple[Bot, BotCounts]:
-        """The bot and what it holds. Raises BotNotFound."""
-        return await self.known(bot_id, account), await self._store.counts(bot_id)
+    async def get_with_counts(self, bot_id: UUID, account: str | None) -> tuple[Bot, BotCounts]:
+        """The bot, its numbers of documents and chunks, and its backlog. Raises BotNotFound."""
+        return await self.get(bot_id, account), await self._store.counts(bot_id)
 
-    async def known(self, bot_id: UUID, account: str | None) -> Bot:
-        """The bot as it is registered. Raises BotNotFound."""
+    async def get(self, bot_id: UUID, account: str | None) -> Bot:
+        """The bot's row. ``account`` None: of any account. Raises BotNotFound."""
         bot = await self._store.get(bot_id, account)
         if bot is None:
             raise BotNotFound(NOT_FOUND)
@@ -123,9 +124,9 @@ class Bots:
         return await self._store.list(account)
 
     async def delete(self, bot_id: UUID, account: str | None) -> None:
-        """Removes registry row, partitions and collection. From the first step on the bot is unknown.
+        """Removes the bot's row, partitions and collection. From the first step on the bot is unknown to all calls.
 
-        Raises BotNotFound, and Unavailable when it could not be ended in time: recovery then ends it.
+        Raises BotNotFound, and Unavailable when the deletion did not finish in time: recovery then finishes it.
         """
         await failpoint("bot_delete.before_mark")
         saga = await self._store.begin_deletion(bot_id, account, self._leases.token, self._leases.length)
@@ -135,32 +136,33 @@ class Bots:
             await failpoint("bot_delete.after_mark")
             await self._remove(bot_id)
 
-    async def make_collection(self, bot: Bot) -> None:
-        """Makes the collection of a registered bot that has none. Raises BotNotFound, CollectionForeign.
+    async def ensure_collection(self, bot: Bot) -> None:
+        """Creates the missing collection of a registered bot. Raises BotNotFound, CollectionForeign.
 
-        Raises CollectionMoved when the bot has another collection than ``bot`` says; also when Milvus has lost what was
-        in it: then the bot has a new one, and is being rebuilt.
+        Raises CollectionMoved when the bot's row names another collection than ``bot``, or when Milvus lost a
+        collection that had rows: the bot then has a new collection and is being rebuilt.
         """
-        task = self._making.get(bot.bot_id)
+        task = self._creations.get(bot.bot_id)
         if task is None:
-            task = self._making[bot.bot_id] = asyncio.create_task(self._begin_and_make(bot))
-            task.add_done_callback(partial(self._forget_task, bot.bot_id))
-        # One caller's cancellation is not the others'.
+            task = self._creations[bot.bot_id] = asyncio.create_task(self._begin_creation(bot))
+            task.add_done_callback(partial(self._forget_creation, bot.bot_id))
+        # Shielded: several callers share the task, and one may be cancelled.
         await asyncio.shield(task)
 
     async def resume(self, saga: BotSaga) -> None:
-        """Ends a saga that its process has left. Raises Unavailable: to be tried again after its new lease."""
+        """Finishes a saga whose process died. Raises Unavailable: the saga is resumed again after its new lease."""
         with self._leases.holding([saga.generation]):
             state = await self._store.state(saga.bot_id)
             if saga.operation == CREATE_BOT and state is not None and state[0] == "active":
-                bot = await self.known(saga.bot_id, None)
-                if await self._is_lost(bot):  # Whoever needs it begins a rebuild: a new one would look whole.
+                bot = await self.get(saga.bot_id, None)
+                if await self._has_lost_collection(bot):
+                    # An empty collection would look complete. The next call that needs it starts a rebuild.
                     await self._store.end_saga(saga.generation, self._leases.token)
                     return
                 try:
-                    await self._make(bot, saga.generation)
+                    await self._create_collection(bot, saga.generation)
                 except CollectionForeign:
-                    log.error("bot %s cannot have its collection: Milvus holds a foreign one", saga.bot_id)
+                    log.error("bot %s cannot have its collection: Milvus has a foreign one of that name", saga.bot_id)
             elif saga.operation == CREATE_BOT:
                 await self._store.end_saga(saga.generation, self._leases.token)
             elif saga.operation == DROP_COLLECTION:
@@ -169,18 +171,18 @@ class Bots:
                 await self._remove(saga.bot_id)
 
     async def drop_collection(self, saga: BotSaga) -> None:
-        """Drops what a bot has left behind; to be called while the saga's lease is held.
+        """Drops a collection that the bot no longer uses. The caller holds the saga's lease.
 
-        Raises Unavailable when the bot's collection is being made all the while, and LeaseLost.
+        Raises LeaseLost, and Unavailable when a collection of the bot is still being created at the deadline.
         """
         assert saga.collection_name is not None
         try:
             async with asyncio.timeout(self._deadline):
-                # Whoever makes a collection may have read the bot's row before it moved.
+                # A creation in another process may have read the bot's row before the bot moved.
                 while await self._store.creation_in_flight(saga.bot_id):
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError as exc:
-            raise Unavailable("The bot's collection is being made; what it left behind goes later.") from exc
+            raise Unavailable("The bot's collection is being created; its former one is dropped later.") from exc
         await failpoint("drop_collection.before")
         if not self._leases.alive([saga.generation]):
             raise LeaseLost("Dropping a collection took longer than its lease.")
@@ -188,24 +190,24 @@ class Bots:
         await failpoint("drop_collection.after")
         await self._store.end_saga(saga.generation, self._leases.token)
 
-    async def _made(self, bot: Bot) -> Bot:
+    async def _with_collection(self, bot: Bot) -> Bot:
         if bot.embedding_model is None:
-            await self.make_collection(bot)
-            bot = await self.known(bot.bot_id, None)
+            await self.ensure_collection(bot)
+            bot = await self.get(bot.bot_id, None)
         self._embedders.of(bot)
         return bot
 
-    def _forget_task(self, bot_id: UUID, task: asyncio.Task[None]) -> None:
-        del self._making[bot_id]
+    def _forget_creation(self, bot_id: UUID, task: asyncio.Task[None]) -> None:
+        del self._creations[bot_id]
         if not task.cancelled():
-            task.exception()  # Looked at here: every caller may have been cancelled.
+            task.exception()  # Marks it as retrieved: every caller may have been cancelled.
 
-    async def _begin_and_make(self, bot: Bot) -> None:
+    async def _begin_creation(self, bot: Bot) -> None:
         began_at = asyncio.get_running_loop().time()
         saga = await self._store.begin_creation(bot.bot_id, self._leases.token, self._leases.length)
         if saga is None:
             raise BotNotFound(NOT_FOUND)
-        # From here on no deletion ends. One may have ended before, and the bot been registered anew.
+        # From here on no deletion can finish. The bot may have been deleted and registered again before.
         now = await self._store.get(bot.bot_id, None)
         if now is None or now.collection_name != bot.collection_name:
             await self._store.end_saga(saga, self._leases.token)
@@ -213,22 +215,22 @@ class Bots:
         if now.milvus_collection != bot.milvus_collection or now.created_at != bot.created_at:
             await self._store.end_saga(saga, self._leases.token)
             raise CollectionMoved()
-        if await self._is_lost(now):
+        if await self._has_lost_collection(now):
             if now.milvus_collection not in await self._index.collections():
-                await self._replace(now, saga, began_at)
-            await self._store.end_saga(saga, self._leases.token)  # Made by somebody else since.
+                await self._replace_collection(now, saga, began_at)
+            await self._store.end_saga(saga, self._leases.token)  # Another process has created it meanwhile.
             return
-        await self._make(now, saga, began_at)
+        await self._create_collection(now, saga, began_at)
 
-    async def _is_lost(self, bot: Bot) -> bool:
-        """Should the bot's collection be missing: whether it was made before, and something was in it."""
+    async def _has_lost_collection(self, bot: Bot) -> bool:
+        """Whether a missing collection of the bot was lost by Milvus: it existed before and had rows."""
         return bot.embedding_model is not None and await self._store.has_chunks(bot.bot_id)
 
-    async def _replace(self, bot: Bot, saga: int, began_at: float) -> None:
-        """Gives a bot whose collection was lost an empty one, to be filled. Raises CollectionMoved in the end.
+    async def _replace_collection(self, bot: Bot, saga: int, began_at: float) -> None:
+        """Gives a bot whose collection was lost an empty one, which a rebuild fills. Always raises CollectionMoved.
 
-        First it is made, under a saga that drops it should this process die, then the bot gets it: so a collection that
-        a bot's row names and Milvus does not have was always lost.
+        The collection is created first, under a saga that drops it if this process dies. Only then the bot's row names
+        it. So a collection that a bot's row names and Milvus does not have was always lost.
         """
         assert bot.dimension is not None
         with self._leases.holding([saga], since=began_at):
@@ -237,7 +239,7 @@ class Bots:
             assert new.collection_name is not None
             with self._leases.holding([new.generation], since=begins_at):
                 if not self._leases.alive([saga, new.generation]):
-                    raise LeaseLost("Making the bot's collection took longer than its lease.")
+                    raise LeaseLost("Creating the bot's collection took longer than its lease.")
                 await failpoint("rebuild.before_collection")
                 await self._index.create(new.collection_name, bot.dimension)
                 await failpoint("rebuild.after_collection")
@@ -251,17 +253,18 @@ class Bots:
             await self._store.end_saga(saga, self._leases.token)
         raise CollectionMoved()
 
-    async def _make(self, bot: Bot, saga: int, began_at: float | None = None) -> None:
+    async def _create_collection(self, bot: Bot, saga: int, began_at: float | None = None) -> None:
         model = self._embedders.current
         with self._leases.holding([saga], since=began_at):
             await failpoint("bot_create.before_collection")
             if bot.embedding_model is None:
                 now = await self._store.get(bot.bot_id, None)
-                if now is not None and await self._is_lost(now):  # Made by somebody else, and filled, since.
+                if now is not None and await self._has_lost_collection(now):
+                    # Another process has created the collection meanwhile, and rows were written to it.
                     await self._store.end_saga(saga, self._leases.token)
                     return
-            if not self._leases.alive([saga]):  # Recovery has ended it, and the bot may be gone since.
-                raise LeaseLost("Making the bot's collection took longer than its lease.")
+            if not self._leases.alive([saga]):  # Recovery may have ended the saga, and the bot may be deleted.
+                raise LeaseLost("Creating the bot's collection took longer than its lease.")
             try:
                 await self._index.create(bot.milvus_collection, bot.dimension or model.dimension)
             except CollectionForeign:
@@ -285,9 +288,9 @@ class Bots:
                     await asyncio.sleep(POLL_SECONDS)
                 await failpoint("bot_delete.after_partitions")
         except TimeoutError as exc:
-            raise Unavailable("The bot is marked as deleted; what is left of it will be removed soon.") from exc
+            raise Unavailable("The bot is marked as deleted. The rest of it is removed soon.") from exc
         except DatabaseRightsMissing as exc:
             raise DatabaseRightsMissing(
-                "The bot is marked as deleted, and PostgreSQL does not let the server's role drop its partitions: "
-                "python -m app.cli verify says whose they are."
+                "The bot is marked as deleted, but PostgreSQL does not allow the server's role to drop its partitions: "
+                "python -m app.cli verify names their owner."
             ) from exc

@@ -5,7 +5,7 @@
     filled      every current chunk that is not there, page by page, by one server under a lease
     finished    the row goes
 
-Where the collection is gone the bot first gets a new one, which writers use from then on (``Bots.make_collection``);
+Where the collection is gone the bot first gets a new one, which writers use from then on (``Bots.ensure_collection``);
 one under the old name would look like a bot that holds little. Where rows are missing, they are written again in place.
 """
 
@@ -104,7 +104,7 @@ class Rebuilder:
         """Each bot that nobody else is at. Raises what stands in the way of one; the next round goes on."""
         for bot_id, progress in (await self._store.all()).items():
             with suppress(BotNotFound):
-                bot = await self._bots.known(bot_id, None)
+                bot = await self._bots.get(bot_id, None)
                 if self._may(bot, progress):
                     await self.rebuild(bot_id)
 
@@ -128,7 +128,7 @@ class Rebuilder:
     async def _is_whole(self, check: Check) -> bool:
         bot_id = check.bot_id
         try:
-            bot, counts = await self._bots.get(bot_id, None)
+            bot, counts = await self._bots.get_with_counts(bot_id, None)
             if await self._index.count(bot.milvus_collection) >= counts.chunks and not await self._has_lost(check, bot):
                 return True
             if any(suspect.collection == bot.milvus_collection for suspect in await self._index.suspects()):
@@ -141,7 +141,7 @@ class Rebuilder:
             return False
         except CollectionMissing:
             with suppress(CollectionMoved, BotNotFound):
-                await self._bots.make_collection(bot)
+                await self._bots.ensure_collection(bot)
             return False
         except (BotNotFound, CollectionMoved):
             return True
@@ -173,7 +173,7 @@ class Rebuilder:
         except CollectionMissing:
             # Lost once more: the bot gets another one, and a new row.
             with suppress(CollectionMoved, BotNotFound):
-                await self._bots.make_collection(await self._bots.known(bot_id, None))
+                await self._bots.ensure_collection(await self._bots.get(bot_id, None))
             done = False
         except BotNotFound:
             done = False
@@ -198,7 +198,7 @@ class Rebuilder:
 
     async def _fill(self, run: "_Run", tell: Tell) -> bool:
         work = run.work
-        bot = await self._bots.known(work.bot_id, None)
+        bot = await self._bots.get(work.bot_id, None)
         embedder = self._embedders.of(bot)
         collection, size = bot.milvus_collection, max(PART_CHUNKS, embedder.call_texts)
         resumed, started = work.attempts > 1, asyncio.get_running_loop().time()

@@ -112,7 +112,7 @@ class Repairer:
 
     async def _mend(self, state: BotState, findings: Sequence[Finding]) -> AsyncIterator[Finding]:
         try:
-            bot = await self._bots.known(state.bot_id, None)
+            bot = await self._bots.get(state.bot_id, None)
         except BotNotFound:
             return  # Deleted meanwhile, with all that was wrong about it.
         await failpoint("repair.before_mend")
@@ -126,7 +126,7 @@ class Repairer:
 
     async def _make_collection(self, bot: Bot, _: Sequence[Finding]) -> None:
         with suppress(CollectionMoved):  # It was lost, and the bot is to be rebuilt.
-            await self._bots.make_collection(bot)
+            await self._bots.ensure_collection(bot)
 
     async def _rebuild(self, bot: Bot, _: Sequence[Finding]) -> None:
         await self._rebuilder.rebuilt(bot.bot_id)

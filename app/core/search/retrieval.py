@@ -179,9 +179,9 @@ class Retrieval:
             else:  # Without the cost of two tasks.
                 dense, lexical = await self._dense(*search), None
         except CollectionMissing:
-            # The collection was deleted, moved or lost (make_collection then raises BotNotFound or CollectionMoved), or
-            # was never made.
-            await self._bots.make_collection(request.bot)
+            # The collection was never created, or it was deleted, moved or lost: ensure_collection then raises
+            # BotNotFound or CollectionMoved.
+            await self._bots.ensure_collection(request.bot)
             raise
         none: list[None] = [None] * len(request.texts)
         return [HitLists(*pair) for pair in zip(dense or none, lexical or none, strict=True)]

@@ -199,7 +199,7 @@ class Search:
         try:
             return await self._index.supports_lexical(bot.milvus_collection)
         except CollectionMissing:
-            await self._bots.make_collection(bot)
+            await self._bots.ensure_collection(bot)
             return self._index.bm25
 
     def _request(

@@ -28,7 +28,7 @@ class Documents:
         """The document, at most ``limit`` of its chunks with keys above ``after``, and where to go on, if there are
         more. Raises DocumentChanged when ``after`` is of a version that was replaced.
         """
-        await self._bots.known(bot_id, account)
+        await self._bots.get(bot_id, account)
         found = await self._store.get(bot_id, doc_id, after, limit + 1)
         if found is None:
             raise _not_found(doc_id)
@@ -43,7 +43,7 @@ class Documents:
         self, bot_id: UUID, account: str | None, after: int, limit: int
     ) -> tuple[Sequence[Document], int | None]:
         """At most ``limit`` documents above doc_id ``after``, and where to go on, if there are more."""
-        await self._bots.known(bot_id, account)
+        await self._bots.get(bot_id, account)
         documents = await self._store.list(bot_id, after, limit + 1)
         page = documents[:limit]
         return page, page[-1].doc_id if len(documents) > limit else None
@@ -61,7 +61,7 @@ class Documents:
 
         Raises MetadataTooLarge, with nothing changed, when metadata would grow above ``metadata_bytes``.
         """
-        await self._bots.known(bot_id, account)
+        await self._bots.get(bot_id, account)
         columns = {name: [] if name == "tags" and value is None else value for name, value in fields.items()}
         merge = {key: value for key, value in metadata.items() if value is not None}
         remove = [key for key, value in metadata.items() if value is None]
@@ -79,7 +79,7 @@ class Documents:
 
     async def delete_many(self, bot_id: UUID, account: str | None, doc_ids: Sequence[int]) -> dict[int, int]:
         """{doc_id: number of its chunks} of those that existed. Their vectors follow in a moment."""
-        await self._bots.known(bot_id, account)
+        await self._bots.get(bot_id, account)
         await failpoint("delete.before")
         deleted = await self._store.delete(bot_id, doc_ids)
         await failpoint("delete.after")

@@ -358,7 +358,7 @@ class Saga:
             try:
                 timestamp = await upsert()
             except CollectionMissing:
-                await self._bots.make_collection(bot)
+                await self._bots.ensure_collection(bot)
                 self._check_leases(part)
                 try:
                     timestamp = await upsert()
