@@ -1,4 +1,4 @@
-"""/search: questions."""
+"""Routes of /search."""
 
 from collections.abc import Callable
 from typing import TypedDict
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/search", tags=["search"])
     "/query", dependencies=[READ], responses=error_responses(404, 409, 502, *BODY_ERRORS), operation_id="search"
 )
 async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> SearchAnswer:
-    """The chunks of one bot that answer a text best, best first, as they are stored at this moment."""
+    """Searches one bot: the best chunks for a text, best first, as they are stored now."""
     timings = Stopwatch()
     check_query([body.query_text], limits)
     answer = await _search(services, account, body, [body.query_text], timings, lambda _: "body.query_text")
@@ -54,7 +54,7 @@ async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, l
     "/batch", dependencies=[READ], responses=error_responses(404, 409, 502, *BODY_ERRORS), operation_id="search_batch"
 )
 async def batch(body: SearchBatch, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> SearchBatchAnswer:
-    """Up to 64 texts asked of one bot in one go."""
+    """Searches one bot for up to 64 texts."""
     timings = Stopwatch()
     check_query(body.query_texts, limits)
     answer = await _search(
@@ -121,7 +121,7 @@ def _share(body: SearchOptions, answer: SearchResults) -> _Share:
 
 
 def _milvus(timings: Stopwatch) -> float:
-    """The two searches run at the same time."""
+    """Dense and lexical search run at the same time."""
     return round(max(timings["dense"], timings["lexical"]) + timings["cosines"], 3)
 
 

@@ -1,4 +1,4 @@
-"""Bodies of /search. Answers are plain dictionaries: made and written in a third of the time that objects take."""
+"""Request and answer bodies of /search. Answers are dictionaries: these take a third of the time of objects."""
 
 from datetime import datetime
 from typing import (
@@ -20,13 +20,13 @@ from app.models.fields import AccountName, Milliseconds, NullIsDefault, QueryTex
 from app.models.filters import BoundedFilter
 
 MAX_LIMIT = 10_000
-"""Of results in one answer, over all of its queries."""
+"""Most results in one answer, over all of its queries."""
 MAX_QUERIES = 64
 MAX_CONTEXT = 20
 DEFAULT_LIMIT = 5
 
 DEFAULT_DENSE_WEIGHT = 0.3
-"""Told to callers; tests/unit/test_fusion.py holds it equal to the core's."""
+"""For descriptions only. tests/unit/test_fusion.py compares it with the core's."""
 
 Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
 Limit = Annotated[int, Strict(), Field(ge=1, le=MAX_LIMIT), Whole]
@@ -37,44 +37,44 @@ class SearchOptions(Request):
     chat_bot_id: UUID
     limit: Annotated[Limit, NullIsDefault()] = Field(DEFAULT_LIMIT, description="Most results of a query.")
     mode: Literal["dense", "lexical", "hybrid"] | None = Field(
-        None, description="Left out: hybrid where the bot's collection holds words, else dense."
+        None, description="Default: hybrid if the bot's collection supports lexical search, else dense."
     )
     dense_weight: Annotated[float, Strict(), Field(ge=0, le=1)] | None = Field(
-        None, description=f"Share of the dense score in hybrid mode; {DEFAULT_DENSE_WEIGHT} where it is left out."
+        None, description=f"Weight of the dense score in hybrid mode. Default: {DEFAULT_DENSE_WEIGHT}."
     )
     filter: BoundedFilter | None = Field(
         None,
-        description='Such as {"type": "eq", "key": "metadata.language", "value": "ko"}; applied to the documents as '
-        "they are now.",
+        description='For example {"type": "eq", "key": "metadata.language", "value": "ko"}. Applies to the documents '
+        "as they are now.",
     )
     score_threshold: Annotated[float, Strict(), Field(ge=-1, le=1)] | None = Field(
-        None, description="Least cosine similarity of a result, in dense and hybrid mode."
+        None, description="Minimum cosine similarity of a result. In dense and hybrid mode only."
     )
     group_by_document: Annotated[bool, Strict(), NullIsDefault()] = Field(
-        False, description="The best chunk of each document, up to `limit` documents."
+        False, description="Return the best chunk of each document, for up to `limit` documents."
     )
     context_chunks: Annotated[int, Strict(), Field(ge=0, le=MAX_CONTEXT), Whole, NullIsDefault()] = Field(
-        0, description="How many chunks before and how many after each result come with it."
+        0, description="Number of neighbouring chunks to return with each result, before it and after it."
     )
     rerank: Annotated[bool, Strict(), NullIsDefault()] = Field(
-        False, description="Have the best results read again by the reranker (RERANK_MODEL, RERANK_URL)."
+        False, description="Rerank the best results with the server's reranker (RERANK_MODEL or RERANK_URL)."
     )
 
     allow_partial: Annotated[bool, Strict(), NullIsDefault()] = Field(
         False,
-        description="While vectors that Milvus lost are made again, answer with what is there; the answer then has "
-        "`complete` and `indexed`.",
+        description="Search even while lost vectors of the bot are being rebuilt. The answer then has `complete` and "
+        "`indexed`.",
     )
 
     @model_validator(mode="after")
     def _options_have_a_use(self) -> Self:
         if self.dense_weight is not None and self.mode in ("dense", "lexical"):
-            raise PydanticCustomError("weight_without_hybrid", "dense_weight has a meaning in hybrid mode alone")
+            raise PydanticCustomError("weight_without_hybrid", "dense_weight applies to hybrid mode only")
         if self.score_threshold is not None and self.mode == "lexical":
             raise PydanticCustomError(
                 "threshold_without_similarity",
-                "score_threshold is a cosine similarity, which lexical mode has none of; hybrid mode with a "
-                "dense_weight of 0 ranks by words and knows it",
+                "score_threshold is a cosine similarity, which lexical mode does not compute; hybrid mode with a "
+                "dense_weight of 0 ranks by words and computes it",
             )
         return self
 
@@ -90,7 +90,7 @@ class SearchQuery(SearchOptions):
 
 
 class SearchBatch(SearchOptions):
-    """Several questions to one bot, asked alike."""
+    """Several queries to one bot, with the same options."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -110,7 +110,9 @@ class SearchBatch(SearchOptions):
     @model_validator(mode="after")
     def _answer_is_bounded(self) -> Self:
         if len(self.query_texts) * self.limit > MAX_LIMIT:
-            raise PydanticCustomError("too_many_results", "queries times limit is above {most}", {"most": MAX_LIMIT})
+            raise PydanticCustomError(
+                "too_many_results", "number of queries times limit exceeds {most}", {"most": MAX_LIMIT}
+            )
         return self
 
 
@@ -138,26 +140,26 @@ class SearchResult(TypedDict):
     score: Annotated[
         float,
         Field(
-            description="What ranks the result: cosine similarity in dense mode, BM25 in lexical mode, 0..1 in hybrid "
-            "mode; the cross-encoder's, if asked for."
+            description="Ranks the result: cosine similarity in dense mode, BM25 in lexical mode, 0..1 in hybrid mode. "
+            "For a reranked result, the reranker's score."
         ),
     ]
     dense_score: Annotated[float | None, Field(description="Cosine similarity, -1..1; null in lexical mode.")]
     lexical_score: Annotated[
-        float | None, Field(description="BM25; null in dense mode and where words did not find the chunk.")
+        float | None, Field(description="BM25; null in dense mode and for a chunk that lexical search did not find.")
     ]
-    rerank_score: Annotated[float | None, Field(description="Of the cross-encoder; null unless asked for.")]
+    rerank_score: Annotated[float | None, Field(description="The reranker's score; null for a result not reranked.")]
     chunk_text: str
     page_number: int | None
     context: Annotated[
         list[ContextChunk] | None,
-        Field(description="The chunk and its neighbours in order; null unless context_chunks is given."),
+        Field(description="The chunk and its neighbours in order; null unless `context_chunks` was given."),
     ]
     document: SearchDocument
 
 
 class SearchTimings(TypedDict):
-    """Where the time went, in milliseconds, and how the filter was carried out."""
+    """Time of each stage, in milliseconds, and how the search was carried out. Stages overlap."""
 
     embedding_ms: Milliseconds
     dense_ms: Milliseconds
@@ -166,19 +168,19 @@ class SearchTimings(TypedDict):
     postgres_ms: Milliseconds
     rerank_ms: Milliseconds
     total_ms: Milliseconds
-    filter_plan: Annotated[Plan | None, Field(description="null without a filter.")]
+    filter_plan: Annotated[Plan | None, Field(description="How the filter was applied; null without a filter.")]
     matching_documents: Annotated[
         int | None,
         Field(
-            description="Documents that pass the filter, or chunks where it names page_number, counted up to 1,001; "
+            description="Documents that pass the filter, counted up to 1,001; chunks if the filter tests page_number; "
             "null without a filter."
         ),
     ]
     search_rounds: Annotated[
-        int, Field(description="How often Milvus was searched; once, unless keys were stale or too few.")
+        int, Field(description="Searches in Milvus: 1, or more if too many of the keys it returned were dropped.")
     ]
     dropped_keys: Annotated[
-        int, Field(description="Keys from Milvus that were no longer current or did not pass the filter.")
+        int, Field(description="Keys from Milvus that were not current or did not pass the filter.")
     ]
 
 
@@ -191,8 +193,10 @@ class SearchAnswer(TypedDict):
     postgres_query_time_ms: Milliseconds
     total_time_ms: Milliseconds
     timings: SearchTimings
-    complete: NotRequired[Annotated[bool, Field(description="Only with allow_partial: whether all was searched.")]]
-    indexed: NotRequired[Annotated[float, Field(ge=0, le=1, description="Share of the bot's chunks that was.")]]
+    complete: NotRequired[
+        Annotated[bool, Field(description="Only with `allow_partial`: whether all chunks were searched.")]
+    ]
+    indexed: NotRequired[Annotated[float, Field(ge=0, le=1, description="Share of the bot's chunks that is indexed.")]]
     results: list[SearchResult]
 
 
@@ -211,6 +215,8 @@ class SearchBatchAnswer(TypedDict):
     postgres_query_time_ms: Milliseconds
     total_time_ms: Milliseconds
     timings: SearchTimings
-    complete: NotRequired[Annotated[bool, Field(description="Only with allow_partial: whether all was searched.")]]
-    indexed: NotRequired[Annotated[float, Field(ge=0, le=1, description="Share of the bot's chunks that was.")]]
+    complete: NotRequired[
+        Annotated[bool, Field(description="Only with `allow_partial`: whether all chunks were searched.")]
+    ]
+    indexed: NotRequired[Annotated[float, Field(ge=0, le=1, description="Share of the bot's chunks that is indexed.")]]
     answers: list[QueryResults]
