@@ -50,9 +50,9 @@ Analyzer = Callable[[str], str]
 
 
 class Hit(NamedTuple):
-    """One search result: the chunk's key and its score, higher is nearer.
+    """One hit of a search: the chunk's key and its score, higher is better.
 
-    Of a dense search it is cosine similarity (-1..1), of a lexical one BM25 (above 0, without bound).
+    The score of a dense search is cosine similarity (-1..1), that of a lexical search BM25 (above 0, no upper bound).
     """
 
     chunk_id: int
@@ -73,26 +73,27 @@ class Suspect(NamedTuple):
 
 
 class MarkerPort(Protocol):
-    """Who the index belongs to and which generations are reserved: rows in a collection of its own.
+    """Records in Milvus which database it belongs to, and which generations are reserved.
 
-    Rows are only ever added. Every method raises ``VectorIndexUnavailable``.
+    The rows are in a collection of their own and are only added, never changed. Every method raises
+    ``VectorIndexUnavailable``.
     """
 
     async def read(self) -> list[Reservation]:
-        """All rows, ascending by their last generation, with strong consistency; empty where there is no marker."""
+        """All rows, ascending by last generation, read with strong consistency; empty if there is no marker."""
 
     async def add(self, reservations: Sequence[Reservation]) -> None:
-        """Adds rows, making the marker first where there is none. On an error they may be added later all the same."""
+        """Adds rows, and creates the marker first if there is none. After an error they may still be added later."""
 
     async def bot_collections(self) -> list[str]:
-        """Collections of the shape that bots' have, of whatever dimension."""
+        """Names of the collections that have the schema of a bot's collection, of any dimension."""
 
     async def greatest_key(self, collection: str, above: int) -> int:
-        """The greatest key of the collection, or ``above`` where no key is greater."""
+        """The greatest key of the collection, or ``above`` if no key is greater."""
 
 
 class VectorIndex(Protocol):
-    """Vectors and words by integer key, one collection a bot; cosine similarity and BM25.
+    """Stores vectors and tokens by integer key, in one collection for each bot, and searches by cosine and BM25.
 
     Every method but ``close`` raises ``VectorIndexUnavailable`` when the index does not answer within its
     deadline (the outcome of a write is then unknown: it may still land), and ``CollectionMissing`` where the
@@ -105,23 +106,26 @@ class VectorIndex(Protocol):
 
     @property
     def bm25(self) -> bool:
-        """Whether this index can search by words. A collection made before it could has no words in it."""
+        """Whether new collections get a lexical field. Collections created by an older Milvus have none."""
 
     async def supports_lexical(self, collection: str) -> bool:
-        """Whether ``search_lexical`` works on this collection. Asks the server once a collection."""
+        """Whether the collection has a lexical field. Asks the server once for each collection."""
 
     async def create(self, collection: str, dimension: int) -> None:
-        """Makes collection, indexes and loads it. Repeatable, also by several processes at once.
+        """Creates the collection and its indexes, and loads it. Idempotent, also when processes call it concurrently.
 
-        Raises CollectionForeign when a collection of that name exists with another schema or dimension.
+        Raises CollectionForeign if a collection of that name has another schema or dimension.
         """
 
     async def drop(self, collection: str, dimension: int | None = None) -> None:
-        """Removes the collection. A missing one is no error; one that is not of our making is left alone, and with
-        ``dimension`` so is one of another dimension: it may be another deployment's."""
+        """Drops the collection; a missing one is no error.
+
+        A collection with a foreign schema is kept. With ``dimension``, one of another dimension is kept too: it may
+        belong to another deployment.
+        """
 
     async def collections(self) -> list[str]:
-        """Names of all collections in the database, whoever made them; without the marker."""
+        """Names of all collections in the Milvus database, foreign ones too, except the marker."""
 
     async def upsert(
         self,
@@ -135,14 +139,14 @@ class VectorIndex(Protocol):
     ) -> int:
         """Writes ``embeddings`` (n, dimension) under ``chunk_ids`` (n,), in requests of at most 16 MB.
 
-        ``texts`` are the chunks' own, whose words are stored where the collection can hold them. Without, no lexical
-        search finds these chunks. ``fresh``: nothing was ever written under these keys, so that none has to be looked
-        for. Returns the write's timestamp, which a search takes as ``guarantee_timestamp``; 0 where the index has no
+        ``texts``: the chunks' texts for the lexical field. Without them lexical search does not find these chunks.
+        ``fresh``: nothing was ever written under these keys, so no old row has to be deleted.
+        Returns the write's timestamp, which a search takes as ``guarantee_timestamp``, or 0 if the index has no
         timestamps because its writes are visible at once.
         """
 
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
-        """Deletes by key; unknown keys are no error. The effect may lag: readers must not rely on it."""
+        """Deletes by key; unknown keys are no error. Searches may still return the keys for a while."""
 
     async def search_dense(
         self,
@@ -155,7 +159,7 @@ class VectorIndex(Protocol):
         chunk_ids: Sequence[int] | None = None,
         exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[list[Hit]]:
-        """For each of ``queries`` (n, dimension) the ``k`` (1..16,384) nearest keys, best first; equals by key.
+        """For each of ``queries`` (n, dimension) the ``k`` (1..16,384) nearest keys, best first, equal ones by key.
 
         The search sees every write whose timestamp is at most ``guarantee_timestamp``. ``doc_ids`` limits it to the
         chunks of these documents, ``chunk_ids`` to these chunks. Keys in ``exclude_ranges`` are skipped. All queries
@@ -173,16 +177,16 @@ class VectorIndex(Protocol):
         chunk_ids: Sequence[int] | None = None,
         exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[list[Hit]]:
-        """For each of ``texts`` the at most ``k`` keys whose words score highest by BM25 (k1 1.2, b 0.75).
+        """For each of ``texts`` the at most ``k`` keys with the highest BM25 scores (k1 = 1.2, b = 0.75).
 
-        Chunks that share no word with the text are left out. Statistics are the whole collection's, whatever
-        is searched of it. Otherwise as ``search_dense``. Raises ValueError where ``supports_lexical`` is false.
+        Only chunks that share a token with the text are returned. Token statistics are always those of the whole
+        collection. Otherwise as ``search_dense``. Raises ValueError if the collection has no lexical field.
         """
 
     async def embeddings(
         self, collection: str, chunk_ids: Sequence[int], *, guarantee_timestamp: int = 0
     ) -> dict[int, Vectors]:
-        """The stored vectors, some length but zero, of those of at most 16,384 keys that exist."""
+        """The stored vectors (dimension,), of any length but 0, of those of the at most 16,384 keys that exist."""
 
     async def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
         """The keys that exist in these ranges, read with strong consistency.
@@ -202,7 +206,7 @@ class VectorIndex(Protocol):
         """Ends a claim. ``complete``: every current chunk is there. No effect where a write has failed since."""
 
     async def count(self, collection: str) -> int:
-        """How many keys there are, with strong consistency."""
+        """Number of keys in the collection, read with strong consistency."""
 
     async def ping(self) -> None:
         """Returns when the index answers."""
