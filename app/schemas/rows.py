@@ -36,7 +36,7 @@ CHUNK_COLUMNS = ("bot_id", "chunk_id", "doc_id", "chunk_index", "text", "page_nu
 
 
 class Progress(NamedTuple):
-    """How far the rebuilding of a bot's vectors is, in chunks."""
+    """Progress of the rebuild of a bot's vectors, in chunks."""
 
     done: int
     total: int
@@ -48,7 +48,11 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bot:
-    """``milvus_collection`` is where the vectors are; callers know the bot's collection as ``collection_name``."""
+    """A bot's row.
+
+    ``milvus_collection``: the collection that holds the vectors. Callers know it as ``collection_name``.
+    ``embedding_model`` and ``dimension``: None before the bot's first use. ``milvus_timestamp``: of its newest write.
+    """
 
     bot_id: UUID
     bot_name: str
@@ -61,11 +65,11 @@ class Bot:
     partition_name: str
     milvus_collection: str
     unicode_normalized: bool = True
-    """Whether all of its documents are in NFC. If not, filters normalize what they read."""
+    """Whether all text of its documents is in NFC. If not, filters normalize it as they read it."""
     in_flight_generations: tuple[int, ...] = ()
-    """Generations of new documents that are being written: their doc_ids. Told by ``BotPort.get`` alone."""
+    """Generations (equal to the doc_ids) of new documents that are being written. Filled by ``BotPort.get`` only."""
     rebuild: Progress | None = None
-    """While vectors of this bot are missing in Milvus."""
+    """Set while vectors of this bot are missing in Milvus."""
 
 
 CREATE_BOT, DELETE_BOT, DROP_COLLECTION = "create_bot", "delete_bot", "drop_collection"
@@ -141,7 +145,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class SearchChunk:
-    """A search hit that PostgreSQL has confirmed."""
+    """A confirmed chunk with its text, and the columns of its document."""
 
     chunk_id: int
     doc_id: int
@@ -158,7 +162,7 @@ class SearchChunk:
 
 
 class CurrentChunk(NamedTuple):
-    """That a key is a current chunk of a document; the chunk itself where it was asked for."""
+    """Confirms that a key is a current chunk of ``doc_id``. ``chunk``: the chunk itself, None if not hydrated."""
 
     doc_id: int
     chunk: SearchChunk | None
@@ -167,8 +171,8 @@ class CurrentChunk(NamedTuple):
 class StaleChunk(NamedTuple):
     """A key in Milvus whose chunk was replaced or deleted.
 
-    ``doc_id``: whose it was, None where that is not known any more. ``chunk_count``: how many chunks that document has
-    now, None when there is none.
+    ``doc_id``: the document it belonged to, None if that is no longer known. ``chunk_count``: number of chunks that
+    the document has now, None if it was deleted.
     """
 
     chunk_id: int

@@ -1,4 +1,4 @@
-"""Searches on Milvus: by vector, by words, and what is read to make up for what a search passes over."""
+"""Dense and lexical searches on Milvus, and exact scores for filtered searches that come back short."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from app.core.stores.milvus.packing import scores_by_key, search_request
 from app.schemas import milvus as schema
 
 EXACT_ROWS: Final = 2048
-"""Most embeddings fetched to be compared here, where a filtered search comes back short."""
+"""Most vectors that are fetched to compute exact scores when a filtered search comes back short."""
 
 
 class Read(Protocol):
-    """Carries a request out that needs the collection in memory, under a deadline, with errors translated."""
+    """Sends a request that needs the collection in memory: with a deadline, and with errors translated."""
 
     async def __call__(self, collection: str, request: Callable[[], Awaitable[Any]]) -> Any: ...
 
@@ -97,7 +97,7 @@ class MilvusSearch:
         expression, params = scope.expression, schema.lexical_search_params()
         request = search_request(collection, schema.LEXICAL_SPARSE, data, k, params, expression, guarantee_timestamp)
         found = iter(await self._search(request))
-        # As it comes, Milvus Lite gives BM25 as a distance, below 0; a server as a score, above 0.
+        # Milvus Lite returns BM25 as a distance, below 0, a server as a score, above 0.
         return [
             _best([Hit(key, abs(score)) for key, score in next(found).items()], k) if query else [] for query in queries
         ]
@@ -109,7 +109,7 @@ class MilvusSearch:
         return await self._embeddings(collection, expression, len(chunk_ids), _consistency(guarantee_timestamp))
 
     async def _search(self, request: SearchRequest) -> list[dict[int, float]]:
-        """For each query the keys found and their scores."""
+        """For each query the scores of the keys that were found."""
         send = partial(search, self._client, request, self._timeout)
         found = scores_by_key(await self._read(request.collection_name, send))
         return found or [{} for _ in range(request.nq)]
@@ -117,12 +117,12 @@ class MilvusSearch:
     async def _embeddings(
         self, collection: str, expression: str, limit: int, consistency: Mapping[str, Any]
     ) -> dict[int, Vectors]:
-        """Embeddings of up to ``limit`` rows that match.
+        """Vectors of up to ``limit`` rows that match.
 
-        A server searches what is not yet sealed through a temporary index that looks into 16 of 128 clusters
-        (queryNode.segcore.interimIndex), filter or not. Measured on 2.3.5 with 12,000 rows of 512 dimensions:
-        of three documents it found one chunk in eight. So a filtered search that comes back short is not to
-        be believed. Milvus Lite, which hands out no guarantees, looks at every row.
+        A Milvus server searches growing segments through an interim index that probes 16 of 128 clusters
+        (queryNode.segcore.interimIndex), with a filter too. Measured on 2.3.5 with 12,000 rows of 512 dimensions: a
+        search limited to three documents found one chunk in eight. So a limited search that returns fewer than k hits
+        may be incomplete. Milvus Lite has no timestamps and searches every row.
         """
         rows = await self._read(
             collection,
@@ -149,7 +149,7 @@ def cosines(stored: Mapping[int, Vectors], query: Vectors) -> dict[int, float]:
 
 
 def numbers(values: Sequence[int]) -> str:
-    """SearchScope integers reach an expression. Milvus Lite has no templates (filter_params)."""
+    """Comma-separated. Only integers get into an expression, because Milvus Lite has no templates (filter_params)."""
     return ",".join(str(int(value)) for value in values)
 
 
