@@ -1,4 +1,4 @@
-"""/search through HTTP, over real PostgreSQL and the plain index."""
+"""/search through HTTP, with a real PostgreSQL and the in-memory index."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ def texts(results: list[dict[str, object]]) -> list[object]:
 
 
 async def plant(index: MemoryIndex, bot: BotClient, doc_id: int, query: str, count: int, generation: int) -> None:
-    """Vectors and words that match ``query`` exactly and that PostgreSQL does not know."""
+    """Vectors and texts that match ``query`` exactly, under keys that PostgreSQL does not have."""
     vector = (await HashEmbedder().embed_queries([query]))[0]
     keys = generation * 65_536 + np.arange(count)
     vectors, texts = np.tile(vector, (count, 1)), [query] * count
@@ -94,11 +94,11 @@ async def test_limit_order_and_threshold(bot: BotClient) -> None:
     assert await bot.search("문서 번호 3", score_threshold=1.0, limit=1, mode="dense") in ([], results[:1])
 
 
-async def test_empty_bot_answers_nothing(bot: BotClient) -> None:
+async def test_an_empty_bot_has_no_results(bot: BotClient) -> None:
     assert await bot.search("무엇") == []
 
 
-async def test_deleted_and_replaced_are_never_shown(bot: BotClient) -> None:
+async def test_deleted_and_replaced_chunks_are_never_shown(bot: BotClient) -> None:
     replaced = await bot.insert("사과 하나")
     deleted = await bot.insert("사과 둘")
     await bot.http.put(f"/data/document/{replaced}", json=bot.body("배 하나"))
@@ -109,7 +109,7 @@ async def test_deleted_and_replaced_are_never_shown(bot: BotClient) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("count", [1, SPARE_HITS, 500, 9_000])
-async def test_stale_vectors_are_never_shown_and_take_no_place(
+async def test_stale_vectors_are_never_shown_and_displace_no_result(
     bot: BotClient, index: MemoryIndex, count: int, mode: str
 ) -> None:
     doc_id = await bot.insert(*(f"참 {number}" for number in range(10)))
@@ -120,8 +120,10 @@ async def test_stale_vectors_are_never_shown_and_take_no_place(
     assert await bot.search("참", limit=10, mode=mode, filter=everything) == results
 
 
-async def test_another_bots_chunks_never_show(client: httpx.AsyncClient, bot: BotClient, index: MemoryIndex) -> None:
-    """Not even when the index claims that they are this bot's."""
+async def test_chunks_of_another_bot_are_never_shown(
+    client: httpx.AsyncClient, bot: BotClient, index: MemoryIndex
+) -> None:
+    """Not even when they are in this bot's collection."""
     other = await register(client)
     doc_id = await other.insert("비밀")
     await plant(index, bot, doc_id, "비밀", 1, generation=doc_id)
@@ -139,7 +141,7 @@ async def test_wrong_account_is_not_found(client: httpx.AsyncClient) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "bot_not_found")
 
 
-async def test_filters_see_a_patch_at_once(bot: BotClient) -> None:
+async def test_a_patch_counts_for_filters_at_once(bot: BotClient) -> None:
     korean = await bot.insert("인사 하나", metadata={"language": "ko"}, tags=["a"])
     await bot.insert("인사 둘", metadata={"language": "en"}, title="other")
     of_korean = {"type": "eq", "key": "metadata.language", "value": "ko"}
@@ -168,7 +170,7 @@ async def test_filter_finds_the_needle_behind_nearer_chunks(bot: BotClient) -> N
 
 @pytest.mark.parametrize("mode", ["dense", "lexical"])
 @pytest.mark.parametrize("kind", ["rare", "common"])
-async def test_filter_that_matches_more_documents_than_milvus_is_told(
+async def test_a_filter_that_more_documents_pass_than_are_prefiltered(
     bot: BotClient, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.core.search.filter_plan.MAX_PREFILTER_IDS", 10)
@@ -182,7 +184,7 @@ async def test_filter_that_matches_more_documents_than_milvus_is_told(
     assert await bot.search("이야기 1", limit=30, mode=mode, filter=matching) == wanted
 
 
-async def test_written_is_found_by_the_next_search(bot: BotClient) -> None:
+async def test_a_chunk_is_found_by_the_search_after_its_insert(bot: BotClient) -> None:
     async def write_and_search(number: int) -> None:
         text = f"동시에 쓴 글 {number} {uuid4().hex}"
         await bot.insert(text)
@@ -191,8 +193,8 @@ async def test_written_is_found_by_the_next_search(bot: BotClient) -> None:
     await asyncio.gather(*(write_and_search(number) for number in range(20)))
 
 
-async def test_collection_dropped_behind_the_servers_back(bot: BotClient, index: MemoryIndex) -> None:
-    """From the first call on nobody is told that there is nothing; a write does not hide the loss."""
+async def test_a_collection_that_was_dropped_directly_in_milvus(bot: BotClient, index: MemoryIndex) -> None:
+    """No call answers as if the bot were empty, and a write does not hide the loss."""
     await bot.insert("사라질 글")
     await index.drop(f"bot_{bot.bot_id.hex}")
     body = {"chat_bot_id": str(bot.bot_id), "query_text": "글"}
@@ -209,7 +211,7 @@ async def test_collection_dropped_behind_the_servers_back(bot: BotClient, index:
     assert (texts(partial["results"]), partial["complete"], partial["indexed"]) == (["새 글"] * 2, False, 0.0)
 
 
-async def test_a_complete_answer_says_so_where_less_would_do(bot: BotClient) -> None:
+async def test_allow_partial_on_a_complete_bot(bot: BotClient) -> None:
     await bot.insert("글")
     body = {"chat_bot_id": str(bot.bot_id), "query_text": "글", "allow_partial": True}
     answer = (await bot.http.post("/search/query", json=body)).json()

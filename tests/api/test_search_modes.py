@@ -1,4 +1,4 @@
-"""Modes, thresholds, grouping, context and batches through HTTP, over real PostgreSQL and the plain index."""
+"""Modes, threshold, grouping, context and batches through HTTP, with a real PostgreSQL and the in-memory index."""
 
 import asyncio
 from typing import Any
@@ -33,7 +33,7 @@ async def refused(bot: BotClient, path: str = "/search/query", **options: object
     return problem
 
 
-async def test_lexical_finds_by_words_whatever_their_particles(bot: BotClient) -> None:
+async def test_lexical_search_finds_nouns_with_any_particle(bot: BotClient) -> None:
     await bot.insert(*PALACE)
     (result,) = await bot.search("경복궁의 휴일은?", mode="lexical")
     assert result["chunk_text"] == PALACE[0]
@@ -53,7 +53,7 @@ async def test_lexical_mode_needs_no_embedder(bot: BotClient, monkeypatch: pytes
     assert texts(await bot.search("케이블카", mode="lexical")) == [PALACE[1]]
 
 
-async def test_hybrid_is_the_default_and_knows_both_scores(bot: BotClient) -> None:
+async def test_hybrid_is_the_default_and_has_both_scores(bot: BotClient) -> None:
     await bot.insert(*PALACE)
     answer = await bot.http.post("/search/query", json={"chat_bot_id": str(bot.bot_id), "query_text": "남산 케이블카"})
     assert answer.json()["mode"] == "hybrid"
@@ -67,7 +67,7 @@ async def test_hybrid_is_the_default_and_knows_both_scores(bot: BotClient) -> No
         assert one["lexical_score"] == words.get(one["chunk_id"])
 
 
-async def test_dense_weight_moves_the_ranking(bot: BotClient) -> None:
+async def test_dense_weight_changes_the_ranking(bot: BotClient) -> None:
     await bot.insert(*PALACE)
     by_words = [one["chunk_id"] for one in await bot.search("한강 자전거", mode="lexical")]
     assert [one["chunk_id"] for one in await bot.search("한강 자전거", dense_weight=0.0)][: len(by_words)] == by_words
@@ -75,7 +75,9 @@ async def test_dense_weight_moves_the_ranking(bot: BotClient) -> None:
     assert [one["chunk_id"] for one in await bot.search("한강 자전거", mode="hybrid", dense_weight=1.0)] == by_vector
 
 
-async def test_what_only_words_find_has_its_true_similarity(bot: BotClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_chunk_from_the_lexical_list_alone_has_its_true_similarity(
+    bot: BotClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     far = "오래된 이야기가 길게 길게 이어지고 또 이어진다, XYZ"
     await bot.insert(*(f"가나다라 {number}" for number in range(40)), far)
     true = {one["chunk_text"]: one["dense_score"] for one in await bot.search("가나다라 XYZ", mode="dense", limit=41)}
@@ -92,7 +94,7 @@ async def test_what_only_words_find_has_its_true_similarity(bot: BotClient, monk
     assert texts(everything) == texts(results)
 
 
-async def test_threshold_in_hybrid_mode_leaves_ranking_and_scores_alone(bot: BotClient) -> None:
+async def test_threshold_in_hybrid_mode_changes_neither_order_nor_scores(bot: BotClient) -> None:
     await bot.insert(*(f"문서 번호 {number}" for number in range(20)), "전혀 다른 글")
     results = await bot.search("문서 번호 3", limit=21)
     middle = sorted(float(str(one["dense_score"])) for one in results)[10]
@@ -113,14 +115,14 @@ async def test_threshold_in_hybrid_mode_leaves_ranking_and_scores_alone(bot: Bot
         {"rerank": True},
     ],
 )
-async def test_what_has_no_use_is_refused(bot: BotClient, options: dict[str, object]) -> None:
+async def test_options_without_effect_are_refused(bot: BotClient, options: dict[str, object]) -> None:
     problem = await refused(bot, **options)
     assert problem["code"] == "invalid_input"
     assert await refused(bot, "/search/batch", query_texts=["글"], **options)
 
 
 class TestWithoutWords:
-    """A server or a collection that has no lexical field."""
+    """A Milvus or a collection without a lexical field."""
 
     @pytest.fixture
     def index(self) -> MemoryIndex:
@@ -150,7 +152,7 @@ class TestWithoutWords:
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
 async def test_group_by_document(bot: BotClient, mode: str) -> None:
-    """The nearest chunks are all of one document; each document shows its best."""
+    """The nearest chunks all belong to one document; each document is shown with its best chunk."""
     await bot.insert(*(f"바다 이야기 {number}" for number in range(60)), title="sea")
     for number in range(4):
         await bot.insert(f"산 이야기 {number}", f"들 이야기 {number}", title=str(number))
@@ -164,7 +166,7 @@ async def test_group_by_document(bot: BotClient, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
-async def test_what_is_large_is_measured_before_it_is_read(
+async def test_a_large_answer_is_measured_before_it_is_read(
     bot: BotClient, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     await bot.insert(*(f"낱말 {number}" for number in range(10)))
@@ -205,7 +207,7 @@ async def test_context_is_the_neighbours_in_order(bot: BotClient) -> None:
 
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
-async def test_batch_answers_as_the_queries_alone(bot: BotClient, mode: str) -> None:
+async def test_a_batch_has_the_results_of_its_queries_alone(bot: BotClient, mode: str) -> None:
     for number, text in enumerate(PALACE):
         await bot.insert(text, metadata={"number": number})
     asked = ["경복궁 휴일", "케이블카", "?", "Tower", "케이블카"]
@@ -225,7 +227,7 @@ async def test_batch_answers_as_the_queries_alone(bot: BotClient, mode: str) -> 
             assert got["score"] == pytest.approx(wanted["score"], abs=1e-5)
 
 
-async def test_batch_is_one_call_of_each(
+async def test_a_batch_makes_one_call_of_each_kind(
     bot: BotClient, index: MemoryIndex, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bot.insert(*PALACE)
@@ -251,7 +253,7 @@ async def test_batch_is_one_call_of_each(
 
 
 class _Counted(dict[str, str]):
-    """The statements, noting each use of those that a search may make; recovery makes others all the time."""
+    """Records each use of the statements that a search may make. Recovery uses others all the time."""
 
     def __init__(self, calls: list[str]) -> None:
         super().__init__(SQL)
@@ -277,7 +279,7 @@ async def test_batch_is_bounded(bot: BotClient, options: dict[str, object]) -> N
 
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
-async def test_written_is_found_by_the_next_search_in_every_mode(bot: BotClient, mode: str) -> None:
+async def test_a_chunk_is_found_by_the_search_after_its_insert_in_every_mode(bot: BotClient, mode: str) -> None:
     for number in range(20):
         text = f"방금 쓴 글 {number:04d}번"
         await bot.insert(text)
@@ -312,7 +314,7 @@ async def test_a_chunk_replaced_between_ranking_and_reading(
 async def test_a_document_replaced_while_its_chunks_are_confirmed(
     bot: BotClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The spare hits are asked about in a second statement, when other chunks of the document may be current."""
+    """Spare hits are confirmed by a second statement, and by then other chunks of the document may be current."""
     from app.core.stores.postgres.documents import DocumentStore
 
     held, replaced = await bot.insert("배"), await bot.insert("사과")
@@ -338,7 +340,7 @@ async def test_a_document_replaced_while_its_chunks_are_confirmed(
         nonlocal calls
         calls += 1
         rows = await real(self, *args, **more)
-        if calls == 3:  # The first statement of the second round, when it is known what is stale.
+        if calls == 3:  # The first statement of the second round, in which stale keys are known.
             go_on[1].set()
             assert (await replacing[1]).status_code == 200
         return rows
@@ -351,8 +353,8 @@ async def test_a_document_replaced_while_its_chunks_are_confirmed(
     remove()
 
 
-async def test_what_is_being_inserted_costs_searches_nothing(bot: BotClient) -> None:
-    """A hundred vectors that nobody may see yet, nearer than all that may be."""
+async def test_writes_in_flight_do_not_displace_results(bot: BotClient) -> None:
+    """A hundred vectors that no search may show yet are nearer than all current ones."""
     await bot.insert("사과 하나")
     landed, go_on = asyncio.Event(), asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What a search shows while Milvus still holds much that is gone."""
+"""What a search shows while Milvus still has many vectors of deleted and replaced chunks."""
 
 import pytest
 
@@ -11,7 +11,7 @@ LIMIT = 20
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
 async def test_a_fifth_deleted_or_replaced_a_moment_ago(bot: BotClient, index: VectorIndex, mode: str) -> None:
-    """Every answer is full and current."""
+    """Every answer has ``limit`` results, and all are current."""
     if mode != "dense" and not index.bm25:
         answer = await bot.http.post(
             "/search/query", json={"chat_bot_id": str(bot.bot_id), "query_text": "x", "mode": mode}

@@ -1,4 +1,4 @@
-"""Searching by words, on memory and Milvus Lite; on a Milvus before 2.5 that it is refused and dense search works."""
+"""Lexical search, in memory and on Milvus Lite. On a Milvus before 2.5 it is refused, and dense search works."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ async def found(index: VectorIndex, collection: str, text: str, k: int = 5, **op
     return hits
 
 
-async def test_best_first_and_only_what_shares_a_word(index: VectorIndex, collection: str) -> None:
+async def test_best_first_and_only_chunks_that_share_a_token(index: VectorIndex, collection: str) -> None:
     await put(index, collection, {1: "서울의 날씨", 2: "서울의 서울", 3: "부산의 바다", 4: "", 5: "?!"})
     hits = await found(index, collection, "서울은 어떤가")
     assert ids(hits) == [2, 1]
@@ -69,7 +69,7 @@ async def test_upsert_and_delete_change_what_is_found(index: VectorIndex, collec
     await index.delete(collection, [2])
     assert await found(index, collection, "서울") == []
     await index.upsert(collection, np.array([1]), np.array([1]), random_vectors(1))
-    assert await found(index, collection, "부산") == []  # Written without a text.
+    assert await found(index, collection, "부산") == []  # Its chunks were written without texts.
 
 
 async def test_doc_ids_restrict_and_leave_scores_alone(index: VectorIndex, collection: str) -> None:
@@ -81,7 +81,7 @@ async def test_doc_ids_restrict_and_leave_scores_alone(index: VectorIndex, colle
     assert await found(index, collection, "서울", doc_ids=[]) == []
 
 
-async def test_keys_are_passed_over(index: VectorIndex, collection: str) -> None:
+async def test_excluded_ranges_are_skipped(index: VectorIndex, collection: str) -> None:
     await put(index, collection, {key: f"서울 {key}" for key in range(40)})
     exclude_ranges = [(0, 7), (10, 11), (20, 40)]
     left = [*range(7, 10), *range(11, 20)]
@@ -125,7 +125,7 @@ async def both(lite_server: LiteServer) -> AsyncIterator[tuple[MilvusIndex, Memo
     vectors = random_vectors(len(texts))
     for index in (lite, memory):
         await index.create(name, DIMENSION)
-        # Some replaced, some deleted, in several segments, the last ones not flushed.
+        # Some rows are replaced and some deleted, in several segments. The last ones are not flushed.
         await put(index, name, {key: f"옛 글 {key}" for key in range(0, len(texts), 5)})
     for start in range(0, len(texts), 100):
         part = slice(start, start + 100)
@@ -141,7 +141,7 @@ async def both(lite_server: LiteServer) -> AsyncIterator[tuple[MilvusIndex, Memo
 
 
 class TestAgainstMemory:
-    """Rankings of KorQuAD on Milvus Lite are those of the plain formula, whatever lies in which segment."""
+    """Milvus Lite ranks KorQuAD as the plain formula does, however the rows are spread over segments."""
 
     async def test_lexical(self, both: tuple[MilvusIndex, MemoryIndex, str, list[str]]) -> None:
         lite, memory, name, questions = both
@@ -181,7 +181,7 @@ async def test_dense_ranking_is_the_same_on_lite_and_on_a_server(
 
 
 def _assert_same(got: list[list[Hit]], wanted: list[list[Hit]], tolerance: float) -> None:
-    """The same keys in the same order, but for those whose scores are equal within rounding."""
+    """The same keys in the same order, except that keys with equal scores, within rounding, may change places."""
     for one, other in zip(got, wanted, strict=True):
         assert [hit.score for hit in one] == pytest.approx([hit.score for hit in other], abs=tolerance)
         scores = {hit.chunk_id: hit.score for hit in other}
@@ -214,7 +214,7 @@ async def test_a_server_without_bm25_says_so(milvus_server: MilvusServer) -> Non
     index, name = await connect_index(milvus_server.uri), new_name()
     await index.create(name, DIMENSION)
     assert (index.bm25, await index.supports_lexical(name)) == (False, False)
-    assert await index.suspects() == ()  # It calls itself 2.3.5-lite, and is no Milvus Lite.
+    assert await index.suspects() == ()  # Its version is 2.3.5-lite, but it is not Milvus Lite.
     await index.drop(name)
     await index.close()
 

@@ -1,4 +1,4 @@
-"""Documents that are replaced faster than Milvus shows it are in every answer all the same."""
+"""Documents that are replaced faster than Milvus shows the new vectors are in every answer nevertheless."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ async def nothing() -> None:
 
 
 class LaggingIndex(MemoryIndex):
-    """Shows what the guarantee covers and nothing newer, as Milvus may; after each search ``overtake`` is called."""
+    """Shows no write above the guarantee timestamp, as Milvus may. Calls ``overtake`` after each search."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,9 @@ class LaggingIndex(MemoryIndex):
         late = {key: row for key, row in rows.items() if self._timestamps[key] > guarantee_timestamp}
         for key in late:
             del rows[key]
-        found = await search(collection, *args, **more)  # Waits for nothing, so nobody sees what is left out.
+        found = await search(
+            collection, *args, **more
+        )  # Does not yield to the event loop, so no other task sees the rows missing.
         rows |= late
         self.searches += 1
         await self.overtake()
@@ -66,13 +68,13 @@ def index() -> LaggingIndex:
 
 @pytest.fixture
 def settle() -> timedelta:
-    """As on a Milvus server: what was replaced a moment ago stays on vector_gc for a while."""
+    """As with a Milvus server: rows of vector_gc for replaced chunks stay for a while."""
     return timedelta(seconds=15)
 
 
 @pytest.fixture
 async def hot(bot: BotClient, index: LaggingIndex) -> list[int]:
-    """Two documents of two chunks that are replaced after each search in Milvus, before its keys are confirmed."""
+    """Two documents of two chunks. They are replaced after each search in Milvus, before its keys are confirmed."""
     for text in CALM:
         await bot.insert(text)
     doc_ids = [await bot.insert(*texts(number, 0), metadata={"hot": True}) for number in range(2)]
@@ -84,7 +86,9 @@ async def hot(bot: BotClient, index: LaggingIndex) -> list[int]:
         for number, doc_id in enumerate(doc_ids):
             body = bot.body(*texts(number, version), metadata={"hot": True})
             answer = await bot.http.put(f"/data/document/{doc_id}", json=body)
-            assert answer.status_code in (200, 409), answer.text  # Hybrid mode's two searches do it at once.
+            assert answer.status_code in (200, 409), (
+                answer.text
+            )  # Hybrid mode's two searches may do it at the same time.
 
     index.overtake = overtake
     return doc_ids
@@ -126,13 +130,12 @@ async def test_a_listing_has_every_document(
         assert scores == sorted(scores, reverse=True)
 
 
-async def test_the_best_few_are_the_best_few(bot: BotClient, hot: list[int], index: LaggingIndex) -> None:
-    """What was added competes by its exact cosine similarity."""
+async def test_added_chunks_rank_by_their_exact_similarity(bot: BotClient, hot: list[int], index: LaggingIndex) -> None:
     embedder = HashEmbedder()
     question = texts(1, 3)[0]
     index.searches = 0
     results: list[dict[str, Any]] = await bot.search(question, limit=3, mode="dense")  # type: ignore[assignment]
-    assert index.searches == 1  # None of them waited for another tick.
+    assert index.searches == 1  # No search waited for another tick.
     vectors = await embedder.embed_documents([result["chunk_text"] for result in results])
     (query,) = await embedder.embed_queries([question])
     cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
@@ -140,7 +143,9 @@ async def test_the_best_few_are_the_best_few(bot: BotClient, hot: list[int], ind
     assert {result["doc_id"] for result in results} >= {hot[1]}
 
 
-async def test_what_was_deleted_in_between_is_not_shown(bot: BotClient, hot: list[int], index: LaggingIndex) -> None:
+async def test_a_document_deleted_during_the_search_is_not_shown(
+    bot: BotClient, hot: list[int], index: LaggingIndex
+) -> None:
     async def delete() -> None:
         index.overtake = nothing
         await bot.http.delete(f"/data/document/{hot[0]}", params={"chat_bot_id": str(bot.bot_id)})
@@ -152,7 +157,7 @@ async def test_what_was_deleted_in_between_is_not_shown(bot: BotClient, hot: lis
 
 
 async def test_a_large_document_is_searched_for_again(bot: BotClient, index: LaggingIndex) -> None:
-    """To embed it would take longer than to wait."""
+    """Embedding it would take longer than waiting for Milvus."""
     many = [f"chunk {number}" for number in range(40)]
     doc_id = await bot.insert(*many)
     overtaken = asyncio.Event()

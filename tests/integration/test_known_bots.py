@@ -1,4 +1,4 @@
-"""An insert begins with its bot's row as it was lately: what counts is the bot as T1 finds it."""
+"""Optimistic reads of a bot's row by inserts: they begin with the cached row, and T1 checks it."""
 
 from uuid import UUID
 
@@ -11,13 +11,13 @@ from tests.conftest import BotClient, register
 
 @pytest.fixture
 async def known(bot: BotClient) -> BotClient:
-    """Its row is remembered."""
+    """A bot whose row is cached."""
     await bot.insert("one")
     return bot
 
 
 async def rows_of(db: Database, bot_id: UUID) -> int:
-    """Of documents and of sagas."""
+    """Numbers of documents and of sagas."""
     counts = [f"(SELECT count(*) FROM {table} WHERE bot_id = $1)" for table in ("documents", "sagas")]
     row = await db.fetchrow(f"SELECT {' + '.join(counts)} AS n", bot_id)
     assert row is not None

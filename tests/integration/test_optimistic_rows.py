@@ -1,4 +1,4 @@
-"""A search assumes that its bot is as it was lately: what counts is the row as it is."""
+"""Optimistic reads of a bot's row: a search begins with the cached row, and its present row decides the answer."""
 
 import asyncio
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def index() -> WatchedIndex:
 
 @pytest.fixture
 async def searched(bot: BotClient) -> BotClient:
-    """Its row is expected to be as it was."""
+    """A bot whose cached row is stable."""
     await bot.insert("one")
     for _ in range(3):
         assert len(await bot.search("one", mode="dense")) == 1
@@ -43,7 +43,7 @@ async def searched(bot: BotClient) -> BotClient:
 
 
 async def write_elsewhere(db: Database, bot: BotClient, timestamp: int) -> None:
-    """As another process does before it acknowledges."""
+    """As another process does before it acknowledges a write."""
     await db.execute("UPDATE bot_registry SET milvus_timestamp = $2 WHERE bot_id = $1", bot.bot_id, timestamp)
 
 
@@ -54,13 +54,15 @@ async def test_a_search_sees_what_another_process_has_written(
     index.guarantee_timestamps.clear()
     assert len(await searched.search("one", mode="dense")) == 1
     assert index.guarantee_timestamps[-1] == 7
-    # Until the row has been the same twice, nothing is assumed.
+    # The row is not assumed until two reads of it were equal.
     index.guarantee_timestamps.clear()
     await searched.search("one", mode="dense")
     assert index.guarantee_timestamps == [7]
 
 
-async def test_what_was_assumed_in_vain_may_fail(searched: BotClient, db: Database, index: WatchedIndex) -> None:
+async def test_a_failed_optimistic_search_is_repeated_with_the_new_row(
+    searched: BotClient, db: Database, index: WatchedIndex
+) -> None:
     await write_elsewhere(db, searched, 7)
     index.least = 7
     assert len(await searched.search("one", mode="dense")) == 1
@@ -72,10 +74,10 @@ async def test_a_bot_that_is_gone_is_not_found(searched: BotClient) -> None:
     assert (await searched.http.post("/search/query", json=body)).status_code == 404
 
 
-async def test_what_was_unfinished_is_found_once_it_is_finished(
+async def test_a_write_in_flight_is_found_once_it_is_finished(
     searched: BotClient, at: Callable[..., asyncio.Event]
 ) -> None:
-    """Also where the index gives no timestamps, so that only what is unfinished tells one row from the next."""
+    """Also with an index without timestamps, where rows differ only in their generations in flight."""
     go_on = asyncio.Event()
     reached = at("write.before_t2", go_on.wait)
     writing = asyncio.create_task(searched.insert("two"))
@@ -87,7 +89,7 @@ async def test_what_was_unfinished_is_found_once_it_is_finished(
     assert {one["chunk_text"] for one in await searched.search("two", mode="dense")} == {"one", "two"}
 
 
-async def test_a_search_at_rest_reads_no_row(
+async def test_a_search_of_a_bot_at_rest_does_not_read_its_row(
     searched: BotClient, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

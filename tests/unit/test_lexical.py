@@ -1,4 +1,4 @@
-"""The words of a text: what becomes a pair, what stays whole, and how long it may get."""
+"""Lexical analysis: bigrams, whole words, and the longest text."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_the_longest_chunk_fits(character: str) -> None:
     whole = " ".join(tokens(text))
     assert whole.startswith(found)
     assert found == whole or len(found.encode()) > MAX_BYTES - 100
-    # Nothing of a chunk of common characters is left out.
+    # No token of a chunk of common characters is left out.
     assert found == whole or character not in "가漢a한 "
 
 
@@ -47,7 +47,7 @@ def test_milvus_lite_splits_it_into_the_same_tokens(text: str) -> None:
 
 
 async def test_bm25_is_estimated_from_what_was_scored() -> None:
-    """Held against the index's own scores of texts that the estimate does not know."""
+    """Compares estimates with the index's scores of texts that the estimate does not know."""
     index, words = MemoryIndex(), ["사과", "배나무", "common", "rare", "other", "more"]
     texts = [" ".join(words[number % 6] for number in range(start, start + 4 + start % 3)) for start in range(40)]
     await index.create("c", 2)
