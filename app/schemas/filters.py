@@ -1,7 +1,7 @@
-"""The SQL that filters are made of: what a key may name, and a template for each test.
+"""The SQL of filters: the columns that a key may name, and a template for each operator.
 
-Templates are filled with each other and with casts of parameters such as ``$3::jsonb``, never with a value. Every
-filled template is TRUE or FALSE, never NULL, so that NOT is exact. ``d`` is a row of documents, ``c`` of their chunks.
+Templates are filled with other templates and with casts of parameters such as ``$3::jsonb``, never with a value. A
+filled template is TRUE or FALSE, never NULL, so NOT is exact. ``d`` is a row of documents, ``c`` one of their chunks.
 """
 
 from dataclasses import dataclass, replace
@@ -12,9 +12,10 @@ Kind = Literal["text", "tags", "time", "integer"]
 
 @dataclass(frozen=True, slots=True)
 class ColumnShape:
-    """How a document column is read: its expression, the type of a value for it and how values are ordered.
+    """A column that filters may test.
 
-    ``required``: it is never NULL, so that a comparison with it needs no COALESCE and an index can serve it.
+    ``sql``: its expression. ``type``: the SQL type of the values it is compared with. ``ordered``: its expression in
+    comparisons of order. ``required``: it is never NULL, so a comparison needs no COALESCE and can use an index.
     """
 
     sql: str
@@ -25,7 +26,7 @@ class ColumnShape:
 
 
 COLUMNS: Final[dict[str, ColumnShape]] = {
-    # COLLATE "C": by code point, whatever the database's locale is.
+    # COLLATE "C": by code point, in every locale of the database.
     "title": ColumnShape("d.title", "text", "text", 'd.title COLLATE "C"', required=True),
     "file_path": ColumnShape("d.file_path", "text", "text", 'd.file_path COLLATE "C"'),
     "file_type": ColumnShape("d.file_type", "text", "text", 'd.file_type COLLATE "C"'),
@@ -37,7 +38,7 @@ COLUMNS: Final[dict[str, ColumnShape]] = {
     "page_number": ColumnShape("c.page_number", "integer", "bigint", "c.page_number"),
 }
 
-# Of rows that may have been stored before names were in NFC: read so, past every index.
+# For rows that may have been stored before text was put into NFC: normalized as they are read, without any index.
 NORMALIZED_TEXT: Final = "normalize({x}, NFC)"
 NORMALIZED_TAGS: Final = "nfc_array({x})"
 NORMALIZED_METADATA: Final = "nfc_jsonb(d.metadata)"
@@ -58,7 +59,7 @@ OPERATORS: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 COLUMN_EQUALS: Final = "{x} = {value}"
 COLUMN_IN: Final = "{x} = ANY ({values})"
-# An array of arrays of different lengths is none in SQL, so lists of tags travel as JSON.
+# SQL has no arrays of arrays of different lengths, so lists of tags are passed as JSON.
 TAGS_IN: Final = "to_jsonb({x}) IN (SELECT jsonb_array_elements({values}))"
 TAGS_CONTAIN: Final = "{x} @> ARRAY[{value}]"
 TAGS_ANY: Final = "{x} && {values}"
@@ -70,7 +71,7 @@ TEXT_ALL: Final = (
 )
 TEXT_STARTS: Final = "COALESCE(starts_with({x}, {value}), FALSE)"
 TEXT_ENDS: Final = "COALESCE(right({x}, length({value})) = {value}, FALSE)"
-# By code point: what the letters of the pattern may also be is said in the pattern, whatever the locale is.
+# By code point: the pattern itself lists the other cases of each letter, so the locale does not matter.
 TEXT_MATCHES: Final = 'COALESCE({x} COLLATE "C" ~ {value}, FALSE)'
 TEXT_EMPTY: Final = "COALESCE({x} = '', TRUE)"
 TAGS_EMPTY: Final = "cardinality({x}) = 0"
@@ -79,11 +80,11 @@ ORDERED: Final = "{x} {operator} {value}"
 NEVER_NULL: Final = "COALESCE({condition}, FALSE)"
 EXISTS: Final = "{x} IS NOT NULL"
 
-# Unlike #>, a step of -> with a text never indexes an array: "0" is the name of a key and nothing else.
+# Unlike #>, -> with a text never indexes an array: "0" is only the name of a key.
 METADATA: Final = "d.metadata"
 STEP: Final = " -> {segment}"
-# A value comes inside of a container, because a parameter of None is NULL and not the JSON null. Containment, which
-# the GIN index can look up, is not yet equality ([1, 2] contains [1]).
+# A value is passed inside a container, because a parameter of None is NULL and not the JSON null. Containment can use
+# the GIN index, but is not equality: [1, 2] contains [1].
 JSON_EQUALS: Final = "{metadata} @> {nested} AND COALESCE({x} = ({nested}{steps}), FALSE)"
 JSON_IN: Final = "COALESCE({x} IN (SELECT jsonb_array_elements({values})), FALSE)"
 JSON_NUMBER_ORDERED: Final = "COALESCE(jsonb_typeof({x}) = 'number' AND {x} {operator} {value}, FALSE)"
@@ -109,7 +110,7 @@ JSON_HAS_ALL: Final = (
 JSON_TEXT: Final = "(jsonb_typeof({x}) IS NOT DISTINCT FROM 'string' AND {condition})"
 JSON_AS_TEXT: Final = "({x} #>> '{{}}')"
 JSON_EMPTY: Final = "COALESCE({x} IN ('null', '\"\"', '[]', '{{}}'), TRUE)"
-# The day as it is written is at most one away from that in UTC: most strings need no more than that.
+# The written day is at most one day away from the day in UTC. Comparing it first is enough for most strings.
 JSON_TIME: Final = (
     "COALESCE(jsonb_typeof({x}) = 'string' AND left({x} #>> '{{}}', 10) COLLATE \"C\" BETWEEN {first} AND {last}"
     " AND iso_time({x} #>> '{{}}') {operator} timezone('UTC', {value}), FALSE)"

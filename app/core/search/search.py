@@ -38,7 +38,7 @@ from app.utils.tasks import cancel_quietly
 HYBRID_CANDIDATES = 100
 """Chunks of each list that are fused in hybrid mode."""
 MAX_ATTEMPTS = 3
-"""How often a search starts because the bot's collection changed."""
+"""Attempts of a search whose bot's collection is replaced while it runs."""
 
 
 class Search:
@@ -110,7 +110,7 @@ class Search:
         """
         key = (query.bot_id, query.account)
         embedding: asyncio.Future[Vectors] | None = None
-        optimistic: SearchResults | AppError | None = None
+        optimistic_outcome: SearchResults | AppError | None = None
         cached = self._bot_cache.stable_value(key)
         if cached is not None and (cached.in_flight_generations or cached.rebuild):
             # What was in flight may have finished: the search would exclude its chunks or be refused for no reason.
@@ -124,21 +124,22 @@ class Search:
                     embedding = asyncio.create_task(self._embed(only, query.texts, timings))
             if cached is not None and (embedding is not None or query.mode == "lexical"):
                 try:
-                    optimistic = await self._answer(query, cached, True, embedding, timings)
+                    optimistic_outcome = await self._answer(query, cached, True, embedding, timings)
                     # Without timestamps an unchanged row does not prove that dropped keys were stale.
-                    is_regular = not optimistic.trace.dropped or cached.milvus_timestamp > 0
-                    if optimistic.trace.bot_unchanged and optimistic.trace.rounds == 1 and is_regular:
-                        return optimistic
+                    trace = optimistic_outcome.trace
+                    is_regular = not trace.dropped or cached.milvus_timestamp > 0
+                    if trace.bot_unchanged and trace.rounds == 1 and is_regular:
+                        return optimistic_outcome
                 except AppError as exc:
-                    optimistic = exc
+                    optimistic_outcome = exc
             bot = await self._bot_reader(key, None)
             self._bot_cache.observe(key, bot)
             if bot.rebuild and not query.allow_partial:
                 raise self._rebuild_error(bot)
-            if optimistic is not None and bot == cached:
-                if isinstance(optimistic, AppError):
-                    raise optimistic
-                return optimistic
+            if optimistic_outcome is not None and bot == cached:
+                if isinstance(optimistic_outcome, AppError):
+                    raise optimistic_outcome
+                return optimistic_outcome
             if query.mode != "lexical" and embedding is None:
                 embedding = asyncio.create_task(self._embed(self._embedders.of(bot), query.texts, timings))
             return await self._answer(query, bot, False, embedding, timings)
@@ -180,7 +181,7 @@ class Search:
         return await self._ranker.results(query, mode, request, found, timings)
 
     async def _embedded(self, embedder: Embedder, texts: Sequence[str], timings: Stopwatch) -> asyncio.Future[Vectors]:
-        """A finished future. Cheaper than a task when the search has nothing else to do meanwhile."""
+        """The vectors as a finished future: cheaper than a task if the search has nothing else to do until then."""
         finished: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
         try:
             finished.set_result(await self._embed(embedder, texts, timings))
