@@ -1,4 +1,4 @@
-"""A reranker behind a URL, in the form of TEI's, vLLM's, Jina's or Cohere's."""
+"""A reranker on another server, by the API of TEI, vLLM, Jina or Cohere."""
 
 import asyncio
 import logging
@@ -17,39 +17,41 @@ from app.core.search.rerank import PairLimiter
 from app.utils.errors import RerankerUnavailable, RerankInvalid, StartupError
 
 RerankApi = Literal["tei", "vllm", "jina", "cohere"]
-IN_FLIGHT = 8
-PROBE = "ping"
-INVALID = "The reranker's answer cannot be used."
+MAX_CONCURRENCY = 8
+"""Requests to the reranker at a time."""
+PROBE_TEXT = "ping"
+INVALID_ANSWER = "The reranker's answer cannot be used."
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
-    """``documents`` and ``score`` name the fields of request and answer; ``more`` goes into each request.
+class _ApiFormat:
+    """How requests and answers look.
 
-    ``texts`` is how many the provider takes, as far as that is known; fewer are learnt.
+    ``documents`` and ``score``: names of their fields. ``max_texts``: passages in one request, as far as known; a lower
+    limit is learned from refusals. ``options``: fields that every request has.
     """
 
     documents: str
     score: str
-    texts: int
-    more: Mapping[str, Any]
+    max_texts: int
+    options: Mapping[str, Any]
 
 
-FORMS: Mapping[RerankApi, _Form] = {
-    # A pair that is longer than the model reads is cut, as by the cross-encoder in process: it still can be ranked.
-    "tei": _Form("texts", "score", 32, {"truncate": True}),
-    "vllm": _Form("documents", "relevance_score", 1_000, {"truncate_prompt_tokens": -1}),
-    "jina": _Form("documents", "relevance_score", 1_000, {"return_documents": False}),
-    "cohere": _Form("documents", "relevance_score", 1_000, {}),
+API_FORMATS: Mapping[RerankApi, _ApiFormat] = {
+    # A pair that is too long for the model is truncated, as by the cross-encoder in process, and so still gets a score.
+    "tei": _ApiFormat("texts", "score", 32, {"truncate": True}),
+    "vllm": _ApiFormat("documents", "relevance_score", 1_000, {"truncate_prompt_tokens": -1}),
+    "jina": _ApiFormat("documents", "relevance_score", 1_000, {"return_documents": False}),
+    "cohere": _ApiFormat("documents", "relevance_score", 1_000, {}),
 }
 """https://huggingface.github.io/text-embeddings-inference, https://docs.vllm.ai/en/stable/models/pooling_models/,
 https://jina.ai/reranker/, https://docs.cohere.com/reference/rerank."""
 
 
 class RemoteReranker:
-    """``timeout`` bounds a call, its time in the queue and all repetitions included."""
+    """``timeout``: seconds for a call of ``scores``, with the time in the queue and all retries."""
 
     def __init__(
         self,
@@ -66,8 +68,8 @@ class RemoteReranker:
         self.model = model or api
         self.top_n = top_n
         self._name = model
-        self._form = FORMS[api]
-        self._most = self._form.texts
+        self._format = API_FORMATS[api]
+        self._max_texts = self._format.max_texts
         self._timeout = timeout
         parts = urlsplit(url)
         folder, _, last = parts.path.rstrip("/").rpartition("/")
@@ -81,12 +83,12 @@ class RemoteReranker:
             name="reranker",
             away=RerankerUnavailable,
         )
-        self._places = asyncio.Semaphore(IN_FLIGHT)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
         self._limiter = PairLimiter()
 
     @classmethod
     async def open(cls, *given: Any, **more: Any) -> Self:
-        """Asks the reranker once. It may be away; what time will not mend raises StartupError."""
+        """Sends one request. Accepts an unavailable reranker. Raises StartupError for what waiting does not cure."""
         reranker = cls(*given, **more)
         try:
             await reranker._probe()
@@ -111,20 +113,20 @@ class RemoteReranker:
         if not pairs:
             return []
         self._requests.breaker.check()
-        asked: dict[str, list[int]] = {}
-        for index, (question, _) in enumerate(pairs):
-            asked.setdefault(question, []).append(index)
+        indexes_by_query: dict[str, list[int]] = {}
+        for index, (query, _) in enumerate(pairs):
+            indexes_by_query.setdefault(query, []).append(index)
         try:
             with self._limiter.admit(len(pairs)):
                 async with asyncio.timeout(self._timeout):
                     parts = await _all(
-                        self._ranked(question, [pairs[index][1] for index in indexes])
-                        for question, indexes in asked.items()
+                        self._scores_for(query, [pairs[index][1] for index in indexes])
+                        for query, indexes in indexes_by_query.items()
                     )
         except TimeoutError as exc:
             raise RerankerUnavailable("The reranker did not answer in time.", retry_after=2) from exc
         found = [0.0] * len(pairs)
-        for indexes, scores in zip(asked.values(), parts, strict=True):
+        for indexes, scores in zip(indexes_by_query.values(), parts, strict=True):
             for index, score in zip(indexes, scores, strict=True):
                 found[index] = score
         return found
@@ -132,40 +134,40 @@ class RemoteReranker:
     async def close(self) -> None:
         await self._requests.close()
 
-    async def _ranked(self, question: str, passages: list[str]) -> list[float]:
-        parts = [passages[start : start + self._most] for start in range(0, len(passages), self._most)]
+    async def _scores_for(self, query: str, passages: list[str]) -> list[float]:
+        parts = [passages[start : start + self._max_texts] for start in range(0, len(passages), self._max_texts)]
         if len(parts) > 1:
-            return [score for scores in await _all(self._ranked(question, part) for part in parts) for score in scores]
+            return [score for scores in await _all(self._scores_for(query, part) for part in parts) for score in scores]
         try:
-            async with self._places:
-                content = await self._requests.answer(self._path, self._body(question, passages), several=False)
+            async with self._slots:
+                content = await self._requests.answer(self._path, self._body(query, passages), several=False)
         except openai.APIStatusError as exc:
-            said = self._requests.told(exc, [question, *passages])
+            said = self._requests.told(exc, [query, *passages])
             if exc.status_code not in TOO_MUCH or len(passages) == 1:
-                log.warning("the reranker refuses a question and its passage (%s)", said)
-                raise RerankInvalid("The reranker refuses this question with one of its passages.") from exc
+                log.warning("the reranker refuses a query with one of its passages (%s)", said)
+                raise RerankInvalid("The reranker refuses this query with one of its passages.") from exc
             limit = named_limits(said.partition(": ")[2], len(passages)).texts or len(passages) // 2
-            if limit < self._most:
-                log.info("the reranker takes no %d passages a request (%s): sending %d", len(passages), said, limit)
-                self._most = limit
-            return await self._ranked(question, passages)
-        return _scores(content, len(passages), self._form.score)
+            if limit < self._max_texts:
+                log.info("the reranker refuses %d passages in one request (%s): sending %d", len(passages), said, limit)
+                self._max_texts = limit
+            return await self._scores_for(query, passages)
+        return _scores(content, len(passages), self._format.score)
 
-    def _body(self, question: str, passages: list[str]) -> dict[str, Any]:
+    def _body(self, query: str, passages: list[str]) -> dict[str, Any]:
         named = {"model": self._name} if self._name else {}
-        return {**named, "query": question, self._form.documents: passages, **self._form.more}
+        return {**named, "query": query, self._format.documents: passages, **self._format.options}
 
     async def _probe(self) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                content = await self._requests.post(self._path, self._body(PROBE, [PROBE]))
+                content = await self._requests.post(self._path, self._body(PROBE_TEXT, [PROBE_TEXT]))
         except (openai.OpenAIError, TimeoutError) as exc:
             raise self._requests.unavailable(exc) from exc
-        _scores(content, 1, self._form.score)
+        _scores(content, 1, self._format.score)
 
 
 async def _all(calls: Iterable[Coroutine[Any, Any, list[float]]]) -> list[list[float]]:
-    """Together; the first that fails ends the others."""
+    """Runs the calls concurrently. The first error cancels the others and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(call) for call in calls]
@@ -175,13 +177,13 @@ async def _all(calls: Iterable[Coroutine[Any, Any, list[float]]]) -> list[list[f
 
 
 def _scores(content: bytes, count: int, field: str) -> list[float]:
-    """Scores in the order of the passages. Raises RerankInvalid where there is not one for each."""
+    """The scores in the order of the passages. Raises RerankInvalid unless there is one finite score for each."""
     try:
         answer = orjson.loads(content)
         results = answer if isinstance(answer, list) else answer["results"]
         found = {int(one["index"]): float(one[field]) for one in results}
     except (KeyError, TypeError, ValueError) as exc:
-        raise RerankInvalid(INVALID) from exc
+        raise RerankInvalid(INVALID_ANSWER) from exc
     if len(results) != count or found.keys() != set(range(count)) or not all(map(math.isfinite, found.values())):
-        raise RerankInvalid(INVALID)
+        raise RerankInvalid(INVALID_ANSWER)
     return [found[index] for index in range(count)]
