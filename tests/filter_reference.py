@@ -1,4 +1,4 @@
-"""What filters mean, said a second time in plain Python, to hold the SQL against."""
+"""The meaning of filters in plain Python: the reference that the SQL is compared with."""
 
 import operator
 import re
@@ -14,7 +14,7 @@ MISSING = object()
 
 
 def matches(filter: Filter, document: Mapping[str, Any]) -> bool:
-    """Whether ``document``, a row of documents as a dict, passes."""
+    """Whether a document passes. ``document``: its row as a dictionary."""
     match filter:
         case And(filters):
             return all(matches(inner, document) for inner in filters)
@@ -107,7 +107,7 @@ def _microseconds(moment: datetime) -> int:
 
 
 def time_named(text: Any) -> int | None:
-    """Microseconds since the year 1, in UTC, of the moment that a text names in ISO 8601."""
+    """The time that a text names in ISO 8601, in microseconds since the year 1, in UTC."""
     match = ISO.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return None
@@ -131,7 +131,7 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def _json(value: Any) -> tuple[str, Any]:
-    """The JSON type and a value that Python's == compares as JSON does; numbers as their shortest decimal."""
+    """The JSON type, and a value that Python's == compares as JSON does; numbers as their shortest decimal."""
     match value:
         case bool():
             return "bool", value

@@ -1,4 +1,4 @@
-"""What VectorIndex promises, held against memory, Milvus Lite and a real Milvus server alike."""
+"""The contract of VectorIndex, checked on the in-memory index, Milvus Lite and a Milvus server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -68,7 +68,7 @@ async def test_scores_lie_between_minus_one_and_one(index: VectorIndex, collecti
     assert all(-1 <= hit.score <= 1 for hit in hits)
 
 
-async def test_a_write_is_seen_under_its_guarantee(index: VectorIndex, collection: str) -> None:
+async def test_a_write_is_seen_under_its_timestamp(index: VectorIndex, collection: str) -> None:
     vectors = random_vectors(10)
     for key, vector in enumerate(vectors):
         timestamp = await upsert(index, collection, {key: vector})
@@ -103,7 +103,7 @@ async def test_upsert_again_after_delete(index: VectorIndex, collection: str) ->
     assert await index.present(collection, [(0, 10)]) == {1}
 
 
-async def test_present_sees_deletes_and_takes_half_open_spans(index: VectorIndex, collection: str) -> None:
+async def test_present_sees_deletes_and_takes_half_open_ranges(index: VectorIndex, collection: str) -> None:
     first, second = 5 * GENERATION, 6 * GENERATION
     await upsert(index, collection, {key: axis(0) for key in (first, first + 1, second - 1, second, second + 7)})
     assert await index.present(collection, [(first, second)]) == {first, first + 1, second - 1}
@@ -115,10 +115,10 @@ async def test_present_sees_deletes_and_takes_half_open_spans(index: VectorIndex
     assert await index.present(collection, []) == set()
 
 
-async def test_present_takes_64_spans_of_a_generation(index: VectorIndex, collection: str) -> None:
+async def test_present_takes_64_ranges_of_a_generation(index: VectorIndex, collection: str) -> None:
     await upsert(index, collection, {generation * GENERATION + 3: axis(0) for generation in range(0, 130, 2)})
-    spans = [(generation * GENERATION, (generation + 1) * GENERATION) for generation in range(64)]
-    assert await index.present(collection, spans) == {g * GENERATION + 3 for g in range(0, 64, 2)}
+    ranges = [(generation * GENERATION, (generation + 1) * GENERATION) for generation in range(64)]
+    assert await index.present(collection, ranges) == {g * GENERATION + 3 for g in range(0, 64, 2)}
 
 
 async def test_delete_of_nothing_is_no_error(index: VectorIndex, collection: str) -> None:
@@ -153,7 +153,7 @@ async def test_scan_ends_where_a_page_is_just_full(index: VectorIndex, collectio
     assert await scanned(index, collection, page=4) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-async def test_doc_ids_restrict_the_search(index: VectorIndex, collection: str) -> None:
+async def test_doc_ids_limit_the_search(index: VectorIndex, collection: str) -> None:
     vectors = random_vectors(200)
     timestamp = await index.upsert(collection, np.arange(200), np.arange(200) // 10, vectors)
     hits = await nearest(index, collection, vectors[0], 50, guarantee_timestamp=timestamp, doc_ids=[3, 7, 99])
@@ -231,7 +231,7 @@ async def test_missing_collection(index: VectorIndex, call: Callable[[VectorInde
 
 
 async def test_life_of_a_collection(index: VectorIndex) -> None:
-    """Made, made again, refused to others, dropped, dropped again, and made anew with another dimension."""
+    """Created twice, refused with another dimension, dropped twice, and created with the other dimension."""
     name = new_name()
     await index.create(name, DIMENSION)
     await index.create(name, DIMENSION)
@@ -254,7 +254,7 @@ async def test_life_of_a_collection(index: VectorIndex) -> None:
     await index.drop(name)
 
 
-async def test_create_by_many_at_once(index: VectorIndex) -> None:
+async def test_concurrent_creates(index: VectorIndex) -> None:
     one, others = new_name(), [new_name() for _ in range(4)]
     await asyncio.gather(*(index.create(name, DIMENSION) for name in [one] * 16 + others))
     assert {one, *others} <= set(await index.collections())
@@ -264,7 +264,7 @@ async def test_create_by_many_at_once(index: VectorIndex) -> None:
         await index.drop(name)
 
 
-async def test_create_of_two_dimensions_at_once_lets_one_win(index: VectorIndex) -> None:
+async def test_concurrent_creates_with_two_dimensions_let_one_win(index: VectorIndex) -> None:
     name = new_name()
     outcomes = await asyncio.gather(*(index.create(name, dimension) for dimension in (8, 16)), return_exceptions=True)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["CollectionForeign", "NoneType"]

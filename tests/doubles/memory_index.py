@@ -1,4 +1,4 @@
-"""The vector index in plain memory: exact search, gone with the process. For tests, and the port's plainest reading."""
+"""The vector index in memory, with exact search: for tests, and as the simplest implementation of the port."""
 
 import math
 from collections import Counter
@@ -29,7 +29,7 @@ class _Collection:
 
 
 class MemoryMarker:
-    """Keeps to MarkerPort."""
+    """Implements MarkerPort."""
 
     def __init__(self, collections: dict[str, _Collection]) -> None:
         self._collections = collections
@@ -50,7 +50,7 @@ class MemoryMarker:
 
 
 class MemoryIndex:
-    """Keeps to VectorIndex. Writes are visible at once, so its timestamps are 0 and guarantees mean nothing."""
+    """Implements VectorIndex. Writes are visible at once, so timestamps are 0 and guarantee timestamps are ignored."""
 
     def __init__(self, *, bm25: bool = True) -> None:
         self._bm25 = bm25
@@ -205,7 +205,7 @@ def _cosine(unit: Vectors) -> Callable[[_Row], float]:
 
 
 def _bm25(collection: _Collection, query: Counter[str]) -> Callable[[_Row], float]:
-    """Okapi BM25 as Milvus computes it: a query's word counts as often as it stands there; no weight is negative."""
+    """Okapi BM25 as Milvus computes it: a repeated word of the query counts repeatedly, and no weight is negative."""
     rows = collection.rows.values()
     mean = sum(row.words.total() for row in rows) / len(rows) if rows else 0.0
     holding = {word: sum(word in row.words for row in rows) for word in query}

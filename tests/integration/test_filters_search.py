@@ -1,4 +1,4 @@
-"""Filters in searches against their meaning in plain Python: on every plan, in every mode, right after a PATCH too."""
+"""Compares filtered searches with the reference in plain Python: in every plan and mode, and right after a PATCH."""
 
 import asyncio
 from typing import Any
@@ -31,7 +31,7 @@ SELECT d.*, c.page_number FROM documents d JOIN document_chunks c ON c.bot_id = 
 WHERE d.bot_id = $1 AND c.bot_id = $1 ORDER BY d.doc_id
 """
 WORD = "낱말"
-"""In every chunk and every question, so that words find every document."""
+"""In every chunk and every query, so that lexical search finds every document."""
 
 
 @pytest.fixture(params=PLANS)
@@ -40,7 +40,7 @@ def plan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     for setting, value in PLANS[name].items():
         monkeypatch.setattr(f"app.core.search.filter_plan.{setting}", value)
     if name == "documents_in_slices":
-        # As if Milvus gave nothing beyond the first hits, so that filtering afterwards cannot find enough.
+        # As if Milvus returned nothing beyond the first hits, so that post-filtering cannot find enough.
         monkeypatch.setattr("app.core.search.retrieval.SPARE_HITS", 0)
         monkeypatch.setattr("app.core.search.retrieval.MAX_TOP_K", 10)
         monkeypatch.setattr("app.core.search.search.HYBRID_CANDIDATES", 10)
@@ -48,7 +48,7 @@ def plan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 async def filled(bot: BotClient, db: Database, maker: Maker) -> list[dict[str, Any]]:
-    """Random documents, one chunk each; their rows as PostgreSQL has them."""
+    """Inserts random documents of one chunk each. Returns their rows in PostgreSQL."""
     for number in range(DOCUMENTS):
         made = maker.document(number)
         body = bot.body(
@@ -97,7 +97,7 @@ async def test_every_plan_and_mode_agrees_with_the_reference(
     for start in range(0, count, AT_ONCE):
         await asyncio.gather(*(check(start + n, where) for n, where in enumerate(filters[start : start + AT_ONCE])))
     assert {plan, "nothing_matches"} <= plans
-    assert sum(0 < size < DOCUMENTS for size in sizes) > count / 5  # The test says something.
+    assert sum(0 < size < DOCUMENTS for size in sizes) > count / 5  # Enough filters pass some documents and not others.
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -128,7 +128,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_hostile_keys_and_values_widen_nothing(bot: BotClient, plan: str, mode: Mode) -> None:
+async def test_hostile_keys_and_values_do_not_widen_a_filter(bot: BotClient, plan: str, mode: Mode) -> None:
     await bot.insert(f"{WORD} 7", metadata={"secret": "s3cret"}, tags=["s3cret"], author="s3cret")
     statuses: set[int] = set()
     for text in HOSTILE:
@@ -171,7 +171,7 @@ async def _post(bot: BotClient, body: dict[str, Any]) -> httpx.Response:
     ],
 )
 async def test_the_partitions_indexes_serve_filters(bot: BotClient, db: Database, condition: str) -> None:
-    """The statement of the server itself, on a partition as the trigger made it."""
+    """The server's own statement, on a partition that the trigger created."""
     from pydantic import TypeAdapter
 
     from app.core.stores.postgres.documents import _filtered

@@ -1,4 +1,4 @@
-"""The SQL of filters against their meaning, on a real PostgreSQL, with everything that could break out of it."""
+"""Compares the SQL of filters with the reference on a real PostgreSQL, also for values that could break out of SQL."""
 
 import random
 import tempfile
@@ -115,7 +115,7 @@ async def conn() -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
 
 
 class Maker:
-    """Random documents and filters whose values meet often."""
+    """Random documents and filters whose values are often equal."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -153,7 +153,7 @@ class Maker:
         return self.random.choices(STRINGS[:5], k=self.random.randrange(3))
 
     def any_filter(self, documents: list[dict[str, Any]]) -> Filter:
-        """One in three is a filter as a caller's, in NFC, on documents of before."""
+        """One in three is a filter in NFC on documents that were stored before text was put into NFC."""
         if self.random.random() < 0.67:
             return self.filter(documents)
         as_read = [{key: nfc_json(value) for key, value in document.items()} for document in documents]
@@ -169,7 +169,7 @@ class Maker:
         return self.on_metadata(documents) if roll < 0.8 else self.on_column()
 
     def on_metadata(self, documents: list[dict[str, Any]]) -> Condition:
-        """A path and a value that one of the documents has, mostly."""
+        """A path and a value; mostly one of the documents has them."""
         found: Any = self.random.choice(documents)["metadata"]
         path: list[str] = []
         while isinstance(found, dict) and found and (not path or self.random.random() < 0.7):
@@ -197,7 +197,7 @@ class Maker:
         elif op == "contains" and self.random.random() < 0.5:
             value = self.random.choice(value) if isinstance(value, list) and value else self.random.choice(STRINGS)
         if isinstance(value, list) and value and op in ("eq", "contains") and self.random.random() < 0.4:
-            value = value[1:]  # What contains this does not equal it.
+            value = value[1:]  # A text that contains this does not equal it.
         return Condition(op, key, value)
 
     def part(self, text: str) -> str:
@@ -259,7 +259,7 @@ async def test_sql_agrees_with_the_reference(conn: "asyncpg.Connection[asyncpg.R
         for document, row in zip(documents, rows, strict=True):
             assert row["passes"] is matches(filter, document), f"seed {SEED}, filter {number}: {filter} on {document}"
             seen[row["passes"]] += 1
-    assert min(seen.values()) > 2000  # The test says something about both outcomes.
+    assert min(seen.values()) > 2000  # Both outcomes occur often enough.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a filter may look like, and that each mistake is named with its place."""
+"""The forms of a filter, and the location that the error of each mistake names."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ class Body(BaseModel):
     filter: BoundedFilter | None = None
 
 
-def test_all_forms_become_the_core_s() -> None:
+def test_all_forms_become_core_filters() -> None:
     filter = ADAPTER.validate_json("""
         {"type": "and", "filters": [
             {"type": "eq", "key": "metadata.a.b", "value": {"x": [1, null]}},
@@ -102,7 +102,7 @@ def leaf(type: str, key: Any, value: Any) -> dict[str, Any]:
         ({"type": "and", "filters": [leaf("eq", "title", "x")] * 101}, (), "more than 100 conditions"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(filter: Any, place: tuple[str | int, ...], reason: str) -> None:
+def test_an_error_names_the_location_of_the_mistake(filter: Any, place: tuple[str | int, ...], reason: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Body.model_validate({"filter": filter})
     (error,) = caught.value.errors(include_input=False, include_context=False, include_url=False)
@@ -140,7 +140,7 @@ def test_a_hundred_conditions_with_the_longest_lists_pass() -> None:
     assert len(params) == 200
 
 
-def test_no_text_of_a_caller_s_enters_the_sql() -> None:
+def test_no_text_of_a_caller_becomes_sql() -> None:
     hostile = "' or 1==1 -- {x} $9 %s"
     for type in ("eq", "gt", "contains"):
         for key in (f"metadata.{hostile}", "title"):
@@ -151,7 +151,7 @@ def test_no_text_of_a_caller_s_enters_the_sql() -> None:
 
 @pytest.mark.parametrize("key", ["metadata.a", "title", "file_path", "file_type", "author"])
 def test_strings_are_ordered_by_code_point_in_every_locale(key: str) -> None:
-    # The embedded PostgreSQL knows no locale but C, so no query on it can show this.
+    # The embedded PostgreSQL has only the locale C, so no query on it can show this.
     sql, _ = compile_filter(ADAPTER.validate_python(leaf("gt", key, "x")).to_core(), 1)
     assert 'COLLATE "C" >' in sql
 
