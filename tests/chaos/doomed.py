@@ -12,6 +12,7 @@ from typing import Any
 
 from app.config import Settings
 from app.core.connect import Stores
+from app.core.search.lexical import lexical_text
 from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus.index import MilvusIndex
@@ -88,7 +89,7 @@ class LossyIndex(MilvusIndex):
 @asynccontextmanager
 async def stores_at(address: PostgresAddress, milvus_uri: str) -> AsyncIterator[Stores]:
     db = await LossyDatabase.connect(address, min_size=1, max_size=4, timeout=10)
-    index = await LossyIndex.connect(milvus_uri, timeout=10)
+    index = await LossyIndex.connect(milvus_uri, analyzer=lexical_text, timeout=10)
     try:
         yield Stores(db, index, timedelta(0))
     finally:
