@@ -1,4 +1,4 @@
-"""Loaded by Schemathesis: counts every request that got an answer, by status, for ``scripts.fuzz_api``."""
+"""Loaded by Schemathesis: counts every request that got an answer, by status, for ``scripts.fuzz``."""
 
 import atexit
 import json

@@ -1,9 +1,11 @@
-"""Whether each pin of requirements/ has a wheel: ``scripts/wheels [FILE ...]``, by default the server's files.
+"""Checks that each pin in requirements/ has a wheel for every Python and platform.
 
-Asks pip, and so the index that pip is set up with, for each Python and platform; nothing is installed. Ends with 1 when
-a wheel is missing for a Python that scripts/setup takes. Not part of CI: it asks an index that changes.
+Asks pip, and so the index that pip is set up with, for each Python and platform. Nothing is installed. Exits 1 when a
+wheel is missing for a Python that scripts/setup takes. It takes minutes, and is
+not part of .ci/run, as the index changes.
 """
 
+import argparse
 import json
 import re
 import subprocess
@@ -16,6 +18,7 @@ from packaging.utils import canonicalize_name
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
+FILES = ["server.txt", "redis.txt", "tracing.txt"]
 NEWEST = (3, 15)
 """The newest Python that was released."""
 PLATFORMS = {
@@ -73,7 +76,9 @@ def missing(python: str, platforms: Sequence[str], wanted: Sequence[str]) -> tup
 
 
 def main() -> int:
-    wanted = pins(sys.argv[1:] or ["server.txt", "redis.txt", "tracing.txt"])
+    parser = argparse.ArgumentParser(prog="scripts/wheels", description=__doc__)
+    parser.add_argument("files", nargs="*", default=FILES, help=f"in requirements/ (default: {' '.join(FILES)})")
+    wanted = pins(parser.parse_args().files)
     targets = [(minor, name) for minor in range(11, NEWEST[1] + 1) for name in PLATFORMS]
     left, failed, later = wanted, 0, False
     for minor, name in (progress := tqdm(targets, desc="wheels", unit="target", disable=None)):

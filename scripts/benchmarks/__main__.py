@@ -1,18 +1,36 @@
-"""What this server costs over calling its stores and its embedder by hand, or over another commit of it.
+"""Benchmarks. Each starts its own stores and servers in a temporary folder.
 
-Each question starts its own stores and servers in a temporary folder. `--against COMMIT` compares this work tree with a
-commit instead of with the bare script. `scripts/bench QUESTION --help` lists options.
+The first eight print tables: most compare the server with a bare script that calls the stores and the embedder
+directly, or, with `--against COMMIT`, with another commit of the server. `scripts/bench NAME --help` lists options.
 """
 
 import argparse
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType
 
 import uvloop
 
 from app.core.stores.embedded.stores import embedded_stores
-from scripts.benchmarks import against, bots, bulk, fresh, ingest, partitions, processes, search
+from scripts.benchmarks import (
+    against,
+    bots,
+    bulk,
+    cache_timing,
+    embedding,
+    filters,
+    fresh,
+    ingest,
+    partitions,
+    queue,
+    reembed,
+    rls,
+    search,
+    soak,
+    startup,
+    torch_embedding,
+)
 from scripts.benchmarks.embedders import NAMES
 from scripts.benchmarks.figures import Table, markdown, save
 from scripts.benchmarks.sides import APPS
@@ -20,6 +38,8 @@ from scripts.benchmarks.world import DATABASE, opened_world
 
 HISTORY = Path(__file__).parents[2] / "docs" / "benchmarks-history.jsonl"
 FEWEST_PAIRS = 20
+PROGRAMS: tuple[ModuleType, ...] = (embedding, queue, torch_embedding, filters, reembed, cache_timing, rls)
+"""Benchmarks that print by themselves: each has ``add_options(parser)`` and ``main(options)``, the exit code."""
 Options = argparse.Namespace
 Run = Callable[[Options], Awaitable[list[Table]]]
 
@@ -62,17 +82,17 @@ async def _partitions(options: Options) -> list[Table]:
 
 async def _soak(options: Options) -> list[Table]:
     async with opened_world(options.milvus) as world:
-        return await processes.soak(world, options.minutes)
+        return await soak.measure(world, options.minutes)
 
 
 async def _startup(options: Options) -> list[Table]:
     if options.milvus != "lite":
         raise SystemExit("Starts are embedded: scripts/bench startup --milvus server needs --against COMMIT.")
-    return await processes.startup(options.rounds)
+    return await startup.measure(options.rounds)
 
 
 async def _all(options: Options) -> list[Table]:
-    """Each question with its own defaults, or with sizes that end in minutes."""
+    """Each benchmark that has tables, with its own defaults or with sizes that end in minutes."""
     quick = {
         "search": ["--clients", "1,16", "--queries", "200"],
         "ingest": ["--singles", "48"],
@@ -103,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    questions = parser.add_subparsers(dest="question", required=True)
+    questions = parser.add_subparsers(dest="question", required=True, metavar="NAME")
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument("--json", type=Path, help="writes the figures there, and the tables beside it as .md")
     stores = argparse.ArgumentParser(add_help=False, parents=[output])
@@ -150,25 +170,32 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--documents", type=int, default=30_000, help="of each bot (default: %(default)s)")
     one.add_argument("--counts", type=_numbers, default=[10, 100, 1000, 2000], help="(default: 10,100,1000,2000)")
     one.add_argument("--repeats", type=int, default=300, help="(default: %(default)s)")
-    one = question("soak", _soak, stores, "whether memory, descriptors, connections or latency grow under a mixed load")
+    one = question("soak", _soak, stores, soak.__doc__)
     one.add_argument("--minutes", type=float, default=30, help="(default: %(default)s)")
-    one = question(
-        "startup", _startup, stores, "from command to first answer, and the memory of all processes", versions
-    )
+    one = question("startup", _startup, stores, startup.__doc__, versions)
     one.set_defaults(milvus="lite")
     one.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
-    one = question("all", _all, output, "every question, one after the other, on the real Milvus server")
-    one.add_argument("--quick", action="store_true", help="sizes that end in some ten minutes")
+    one = question("all", _all, output, "All of the above, one after the other, on the Milvus server.")
+    one.add_argument("--quick", action="store_true", help="smaller sizes")
+    for program in PROGRAMS:
+        assert program.__doc__ is not None
+        name = program.__name__.rpartition(".")[2].replace("_", "-")
+        one = questions.add_parser(name, help=program.__doc__.partition("\n")[0], description=program.__doc__)
+        program.add_options(one)
+        one.set_defaults(main=program.main)
     return parser
 
 
-def main() -> None:
+def main() -> int:
     options = _parser().parse_args()
+    if hasattr(options, "main"):
+        return int(options.main(options))
     tables = list(uvloop.run(_awaited(options)))
     command = " ".join(["scripts/bench", *sys.argv[1:]])
     print(markdown(command, tables))
     if options.json:
         save(options.json, command, tables)
+    return 0
 
 
 async def _awaited(options: Options) -> list[Table]:
@@ -196,4 +223,4 @@ def _numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""One bot's latency beside more and more other bots, on both stores."""
+"""One bot's latency while there are more and more other bots."""
 
 import asyncio
 import time

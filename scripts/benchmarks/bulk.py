@@ -1,4 +1,4 @@
-"""A bot's searches while another bot is bulk-loaded, beside the same searches when all is quiet."""
+"""A bot's searches while another bot is bulk-loaded, compared with the same searches on an idle server."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from scripts.benchmarks.embedders import bare_embedder
 from scripts.benchmarks.figures import Table, percentile, ratio
 from scripts.benchmarks.http import Connection
 from scripts.benchmarks.world import BATCH, World, document, insert_paragraphs, new_bot
-from scripts.demo_korquad import paragraphs
+from scripts.korquad import paragraphs
 
 Times = dict[str, list[float]]
 """Milliseconds of each search: the API's and the bare script's."""

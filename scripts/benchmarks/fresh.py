@@ -1,4 +1,4 @@
-"""A search right after a write of the same bot, by the length of Milvus's time tick."""
+"""A search right after a write of the same bot, for several lengths of Milvus's time tick."""
 
 import asyncio
 import time

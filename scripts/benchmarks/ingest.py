@@ -1,4 +1,4 @@
-"""Inserting through the API beside the same by a bare script."""
+"""Inserts through the API, compared with the same inserts by a bare script."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from scripts.benchmarks.embedders import bare_embedder
 from scripts.benchmarks.figures import Table, ratio
 from scripts.benchmarks.http import Connection
 from scripts.benchmarks.world import BATCH, World, document, new_bot
-from scripts.demo_korquad import paragraphs
+from scripts.korquad import paragraphs
 
 AT_ONCE = 8
 STAGES = ("embedding_time_ms", "postgres_insert_time_ms", "milvus_insert_time_ms", "total_time_ms")

@@ -1,4 +1,4 @@
-"""PostgreSQL alone: bots in one table without an index on them, in one with, and in list partitions of their own."""
+"""PostgreSQL alone: all bots in one table, with and without an index on bot_id, or a list partition for each."""
 
 import asyncio
 import time

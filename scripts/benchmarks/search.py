@@ -1,4 +1,4 @@
-"""A search through the API beside the same search by a bare script."""
+"""A search through the API, compared with the same search by a bare script."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from scripts.benchmarks.embedders import bare_embedder
 from scripts.benchmarks.figures import Table, percentile, ratio
 from scripts.benchmarks.http import Connection
 from scripts.benchmarks.world import BATCH, World, insert_paragraphs, new_bot
-from scripts.demo_korquad import paragraphs
+from scripts.korquad import paragraphs
 
 LIMIT = 5
 STAGES = ("embedding_ms", "dense_ms", "postgres_ms", "total_ms")

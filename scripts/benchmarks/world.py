@@ -15,7 +15,7 @@ from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded.stores import embedded_stores
 from scripts.benchmarks.embedders import DELAY_MS
 from scripts.benchmarks.http import Connection
-from scripts.demo_korquad import paragraphs
+from scripts.korquad import paragraphs
 from scripts.own_server import own_server
 
 DATABASE = "rag_db_chatty"

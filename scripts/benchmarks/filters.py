@@ -1,12 +1,13 @@
-"""Filters that one of 3,000 documents passes, and all but one: what is found, and how long it takes.
+"""What filters cost, and whether they hide results, compared with brute force.
 
-Each document is a sentence or two of KorQuAD. The true best are those of exact cosine similarity, computed here.
+Filters that one of 3,000 documents passes, and all but one, in each search mode. Each document is a sentence or two of
+KorQuAD. The right results are those of exact cosine similarity, computed here. Exits 1 when too few results are right
+or a filter makes a search too slow.
 """
 
 import argparse
 import asyncio
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from app.core.embedding.providers.use_multilingual import UseMultilingual
-from scripts.demo_korquad import Server, paragraphs
+from scripts.api_client import ApiClient
+from scripts.korquad import paragraphs
 from scripts.own_server import own_server
 
 BOT = str(UUID(int=1))
@@ -38,7 +40,7 @@ def texts() -> list[str]:
     return list(dict.fromkeys(pieces))[:DOCUMENTS]
 
 
-def load(server: Server, wanted: Sequence[str]) -> None:
+def load(server: ApiClient, wanted: Sequence[str]) -> None:
     server.call("POST", "/collection/create", {"chat_bot_id": BOT, "bot_name": "filters", "collection_name": "filters"})
     for start in tqdm(range(0, len(wanted), BATCH), desc="insert", unit="batch", disable=None):
         documents = [
@@ -53,7 +55,7 @@ def load(server: Server, wanted: Sequence[str]) -> None:
 
 
 def measure(
-    server: Server, questions: Sequence[str], cosines: NDArray[np.float32], operator: str | None, mode: str
+    server: ApiClient, questions: Sequence[str], cosines: NDArray[np.float32], operator: str | None, mode: str
 ) -> tuple[float, float, str]:
     """Share of right answers (dense mode; a list of full length in the others), median milliseconds, the plan."""
     right, times, plan = 0, [], "-"
@@ -87,18 +89,19 @@ async def embedded(wanted: Sequence[str]) -> NDArray[np.float32]:
         await embedder.close()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/filters", description=__doc__)
-    parser.add_argument("--questions", type=int, default=200, help="(default: %(default)s)")
-    arguments = parser.parse_args()
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--questions", type=int, default=200, help="for each row (default: %(default)s)")
+
+
+def main(options: argparse.Namespace) -> int:
     stored = texts()
     questions = [question for item in paragraphs() for question in item.questions]
-    questions = questions[:: len(questions) // arguments.questions][: arguments.questions]
+    questions = questions[:: len(questions) // options.questions][: options.questions]
     cosines = asyncio.run(embedded(questions)) @ asyncio.run(embedded(stored)).T
     good = True
     print(f"{len(stored):,} documents, {len(questions)} questions      right   median ms   times   plan")
     with own_server() as address:
-        server = Server(address)
+        server = ApiClient(address)
         load(server, stored)
         for mode in ("dense", "lexical", "hybrid"):
             measure(server, questions[:20], cosines[:20], None, mode)  # warms up
@@ -109,7 +112,3 @@ def main() -> int:
                 good &= right >= LEAST_RIGHT and median < MOST_TIMES * plain
                 print(f"{mode:<10} {name:<24} {right:10.3f} {median:11.1f} {median / plain:7.2f}   {plan}", flush=True)
     return int(not good)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,11 +1,11 @@
-"""Whether how long an answer takes tells one account what another has stored: ``python -m scripts.cache_timing``.
+"""Whether the time of an answer tells one account which texts another account has stored.
 
-Asks for the vectors of texts that another account has stored and of texts that nobody has ever sent, in turn, one by
+Asks for the vectors of texts that another account has stored and of texts that no account has sent, in turns, one by
 one. Exits 1 when the ratio of the medians is outside of BOUNDS.
 """
 
+import argparse
 import asyncio
-import sys
 import time
 from statistics import median
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from scripts.benchmarks.http import Connection
 from scripts.benchmarks.world import insert_paragraphs, new_bot
-from scripts.demo_korquad import paragraphs
+from scripts.korquad import paragraphs
 from scripts.own_server import own_folder, own_key, served_in
 
 TEXTS = 200
@@ -22,7 +22,7 @@ MODEL = "use-multilingual"
 
 
 async def measured(address: str, theirs: str, mine: str) -> tuple[float, float, float]:
-    """Medians in ms: of another's texts, of nobody's, of one's own asked again."""
+    """Medians in ms: of another account's texts, of texts that are not stored, of the same texts asked again."""
     other, me = [await Connection.open(address, key) for key in (theirs, mine)]
     await insert_paragraphs(other, await new_bot(other), TEXTS)
     stored = [item.text for item in paragraphs()[:TEXTS]]
@@ -46,16 +46,16 @@ async def measured(address: str, theirs: str, mine: str) -> tuple[float, float, 
     return median(times[0]), median(times[1]), median(again)
 
 
-def main() -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    del parser  # It has none.
+
+
+def main(_: argparse.Namespace) -> int:
     with own_folder() as folder:
         keys = [own_key(folder, account, "write") for account in ("theirs", "mine")]
         with served_in(folder, AUTH_DISABLED="false") as server:
             stored, unsent, again = asyncio.run(measured(server.address, *keys))
     ratio = stored / unsent
-    print(f"medians of {TEXTS}: another's {stored:.2f} ms, nobody's {unsent:.2f} ms, ratio {ratio:.3f}", end="; ")
-    print(f"one's own again {again:.2f} ms")
+    print(f"medians of {TEXTS}: stored by another account {stored:.2f} ms, not stored {unsent:.2f} ms", end=", ")
+    print(f"ratio {ratio:.3f}; asked again by the same account {again:.2f} ms")
     return 0 if BOUNDS[0] <= ratio <= BOUNDS[1] and again < unsent else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

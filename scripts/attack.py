@@ -24,12 +24,12 @@ import orjson
 import psutil
 from tqdm import tqdm
 
-from scripts.attacks import ATTACKS
+from scripts.attacker import ATTACKS
 from scripts.benchmarks.figures import Table, markdown, percentile, save
 from scripts.benchmarks.http import Connection
+from scripts.benchmarks.memory import Memory
 from scripts.benchmarks.world import insert_paragraphs, new_bot
-from scripts.demo_korquad import paragraphs
-from scripts.memory import Memory
+from scripts.korquad import paragraphs
 from scripts.own_server import ROOT, own_folder, own_key, served_in
 from scripts.slow_reranker import slow_reranker
 
@@ -154,7 +154,7 @@ async def _attacked(
         await client.search(SETTLE)
         rows = []
         for plan in plans:
-            command = [sys.executable, "-m", "scripts.attacks", plan.attack, server.address, keys[0], bots[0]]
+            command = [sys.executable, "-m", "scripts.attacker", plan.attack, server.address, keys[0], bots[0]]
             rows.append(await _measure(plan, command, client, memory, options, progress))
         other.close()
         return rows

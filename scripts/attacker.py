@@ -1,6 +1,6 @@
 """What an attacker does, each attack in a process of its own that stands back behind the server.
 
-``python -m scripts.attacks NAME ADDRESS KEY BOT``: prints a line when the attack is under way, goes on until its
+``python -m scripts.attacker NAME ADDRESS KEY BOT``: prints a line when the attack is under way, goes on until its
 standard input ends, and prints how often each thing came back, as JSON: a status, or ``closed`` without one.
 """
 

@@ -1,7 +1,8 @@
-"""Clients that others generate from /openapi.json, each used as its users would: scripts/clients.
+"""Generates clients from /openapi.json with four generators and uses each against a server of its own.
 
-What is generated and installed lies in a temporary folder. ``client_programs`` holds what a user would write: each
-program registers a bot, inserts, searches, patches and meets an error that has a type, with an account's API key.
+Generated code and installed packages are in a temporary folder. ``client_programs`` holds what a user would write: each
+program registers a bot, inserts, searches, patches and handles a typed error, with an account's API key. OpenAI's
+client of npm is used too. Needs Node.js 20, and installs from PyPI and npm.
 """
 
 import argparse
@@ -23,11 +24,11 @@ PYTHON_PACKAGES = ("openapi-python-client==0.29.1", "datamodel-code-generator==0
 TSC = ("--strict", "--target", "es2022", "--module", "commonjs", "--moduleResolution", "node10", "--skipLibCheck")
 NAMES = ("openapi_python_client", "datamodel_code_generator", "openapi_typescript", "hey_api", "openai_npm")
 SECONDS = 600
-"""For one step at most."""
+"""The longest that a step may take."""
 
 
 class Failed(Exception):
-    """A step that did not end well; its output."""
+    """A step failed; its output."""
 
 
 def run(folder: Path, *command: str | Path, **variables: str) -> None:
@@ -73,8 +74,8 @@ def use(name: str) -> Callable[[Path], None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=NAMES, nargs="+", default=NAMES, help="run these programs alone")
+    parser = argparse.ArgumentParser(prog="scripts/clients", description=__doc__)
+    parser.add_argument("--only", choices=NAMES, nargs="+", default=NAMES, help="run only these programs")
     chosen = parser.parse_args().only
     if which("npm") is None:
         sys.exit("Needs Node.js 20 or newer, with npm.")

@@ -1,4 +1,7 @@
-"""Recall of each search mode on KorQuAD: 964 paragraphs in one bot, each question to its paragraph, through the API."""
+"""Measures how often each search mode finds the right one of 964 Korean paragraphs, through the API.
+
+All paragraphs of KorQuAD are in one bot of a server of its own. Each of the 5,774 questions has one right paragraph.
+"""
 
 import argparse
 import statistics
@@ -10,7 +13,8 @@ from uuid import UUID
 
 from tqdm import tqdm
 
-from scripts.demo_korquad import Paragraph, Server, paragraphs, recall
+from scripts.api_client import ApiClient
+from scripts.korquad import Paragraph, paragraphs, recall
 from scripts.own_server import own_server
 
 BOT = str(UUID(int=1))
@@ -21,7 +25,7 @@ TOP_K = 5
 TIMED = 200
 
 
-def load(server: Server, wanted: Sequence[Paragraph]) -> None:
+def load(server: ApiClient, wanted: Sequence[Paragraph]) -> None:
     """One bot, every paragraph a document of one chunk."""
     server.call("POST", "/collection/create", {"chat_bot_id": BOT, "bot_name": "recall", "collection_name": "recall"})
     with tqdm(total=len(wanted), desc="insert", unit="document", disable=None) as progress:
@@ -40,7 +44,7 @@ def load(server: Server, wanted: Sequence[Paragraph]) -> None:
             progress.update(len(part))
 
 
-def ask(server: Server, questions: Sequence[str], options: dict[str, Any]) -> list[list[int]]:
+def ask(server: ApiClient, questions: Sequence[str], options: dict[str, Any]) -> list[list[int]]:
     """For each question the numbers of the best TOP_K paragraphs."""
     body = {"chat_bot_id": BOT, "limit": TOP_K, **options}
     ranked: list[list[int]] = []
@@ -53,7 +57,7 @@ def ask(server: Server, questions: Sequence[str], options: dict[str, Any]) -> li
     return ranked
 
 
-def latency(server: Server, questions: Sequence[str], options: dict[str, Any]) -> float:
+def latency(server: ApiClient, questions: Sequence[str], options: dict[str, Any]) -> float:
     """Median milliseconds of a question alone, one after the other."""
     times = []
     for question in questions[:: max(1, len(questions) // TIMED)][:TIMED]:
@@ -90,7 +94,7 @@ def main() -> int:
         for weight in (weights if mode == "hybrid" else [None])
     ]
     with own_server() as address:
-        server = Server(address)
+        server = ApiClient(address)
         load(server, everything)
         rows = []
         for options in tried:
