@@ -1,8 +1,7 @@
-"""Attacks a server on embedded stores, and measures what another account's searches notice of it.
+"""Attacks a server on embedded stores and measures what the searches of another account notice.
 
-Idle and attacked rounds take turns, and the median of their ratios counts. Exits 1 when an attack gets another status
-than it should, a search fails, the server's process takes BOUND_MB or more, or the searches' p95 goes up BOUND_RATIO
-times or more.
+Idle and attacked rounds take turns, and the median of their ratios counts. Exits 1 when an attack gets an unexpected
+status, a search fails, the server's process takes 1,024 MB or more, or the p95 of the searches at least doubles.
 """
 
 import argparse
@@ -41,27 +40,28 @@ SETTLE = 1.0
 LONG_CHUNKS = 1_000
 LONG_CHARS = 480
 RATED = {"ACCOUNT_RATE": "50/second", "ACCOUNT_WRITES": "8"}
-"""What an operator sets who lets strangers in."""
+"""Settings for a server with accounts that are not trusted."""
 RERANKED = {"RERANK_API": "tei"}
-"""At RERANK_URL a server of the script's own that takes SECONDS_A_PAIR."""
+"""RERANK_URL is that of a stub, which takes SECONDS_A_PAIR for each text."""
 MANY = {"MAX_CONNECTIONS": "12000"}
-"""What an operator sets who wants as many connections to stay."""
+"""Settings that allow all connections of the attack ``idle``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     attack: str
-    says: str
-    expected: frozenset[str]
-    """All that may come back; the first of them must."""
-    must: str
+    description: str
+    allowed: frozenset[str]
+    """The statuses that may come back."""
+    required: str
+    """The status that must come back at least once."""
     seconds: float = 0.0
-    """At least so long: its deadline has to pass."""
+    """The least duration: the server's deadline has to pass."""
     settings: tuple[tuple[str, str], ...] = ()
 
 
-def _plan(attack: str, says: str, must: str, also: str = "", **more: Any) -> Plan:
-    return Plan(attack, says, frozenset([must, *also.split()]), must, **more)
+def _plan(attack: str, description: str, required: str, also: str = "", **more: Any) -> Plan:
+    return Plan(attack, description, frozenset([required, *also.split()]), required, **more)
 
 
 PLANS = [
@@ -82,7 +82,7 @@ PLANS = [
 
 @dataclass
 class Round:
-    """The other client's searches."""
+    """The other client's searches in one phase: their durations and the statuses of those that failed."""
 
     milliseconds: list[float] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
@@ -127,7 +127,7 @@ def main() -> int:
                 misses += missed
     command = "scripts/attack " + " ".join(sys.argv[1:])
     print(markdown(command.strip(), [table]))
-    print(*(misses or ["every bound was kept"]), sep="\n")
+    print(*(misses or ["every limit was kept"]), sep="\n")
     if options.json:
         save(options.json, command.strip(), [table])
     return 1 if misses else 0
@@ -161,7 +161,7 @@ async def _attacked(
 
 
 async def _insert_long_document(connection: Connection, bot: str) -> None:
-    """Of LONG_CHUNKS chunks, which are as long as an answer of the most chunks can hold them."""
+    """Inserts a document of LONG_CHUNKS chunks, as long as an answer with the most chunks can hold."""
     words = " ".join(item.text for item in paragraphs())
     chunks = [{"chunk_index": n, "text": words[n * LONG_CHARS :][:LONG_CHARS] or "끝"} for n in range(LONG_CHUNKS)]
     body = {"document": {"chat_bot_id": bot, "title": "long"}, "chunks": chunks}
@@ -181,14 +181,14 @@ async def _measure(
             assert attack.stdout is not None
             await attack.stdout.readline()
             during.append(await client.search(max(options.seconds, plan.seconds)))
-            told, _ = await attack.communicate(b"")  # Without it standard input stays open.
-            seen.update(json.loads(told.splitlines()[-1])["seen"])
+            output, _ = await attack.communicate(b"")  # Without b"" standard input stays open.
+            seen.update(json.loads(output.splitlines()[-1])["seen"])
             await asyncio.sleep(SETTLE)
             progress.update()
     ratios = [attacked.p95 / idle.p95 for idle, attacked in zip(before, during, strict=True)]
     failed = sum((attacked.failed for attacked in (*before, *during)), Counter[str]())
     row = {
-        "attack": plan.says,
+        "attack": plan.description,
         "answers": ", ".join(f"{count:,} x {status}" for status, count in sorted(seen.items())),
         "p50_idle_ms": median(percentile(one.milliseconds, 50) for one in before),
         "p50_attacked_ms": median(percentile(one.milliseconds, 50) for one in during),
@@ -200,21 +200,21 @@ async def _measure(
     }
     tqdm.write(str(row))
     misses = []
-    if not seen[plan.must] or not plan.expected.issuperset(seen):
-        misses.append(f"answers should be {' or '.join(sorted(plan.expected))}, with {plan.must}: {dict(seen)}")
+    if not seen[plan.required] or not plan.allowed.issuperset(seen):
+        misses.append(f"answers should be {' or '.join(sorted(plan.allowed))}, with {plan.required}: {dict(seen)}")
     if failed:
         misses.append(f"searches of the other client failed: {dict(failed)}")
     if memory.most >= BOUND_MB:
         misses.append(f"the server took {memory.most:.0f} MB")
     if median(ratios) >= BOUND_RATIO:
         misses.append(f"the other client's p95 went up {median(ratios):.2f} times")
-    return row, [f"{plan.says}: {miss}" for miss in misses]
+    return row, [f"{plan.description}: {miss}" for miss in misses]
 
 
 def _note(options: argparse.Namespace) -> str:
     return (
         f"{options.rounds} rounds of {options.seconds:g} s idle and attacked in turn, two bots of {options.documents} "
-        "paragraphs; medians, the ratio's least and most in brackets. Memory is the most of all rounds."
+        "paragraphs; medians, with the least and the greatest ratio in brackets. Memory is the greatest of all rounds."
     )
 
 
@@ -223,8 +223,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="of each attack")
     parser.add_argument("--seconds", type=float, default=8, help="idle and attacked, in each round")
     parser.add_argument("--documents", type=int, default=300, help="of each bot")
-    parser.add_argument("--only", nargs="+", choices=list(ATTACKS), help="these attacks alone")
-    parser.add_argument("--json", type=Path, help="write the table to this file too, and as Markdown beside it")
+    parser.add_argument("--only", nargs="+", choices=list(ATTACKS), help="only these attacks")
+    parser.add_argument("--json", type=Path, help="also write the table to this file, and as Markdown next to it")
     return parser.parse_args()
 
 

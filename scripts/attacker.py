@@ -1,7 +1,7 @@
-"""What an attacker does, each attack in a process of its own that stands back behind the server.
+"""The attacks of scripts/attack. Each runs in a process of its own, at a lower priority than the server.
 
-``python -m scripts.attacker NAME ADDRESS KEY BOT``: prints a line when the attack is under way, goes on until its
-standard input ends, and prints how often each thing came back, as JSON: a status, or ``closed`` without one.
+``python -m scripts.attacker NAME ADDRESS KEY BOT`` prints a line when the attack has begun, goes on until its standard
+input ends, and prints as JSON how often each status came back, with ``closed`` for a connection without an answer.
 """
 
 import asyncio
@@ -23,20 +23,20 @@ from urllib.parse import urlsplit
 GIGABYTE = 1 << 30
 PIECE = memoryview(bytes(256 << 10))
 LARGE = (32 << 20) - 64
-"""Just under MAX_BODY_BYTES: two of them leave no room for a question."""
+"""Just under MAX_BODY_BYTES: two of them leave no room for the body of a search."""
 LINE = 125_000_000
 """Bytes a second that an attacker can send: a line of 1 Gbit/s."""
 SLOW_CONNECTIONS = 200
 IDLE_CONNECTIONS = 10_000
 SOURCES = 5
-"""Addresses of the loopback network, lest one of them run out of ports."""
+"""Addresses of the loopback network. One alone would run out of ports."""
 OPENED_PER_SECOND = 300
 SENDERS = 4
 HAMMERS = 16
 WRITES = 100
 """More than ACCOUNT_WRITES."""
-POLITENESS = 19
-"""An attacker has machines of its own; here it shares the server's cores."""
+NICE = 19
+"""The nice value: a real attacker has other machines; here it shares the server's cores."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Target:
 
 
 def big_body(target: Target, *, chunked: bool) -> None:
-    """A gigabyte again and again on each of SENDERS connections, whatever the server says meanwhile."""
+    """Sends a gigabyte repeatedly on each of SENDERS connections, whatever the server answers meanwhile."""
     length = "transfer-encoding: chunked" if chunked else f"content-length: {GIGABYTE}"
     head = target.head("/data/insert/batch", length) + b"\r\n"
     before = b"%x\r\n" % len(PIECE) if chunked else b""
@@ -79,7 +79,7 @@ def big_body(target: Target, *, chunked: bool) -> None:
         with socket.create_connection((target.host, target.port)) as wire:
             target.count(_pour(wire, target, head, pieces))
 
-    _again_and_again(target, once)
+    _repeat_in_threads(target, once)
 
 
 def gzip_bomb(target: Target) -> None:
@@ -93,11 +93,11 @@ def gzip_bomb(target: Target) -> None:
         with socket.create_connection((target.host, target.port)) as wire:
             target.count(_pour(wire, target, head, pieces))
 
-    _again_and_again(target, once)
+    _repeat_in_threads(target, once)
 
 
 def _pour(wire: socket.socket, target: Target, head: bytes, pieces: Sequence[memoryview]) -> bytes:
-    """Sends all until the server hangs up; returns what it answered."""
+    """Sends ``head`` and ``pieces`` until the server closes the connection. Returns its answer."""
     answer = b""
     sent = 0
     try:
@@ -123,7 +123,7 @@ def _pour(wire: socket.socket, target: Target, head: bytes, pieces: Sequence[mem
     return answer
 
 
-def _again_and_again(target: Target, once: Callable[[], None]) -> None:
+def _repeat_in_threads(target: Target, once: Callable[[], None]) -> None:
     def sender() -> None:
         while not target.over.is_set():
             try:
@@ -168,7 +168,7 @@ class Wire(asyncio.Protocol):
 
 
 async def slow(target: Target, *, opening: bytes) -> None:
-    """SLOW_CONNECTIONS that send ``opening`` and then a byte a second; each that ends is opened anew."""
+    """SLOW_CONNECTIONS that send ``opening`` and then a byte a second; each that ends is opened again."""
     wires: set[Wire] = set()
     loop = asyncio.get_running_loop()
 
@@ -192,7 +192,7 @@ async def slow(target: Target, *, opening: bytes) -> None:
 
 
 async def idle(target: Target) -> None:
-    """IDLE_CONNECTIONS that ask once, stay, and ask again at the end; what the second question brings is counted."""
+    """IDLE_CONNECTIONS that send a request, stay open, and send another at the end. The last answers are counted."""
     live = f"GET /health/live HTTP/1.1\r\nhost: {target.host}\r\n\r\n".encode()
     wires: list[Wire] = []
     loop = asyncio.get_running_loop()
@@ -229,7 +229,7 @@ async def idle(target: Target) -> None:
 
 
 async def hammer(target: Target) -> None:
-    """Searches as fast as they are answered, on HAMMERS connections."""
+    """Searches on HAMMERS connections, each as soon as the one before was answered."""
     body = json.dumps({"chat_bot_id": target.bot, "query_text": "누가 언제 무엇을 했나요?"}).encode()
     await _repeat(target, HAMMERS, target.head("/search/query", f"content-length: {len(body)}") + b"\r\n" + body)
 
@@ -240,7 +240,7 @@ async def reranked(target: Target) -> None:
 
 
 async def contexts(target: Target) -> None:
-    """Searches for as many texts as one answer may hold."""
+    """Searches whose answers hold as many texts as is allowed."""
     await _search(target, limit=10_000 // 41, context_chunks=20)
 
 
@@ -259,7 +259,7 @@ async def writes(target: Target) -> None:
 
 
 async def large_bodies(target: Target) -> None:
-    """Bodies that are just not too large and never end: together more than MAX_BODIES_BYTES."""
+    """Bodies just below the size limit that never end: together they exceed MAX_BODIES_BYTES."""
     opening = target.head("/data/insert/batch", f"content-length: {LARGE + 60}") + b"\r\n" + bytes(LARGE)
     wires: set[Wire] = set()
     loop = asyncio.get_running_loop()
@@ -321,7 +321,7 @@ ATTACKS: dict[str, Callable[[Target], Awaitable[None] | None]] = {
 
 def main() -> None:
     name, address, key, bot = sys.argv[1:]
-    os.nice(POLITENESS)
+    os.nice(NICE)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     where = urlsplit(address)

@@ -1,7 +1,7 @@
-"""Asks OSV, by pip-audit, whether anything pinned in requirements/ has a known vulnerability.
+"""Asks OSV, by pip-audit, whether a package pinned in requirements/ has a known vulnerability.
 
-Exits 1 when something has, or when the files cannot be audited. Where the service cannot be reached it says so in one
-line and exits 0: no network is no reason to stop work. Nothing is resolved or installed.
+Exits 1 when one has, or when the files cannot be audited. When the service cannot be reached, it prints one line and
+exits 0, so that work without a network can go on. Nothing is resolved or installed.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = "https://api.osv.dev/v1/query"
 TIMEOUT = 3
-"""Seconds for one question."""
+"""Seconds for one request."""
 TOTAL_TIMEOUT = 60
-AWAY = ("requests.exceptions.", "ServiceError", "Could not connect")
-"""How pip-audit ends when the service fails."""
+UNAVAILABLE = ("requests.exceptions.", "ServiceError", "Could not connect")
+"""Parts of pip-audit's last line when the service fails."""
 
 
 def audit(files: list[Path], service: str = SERVICE) -> int:
-    if reason := _away(service):
+    if reason := _unavailable(service):
         return _skipped(service, reason)
     command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", "osv", "--osv-url", service]
     command += ["--no-deps", "--disable-pip", "--progress-spinner", "off"]
@@ -34,8 +34,8 @@ def audit(files: list[Path], service: str = SERVICE) -> int:
     except subprocess.TimeoutExpired:
         return _skipped(service, f"not done after {TOTAL_TIMEOUT} seconds")
     if not done.stdout:
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        if any(sign in done.stderr for sign in AWAY):
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        if any(sign in done.stderr for sign in UNAVAILABLE):
             return _skipped(service, last)
         print(f"audit: pip-audit failed: {last}")
         return 1
@@ -45,12 +45,12 @@ def audit(files: list[Path], service: str = SERVICE) -> int:
         fixed = ", ".join(flaw["fix_versions"]) or "no release yet"
         print(f"audit: {package['name']} {package['version']} has {flaw['id']}, fixed in {fixed}")
     if not found:
-        print(f"audit: nothing known against {len(packages)} packages")
+        print(f"audit: no known vulnerability in {len(packages)} packages")
     return 1 if found or done.returncode else 0
 
 
-def _away(service: str) -> str:
-    """Why the service does not answer, or nothing."""
+def _unavailable(service: str) -> str:
+    """Why the service does not answer, or an empty string."""
     question = json.dumps({"package": {"name": "pip", "ecosystem": "PyPI"}, "version": "0"}).encode()
     request = urllib.request.Request(service, question, {"Content-Type": "application/json"})  # noqa: S310 - by argument
     try:
@@ -69,6 +69,6 @@ def _skipped(service: str, reason: str) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", type=Path, default=sorted((ROOT / "requirements").glob("*.txt")))
-    parser.add_argument("--service", default=SERVICE, help="that speaks as OSV does")
+    parser.add_argument("--service", default=SERVICE, help="a service with OSV's API")
     options = parser.parse_args()
     sys.exit(audit(options.files, options.service))

@@ -1,4 +1,4 @@
-"""A server of a script's own: embedded stores in a temporary folder, gone afterwards."""
+"""Starts servers for scripts and tests: embedded stores in a temporary folder that is deleted afterwards."""
 
 import os
 import socket
@@ -22,9 +22,9 @@ STOP_SECONDS = 30
 
 @contextmanager
 def own_server(app: str = "app.main:app", **settings: str) -> Iterator[str]:
-    """Its address. ``settings`` are environment variables; those of the caller do not count, nor does .env.
+    """Yields the address. ``settings`` are environment variables; those of the caller and .env are ignored.
 
-    With ``DATA_DIR`` among them it is somebody else's stores that are used. ``app`` as uvicorn names it.
+    With ``DATA_DIR`` among them, the server uses the stores in that folder. ``app`` as uvicorn names it.
     """
     with own_folder() as folder, server_in(folder, app, **settings) as address:
         yield address
@@ -37,21 +37,21 @@ def own_folder() -> Iterator[Path]:
 
 
 def environment_of(folder: Path, **settings: str) -> dict[str, str]:
-    """Of a process whose data is in ``folder``."""
+    """The environment of a process whose data is in ``folder``."""
     environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     given = {"DATA_DIR": f"{folder}/data", "LOG_LEVEL": "WARNING", "AUTH_DISABLED": "true", "PYTHONPATH": str(ROOT)}
     return environment | given | settings
 
 
 def own_key(folder: Path, account: str, scope: str) -> str:
-    """A new API key for a server in ``folder``."""
+    """Creates an API key for a server in ``folder`` and returns it."""
     command = [sys.executable, "-m", "app.cli", "keys", "create", "--account", account, "--scope", scope]
     return subprocess.check_output(command, cwd=folder, env=environment_of(folder), text=True).strip()
 
 
 @contextmanager
 def server_in(folder: Path, app: str = "app.main:app", **settings: str) -> Iterator[str]:
-    """The address of a server whose data is, and stays, in ``folder``."""
+    """Yields the address of a server whose data is in ``folder``, and is kept there."""
     port = free_port()
     command = ["uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning"]
     with running(command, folder, port, environment_of(folder, **settings)) as process:
@@ -66,7 +66,7 @@ class Process:
 
 @contextmanager
 def served_in(folder: Path, **settings: str) -> Iterator[Process]:
-    """The same by ``python -m app.serve``, which bounds heads and connections too."""
+    """The same by ``python -m app.serve``, which also limits heads and connections."""
     port = free_port()
     environment = environment_of(folder, PORT=str(port), **settings)
     with running(["app.serve"], folder, port, environment) as process:
@@ -77,7 +77,7 @@ def served_in(folder: Path, **settings: str) -> Iterator[Process]:
 def running(
     module: Sequence[str], folder: Path, port: int, environment: Mapping[str, str], python: str = sys.executable
 ) -> Iterator[Process]:
-    """``python -m module`` once it is ready, until the end of the block. Raises SystemExit when it does not come up."""
+    """Runs ``python -m module`` and yields once it is ready. Raises SystemExit when it does not become ready."""
     with subprocess.Popen([python, "-m", *module], cwd=folder, env=environment) as process:
         address = f"http://127.0.0.1:{port}"
         try:
@@ -106,4 +106,4 @@ def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.01)
-    raise SystemExit("The server did not become ready; what it says stands above.")
+    raise SystemExit("The server did not become ready; its messages are above.")

@@ -1,4 +1,4 @@
-"""A reranker in TEI's form that takes its time: ``python -m scripts.slow_reranker`` prints its port and serves."""
+"""A slow reranker that speaks TEI's API: ``python -m scripts.slow_reranker`` prints its port and serves."""
 
 import json
 import subprocess
@@ -27,12 +27,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @contextmanager
 def slow_reranker() -> Iterator[str]:
-    """The URL of one in a process of its own."""
+    """Starts one in another process and yields its URL."""
     command = [sys.executable, "-m", "scripts.slow_reranker"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

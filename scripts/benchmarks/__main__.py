@@ -119,10 +119,13 @@ async def _run_one(arguments: list[str]) -> list[Table]:
     return list(await run(options))
 
 
+class _OneLineEach(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=22, width=130)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, formatter_class=_OneLineEach)
     questions = parser.add_subparsers(dest="question", required=True, metavar="NAME")
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument("--json", type=Path, help="writes the figures there, and the tables beside it as .md")

@@ -1,7 +1,7 @@
-"""What a user would write without this server: asyncio, pymilvus, asyncpg COPY, the same embedder.
+"""The bare script: what a user would write without this server, with asyncio, pymilvus, asyncpg and the same embedder.
 
-The same kind of collection and the same tables, every step that can overlap another does, and nothing else: no
-saga, no checks, no HTTP. What dies half-way stays half-way.
+It has the same kind of collection and the same tables, and steps overlap where they can. It has no saga, no checks
+and no HTTP. A write that fails half-way stays half-way.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Bare:
         self._numbers = count(1 << 40)
 
     async def make(self, uri: str) -> None:
-        """Partitions by the schema's own trigger, a collection as the server makes them."""
+        """Registers a bot, whose partitions the schema's trigger creates, and makes a collection as the server does."""
         register = "INSERT INTO bot_registry (bot_id, bot_name, collection_name) VALUES ($1, 'bare', $2)"
         await self._pool.execute(register, self._bot, self._collection)
         index = await MilvusIndex.connect(uri, analyzer=lexical_text)
@@ -62,7 +62,7 @@ class Bare:
         await index.close()
 
     async def insert(self, texts: Sequence[Text]) -> None:
-        """Rows go to PostgreSQL while vectors are made and go to Milvus."""
+        """Writes rows to PostgreSQL while vectors are computed and written to Milvus."""
         ids = [next(self._numbers) for _ in texts]
         await asyncio.gather(self._copy(ids, texts), self._index(ids, texts))
 

@@ -18,12 +18,12 @@ from scripts.benchmarks.world import new_bot, opened_world
 DOCUMENT_CHUNKS = 30
 BATCH = 50
 REST_SECONDS = 60.0
-"""Before anything is measured: Milvus goes on with what was just written, and that is not the question."""
+"""Before anything is measured: Milvus is still busy with what was just written."""
 
 
 @dataclass
-class Neighbourhood:
-    """A server with stores of its own, one bot on it that is asked, and what its answers took."""
+class MeasuredServer:
+    """A server with its own stores, the one bot that is searched, and the milliseconds of each call."""
 
     bots: int
     connection: Connection
@@ -66,13 +66,13 @@ async def measure(milvus: str, counts: Sequence[int], chunks: int, queries: int)
     return [table]
 
 
-async def _filled(connection: Connection, count: int, chunks: int) -> Neighbourhood:
-    """The bot in the middle of them is the one that will be asked."""
+async def _filled(connection: Connection, count: int, chunks: int) -> MeasuredServer:
+    """Fills ``count`` bots; the one in the middle will be searched."""
     bots, doc_ids = [], []
     for number in tqdm(range(count), desc=f"{count} bots", unit="bot", disable=None):
         bots.append(await new_bot(connection))
         doc_ids.append(await _fill(connection, bots[-1], number, chunks))
-    return Neighbourhood(count, connection, bots[count // 2], doc_ids[count // 2])
+    return MeasuredServer(count, connection, bots[count // 2], doc_ids[count // 2])
 
 
 async def _fill(connection: Connection, bot: str, number: int, chunks: int) -> int:

@@ -84,7 +84,7 @@ async def _searches(connection: Connection, bare: Bare, bot: str, questions: Ite
 
 
 async def _load_on(connection: Connection, bot: str, batches: list[int]) -> None:
-    """Until it is cancelled; ``batches`` gets the size of each that is stored."""
+    """Loads batches until it is cancelled; appends the size of each stored batch to ``batches``."""
     documents = [document(bot, item.title, item.text) for item in paragraphs()]
     for start in cycle(range(0, len(documents) - BATCH, BATCH)):
         await connection.call("POST", "/data/insert/batch", {"documents": documents[start : start + BATCH]})

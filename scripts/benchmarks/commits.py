@@ -1,4 +1,4 @@
-"""Another commit of this repository in a folder, ready to be started."""
+"""Checks out another commit of this repository into a folder, ready to be started."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".bench"
-"""Virtual environments of commits with other requirements, by what they hold. Safe to delete."""
+"""Virtual environments of commits with other requirements, by the hash of the requirements. Safe to delete."""
 CODE = ("app", "migrations", "requirements", "scripts")
 
 
@@ -24,7 +24,7 @@ class Version:
 
 
 def this_version() -> Version:
-    """The work tree, as it is."""
+    """The work tree with its uncommitted changes."""
     changed = _git("status", "--porcelain", "--", *CODE)
     return Version(_git("rev-parse", "--short", "HEAD") + ("+" if changed else ""), ROOT, sys.executable)
 
@@ -42,7 +42,7 @@ def checked_out(name: str, folder: Path) -> Version:
 
 
 def _python_of(tree: Path) -> str:
-    """This one, if ``tree`` needs the same packages; else that of a virtual environment made for them once."""
+    """This Python, if ``tree`` needs the same packages; else that of a virtual environment, which is made once."""
     wanted = (tree / "requirements" / "server.txt").read_bytes()
     if wanted == (ROOT / "requirements" / "server.txt").read_bytes():
         return sys.executable

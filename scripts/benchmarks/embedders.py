@@ -1,4 +1,4 @@
-"""The embedders of the benchmarks: one that costs nothing, and the bare client of a provider over the network."""
+"""The embedders of the benchmarks: a fast one that hashes texts, and a bare client of a remote provider."""
 
 from base64 import b64decode
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ DELAY_MS = 50
 
 
 def hashed(texts: Sequence[str]) -> Vectors:
-    """Vectors (len(texts), DIMENSION) of length 1 that mean nothing, 4 microseconds each."""
+    """Vectors (len(texts), DIMENSION) of length 1 without meaning, in 4 microseconds each."""
     digests = b"".join(shake_128(text.encode()).digest(DIMENSION) for text in texts)
     vectors = np.frombuffer(digests, np.int8).astype(np.float32).reshape(-1, DIMENSION) + 0.5
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
@@ -41,7 +41,7 @@ class Hashes:
 
 
 class Remote:
-    """The bare script's client of the provider: connections of its own, as many requests at once as are asked."""
+    """The bare script's client of the provider, with a connection for each concurrent request."""
 
     model = "remote"
     dimension = DIMENSION

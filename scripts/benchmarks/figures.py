@@ -1,4 +1,4 @@
-"""Medians, ratios of runs that took turns, and tables of them."""
+"""Percentiles, ratios of runs that took turns, and tables."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclass
 class Table:
-    """Rows of named cells; ``title`` says the question, ``note`` how it was asked."""
+    """Rows of named cells; ``title`` says what was measured, ``note`` how."""
 
     name: str
     title: str
@@ -39,7 +39,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Of pairs that took turns: their median, the least and the most."""
+    """The median, the least and the greatest ratio of pairs that took turns."""
 
     middle: float
     least: float
@@ -59,7 +59,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def save(path: Path, command: str, tables: Sequence[Table]) -> None:
-    """As JSON, and as Markdown beside it."""
+    """Writes the tables as JSON, and as Markdown next to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"command": command, "machine": machine(), "tables": [asdict(table) for table in tables]}
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

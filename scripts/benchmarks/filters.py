@@ -57,7 +57,10 @@ def load(server: ApiClient, wanted: Sequence[str]) -> None:
 def measure(
     server: ApiClient, questions: Sequence[str], cosines: NDArray[np.float32], operator: str | None, mode: str
 ) -> tuple[float, float, str]:
-    """Share of right answers (dense mode; a list of full length in the others), median milliseconds, the plan."""
+    """(share of right answers, median milliseconds, the filter plan).
+
+    Right is the exact list in dense mode; in the others, as many results as there should be, which all pass the filter.
+    """
     right, times, plan = 0, [], "-"
     for turn, (question, similar) in enumerate(tqdm([*zip(questions, cosines, strict=True)], disable=None)):
         number = turn * 7 % len(similar)

@@ -1,4 +1,4 @@
-"""The server with the embedder that costs nothing: ``uvicorn scripts.benchmarks.hash_app:app``."""
+"""The server with the embedder of hashes: ``uvicorn scripts.benchmarks.hash_app:app``."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ async def _services() -> AsyncIterator[Services]:
         open_stores(settings) as stores,
         build_services(settings, stores, CachingEmbedder(Hashes(), 0)) as services,
     ):
-        tune_gc()  # As app.main does for services of its own.
+        tune_gc()  # As app.main does for the services that it builds.
         yield services
 
 

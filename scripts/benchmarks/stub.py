@@ -1,6 +1,6 @@
-"""An embedding provider on loopback that speaks OpenAI's API: ``python -m scripts.benchmarks.stub DELAY_MS``.
+"""A stub of an embedding provider with OpenAI's API: ``python -m scripts.benchmarks.stub DELAY_MS`` prints its URL.
 
-Its vectors are hashes, so what it takes is the delay and little more. Prints its URL.
+Its vectors are hashes, so that an answer takes the delay and little more.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a benchmark runs against: both stores, the embedding provider's stub, API servers, all of its own."""
+"""What a benchmark runs against: both stores, a stub of an embedding provider, and API servers."""
 
 import subprocess
 import sys
@@ -30,11 +30,11 @@ class World:
     milvus_uri: str
     stub: str
     milvus_pid: int | None = None
-    """Of the server."""
+    """Of the Milvus server; None with Milvus Lite."""
 
     @contextmanager
     def api(self, embedder: str, **more: str) -> Iterator[str]:
-        """The address of an API server on these stores. It keeps no vectors of texts that come again."""
+        """Yields the address of an API server on these stores, without an embedding cache."""
         settings = {"DATA_DIR": str(self.folder / "data"), "EMBEDDING_CACHE_MB": "0", **more}
         if self.milvus == "server":
             settings["MILVUS_URI"] = self.milvus_uri
@@ -47,7 +47,7 @@ class World:
 
 @asynccontextmanager
 async def opened_world(milvus: str, settings: Mapping[str, int | bool] | None = None) -> AsyncIterator[World]:
-    """``milvus``: lite or server, with ``settings`` in its milvus.yaml. PostgreSQL is the embedded one."""
+    """``milvus``: lite or server, the latter with ``settings`` in its milvus.yaml. PostgreSQL is embedded."""
     with tempfile.TemporaryDirectory(prefix="chat-bench-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         async with AsyncExitStack() as stack:
@@ -84,7 +84,7 @@ async def new_bot(connection: Connection) -> str:
 
 
 async def insert_paragraphs(connection: Connection, bot: str, count: int | None = None) -> None:
-    """The first ``count`` paragraphs, or all, as documents of one chunk."""
+    """Inserts the first ``count`` paragraphs, or all, as documents of one chunk."""
     wanted = paragraphs()[:count]
     for start in tqdm(range(0, len(wanted), BATCH), desc="insert", unit="batch", disable=None, leave=False):
         documents = [document(bot, item.title, item.text) for item in wanted[start : start + BATCH]]

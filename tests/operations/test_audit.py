@@ -74,7 +74,7 @@ def test_a_flaw_fails_the_check(requirements: Path) -> None:
 def test_a_release_without_it_passes(requirements: Path) -> None:
     requirements.write_text("sound==2.0\nleaky==1.1\n")
     with advisories() as service:
-        assert audit(service, requirements) == (0, ["audit: nothing known against 2 packages"])
+        assert audit(service, requirements) == (0, ["audit: no known vulnerability in 2 packages"])
 
 
 def test_what_is_not_pinned_fails_the_check(requirements: Path) -> None:
@@ -93,7 +93,7 @@ def test_every_file_of_the_project_is_audited() -> None:
         if "==" in line
     }
     with advisories() as service:
-        assert audit(service) == (0, [f"audit: nothing known against {len(pinned)} packages"])
+        assert audit(service) == (0, [f"audit: no known vulnerability in {len(pinned)} packages"])
 
 
 @pytest.mark.parametrize("fails_after", [0, 1])
