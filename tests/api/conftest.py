@@ -1,25 +1,40 @@
-"""What the suites of the API share: everything that is stored, to be compared."""
+"""Fixtures of the suites of the API."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
 
 import pytest
 
-from app.core.ports import VectorIndex
+from app.config import Settings
+from app.core.connect import Stores
+from app.core.embedding.hash_embedder import HashEmbedder
+from app.core.services import build_services
+from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
+from tests.api.contents import contents
+from tests.api.rejections import FilledServer
+from tests.conftest import fresh_database, in_process, register
 from tests.doubles.memory_index import MemoryIndex
-
-TABLES = ("bot_registry", "documents", "document_chunks", "sagas", "vector_gc")
-Contents = dict[str, list[str]]
-
-
-async def contents(db: Database, index: VectorIndex) -> Contents:
-    """Every row of every table, and every key of every collection."""
-    stored = {
-        table: sorted(row["row"] for row in await db.fetch(f"SELECT t::text AS row FROM {table} t")) for table in TABLES
-    }
-    for collection in await index.collections():
-        stored[collection] = [str(key) async for page in index.scan(collection) for key in page]
-    return stored
 
 
 @pytest.fixture
 def index() -> MemoryIndex:
     return MemoryIndex()
+
+
+@pytest.fixture(scope="module")
+async def server(postgres_server: PostgresAddress) -> AsyncIterator[FilledServer]:
+    """One for all tests of a module: each must leave its contents as they were."""
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(fresh_database(postgres_server))
+        db = await Database.connect(address, min_size=1, max_size=4, timeout=10)
+        stack.push_async_callback(db.close)
+        index = MemoryIndex()
+        settings = Settings(_env_file=None, auth_disabled=True)
+        services = await stack.enter_async_context(
+            build_services(settings, Stores(db, index, timedelta(0)), HashEmbedder(dimension=64))
+        )
+        bot = await register(await stack.enter_async_context(in_process(services, settings)))
+        doc_id = await bot.insert("광화문", "한강", metadata={"language": "ko"})
+        yield FilledServer(bot, doc_id, db, index, await contents(db, index))

@@ -5,7 +5,7 @@ from uuid import uuid4
 import httpx
 
 from app.core.stores.postgres.database import Database
-from tests.api.conftest import contents
+from tests.api.contents import contents
 from tests.conftest import BotClient, register, until
 from tests.doubles.memory_index import MemoryIndex
 

@@ -32,7 +32,7 @@ from app.main import create_app
 from app.schemas.filter_tree import Column, Condition
 from app.schemas.queries import SQL
 from app.utils import metrics
-from tests.api.conftest import contents
+from tests.api.contents import contents
 from tests.api.keys import bearer, make_key
 from tests.conftest import BotClient, in_process, register
 from tests.doubles.memory_index import MemoryIndex

@@ -27,6 +27,7 @@ from app.core.stores.postgres.reembed import ReembedStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.write.write import Write
 from app.schemas.rows import Bot, Chunk, NewChunk, NewDocument, SearchChunk
+from app.utils.errors import AppError
 from tests.doubles.memory_store import (
     MemoryBotStore,
     MemoryDocumentStore,
@@ -46,7 +47,7 @@ LEASE_SECONDS = 30.0
 
 @dataclass
 class Record:
-    """All stores over one database. ``patient`` waits an hour for late writes, ``documents`` not at all."""
+    """All stores over one database. ``patient`` waits an hour for late writes, ``documents`` does not wait."""
 
     documents: DocumentPort
     patient: DocumentPort
@@ -57,7 +58,7 @@ class Record:
     generations: GenerationPort
     rebuilds: RebuildPort
     keys: Callable[[timedelta], IdempotencyPort]
-    """The idempotency keys, kept for so long."""
+    """The store of idempotency keys that keeps them for the given time."""
 
     @classmethod
     def in_postgres(cls, db: Database) -> "Record":
@@ -89,7 +90,7 @@ class Record:
         )
 
     async def bot(self, account: str = "chatty") -> Bot:
-        """A registered bot, its collection said to be made."""
+        """A registered bot whose collection is recorded as created."""
         bot_id, token = uuid4(), uuid4()
         saga = await self.bots.insert(bot_id, "bot", f"c_{bot_id.hex}", account, token, HOUR)
         assert saga is not None
@@ -120,9 +121,14 @@ class Record:
         return None if chunks is None else [chunk.text for chunk in chunks]
 
     async def garbage_due(self) -> dict[int, bool]:
-        """{generation: settled} of what can be claimed now, left claimable."""
+        """{generation: settled} of the garbage that can be claimed now. It can be claimed again afterwards."""
         return {row.generation: row.settled for row in await self.garbage.claim(NO_TIME)}
 
 
 def document(*texts: str, title: str = "t", **columns: object) -> NewDocument:
     return NewDocument(title, [NewChunk(number, text) for number, text in enumerate(texts)], **columns)  # type: ignore[arg-type]
+
+
+def error(write: Write) -> type[AppError] | None:
+    """The type of the error that a write ended with."""
+    return type(write.error) if write.error else None

@@ -1,30 +1,13 @@
-"""What DocumentPort promises, held against plain memory and PostgreSQL alike."""
+"""What DocumentPort promises of writes, deletions and patches, in plain memory and in PostgreSQL."""
 
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import pytest
-
-from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Write
-from app.schemas.filter_tree import Column, Condition, MetadataPath
-from app.schemas.rows import Bot, NewChunk, NewDocument
-from app.utils.errors import (
-    AppError,
-    BotNotFound,
-    CollectionMoved,
-    DocumentChanged,
-    DocumentNotFound,
-    IdempotencyKeyReused,
-    LeaseLost,
-    RequestInFlight,
-)
-from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
+from app.schemas.rows import NewChunk, NewDocument
+from app.utils.errors import BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost
+from tests.contract.records import HOUR, NO_TIME, PAST, Record, document, error
 
 TOKEN = uuid4()
-
-
-def error(write: Write) -> type[AppError] | None:
-    return type(write.error) if write.error else None
 
 
 async def test_begun_write_is_numbered_and_shows_nothing(record: Record) -> None:
@@ -61,62 +44,7 @@ async def test_finished_write_is_visible(record: Record) -> None:
     assert (counts.documents, counts.chunks, counts.sagas, counts.vector_gc) == (1, 2, 0, 0)
 
 
-async def test_confirmed_are_the_current_chunks_of_this_bot(record: Record) -> None:
-    bot, other = await record.bot(), await record.bot()
-    mine, foreign = Write(bot, document("a", "b", "c")), Write(other, document("d"))
-    await record.written(mine, foreign)
-    a, b, c = mine.chunk_ids
-    found = await record.documents.current_chunks(bot.bot_id, [c, foreign.chunk_ids[0], 12345, a], {c}, None)
-    assert found.keys() == {c, a}
-    assert {one.doc_id for one in found.values()} == {mine.doc_id}
-    chunk = found[c].chunk
-    assert chunk is not None
-    assert (chunk.text, chunk.chunk_index, chunk.doc_id, chunk.title) == ("c", 2, mine.doc_id, "t")
-    assert found[a].chunk is None
-    assert [chunk.text for chunk in await record.visible(bot.bot_id, b, a)] == ["b", "a"]
-
-
-async def test_a_document_is_read_in_pages(record: Record) -> None:
-    bot = await record.bot()
-    first, second = Write(bot, document(*"abcde")), Write(bot, document(*"xyz"))
-    await record.written(first, second)
-    assert first.doc_id is not None
-    keys = list(first.chunk_ids)
-    for after, limit, expected in (
-        (0, 2, "ab"),
-        (keys[1], 2, "cd"),
-        (keys[3], 2, "e"),
-        (keys[4], 2, ""),
-        (0, None, "abcde"),
-    ):
-        found = await record.documents.get(bot.bot_id, first.doc_id, after, limit)
-        assert found is not None
-        assert found[0].chunk_count == 5
-        assert "".join(chunk.text for chunk in found[1]) == expected
-
-
-async def test_texts_are_measured_without_being_read(record: Record) -> None:
-    bot = await record.bot()
-    first, second = Write(bot, document("a", "나", "c" * 100, "d" * 1000)), Write(bot, document("x" * 5000))
-    await record.written(first, second)
-    a, b, c, d = first.chunk_ids
-    assert await record.documents.text_bytes(bot.bot_id, [a, b], 0) == 1 + 3
-    assert await record.documents.text_bytes(bot.bot_id, [b], 1) == 1 + 3 + 100
-    assert await record.documents.text_bytes(bot.bot_id, [c, d], 1) == (3 + 100 + 1000) + (100 + 1000)
-    assert await record.documents.text_bytes(bot.bot_id, [], 1) == 0
-
-
-async def test_neighbours_are_of_the_same_generation(record: Record) -> None:
-    bot = await record.bot()
-    first, second = Write(bot, document(*"abcde")), Write(bot, document("f"))
-    await record.written(first, second)
-    a, _, c, _, e = first.chunk_ids
-    found = await record.documents.neighbours(bot.bot_id, [a, c, e, *second.chunk_ids], 1)
-    assert {key: "".join(chunk.text for chunk in near) for key, near in found.items()} == {a: "b", c: "bd", e: "d"}
-    assert [chunk.text for chunk in (await record.documents.neighbours(bot.bot_id, [c], 9))[c]] == list("abde")
-
-
-async def test_replacement_switches_at_once(record: Record) -> None:
+async def test_replacement_becomes_visible_as_a_whole(record: Record) -> None:
     bot = await record.bot()
     first = Write(bot, document("old 0", "old 1", "old 2"))
     await record.written(first)
@@ -176,7 +104,7 @@ async def test_unknown_bot_and_document_fail_alone(record: Record) -> None:
     assert await record.texts(bot.bot_id, writes[2].doc_id) == ["c"]
 
 
-async def test_finish_fails_when_the_bot_is_going(record: Record) -> None:
+async def test_finish_fails_while_the_bot_is_deleted(record: Record) -> None:
     bot, staying = await record.bot(), await record.bot()
     writes = [Write(bot, document("a")), Write(staying, document("b"))]
     await record.documents.begin(writes, TOKEN, HOUR)
@@ -186,7 +114,7 @@ async def test_finish_fails_when_the_bot_is_going(record: Record) -> None:
     assert await record.texts(bot.bot_id, writes[0].doc_id) is None
 
 
-async def test_compensated_write_loses_at_finish(record: Record) -> None:
+async def test_compensated_write_cannot_be_finished(record: Record) -> None:
     bot = await record.bot()
     writes = [Write(bot, document("a")), Write(bot, document("b"))]
     await record.documents.begin(writes, TOKEN, HOUR)
@@ -209,7 +137,7 @@ async def test_another_token_neither_finishes_nor_compensates(record: Record) ->
     assert await record.documents.compensate(bot.bot_id, [write.generation], TOKEN) == {write.generation}
 
 
-async def test_compensate_takes_back_once_and_collects(record: Record) -> None:
+async def test_compensation_happens_once_and_enqueues_vectors(record: Record) -> None:
     bot = await record.bot()
     write = Write(bot, document("a", "b"))
     await record.documents.begin([write], TOKEN, HOUR)
@@ -229,7 +157,7 @@ async def test_finished_write_cannot_be_compensated(record: Record) -> None:
     assert await record.texts(bot.bot_id, write.doc_id) == ["a"]
 
 
-async def test_only_expired_writes_are_taken_back(record: Record) -> None:
+async def test_only_expired_writes_are_compensated(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
     dead, alive = [Write(bot, document("a")), Write(other, document("b"))], Write(bot, document("c"))
     await record.documents.begin(dead, TOKEN, PAST)
@@ -270,7 +198,7 @@ async def test_abandoned_generations_are_collected_unless_current(record: Record
     assert set(await record.garbage_due()) == {lost.generation, late.generation}
 
 
-async def test_delete_is_at_once_and_once(record: Record) -> None:
+async def test_deletion_is_immediate_and_happens_once(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
     writes = [Write(bot, document("a", "b")), Write(bot, document("c")), Write(other, document("d"))]
     await record.written(*writes)
@@ -285,7 +213,7 @@ async def test_delete_is_at_once_and_once(record: Record) -> None:
     assert set(await record.garbage_due()) == set(ids[:2])
 
 
-async def test_deleted_version_settles_after_its_write(record: Record) -> None:
+async def test_deleted_version_waits_for_late_writes(record: Record) -> None:
     bot = await record.bot()
     write = Write(bot, document("a"))
     await record.written(write)
@@ -313,7 +241,7 @@ async def test_patch_sets_merges_and_removes(record: Record) -> None:
     assert await record.documents.patch(bot.bot_id, 999_999, {}, {"a": 1}, []) is None
 
 
-async def test_patch_of_a_key_that_was_stored_in_another_form(record: Record) -> None:
+async def test_patch_finds_a_key_that_was_stored_in_another_unicode_form(record: Record) -> None:
     bot = await record.bot()
     write = Write(bot, document("a", metadata={"cafe\u0301": 1, "e\u0301": 2, "o\u0301": 3}))
     await record.written(write)
@@ -321,157 +249,3 @@ async def test_patch_of_a_key_that_was_stored_in_another_form(record: Record) ->
     found = await record.documents.get(bot.bot_id, write.generation)
     assert found is not None
     assert found[0].metadata == {"caf\u00e9": 4, "o\u0301": 3}
-
-
-async def test_list_pages_ascend(record: Record) -> None:
-    bot, other = await record.bot(), await record.bot()
-    writes = [Write(bot, document(str(number), title=str(number))) for number in range(5)]
-    await record.written(*writes, Write(other, document("x")))
-    page = await record.documents.list(bot.bot_id, 0, 3)
-    assert [found.title for found in page] == ["0", "1", "2"]
-    rest = await record.documents.list(bot.bot_id, page[-1].doc_id, 3)
-    assert [found.title for found in rest] == ["3", "4"]
-
-
-async def test_timestamps_only_rise(record: Record) -> None:
-    bot, other = await record.bot(), await record.bot()
-    await record.documents.advance_timestamps({bot.bot_id: 7, other.bot_id: 3, uuid4(): 9})
-    await record.documents.advance_timestamps({bot.bot_id: 5, other.bot_id: 4})
-    assert await record.documents.milvus_timestamp(bot.bot_id, bot.milvus_collection) == 7
-    assert await record.documents.milvus_timestamp(other.bot_id, other.milvus_collection) == 4
-    assert await record.documents.milvus_timestamp(uuid4(), "any") == 0
-    with pytest.raises(CollectionMoved):
-        await record.documents.milvus_timestamp(bot.bot_id, other.milvus_collection)
-
-
-@pytest.mark.parametrize(("value", "expected"), [(1, ["a"]), (2, ["b"]), (3, [])])
-async def test_filters(record: Record, value: int, expected: list[str]) -> None:
-    bot = await record.bot()
-    writes = [Write(bot, document(text, metadata={"n": number})) for number, text in enumerate("ab", start=1)]
-    await record.written(*writes)
-    where = Condition("eq", MetadataPath(("n",)), value)
-    keys = [key for write in writes for key in write.chunk_ids]
-    confirmed = await record.documents.current_chunks(bot.bot_id, keys, keys, where)
-    assert [one.chunk.text for one in confirmed.values() if one.chunk] == expected
-    matching = await record.documents.matching_documents(bot.bot_id, where, 0, 9)
-    assert matching == [write.doc_id for write in writes if write.document.chunks[0].text in expected]
-
-
-async def test_filters_that_look_at_chunks(record: Record) -> None:
-    bot = await record.bot()
-    chunks = [NewChunk(number, f"page {page}", page) for number, page in enumerate([1, 2, 2, None])]
-    first, second = Write(bot, NewDocument("a", chunks)), Write(bot, NewDocument("b", chunks[:2]))
-    await record.written(first, second)
-    replaced = Write(bot, NewDocument("b", chunks[1:2]), second.doc_id)
-    await record.written(replaced)
-    where = Condition("eq", Column("page_number"), 2)
-    expected = [*first.chunk_ids[1:3], *replaced.chunk_ids]
-    assert await record.documents.matching_chunks(bot.bot_id, where, 0, 9) == expected
-    assert await record.documents.matching_chunks(bot.bot_id, where, expected[0], 1) == expected[1:2]
-    every = [*first.chunk_ids, *replaced.chunk_ids]
-    assert sorted(await record.documents.current_chunks(bot.bot_id, every, [], where)) == expected
-
-
-def once(key: str = "k", body: bytes = b"1") -> IdempotentRequest:
-    return IdempotentRequest(key, body, lambda outcomes: repr([outcome.doc_id for outcome in outcomes]).encode())
-
-
-async def begun_once(record: Record, bot: Bot, request: IdempotentRequest, *, token: UUID = TOKEN) -> Write:
-    write = Write(bot, document("a"))
-    request.outcomes = lambda: [write.outcome]
-    await record.documents.begin([write], token, HOUR, request)
-    return write
-
-
-async def test_an_idempotency_key_is_answered_once(record: Record) -> None:
-    bot, first, again = await record.bot(), once(), once()
-    write = await begun_once(record, bot, first)
-    with pytest.raises(RequestInFlight):
-        await begun_once(record, bot, once())
-    await record.documents.finish([write], TOKEN, first)
-    assert first.answer == b"[%d]" % (write.doc_id or 0)
-    repeated = await begun_once(record, bot, again)
-    assert (again.answer, again.replayed, repeated.generation) == (first.answer, True, 0)
-    with pytest.raises(IdempotencyKeyReused):
-        await begun_once(record, bot, once(body=b"2"))
-    assert (await record.bots.counts(bot.bot_id)).documents == 1
-
-
-async def test_an_idempotency_key_whose_request_was_undone_is_free(record: Record) -> None:
-    bot, first, second = await record.bot(), once(), once()
-    lost = await begun_once(record, bot, first)
-    await record.documents.compensate(bot.bot_id, [lost.generation], TOKEN)
-    taken = await begun_once(record, bot, second)
-    await record.documents.finish([lost], TOKEN, first)
-    assert (error(lost), first.answer) == (LeaseLost, None)
-    await record.documents.finish([taken], TOKEN, second)
-    assert (error(taken), second.answer) == (None, b"[%d]" % (taken.doc_id or 0))
-
-
-async def test_old_idempotency_keys_are_swept(record: Record) -> None:
-    bot, request = await record.bot(), once()
-    write = await begun_once(record, bot, request)
-    await record.keys(PAST).sweep()
-    with pytest.raises(RequestInFlight):
-        await begun_once(record, bot, once())
-    await record.documents.finish([write], TOKEN, request)
-    await record.keys(HOUR).sweep()
-    found, free = once(), once()
-    await record.keys(HOUR).replay(found)
-    assert found.answer == request.answer
-    await record.keys(PAST).sweep()
-    await record.keys(HOUR).replay(free)
-    assert free.answer is None
-
-
-async def test_stale_keys_name_their_document_as_long_as_their_vectors_are_to_be_collected(record: Record) -> None:
-    bot, token = await record.bot(), uuid4()
-    replaced, deleted, current = (Write(bot, document("a", "b")), Write(bot, document("c")), Write(bot, document("d")))
-    await record.written(replaced, deleted, current)
-    new = Write(bot, document("e", "f", "g"), replaced.doc_id)
-    await record.written(new)
-    assert deleted.doc_id is not None
-    await record.documents.delete(bot.bot_id, [deleted.doc_id])
-    begun = Write(bot, document("h"))
-    failed = Write(bot, document("i"), current.doc_id)
-    await record.documents.begin([begun, failed], token, HOUR)
-    await record.documents.compensate(bot.bot_id, [failed.generation], token)
-
-    writes = (replaced, deleted, current, new, begun, failed)
-    keys = [key for write in writes for key in write.chunk_ids]
-    found = {
-        one.chunk_id: one[1:] for one in await record.documents.stale_chunks(bot.bot_id, bot.milvus_collection, keys)
-    }
-    assert found == {
-        **dict.fromkeys(replaced.chunk_ids, (replaced.doc_id, 3)),
-        deleted.chunk_ids[0]: (deleted.doc_id, None),
-        failed.chunk_ids[0]: (current.doc_id, 1),
-    }
-
-    other = await record.bot()
-    assert {one[1] for one in await record.documents.stale_chunks(other.bot_id, bot.milvus_collection, keys)} == {None}
-    await record.garbage.end(await record.garbage.claim(NO_TIME))
-    found = {
-        one.chunk_id: one[1:] for one in await record.documents.stale_chunks(bot.bot_id, bot.milvus_collection, keys)
-    }
-    assert set(found.values()) == {(None, None)}
-
-
-async def test_documents_are_confirmed_whole(record: Record) -> None:
-    bot = await record.bot()
-    one, two = Write(bot, document("a", "b")), Write(bot, document("c"))
-    await record.written(one, two)
-    begun = Write(bot, document("d"), one.doc_id)
-    await record.documents.begin([begun], TOKEN, HOUR)
-    assert one.doc_id is not None
-    asked = [two.chunk_ids[0], begun.chunk_ids[0]]
-    found = await record.documents.current_chunks(
-        bot.bot_id, asked, set(), None, doc_ids=[one.doc_id, one.doc_id + 999]
-    )
-    assert {key: row.chunk.text if row.chunk else None for key, row in found.items()} == {
-        two.chunk_ids[0]: None,
-        one.chunk_ids[0]: "a",
-        one.chunk_ids[1]: "b",
-    }
-    nothing = Condition("eq", MetadataPath(("k",)), 1)
-    assert await record.documents.current_chunks(bot.bot_id, asked, set(), nothing, doc_ids=[one.doc_id]) == {}

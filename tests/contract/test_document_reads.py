@@ -1,0 +1,170 @@
+"""What DocumentPort promises of reads: confirmed chunks, pages, neighbours and filters, in memory and in PostgreSQL."""
+
+from uuid import uuid4
+
+import pytest
+
+from app.core.write.write import Write
+from app.schemas.filter_tree import Column, Condition, MetadataPath
+from app.schemas.rows import NewChunk, NewDocument
+from app.utils.errors import CollectionMoved
+from tests.contract.records import HOUR, NO_TIME, Record, document
+
+TOKEN = uuid4()
+
+
+async def test_confirmed_are_the_current_chunks_of_this_bot(record: Record) -> None:
+    bot, other = await record.bot(), await record.bot()
+    mine, foreign = Write(bot, document("a", "b", "c")), Write(other, document("d"))
+    await record.written(mine, foreign)
+    a, b, c = mine.chunk_ids
+    found = await record.documents.current_chunks(bot.bot_id, [c, foreign.chunk_ids[0], 12345, a], {c}, None)
+    assert found.keys() == {c, a}
+    assert {one.doc_id for one in found.values()} == {mine.doc_id}
+    chunk = found[c].chunk
+    assert chunk is not None
+    assert (chunk.text, chunk.chunk_index, chunk.doc_id, chunk.title) == ("c", 2, mine.doc_id, "t")
+    assert found[a].chunk is None
+    assert [chunk.text for chunk in await record.visible(bot.bot_id, b, a)] == ["b", "a"]
+
+
+async def test_a_document_is_read_in_pages(record: Record) -> None:
+    bot = await record.bot()
+    first, second = Write(bot, document(*"abcde")), Write(bot, document(*"xyz"))
+    await record.written(first, second)
+    assert first.doc_id is not None
+    keys = list(first.chunk_ids)
+    for after, limit, expected in (
+        (0, 2, "ab"),
+        (keys[1], 2, "cd"),
+        (keys[3], 2, "e"),
+        (keys[4], 2, ""),
+        (0, None, "abcde"),
+    ):
+        found = await record.documents.get(bot.bot_id, first.doc_id, after, limit)
+        assert found is not None
+        assert found[0].chunk_count == 5
+        assert "".join(chunk.text for chunk in found[1]) == expected
+
+
+async def test_texts_are_measured_without_being_read(record: Record) -> None:
+    bot = await record.bot()
+    first, second = Write(bot, document("a", "나", "c" * 100, "d" * 1000)), Write(bot, document("x" * 5000))
+    await record.written(first, second)
+    a, b, c, d = first.chunk_ids
+    assert await record.documents.text_bytes(bot.bot_id, [a, b], 0) == 1 + 3
+    assert await record.documents.text_bytes(bot.bot_id, [b], 1) == 1 + 3 + 100
+    assert await record.documents.text_bytes(bot.bot_id, [c, d], 1) == (3 + 100 + 1000) + (100 + 1000)
+    assert await record.documents.text_bytes(bot.bot_id, [], 1) == 0
+
+
+async def test_neighbours_are_of_the_same_generation(record: Record) -> None:
+    bot = await record.bot()
+    first, second = Write(bot, document(*"abcde")), Write(bot, document("f"))
+    await record.written(first, second)
+    a, _, c, _, e = first.chunk_ids
+    found = await record.documents.neighbours(bot.bot_id, [a, c, e, *second.chunk_ids], 1)
+    assert {key: "".join(chunk.text for chunk in near) for key, near in found.items()} == {a: "b", c: "bd", e: "d"}
+    assert [chunk.text for chunk in (await record.documents.neighbours(bot.bot_id, [c], 9))[c]] == list("abde")
+
+
+async def test_named_documents_are_confirmed_with_all_their_chunks(record: Record) -> None:
+    bot = await record.bot()
+    one, two = Write(bot, document("a", "b")), Write(bot, document("c"))
+    await record.written(one, two)
+    begun = Write(bot, document("d"), one.doc_id)
+    await record.documents.begin([begun], TOKEN, HOUR)
+    assert one.doc_id is not None
+    asked = [two.chunk_ids[0], begun.chunk_ids[0]]
+    found = await record.documents.current_chunks(
+        bot.bot_id, asked, set(), None, doc_ids=[one.doc_id, one.doc_id + 999]
+    )
+    assert {key: row.chunk.text if row.chunk else None for key, row in found.items()} == {
+        two.chunk_ids[0]: None,
+        one.chunk_ids[0]: "a",
+        one.chunk_ids[1]: "b",
+    }
+    nothing = Condition("eq", MetadataPath(("k",)), 1)
+    assert await record.documents.current_chunks(bot.bot_id, asked, set(), nothing, doc_ids=[one.doc_id]) == {}
+
+
+async def test_list_pages_ascend(record: Record) -> None:
+    bot, other = await record.bot(), await record.bot()
+    writes = [Write(bot, document(str(number), title=str(number))) for number in range(5)]
+    await record.written(*writes, Write(other, document("x")))
+    page = await record.documents.list(bot.bot_id, 0, 3)
+    assert [found.title for found in page] == ["0", "1", "2"]
+    rest = await record.documents.list(bot.bot_id, page[-1].doc_id, 3)
+    assert [found.title for found in rest] == ["3", "4"]
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, ["a"]), (2, ["b"]), (3, [])])
+async def test_filters(record: Record, value: int, expected: list[str]) -> None:
+    bot = await record.bot()
+    writes = [Write(bot, document(text, metadata={"n": number})) for number, text in enumerate("ab", start=1)]
+    await record.written(*writes)
+    where = Condition("eq", MetadataPath(("n",)), value)
+    keys = [key for write in writes for key in write.chunk_ids]
+    confirmed = await record.documents.current_chunks(bot.bot_id, keys, keys, where)
+    assert [one.chunk.text for one in confirmed.values() if one.chunk] == expected
+    matching = await record.documents.matching_documents(bot.bot_id, where, 0, 9)
+    assert matching == [write.doc_id for write in writes if write.document.chunks[0].text in expected]
+
+
+async def test_filters_that_look_at_chunks(record: Record) -> None:
+    bot = await record.bot()
+    chunks = [NewChunk(number, f"page {page}", page) for number, page in enumerate([1, 2, 2, None])]
+    first, second = Write(bot, NewDocument("a", chunks)), Write(bot, NewDocument("b", chunks[:2]))
+    await record.written(first, second)
+    replaced = Write(bot, NewDocument("b", chunks[1:2]), second.doc_id)
+    await record.written(replaced)
+    where = Condition("eq", Column("page_number"), 2)
+    expected = [*first.chunk_ids[1:3], *replaced.chunk_ids]
+    assert await record.documents.matching_chunks(bot.bot_id, where, 0, 9) == expected
+    assert await record.documents.matching_chunks(bot.bot_id, where, expected[0], 1) == expected[1:2]
+    every = [*first.chunk_ids, *replaced.chunk_ids]
+    assert sorted(await record.documents.current_chunks(bot.bot_id, every, [], where)) == expected
+
+
+async def test_stale_keys_name_their_document_until_their_vectors_are_collected(record: Record) -> None:
+    bot, token = await record.bot(), uuid4()
+    replaced, deleted, current = (Write(bot, document("a", "b")), Write(bot, document("c")), Write(bot, document("d")))
+    await record.written(replaced, deleted, current)
+    new = Write(bot, document("e", "f", "g"), replaced.doc_id)
+    await record.written(new)
+    assert deleted.doc_id is not None
+    await record.documents.delete(bot.bot_id, [deleted.doc_id])
+    begun = Write(bot, document("h"))
+    failed = Write(bot, document("i"), current.doc_id)
+    await record.documents.begin([begun, failed], token, HOUR)
+    await record.documents.compensate(bot.bot_id, [failed.generation], token)
+
+    writes = (replaced, deleted, current, new, begun, failed)
+    keys = [key for write in writes for key in write.chunk_ids]
+    found = {
+        one.chunk_id: one[1:] for one in await record.documents.stale_chunks(bot.bot_id, bot.milvus_collection, keys)
+    }
+    assert found == {
+        **dict.fromkeys(replaced.chunk_ids, (replaced.doc_id, 3)),
+        deleted.chunk_ids[0]: (deleted.doc_id, None),
+        failed.chunk_ids[0]: (current.doc_id, 1),
+    }
+
+    other = await record.bot()
+    assert {one[1] for one in await record.documents.stale_chunks(other.bot_id, bot.milvus_collection, keys)} == {None}
+    await record.garbage.end(await record.garbage.claim(NO_TIME))
+    found = {
+        one.chunk_id: one[1:] for one in await record.documents.stale_chunks(bot.bot_id, bot.milvus_collection, keys)
+    }
+    assert set(found.values()) == {(None, None)}
+
+
+async def test_timestamps_only_rise(record: Record) -> None:
+    bot, other = await record.bot(), await record.bot()
+    await record.documents.advance_timestamps({bot.bot_id: 7, other.bot_id: 3, uuid4(): 9})
+    await record.documents.advance_timestamps({bot.bot_id: 5, other.bot_id: 4})
+    assert await record.documents.milvus_timestamp(bot.bot_id, bot.milvus_collection) == 7
+    assert await record.documents.milvus_timestamp(other.bot_id, other.milvus_collection) == 4
+    assert await record.documents.milvus_timestamp(uuid4(), "any") == 0
+    with pytest.raises(CollectionMoved):
+        await record.documents.milvus_timestamp(bot.bot_id, other.milvus_collection)
