@@ -1,7 +1,9 @@
-"""The crash tester notices each line of the design that is broken on purpose."""
+"""The crash tester finds a violation when one line of the design is broken on purpose."""
 
 import asyncio
+import os
 import sys
+import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 
@@ -11,28 +13,31 @@ from tests.chaos.breaks import LITE_FULL_DISK
 from tests.chaos.processes import ROOT
 from tests.small_disk import can_mount
 
-# What each of them breaks, by the design's numbers of the invariants.
 BREAKS = {"lite-write-lock": "13", "generation-join": "23", "gc-once": "1", "lease-check": "13", "lite-full-disk": "13"}
+"""By the broken line, the numbers of the invariants that it can violate: each digit is one of them."""
 
 
 @pytest.fixture(scope="module")
 async def testers() -> AsyncIterator[dict[str, Process]]:
-    """One for each broken line; most of their time they wait, so they run together."""
+    """A crash test for each broken line. They wait most of their time, so that they run at once."""
     started = {}
-    for name in BREAKS:
-        command = ("-m", "tests.chaos.crash_test", "--kills", "12", "--seed", "1", "--break", name)
-        started[name] = await asyncio.create_subprocess_exec(
-            sys.executable, *command, cwd=ROOT, stdout=PIPE, stderr=PIPE
-        )
-    yield started
-    for process in started.values():
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+    # A crash test keeps the files of a violation.
+    with tempfile.TemporaryDirectory(prefix="chat-memory-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)  # PostgreSQL runs as another user where tests run as root.
+        for name in BREAKS:
+            command = ("-m", "tests.chaos.crash_test", "--kills", "12", "--seed", "1", "--break", name)
+            started[name] = await asyncio.create_subprocess_exec(
+                sys.executable, *command, cwd=ROOT, env=os.environ | {"TMPDIR": folder}, stdout=PIPE, stderr=PIPE
+            )
+        yield started
+        for process in started.values():
+            if process.returncode is None:
+                process.terminate()
+            await process.communicate()
 
 
 @pytest.mark.parametrize("name", BREAKS)
-async def test_broken_line_is_noticed(testers: dict[str, Process], name: str) -> None:
+async def test_a_broken_line_is_found(testers: dict[str, Process], name: str) -> None:
     if name == LITE_FULL_DISK and not can_mount():
         pytest.skip("mounting a tmpfs needs root")
     output, errors = await testers[name].communicate()

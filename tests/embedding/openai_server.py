@@ -1,6 +1,7 @@
-"""A small server on loopback that speaks OpenAI's embeddings API, and misbehaves when it is told to."""
+"""A stub of OpenAI's embeddings API on loopback, which can be made to misbehave."""
 
 import json
+import sys
 import threading
 from base64 import b64encode
 from collections import deque
@@ -19,19 +20,19 @@ INPUTS, INPUT_TOKENS, REQUEST_TOKENS = 2_048, 8_192, 300_000
 
 
 def vector(text: str, dimension: int = NATIVE) -> Vectors:
-    """What the server gives for a text; not of length 1."""
+    """The server's vector of a text, not of length 1."""
     numbers = np.frombuffer(blake2b(text.encode(), digest_size=dimension).digest(), np.int8)
     return numbers.astype(np.float32) + 0.5
 
 
 def expected(texts: Sequence[str], dimension: int = NATIVE) -> Vectors:
-    """The same at length 1."""
+    """The vectors of texts, normalised to length 1."""
     vectors = np.stack([vector(text, dimension) for text in texts])
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def tokens(text: str) -> int:
-    """One a letter: as many as there may be."""
+    """One for each character, the most that there can be."""
     return len(text)
 
 
@@ -53,7 +54,7 @@ Behaviour = Callable[[Body], Reply]
 
 
 def good(body: Body) -> Reply:
-    """As OpenAI: its limits are refused with 400."""
+    """As OpenAI: a request over its limits is rejected with 400."""
     texts, dimension = body["input"], body.get("dimensions", NATIVE)
     sizes = [tokens(text) for text in texts]
     if len(texts) > INPUTS or max(sizes) > INPUT_TOKENS or sum(sizes) > REQUEST_TOKENS:
@@ -68,7 +69,7 @@ def answer(data: list[dict[str, Any]]) -> Reply:
 
 
 def changed(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Behaviour:
-    """Good, but for what ``change`` does to the items."""
+    """Like ``good``, with the items changed by ``change``."""
     return lambda body: answer(change(good(body).body["data"]))
 
 
@@ -77,8 +78,17 @@ def failing(status: int, *, code: str | None = None, **headers: str) -> Behaviou
     return lambda _: Reply(status, {"error": error}, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client may leave before its answer is written; other errors are printed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class OpenAIServer:
-    """``then`` holds what is done to the next requests, ``always`` to those after them."""
+    """``then`` holds the behaviours for the next requests, ``always`` the one for all requests after them."""
 
     def __init__(self) -> None:
         self.requests: list[Body] = []
@@ -112,8 +122,7 @@ class OpenAIServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"

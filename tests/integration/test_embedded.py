@@ -1,4 +1,4 @@
-"""The keeper of the embedded stores: real processes, really killed."""
+"""The keeper of the embedded stores: processes are started, shared, killed and replaced."""
 
 import asyncio
 import ctypes
@@ -7,8 +7,9 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +28,16 @@ from tests.milvus_index import connect_index
 
 DATABASE = "rag_db_chatty"
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The temporary directory, where sockets are whose path would be too long. It is short, and deleted afterwards."""
+    with tempfile.TemporaryDirectory(prefix="chat-memory-") as folder:
+        os.chmod(folder, 0o755)  # PostgreSQL runs as another user where tests run as root.
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -110,10 +121,10 @@ async def test_what_postgres_programs_would_misread_is_refused(tmp_path: Path, n
             pass
 
 
-def test_a_socket_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_a_socket_folder_of_another_owner_is_not_used(tmp_path: Path, temporary: Path) -> None:
     (tmp_path / "target").mkdir()
     wanted = tmp_path / "with a blank" / "run"
+    assert socket_dir(wanted).parent == temporary
     socket_dir(wanted).symlink_to(tmp_path / "target")
     with pytest.raises(PermissionError):
         runtime_dir(wanted.parent)
@@ -206,27 +217,33 @@ async def answers(attempt: Callable[[], Awaitable[None]]) -> bool:
     return True
 
 
-def test_a_killed_postmaster_nobody_waits_for_is_replaced(tmp_path: Path) -> None:
-    """As in a container whose first process waits for no orphan: the killed one stays a zombie."""
+def test_a_killed_postmaster_that_stays_a_zombie_is_replaced(tmp_path: Path) -> None:
+    """As in a container whose first process does not reap orphans."""
     set_child_subreaper = 36
     prctl = ctypes.CDLL(None).prctl
     prctl(set_child_subreaper, 1)
+    orphans: list[int] = []
+
+    def postmaster() -> psutil.Process:
+        return psutil.Process(int((tmp_path / "postgres" / "postmaster.pid").read_text().split()[0]))
+
     try:
         EmbeddedPostgres(tmp_path / "postgres").start(DATABASE)
-        postmaster = int((tmp_path / "postgres" / "postmaster.pid").read_text().split()[0])
-        victims = [psutil.Process(postmaster), *psutil.Process(postmaster).children()]
-        for victim in victims:
+        killed = postmaster()
+        for victim in [killed, *killed.children()]:
+            orphans.append(victim.pid)
             victim.kill()
-        while psutil.Process(postmaster).status() != psutil.STATUS_ZOMBIE:
+        while killed.status() != psutil.STATUS_ZOMBIE:
             pass
         postgres = EmbeddedPostgres(tmp_path / "postgres")
         postgres.start(DATABASE)
         postgres.restart_if_dead()
+        orphans.append(postmaster().pid)
         postgres.stop()
     finally:
         prctl(set_child_subreaper, 0)
-        for victim in victims:
-            os.waitpid(victim.pid, 0)
+        for pid in orphans:
+            os.waitpid(pid, 0)
 
 
 async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

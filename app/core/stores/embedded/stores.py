@@ -5,7 +5,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections import defaultdict
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ UNQUOTABLE = frozenset('"$`\\\n\r')
 """Which PostgreSQL's pg_ctl and initdb do not take in a path."""
 ROOT = Path(__file__).resolve().parents[4]
 
-# Kept, lest a keeper that outlives this process's use of it be reported as forgotten.
-_started: defaultdict[Path, list["subprocess.Popen[bytes]"]] = defaultdict(list)
+_started: dict[Path, "subprocess.Popen[bytes]"] = {}
+"""The last keeper that this process started, by data directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ async def _attach(
     folder: Path, wish: dict[str, Any]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, dict[str, Any]]:
     """Connects, starting a keeper when none answers. One that is just stopping cuts the line: then once more."""
-    keeper = _started[folder][-1] if _started[folder] else None
+    keeper = _started.get(folder)
     while True:
         try:
             reader, writer = await asyncio.open_unix_connection(control_socket(folder))
@@ -131,5 +131,7 @@ def _start_keeper(folder: Path, wish: dict[str, Any]) -> "subprocess.Popen[bytes
             stderr=output,
             start_new_session=True,
         )
-    _started[folder].append(keeper)
+    _started[folder] = keeper
+    # Reaps the keeper when it ends: otherwise it stays a zombie as long as this process lives.
+    threading.Thread(target=keeper.wait, name="keeper", daemon=True).start()
     return keeper
