@@ -1,4 +1,4 @@
-"""One line of the design broken on purpose, in this process alone, to show that the tester would notice.
+"""Breaks one line of the design in the server under test, to show that the crash test finds the violation.
 
 ``lite-write-lock`` and ``lite-full-disk`` are broken in Milvus Lite's own process: see broken_lite.py.
 """
@@ -7,9 +7,9 @@ from app.schemas.queries import SQL
 
 LITE_WRITE_LOCK = "lite-write-lock"
 LITE_FULL_DISK = "lite-full-disk"
-OF_LITE = (LITE_WRITE_LOCK, LITE_FULL_DISK)
+LITE_BREAKS = (LITE_WRITE_LOCK, LITE_FULL_DISK)
 _REPLACEMENTS = {
-    # Readers take whatever version of a document has chunks.
+    # Readers take every version of a document that has chunks.
     "generation-join": {
         "current_chunks": (" AND d.generation = c.chunk_id >> 16", ""),
         "get_document_chunks": (
@@ -17,9 +17,9 @@ _REPLACEMENTS = {
             "",
         ),
     },
-    # A generation's vectors are deleted once, and nobody looks again.
+    # A generation's vectors are deleted once, without a second look for late writes.
     "gc-once": {"claim_garbage": ("now() >= not_before AS settled", "true AS settled")},
-    # T2 goes on whoever has taken the saga meanwhile.
+    # T2 goes on although another process has taken the saga meanwhile.
     "lease-check": {
         "hold_leases": (
             "SELECT generation FROM sagas\nWHERE generation = ANY ($1::bigint[]) AND lease_token = $2\n"
@@ -33,11 +33,11 @@ _REPLACEMENTS = {
         ),
     },
 }
-NAMES = (*_REPLACEMENTS, *OF_LITE)
+NAMES = (*_REPLACEMENTS, *LITE_BREAKS)
 
 
-def hurry_collector() -> None:
-    """Between two looks the collector pauses 2 s and longer; a crash test waits for it after each kill."""
+def shorten_collector_pause() -> None:
+    """The collector waits 2 s or longer before it looks again, and a crash test waits for it after each kill."""
     _replace("reschedule_garbage", "* interval '1 second'", "* interval '0.05 second'")
 
 

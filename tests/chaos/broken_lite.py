@@ -1,4 +1,4 @@
-"""Milvus Lite's process without the lock that makes writes to a collection queue, or as it comes on a full disk."""
+"""Milvus Lite's process without this project's lock around writes, or without its handling of a full disk."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ def _together(self: lite_server.SerialServicer, collection: str, context: grpc.S
 
 
 def _late_open(*args: Any) -> IO[Any]:
-    """A thread that loses the processor between seeing that there is no log and opening one."""
+    """Makes likely what may happen: a thread is interrupted after it saw that there is no log, before it opens one."""
     time.sleep(0.02)
     return open(*args)
 

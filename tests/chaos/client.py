@@ -1,4 +1,4 @@
-"""The calls on a server, each with what its answer promises written into the model."""
+"""The calls on a server. Each records in the model what its answer promises."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from uuid import UUID
 
 import httpx
 
+from tests.chaos.answer_checks import check_document, check_results
+from tests.chaos.chunk_text import UNEMBEDDABLE, title
 from tests.chaos.model import Bot, Document, History, Op, Violation, now
-from tests.chaos.reading import check_document, check_results
-from tests.chaos.text import UNEMBEDDABLE, title
 
 UNDONE = {"vector_index_unavailable", "storage_full", "embedder_unavailable", "lease_lost"}
-"""Codes of 503 that say of a document's write that nothing was stored. A bot's creation or deletion goes on."""
+"""Codes of a 503 that mean that nothing of a document was stored. A bot's creation or deletion goes on."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One write. ``final``: further statuses that say nothing was done. ``stored`` is told a success's answer, and
-    settles the ops itself if it returns True."""
+    """One write. ``final``: more statuses that mean that nothing was done. ``stored`` gets the answer of a success, and
+    returns True if it has settled the ops itself."""
 
     method: str
     path: str
@@ -46,7 +46,7 @@ class World:
         self.doubts = 0
         self.reads = 0
         self.unanswered: list[Call] = []
-        """Those with an Idempotency-Key: they can be sent again."""
+        """Calls with an Idempotency-Key that were not answered: they can be sent again."""
         self.sent_again = 0
 
     def new_bot(self) -> Bot:
@@ -57,7 +57,7 @@ class World:
 
 
 class Client:
-    """One task's calls. ``gone`` after the server died under a call."""
+    """The calls of one task. ``gone``: the server died during a call."""
 
     def __init__(self, world: World, http: httpx.AsyncClient, random: Random) -> None:
         self.world = world
@@ -81,7 +81,7 @@ class Client:
             document.patch.join(op)
         answer = await self._write("DELETE", f"/collection/{bot.bot_id}", [op], bot.history, final=(404,))
         if answer is not None and answer.status_code == 503 and answer.json()["code"] == "unavailable":
-            op.acknowledge()  # Marked as deleted: recovery does the rest.
+            op.acknowledge()  # The bot is marked as deleted, and recovery does the rest.
 
     # ------------------------------------------------------------------ documents
 
@@ -95,7 +95,7 @@ class Client:
         await self._write("POST", "/data/insert", ops, document.history, stored=stored, json=body, **self._key())
 
     async def insert_unembeddable(self, bot: Bot) -> None:
-        """Must fail as a whole: its good chunks are never seen."""
+        """An insert that must fail as a whole: none of its chunks may ever be visible."""
         document, ops, body = self._new(bot)
         body["chunks"].append({"chunk_index": len(body["chunks"]), "text": UNEMBEDDABLE})
         answer = await self._write("POST", "/data/insert", ops, document.history, json=body)
@@ -103,7 +103,7 @@ class Client:
             raise Violation(8, "a chunk without a usable vector was stored", document.history)
 
     async def batch(self, bots: list[Bot], chunks: int | None = None) -> None:
-        """``chunks``: of each document; drawn, when None."""
+        """``chunks``: how many each document has; random when None."""
         new = [self._new(bot, chunks) for bot in bots]
         self.world.operations += len(new) - 1
         ops = [op for _, of_document, _ in new for op in of_document]
@@ -157,7 +157,7 @@ class Client:
     # ------------------------------------------------------------------ reads
 
     async def search(self, bot: Bot, sought: Document | None) -> None:
-        """For a chunk of ``sought`` word for word, so that it must be found."""
+        """Searches for the exact text of a chunk of ``sought``, so that it must be found."""
         possible = [version for version in sought.content.current() if version] if sought else []
         text = self.random.choice(sought.texts(possible[0])) if sought and possible else f"{self.random.random()}"
         body = {"chat_bot_id": str(bot.bot_id), "query_text": text, "limit": self.random.choice((1, 5, 20))}
@@ -173,7 +173,7 @@ class Client:
         if answer is not None:
             check_document(document, answer, start, now())
 
-    # ------------------------------------------------------------------ inside
+    # ------------------------------------------------------------------ internals
 
     def _new(self, bot: Bot, chunks: int | None = None) -> tuple[Document, list[Op], dict[str, Any]]:
         document = bot.new_document()
@@ -238,13 +238,13 @@ class Client:
             self._settle(call.ops, "doubt" if about_bot else _outcome(answer.status_code, answer.json()["code"]))
 
     async def send_again(self, call: Call) -> None:
-        """A call whose answer was lost, by the same key: answered as if nothing had happened, and for good."""
+        """Repeats a call whose answer was lost, with the same key. It must succeed, and be replayed from then on."""
         call.history.add(f"again {call.method} {call.path} {call.options['headers']}")
         while True:
             answer = await self.http.request(call.method, call.path, **call.options)
             if answer.status_code != 409 or answer.json()["code"] != "request_in_flight":
                 break
-            await asyncio.sleep(0.05)  # Until recovery has taken away what the dead server had begun.
+            await asyncio.sleep(0.05)  # Until recovery has compensated what the dead server had begun.
         self.world.sent_again += 1
         self._answered(call, answer)
         if not answer.is_success:
@@ -278,7 +278,7 @@ class Client:
 
 
 def _outcome(status: int, code: str) -> str:
-    """Of an answer that is no success."""
+    """What an answer with an error means for a document's write."""
     return "doubt" if status >= 500 and code not in UNDONE and code != "embedding_invalid" else "failed"
 
 

@@ -1,8 +1,8 @@
-"""Kills a server under load, again and again, and checks the design's invariants after each restart.
+"""Kills a server under load at random moments and checks its stores after each restart.
 
     scripts/crash-test --kills 1000 --seed 1
 
-The same seed plans the same operations and kills; when each lands depends on the machine's timing.
+The same seed plans the same operations and kills. When each happens depends on the timing of the machine.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from tests.chaos.breaks import NAMES
 from tests.chaos.client import Client, World
 from tests.chaos.fault import Fault
 from tests.chaos.model import Violation
-from tests.chaos.plan import DISK_FULL, FAULT_SECONDS, FullDisk, Round, round_of
+from tests.chaos.plan import DISK_FULL, FAULT_SECONDS, FullDisk, Round, plan_round
 from tests.chaos.processes import Api, StoreProcesses, config_for, store_processes
-from tests.chaos.rest import RestCheck
+from tests.chaos.rest_check import RestCheck
 from tests.chaos.traffic import CLIENTS, Traffic, set_up
 
 READS_AT_REST = 24
@@ -75,22 +75,22 @@ class CrashTest:
 
     @property
     def lacks_disk(self) -> bool:
-        """Whether rounds of a full disk are left out, though the stores are embedded."""
+        """Whether rounds with a full disk are left out although the stores are embedded."""
         return self._stores.disk is None and self._stores.milvus_uri.startswith("unix:")
 
     def plan(self, number: int) -> Round:
         can_be_full = self._stores.disk is not None
         killable = self._stores.killable
-        return round_of(self._seed, number, killable, self._broken, only=self._only, small_disk=can_be_full)
+        return plan_round(self._seed, number, killable, self._broken, only=self._only, small_disk=can_be_full)
 
     async def round(self, number: int) -> None:
-        """Traffic, a fault, death, recovery, and all the checks. Raises Violation."""
+        """Traffic, a fault, a kill, recovery and all checks. Raises Violation."""
         plan = self.plan(number)
         traffic = Traffic(self.world, self._http, f"{self._seed}/{number}", plan.first, plan.hot)
         self._api.arm(plan.fault)
         try:
             if plan.answers:
-                await self._play_out(traffic, plan)
+                await self._wait_for_fault_and_answers(traffic, plan)
             else:
                 event = self._api.stopped if plan.pause else self._api.dead
                 await traffic.until(event, plan.kill_after)
@@ -99,7 +99,7 @@ class CrashTest:
             if plan.full_disk:
                 await self._fill_disk(plan.full_disk, traffic)
         finally:
-            await self._die(plan)
+            await self._kill(plan)
             await traffic.stop()
         if plan.full_disk:
             await self._free_disk(plan.full_disk)
@@ -108,20 +108,20 @@ class CrashTest:
         if plan.restart:
             await self._start(plan.restart)
             await self._wait(self._api.dead, RECOVERY_SECONDS)
-            await self._die(replace(plan, fault=plan.restart, store=None))
+            await self._kill(replace(plan, fault=plan.restart, store=None))
         await self._start(None)
         if plan.store or plan.full_disk:
             await self._check.reconnect()
         await self._send_again()
-        await self._at_rest()
+        await self._check_at_rest()
 
     async def _send_again(self) -> None:
         unanswered, self.world.unanswered = self.world.unanswered, []
         client = Client(self.world, self._http, Random(f"{self._seed}/again"))
         await asyncio.gather(*(client.send_again(call) for call in unanswered))
 
-    async def _play_out(self, traffic: Traffic, plan: Round) -> None:
-        """However slow the machine is: until the fault has happened and clients have then had their answers."""
+    async def _wait_for_fault_and_answers(self, traffic: Traffic, plan: Round) -> None:
+        """Waits for the fault and then for ``plan.answers`` more answers, however long that takes."""
         if plan.fault:
             await traffic.until(self._api.stopped, FAULT_SECONDS)
         await traffic.answers(plan.answers)
@@ -129,7 +129,7 @@ class CrashTest:
         await traffic.until(self._api.dead, plan.kill_after)
 
     async def _outlive_lease(self, traffic: Traffic) -> None:
-        """The process stands still past its lease, while another takes its work back; then it goes on."""
+        """The process is paused for longer than its lease, another server compensates its work, then it goes on."""
         self.tally.faults[f"paused at {self._api.reached}"] += 1
         self._api.reached = None
         config = config_for(self._stores, self._folder, self._broken, name="other")
@@ -137,17 +137,17 @@ class CrashTest:
             await asyncio.sleep(2 * config.lease + config.settle)
             await self._check.recovered()
             self._api.signal(SIGCONT)
-            await traffic.answers(3 * CLIENTS)  # That of the write that was paused is among them.
+            await traffic.answers(3 * CLIENTS)  # The answer of the paused write is among them.
             await other.kill()
 
     async def _fill_disk(self, plan: FullDisk, traffic: Traffic) -> None:
         disk = self._stores.disk
         if disk is None:
-            raise RuntimeError("a disk that can be made full needs root, to mount it")
+            raise RuntimeError("mounting a disk that can be made full needs root")
         await asyncio.to_thread(disk.fill, plan.spare)
         await traffic.until(self._api.dead, plan.seconds / 2)
         if plan.kill:
-            self._stores.strike(plan.kill)
+            self._stores.kill_processes(plan.kill)
         await traffic.until(self._api.dead, plan.seconds / 2)
         await traffic.answers(plan.answers)
         self.tally.faults[f"disk full{f', {plan.kill} killed' if plan.kill else ''}, later free"] += 1
@@ -157,16 +157,16 @@ class CrashTest:
             await traffic.answers(plan.answers)
 
     async def _free_disk(self, plan: FullDisk) -> None:
-        """Returns when the stores are back, as they come by themselves."""
+        """Returns when the stores answer again, without a restart by the test."""
         assert self._stores.disk is not None
         await asyncio.to_thread(self._stores.disk.free)
-        await self._stores.revive(plan.kill or "")
+        await self._stores.wait_until_back(plan.kill or "")
 
-    async def _die(self, plan: Round) -> None:
-        landed = self._api.dead.is_set() and self._api.reached
+    async def _kill(self, plan: Round) -> None:
+        reached = self._api.dead.is_set() and self._api.reached
         await self._api.kill()
         self._api.assert_killed()
-        self.tally.kills[landed or (f"random, with {plan.store}" if plan.store else "random")] += 1
+        self.tally.kills[reached or (f"random, with {plan.store}" if plan.store else "random")] += 1
         if plan.fault and plan.fault.kind not in ("crash", "pause"):
             self.tally.faults[plan.fault.kind] += 1
 
@@ -175,7 +175,7 @@ class CrashTest:
         serving = _serving(armed, self._stores, self._folder, self._broken, "api")
         self._api, self._http = await self._open.enter_async_context(serving)
 
-    async def _at_rest(self) -> None:
+    async def _check_at_rest(self) -> None:
         await self._check.drained()
         touched = [
             document
@@ -185,8 +185,8 @@ class CrashTest:
         ]
         self.world.bots = await self._check.check(self.world.bots)
         client = Client(self.world, self._http, Random(f"{self._seed}/rest"))
-        there = [document for document in touched if document.bot in self.world.bots and document.doc_id]
-        for document in there[:READS_AT_REST]:
+        stored = [document for document in touched if document.bot in self.world.bots and document.doc_id]
+        for document in stored[:READS_AT_REST]:
             await client.get(document)
             if document.label in document.bot.documents:
                 await client.search(document.bot, document)
@@ -227,7 +227,7 @@ async def crash_test(
     *,
     quiet: bool = False,
 ) -> tuple[Violation | None, CrashTest]:
-    """Runs until so many kills have landed or an invariant is violated."""
+    """Runs until ``kills`` kills have happened or an invariant is violated."""
     folder = Path(tempfile.mkdtemp(prefix="crash-test-"))
     violation = None
     async with store_processes(folder, milvus, broken) as stores:
@@ -271,11 +271,11 @@ def _summary(test: CrashTest, seed: int, violation: Violation | None) -> str:
 def main() -> int:
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     parser = argparse.ArgumentParser(prog="scripts/crash-test", description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--milvus", choices=("lite", "server"), default="lite")
-    parser.add_argument("--break", dest="broken", choices=NAMES, help="break one line of the design on purpose")
-    parser.add_argument("--only", choices=(DISK_FULL,), help="rounds of this fault alone")
+    parser.add_argument("--kills", type=int, default=100, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="(default: the time)")
+    parser.add_argument("--milvus", choices=("lite", "server"), default="lite", help="(default: %(default)s)")
+    parser.add_argument("--break", dest="broken", choices=NAMES, help="break this line of the design on purpose")
+    parser.add_argument("--only", choices=(DISK_FULL,), help="only rounds with this fault")
     options = parser.parse_args()
     violation, test = asyncio.run(crash_test(options.kills, options.seed, options.milvus, options.broken, options.only))
     print(_summary(test, options.seed, violation))

@@ -1,4 +1,4 @@
-"""What can be done to a server process, and the part inside that process that does it."""
+"""Faults of a server process, and the injector inside that process."""
 
 import asyncio
 import os
@@ -16,10 +16,10 @@ Kind = Literal["crash", "pause", "delay", "late upsert", "lost upsert"]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """At the ``nth`` passing of ``point`` (or, for the upserts, of the vector index). ``seconds``: of the delays.
+    """Happens when ``point`` is passed for the ``nth`` time; the upserts count calls of the vector index instead.
 
-    None: until the tester says so (delay), or until the collector has deleted the keys and is done (late upsert). Then
-    it does not depend on how fast the machine is whether the fault falls into the gap it is meant for.
+    ``seconds`` is the length of a delay. None means: until the tester resumes it (delay), or until the collector has
+    deleted the keys and ended (late upsert). Then the fault hits the gap it is meant for on every machine.
     """
 
     kind: Kind
@@ -29,11 +29,11 @@ class Fault:
 
 
 RESUME: Literal["resume"] = "resume"
-"""Told to a server whose delay waits for the tester."""
+"""Sent to a server to end a delay without ``seconds``."""
 
 
-class Injector:
-    """Does what it is told through ``control``, and says there that it is about to."""
+class FaultInjector:
+    """Injects the faults that arrive through ``control``, and reports there when one is about to happen."""
 
     def __init__(self, control: "Connection[Any, Any]", index: MilvusIndex, armed: Fault | None) -> None:
         self._control = control
@@ -73,14 +73,14 @@ class Injector:
         if fault is None:
             return await self._upsert(*args, **options)
         if fault.kind == "late upsert":
-            task = asyncio.create_task(self._write_batch(fault.seconds, *args, **options))
+            task = asyncio.create_task(self._write_late(fault.seconds, *args, **options))
             self._landing.add(task)
             task.add_done_callback(self._landing.discard)
         else:
             await self._upsert(*args, **options)
         raise VectorIndexUnavailable("Milvus did not answer in time.")
 
-    async def _write_batch(
+    async def _write_late(
         self, seconds: float | None, collection: str, chunk_ids: Any, *args: Any, **options: Any
     ) -> None:
         if seconds is not None:
@@ -95,9 +95,9 @@ class Injector:
         await self._delete(collection, chunk_ids)
         self._deleted.update(map(int, chunk_ids))
 
-    def _due(self, place: str) -> Fault | None:
+    def _due(self, point: str) -> Fault | None:
         fault = self._fault
-        if fault is None or place != (fault.point or fault.kind):
+        if fault is None or point != (fault.point or fault.kind):
             return None
         self._left -= 1
         if self._left:
@@ -108,10 +108,10 @@ class Injector:
     def _listen(self) -> None:
         try:
             while True:
-                told = self._control.recv()
-                if told == RESUME:
+                message = self._control.recv()
+                if message == RESUME:
                     self._loop.call_soon_threadsafe(self._resumed.set)
                 else:
-                    self.arm(told)
+                    self.arm(message)
         except EOFError:
-            os._exit(1)  # The tester is gone.
+            os._exit(1)  # The tester has ended.

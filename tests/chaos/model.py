@@ -1,7 +1,7 @@
-"""What each acknowledged call promises, and so what a reader may see.
+"""The model: what each acknowledged call promises, and therefore what a read may return.
 
-A register holds one value: a document's version, its last patch, whether a bot exists. Every write is an interval
-from its request to its answer. One whose answer was lost is in doubt: it may have happened, may happen yet, or not.
+A register holds one value: a document's version, its last patch, or whether a bot exists. A write is an interval from
+its request to its answer. A write without an answer is in doubt: it may have happened, may still happen, or never does.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from tests.chaos.text import chunk_texts
+from tests.chaos.chunk_text import chunk_texts
 
 Value = Hashable
 now = time.monotonic
@@ -20,7 +20,7 @@ _labels = itertools.count(1)
 
 
 class Violation(Exception):
-    """An invariant does not hold. ``history``: what was asked and answered about the document or bot."""
+    """An invariant does not hold. ``history``: the calls on the document or bot, with their answers."""
 
     def __init__(self, invariant: int, message: str, history: "History | None" = None) -> None:
         super().__init__(f"invariant {invariant}: {message}")
@@ -29,7 +29,7 @@ class Violation(Exception):
 
 
 class History:
-    """The last lines about one document or bot, for the report of a violation."""
+    """The last calls and answers about one document or bot, for the report of a violation."""
 
     def __init__(self, name: str, only_bot: "History | None" = None) -> None:
         self.name = name
@@ -58,14 +58,14 @@ class Op:
         self.outcome, self.end = "acknowledged", min(self.end, now())
 
     def happened(self, at: float) -> None:
-        """A reader saw its value: it is as good as acknowledged."""
+        """A read returned its value: it counts as acknowledged from then on."""
         self.end = min(self.end, at)
 
     def doubt(self) -> None:
         self.outcome = "doubt"
 
     def fail(self) -> None:
-        """It was answered that nothing happened."""
+        """The answer said that nothing was done."""
         if self.end < math.inf:
             raise Violation(2, f"a write of {self.value!r} was seen, and then answered as undone")
         self.outcome = "failed"
@@ -87,18 +87,18 @@ class Register:
         return {op.value for op in self._candidates(start, end)}
 
     def current(self) -> set[Value]:
-        """Values that it may hold now."""
+        """Values that the register may hold now."""
         return self.possible(now(), now())
 
     def saw(self, value: Value, start: float, end: float) -> bool:
-        """Whether a read may return ``value``; if one write alone can have put it there, that write happened."""
+        """Whether a read may return ``value``. If only one write can have written it, that write has happened."""
         candidates = [op for op in self._candidates(start, end) if op.value == value]
         if len(candidates) == 1:
             candidates[0].happened(end)
         return bool(candidates)
 
     def settle(self, value: Value) -> None:
-        """All is at rest and the register holds ``value``."""
+        """Nothing is in flight, and the register holds ``value``."""
         self.ops = [Op(value, -math.inf, now(), "acknowledged")]
 
     @property
@@ -137,7 +137,7 @@ class Bot:
     name: str
     bot_id: UUID
     exists: Register = field(default_factory=lambda: Register(None))
-    """True, or None: a deletion is one write to the bot and to all its documents."""
+    """True, or None when deleted. A deletion is one write to the bot and to all its documents."""
     documents: dict[int, Document] = field(default_factory=dict)
     deletions: list[Op] = field(default_factory=list)
 
@@ -157,5 +157,5 @@ class Bot:
         return document
 
     def known(self) -> list[Document]:
-        """Documents whose doc_id the clients know."""
+        """Documents whose doc_id clients know."""
         return [document for document in self.documents.values() if document.doc_id is not None]

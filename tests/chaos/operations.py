@@ -1,4 +1,4 @@
-"""Each operation of the service, small enough to be run once for every fail point that it passes."""
+"""The operations of the service, each small enough to run once for every fail point that it passes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
 from app.utils.errors import AppError
 from app.utils.failpoints import install
 from app.utils.stopwatch import Stopwatch
-from tests.chaos.text import UNEMBEDDABLE
+from tests.chaos.chunk_text import UNEMBEDDABLE
 
 OLD, NEW = ("old one", "old two", "old three"), ("new one", "new two")
 ACCOUNT = "chatty"
@@ -57,7 +57,7 @@ async def insert(services: Services, stores: Stores, target: Target) -> object:
 
 
 async def insert_restored(services: Services, stores: Stores, target: Target) -> object:
-    """The first write after PostgreSQL was restored: a block of generations is reserved for it."""
+    """The first write after a restore of PostgreSQL, which reserves a new block of generations."""
     await stores.db.execute("UPDATE installation SET written_by = '3'")
     return await insert(services, stores, target)
 
@@ -87,14 +87,14 @@ async def delete_batch(services: Services, stores: Stores, target: Target) -> ob
 
 
 async def repair(services: Services, stores: Stores, target: Target) -> object:
-    """A vector is lost, and its document written anew."""
+    """A vector is lost, and the document is written again."""
     first = target.doc_ids[0] * CHUNKS_PER_GENERATION
     await stores.index.delete(new_bot(target.bot_id).collection_name, [first])
     return [finding async for finding in services.repairer.repair_bot(target.bot_id)]
 
 
 async def rebuild(services: Services, stores: Stores, target: Target) -> object:
-    """A vector is lost, and the loops of every server make it again."""
+    """A vector is lost, and the loops of every server restore it."""
     first = target.doc_ids[0] * CHUNKS_PER_GENERATION
     collection = (await services.bots.get(target.bot_id, None)).milvus_collection
     await stores.index.delete(collection, [first])
@@ -103,16 +103,16 @@ async def rebuild(services: Services, stores: Stores, target: Target) -> object:
     return None
 
 
-async def noticed(services: Services, target: Target) -> None:
-    """Somebody searches; the answer, or the fault of this moment, is another test's."""
+async def detect_loss(services: Services, target: Target) -> None:
+    """Searches, so that the loss is detected. The answer is checked by other tests."""
     with suppress(AppError):
         await services.search.query(query(target.bot_id, OLD[0]), Stopwatch())
 
 
 async def rebuild_lost(services: Services, stores: Stores, target: Target) -> object:
-    """The bot's whole collection is lost, and the next search notices."""
+    """The bot's collection is lost, and the next search detects it."""
     await stores.index.drop((await services.bots.get(target.bot_id, None)).milvus_collection)
-    await noticed(services, target)
+    await detect_loss(services, target)
     await asyncio.Event().wait()
     return None
 
@@ -126,14 +126,14 @@ async def bot_delete(services: Services, stores: Stores, target: Target) -> obje
 
 
 async def collect(services: Services, stores: Stores, target: Target) -> object:
-    """What a replacement leaves behind is collected by the loop that runs in every server."""
+    """The vectors of a replaced version are collected by the loop of every server."""
     await replace(services, stores, target)
     await asyncio.Event().wait()
     return None
 
 
 async def recover_write(services: Services, stores: Stores, target: Target) -> object:
-    """A write whose process has left it after T1, its lease past."""
+    """A write whose process died after T1, with an expired lease."""
     bot = await services.bots.get(target.bot_id, None)
     await DocumentStore(stores.db, stores.settle).begin([Write(bot, document(NEW))], uuid4(), timedelta(0))
     await asyncio.Event().wait()
@@ -141,7 +141,7 @@ async def recover_write(services: Services, stores: Stores, target: Target) -> o
 
 
 async def recover_bot(services: Services, stores: Stores, target: Target) -> object:
-    """A bot whose process has left it before its collection was made."""
+    """A bot whose process died before its collection was created."""
     bot = new_bot(target.new_bot_id)
     names = (bot.bot_name, bot.collection_name, bot.account_name)
     await BotStore(stores.db, stores.settle).insert(bot.bot_id, *names, uuid4(), timedelta(0))
@@ -150,7 +150,7 @@ async def recover_bot(services: Services, stores: Stores, target: Target) -> obj
 
 
 class NextEmbedder(HashEmbedder):
-    """The model that bots are moved to."""
+    """The model that bots are migrated to."""
 
     model = "next"
 
@@ -164,14 +164,14 @@ async def reembed(services: Services, stores: Stores, target: Target) -> object:
 
 
 async def reembed_abort(services: Services, stores: Stores, target: Target) -> object:
-    """Of a move that was left half-done."""
+    """Aborts a migration that was interrupted."""
     await ReembedStore(stores.db, stores.settle).begin(target.bot_id, NextEmbedder.model, NextEmbedder().dimension)
     async with reembedder_over(_settings(5), stores, None) as reembedder:
         return await reembedder.abort(target.bot_id)
 
 
 async def reembed_drop(services: Services, stores: Stores, target: Target) -> object:
-    """The old collection is dropped by the loop that runs in every server."""
+    """The old collection is dropped by the loop of every server."""
     async with reembedder_over(_settings(1), stores, NextEmbedder()) as reembedder:
         await reembedder.run(target.bot_id)
     await asyncio.Event().wait()
@@ -179,7 +179,7 @@ async def reembed_drop(services: Services, stores: Stores, target: Target) -> ob
 
 
 async def overtaken(services: Services, stores: Stores, target: Target) -> object:
-    """An insert whose bot moves between its vectors and T2."""
+    """An insert whose bot is migrated to another model between its vectors and T2."""
     removers: list[Callable[[], None]] = []
 
     async def overtake(point: str) -> None:
@@ -248,11 +248,11 @@ PASSES: dict[Operation, tuple[str, ...]] = {
 }
 """The fail points that each operation passes."""
 ENDLESS = (collect, recover_write, recover_bot, reembed_drop, rebuild, rebuild_lost)
-"""The work of these is done by the server's own loops."""
+"""Operations whose work is done by the loops of the server."""
 REBUILDS = (rebuild, rebuild_lost)
-"""Until these are done, searches are refused; afterwards nothing has changed, but perhaps a collection's name."""
-MOVES = (reembed, reembed_drop, overtaken)
-"""After these, done or done again, the bot is at the next model."""
+"""Until these are done, searches are refused. Afterwards only the name of the collection may have changed."""
+MIGRATIONS = (reembed, reembed_drop, overtaken)
+"""After these, possibly repeated, the bot has the next model."""
 EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]]] = {
     insert: ({OLD: 2}, {OLD: 2, NEW: 1}),
     insert_restored: ({OLD: 2}, {OLD: 2, NEW: 1}),
@@ -263,4 +263,4 @@ EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...]
     collect: ({OLD: 2}, {OLD: 1, NEW: 1}),
     overtaken: ({OLD: 2}, {OLD: 2, NEW: 1}),
 }
-"""How many documents of which texts the bot holds before and after; of the others, OLD stays twice."""
+"""How many documents with which texts the bot has before and after. With the other operations, OLD stays twice."""

@@ -1,4 +1,4 @@
-"""Which fault comes in which round: the same for the same seed."""
+"""Draws what happens in each round from the seed."""
 
 from dataclasses import dataclass
 from random import Random
@@ -8,17 +8,20 @@ from tests.chaos.breaks import LITE_FULL_DISK, LITE_WRITE_LOCK
 from tests.chaos.fault import Fault
 
 TRAFFIC_SECONDS = 1.5
-"""A fail point that is not reached in this time is given up for a kill at a random moment."""
+"""When the fail point is not reached in this time, the server is killed without it."""
 FAULT_SECONDS = 30.0
-"""How long a round waits for a fault without which it shows nothing. It comes as fast as the machine is."""
+"""How long a round waits for a fault that it needs. How soon it happens depends on the machine."""
 SERVED = tuple(point for point in POINTS if not point.startswith("repair."))
-"""A server passes all but these: repair is a command of its own, killed in test_failpoints.py."""
+"""The fail points that a server passes. Repair is a command, which test_failpoints.py kills."""
 
 
 @dataclass(frozen=True, slots=True)
 class FullDisk:
-    """The stores' disk has ``spare`` bytes left for ``seconds``, in which the store ``kill`` dies. ``serving``: the
-    server is still there when the disk is free again. ``answers``: least number of them, before that and after."""
+    """The stores' disk has ``spare`` free bytes for ``seconds``, in which the store ``kill`` is killed.
+
+    ``serving``: the server still runs when the disk has space again. ``answers``: how many calls must be answered
+    before that, and again after it.
+    """
 
     spare: int
     seconds: float
@@ -29,7 +32,7 @@ class FullDisk:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """``fault`` is armed while clients work; ``restart`` in the server that recovers. ``store`` dies as well."""
+    """``fault`` is armed while clients work, ``restart`` in the server that recovers. ``store`` is killed as well."""
 
     number: int
     fault: Fault | None
@@ -37,12 +40,12 @@ class Round:
     restart: Fault | None = None
     store: str | None = None
     first: tuple[str, ...] = ()
-    """Operations that the first clients begin with, so that the fail point is passed."""
+    """Operations that clients begin with, so that the fail point is passed."""
     pause: bool = False
     hot: bool = False
     """All clients insert into one bot as fast as they can."""
     answers: int = 0
-    """The kill waits until the fault has happened and then for so many answers more, however long they take."""
+    """The kill waits for the fault and then for so many more answers, however long they take."""
     full_disk: FullDisk | None = None
 
     @property
@@ -54,7 +57,7 @@ DISK_FULL = "disk-full"
 FULL_DISK_SHARE = 0.05
 
 
-def round_of(
+def plan_round(
     seed: int,
     number: int,
     stores: tuple[str, ...],
@@ -63,7 +66,7 @@ def round_of(
     only: str | None = None,
     small_disk: bool = False,
 ) -> Round:
-    """``small_disk``: whether the stores' disk can be made full. ``only``: DISK_FULL for rounds of that alone."""
+    """``small_disk``: whether the stores' disk can be made full. ``only``: DISK_FULL for only such rounds."""
     random = Random(f"{seed}/{number}")
     moment = random.uniform(0.1, 0.7)
     if broken == LITE_FULL_DISK:
@@ -98,7 +101,7 @@ def round_of(
         return Round(number, random.choice(faults), moment)
     point = SERVED[number % len(SERVED)]
     if point.startswith("recovery."):
-        # The first server dies in the middle of a write, so that the second has something to recover.
+        # The first server dies during a write, so that the second has something to recover.
         before = "bot_create.after_register" if point == "recovery.after_claim" else "write.before_upsert"
         return Round(number, Fault("crash", before), moment, Fault("crash", point, 1), first=_operations(before))
     nth = 1 if point.startswith("bot_") else random.choice((1, 1, 2, 3, 5))
@@ -117,7 +120,7 @@ def _full_disk(seed: int, number: int) -> Round:
 
 
 def _operations(point: str) -> tuple[str, ...]:
-    room = point.split(".")[0]
+    operation = point.split(".")[0]
     if point.endswith("_compensate"):
         return ("insert_unembeddable",)
-    return {"bot_create": ("create_bot",), "bot_delete": ("delete_bot",), "delete": ("delete",)}.get(room, ())
+    return {"bot_create": ("create_bot",), "bot_delete": ("delete_bot",), "delete": ("delete",)}.get(operation, ())

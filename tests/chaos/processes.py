@@ -1,4 +1,4 @@
-"""The processes of a crash test: API servers, which die, and the stores, which sometimes die too."""
+"""The processes of a crash test: API servers, which are killed, and the stores, which are sometimes killed too."""
 
 import asyncio
 import json
@@ -23,23 +23,23 @@ from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded.stores import embedded_stores
 from app.core.stores.milvus.lite_protocol import SERVICE, SUSPECTS
 from tests.chaos import server
-from tests.chaos.breaks import OF_LITE
+from tests.chaos.breaks import LITE_BREAKS
 from tests.chaos.fault import RESUME, Fault
 from tests.chaos.server import ServerConfig
 from tests.milvus_server import MilvusServer
 from tests.small_disk import CannotMount, SmallDisk, small_disk
 
 MODULES = {"keeper": "app.core.stores.embedded.keeper", "lite_server": "app.core.stores.milvus_lite.server"}
-"""As they stand on the command line."""
+"""The module of each on its command line."""
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "rag_db_chatty"
-# A process forked from one that has imported everything starts at once.
+# A process that is forked from one with all modules imported starts at once.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.chaos.server"])
 
 
 class Api:
-    """One server process. ``reached`` is the fail point at which it died or stopped, if it was one."""
+    """One server process. ``reached``: the fail point at which it died or stopped, or None."""
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
@@ -56,7 +56,7 @@ class Api:
         loop.add_reader(self._process.sentinel, self._ended)
 
     async def ready(self, seconds: float = 180.0) -> bool:
-        """False when it died first."""
+        """Waits until the server is ready. False when it died before."""
         waits = [asyncio.create_task(event.wait()) for event in (self._ready, self.dead)]
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -66,7 +66,7 @@ class Api:
         return self._ready.is_set()
 
     def resume(self) -> None:
-        """Ends a delay that waits for it."""
+        """Ends a delay that has no end of its own."""
         with suppress(OSError):
             self._control.send(RESUME)
 
@@ -76,11 +76,11 @@ class Api:
 
     def signal(self, number: int) -> None:
         if not self.dead.is_set():
-            with suppress(ProcessLookupError):  # It has just died; how, assert_killed asks.
+            with suppress(ProcessLookupError):  # It has just died; assert_killed checks how.
                 os.kill(self._process.pid or 0, number)
 
     async def kill(self) -> None:
-        """SIGKILL, unless it is dead already."""
+        """Sends SIGKILL, unless the process is dead already, and waits for its end."""
         self.signal(signal.SIGKILL)
         await self.dead.wait()
 
@@ -111,7 +111,7 @@ class Api:
 
 
 class StoreProcesses:
-    """Both stores, held open over the deaths of API processes. ``kill`` takes one or all of them along."""
+    """Both stores, which stay open while API processes die. ``kill`` kills one of them or all."""
 
     def __init__(self, folder: Path, milvus: str, broken: str | None, stack: AsyncExitStack) -> None:
         self._folder = folder
@@ -121,7 +121,7 @@ class StoreProcesses:
         self._keeper = AsyncExitStack()
         self._lite: subprocess.Popen[bytes] | None = None
         self.disk: SmallDisk | None = None
-        """Where the embedded stores are, if this machine can mount one."""
+        """The disk of the embedded stores, if this machine can mount one."""
         self.postgres: PostgresAddress
         self.milvus_uri = ""
 
@@ -140,34 +140,34 @@ class StoreProcesses:
             milvus.start()
             self._stack.callback(milvus.kill)
             self.milvus_uri = milvus.uri
-        elif self._broken in OF_LITE:
+        elif self._broken in LITE_BREAKS:
             self._start_broken_lite()
 
     async def kill(self, name: str) -> None:
-        """SIGKILL to the store's processes; returns when it answers again."""
-        self.strike(name)
-        await self.revive(name)
+        """Kills the store's processes and waits until the stores answer again."""
+        self.kill_processes(name)
+        await self.wait_until_back(name)
 
-    def strike(self, name: str) -> None:
-        """SIGKILL to the store's processes."""
+    def kill_processes(self, name: str) -> None:
+        """Sends SIGKILL to the store's processes."""
         for each in ("keeper", "lite_server", "postgres") if name == "all stores" else (name,):
             if self._lite and each == "lite_server":
                 self._lite.kill()
                 self._lite.wait()
             else:
-                self._kill_processes(each)
+                self._kill_one(each)
 
-    async def revive(self, name: str) -> None:
-        """Returns when what was struck answers again."""
+    async def wait_until_back(self, name: str) -> None:
+        """Waits until the stores answer after the store ``name`` was killed."""
         if self._lite and self._lite.poll() is not None:
             self._start_broken_lite()
         if name in ("keeper", "all stores"):
             await self._keeper.aclose()
             await self._attach()
-        await self.answer()
+        await self.wait_for_answers()
 
     def suspects(self) -> list[list[Any]]:
-        """The collections that Milvus Lite names as to be compared."""
+        """The collections that Milvus Lite marks as possibly incomplete."""
         if not self.milvus_uri.startswith("unix:"):
             return []
         with grpc.insecure_channel(self.milvus_uri) as channel:
@@ -175,8 +175,8 @@ class StoreProcesses:
             found: list[list[Any]] = json.loads(ask(b'{"claim": 0}', timeout=10))
         return found
 
-    async def answer(self) -> None:
-        """Waits until both stores serve."""
+    async def wait_for_answers(self) -> None:
+        """Waits until both stores answer."""
         async with asyncio.timeout(180):
             while not (await self._postgres_answers() and await asyncio.to_thread(self._milvus_answers)):
                 await asyncio.sleep(0.05)
@@ -191,9 +191,9 @@ class StoreProcesses:
 
     @property
     def _embedded_lite(self) -> bool:
-        return self._milvus == "lite" and self._broken not in OF_LITE
+        return self._milvus == "lite" and self._broken not in LITE_BREAKS
 
-    def _kill_processes(self, name: str) -> None:
+    def _kill_one(self, name: str) -> None:
         data = self._folder / "data"
         if name == "postgres":
             pid = int((data / "postgres" / "postmaster.pid").read_text().split()[0])
@@ -206,7 +206,7 @@ class StoreProcesses:
                 and any(word.startswith(str(data)) for word in line)
             ]
         if not victims:
-            raise RuntimeError(f"there is no {name} to be killed")
+            raise RuntimeError(f"there is no process of {name} to kill")
         for victim in victims:
             with suppress(psutil.NoSuchProcess):
                 victim.kill()
@@ -242,7 +242,7 @@ class StoreProcesses:
             self._lite.kill()
             self._lite.communicate()
         await self._keeper.aclose()
-        if self.disk:  # What is on it goes; its files may be wanted for a report.
+        if self.disk:  # Its files may be needed for a report, and are gone after the unmount.
             with suppress(OSError):
                 shutil.copytree(self.disk.folder, self._folder / "data-kept", symlinks=True, ignore=_no_sockets)
 
@@ -256,7 +256,7 @@ async def store_processes(folder: Path, milvus: str, broken: str | None) -> Asyn
     async with AsyncExitStack() as stack:
         stores = StoreProcesses(folder, milvus, broken, stack)
         await stores.open()
-        await stores.answer()
+        await stores.wait_for_answers()
         yield stores
 
 

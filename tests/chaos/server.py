@@ -1,4 +1,4 @@
-"""The server under test: the whole application in a process of its own, with faults that the tester asks for."""
+"""The server under test: the whole application in its own process, with the faults that the tester arms."""
 
 import asyncio
 import ctypes
@@ -26,14 +26,14 @@ from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus.index import MilvusIndex
 from app.main import create_app
 from app.utils.failpoints import install
-from tests.chaos.breaks import break_statements, hurry_collector
-from tests.chaos.fault import Fault, Injector
-from tests.chaos.text import UNEMBEDDABLE
+from tests.chaos.breaks import break_statements, shorten_collector_pause
+from tests.chaos.chunk_text import UNEMBEDDABLE
+from tests.chaos.fault import Fault, FaultInjector
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """``lease`` and ``settle`` in seconds, short, so that recovery is quick."""
+    """``lease`` and ``settle`` are in seconds, and short, so that recovery is quick."""
 
     postgres: PostgresAddress
     milvus_uri: str
@@ -65,7 +65,7 @@ class ServerConfig:
 
 
 class Embedder(HashEmbedder):
-    """Has no usable vector for one text, so that writes are undone as well."""
+    """Has no usable vector for the text UNEMBEDDABLE, so that some writes are compensated."""
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
         vectors = await super().embed_documents(texts)
@@ -89,7 +89,7 @@ def run(config: ServerConfig, control: "Connection[Any, Any]") -> None:
     log = os.open(config.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
-    hurry_collector()
+    shorten_collector_pause()
     break_statements(config.broken or "")
 
     @asynccontextmanager
@@ -97,7 +97,7 @@ def run(config: ServerConfig, control: "Connection[Any, Any]") -> None:
         settings = config.settings()
         async with open_stores(settings) as stores:
             assert isinstance(stores.index, MilvusIndex)
-            install(Injector(control, stores.index, config.armed).hook)
+            install(FaultInjector(control, stores.index, config.armed).hook)
             stores = dataclasses.replace(stores, settle=timedelta(seconds=config.settle))
             async with build_services(settings, stores, Embedder()) as opened:
                 yield opened

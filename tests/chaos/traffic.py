@@ -1,4 +1,4 @@
-"""Several clients at once, each with operations drawn from the seed, until they are stopped or the server dies."""
+"""Several clients that send operations, drawn from the seed, until they are stopped or the server dies."""
 
 import asyncio
 from random import Random
@@ -44,7 +44,7 @@ class Traffic:
         ]
 
     async def until(self, event: asyncio.Event, seconds: float) -> None:
-        """Waits for the event, for so long at most. Raises the Violation that a client found."""
+        """Waits for the event, at most ``seconds``. Raises the Violation that a client found."""
         waiting = asyncio.create_task(event.wait())
         try:
             done, _ = (
@@ -58,7 +58,7 @@ class Traffic:
             waiting.cancel()
 
     async def answers(self, count: int) -> None:
-        """Waits until so many more calls have been answered, or lost."""
+        """Waits until ``count`` more calls were answered or lost."""
         wanted = self._answers + count
         while self._answers < wanted and not all(task.done() for task in self._tasks):
             done, _ = await asyncio.wait({*self._tasks}, timeout=0.01, return_when=asyncio.FIRST_EXCEPTION)
@@ -66,7 +66,7 @@ class Traffic:
                 await task
 
     async def stop(self) -> None:
-        """Ends when the last answer is there, or lost."""
+        """Stops the clients and waits until their last calls were answered or lost."""
         self._stop = True
         await asyncio.gather(*self._tasks)
 
@@ -118,7 +118,7 @@ class Traffic:
 
 
 async def set_up(world: World, http: httpx.AsyncClient, seed: str) -> list[Bot]:
-    """The bots that stay, each with a document. Where a store was too slow to make one, another takes its place."""
+    """Creates BOTS bots with one document each. When a store is too slow to create one, another bot is tried."""
     client = Client(world, http, Random(seed))
     made = 0
     async with asyncio.timeout(SET_UP_SECONDS):

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 
 from tqdm import tqdm
 
-from tests.simulation.many import violations
+from tests.simulation.seeds import violations
 
 BATCH = 20
 REPORTED = 10

@@ -3,8 +3,8 @@
 import asyncio
 from random import Random
 
-from tests.simulation.check import check_history, check_loop, check_nothing_is_missing, check_rest
 from tests.simulation.faults import PATIENCE, Faults
+from tests.simulation.invariants import check_history, check_loop, check_nothing_is_missing, check_rest
 from tests.simulation.workload import EVERYTHING, Clients
 from tests.simulation.world import Violation, World, internal_errors
 

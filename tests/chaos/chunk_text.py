@@ -1,4 +1,4 @@
-"""Chunk texts that say whose they are: bot, document, version, place. So every answer can be judged by itself."""
+"""Chunk texts that name their bot, document, version and position, so that every answer can be judged by itself."""
 
 import re
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a chunk's text says about itself."""
+class ChunkLabel:
+    """What the text of a chunk says about the chunk."""
 
     bot: str
     label: int
@@ -21,7 +21,7 @@ class Told:
 
 
 def chunk_texts(bot: str, label: int, version: int, count: int) -> list[str]:
-    """The texts of one version; the random words set their vectors apart."""
+    """The texts of one version of a document. Random words make their vectors differ."""
     random = Random(f"{bot}/{label}/{version}")
     return [
         f"bot {bot} document {label} version {version} chunk {number} of {count}: {_words(random)}"
@@ -29,10 +29,10 @@ def chunk_texts(bot: str, label: int, version: int, count: int) -> list[str]:
     ]
 
 
-def told(text: str) -> Told | None:
-    """None when the text is not one of ours."""
+def parse_chunk_text(text: str) -> ChunkLabel | None:
+    """The label in a text, or None for a text that no client wrote."""
     match = _PATTERN.match(text)
-    return Told(match[1], *map(int, match.groups()[1:])) if match else None
+    return ChunkLabel(match[1], *map(int, match.groups()[1:])) if match else None
 
 
 def title(label: int, version: int) -> str:

@@ -1,4 +1,4 @@
-"""The invariants at rest, read from both stores directly. Shares nothing with app/core/operations/verify.py."""
+"""Checks the invariants at rest by reading both stores directly. Shares no code with app/core/operations/verify.py."""
 
 import asyncio
 import json
@@ -11,15 +11,15 @@ import asyncpg
 import numpy as np
 from pymilvus import MilvusClient, MilvusException
 
+from tests.chaos.answer_checks import cosines
+from tests.chaos.chunk_text import parse_chunk_text, title
 from tests.chaos.model import Bot, Document, Violation, now
 from tests.chaos.processes import StoreProcesses
-from tests.chaos.reading import cosines
-from tests.chaos.text import title, told
 
 DRAIN_SECONDS = 30.0
 CHUNKS_PER_GENERATION = 65536
 INSTALLATION = "chat_memory_installation"
-"""The collection of reserved numbers: it holds no bot's vectors."""
+"""The collection of reserved generations. It does not belong to a bot."""
 _BACKLOG = """
 SELECT (SELECT string_agg(s::text, ' ') FROM sagas s) AS sagas,
        (SELECT string_agg(g::text, ' ') FROM vector_gc g) AS vector_gc,
@@ -46,7 +46,7 @@ class Vector:
 
 
 class RestCheck:
-    """Connections to both stores, opened when first needed and again after a store has died."""
+    """Holds connections to both stores. ``reconnect`` opens them, also after a store has died."""
 
     def __init__(self, stores: StoreProcesses) -> None:
         self._stores = stores
@@ -69,7 +69,7 @@ class RestCheck:
         self._postgres = self._milvus = None
 
     async def drained(self) -> None:
-        """Invariant 5: returns when nothing is in flight any more."""
+        """Invariant 5: waits until no work is left. Raises Violation after DRAIN_SECONDS."""
         assert self._postgres is not None
         deadline = now() + DRAIN_SECONDS
         while (backlog := await self._postgres.fetchrow(_BACKLOG)) and any(backlog.values()):
@@ -82,7 +82,7 @@ class RestCheck:
             await asyncio.sleep(0.03)
 
     async def recovered(self) -> None:
-        """Returns when every saga is ended or locked by somebody, in two looks after each other."""
+        """Waits until every saga has ended or is locked, in two queries in a row."""
         assert self._postgres is not None
         looks = 0
         deadline = now() + DRAIN_SECONDS
@@ -93,7 +93,7 @@ class RestCheck:
             await asyncio.sleep(0.05)
 
     async def check(self, bots: list[Bot]) -> list[Bot]:
-        """Invariants 1, 3, 7 and 8 while nothing is in flight; settles the model. Returns the bots that exist."""
+        """Checks invariants 1, 3, 7 and 8 while nothing is in flight. Settles the model; returns existing bots."""
         assert self._postgres is not None
         async with self._postgres.transaction(isolation="repeatable_read", readonly=True):
             registry = await self._postgres.fetch("SELECT * FROM bot_registry")
@@ -115,7 +115,7 @@ class RestCheck:
         return existing
 
     def _vectors(self) -> dict[str, dict[int, Vector]]:
-        """By collection: what Milvus holds."""
+        """What Milvus holds: {collection: {chunk_id: vector}}."""
         assert self._milvus is not None
         found = {}
         for collection in set(self._milvus.list_collections()) - {INSTALLATION}:
@@ -156,7 +156,7 @@ class RestCheck:
                 bot.deletions.clear()
                 existing.append(bot)
         if registered:
-            raise Violation(7, f"bots that nobody asked for: {registered}")
+            raise Violation(7, f"bots that no client created: {registered}")
         expected = {
             (parent, f"{parent}_{bot.bot_id.hex}") for bot in existing for parent in ("documents", "document_chunks")
         }
@@ -177,7 +177,7 @@ class RestCheck:
         moment = now()
         for row in rows:
             if row["title"] not in by_title:
-                raise Violation(4, f"{bot.history.name} has a document nobody wrote: {dict(row)}", bot.history)
+                raise Violation(4, f"{bot.history.name} has a document that no client wrote: {dict(row)}", bot.history)
             document, version = by_title[row["title"]]
             history = document.history
             if document.label in present:
@@ -198,10 +198,8 @@ class RestCheck:
                 del bot.documents[document.label]
         if strays := chunks.keys() - expected:
             stray = chunks[min(strays)]
-            told_by = told(stray["text"])
-            history = (
-                bot.documents[told_by.label].history if told_by and told_by.label in bot.documents else bot.history
-            )
+            label = parse_chunk_text(stray["text"])
+            history = bot.documents[label.label].history if label and label.label in bot.documents else bot.history
             raise Violation(1, f"chunks of no current generation at rest: {sorted(strays)}, {dict(stray)}", history)
 
     @staticmethod

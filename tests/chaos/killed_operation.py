@@ -1,4 +1,4 @@
-"""One operation over core services in a process of its own, killed at a fail point; stores whose answers get lost."""
+"""Runs one operation in another process, which is killed at a fail point. Also stores that lose an answer."""
 
 import asyncio
 import os
@@ -30,8 +30,8 @@ SETTINGS = Settings(
 )
 
 
-class Loss:
-    """Once ``armed``, the next call to a store is carried out and its answer is lost."""
+class LostReply:
+    """While ``armed``, the next call to a store is carried out and its answer is lost."""
 
     armed = False
 
@@ -40,7 +40,7 @@ class Loss:
         return armed
 
 
-LOSS = Loss()
+LOST_REPLY = LostReply()
 
 
 class LossyDatabase(Database):
@@ -58,7 +58,7 @@ class LossyDatabase(Database):
 
     @staticmethod
     def _answer() -> None:
-        if LOSS.take():
+        if LOST_REPLY.take():
             raise DatabaseUnavailable("PostgreSQL did not answer in time.")
 
 
@@ -82,7 +82,7 @@ class LossyIndex(MilvusIndex):
 
     @staticmethod
     def _answer() -> None:
-        if LOSS.take():
+        if LOST_REPLY.take():
             raise VectorIndexUnavailable("The vector index does not answer.")
 
 
@@ -104,8 +104,8 @@ async def services_over(stores: Stores) -> AsyncIterator[Services]:
 
 
 @dataclass(frozen=True)
-class Doom:
-    """The operation that dies at ``point``."""
+class KilledOperation:
+    """An operation whose process is killed at the fail point ``point``."""
 
     address: PostgresAddress
     milvus_uri: str
@@ -114,17 +114,17 @@ class Doom:
     point: str
 
 
-def run_doomed(doom: Doom, told: "Connection[Any, Any]") -> None:
-    """A process's main function."""
+def run_until_killed(killed: KilledOperation, reached: "Connection[Any, Any]") -> None:
+    """The main function of the process. Sends the point to ``reached`` before it dies there."""
 
     async def die(point: str) -> None:
-        if point == doom.point:
-            told.send(point)
+        if point == killed.point:
+            reached.send(point)
             os.kill(os.getpid(), signal.SIGKILL)
 
     async def main() -> None:
-        async with stores_at(doom.address, doom.milvus_uri) as stores, services_over(stores) as services:
+        async with stores_at(killed.address, killed.milvus_uri) as stores, services_over(stores) as services:
             install(die)
-            await doom.operation(services, stores, doom.target)
+            await killed.operation(services, stores, killed.target)
 
     asyncio.run(main())

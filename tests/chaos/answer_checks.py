@@ -1,4 +1,4 @@
-"""Judges one answer of the server: only what was current at some moment of the request, of one version, of this bot."""
+"""Compares one answer with the model: it may show only what was current during the request, of one version and bot."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,8 +9,8 @@ import numpy as np
 
 from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
+from tests.chaos.chunk_text import ChunkLabel, parse_chunk_text, title
 from tests.chaos.model import Bot, Document, Violation
-from tests.chaos.text import Told, title, told
 
 _embedder = HashEmbedder()
 
@@ -24,7 +24,7 @@ def embedding(text: str) -> Vectors:
     except StopIteration as done:
         vector: Vectors = done.value[0]
         return vector
-    raise AssertionError("the plain embedder waits for nothing")
+    raise AssertionError("the hash embedder never waits")
 
 
 def check_document(document: Document, answer: httpx.Response, start: float, end: float) -> None:
@@ -39,7 +39,7 @@ def check_document(document: Document, answer: httpx.Response, start: float, end
     texts = [chunk["text"] for chunk in body["chunks"]]
     if not texts:
         raise Violation(3, f"GET showed {document.history.name} without chunks", document.history)
-    first = _told(document.bot, texts[0])
+    first = _label(document.bot, texts[0])
     if first.label != document.label:
         raise Violation(4, f"GET of {document.history.name} showed {texts[0]!r}", document.history)
     _check_current(document, first.version, start, end, "GET")
@@ -63,19 +63,19 @@ def check_results(
     versions: dict[int, int] = {}
     found = set()
     for result in answer.json()["results"]:
-        told_by = _told(bot, result["chunk_text"])
-        document = bot.documents.get(told_by.label)
+        label = _label(bot, result["chunk_text"])
+        document = bot.documents.get(label.label)
         if document is None:
             raise Violation(4, f"a search in {bot.history.name} showed {result}", bot.history)
         document.history.add(f"a search from {start:.3f} showed {result['chunk_text'][:60]}")
-        _check_current(document, told_by.version, start, end, "a search")
-        if versions.setdefault(told_by.label, told_by.version) != told_by.version:
+        _check_current(document, label.version, start, end, "a search")
+        if versions.setdefault(label.label, label.version) != label.version:
             raise Violation(2, f"a search showed two versions of {document.history.name}", document.history)
-        if result["chunk_text"] != document.texts(told_by.version)[told_by.number]:
-            raise Violation(2, f"a search showed a text nobody wrote: {result}", document.history)
-        if result["document"]["title"] != title(told_by.label, told_by.version):
+        if result["chunk_text"] != document.texts(label.version)[label.number]:
+            raise Violation(2, f"a search showed a text that no client wrote: {result}", document.history)
+        if result["document"]["title"] != title(label.label, label.version):
             raise Violation(2, f"a search showed a chunk beside another version's row: {result}", document.history)
-        if document.doc_id not in (None, result["doc_id"]) or result["chunk_index"] != told_by.number:
+        if document.doc_id not in (None, result["doc_id"]) or result["chunk_index"] != label.number:
             raise Violation(2, f"a search showed other numbers than were acknowledged: {result}", document.history)
         _check_patch(document, result["document"]["metadata"], start, end)
         if abs(result["dense_score"] - float(embedding(text) @ embedding(result["chunk_text"]))) > 1e-3:
@@ -88,10 +88,10 @@ def check_results(
         raise Violation(3, f"a search did not find {text!r}, only {sorted(found)}", sought.history)
 
 
-def _told(bot: Bot, text: str) -> Told:
-    found = told(text)
+def _label(bot: Bot, text: str) -> ChunkLabel:
+    found = parse_chunk_text(text)
     if found is None:
-        raise Violation(2, f"a text nobody wrote: {text!r}", bot.history)
+        raise Violation(2, f"a text that no client wrote: {text!r}", bot.history)
     if found.bot != bot.name:
         raise Violation(4, f"{bot.history.name} was asked, and {text!r} shown", bot.history)
     return found
