@@ -1,4 +1,7 @@
-"""Many runs on all cores. A violation prints its seed and history, and the exit status is 1."""
+"""Runs the core over simulated stores with faults that a seed draws, and checks its invariants.
+
+The runs use all cores. A violation prints its seed and history, and the exit code is 1.
+"""
 
 import argparse
 import os
@@ -17,8 +20,8 @@ REPORTED = 10
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/simulate", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1000, help="how many runs (default: 1000)")
-    parser.add_argument("--start", type=int, default=0, help="the first seed (default: 0)")
+    parser.add_argument("--seeds", type=int, default=1000, help="how many runs (default: %(default)s)")
+    parser.add_argument("--start", type=int, default=0, help="the first seed (default: %(default)s)")
     parser.add_argument("--processes", type=int, help="server processes in each run; default: by the seed, 1 to 3")
     arguments = parser.parse_args()
     start, begin = arguments.start, time.perf_counter()

@@ -1,4 +1,4 @@
-"""An embedding for simulated texts: cheap, and the same in every process."""
+"""Embeddings of simulated texts: cheap, and the same in every process."""
 
 from functools import lru_cache
 from hashlib import blake2b
@@ -13,7 +13,7 @@ UNUSABLE = "no vector for this"
 
 @lru_cache(maxsize=4096)
 def embedding(text: str) -> Vectors:
-    """A vector (DIMENSION,) of whole numbers; NaN for what UNUSABLE is in."""
+    """A vector (DIMENSION,), not of length 1; NaN for texts that contain UNUSABLE."""
     if UNUSABLE in text:
         return np.full(DIMENSION, np.nan, np.float32)
     numbers = np.frombuffer(blake2b(text.encode(), digest_size=DIMENSION).digest(), np.int8)

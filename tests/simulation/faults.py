@@ -1,13 +1,13 @@
-"""Which faults a run has, how often, and when: all drawn from its seed."""
+"""Which faults a run has and how often, drawn from its seed."""
 
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
 Fate = Literal["ok", "refused", "lost", "late", "again", "partial"]
-"""What becomes of a call. refused: an error, nothing done. lost: done, but the caller gets an error. late: an error,
-and it lands up to SETTLE later. again: done, and it lands once more, up to SETTLE later. partial: half is done,
-then an error."""
+"""What happens to a call. refused: an error, nothing is done. lost: done, but the caller gets an error. late: an error,
+and it is done up to SETTLE later. again: done, and done once more up to SETTLE later. partial: half is done, then an
+error."""
 
 LEASE = 4.0
 SETTLE = 3.0
@@ -15,7 +15,7 @@ SETTLE = 3.0
 CHECK = 5.0
 """Seconds between two counts of a bot's rows."""
 PATIENCE = 1.0
-"""Seconds until a caller is told that there is no answer."""
+"""Seconds until a caller gets a timeout error."""
 
 FATES: dict[str, tuple[Fate, ...]] = {
     "database": ("refused", "lost"),
@@ -31,7 +31,7 @@ LANDS_LATE = frozenset({"upsert", "delete"})
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Rates are chances a call; ``crashes``, ``pauses`` and ``cancels`` are means a run."""
+    """``rates`` are probabilities of a fault in a call, by kind; ``crashes`` and ``pauses`` are means for a run."""
 
     rates: dict[str, float]
     slow: float = 0.0
@@ -42,7 +42,7 @@ class Faults:
 
     @classmethod
     def drawn(cls, random: Random) -> "Faults":
-        """Some kinds of fault often, others not at all: a run with everything at once gets nowhere."""
+        """Some kinds of fault are frequent, others absent: a run with all faults at once would do no work."""
 
         def some(most: float) -> float:
             return random.random() * most if random.random() < 0.5 else 0.0
@@ -60,7 +60,7 @@ class Faults:
         return random.choice(FATES[kind])
 
     def delay(self, random: Random) -> float:
-        """Seconds that one way of a call takes."""
+        """Seconds that the request or the answer of a call takes."""
         if random.random() < self.slow:
             return 0.05 + random.random() * PATIENCE * 1.5
         return 0.001 + 0.02 * random.random() ** 3

@@ -1,16 +1,16 @@
-"""What clients did and saw, kept to be judged when the run is over."""
+"""What clients did and saw in a run, to be checked at its end."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
 Outcome = Literal["pending", "done", "failed", "unknown"]
-"""failed: the server said that nothing was done. unknown: nobody can say."""
+"""failed: the server answered that nothing was done. unknown: the client got no certain answer."""
 
 
 @dataclass(slots=True)
 class Span:
-    """When a client began something, heard of its end, and how it ended."""
+    """The time of a call, from request to answer, and its outcome."""
 
     start: float
     end: float = float("inf")
@@ -20,13 +20,13 @@ class Span:
         return self.outcome == "done" and self.end < moment
 
     def maybe_before(self, moment: float) -> bool:
-        """It may have had its effect by then."""
+        """It may have taken effect by then."""
         return self.outcome != "failed" and self.start < moment
 
 
 @dataclass(slots=True)
 class Version:
-    """One insert or replacement of a document. ``texts`` name the version, so that a reader's can be told apart."""
+    """One insert or replacement of a document. Its ``texts`` are unique, so that a read shows its version."""
 
     span: Span
     texts: list[str]
@@ -80,23 +80,23 @@ class BotHistory:
     bot_id: UUID
     creates: list[Span] = field(default_factory=list)
     deletes: list[Span] = field(default_factory=list)
-    unknown_to: list[Span] = field(default_factory=list)  # Calls that were told there is no such bot.
-    names: int = 0  # Of the collection that it had first after the last restore.
+    unknown_to: list[Span] = field(default_factory=list)  # Calls with the answer bot_not_found.
+    names: int = 0  # The number in the name of the collection that it had after the last restore.
 
 
 @dataclass(slots=True)
 class History:
     bots: list[BotHistory] = field(default_factory=list)
     documents: dict[int, DocumentHistory] = field(default_factory=dict)
-    unsure: list[Version] = field(default_factory=list)  # Inserts whose doc_id no client has heard.
+    unsure: list[Version] = field(default_factory=list)  # Inserts whose doc_id no client knows.
     reads: list[Read] = field(default_factory=list)
     searches: list[Searched] = field(default_factory=list)
     lacking: list[tuple[int, list[float]]] = field(default_factory=list)
-    """By number of the bot: from when to when Milvus lacks rows that nobody has noticed yet."""
+    """(number of the bot, [from, to]): when Milvus lacked rows and the loss was not detected yet."""
     current: dict[int, list[float]] = field(default_factory=dict)
-    """By generation: from when to when it was its document's current one, in the record itself."""
+    """{generation: [from, to]}: when it was the current generation of its document in PostgreSQL."""
     events: list[tuple[Any, ...]] = field(default_factory=list)
     doc_ids: set[int] = field(default_factory=set)
-    """All that clients ever heard of, before restores too."""
+    """All doc_ids that clients ever got, also before restores."""
     may_lack_vectors: bool = False
     """PostgreSQL was restored, and Milvus has not been repaired since: searches may find too little."""

@@ -1,4 +1,4 @@
-"""The invariants of a run: 2, 3 and 4 on what clients saw, 1, 5, 7 and 8 on what is left at rest."""
+"""Checks the invariants of a run: 2, 3 and 4 on what clients saw, 1, 5, 7 and 8 on the stores at rest."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def check_history(history: History) -> None:
         for span in bot.unknown_to:
             made = any(create.done_before(span.start) for create in bot.creates)
             if made and not any(delete.maybe_before(span.end) for delete in bot.deletes):
-                raise Violation(f"bot {bot.number} was unknown at {span.start:.3f} though nobody deleted it")
+                raise Violation(f"bot {bot.number} was unknown at {span.start:.3f} although it was not deleted")
 
 
 def _check_read(history: History, read: Read) -> None:
@@ -67,7 +67,7 @@ def _check_shown(
     by_text: dict[str, tuple[DocumentHistory, Version]],
     unsure: dict[str, Version],
 ) -> None:
-    """Invariants 2 and 4: all results current at one moment of the request, and of the bot that was asked."""
+    """Invariants 2 and 4: all results were current at one moment of the request, and belong to the bot."""
     where = f"search of bot {search.bot} at {search.span.start:.3f}"
     since, until = search.span.start, search.span.end
     generations: dict[int, int] = {}
@@ -116,7 +116,7 @@ def _check_found(
 
 
 def _check_complete(history: History, search: Searched, by_text: dict[str, tuple[DocumentHistory, Version]]) -> None:
-    """Invariant 3: what was acknowledged before the search is in it, if there was room."""
+    """Invariant 3: what was acknowledged before the search is among its results, if the limit leaves room."""
     if len(search.results) >= search.limit or search.may_lack_vectors:
         return
     if any(bot == search.bot and _overlaps(search.span, lacking) for bot, lacking in history.lacking):
@@ -137,7 +137,7 @@ def _overlaps(span: Span, lacking: list[float]) -> bool:
 
 
 def _deletes(history: History, document: DocumentHistory) -> list[Span]:
-    """Deletions that the document may have fallen to: its own, and its bot's that did not end before it began."""
+    """Deletions that may have removed the document: its own, and those of its bot that ended after its insert began."""
     born = document.versions[0].span
     bot = history.bots[document.bot]
     return document.deletes + [span for span in bot.deletes if not span.done_before(born.start)]
@@ -156,7 +156,7 @@ def _must_be_gone(history: History, document: DocumentHistory, reader: Span) -> 
 
 
 def _allowed(document: DocumentHistory, reader: Span) -> list[Version]:
-    """Versions that the reader may see: begun, not failed, and not replaced by an acknowledged one before."""
+    """Versions that the reader may see: begun, not failed, and not replaced by one that was acknowledged before."""
     done = [version.span for version in document.versions if version.span.done_before(reader.start)]
     return [
         version
@@ -193,11 +193,11 @@ def check_rest(world: World) -> None:
         for key, text in current.items():
             vector = embedding(text)
             if not np.allclose(rows[key], vector / np.linalg.norm(vector), atol=TOLERANCE):
-                raise Violation(f"the vector of chunk {key} is not its text's")
+                raise Violation(f"the vector of chunk {key} is not that of its text")
 
 
 def check_nothing_is_missing(world: World) -> None:
-    """What a restore of PostgreSQL brought back has vectors again, without anybody's asking."""
+    """Chunks that a restore of PostgreSQL brought back have vectors again, without a repair."""
     for bot in world.tables.bots.values():
         rows = world.milvus.rows(bot.collection) if bot.embedding_model else {}
         if missing := {chunk.chunk_id for _, chunk in world.tables.current(bot.bot_id)} - set(rows):
@@ -206,7 +206,7 @@ def check_nothing_is_missing(world: World) -> None:
 
 def check_loop(world: World) -> None:
     if world.loop.failures:
-        raise Violation(f"an error that nobody looked at: {world.loop.failures[0]}")
+        raise Violation(f"an error that was never retrieved: {world.loop.failures[0]}")
 
 
 def _generations(keys: set[int]) -> list[int]:

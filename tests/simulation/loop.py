@@ -1,4 +1,4 @@
-"""An event loop on virtual time: it never waits, and does the same in the same order in every run."""
+"""An event loop on virtual time: it never waits, and runs the same callbacks in the same order in every run."""
 
 import asyncio
 import heapq
@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 
 class Owner(Protocol):
-    """A simulated process: what runs in its context stops with it."""
+    """A simulated process. What runs in its context stops when the process dies or is paused."""
 
     dead: bool
     paused: bool
@@ -22,12 +22,12 @@ class Owner(Protocol):
 
 OWNER: ContextVar[Owner | None] = ContextVar("owner", default=None)
 OUTSIDE = Context()
-"""The context of what belongs to no process: the stores, and the world around the servers."""
+"""The context of code outside of the processes: the stores, clients and faults."""
 OUTSIDE.run(OWNER.set, None)
 
 
 class OwnedFuture(asyncio.Future[Any]):
-    """Knows whose it is."""
+    """A future that knows its process."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
@@ -38,16 +38,16 @@ class OwnedTask(asyncio.Task[Any]):
     def __init__(self, coro: Coroutine[Any, Any, Any], owner: Owner | None, **options: Any) -> None:
         super().__init__(coro, **options)
         self.owner = owner
-        self._log_destroy_pending = False  # A crash leaves its tasks as they are.
+        self._log_destroy_pending = False  # Tasks of a crashed process never end.
         if owner is not None:
             owner.tasks.add(self)
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
-    """Callbacks run first in, first out, as asyncio promises; with none left the clock jumps to the next timer.
+    """Runs callbacks first in, first out, as asyncio promises. When none is left, the clock jumps to the next timer.
 
-    What an owner's context holds is left undone for ever once the owner is dead (as after kill -9: no ``finally``,
-    no handler), and kept back while it is paused (as under SIGSTOP).
+    Callbacks of a dead process never run (as after kill -9: no ``finally``, no handler). Those of a paused process run
+    when it is resumed (as after SIGSTOP).
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.failures: list[dict[str, Any]] = []
 
     def run_until(self, done: Callable[[], bool], deadline: float) -> bool:
-        """Runs until ``done()`` or until the clock would pass ``deadline``; which of the two."""
+        """Runs until ``done()``, or until the clock would pass ``deadline``. Returns whether it is done."""
         with self._running():
             while not done():
                 if self._ready:
@@ -129,7 +129,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Task[Any]:
         owner = OWNER.get()
         if context is not None:
-            if OWNER not in context:  # A new one, which belongs to no request, but to the process.
+            if OWNER not in context:  # A new context, of the process itself and not of a request.
                 context.run(OWNER.set, owner)
             owner = context[OWNER]
         return OwnedTask(coro, owner, loop=self, name=name or "", context=context)
@@ -144,10 +144,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return False
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Cancelled timers are skipped when their time comes."""
+        """Cancelled timers are skipped when they are due."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Called when an error is let go that nobody looked at. A dead process's are nobody's to look at."""
+        """Collects errors that were never retrieved, except those of dead processes."""
         owner = getattr(context.get("future") or context.get("task"), "owner", None)
         if owner is None or not owner.dead:
             self.failures.append(context)

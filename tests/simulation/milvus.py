@@ -1,4 +1,4 @@
-"""A model of Milvus's behaviour as it was measured: timestamps, guarantees, late consumption, deletes that lag."""
+"""A model of Milvus as it was measured: timestamps, guarantees, delayed consumption, deletes that are visible late."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from app.utils.errors import CollectionForeign, CollectionMissing
 
 @dataclass(slots=True)
 class Change:
-    """One key's insert, or with ``vector`` None its delete. ``seen`` is when a weak read notices a delete."""
+    """The insert of a key, or its delete when ``vector`` is None. ``seen``: when a weak read shows a delete."""
 
     timestamp: int
     doc_id: int
@@ -29,11 +29,11 @@ class SimulatedCollection:
 
 
 class SimulatedMilvus:
-    """The server. Every method is done at one moment; the network around it is the world's business.
+    """The Milvus server. Every method happens at one moment; delays and faults are in process.py.
 
-    One channel a collection (num_shards=1): a reader has consumed a prefix of the log, at least up to its
-    guarantee. In that prefix every insert is seen, a delete perhaps only later. A delete hides what was inserted
-    before its own timestamp; an insert that lands after it stays.
+    A collection has one channel (num_shards=1). A reader has consumed a prefix of its log, at least up to its guarantee
+    timestamp. In that prefix it sees every insert, and each delete either at once or later. A delete hides inserts with
+    an earlier timestamp; an insert that lands after the delete stays.
     """
 
     def __init__(self, now: Callable[[], float], random: Random, lag: float) -> None:
@@ -55,11 +55,11 @@ class SimulatedMilvus:
             del self.data[collection]
 
     def lose(self, collection: str) -> None:
-        """Behind everybody's back."""
+        """Loses the collection, without a call of the server."""
         self.data.pop(collection, None)
 
     def lose_some(self, collection: str) -> None:
-        """Half of its rows."""
+        """Loses half of its rows."""
         if found := self.data.get(collection):
             for key in self._random.sample(sorted(found.changes), len(found.changes) // 2):
                 del found.changes[key]
@@ -71,7 +71,7 @@ class SimulatedMilvus:
         self.marker += reservations
 
     def reservations(self) -> list[Reservation]:
-        """Strongly read; one that landed twice is shown once, as by MilvusMarker."""
+        """A strong read. A reservation that landed twice is returned once, as by MilvusMarker."""
         return sorted(dict.fromkeys(self.marker), key=lambda one: one.block.last)
 
     def greatest_key(self, collection: str, above: int) -> int:
@@ -141,7 +141,7 @@ class SimulatedMilvus:
         return sorted(self.rows(collection))
 
     def rows(self, collection: str) -> dict[int, Vectors]:
-        """What a strong read sees."""
+        """What a strong read returns."""
         newest = ((key, changes[-1]) for key, changes in self._get(collection).changes.items())
         return {key: change.vector for key, change in newest if change.vector is not None}
 

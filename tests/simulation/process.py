@@ -1,25 +1,21 @@
-"""One server process of the simulation: the real core over calls that cross a faulty network."""
+"""One simulated server process: the real core, whose calls of stores and embedder have the faults of the run."""
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 from weakref import WeakSet
 
 import numpy as np
 
 from app.core.bots.bots import Bots
-from app.core.embedding.port import Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.operations.copying import Copier
 from app.core.operations.rebuild import Limit, Rebuilder
 from app.core.operations.repair import Repairer
 from app.core.operations.verify import Verifier
-from app.core.ports import KeyRange, Suspect
 from app.core.search.search import Search
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.documents import Documents
@@ -28,25 +24,24 @@ from app.core.write.ingest import Ingest
 from app.core.write.leases import Leases
 from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
-from app.core.write.write import Write
-from app.schemas.rows import GenerationBlock, Reservation
+from app.schemas.rows import Reservation
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
-from tests.simulation.embedder import DIMENSION, embedding
 from tests.simulation.faults import CHECK, LANDS_LATE, LEASE, PATIENCE, SETTLE, Fate
 from tests.simulation.loop import OUTSIDE, OWNER
+from tests.simulation.remote_stores import Database, Embedder, Index
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-AWAY: dict[str, type[AppError]] = {"database": DatabaseUnavailable, "embedder": EmbedderUnavailable}
+UNAVAILABLE: dict[str, type[AppError]] = {"database": DatabaseUnavailable, "embedder": EmbedderUnavailable}
 
 
 FIRST_BLOCK = 8
-"""Generations: few, so that blocks are reserved again and again."""
+"""How many generations the first block has: few, so that many blocks are reserved."""
 
 
 class ProcessDied(Exception):
-    """What a client sees of a crash: the connection is gone."""
+    """The process crashed: the client's connection was closed."""
 
 
 class Process:
@@ -56,7 +51,7 @@ class Process:
         self.dead = self.paused = False
         self.held: list[asyncio.Handle] = []
         self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
-        self.replies: dict[asyncio.Future[Any], None] = {}  # In their order, unlike a set's.
+        self.replies: dict[asyncio.Future[Any], None] = {}  # A dict, because a set has no fixed order.
         self.in_flight: dict[asyncio.TimerHandle, Callable[[], None]] = {}
         context = copy_context()
         context.run(OWNER.set, self)
@@ -73,7 +68,7 @@ class Process:
             self.bots,
             index,
             leases,
-            world.keys,  # Looked into without a fault: the sweep has nothing to do, and T1 asks once more.
+            world.keys,  # Without faults: the sweep has nothing to do, and T1 checks the key again.
             interval=1.0,
             claim=LEASE,
         )
@@ -103,7 +98,7 @@ class Process:
             self.verifier,
             index,
             embedders,
-            Copier(chunks, verify, index, settle()),
+            Copier(chunks, verify, index, timedelta(seconds=SETTLE)),
             limit,
             pace,
             lease=timedelta(seconds=LEASE),
@@ -122,7 +117,7 @@ class Process:
         return self.world.loop.create_task(coro, context=self._context.copy())
 
     async def request(self, coro: Coroutine[Any, Any, Any], cancel_after: float | None = None) -> Any:
-        """Runs a request in this process for a client outside. Raises ProcessDied when the process does not live."""
+        """Runs a request of a client in this process. Raises ProcessDied when the process is dead or dies."""
         if self.dead:
             coro.close()
             raise ProcessDied
@@ -147,14 +142,14 @@ class Process:
         return await reply
 
     def crash(self) -> None:
-        """As kill -9. What is on the wire may still arrive."""
+        """As kill -9. Calls that were sent may still arrive."""
         self.dead = True
         self.paused = False
         for reply in list(self.replies):
             if not reply.done():
                 reply.set_exception(ProcessDied())
                 reply.exception()
-        self.forget()
+        self.close_unstarted()
         self.held.clear()
         for handle, end in list(self.in_flight.items()):
             end()
@@ -162,8 +157,8 @@ class Process:
                 handle.cancel()
         self.world.note(self.name, "crash")
 
-    def forget(self) -> None:
-        """Closes what has not begun and never will, of which Python warns otherwise."""
+    def close_unstarted(self) -> None:
+        """Closes coroutines that never begin; otherwise Python warns of them."""
         for task in self.tasks:
             coro = task.get_coro()
             if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
@@ -180,13 +175,16 @@ class Process:
             self.world.loop.resume(self.held)
 
     async def call(self, kind: str, name: str, effect: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
-        """One call over the network: there, done at one moment, and back; or what its fate makes of it."""
+        """A call over the network. ``effect`` happens at one moment between request and answer, if the fate allows.
+
+        ``kind`` selects the faults, ``name`` is for the history, ``half`` is the effect of a partial call.
+        """
         world = self.world
         if self.dead:
             raise ProcessDied
         reply = world.loop.create_future()
         fate: Fate = world.faults.fate(kind, world.random)
-        ended = float("inf")  # When the caller stopped to wait: from then on SETTLE counts.
+        ended = float("inf")  # When the caller stopped waiting. A late effect happens within SETTLE after it.
         there, back = world.faults.delay(world.random), world.faults.delay(world.random)
 
         def end() -> None:
@@ -196,7 +194,7 @@ class Process:
         def arrive() -> None:
             self.in_flight.pop(sent, None)
             result: Any = None
-            error: Exception | None = AWAY.get(kind, VectorIndexUnavailable)("no answer")
+            error: Exception | None = UNAVAILABLE.get(kind, VectorIndexUnavailable)("no answer")
             try:
                 if fate in ("ok", "again", "lost"):
                     result = effect()
@@ -226,7 +224,7 @@ class Process:
                         reply.set_result(result)
                     else:
                         reply.set_exception(error)
-                        reply.exception()  # Its caller may be gone; then nobody looks at it, rightly.
+                        reply.exception()  # Marks it as retrieved, as its caller may have died.
 
             world.loop.call_later(delay, set_reply, context=OUTSIDE)
 
@@ -236,221 +234,11 @@ class Process:
             return await reply
         except asyncio.CancelledError:
             end()
-            # PostgreSQL is told to stop, which comes in time or too late; Milvus is not even told.
+            # A cancelled call of PostgreSQL is stopped, if that is in time; one of Milvus is not.
             if kind not in LANDS_LATE and sent in self.in_flight and world.random.random() < 0.5:
                 sent.cancel()
                 self.in_flight.pop(sent)
             raise
-
-
-def run_at_once(method: Callable[..., Coroutine[Any, Any, Any]], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """The result of an in-memory store's method, none of which ever waits."""
-    coro = method(*args, **kwargs)
-    try:
-        coro.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError(f"{method} waited")
-
-
-class Database:
-    """A store of the record as one process reaches it: every method is a call, one transaction."""
-
-    def __init__(self, process: Process, store: Any) -> None:
-        self._process = process
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        process, world = self._process, self._process.world
-        method = self._all_pages if name == "all_document_pages" else getattr(self._store, name)
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            if name == "finish_deletion" and world.random.random() < 0.1:
-                await process.call("database", "no lock", lambda: None)
-                return False
-
-            def effect() -> Any:
-                try:
-                    return run_at_once(method, args, kwargs)
-                finally:
-                    world.observe(name, args)
-
-            return await process.call("database", name + _described(args), effect)
-
-        self.__dict__[name] = call
-        return call
-
-    async def _all_pages(self, bot_id: UUID) -> list[list[int]]:
-        return [page async for page in self._store.document_pages(bot_id)]
-
-    async def document_pages(self, bot_id: UUID) -> AsyncIterator[list[int]]:
-        for page in await self.all_document_pages(bot_id):
-            yield page
-
-
-class Marker:
-    """Milvus's marker as one process reaches it; keeps to MarkerPort."""
-
-    def __init__(self, process: Process) -> None:
-        self._call = process.call
-        self._milvus = process.world.milvus
-
-    async def read(self) -> list[Reservation]:
-        return list(await self._call("read", "reservations", self._milvus.reservations))
-
-    async def add(self, reservations: Sequence[Reservation]) -> None:
-        name = f"reserve {[(one.block.first, one.block.last) for one in reservations]}"
-        await self._call("upsert", name, partial(self._milvus.reserve, reservations))
-
-    async def bot_collections(self) -> list[str]:
-        return sorted(await self._call("read", "collections", self._milvus.collections))
-
-    async def greatest_key(self, collection: str, above: int) -> int:
-        greatest = partial(self._milvus.greatest_key, collection, above)
-        return int(await self._call("read", f"greatest key of {collection}", greatest))
-
-
-class Index:
-    """Milvus as one process reaches it; keeps to VectorIndex."""
-
-    def __init__(self, process: Process) -> None:
-        self._call = process.call
-        self._milvus = process.world.milvus
-        self.marker = Marker(process)
-
-    async def create(self, collection: str, dimension: int) -> None:
-        await self._call("create", f"create {collection}", partial(self._milvus.create, collection, dimension))
-
-    async def drop(self, collection: str, dimension: int | None = None) -> None:
-        await self._call("drop", f"drop {collection}", partial(self._milvus.drop, collection, dimension))
-
-    async def collections(self) -> list[str]:
-        return list(await self._call("read", "collections", self._milvus.collections))
-
-    @property
-    def bm25(self) -> bool:
-        return False
-
-    async def supports_lexical(self, collection: str) -> bool:
-        return False
-
-    async def upsert(
-        self,
-        collection: str,
-        chunk_ids: Any,
-        doc_ids: Any,
-        embeddings: Vectors,
-        texts: Sequence[str] | None = None,
-        *,
-        fresh: bool = False,
-    ) -> int:
-        def write(count: int) -> int:
-            return self._milvus.upsert(collection, chunk_ids[:count], doc_ids[:count], embeddings[:count])
-
-        every, half = len(chunk_ids), (len(chunk_ids) + 1) // 2
-        name = f"upsert {collection} {sorted({key // 65536 for key in chunk_ids.tolist()})}"
-        return int(await self._call("upsert", name, partial(write, every), partial(write, half)))
-
-    async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
-        keys = list(chunk_ids)
-        name = f"delete {collection} {sorted({key // 65536 for key in keys})}"
-        delete = self._milvus.delete
-        await self._call(
-            "delete", name, partial(delete, collection, keys), partial(delete, collection, keys[: len(keys) // 2])
-        )
-
-    async def search_dense(
-        self,
-        collection: str,
-        queries: Vectors,
-        k: int,
-        *,
-        guarantee_timestamp: int = 0,
-        doc_ids: Sequence[int] | None = None,
-        chunk_ids: Sequence[int] | None = None,
-        exclude_ranges: Sequence[KeyRange] = (),
-    ) -> Any:
-        (query,) = queries
-        search = partial(
-            self._milvus.search,
-            collection,
-            query,
-            k,
-            guarantee_timestamp=guarantee_timestamp,
-            doc_ids=doc_ids,
-            chunk_ids=chunk_ids,
-            exclude_ranges=exclude_ranges,
-        )
-        return [await self._call("read", f"search {collection} {guarantee_timestamp}", search)]
-
-    async def count(self, collection: str) -> int:
-        return len(await self._call("read", f"count {collection}", partial(self._milvus.rows, collection)))
-
-    async def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
-        found = await self._call("read", f"present {collection}", partial(self._milvus.present, collection, ranges))
-        return set(found)
-
-    async def scan(
-        self, collection: str, *, page: int = 4096, key_range: KeyRange | None = None
-    ) -> AsyncIterator[list[int]]:
-        keys = await self._call("read", f"scan {collection}", partial(self._milvus.keys, collection))
-        keys = [key for key in keys if key_range is None or key_range[0] <= key < key_range[1]]
-        for start in range(0, len(keys), page):
-            yield keys[start : start + page]
-
-    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
-        return ()
-
-    async def trust(self, suspect: Suspect, *, complete: bool) -> None: ...
-
-    async def ping(self) -> None:
-        await self._call("read", "ping", lambda: None)
-
-    async def close(self) -> None:
-        return None
-
-
-class Embedder:
-    model = "simulated"
-    dimension = DIMENSION
-    call_texts = 1
-
-    def __init__(self, process: Process) -> None:
-        self._call = process.call
-
-    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        def embed() -> Vectors:
-            return np.array([embedding(text) for text in texts], np.float32)
-
-        vectors: Vectors = await self._call("embedder", f"embed {len(texts)}", embed)
-        return vectors
-
-    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        return await self.embed_documents(texts)
-
-    async def ping(self) -> None:
-        return None
-
-    async def close(self) -> None:
-        return None
-
-
-def settle() -> timedelta:
-    return timedelta(seconds=SETTLE)
-
-
-def _described(args: Sequence[Any]) -> str:
-    shown = []
-    for arg in args:
-        if isinstance(arg, list) and arg and isinstance(arg[0], Write):
-            shown.append(f"docs {[write.doc_id for write in arg]} gens {[write.generation for write in arg]}")
-        elif isinstance(arg, GenerationBlock):
-            shown.append(f"{arg.first} to {arg.last}")
-        elif isinstance(arg, list) and arg and isinstance(arg[0], GenerationBlock):
-            shown.append(f"and {len(arg)} older")
-        elif isinstance(arg, int | list | str) and not isinstance(arg, bool):
-            shown.append(str(arg)[:60])
-    return f"({', '.join(shown)})"
 
 
 def _brief(result: Any) -> str:

@@ -1,4 +1,4 @@
-"""One run: a seed makes the faults, the clients and every moment; afterwards all is judged."""
+"""One run: the seed draws the faults, the calls and their times. At the end the invariants are checked."""
 
 import asyncio
 from random import Random
@@ -11,16 +11,15 @@ from tests.simulation.world import Violation, World, internal_errors
 CLIENTS, REQUESTS = 3, 8
 LOSSES = ("all", "one", "one", "some", "some")
 LONG = 120.0
-"""Seconds after which a client that still waits has been forgotten."""
+"""Seconds after which a client that still waits counts as forgotten by the server."""
 
 
 def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> World:
-    """Runs to the end and returns the world. Raises Violation, its history in ``history``.
+    """Runs to the end and returns the world. Raises Violation with the events of the run in ``events``.
 
-    ``keys``: some inserts are sent again and again with an Idempotency-Key, and in every other run a bot that was
-    deleted comes again with the same collection name; and in two of five PostgreSQL is put back to a back-up, and
-    perhaps forward again; in half of the others Milvus loses what it holds, in whole or in part. The kept seeds are
-    older than all that.
+    With ``keys``, some inserts are repeated with an Idempotency-Key. In every other run a deleted bot is created again
+    with the same collection name. In two of five runs PostgreSQL is restored from a backup. In half of the others
+    Milvus loses collections or rows. The kept seeds of test_simulation.py are older than all that, and run without.
     """
     random = Random(seed)
     faults = Faults.drawn(random)
@@ -48,7 +47,7 @@ def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> W
 
 
 def drive(world: World, clients: Clients, random: Random) -> None:
-    """Clients and disasters side by side."""
+    """Runs the clients while processes crash and pause and Milvus loses data."""
     for number in range(CLIENTS):
         world.client(client(world, clients, random, number))
     for _ in range(poisson(random, world.faults.crashes)):
@@ -59,7 +58,7 @@ def drive(world: World, clients: Clients, random: Random) -> None:
         number, length = random.randrange(len(world.processes)), random.choice((0.5, 5.0, 9.0, 14.0))
         world.at(random.random() * 8, lambda number=number, length=length: pause(world, number, length))  # type: ignore[misc]
     if world.loses:
-        lost = Random(f"what seed {world.seed} loses")  # Drawn apart, so that other runs stay as they are.
+        lost = Random(f"what seed {world.seed} loses")  # Drawn separately, so that other runs do not change.
         for _ in range(lost.choice((1, 1, 2))):
             how, bot = lost.choice(LOSSES), lost.randrange(len(world.history.bots))
             world.at(lost.random() * 12, lambda how=how, bot=bot: world.lose(how, bot))  # type: ignore[misc]
@@ -67,16 +66,16 @@ def drive(world: World, clients: Clients, random: Random) -> None:
 
 
 def restore(world: World, clients: Clients, random: Random) -> None:
-    """PostgreSQL goes back to one of the back-ups, of which one more is made of how it was; Milvus stays."""
-    world.loop.run_until(lambda: False, world.loop.time() + 2 * PATIENCE)  # Calls whose clients are gone.
+    """Makes a backup of PostgreSQL and restores one of all backups. Milvus stays as it is."""
+    world.loop.run_until(lambda: False, world.loop.time() + 2 * PATIENCE)  # Waits for calls whose clients have ended.
     check_history(world.history)
     world.back_up()
     world.restore(random.randrange(len(world.backups)))
-    clients.begin_again()
+    clients.restart_history()
 
 
 def finish(world: World, clients: Clients) -> None:
-    """To rest, and there everything is looked at once more."""
+    """Ends all faults, waits until no work is left, and checks everything."""
     world.rest()
     if world.ever_restored:
         check_nothing_is_missing(world)

@@ -1,4 +1,4 @@
-"""Runs of several seeds, in a module that a worker process can import."""
+"""Runs several seeds. A module of its own, so that worker processes can import it."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from tests.simulation.world import Violation
 
 
 def violation(seed: int, processes: int | None) -> tuple[str, list[str]] | None:
-    """What this seed violates, and its history line by line; None when all is well."""
+    """The violation of this seed, and its history line by line; None without a violation."""
     try:
         simulate(seed, processes=processes)
     except Violation as found:
@@ -16,6 +16,7 @@ def violation(seed: int, processes: int | None) -> tuple[str, list[str]] | None:
 
 
 def violations(seeds: Iterable[int], processes: int | None) -> tuple[int, list[tuple[int, str, list[str]]]]:
+    """(number of seeds, [(seed, violation, history)])."""
     count, found = 0, []
     for seed in seeds:
         count += 1

@@ -1,4 +1,4 @@
-"""The same worlds driven by Hypothesis, which shrinks a history that violates an invariant to its shortest."""
+"""The simulation driven by Hypothesis, which shrinks a history that violates an invariant to a short one."""
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -18,7 +18,7 @@ RATES = {"upsert": 0.7, "delete": 0.3, "database": 0.1, "read": 0.1}
 
 
 class Machine(RuleBasedStateMachine):
-    """Each rule begins a request or a disaster, or lets time pass; what is begun goes on beside the rest."""
+    """Each rule begins a request, begins a fault or lets time pass. Requests run concurrently."""
 
     @initialize(
         seed=st.integers(0, 2**16),

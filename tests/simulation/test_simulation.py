@@ -1,4 +1,4 @@
-"""The simulation itself: it repeats exactly, finds nothing in the design as it is, and finds the design's faults."""
+"""The simulation repeats exactly, finds no violation in the design, and finds one in each broken design."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ from tests.simulation.world import Violation
 
 SEEDS = 200
 ENOUGH = 1500
-"""Seeds within which a broken design must show."""
+"""Seeds within which a broken design must be found."""
 
 
 def digest(seed: int) -> str:
@@ -41,8 +41,8 @@ def test_no_seed_violates_an_invariant(first: int) -> None:
             pytest.fail(f"scripts/simulate --start {seed} --seeds 1: {violation}")
 
 
-def test_same_seed_same_history() -> None:
-    """In another process, too, where strings hash otherwise."""
+def test_same_seed_gives_the_same_history() -> None:
+    """Also in another process, where the hashes of strings differ."""
     seeds = range(3, 9)
     program = f"from tests.simulation.test_simulation import digest; print(*[digest(s) for s in {list(seeds)}])"
     environment = {**os.environ, "PYTHONHASHSEED": "4711"}
@@ -51,15 +51,15 @@ def test_same_seed_same_history() -> None:
     assert len(set(other.stdout.split())) == len(seeds)
 
 
-# The seeds that found a fault in the server, each mended since; they did so without idempotency keys.
+# Seeds that found a fault in the server, which was corrected. They had no idempotency keys then.
 @pytest.mark.parametrize(
     "seed",
     [
-        pytest.param(121, id="verify takes a bot that is being made anew for one whose collection is missing"),
-        pytest.param(208, id="nobody looks at the error of a making whose callers were all cancelled"),
-        pytest.param(940, id="a paused process writes vectors that recovery has collected already"),
-        pytest.param(9809, id="a paused creation makes the collection of a bot that was deleted meanwhile"),
-        pytest.param(1214, id="a stale bot's collection is made again under its old name"),
+        pytest.param(121, id="verify reports a bot that is being created again as one whose collection is missing"),
+        pytest.param(208, id="the error of a creation whose callers were all cancelled is never retrieved"),
+        pytest.param(940, id="a paused process writes vectors that recovery has already collected"),
+        pytest.param(9809, id="a paused creation creates the collection of a bot that was deleted meanwhile"),
+        pytest.param(1214, id="the collection of a stale bot is created again under its old name"),
     ],
 )
 def test_seed_that_once_failed(seed: int) -> None:
@@ -67,11 +67,11 @@ def test_seed_that_once_failed(seed: int) -> None:
 
 
 def test_deletion_that_began_before_a_restore_does_not_end_after_it() -> None:
-    """Its bot is there again, and was left without its partitions."""
+    """The restored bot once lost its partitions."""
     simulate(1296)
 
 
-# Each takes one line of the design away.
+# Each of these removes one line of the design.
 
 
 def without_the_readers_join(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def without_the_claim_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_the_jump(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before there were blocks: the sequence goes on from where the back-up had it."""
+    """The sequence goes on from its value in the backup, as before there were blocks."""
 
     def use(self: MemoryGenerationStore, first: int, block: GenerationBlock, _older: object) -> None:
         self._tables.blocks.append(block)
@@ -118,7 +118,7 @@ def without_the_jump(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_looking_at_milvus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next block follows what PostgreSQL knows of."""
+    """The next block follows the last one that PostgreSQL knows."""
     monkeypatch.setattr(generations, "_mark", lambda _rows: 0)
     monkeypatch.setattr(generations, "_overlap", lambda _one, _other: False)
 
@@ -128,7 +128,7 @@ def without_the_mark_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_a_new_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lost collection is created again under its name, and looks like that of a bot which holds little."""
+    """A lost collection is created again under its name, and looks like that of a bot with few documents."""
 
     async def has_lost_collection(_self: Bots, _bot: Bot) -> bool:
         return False
@@ -137,7 +137,7 @@ def without_a_new_collection(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_doubting_counts_after_a_restore(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of what the restore lost hide that those of what it brought back are gone."""
+    """Surplus rows of documents that the restore removed hide the missing rows of those that it brought back."""
 
     async def has_lost(*_: object) -> bool:
         return False
@@ -166,4 +166,4 @@ def test_broken_design_is_found(broken: Callable[[pytest.MonkeyPatch], None], mo
             simulate(seed)
         except Violation:
             return
-    pytest.fail(f"{ENOUGH} seeds did not notice")
+    pytest.fail(f"{ENOUGH} seeds did not find it")

@@ -1,4 +1,4 @@
-"""What the simulated clients do, and what they write down of it."""
+"""The requests of the simulated clients, and what they record of them."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -19,11 +19,11 @@ from tests.simulation.world import Violation, World
 
 T = TypeVar("T")
 EVERYTHING = 200
-"""More chunks than a run has: a search for so many must find all there are."""
+"""More chunks than a run has: a search with this limit must find all."""
 
 
 class Clients:
-    """Each method is one request of one client, from its beginning to its last word; it raises only Violation."""
+    """Each method is one request of one client, until its answer. It raises only Violation."""
 
     def __init__(self, world: World, bots: int, *, reuse_names: bool = False, keys: bool = True) -> None:
         self.world = world
@@ -34,8 +34,8 @@ class Clients:
         self._reuse_names = reuse_names
         self._keys = keys
 
-    def begin_again(self) -> None:
-        """After a restore: what PostgreSQL holds now is what clients count on; what else they did may be gone."""
+    def restart_history(self) -> None:
+        """After a restore clients rely on what PostgreSQL holds now; everything else that they did may be lost."""
         world, now = self.world, self.world.loop.time()
         before = self._history
         history = self._history = world.history = History(
@@ -62,7 +62,7 @@ class Clients:
         history.unsure = [version for version in before.unsure if shown.isdisjoint(version.texts)]
 
     def doc_ids(self, bot: int) -> list[int]:
-        """Documents that a client has heard of."""
+        """Documents of the bot whose doc_id clients know."""
         return [doc_id for doc_id, document in self._history.documents.items() if document.bot == bot]
 
     async def create(self, bot: int) -> bool:
@@ -79,7 +79,7 @@ class Clients:
             await process.bots.delete(known.bot_id, self._account(bot))
             return True
 
-        # Once it is marked, an error says that the rest follows later.
+        # Once the bot is marked as deleted, an error means that recovery does the rest.
         return bool(await self._ask(span, f"delete bot {bot}", work, unknown=(Unavailable,), bot=bot))
 
     async def insert(self, bot: int, chunks: int, *, bad: bool = False) -> int | None:
@@ -107,7 +107,7 @@ class Clients:
         return outcomes[0].doc_id if once is None or once.answer is None else int(once.answer)
 
     async def _insert_until_answered(self, bot: int, version: Version, new: NewDocument) -> int | None:
-        """As a client with an Idempotency-Key: the same request again, after the one before or beside it."""
+        """Repeats the request with its Idempotency-Key, after the one before or at the same time."""
         answers: set[int] = set()
         spans: list[Span] = []
 
@@ -183,7 +183,7 @@ class Clients:
         for doc_id, span in zip(doc_ids, spans, strict=True):
             span.end, span.outcome = whole.end, whole.outcome
             if whole.outcome == "done" and doc_id not in (deleted or ()):
-                span.outcome = "failed"  # It was gone already.
+                span.outcome = "failed"  # It was deleted before.
 
     async def get(self, bot: int, doc_id: int) -> None:
         span = Span(self.world.loop.time())
@@ -219,14 +219,14 @@ class Clients:
             self._history.searches.append(Searched(span, bot, found, limit, kind, text, lacking))
 
     async def trespass(self, bot: int) -> None:
-        """Somebody else's account asks: there is no such bot for it."""
+        """Searches with another account, for which the bot does not exist."""
         span = Span(self.world.loop.time())
-        query = Query(self._bot_id(bot), "somebody else", ["query"], 5)
+        query = Query(self._bot_id(bot), "another account", ["query"], 5)
         if await self._ask(span, "trespass", lambda process: process.search.query(query, Stopwatch())) is not None:
             raise Violation(f"bot {bot} answered another account")
 
     async def repair(self) -> None:
-        """As ``cli repair``, until nothing is left to be repaired."""
+        """Repairs all bots, as ``cli repair`` does."""
         process = self.world.live()
         for bot in self._history.bots:
 
@@ -237,7 +237,7 @@ class Clients:
             await process.request(work())
 
     async def check(self) -> None:
-        """verify, while everything goes on."""
+        """Runs verify while clients go on."""
         span = Span(self.world.loop.time())
 
         async def work(process: Process) -> list[Any]:
@@ -247,8 +247,8 @@ class Clients:
             return found
 
         findings = await self._ask(span, "verify", work) or []
-        # A saga may well outlive its lease while processes are down; and one that was paused for longer than lease and
-        # settling leaves vectors that are indeed nobody's, until it finds that it has lost its lease.
+        # A saga may outlive its lease while processes are down. A process that was paused for longer than its lease and
+        # the late-write window leaves vectors without a row, until it finds that it has lost its lease.
         excused = {"saga_forgotten", "vector_orphan"} if self.world.ever_paused else {"saga_forgotten"}
         if self._history.may_lack_vectors:
             excused |= {"vector_orphan", "vector_lost", "collection_missing"}
@@ -267,7 +267,7 @@ class Clients:
         missing: bool = False,
         bot: int | None = None,
     ) -> T | None:
-        """Sends the request to any process; what it answers, or None where ``span`` says why there is no answer."""
+        """Sends the request to any process. Returns its answer, or None; ``span.outcome`` says why there is none."""
         world, result = self.world, None
         process = world.live()
         world.note(process.name, "asked", what)
@@ -323,7 +323,7 @@ class Clients:
         return self._history.bots[bot].bot_id
 
     def _collection(self, bot: int) -> str:
-        """A bot that was deleted and comes again has another collection, or the same in a run that reuses names."""
+        """A bot that is created again has another collection name, or the same in a run that reuses names."""
         deleted = sum(span.outcome == "done" for span in self._history.bots[bot].deletes)
         return f"c{bot}" if self._reuse_names else f"c{bot}_{self._history.bots[bot].names + deleted}"
 

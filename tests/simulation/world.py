@@ -1,4 +1,4 @@
-"""Stores, processes, clients and the clock of one simulated run, all driven by one seed."""
+"""The world of one run: its stores, processes, clients and clock, all driven by one seed."""
 
 import asyncio
 import logging
@@ -44,11 +44,11 @@ BACKED_UP = (
     "doubts",
 )
 QUIET_WITHIN = 600.0
-"""Seconds after the last fault until nothing may be left to do: put-off garbage alone may wait for 60 and again."""
+"""Seconds after the last fault until no work may be left. Rescheduled garbage may wait for 60 s more than once."""
 
 
 class Violation(AssertionError):
-    """An invariant does not hold. ``events`` is what happened in the run, in order."""
+    """An invariant does not hold. ``events``: what happened in the run, in order."""
 
     events: list[tuple[Any, ...]] = []  # noqa: RUF012 # set on the instance when the run has ended
 
@@ -57,8 +57,8 @@ class World:
     def __init__(
         self, seed: int, faults: Faults, *, processes: int = 2, reserved: bool = False, loses: bool = False
     ) -> None:
-        """``reserved``: generations enough for the whole run, as before there were blocks, and nobody looks for what
-        Milvus lost. ``loses``: it may lose what it holds."""
+        """``reserved``: one block has generations for the whole run, and losses of Milvus are not looked for, as in
+        older versions of the server. ``loses``: Milvus may lose data."""
         self.seed = seed
         self.loses = loses
         self.random = Random(seed)
@@ -90,12 +90,12 @@ class World:
             return Process(self, f"p{number}")
 
     def restart(self, number: int) -> None:
-        self.processes[number].forget()
+        self.processes[number].close_unstarted()
         self.processes[number] = self.started(number)
         self.note(self.processes[number].name, "start")
 
     def live(self) -> Process:
-        """Any of the processes a load balancer would choose."""
+        """A process that a load balancer might choose."""
         alive = [process for process in self.processes if not process.dead]
         return self.random.choice(alive or self.processes)
 
@@ -111,21 +111,21 @@ class World:
         self.history.events.append((round(self.loop.time(), 6), *event))
 
     def back_up(self) -> None:
-        self.note("world", "back-up", len(self.backups))
+        self.note("world", "backup", len(self.backups))
         self.backups.append(self._contents())
 
     def _contents(self) -> dict[str, Any]:
         return deepcopy({name: getattr(self.tables, name) for name in BACKED_UP})
 
     def restore(self, number: int) -> None:
-        """Puts PostgreSQL back to a back-up, under the processes that run; Milvus stays as it is."""
+        """Restores PostgreSQL from a backup while the processes run. Milvus stays as it is."""
         self.note("world", "restore", number)
         for name, value in deepcopy(self.backups[number]).items():
             setattr(self.tables, name, value)
         self.tables.restored = self.ever_restored = True
 
     def observe(self, method: str, _args: Any) -> None:
-        """Keeps from when to when each generation is current."""
+        """Records when each generation is current."""
         now, known = self.loop.time(), self.history.current
         for number, lacking in self.history.lacking:
             row = self.tables.rebuilds.get(self.history.bots[number].bot_id)
@@ -144,7 +144,7 @@ class World:
                 lifetime[1] = now
 
     def run_clients(self, within: float) -> None:
-        """Until every client has got through; what they raise is raised here."""
+        """Runs until every client has ended, and raises what they raised."""
         deadline = self.loop.time() + within
         if not self.loop.run_until(lambda: all(client.done() for client in self.clients), deadline):
             raise Violation(f"a client still waits after {within:g} s")
@@ -154,20 +154,20 @@ class World:
 
     def close(self) -> None:
         for process in self.processes:
-            process.forget()
+            process.close_unstarted()
 
     def rest(self) -> None:
-        """No more faults, every process up: recovery ends what is left."""
+        """Ends all faults, starts dead processes and waits until recovery has finished all work."""
         self.faults = Faults.none()
         for number, process in enumerate(self.processes):
             process.resume()
             if process.dead:
                 self.restart(number)
         self.note("world", "no more faults")
-        # What is on its way lands first: it may still make work for recovery.
+        # Late writes land first: they may still make work for recovery.
         self.loop.run_until(lambda: False, self.loop.time() + LEASE + SETTLE)
         self._quiet()
-        if not self.reserved:  # What should not be in Milvus is gone by now, and hides no loss from the next counts.
+        if not self.reserved:  # Surplus vectors, which would hide losses from the counts, are gone by now.
             self.loop.run_until(lambda: False, self.loop.time() + 3 * CHECK)
             self._quiet()
 
@@ -178,7 +178,7 @@ class World:
             raise Violation(f"work is left: {tables.sagas} {tables.garbage} {tables.rebuilds}")
 
     def lose(self, how: str, bot: int) -> None:
-        """Milvus loses all collections, the one of a bot, or a part of that."""
+        """Milvus loses all collections, the collection of a bot, or some of its rows."""
         row = self.tables.bots.get(self.history.bots[bot].bot_id)
         self.note("milvus", f"loses {how}", bot)
         if how == "all":
@@ -193,21 +193,21 @@ class World:
 
 @contextmanager
 def internal_errors() -> Iterator[list[logging.LogRecord]]:
-    """What app logs as an error: in a run that its faults alone explain, there is none."""
+    """Collects what app logs as an error. The faults of a run must not cause any."""
     records: list[logging.LogRecord] = []
 
-    class Keeper(logging.Handler):
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
-    logger, keeper = logging.getLogger("app"), Keeper()
+    logger, collector = logging.getLogger("app"), Collector()
     level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.ERROR)
     logger.propagate = False
-    logger.addHandler(keeper)
+    logger.addHandler(collector)
     try:
         yield records
     finally:
-        logger.removeHandler(keeper)
+        logger.removeHandler(collector)
         logger.setLevel(level)
         logger.propagate = propagate
