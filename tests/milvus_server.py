@@ -1,4 +1,4 @@
-"""A real Milvus server for tests, benchmarks and crash tests: the standalone 2.3.5 of the PyPI package ``milvus``.
+"""A Milvus server for tests, benchmarks and crash tests: the standalone 2.3.5 of the PyPI package ``milvus``.
 
 ``MilvusServer(folder)`` can be started, stopped, paused and killed, again and again, on the same folder
 and ports. The package's own ``default_server`` is not used: it changes the working directory, leaves the
@@ -31,9 +31,9 @@ _LAUNCH = """
 import ctypes, os, signal, sys
 parent, user, *command = sys.argv[1:]
 if user:
-    os.setuid(int(user))  # Before the signal is asked for: it is forgotten with the user.
+    os.setuid(int(user))  # Before prctl: a change of the user clears the signal.
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
-if os.getppid() == int(parent):  # else the parent ended before the signal was asked for
+if os.getppid() == int(parent):  # else the parent ended before prctl
     os.execv(command[0], command)
 """
 _ETCD_CONFIG = """\
@@ -46,8 +46,8 @@ initial-advertise-peer-urls: http://127.0.0.1:{peer}
 initial-cluster: default=http://127.0.0.1:{peer}
 """
 _claims: list[int] = []
-"""Descriptors that hold the ports this process was given."""
-# Each coordinator and node announces the address of the first network interface unless told.
+"""Descriptors of the ports that are reserved for this process."""
+# Without a setting, each coordinator and node announces the address of the first network interface.
 _ROLES = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
 
 
@@ -55,7 +55,7 @@ class MilvusServer:
     """One server process on ``base_dir``. ``start`` returns when it answers; the process dies with its parent.
 
     ``settings`` change entries of its milvus.yaml, such as ``{"proxy.timeTickInterval": 50}``. ``client_options`` are
-    what a client needs to be let in, such as a token.
+    what a client needs for access, such as a token.
 
     Start it from the main thread: Linux sends the parent-death signal when the *thread* that forked ends.
     """
@@ -145,7 +145,7 @@ class MilvusServer:
             self._process = None
 
     def pause(self) -> None:
-        """Stops the server's clock (SIGSTOP): it keeps its connections and answers nobody."""
+        """SIGSTOP: the server keeps its connections and does not answer."""
         pause(self.pid)
 
     def resume(self) -> None:
@@ -192,9 +192,9 @@ class MilvusServer:
 
 
 def pause(pid: int) -> None:
-    """Sends SIGSTOP and returns when every thread of the process stands still."""
+    """Sends SIGSTOP and returns when every thread of the process has stopped."""
     os.kill(pid, signal.SIGSTOP)
-    # The state is the first field after the command's name, which stands in parentheses.
+    # The state is the first field after the command's name, which is in parentheses.
     while any(
         stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat")
     ):
@@ -202,14 +202,14 @@ def pause(pid: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, below the range Linux gives to outgoing connections: a restart finds them free.
+    """Free ports below the range that Linux uses for outgoing connections, so that they are free after a restart too.
 
-    No other process is given them as long as this one lives: Milvus takes seconds until it listens on its dozen, and
-    two that were started together would now and then have one in common.
+    They are reserved while this process lives. Milvus takes seconds until it listens on its dozen ports, and two
+    servers that start at the same time could otherwise share one.
     """
     ports: list[int] = []
     for port in random.sample(range(12000, 32000), 20000):
-        # A name that only one can have and that goes with its process.
+        # Only one process can bind this name, and it is freed when the process ends.
         claim = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             try:
@@ -226,9 +226,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def mortal(command: list[str], user: int | None = None) -> list[str]:
-    """The command, to be killed when this process ends, however it ends. Linux only. ``user``: id that it runs as.
+    """The command, which is killed when this process ends, however it ends. Linux only. ``user``: id that it runs as.
 
-    A launcher asks for the signal and becomes the command; ``preexec_fn`` would run Python between fork and
-    exec, which hangs now and then in a process with threads such as gRPC's.
+    A launcher requests the signal and becomes the command. ``preexec_fn`` would run Python between fork and exec, which
+    can hang in a process with threads such as gRPC's.
     """
     return [sys.executable, "-c", _LAUNCH, str(os.getpid()), "" if user is None else str(user), *command]

@@ -1,6 +1,6 @@
-"""A second process on the same server connections of a PgBouncer as the tests: asks, and compares what it is told.
+"""A second process that uses the same server connections of a PgBouncer as the tests, and checks its own answers.
 
-It reads names of databases from standard input and works in the one that came last. Exits with 1 at a foreign answer.
+It reads names of databases from standard input and works in the last one. Exits with 1 on another client's answer.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ class Neighbour:
         self._process = process
 
     def go_to(self, database: str) -> None:
-        assert self._process.poll() is None, "it got an answer of somebody else"
+        assert self._process.poll() is None, "it got an answer of another client"
         assert self._process.stdin is not None
         print(database, file=self._process.stdin, flush=True)
 
@@ -33,11 +33,11 @@ def neighbour(pooler: PostgresAddress) -> Iterator[Neighbour]:
         yield Neighbour(process)
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(30) == 0, "it got an answer of somebody else"
+        assert process.wait(30) == 0, "it got an answer of another client"
 
 
 async def _ask(address: PostgresAddress) -> None:
-    """Until cancelled, or its database is gone."""
+    """Runs queries until it is cancelled or its database is dropped."""
     with suppress(DatabaseUnavailable):
         db = await Database.connect(address, min_size=1, max_size=2, timeout=10)
         try:

@@ -1,4 +1,4 @@
-"""A real PgBouncer before a PostgreSQL of the tests, where there is one: ``apt-get install pgbouncer``."""
+"""A PgBouncer in front of a PostgreSQL of the tests, if it is installed: ``apt-get install pgbouncer``."""
 
 import os
 import pwd
@@ -37,7 +37,7 @@ max_client_conn = 200
 def pgbouncer(
     server: PostgresAddress, *, users: Sequence[str] = (), pool_mode: str = "transaction", **options: str | int
 ) -> Iterator[PostgresAddress]:
-    """The address of a PgBouncer with these settings; it has two server connections for each database and role."""
+    """Yields the address of a PgBouncer with these settings and two server connections for each database and role."""
     with (
         TemporaryDirectory(prefix="chat-memory-pgbouncer-") as name,
         pgbouncer_in(Path(name), server, users=users, pool_mode=pool_mode, **options) as address,
@@ -49,7 +49,7 @@ def pgbouncer(
 def pgbouncer_in(
     folder: Path, server: PostgresAddress, *, users: Sequence[str] = (), **options: str | int
 ) -> Iterator[PostgresAddress]:
-    """The same in a folder that stays."""
+    """The same in a folder that is kept."""
     assert PROGRAM is not None
     folder.chmod(0o777)  # PgBouncer does not run as root.
     given = {"pool_mode": "transaction", "default_pool_size": 2, **options}
@@ -57,7 +57,7 @@ def pgbouncer_in(
     text += "".join(f"{name} = {value}\n" for name, value in given.items())
     (folder / "pgbouncer.ini").write_text(text)
     (folder / "users").write_text("".join(f'"{user}" ""\n' for user in (server.user, *users)))
-    with subprocess.Popen([PROGRAM, "-q", *_as_whom(server), str(folder / "pgbouncer.ini")]) as process:
+    with subprocess.Popen([PROGRAM, "-q", *_user_option(server), str(folder / "pgbouncer.ini")]) as process:
         try:
             _wait_until_ready(folder / ".s.PGSQL.6432", process)
             yield replace(server, host=str(folder), port=6432)
@@ -65,8 +65,8 @@ def pgbouncer_in(
             process.terminate()
 
 
-def _as_whom(server: PostgresAddress) -> Sequence[str]:
-    """Root must choose another; the embedded server's socket is open to its own user alone."""
+def _user_option(server: PostgresAddress) -> Sequence[str]:
+    """Root must choose another user, and only its own user may open the socket of the embedded server."""
     if os.geteuid() != 0:
         return ()
     folder = Path(server.host)

@@ -1,4 +1,4 @@
-"""A file system of its own that a test makes full and gives space again."""
+"""A small file system that a test can fill and free."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 
 class CannotMount(Exception):
-    """This machine mounts nothing for us."""
+    """This machine cannot mount a tmpfs."""
 
 
 class SmallDisk:
@@ -22,13 +22,13 @@ class SmallDisk:
         self._size = size
 
     def fill(self, spare: int = 0) -> None:
-        """Leaves ``spare`` bytes to be written, by making the file system as small as its contents."""
+        """Leaves ``spare`` free bytes, by shrinking the file system to its contents."""
         for _ in range(100):
             found = os.statvfs(self.folder)
             used = (found.f_blocks - found.f_bfree) * found.f_frsize
-            if self._resize(max(used, 1) + spare):  # Refused where more has been written meanwhile.
+            if self._resize(max(used, 1) + spare):  # It fails if more was written meanwhile.
                 return
-        raise RuntimeError(f"{self.folder} cannot be made full")
+        raise RuntimeError(f"{self.folder} cannot be filled")
 
     def free(self) -> None:
         assert self._resize(self._size)
@@ -40,7 +40,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(folder: Path, size: int = 2 << 30) -> Iterator[SmallDisk]:
-    """Mounted on ``folder``, which is made. Memory is taken only for what is written. Raises CannotMount."""
+    """Creates ``folder`` and mounts a tmpfs there. It takes memory only for what is written. Raises CannotMount."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(folder)]
     try:
@@ -50,7 +50,7 @@ def small_disk(folder: Path, size: int = 2 << 30) -> Iterator[SmallDisk]:
     try:
         yield SmallDisk(folder, size)
     finally:
-        # Lazily, as a process that was killed may still be ending.
+        # Lazily, because a killed process may still be ending.
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
@@ -62,8 +62,8 @@ def can_mount() -> bool:
 
 @pytest.fixture
 def disk() -> Iterator[SmallDisk]:
-    """Skips where nothing can be mounted."""
-    # Not pytest's folder, which is closed to the user that PostgreSQL runs as where tests run as root.
+    """A small disk; skips the test if none can be mounted."""
+    # Not pytest's folder: as root, PostgreSQL runs as another user, who cannot open it.
     with tempfile.TemporaryDirectory(prefix="chat-memory-disk-") as folder:
         os.chmod(folder, 0o755)
         try:

@@ -1,4 +1,4 @@
-"""A small load balancer: passes connections on to server processes that say they are ready."""
+"""A small load balancer: passes connections on to server processes that report ready."""
 
 import asyncio
 from contextlib import suppress
@@ -33,7 +33,7 @@ class Balancer:
                 for port in list(self._ready):
                     answers = False
                     with suppress(httpx.TransportError):
-                        # A connection of its own for each probe, as orchestrators do.
+                        # A new connection for each probe, as orchestrators do.
                         url = f"http://127.0.0.1:{port}/health/ready"
                         answers = (await probe.get(url, headers={"connection": "close"})).status_code == 200
                     if port in self._ready:

@@ -1,4 +1,4 @@
-"""Server processes as scripts/server starts them, on embedded stores that they share."""
+"""Server processes, started as scripts/server does, on embedded stores that they share."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ class Served:
 
 @asynccontextmanager
 async def served(folder: Path, *, before: Sequence[str] = (), **settings: str) -> AsyncIterator[Served]:
-    """A server on ``folder``'s data, ready; stopped at the end, if it has not stopped before.
+    """Starts a server on the data in ``folder``, yields it when it is ready, and stops it at the end.
 
     ``before``: a command that becomes the server, such as ``nice``.
     """
@@ -64,7 +64,7 @@ async def served(folder: Path, *, before: Sequence[str] = (), **settings: str) -
 
 @pytest.fixture(scope="module")
 def folder():  # type: ignore[no-untyped-def]
-    # Not pytest's folder, which is closed to the user that PostgreSQL runs as where tests run as root.
+    # Not pytest's folder: as root, PostgreSQL runs as another user, who cannot open it.
     with TemporaryDirectory(prefix="chat-memory-operations-") as name:
         path = Path(name)
         path.chmod(0o755)

@@ -1,6 +1,6 @@
-"""Two server processes on the same two server connections of a PgBouncer: a mixed load, each answer compared.
+"""Two server processes on the same two server connections of a PgBouncer: a mixed load with every answer checked.
 
-    python -m tests.operations.shared_load --calls 20000      statuses, and whatever was not the caller's own
+    python -m tests.operations.shared_load --calls 20000      statuses, and answers that belong to another caller
     python -m tests.operations.shared_load --pairs 1000       searches through it and directly, taking turns
 
 With the hash embedder; PostgreSQL is the embedded one, Milvus is Milvus Lite.
@@ -40,7 +40,7 @@ SETTINGS = {
 
 @dataclass
 class Client:
-    """One caller with a bot of its own, who knows what each answer must be. Its calls go to the servers in turn."""
+    """One caller with its own bot, who knows what each answer must be. Its calls go to the servers in turn."""
 
     https: Sequence[httpx.AsyncClient]
     draw: random.Random

@@ -1,6 +1,6 @@
-"""One client replaces two documents without a pause, another lists the bot's chunks: both have to be in each answer.
+"""One client replaces two documents continuously, another searches: each answer must contain both documents.
 
-On a Milvus server, for as long as is asked for: ``python -m tests.outages.changing --seconds 60 --processes 2``.
+On a Milvus server: ``python -m tests.outages.changing --seconds 60 --processes 2``.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from tests.conftest import BotClient, register
 from tests.milvus_server import MilvusServer
 from tests.outages.conftest import served
 
-REPLACED, CALM = 2, 30
+REPLACED, UNCHANGED = 2, 30
 PAUSE = 0.025
 """Seconds between two replacements."""
 
 
 @dataclass
 class Seen:
-    """``missing``: answers without one of the documents. ``refused``: other statuses than 200."""
+    """What the searches returned. ``missing``: answers without one of the documents. ``refused``: statuses but 200."""
 
     seconds: list[float] = field(default_factory=list)
     missing: int = 0
@@ -41,16 +41,16 @@ class Seen:
         ms = sorted(1000 * seconds for seconds in self.seconds)
         times = f"p50 {statistics.median(ms):.0f}, p95 {ms[int(len(ms) * 0.95)]:.0f}, max {ms[-1]:.0f} ms"
         return (
-            f"{len(ms)} searches beside {self.replacements} replacements: {self.missing} without a document, "
+            f"{len(ms)} searches during {self.replacements} replacements: {self.missing} without a document, "
             f"refused {dict(self.refused)}, {times}, by rounds {dict(sorted(self.rounds.items()))}"
         )
 
 
 async def measure(servers: Sequence[httpx.AsyncClient], seconds: float) -> Seen:
-    """Replaces through the first of the servers and searches through the last."""
+    """Replaces through the first server and searches through the last."""
     bot = await register(servers[0])
-    for number in range(CALM):
-        await bot.insert(f"calm {number}")
+    for number in range(UNCHANGED):
+        await bot.insert(f"unchanged {number}")
     doc_ids = [await bot.insert(f"replaced {number} version 0") for number in range(REPLACED)]
     reader = BotClient(servers[-1], bot.bot_id)
     seen, end = Seen(), time.monotonic() + seconds
@@ -74,14 +74,14 @@ async def measure(servers: Sequence[httpx.AsyncClient], seconds: float) -> Seen:
                 continue
             seen.rounds[answer.json()["timings"]["search_rounds"]] += 1
             found = Counter(result["doc_id"] for result in answer.json()["results"])
-            seen.missing += any(found[doc_id] != 1 for doc_id in doc_ids) or len(found) != CALM + REPLACED
+            seen.missing += any(found[doc_id] != 1 for doc_id in doc_ids) or len(found) != UNCHANGED + REPLACED
 
     await asyncio.gather(replace(), search())
     return seen
 
 
 async def run(seconds: float, processes: int) -> Seen:
-    """On a Milvus server and server processes of its own."""
+    """Starts a Milvus server and server processes, and measures on them."""
     async with AsyncExitStack() as stack:
         name = stack.enter_context(TemporaryDirectory(prefix="chat-memory-outage-"))
         os.chmod(name, 0o755)

@@ -1,4 +1,4 @@
-"""A server process of its own, as scripts/server starts it, whose way to each store leads over a proxy."""
+"""A server process, started as scripts/server does, that reaches each store through a proxy which can fail."""
 
 import asyncio
 import os
@@ -29,15 +29,15 @@ LEASE = 4.0
 
 @dataclass
 class Outage:
-    """The server, and what lies between it and its stores."""
+    """The server process, its stores, and the proxies between them."""
 
     http: httpx.AsyncClient
     process: psutil.Process
     postgres: EmbeddedPostgres
     lite: LiteServer
-    wires: dict[str, Proxy]
+    proxies: dict[str, Proxy]
     environment: dict[str, str]
-    """Of a process that reaches the stores directly."""
+    """The environment of a process that reaches the stores without proxies."""
 
     async def ready(self) -> bool:
         try:
@@ -46,7 +46,7 @@ class Outage:
             return False
 
     async def verify(self) -> tuple[int, str]:
-        """Exit code and output of ``python -m app.cli verify``, with direct ways to the stores."""
+        """Exit code and output of ``python -m app.cli verify``, without proxies."""
         command = [sys.executable, "-m", "app.cli", "verify"]
         process = await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -91,13 +91,13 @@ async def outage() -> AsyncIterator[Outage]:
         (folder / "lite").mkdir()
         lite = await asyncio.to_thread(stack.enter_context, LiteServer(folder / "lite"))
         lite_socket = Path(lite.uri.removeprefix("unix:"))
-        (folder / "wire").mkdir()
+        (folder / "proxy").mkdir()
         milvus_port, direct_port = free_ports(2)
-        wires = {
-            "postgres": Proxy(folder / "wire" / ".s.PGSQL.5432", Path(address["host"]) / ".s.PGSQL.5432"),
+        proxies = {
+            "postgres": Proxy(folder / "proxy" / ".s.PGSQL.5432", Path(address["host"]) / ".s.PGSQL.5432"),
             "milvus": Proxy(milvus_port, lite_socket),
         }
-        for proxy in (*wires.values(), Proxy(direct_port, lite_socket)):
+        for proxy in (*proxies.values(), Proxy(direct_port, lite_socket)):
             await proxy.start()
             stack.push_async_callback(proxy.stop)
         direct = os.environ | {
@@ -110,6 +110,6 @@ async def outage() -> AsyncIterator[Outage]:
             "RECOVERY_INTERVAL_SECONDS": "0.2",
             "HEALTH_TIMEOUT": "1",
         }
-        through = {"POSTGRES_HOST": str(folder / "wire"), "MILVUS_URI": f"http://127.0.0.1:{milvus_port}"}
+        through = {"POSTGRES_HOST": str(folder / "proxy"), "MILVUS_URI": f"http://127.0.0.1:{milvus_port}"}
         http, process = await stack.enter_async_context(served(direct | through))
-        yield Outage(http, process, postgres, lite, wires, direct)
+        yield Outage(http, process, postgres, lite, proxies, direct)

@@ -1,4 +1,4 @@
-"""A wire between the server and a store that can be cut, held up and tapped."""
+"""A proxy between the server and a store that can refuse, cut and delay connections or drop answers."""
 
 import asyncio
 from contextlib import suppress
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 Fault = Literal["refuse", "cut", "delay", "drop"]
-"""refuse: nobody listens. cut: each connection is closed at once. delay: every byte takes longer than a call may.
+"""refuse: nothing listens. cut: each connection is closed at once. delay: data takes longer than a call may take.
 drop: requests arrive, answers do not."""
 
 FAULTS: tuple[Fault, ...] = ("refuse", "cut", "delay", "drop")
@@ -37,15 +37,16 @@ class Proxy:
                 self._listen.unlink(missing_ok=True)
         self._close_all()
 
-    async def suffer(self, fault: Fault) -> None:
+    async def fail(self, fault: Fault) -> None:
+        """Fails in this way until ``restore``."""
         self._fault = fault
         if fault == "refuse":
             await self.stop()
         elif fault == "cut":
             self._close_all()
 
-    async def heal(self) -> None:
-        """As after an outage: connections from before are gone."""
+    async def restore(self) -> None:
+        """Works again. Connections from before are closed, as after an outage."""
         self._fault = None
         self._close_all()
         if self._server is None:
@@ -65,7 +66,7 @@ class Proxy:
             finally:
                 self._close(onward)
         except OSError:
-            pass  # The store itself is away.
+            pass  # The store itself is unreachable.
         finally:
             self._close(writer)
 

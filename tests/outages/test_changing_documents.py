@@ -1,4 +1,4 @@
-"""Documents that are replaced all the time do not disappear, on a real Milvus server whose ticks are 200 ms apart."""
+"""Documents that are replaced continuously never disappear from searches, on a Milvus server with ticks of 200 ms."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.outages.changing import run
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-async def test_documents_that_change_are_in_every_answer(processes: int) -> None:
+async def test_replaced_documents_are_in_every_answer(processes: int) -> None:
     seen = await run(5.0, processes)
     assert (seen.missing, seen.refused) == (0, {})
     assert len(seen.seconds) > 3

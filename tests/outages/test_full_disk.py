@@ -1,4 +1,4 @@
-"""A server with embedded stores whose disk is full for a while: reads go on, and nothing acknowledged is lost."""
+"""The disk of the embedded stores is full for a while: reads go on, and nothing that was acknowledged is lost."""
 
 import asyncio
 import os
@@ -21,7 +21,6 @@ BACK_SECONDS = 90.0
 
 @pytest.fixture
 def environment(disk: SmallDisk) -> dict[str, str]:
-    # A checkpoint, which a full disk disturbs as well, comes soon.
     return os.environ | {
         "DATA_DIR": str(disk.folder),
         "SAGA_LEASE_SECONDS": "4",
@@ -58,7 +57,7 @@ class Writer:
         return (await self.insert_small()).status_code == 201
 
     async def check(self) -> None:
-        """Each acknowledged document is there and is found by its own text."""
+        """Each acknowledged document can be read, and is found by its own text."""
         for doc_id, text in self.acknowledged.items():
             params = {"chat_bot_id": str(self.bot.bot_id)}
             answer = await self.bot.http.get(f"/data/document/{doc_id}", params=params)
@@ -82,7 +81,9 @@ async def verify(environment: dict[str, str]) -> tuple[int | None, str]:
     return process.returncode, output.decode().splitlines()[-1]
 
 
-async def test_full_and_free_again(http: httpx.AsyncClient, disk: SmallDisk, environment: dict[str, str]) -> None:
+async def test_writes_are_refused_only_while_the_disk_is_full(
+    http: httpx.AsyncClient, disk: SmallDisk, environment: dict[str, str]
+) -> None:
     writer = Writer(await register(http))
     for _ in range(20):
         assert (await writer.insert_small()).status_code == 201
@@ -113,15 +114,14 @@ async def test_full_and_free_again(http: httpx.AsyncClient, disk: SmallDisk, env
     assert await verify(environment) == (0, "stores agree")
 
 
-async def test_no_space_for_the_log_of_postgres(
+async def test_postgresql_without_space_for_its_log_comes_back_by_itself(
     http: httpx.AsyncClient, disk: SmallDisk, environment: dict[str, str]
 ) -> None:
-    """PostgreSQL stops where it cannot write its log, and comes back by itself when there is space."""
     writer = Writer(await register(http))
     for _ in range(20):
         assert (await writer.insert_small()).status_code == 201
     disk.fill(spare=1 << 20)
-    inserting = asyncio.create_task(_insert_until_away(writer, disk))
+    inserting = asyncio.create_task(_insert_until_unavailable(writer, disk))
     with pytest.raises((asyncpg.PostgresConnectionError, asyncpg.InternalClientError, OSError)):
         await _fill_log(disk.folder / "postgres")
     refused = await inserting
@@ -133,7 +133,7 @@ async def test_no_space_for_the_log_of_postgres(
 
 
 async def _fill_log(postgres: Path) -> None:
-    """Writes to PostgreSQL's log alone, until there is no space for its next segment of 16 MB."""
+    """Writes only to PostgreSQL's log, until there is no space for its next segment of 16 MB."""
     connection = await asyncpg.connect(host=str(postgres), user="postgres", database="rag_db_chatty")
     try:
         for _ in range(64):
@@ -142,8 +142,8 @@ async def _fill_log(postgres: Path) -> None:
         connection.terminate()
 
 
-async def _insert_until_away(writer: Writer, disk: SmallDisk) -> set[str]:
-    """Codes of the refusals, up to the first that says that PostgreSQL is away."""
+async def _insert_until_unavailable(writer: Writer, disk: SmallDisk) -> set[str]:
+    """The error codes until PostgreSQL is unavailable."""
     refused: set[str] = set()
     while "database_unavailable" not in refused:
         answer = await writer.insert_small()

@@ -1,4 +1,4 @@
-"""Milvus loses what it holds, under a running and under a stopped server: never a 200 with less, and all comes back."""
+"""Milvus loses its data under a running or a stopped server: no 200 has fewer results, and all vectors come back."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ BACK_SECONDS = 90
 
 @pytest.fixture(scope="module", params=["milvus-lite", "milvus-server"])
 def milvus(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of a Milvus that others can reach too."""
+    """The address of a Milvus that the test can reach as well."""
     with TemporaryDirectory(prefix="chat-memory-lost-") as name:
         folder = Path(name) / "milvus"
         folder.mkdir()
@@ -62,7 +62,7 @@ async def stores(uri: str) -> AsyncIterator[dict[str, str]]:
 
 
 def empty(uri: str) -> None:
-    """Of another test's collections, and of the mark that they belong to its PostgreSQL."""
+    """Drops the collections of other tests, and the mark that they belong to another PostgreSQL."""
     with closing(MilvusClient(uri, timeout=20, dedicated=True)) as client:
         for name in client.list_collections():
             client.drop_collection(name)
@@ -78,7 +78,7 @@ async def filled(http: httpx.AsyncClient) -> list[BotClient]:
 
 
 def lose(uri: str, bots: Sequence[BotClient], *, half: bool = False) -> None:
-    """As somebody with an address of Milvus can."""
+    """Drops the collections, or half of their rows, as another client of Milvus could."""
     with closing(MilvusClient(uri, timeout=20, dedicated=True)) as client:
         for bot in bots:
             name = f"bot_{bot.bot_id.hex}"
@@ -96,9 +96,11 @@ async def ask(bot: BotClient, **options: Any) -> httpx.Response:
     return await bot.http.post("/search/query", json=body)
 
 
-async def comes_back(bot: BotClient, *, noticed: bool, documents: int = DOCUMENTS) -> list[int]:
-    """Searches until all is found again; what was said to be indexed meanwhile. Before it is ``noticed``, less may be
-    found; never afterwards."""
+async def indexed_until_back(bot: BotClient, *, noticed: bool, documents: int = DOCUMENTS) -> list[int]:
+    """Searches until all documents are found again. Returns the progress that was reported meanwhile.
+
+    Before the server has ``noticed`` the loss, fewer documents may be found; never afterwards.
+    """
     indexed: list[int] = []
     async with asyncio.timeout(BACK_SECONDS):
         while True:
@@ -110,7 +112,7 @@ async def comes_back(bot: BotClient, *, noticed: bool, documents: int = DOCUMENT
                 assert problem["progress"]["chunks_total"] >= documents
                 indexed.append(problem["progress"]["chunks_indexed"])
                 partial = (await ask(bot, allow_partial=True)).json()
-                if "complete" in partial:  # Else it has been replaced at this moment.
+                if "complete" in partial:  # Otherwise the rebuild has just ended.
                     assert partial["complete"] or len(partial["results"]) <= documents
                 noticed = True
             else:
@@ -122,33 +124,33 @@ async def comes_back(bot: BotClient, *, noticed: bool, documents: int = DOCUMENT
             await asyncio.sleep(0.05)
 
 
-async def whole(bot: BotClient) -> bool:
+async def finds_all(bot: BotClient) -> bool:
     answer = await ask(bot)
     return answer.status_code == 200 and len(answer.json()["results"]) == DOCUMENTS
 
 
-async def test_all_is_lost_under_a_running_server(milvus: str) -> None:
+async def test_all_collections_lost_under_a_running_server_come_back(milvus: str) -> None:
     async with stores(milvus) as environment, served(environment) as (http, _):
         bots = await filled(http)
         await asyncio.to_thread(empty, milvus)
-        for indexed in await asyncio.gather(*(comes_back(bot, noticed=True) for bot in bots)):
+        for indexed in await asyncio.gather(*(indexed_until_back(bot, noticed=True) for bot in bots)):
             assert indexed
         assert (await http.get("/health/ready")).status_code == 200
         await bots[0].insert("another")
         assert len((await ask(bots[0])).json()["results"]) == DOCUMENTS + 1
 
 
-async def test_all_is_lost_under_a_stopped_server(milvus: str) -> None:
+async def test_all_collections_lost_under_a_stopped_server_come_back(milvus: str) -> None:
     async with stores(milvus) as environment:
         async with served(environment) as (http, _):
             bots = await filled(http)
         await asyncio.to_thread(empty, milvus)
         async with served(environment) as (http, _):
-            await asyncio.gather(*(comes_back(BotClient(http, bot.bot_id), noticed=True) for bot in bots))
+            await asyncio.gather(*(indexed_until_back(BotClient(http, bot.bot_id), noticed=True) for bot in bots))
 
 
-async def test_one_collection_of_three_is_lost(milvus: str) -> None:
-    """A write in the middle works, and hides nothing. Others are served as ever, by two processes."""
+async def test_one_lost_collection_of_three_comes_back_and_the_others_stay_served(milvus: str) -> None:
+    """A write during the rebuild succeeds and hides nothing. Two processes serve the other bots."""
     async with AsyncExitStack() as stack:
         environment = await stack.enter_async_context(stores(milvus))
         http, _ = await stack.enter_async_context(served(environment))
@@ -159,12 +161,12 @@ async def test_one_collection_of_three_is_lost(milvus: str) -> None:
         writing = asyncio.create_task(bots[0].insert("written meanwhile"))
         over = asyncio.Event()
 
-        async def served_as_ever(bot: BotClient) -> None:
+        async def stays_complete(bot: BotClient) -> None:
             while not over.is_set():
-                assert await whole(bot)
+                assert await finds_all(bot)
                 await asyncio.sleep(0.05)
 
-        watching = [asyncio.create_task(served_as_ever(bot)) for bot in kept]
+        watching = [asyncio.create_task(stays_complete(bot)) for bot in kept]
         await writing
 
         async def back() -> bool:
@@ -178,23 +180,23 @@ async def test_one_collection_of_three_is_lost(milvus: str) -> None:
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
-async def test_half_of_the_rows_are_lost(milvus: str, stopped: bool) -> None:
+async def test_half_of_the_rows_of_a_collection_come_back(milvus: str, stopped: bool) -> None:
     async with stores(milvus) as environment:
         async with served(environment) as (http, _):
             bots = await filled(http)
             if not stopped:
                 await asyncio.to_thread(lose, milvus, bots[:1], half=True)
-                assert await comes_back(bots[0], noticed=False)
-                assert all([await whole(bot) for bot in bots])
+                assert await indexed_until_back(bots[0], noticed=False)
+                assert all([await finds_all(bot) for bot in bots])
                 return
         await asyncio.to_thread(lose, milvus, bots[:1], half=True)
         async with served(environment) as (http, _):
-            assert await comes_back(BotClient(http, bots[0].bot_id), noticed=False)
-            assert all([await whole(BotClient(http, bot.bot_id)) for bot in bots])
+            assert await indexed_until_back(BotClient(http, bots[0].bot_id), noticed=False)
+            assert all([await finds_all(BotClient(http, bot.bot_id)) for bot in bots])
 
 
 class Halting:
-    """A provider that answers so many requests more for documents, and then none until it is told to go on."""
+    """A provider that answers ``left`` more requests for documents, and then none until ``go_on`` is set."""
 
     def __init__(self) -> None:
         self.left = sys.maxsize
@@ -220,8 +222,8 @@ def provider() -> Iterator[OpenAIServer]:
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["collection", "rows"])
-async def test_a_server_is_killed_in_the_middle_of_a_rebuild(milvus: str, provider: OpenAIServer, half: bool) -> None:
-    """Another one goes on where it was, and neither answers with less."""
+async def test_another_server_continues_a_killed_rebuild(milvus: str, provider: OpenAIServer, half: bool) -> None:
+    """The other server does not repeat what was done, and neither server answers with fewer results."""
     parts, part = 4, 64
     halting = provider.always
     assert isinstance(halting, Halting)
@@ -257,14 +259,14 @@ async def test_a_server_is_killed_in_the_middle_of_a_rebuild(milvus: str, provid
             halting.go_on.set()
         provider.forget()
         async with served(environment) as (http, _):
-            assert await comes_back(BotClient(http, bot.bot_id), noticed=True, documents=parts * part)
+            assert await indexed_until_back(BotClient(http, bot.bot_id), noticed=True, documents=parts * part)
         sent = [text for text in provider.texts if text.endswith("of it")]
         assert len(sent) == len(set(sent))
         lost = parts * part // 2 if half else parts * part
-        assert len(sent) <= lost - part, "what the first server did is kept"
+        assert len(sent) <= lost - part, "the work of the first server is kept"
 
 
-async def test_repair_in_a_terminal_shows_how_far_a_rebuild_is(milvus: str) -> None:
+async def test_repair_in_a_terminal_shows_the_progress_of_a_rebuild(milvus: str) -> None:
     async with stores(milvus) as environment:
         environment |= {"INDEX_CHECK_SECONDS": "0"}
         async with served(environment) as (http, _):
@@ -278,11 +280,11 @@ async def test_repair_in_a_terminal_shows_how_far_a_rebuild_is(milvus: str) -> N
             assert "1 mended" in shown
             assert "stores agree" in shown
             for bot in bots:
-                assert await whole(bot)
+                assert await finds_all(bot)
 
 
 async def in_a_terminal(environment: dict[str, str], *arguments: str) -> tuple[int, str]:
-    """Exit code of ``python -m app.cli``, and what a terminal of 120 columns got to see."""
+    """The exit code of ``python -m app.cli``, and what a terminal of 120 columns showed."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 120))
     process = await asyncio.create_subprocess_exec(
@@ -297,7 +299,7 @@ async def in_a_terminal(environment: dict[str, str], *arguments: str) -> tuple[i
 
     def read() -> bytes:
         shown = b""
-        with suppress(OSError):  # EIO, when nobody has the other end any more.
+        with suppress(OSError):  # EIO, when the other end is closed.
             while more := os.read(ours, 4096):
                 shown += more
         return shown

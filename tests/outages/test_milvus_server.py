@@ -1,4 +1,4 @@
-"""The real Milvus server, killed and started again under a server of ours."""
+"""A Milvus server is killed and started again under a running server process."""
 
 import asyncio
 import os
@@ -16,14 +16,14 @@ from tests.outages.test_outages import BACK_SECONDS, insert, read, search
 
 
 def loaded(uri: str, collection: str) -> bool:
-    """Milvus answers long before it has its collections in memory again: until then it is away."""
+    """Whether Milvus has the collection in memory again. It answers long before, but cannot search until then."""
     with suppress(MilvusException, grpc.RpcError), closing(MilvusClient(uri, timeout=2, dedicated=True)) as client:
         client.query(collection, filter="chunk_id > 0", limit=1, timeout=2)
         return True
     return False
 
 
-async def test_milvus_server_is_killed_and_started() -> None:
+async def test_the_server_recovers_from_a_kill_of_the_milvus_server() -> None:
     with TemporaryDirectory(prefix="chat-memory-outage-") as name, MilvusServer(Path(name) / "milvus") as milvus:
         os.chmod(name, 0o755)
         environment = {"DATA_DIR": f"{name}/data", "MILVUS_URI": milvus.uri, "MILVUS_TIMEOUT": "5"}

@@ -1,4 +1,4 @@
-"""While a store is away every call ends in time, with the truth; afterwards all is as it was, by itself."""
+"""While a store is unavailable every call ends in time with the right status. Afterwards the server recovers."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from tests.outages.conftest import LEASE, TIMEOUT, Outage
 from tests.outages.proxy import FAULTS, Fault
 
 CALL_SECONDS = 4 * TIMEOUT + 1
-"""A call ends by then: T1, the vectors, T2 and the compensation may each wait for their store once."""
+"""The longest duration of a call: T1, the vectors, T2 and the compensation may each wait for their store once."""
 BACK_SECONDS = 10.0
 
 Call = Callable[[BotClient, int], Awaitable[httpx.Response]]
@@ -56,14 +56,14 @@ async def create(bot: BotClient, _: int) -> httpx.Response:
 
 
 async def ready(bot: BotClient, _: int) -> httpx.Response:
-    """What is known once the last look at the stores is too old."""
+    """Readiness, once the last probe of the stores is too old to count."""
     end = time.monotonic() + 2 * PROBE_SECONDS
     while (answer := await bot.http.get("/health/ready")).status_code == 200 and time.monotonic() < end:
         await asyncio.sleep(0.05)
     return answer
 
 
-NEEDS: dict[str, dict[Call, set[int]]] = {
+EXPECTED: dict[str, dict[Call, set[int]]] = {
     "postgres": {call: {503} for call in (insert, insert_batch, replace, patch, read, delete, search, create, ready)},
     "milvus": {
         **{call: {503} for call in (insert, insert_batch, replace, search, create, ready)},
@@ -72,7 +72,7 @@ NEEDS: dict[str, dict[Call, set[int]]] = {
         delete: {404},
     },
 }
-"""By the store that is away: what each call answers."""
+"""The statuses of each call, by the store that is unavailable."""
 
 
 async def timed(call: Awaitable[httpx.Response]) -> tuple[httpx.Response, float]:
@@ -83,7 +83,7 @@ async def timed(call: Awaitable[httpx.Response]) -> tuple[httpx.Response, float]
 def check_answers(store: str, answers: list[tuple[Call, httpx.Response, float]]) -> None:
     for call, answer, seconds in answers:
         name = call.__name__
-        assert answer.status_code in NEEDS[store][call], f"{name}: {answer.status_code} {answer.text}"
+        assert answer.status_code in EXPECTED[store][call], f"{name}: {answer.status_code} {answer.text}"
         assert seconds < CALL_SECONDS, f"{name} took {seconds:.1f} s"
         if answer.status_code == 503:
             assert int(answer.headers["Retry-After"]) >= 1, name
@@ -92,7 +92,7 @@ def check_answers(store: str, answers: list[tuple[Call, httpx.Response, float]])
 
 
 async def check_back(outage: Outage, bot: BotClient, doc_id: int, text: str) -> None:
-    """By itself and in time; what was acknowledged is there, what was not is there wholly or not at all."""
+    """The server recovers in time. What was acknowledged is there; what was not is there completely or not at all."""
     start = time.monotonic()
     await until(outage.ready, seconds=BACK_SECONDS)
     answer = await insert(bot, doc_id)
@@ -113,7 +113,7 @@ def before() -> dict[str, float]:
 
 
 async def test_warm_up(outage: Outage, before: dict[str, float]) -> None:
-    """What the server holds when it has worked a little: later tests compare with it."""
+    """The memory and files of the server after some work. The last test compares with them."""
     bot = await register(outage.http)
     for _ in range(20):
         await asyncio.gather(*(insert(bot, 0) for _ in range(16)), *(search(bot, 0) for _ in range(16)))
@@ -123,47 +123,47 @@ async def test_warm_up(outage: Outage, before: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("store", ["postgres", "milvus"])
-async def test_a_store_behind_a_bad_wire(outage: Outage, store: str, fault: Fault) -> None:
+async def test_calls_end_in_time_while_a_store_cannot_be_reached(outage: Outage, store: str, fault: Fault) -> None:
     bot = await register(outage.http)
     doc_id = await bot.insert("before")
-    await outage.wires[store].suffer(fault)
+    await outage.proxies[store].fail(fault)
     try:
-        calls = [call for call in NEEDS[store] for _ in range(3)]
+        calls = [call for call in EXPECTED[store] for _ in range(3)]
         outcomes = await asyncio.gather(*(timed(call(bot, doc_id)) for call in calls))
         alive, seconds = await timed(outage.http.get("/health/live"))
         assert (alive.status_code, seconds < TIMEOUT) == (200, True)
     finally:
-        await outage.wires[store].heal()
+        await outage.proxies[store].restore()
     check_answers(store, [(call, *outcome) for call, outcome in zip(calls, outcomes, strict=True)])
     await check_back(outage, bot, doc_id, "before")
 
 
-async def test_postgres_is_stopped_and_started(outage: Outage) -> None:
+async def test_the_server_recovers_from_a_stop_of_postgresql(outage: Outage) -> None:
     bot = await register(outage.http)
     doc_id = await bot.insert("before")
     await asyncio.to_thread(outage.postgres.stop)
     try:
-        outcomes = [(call, *await timed(call(bot, doc_id))) for call in NEEDS["postgres"]]
+        outcomes = [(call, *await timed(call(bot, doc_id))) for call in EXPECTED["postgres"]]
     finally:
         await asyncio.to_thread(outage.postgres.start, "rag_db_chatty")
     check_answers("postgres", outcomes)
     await check_back(outage, bot, doc_id, "before")
 
 
-async def test_milvus_is_killed_and_started(outage: Outage) -> None:
+async def test_the_server_recovers_from_a_kill_of_milvus(outage: Outage) -> None:
     bot = await register(outage.http)
     doc_id = await bot.insert("before")
     outage.lite.kill()
     try:
-        outcomes = [(call, *await timed(call(bot, doc_id))) for call in NEEDS["milvus"]]
+        outcomes = [(call, *await timed(call(bot, doc_id))) for call in EXPECTED["milvus"]]
     finally:
         await asyncio.to_thread(outage.lite.start)
     check_answers("milvus", outcomes)
     await check_back(outage, bot, doc_id, "before")
 
 
-async def test_a_server_stopped_past_its_lease(outage: Outage) -> None:
-    """Its writes are undone by nobody else here, so that it undoes them itself or ends them; never half."""
+async def test_writes_of_a_server_paused_past_its_lease_are_done_or_undone(outage: Outage) -> None:
+    """There is no other server, so that this one finishes or compensates its writes when it goes on."""
     bot = await register(outage.http)
     writing = [asyncio.create_task(bot.http.post("/data/insert", json=bot.body(f"n{n}"))) for n in range(8)]
     await asyncio.sleep(0.02)
@@ -174,9 +174,7 @@ async def test_a_server_stopped_past_its_lease(outage: Outage) -> None:
         try:
             answer = await task
         except httpx.ReadError:
-            status = (
-                0  # Woken, the server first closes connections that were idle for so long, with what it had not read.
-            )
+            status = 0  # When it goes on, the server first closes connections that were idle for long.
         else:
             status = answer.status_code
             assert status in {201, 503}, answer.text
@@ -187,7 +185,7 @@ async def test_a_server_stopped_past_its_lease(outage: Outage) -> None:
             assert f"n{number}" not in found
 
 
-async def test_nothing_is_left_of_it_all(outage: Outage, before: dict[str, float]) -> None:
+async def test_the_outages_leave_no_work_memory_or_files_behind(outage: Outage, before: dict[str, float]) -> None:
     async def at_rest() -> bool:
         bots = (await outage.http.get("/collection/list")).json()["bots"]
         details = [(await outage.http.get(f"/collection/{bot['chat_bot_id']}")).json() for bot in bots]
