@@ -1,4 +1,4 @@
-"""The server as a client meets it: a process of its own, README's examples through bash and curl, and HTTP."""
+"""A server process as clients see it: README's examples run by bash and curl, and calls over HTTP."""
 
 import json
 import os
@@ -152,7 +152,7 @@ def test_design_names_every_error() -> None:
     assert family(AppError) - rows == {(409, "conflict")}
 
 
-def test_batch_then_search(http: httpx.Client, bot: str) -> None:
+def test_documents_of_a_batch_are_found(http: httpx.Client, bot: str) -> None:
     documents = [_document(bot, "남산에는 케이블카가 있다."), _document(bot, "경복궁은 화요일에 문을 닫는다.")]
     answer = http.post("/data/insert/batch", json={"account_name": "chatty", "documents": documents}).json()
     assert (answer["status"], answer["success_count"], answer["failure_count"]) == ("success", 2, 0)
@@ -168,7 +168,7 @@ def test_batch_then_search(http: httpx.Client, bot: str) -> None:
     )
 
 
-def test_batch_that_fails_in_part(http: httpx.Client, bot: str) -> None:
+def test_a_batch_that_fails_in_part_stores_the_rest(http: httpx.Client, bot: str) -> None:
     documents = [_document(bot, "하나"), _document(str(uuid4()), "둘")]
     answer = http.post("/data/insert/batch", json={"documents": documents}).json()
     assert answer["status"] == "partial"
@@ -176,7 +176,7 @@ def test_batch_that_fails_in_part(http: httpx.Client, bot: str) -> None:
     assert answer["results"][1]["error"]["code"] == "bot_not_found"
 
 
-def test_document_from_insert_to_delete(http: httpx.Client, bot: str) -> None:
+def test_a_document_can_be_replaced_patched_and_deleted(http: httpx.Client, bot: str) -> None:
     at = {"chat_bot_id": bot}
     doc_id = http.post("/data/insert", json=_document(bot, "옛 문장이다.")).json()["doc_id"]
     path = f"/data/document/{doc_id}"
@@ -196,21 +196,21 @@ def test_document_from_insert_to_delete(http: httpx.Client, bot: str) -> None:
     _problem(http.delete(path, params=at), 404, "document_not_found")
 
 
-def test_deleted_bot_is_unknown(http: httpx.Client, bot: str) -> None:
+def test_a_deleted_bot_is_unknown(http: httpx.Client, bot: str) -> None:
     assert http.get(f"/collection/{bot}").json()["document_count"] == 0
     assert http.delete(f"/collection/{bot}").status_code == 200
     _problem(http.get(f"/collection/{bot}"), 404, "bot_not_found")
     _problem(http.post("/data/insert", json=_document(bot, "하나")), 404, "bot_not_found")
 
 
-def test_bad_body_is_named_by_place(http: httpx.Client, bot: str) -> None:
+def test_an_error_in_a_body_names_its_place(http: httpx.Client, bot: str) -> None:
     body = _problem(http.post("/data/insert", json=_document(bot, "하나", " ")), 422, "invalid_input")
     assert [error["loc"] for error in body["errors"]] == ["body.chunks.1.text"]
     assert http.get("/data/documents", params={"chat_bot_id": bot}).json()["documents"] == []
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready"])
-def test_ready(http: httpx.Client, path: str) -> None:
+def test_health_reports_each_dependency(http: httpx.Client, path: str) -> None:
     report = http.get(path).json()
     assert report["status"] == "ok"
     assert {name: state["status"] for name, state in report["dependencies"].items()} == {
@@ -220,11 +220,11 @@ def test_ready(http: httpx.Client, path: str) -> None:
     }
 
 
-def test_live(http: httpx.Client) -> None:
+def test_a_running_server_is_live(http: httpx.Client) -> None:
     assert http.get("/health/live").json() == {"status": "ok"}
 
 
-def test_openai_s_client_gets_the_vectors_that_searches_use(server: str, http: httpx.Client, bot: str) -> None:
+def test_the_openai_client_gets_the_vectors_that_searches_use(server: str, http: httpx.Client, bot: str) -> None:
     texts = ["광화문은 경복궁의 남쪽 정문이다.", "경복궁은 화요일에 문을 닫는다."]
     assert http.post("/data/insert", json=_document(bot, texts[0])).status_code == 201
     with openai.OpenAI(base_url=f"{server}/v1", api_key="none") as client:

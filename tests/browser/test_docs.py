@@ -1,6 +1,6 @@
-"""/docs and /redoc of a fresh server in headless Chromium, with no network but the server.
+"""/docs and /redoc of a fresh server in headless Chromium, which can reach no host but the server.
 
-The screenshot that README shows is written anew by
+This writes the screenshot in README again:
 
     SCREENSHOT=docs/images/docs-search.png .venv/bin/python -m pytest tests/browser
 """
@@ -46,28 +46,26 @@ def browser() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page, and what it asked of whom."""
+    """A page, its requests and its errors."""
 
     def __init__(self, browser: Browser, server: str) -> None:
         self.page: Page = browser.new_page(viewport={"width": 1000, "height": 900})
         self.page.set_default_timeout(WAIT_MS)
         self._host = urlsplit(server).netloc
         self._requests: list[Request] = []
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.page.on("request", lambda request: self._requests.append(request))  # Playwright marks what it calls.
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on(
-            "console", lambda message: self.complaints.append(message.text) if message.type == "error" else None
-        )
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
 
     @property
-    def asked(self) -> set[str]:
-        """Paths of the server that were asked for."""
+    def requested(self) -> set[str]:
+        """Paths of the server that the page requested."""
         return {urlsplit(request.url).path for request in self._requests if urlsplit(request.url).netloc == self._host}
 
     @property
-    def abroad(self) -> dict[str, str | None]:
-        """Every address of another host, and why it was not reached; ``csp`` is a request that was never sent."""
+    def other_hosts(self) -> dict[str, str | None]:
+        """{URL: why it failed} of requests to other hosts. ``csp``: the request was never sent."""
         return {
             request.url: request.failure
             for request in self._requests
@@ -96,7 +94,7 @@ def execute(page: Page, tag: str, operation: str) -> tuple[str, Any]:
     return status, shown if operation == "metrics" else json.loads(shown)
 
 
-def test_examples_work_as_they_stand_in_the_order_of_the_page(watched: Watched, server: str) -> None:
+def test_the_examples_work_in_the_order_of_the_page(watched: Watched, server: str) -> None:
     page = watched.page
     page.goto(f"{server}/docs")
 
@@ -130,17 +128,17 @@ def test_examples_work_as_they_stand_in_the_order_of_the_page(watched: Watched, 
     status, problem = execute(page, "rerank", "rerank")
     assert (status, problem["code"]) == ("404", "model_not_found")  # A fresh server has no reranker.
 
-    assert watched.abroad == {}
-    assert [text for text in watched.complaints if "404" not in text] == []
+    assert watched.other_hosts == {}
+    assert [text for text in watched.errors if "404" not in text] == []
     assert page.locator(".try-out__btn").count() == page.locator(".opblock").count()
 
 
 def screenshot(page: Page, path: str) -> None:
-    """The search with its whole answer, without the list of answers that there may be."""
+    """Takes a picture of the search with its whole answer, without the list of possible answers."""
     page.locator("#operations-search-search").screenshot(path=path, style=UNFOLDED)
 
 
-def test_redoc_shows_every_operation_and_sends_nothing_abroad(watched: Watched, server: str) -> None:
+def test_redoc_shows_every_operation_and_calls_no_other_host(watched: Watched, server: str) -> None:
     page = watched.page
     page.goto(f"{server}/redoc")
     page.locator("[id='tag/health']").first.wait_for()
@@ -149,11 +147,11 @@ def test_redoc_shows_every_operation_and_sends_nothing_abroad(watched: Watched, 
     for methods in document["paths"].values():
         for operation in methods.values():
             assert operation["summary"] in [heading.strip() for heading in headings]
-    assert watched.asked == {
+    assert watched.requested == {
         "/redoc",
         "/openapi.json",
         *(f"/docs/assets/{name}" for name in ("redoc.css", "redoc.js", "redoc.standalone.js")),
     }
-    # ReDoc tries to show its makers' mark; the policy keeps the request from being sent.
-    assert watched.abroad == {REDOCS_MARK: "csp"}
-    assert [text for text in watched.complaints if REDOCS_MARK not in text] == []
+    # ReDoc tries to show its logo. The content security policy blocks the request.
+    assert watched.other_hosts == {REDOCS_MARK: "csp"}
+    assert [text for text in watched.errors if REDOCS_MARK not in text] == []

@@ -1,4 +1,4 @@
-"""scripts/check's audit of what is pinned, against a service that speaks as OSV does."""
+"""The audit of pinned packages in scripts/check, against a stub of OSV."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 from tests.milvus_server import free_ports
 from tests.operations.conftest import ROOT
 
-FLAW = {
+VULNERABILITY = {
     "schema_version": "1.0.0",
     "id": "PYSEC-2026-1",
     "summary": "reads too much",
@@ -29,7 +29,7 @@ FLAW = {
 
 @contextmanager
 def advisories(*, fails_after: int | None = None) -> Iterator[str]:
-    """Knows one flaw, of leaky 1.0."""
+    """A stub of OSV that knows one vulnerability, of leaky 1.0."""
     asked = 0
 
     class Handler(BaseHTTPRequestHandler):
@@ -38,7 +38,7 @@ def advisories(*, fails_after: int | None = None) -> Iterator[str]:
             asked += 1
             question = json.loads(self.rfile.read(int(self.headers["content-length"])))
             leaks = (question["package"]["name"], question["version"]) == ("leaky", "1.0")
-            content = json.dumps({"vulns": [FLAW]} if leaks else {}).encode()
+            content = json.dumps({"vulns": [VULNERABILITY]} if leaks else {}).encode()
             self.send_response(500 if fails_after is not None and asked > fails_after else 200)
             self.send_header("content-length", str(len(content)))
             self.end_headers()
@@ -65,19 +65,19 @@ def audit(service: str, *files: Path) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.splitlines()
 
 
-def test_a_flaw_fails_the_check(requirements: Path) -> None:
+def test_a_known_vulnerability_fails_the_check(requirements: Path) -> None:
     requirements.write_text("sound==2.0\nleaky==1.0\n")
     with advisories() as service:
         assert audit(service, requirements) == (1, ["audit: leaky 1.0 has PYSEC-2026-1, fixed in 1.1"])
 
 
-def test_a_release_without_it_passes(requirements: Path) -> None:
+def test_a_fixed_release_passes(requirements: Path) -> None:
     requirements.write_text("sound==2.0\nleaky==1.1\n")
     with advisories() as service:
         assert audit(service, requirements) == (0, ["audit: no known vulnerability in 2 packages"])
 
 
-def test_what_is_not_pinned_fails_the_check(requirements: Path) -> None:
+def test_a_package_without_a_pin_fails_the_check(requirements: Path) -> None:
     requirements.write_text("leaky>=1.0\n")
     with advisories() as service:
         status, lines = audit(service, requirements)
@@ -85,7 +85,7 @@ def test_what_is_not_pinned_fails_the_check(requirements: Path) -> None:
     assert lines[0].startswith("audit: pip-audit failed: ")
 
 
-def test_every_file_of_the_project_is_audited() -> None:
+def test_every_requirements_file_is_audited() -> None:
     pinned = {
         line.split("==")[0].partition("[")[0].lower().replace("_", "-")
         for file in (ROOT / "requirements").glob("*.txt")
@@ -97,7 +97,7 @@ def test_every_file_of_the_project_is_audited() -> None:
 
 
 @pytest.mark.parametrize("fails_after", [0, 1])
-def test_a_service_that_fails_stops_nobody(requirements: Path, fails_after: int) -> None:
+def test_a_failing_service_does_not_fail_the_check(requirements: Path, fails_after: int) -> None:
     requirements.write_text("sound==2.0\n")
     with advisories(fails_after=fails_after) as service:
         status, lines = audit(service, requirements)
@@ -106,7 +106,7 @@ def test_a_service_that_fails_stops_nobody(requirements: Path, fails_after: int)
     assert lines[0].startswith(f"audit: skipped, {service} does not answer")
 
 
-def test_no_network_stops_nobody(requirements: Path) -> None:
+def test_no_network_does_not_fail_the_check(requirements: Path) -> None:
     requirements.write_text("leaky==1.0\n")
     (port,) = free_ports(1)
     status, lines = audit(f"http://127.0.0.1:{port}/v1/query", requirements)

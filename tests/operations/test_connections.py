@@ -1,4 +1,4 @@
-"""What one connection may hold of a real server, and what many of them may."""
+"""Limits of a connection to a running server, and of many connections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,7 +34,7 @@ class Wire:
         self.reader, self.writer = reader, writer
 
     async def status(self) -> int:
-        """Of the next answer, whose body is read."""
+        """The status of the next answer, whose body is read too."""
         head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)
         length = next(int(line.split(b":")[1]) for line in head.lower().splitlines() if line.startswith(b"content-len"))
         await self.reader.readexactly(length)
@@ -66,20 +66,20 @@ async def dial(server: Served) -> AsyncIterator[Dial]:
             await wire.writer.wait_closed()
 
 
-async def test_a_head_that_never_ends_is_given_up(dial: Dial) -> None:
+async def test_a_head_that_never_ends_times_out(dial: Dial) -> None:
     wire = await dial()
     wire.writer.write(b"GET /health/live HTTP/1.1\r\n")
     assert await wire.status() == 408
     assert await wire.closed()
 
 
-async def test_a_connection_that_says_nothing_is_closed(dial: Dial) -> None:
+async def test_a_silent_connection_is_closed(dial: Dial) -> None:
     assert await (await dial()).closed()
 
 
-async def test_an_idle_connection_outlives_the_clients_own_limit(dial: Dial) -> None:
-    """httpx gives up an idle connection after 5 s, load balancers after 60 s. A server that closes it as early may
-    do so while the next request is on its way, which then has no answer."""
+async def test_an_idle_connection_outlives_the_limits_of_clients(dial: Dial) -> None:
+    """httpx closes an idle connection after 5 s, load balancers after 60 s. A server that closes it earlier may do so
+    while the next request is on its way, which is then not answered."""
     assert Settings.model_fields["keep_alive_timeout"].default > 60
     wire = await dial()
     for pause in (5.5, 0):
@@ -88,7 +88,7 @@ async def test_an_idle_connection_outlives_the_clients_own_limit(dial: Dial) -> 
         await asyncio.sleep(pause)
 
 
-async def test_a_second_head_is_as_bounded_as_the_first(dial: Dial) -> None:
+async def test_a_second_head_has_the_limits_of_the_first(dial: Dial) -> None:
     wire = await dial()
     wire.writer.write(LIVE)
     assert await wire.status() == 200
@@ -97,7 +97,7 @@ async def test_a_second_head_is_as_bounded_as_the_first(dial: Dial) -> None:
 
 
 @pytest.mark.parametrize("before", [b"", LIVE])
-async def test_a_head_may_be_so_long(dial: Dial, before: bytes) -> None:
+async def test_the_length_of_a_head_is_limited(dial: Dial, before: bytes) -> None:
     wire = await dial()
     wire.writer.write(before + b"GET /health/live HTTP/1.1\r\nx-long: ")
     if before:
@@ -117,7 +117,7 @@ async def test_a_body_does_not_count_as_a_head(dial: Dial) -> None:
     assert await wire.status() == 200
 
 
-async def test_a_short_body_that_is_refused_does_not_cost_its_connection(dial: Dial) -> None:
+async def test_a_rejected_short_body_keeps_its_connection(dial: Dial) -> None:
     wire = await dial()
     wire.writer.write(
         b"POST /search/query HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}"
@@ -127,7 +127,7 @@ async def test_a_short_body_that_is_refused_does_not_cost_its_connection(dial: D
     assert await wire.status() == 200
 
 
-async def test_a_body_that_stops_is_given_up_and_a_long_one_refused_at_its_head(dial: Dial) -> None:
+async def test_an_unfinished_body_times_out_and_a_long_one_is_rejected_at_its_head(dial: Dial) -> None:
     slow, long = await dial(), await dial()
     slow.writer.write(b"POST /search/query HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 10\r\n\r\n1")
     long.writer.write(b"POST /search/query HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000000000\r\n\r\n1")
@@ -137,7 +137,7 @@ async def test_a_body_that_stops_is_given_up_and_a_long_one_refused_at_its_head(
     assert await slow.closed()
 
 
-async def test_no_number_of_idle_connections_locks_anybody_out(dial: Dial) -> None:
+async def test_idle_connections_never_lock_other_clients_out(dial: Dial) -> None:
     idle = []
     for _ in range(CONNECTIONS * 3):
         wire = await dial()

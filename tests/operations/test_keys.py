@@ -1,4 +1,4 @@
-"""Keys from the command line, and servers that ask for them."""
+"""API keys that the command line creates, and servers that require them."""
 
 import asyncio
 import os
@@ -46,9 +46,9 @@ async def test_a_server_refuses_to_start_until_there_is_a_key(tmp_path: Path) ->
     code, _, errors = await run(tmp_path, "-m", "app.serve", PORT=port)
     assert code == 3
     code, _, errors = await run(tmp_path, "-m", "app.serve", "--try-out", PORT=port, AUTH_DISABLED="false")
-    assert code == 3, "who has chosen is obeyed"
+    assert code == 3, "AUTH_DISABLED=false is obeyed"
     code, _, errors = await run(tmp_path, "-m", "app.serve", "--try-out", PORT=port, HOST="0.0.0.0")
-    assert code == 3, "and nobody else can reach a server without keys"
+    assert code == 3, "other machines cannot reach a server without keys"
 
     # While no server runs.
     code, output, errors = await keys(tmp_path, "create", "--account", "mine", "--scope", "write", "--note", "a test")
@@ -95,7 +95,7 @@ async def test_a_server_refuses_to_start_until_there_is_a_key(tmp_path: Path) ->
     assert (await keys(tmp_path, "revoke", "cm_nosuchky"))[0] == 1
 
 
-async def test_the_command_line_refuses_what_is_no_account_or_time(tmp_path: Path) -> None:
+async def test_the_command_line_rejects_invalid_accounts_and_times(tmp_path: Path) -> None:
     for arguments in (
         ["create"],
         ["create", "--account", " "],

@@ -1,4 +1,4 @@
-"""Stopping handshakes on a socket, and closing it."""
+"""A listening socket stops handshakes and is closed."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ def listening() -> socket.socket:
     return listener
 
 
-def test_who_has_connected_stays_and_nobody_else_comes() -> None:
+def test_closing_keeps_connections_and_refuses_new_ones() -> None:
     with listening() as listener, socket.socket() as early, socket.socket() as late:
         early.connect(listener.getsockname())
         assert stop_handshakes([listener])
@@ -42,7 +42,7 @@ class Echo(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-async def test_the_queue_is_served_when_the_port_closes(shared: bool) -> None:
+async def test_queued_connections_are_served_when_the_port_closes(shared: bool) -> None:
     """``shared``: the socket stays open for its other holder."""
     loop = asyncio.get_running_loop()
     listener = listening()

@@ -1,4 +1,4 @@
-"""Two server processes behind a PgBouncer in transaction mode, as clients see them."""
+"""Two server processes behind a PgBouncer in transaction mode."""
 
 import asyncio
 from contextlib import ExitStack
@@ -11,8 +11,8 @@ CALLS = 400
 
 
 @needs_pgbouncer
-def test_two_processes_on_two_server_connections_answer_each_caller_with_its_own() -> None:
-    """``python -m tests.operations.shared_load --calls 20000`` is the same, longer."""
+def test_two_processes_on_two_server_connections_never_mix_answers() -> None:
+    """``python -m tests.operations.shared_load --calls 20000`` does the same for longer."""
     with poolers() as (_, pooled), own_folder() as folder, ExitStack() as stack:
         addresses = [stack.enter_context(server_in(folder, HASHES, **at(pooled))) for _ in range(2)]
         statuses, wrong = asyncio.run(load(addresses, CALLS, clients=8, seed=18))

@@ -1,4 +1,4 @@
-"""The server as docker-compose.yml confines it: a file system that cannot be written, no root, no capabilities."""
+"""The server confined as by docker-compose.yml: a read-only file system, no root, no capabilities."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ import pytest
 from tests.operations.conftest import ROOT, served
 
 USER = pwd.getpwnam("nobody").pw_uid
-"""PostgreSQL wants a user that has a name."""
+"""PostgreSQL needs a user with a name."""
 CONFINED = """\
 set -e
 mount --bind "$FOLDER" "$FOLDER"
@@ -29,7 +29,7 @@ done </proc/self/mounts
 exec setpriv --reuid "$AS" --regid "$AS" --clear-groups --no-new-privs --inh-caps -all,+dac_read_search \
     --ambient-caps -all,+dac_read_search --bounding-set -all,+dac_read_search "$@"
 """
-"""All is read-only but a folder. One capability stays, to read: the interpreter may be in root's home."""
+"""Everything but one folder is read-only. One capability stays, to read: the interpreter may be in root's home."""
 
 
 def _confining(folder: Path) -> list[str]:
@@ -63,7 +63,7 @@ def _writable_folder() -> Iterator[Path]:
 pytestmark = pytest.mark.skipif(not _can_confine(), reason="needs root and unshare, to make the file system read-only")
 
 
-def test_there_is_one_place_to_write() -> None:
+def test_only_the_data_folder_can_be_written() -> None:
     with _writable_folder() as folder:
 
         def writes(path: Path) -> bool:
@@ -75,7 +75,7 @@ def test_there_is_one_place_to_write() -> None:
         assert not any(map(writes, places))
 
 
-async def test_the_server_writes_to_its_data_folder_and_the_temporary_one_alone() -> None:
+async def test_the_server_writes_only_to_its_data_and_temporary_folders() -> None:
     with _writable_folder() as folder:
         async with (
             served(folder, before=_confining(folder), DATA_DIR=str(folder / "data")) as server,

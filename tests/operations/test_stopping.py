@@ -1,4 +1,4 @@
-"""SIGTERM under load: what was accepted is answered, and behind a balancer nobody notices."""
+"""SIGTERM under load: accepted requests are answered, and clients of a load balancer see no error."""
 
 import asyncio
 import json
@@ -65,7 +65,7 @@ async def balanced(port: int) -> AsyncIterator[Balancer]:
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-async def test_what_was_accepted_is_answered(folder: Path, processes: str) -> None:
+async def test_accepted_requests_are_answered(folder: Path, processes: str) -> None:
     async with served(folder, LOG_FORMAT="json", DRAIN_SECONDS="1", WEB_CONCURRENCY=processes) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
             load = Load(server.url, await register(http))
@@ -120,7 +120,7 @@ class Newcomers:
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-async def test_who_reaches_the_port_is_answered(folder: Path, processes: str) -> None:
+async def test_connections_that_reach_the_port_are_answered(folder: Path, processes: str) -> None:
     """Up to the moment at which the port is closed."""
     async with served(folder, DRAIN_SECONDS="0.2", WEB_CONCURRENCY=processes) as server:
         clients = Newcomers(server.port)
@@ -130,7 +130,7 @@ async def test_who_reaches_the_port_is_answered(folder: Path, processes: str) ->
     assert clients.outcomes.keys() == {"HTTP/1.1 200 OK"}
 
 
-async def test_a_signal_to_all_processes_at_once_resets_nobody(folder: Path) -> None:
+async def test_a_signal_to_all_processes_resets_no_connection(folder: Path) -> None:
     """As systemd sends it. Without a drain they close the port at once, before their parent can have told them."""
     async with served(folder, DRAIN_SECONDS="0", WEB_CONCURRENCY="2") as server:
         clients = Newcomers(server.port)

@@ -1,4 +1,4 @@
-"""docs/ops/wrong-setups.md says what start-up prints for each wrong set-up; each is made here, and compared with it."""
+"""Each wrong set-up of docs/ops/wrong-setups.md is made here, and start-up prints the line documented there."""
 
 import asyncio
 import os
@@ -140,7 +140,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.mark.parametrize("setup", SETTINGS)
-async def test_wrong_settings(place: Place, setup: str) -> None:
+async def test_wrong_settings_print_their_line(place: Place, setup: str) -> None:
     [line] = await start(place, SETTINGS[setup])
     assert line == DOCUMENTED[setup]
 
@@ -170,7 +170,7 @@ async def on_postgres(place: Place, tls_server: tuple[PostgresAddress, Certifica
 
 
 @pytest.mark.parametrize("setup", POSTGRES)
-async def test_wrong_postgres(
+async def test_a_wrong_postgresql_prints_its_line(
     on_postgres: tuple[Place, Values], tls_server: tuple[PostgresAddress, Certificates], setup: str
 ) -> None:
     place, right = on_postgres
@@ -181,7 +181,7 @@ async def test_wrong_postgres(
     assert final(await start(place, right | POSTGRES[setup])) == DOCUMENTED[setup]
 
 
-async def test_a_password_that_env_file_cuts(on_postgres: tuple[Place, Values]) -> None:
+async def test_a_password_that_the_env_file_cuts_is_reported(on_postgres: tuple[Place, Values]) -> None:
     place, right = on_postgres
     del right["POSTGRES_PASSWORD"]
     (place.folder / ".env").write_text(f"POSTGRES_PASSWORD={POSTGRES_PASSWORD}\n")
@@ -225,7 +225,7 @@ async def on_milvus(
 
 
 @pytest.mark.parametrize("setup", MILVUS)
-async def test_wrong_milvus_keys_and_models(on_milvus: tuple[Place, Values], setup: str) -> None:
+async def test_wrong_milvus_keys_and_models_print_their_line(on_milvus: tuple[Place, Values], setup: str) -> None:
     place, right = on_milvus
     wrong = right | MILVUS[setup]
     if wrong["MILVUS_URI"].startswith("http://"):
@@ -233,5 +233,5 @@ async def test_wrong_milvus_keys_and_models(on_milvus: tuple[Place, Values], set
     assert final(await start(place, wrong)) == DOCUMENTED[setup]
 
 
-def test_the_table_has_these_set_ups_and_no_other() -> None:
+def test_the_documented_table_has_exactly_these_set_ups() -> None:
     assert list(DOCUMENTED) == [*SETTINGS, *POSTGRES, ENV_FILE, *MILVUS]

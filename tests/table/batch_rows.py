@@ -1,4 +1,4 @@
-"""Batches: one bad document does not stop the others, and is told with its place."""
+"""Batches: an invalid document does not stop the others, and its error names its place."""
 
 import json
 from collections.abc import Callable

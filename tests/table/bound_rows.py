@@ -1,4 +1,4 @@
-"""Bounds of answers and pages, and by which names and from which pages the server is called."""
+"""Limits of answers and pages, and the host names and origins that may call the server."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Filters: what each operator finds among six documents, and what it is told that is asked for wrongly."""
+"""Filters: what each operator finds among six documents, and the errors of invalid filters."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""/v1: what clients of OpenAI's and of its likes send, and the errors that they can show."""
+"""/v1: what clients of OpenAI's API send, and errors in the form that they can show."""
 
 from base64 import b64decode
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Filters on page_number: of the chunk, so that some of a document's pass and others do not."""
+"""Filters on page_number, which belongs to the chunk: some chunks of a document pass and others do not."""
 
 from collections.abc import Callable
 from typing import Any

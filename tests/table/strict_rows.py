@@ -1,4 +1,4 @@
-"""Nothing is ignored: unknown parameters, bodies that nobody reads, null, and bodies that are no JSON in UTF-8."""
+"""Nothing is ignored: unknown parameters, unexpected bodies, null, and bodies that are not JSON in UTF-8."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The table's rows, each against one server in a process of its own, on embedded stores."""
+"""Sends each row of the table to a server process on embedded stores."""
 
 import importlib
 import json
@@ -29,7 +29,7 @@ def http() -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.kind}: {row.name}")
-def test_row(http: httpx.Client, row: Row) -> None:
+def test_row_has_the_expected_answer(http: httpx.Client, row: Row) -> None:
     bot = str(uuid4())
     name = f"r{uuid4().hex}"
     body = {"chat_bot_id": bot, "bot_name": row.name, "collection_name": name}
@@ -40,7 +40,7 @@ def test_row(http: httpx.Client, row: Row) -> None:
 
 @pytest.mark.parametrize("target", ["/data/documents?account_name=한글", "/한글"])
 @pytest.mark.parametrize("encoding", ["utf-8", "euc-kr"])
-def test_raw_letters_in_a_url(http: httpx.Client, target: str, encoding: str) -> None:
+def test_raw_letters_in_a_url_are_rejected(http: httpx.Client, target: str, encoding: str) -> None:
     with socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=30) as connection:
         connection.sendall(b"GET " + target.encode(encoding) + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         with connection.makefile("rb") as answer:
@@ -51,6 +51,6 @@ def test_raw_letters_in_a_url(http: httpx.Client, target: str, encoding: str) ->
     assert "percent-encoded" in json.loads(body)["detail"]
 
 
-def test_no_row_stands_twice() -> None:
+def test_every_row_is_unique() -> None:
     names = [(row.kind, row.name) for row in ROWS]
     assert len(set(names)) == len(names)

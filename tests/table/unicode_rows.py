@@ -1,4 +1,4 @@
-"""Unicode: what is compared is NFC, whatever form it was sent in; what shows nothing is blank."""
+"""Unicode: names are compared in NFC, whatever form they were sent in; text that shows nothing is blank."""
 
 import unicodedata
 from typing import Any
