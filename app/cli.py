@@ -54,7 +54,7 @@ async def repair(settings: Settings, vectors: bool = False, sample: int | None =
     """Mends what verify finds, prints it, and then what is left; returns how much that is."""
     mended = 0
     # Nothing is rebuilt behind this command's back: it shows how far that is.
-    async with open_services(settings.model_copy(update={"index_check_seconds": 0})) as services:
+    async with open_services(settings.model_copy(update={"index_check_interval_seconds": 0})) as services:
         await services.repairer.finish_abandoned_sagas()
         for bot in tqdm(await services.verifier.bots(), desc="repair", unit="bot", disable=None):
             try:
@@ -205,7 +205,7 @@ async def revoke_key(settings: Settings, key: str) -> int:
     async with open_keys(settings) as ring:
         revoked = await ring.revoke(key)
     if revoked:
-        print(f"revoked; servers take it for at most {settings.key_cache_seconds:g} seconds more")
+        print(f"revoked; servers take it for at most {settings.api_key_cache_ttl:g} seconds more")
         return 0
     print("there is no such key, or it was revoked before", file=sys.stderr)
     return 1

@@ -60,14 +60,14 @@ class Settings(BaseSettings):
     allowed_hosts: str | None = Field(
         None, description="Names to be called by, beside localhost, with commas between them; * allows any."
     )
-    key_cache_seconds: float = Field(5.0, ge=0, le=300, description="A revoked key works on at most so long.")
+    api_key_cache_ttl: float = Field(5.0, ge=0, le=300, description="A revoked key works on at most so long.")
     health_open: bool = Field(True, description="Show the state of each dependency without a key.")
     docs: Literal["open", "key", "off"] = Field("open", description="/docs, /redoc and /openapi.json.")
     otel_exporter_otlp_endpoint: str | None = Field(
         None, pattern="^https?://", description="Collector of traces, OTLP over HTTP."
     )
     drain_seconds: float = Field(1.0, ge=0, description="After SIGTERM serve on so long, not ready any more.")
-    shutdown_timeout: int = Field(30, ge=1, description="Seconds then for what is in flight.")
+    graceful_shutdown_timeout: int = Field(30, ge=1, description="Seconds then for what is in flight.")
 
     postgres_host: Annotated[str, AfterValidator(_host)] | None = Field(
         None, description="PostgreSQL server; unset starts the embedded one."
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     )
     embedding_threads: int | None = Field(None, ge=1, description="Threads that embed; default: cores.")
     embedding_long_text: Literal["refuse", "split", "cut"] = Field("refuse", description="More than the model reads.")
-    embedding_batch_texts: int | None = Field(None, ge=1, description="Most texts of a batch; default: the model's.")
+    embedding_batch_size: int | None = Field(None, ge=1, description="Most texts of a batch; default: the model's.")
     embedding_batch_wait_ms: float = Field(0.0, ge=0, le=1000, description="A batch that is not full waits so long.")
     embedding_queue_texts: int | None = Field(None, ge=1, description="Texts that may wait; more are a 503.")
     embedding_cache_mb: int = Field(64, ge=0, description="Vectors that are kept in memory; 0 keeps none.")
@@ -140,8 +140,10 @@ class Settings(BaseSettings):
     openai_query_model: str | None = Field(None, min_length=1, description="Model for queries.")
     openai_query_prefix: str | None = Field(None, description="Before each query.")
     openai_document_prefix: str | None = Field(None, description="Before each text that is stored.")
-    openai_query_body: dict[str, Any] | None = Field(None, description="JSON: more fields of a request with queries.")
-    openai_document_body: dict[str, Any] | None = Field(None, description="JSON: the same with texts to store.")
+    openai_query_extra_body: dict[str, Any] | None = Field(
+        None, description="JSON: more fields of a request with queries."
+    )
+    openai_document_extra_body: dict[str, Any] | None = Field(None, description="JSON: the same with texts to store.")
     openai_encoding_format: Literal["base64", "float", "none"] | None = Field(
         None, description="How vectors are asked for; none: the field is left out."
     )
@@ -149,8 +151,10 @@ class Settings(BaseSettings):
     openai_form: Literal["openai", "cohere"] | None = Field(None, description="Form of request and answer.")
     openai_tokenizer: Path | None = Field(None, description="tokenizer.json of the model: counts tokens beforehand.")
     openai_in_flight: int = Field(8, ge=1, description="Requests to openai at a time.")
-    openai_input_tokens: int | None = Field(None, ge=1, description="Most tokens of a text; default: the provider's.")
-    openai_request_tokens: int | None = Field(None, ge=1, description="Most tokens of a request.")
+    openai_max_input_tokens: int | None = Field(
+        None, ge=1, description="Most tokens of a text; default: the provider's."
+    )
+    openai_max_request_tokens: int | None = Field(None, ge=1, description="Most tokens of a request.")
     embedding_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of bge-m3 and sentence-bert.")
     embedding_device: str = Field("auto", min_length=1, description="Torch's device for these: cpu, cuda, cuda:1, ...")
     bge_m3_model: str = Field("BAAI/bge-m3", min_length=1, description="Folder, hub name or name@revision.")
@@ -168,19 +172,19 @@ class Settings(BaseSettings):
     rerank_top: int = Field(20, ge=1, le=200, description="How many of the best results it reads again.")
 
     max_body_bytes: int = Field(32 << 20, ge=1024, description="Longest body; a longer one is a 413.")
-    max_bodies_bytes: int = Field(64 << 20, ge=1024, description="Bodies that a process holds at a time.")
+    max_buffered_bytes: int = Field(64 << 20, ge=1024, description="Bodies that a process holds at a time.")
     max_documents: int = Field(1_000, ge=1, le=1_000, description="Documents of a batch.")
     max_chunks: int = Field(65_536, ge=1, le=65_536, description="Chunks of a request.")
     max_text_chars: int = Field(8_192, ge=1, le=8_192, description="Characters of a chunk or a query.")
     max_metadata_bytes: int = Field(65_536, ge=2, le=65_536, description="A document's metadata as JSON in UTF-8.")
     max_metadata_depth: int = Field(32, ge=1, le=32, description="Levels of nesting in it.")
-    account_rate: Annotated[str, AfterValidator(_rate)] | None = Field(
+    rate_limit: Annotated[str, AfterValidator(_rate)] | None = Field(
         None, description="Requests of an account, such as 50/second;1000/minute; unset: any number."
     )
-    rate_storage_uri: Annotated[str, AfterValidator(checked_uri)] | None = Field(
+    rate_limit_storage_uri: Annotated[str, AfterValidator(checked_uri)] | None = Field(
         None, pattern="^rediss?://", description="Redis that counts them for all processes; unset: each for itself."
     )
-    account_writes: int = Field(64, ge=1, description="Writes of an account at a time, in each process.")
+    max_concurrent_writes: int = Field(64, ge=1, description="Writes of an account at a time, in each process.")
     max_concurrent_reads: int = Field(512, ge=1, description="Reads of an account at a time, in each process.")
     body_timeout: float = Field(10.0, gt=0, description="Seconds for a body's first bytes, then 64 KiB a second.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds a request may take that stores nothing.")
@@ -196,7 +200,7 @@ class Settings(BaseSettings):
     startup_timeout: float = Field(60.0, gt=0, description="Seconds to wait for the stores at start-up.")
     health_timeout: float = Field(2.0, gt=0, description="Seconds a dependency has to answer a health check.")
     recovery_interval_seconds: float = Field(1.0, gt=0, description="Pause between two rounds of recovery.")
-    index_check_seconds: float = Field(
+    index_check_interval_seconds: float = Field(
         60.0, ge=0, description="How often a bot's vectors are counted; 0: never, nor are lost ones made again."
     )
     rebuild_max_chunks: int = Field(
@@ -207,7 +211,7 @@ class Settings(BaseSettings):
         """(setting, what is wrong) wherever settings that are right by themselves do not go together."""
         needs = [
             ("POSTGRES_POOL_MIN", self.postgres_pool_min > self.postgres_pool_max, "is above POSTGRES_POOL_MAX"),
-            ("MAX_BUFFERED_BYTES", self.max_bodies_bytes < self.max_body_bytes, "is below MAX_BODY_BYTES"),
+            ("MAX_BUFFERED_BYTES", self.max_buffered_bytes < self.max_body_bytes, "is below MAX_BODY_BYTES"),
             (
                 "SENTENCE_BERT_MODEL",
                 self.embedding_model == "sentence-bert" and self.sentence_bert_model is None,
@@ -237,10 +241,14 @@ class Settings(BaseSettings):
                 and not (_installed("opentelemetry.sdk") and _installed("opentelemetry.exporter.otlp.proto.http")),
                 "needs requirements/tracing.txt",
             ),
-            ("RATE_STORAGE_URI", self.rate_storage_uri is not None and not self.account_rate, "needs ACCOUNT_RATE"),
             (
-                "RATE_STORAGE_URI",
-                self.rate_storage_uri is not None and not _installed("redis"),
+                "RATE_LIMIT_STORAGE_URI",
+                self.rate_limit_storage_uri is not None and not self.rate_limit,
+                "needs RATE_LIMIT",
+            ),
+            (
+                "RATE_LIMIT_STORAGE_URI",
+                self.rate_limit_storage_uri is not None and not _installed("redis"),
                 "needs requirements/redis.txt",
             ),
             (

@@ -62,7 +62,7 @@ def create_app(
                 services=opened,
                 limits=_limits(chosen),
                 rate=_rate(chosen),
-                writes=ConcurrencyLimiter(chosen.account_writes, TooManyWrites),
+                writes=ConcurrencyLimiter(chosen.max_concurrent_writes, TooManyWrites),
                 reads=ConcurrencyLimiter(chosen.max_concurrent_reads, TooManyReads),
                 hosts=allowed_hosts(chosen.allowed_hosts),
                 keys=None if chosen.auth_disabled else opened.keys,
@@ -131,7 +131,7 @@ async def _traced(settings: Settings) -> AsyncIterator[None]:
 def _limits(settings: Settings) -> Limits:
     return Limits(
         body_bytes=settings.max_body_bytes,
-        bodies_bytes=settings.max_bodies_bytes,
+        bodies_bytes=settings.max_buffered_bytes,
         documents=settings.max_documents,
         chunks=settings.max_chunks,
         text_chars=settings.max_text_chars,
@@ -144,11 +144,11 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _rate(settings: Settings) -> "RateLimiter | None":
-    if settings.account_rate is None:
+    if settings.rate_limit is None:
         return None
     from app.api.rate_limiter import RateLimiter
 
-    return RateLimiter(settings.account_rate, settings.rate_storage_uri)
+    return RateLimiter(settings.rate_limit, settings.rate_limit_storage_uri)
 
 
 app = create_app()

@@ -151,7 +151,7 @@ def main() -> int:
         log_config=uvicorn_config(settings.log_level, settings.log_format),
         access_log=False,
         timeout_keep_alive=settings.keep_alive_timeout,
-        timeout_graceful_shutdown=settings.shutdown_timeout,
+        timeout_graceful_shutdown=settings.graceful_shutdown_timeout,
         backlog=settings.backlog,
         timeout_worker_healthcheck=WORKER_SECONDS,
     )

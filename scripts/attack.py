@@ -39,7 +39,7 @@ PAUSE = 0.02
 SETTLE = 1.0
 LONG_CHUNKS = 1_000
 LONG_CHARS = 480
-RATED = {"ACCOUNT_RATE": "50/second", "ACCOUNT_WRITES": "8"}
+RATED = {"RATE_LIMIT": "50/second", "MAX_CONCURRENT_WRITES": "8"}
 """Settings for a server with accounts that are not trusted."""
 RERANKED = {"RERANK_API": "tei"}
 """RERANK_URL is that of a stub, which takes SECONDS_A_PAIR for each text."""

@@ -34,7 +34,7 @@ OPENED_PER_SECOND = 300
 SENDERS = 4
 HAMMERS = 16
 WRITES = 100
-"""More than ACCOUNT_WRITES."""
+"""More than MAX_CONCURRENT_WRITES."""
 NICE = 19
 """The nice value: a real attacker has other machines; here it shares the server's cores."""
 
@@ -250,7 +250,7 @@ async def _search(target: Target, **options: object) -> None:
 
 
 async def writes(target: Target) -> None:
-    """Inserts, more at a time than ACCOUNT_WRITES."""
+    """Inserts, more at a time than MAX_CONCURRENT_WRITES."""
     document = {"chat_bot_id": target.bot, "title": "again"}
     body = json.dumps(
         {"document": document, "chunks": [{"chunk_index": 0, "text": "누가 언제 무엇을 했나요?"}]}
@@ -259,7 +259,7 @@ async def writes(target: Target) -> None:
 
 
 async def large_bodies(target: Target) -> None:
-    """Bodies just below the size limit that never end: together they exceed MAX_BODIES_BYTES."""
+    """Bodies just below the size limit that never end: together they exceed MAX_BUFFERED_BYTES."""
     opening = target.head("/data/insert/batch", f"content-length: {LARGE + 60}") + b"\r\n" + bytes(LARGE)
     wires: set[Wire] = set()
     loop = asyncio.get_running_loop()

@@ -147,7 +147,7 @@ def settings() -> Settings:
         recovery_interval_seconds=0.1,
         health_timeout=1,
         milvus_timeout=1,
-        index_check_seconds=0,  # Tests that remove vectors detect the loss themselves.
+        index_check_interval_seconds=0,  # Tests that remove vectors detect the loss themselves.
     )
 
 

@@ -17,7 +17,7 @@ from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
 from app.utils.errors import ErrorLocation, InvalidInput, RateLimited, TooManyReads, TooManyWrites
 from app.utils.unicode import nfc
 
-if TYPE_CHECKING:  # Its library is loaded only where ACCOUNT_RATE is set.
+if TYPE_CHECKING:  # Its library is loaded only where RATE_LIMIT is set.
     from app.api.rate_limiter import RateLimiter
 
 ACCOUNT_CHARS = 128

@@ -47,7 +47,7 @@ class RateLimiter:
         except Exception as exc:
             if time.monotonic() - self._complained > QUIET_SECONDS:
                 self._complained = time.monotonic()
-                log.warning("requests are not counted: RATE_STORAGE_URI is away (%s)", type(exc).__name__)
+                log.warning("requests are not counted: RATE_LIMIT_STORAGE_URI is away (%s)", type(exc).__name__)
 
 
 def _storage(uri: str | None) -> Storage:

@@ -281,7 +281,7 @@ async def build_services(
         pace,
         lease=leases.length,
         interval=settings.recovery_interval_seconds,
-        check=settings.index_check_seconds,
+        check=settings.index_check_interval_seconds,
     )
     repairer = Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery, rebuilder)
     index_check = IndexCheck(
@@ -299,11 +299,11 @@ async def build_services(
         metrics_sampler.run_forever(),
         generations.run_forever(),
     ]
-    if settings.index_check_seconds:
+    if settings.index_check_interval_seconds:
         loops += [rebuilder.check_forever(), rebuilder.rebuild_forever()]
     async with _running(*loops):
         yield Services(
-            keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.key_cache_seconds),
+            keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.api_key_cache_ttl),
             bots=bots,
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),

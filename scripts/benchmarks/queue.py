@@ -18,7 +18,7 @@ from scripts.benchmarks.embedding import MODELS, SHORT
 from scripts.korquad import paragraphs
 
 VARIANTS = {"each query alone": 1, "shared batches": None}
-"""With the EMBEDDING_BATCH_TEXTS of each."""
+"""With the EMBEDDING_BATCH_SIZE of each."""
 
 passes: Counter[str] = Counter()
 

@@ -25,7 +25,7 @@ OPEN = {"health", "ready", "live", "metrics"}
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"auth_disabled": False, "key_cache_seconds": 300.0})
+    return settings.model_copy(update={"auth_disabled": False, "api_key_cache_ttl": 300.0})
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ async def test_another_scheme_is_told_which_one_is_wanted(client: httpx.AsyncCli
 async def test_a_key_that_expired_or_was_revoked_is_refused(
     services: Services, settings: Settings, db: Database, key: str
 ) -> None:
-    async with in_process(services, settings.model_copy(update={"key_cache_seconds": 0.0})) as client:
+    async with in_process(services, settings.model_copy(update={"api_key_cache_ttl": 0.0})) as client:
         short = await make_key(db, "mine", expires_in=timedelta(microseconds=1))
         refused(await client.get("/collection/list", headers=bearer(short)), 401, "unauthorized")
     async with in_process(services, settings) as client:
@@ -239,7 +239,7 @@ async def test_rates_are_counted_by_the_keys_account(
     services: Services, settings: Settings, key: str, db: Database
 ) -> None:
     other, same = await make_key(db, "other"), await make_key(db, "mine")
-    async with in_process(services, settings.model_copy(update={"account_rate": "2/hour"})) as client:
+    async with in_process(services, settings.model_copy(update={"rate_limit": "2/hour"})) as client:
 
         async def status(key: str) -> int:
             return (await client.get("/collection/list", headers=bearer(key))).status_code
@@ -251,7 +251,7 @@ async def test_rates_are_counted_by_the_keys_account(
 async def test_an_account_above_its_rate_is_refused_before_its_body_is_read(
     services: Services, settings: Settings, key: str
 ) -> None:
-    limits = {"account_rate": "2/hour", "max_body_bytes": 1024}
+    limits = {"rate_limit": "2/hour", "max_body_bytes": 1024}
     async with in_process(services, settings.model_copy(update=limits)) as client:
 
         async def status(size: int) -> int:

@@ -17,13 +17,13 @@ from tests.conftest import BotClient, in_process
 
 LIMITS = {
     "max_body_bytes": 4096,
-    "max_bodies_bytes": 8192,
+    "max_buffered_bytes": 8192,
     "max_documents": 2,
     "max_chunks": 3,
     "max_text_chars": 50,
     "max_metadata_bytes": 200,
     "max_metadata_depth": 2,
-    "account_writes": 2,
+    "max_concurrent_writes": 2,
     "max_concurrent_reads": 2,
     "body_timeout": 0.3,
     "request_timeout": 2.0,
@@ -214,7 +214,7 @@ async def test_a_request_that_takes_too_long_is_given_up_and_undone(
 
 
 async def test_an_account_is_counted_by_itself(services: Services, settings: Settings) -> None:
-    limited = settings.model_copy(update={"account_rate": "3/hour"})
+    limited = settings.model_copy(update={"rate_limit": "3/hour"})
     async with in_process(services, limited) as client:
         path = f"/collection/{uuid4()}"
 

@@ -35,7 +35,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
             "POSTGRES_PORT": "none",
             "POSTGRES_POOL_MIN": "20",
             "LOG_LEVEL": "LOUD",
-            "ACCOUNT_RATE": "many",
+            "RATE_LIMIT": "many",
             "EMBEDDING_MODEL": "sentence-bert",
             "POSTGRES_PASSWORD": "hunter2",
             "PYTHONPATH": str(ROOT),
@@ -51,11 +51,11 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert server.returncode == 2
     found = [line.partition(" ")[0].rstrip(":") for line in server.stderr.splitlines()]
     assert sorted(found) == [
-        "ACCOUNT_RATE",
         "Cannot",
         "LOG_LEVEL",
         "POSTGRES_POOL_MIN",
         "POSTGRES_PORT",
+        "RATE_LIMIT",
         "SENTENCE_BERT_MODEL",
     ]
     assert "hunter2" not in server.stderr

@@ -118,7 +118,7 @@ async def test_a_limit_of_bytes_is_lived_with(opened: Open, server: OpenAIServer
 
 async def test_a_gateway_that_takes_less_than_it_did_is_learnt_again(opened: Open, server: OpenAIServer) -> None:
     server.always = replace(SILENT, texts=64)
-    embedder = await opened(embedding_batch_texts=64)
+    embedder = await opened(embedding_batch_size=64)
     await embedder.embed_documents(TEXTS)
     server.always = replace(SILENT, texts=20)
     np.testing.assert_allclose(await embedder.embed_documents(TEXTS), of("", TEXTS), atol=1e-6)

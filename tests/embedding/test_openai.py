@@ -89,7 +89,7 @@ async def test_a_request_holds_no_more_texts_than_allowed(opened: Open, server: 
     np.testing.assert_allclose(await embedder.embed_documents(texts), expected(texts), atol=1e-6)
     assert sorted(len(body["input"]) for body in server.requests) == [1, 2048, 2048]
     server.forget()
-    smaller = await opened(embedding_batch_texts=32)
+    smaller = await opened(embedding_batch_size=32)
     await smaller.embed_documents(texts[:100])
     assert sorted(len(body["input"]) for body in server.requests) == [4, 32, 32, 32]
 

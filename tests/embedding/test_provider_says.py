@@ -169,7 +169,7 @@ async def test_one_that_knows_no_such_field_is_not_sent_it(opened: Open, server:
 
 async def test_what_a_provider_cuts_in_silence_is_refused(opened: Open, server: OpenAIServer) -> None:
     server.always = CUTTING
-    embedder = await opened(embedding_batch_texts=32)
+    embedder = await opened(embedding_batch_size=32)
     server.forget()
     texts = ["short", LONG, *[f"number {number}" for number in range(8)], "x" * 511, "가" * 500]
     with pytest.raises(PartialEmbeddingError) as caught:
@@ -216,7 +216,7 @@ async def test_start_up_says_how_long_texts_fare(
 
 
 async def test_a_limit_that_is_named_for_a_text_makes_it_too_long(opened: Open, server: OpenAIServer) -> None:
-    """TEI with --auto-truncate off, NVIDIA's NIM, vLLM: shorter than OPENAI_INPUT_TOKENS."""
+    """TEI with --auto-truncate off, NVIDIA's NIM, vLLM: shorter than OPENAI_MAX_INPUT_TOKENS."""
     server.always = replace(stubs.NVIDIA, side=stubs.plain)
     embedder = await opened()
     with pytest.raises(PartialEmbeddingError) as caught:
@@ -232,7 +232,7 @@ async def test_a_tokenizer_at_hand_counts_beforehand(opened: Open, server: OpenA
     tokenizer.enable_truncation(8)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     server.always = CUTTING
-    embedder = await opened(openai_tokenizer=tmp_path / "tokenizer.json", openai_input_tokens=100)
+    embedder = await opened(openai_tokenizer=tmp_path / "tokenizer.json", openai_max_input_tokens=100)
     server.forget()
     with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(["short", LONG, "word " * 100])

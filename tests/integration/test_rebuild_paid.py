@@ -33,7 +33,7 @@ def settings(settings: Settings, request: pytest.FixtureRequest, provider: OpenA
         "openai_api_key": "key",
         "openai_model": "some-model",
         "rebuild_max_chunks": MOST,
-        "index_check_seconds": 0.2,
+        "index_check_interval_seconds": 0.2,
         "recovery_interval_seconds": 0.05,
         "saga_lease_seconds": 10,
     }

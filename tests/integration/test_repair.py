@@ -22,7 +22,7 @@ def settings() -> Settings:
         recovery_interval_seconds=0.05,
         health_timeout=1,
         milvus_timeout=1,
-        index_check_seconds=0,
+        index_check_interval_seconds=0,
     )
 
 

@@ -57,7 +57,7 @@ async def test_a_server_refuses_to_start_until_there_is_a_key(tmp_path: Path) ->
     assert KEY.fullmatch(first)
     assert first not in errors
 
-    async with served(tmp_path, AUTH_DISABLED="false", KEY_CACHE_SECONDS="0.2") as server:
+    async with served(tmp_path, AUTH_DISABLED="false", API_KEY_CACHE_TTL="0.2") as server:
         async with httpx.AsyncClient(base_url=server.url) as client:
 
             async def status(key: str) -> int:

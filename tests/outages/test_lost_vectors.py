@@ -56,7 +56,7 @@ async def stores(uri: str) -> AsyncIterator[dict[str, str]]:
             "MILVUS_URI": uri,
             "MILVUS_TIMEOUT": "3",
             "SAGA_LEASE_SECONDS": "4",
-            "INDEX_CHECK_SECONDS": "1",
+            "INDEX_CHECK_INTERVAL_SECONDS": "1",
             "LOG_LEVEL": "WARNING",
         }
 
@@ -233,7 +233,7 @@ async def test_another_server_continues_a_killed_rebuild(milvus: str, provider: 
             "OPENAI_BASE_URL": provider.url,
             "OPENAI_API_KEY": "key",
             "OPENAI_MODEL": "some-model",
-            "EMBEDDING_BATCH_TEXTS": str(part),
+            "EMBEDDING_BATCH_SIZE": str(part),
             "EMBEDDING_CACHE_MB": "0",
         }
         async with served(environment) as (http, process):
@@ -268,7 +268,7 @@ async def test_another_server_continues_a_killed_rebuild(milvus: str, provider: 
 
 async def test_repair_in_a_terminal_shows_the_progress_of_a_rebuild(milvus: str) -> None:
     async with stores(milvus) as environment:
-        environment |= {"INDEX_CHECK_SECONDS": "0"}
+        environment |= {"INDEX_CHECK_INTERVAL_SECONDS": "0"}
         async with served(environment) as (http, _):
             bots = await filled(http)
             await asyncio.to_thread(lose, milvus, bots[:1])

@@ -30,7 +30,7 @@ def doubts(folder: Path, text: str) -> list[str]:
         ("POSTGRES_PASSWORD=abc # def", CUT),
         ("export MILVUS_TOKEN = root:비밀 #1", CUT),
         ("POSTGRES_USER=a #b", CUT),
-        ("RATE_STORAGE_URI=redis://:a #b@host", CUT),
+        ("RATE_LIMIT_STORAGE_URI=redis://:a #b@host", CUT),
         ("POSTGRES_PASSWORD= #abc", CUT),
         ("POSTGRES_PASSWORD=a${UNSET}b", EXPANDED),
         ("POSTGRES_PASSWORD='a${SET}b'", EXPANDED),

@@ -37,10 +37,10 @@ def test_wrong_settings_are_told_without_their_values(monkeypatch: pytest.Monkey
     wrong = {
         "POSTGRES_HOST": "postgres://user:secret@host/db",
         "MILVUS_URI": "https://root:1#secret@milvus",
-        "RATE_STORAGE_URI": "secret://secret@redis",
+        "RATE_LIMIT_STORAGE_URI": "secret://secret@redis",
         "OPENAI_BASE_URL": "secret@openai",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "secret@collector",
-        "ACCOUNT_RATE": "secret",
+        "RATE_LIMIT": "secret",
         "PORT": "secret",
         "POSTGRES_SSLMODE": "secret",
     }

@@ -36,7 +36,7 @@ SPECIAL_TOKENS = 4
 PASSAGE_NAMES = ("-passage", "-document")
 CANNOT_TELL = (
     "it cannot be told whether the embedding provider cuts long texts, so EMBEDDING_LONG_TEXT does not hold for those: "
-    "set OPENAI_TOKENIZER and OPENAI_INPUT_TOKENS, or keep chunks short"
+    "set OPENAI_TOKENIZER and OPENAI_MAX_INPUT_TOKENS, or keep chunks short"
 )
 CHECK = {
     401: "OPENAI_API_KEY and OPENAI_BASE_URL",
@@ -196,7 +196,7 @@ class OpenAIEmbedder:
             "the embedding provider takes at most %s %s a request: set %s to spare each start the finding out",
             limits.texts or limits.request_tokens,
             "texts" if limits.texts else "tokens",
-            f"EMBEDDING_BATCH_TEXTS={limits.texts}" if limits.texts else "OPENAI_REQUEST_TOKENS",
+            f"EMBEDDING_BATCH_SIZE={limits.texts}" if limits.texts else "OPENAI_MAX_REQUEST_TOKENS",
         )
         self._queue.limit(texts=limits.texts, weight=limits.request_tokens)
 

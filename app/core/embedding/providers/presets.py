@@ -93,14 +93,14 @@ def endpoint_for(settings: Settings) -> Endpoint:
         "query_model": settings.openai_query_model,
         "query_prefix": settings.openai_query_prefix,
         "document_prefix": settings.openai_document_prefix,
-        "query_body": settings.openai_query_body,
-        "document_body": settings.openai_document_body,
+        "query_body": settings.openai_query_extra_body,
+        "document_body": settings.openai_document_extra_body,
         "encoding_format": settings.openai_encoding_format,
         "form": settings.openai_form,
         "dimensions_field": settings.openai_dimensions_field,
-        "request_texts": settings.embedding_batch_texts,
-        "request_tokens": settings.openai_request_tokens,
-        "input_tokens": settings.openai_input_tokens,
+        "request_texts": settings.embedding_batch_size,
+        "request_tokens": settings.openai_max_request_tokens,
+        "input_tokens": settings.openai_max_input_tokens,
     }
     endpoint = replace(PRESETS[name], **{key: value for key, value in given.items() if value is not None})
     if not endpoint.model:
@@ -110,6 +110,6 @@ def endpoint_for(settings: Settings) -> Endpoint:
         endpoint = replace(endpoint, query_model=endpoint.model.removesuffix(passages) + queries)
     return replace(
         endpoint,
-        limits_known=endpoint.limits_known or settings.embedding_batch_texts is not None or endpoint.base_url is None,
+        limits_known=endpoint.limits_known or settings.embedding_batch_size is not None or endpoint.base_url is None,
         refuses_long=endpoint.refuses_long or endpoint.model in DIMENSIONS,
     )

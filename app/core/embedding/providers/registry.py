@@ -28,15 +28,15 @@ OF_ONE_PROVIDER = (
     "openai_api_key",
     "openai_query_prefix",
     "openai_document_prefix",
-    "openai_query_body",
-    "openai_document_body",
+    "openai_query_extra_body",
+    "openai_document_extra_body",
     "openai_encoding_format",
     "openai_form",
     "openai_dimensions_field",
-    "openai_input_tokens",
-    "openai_request_tokens",
+    "openai_max_input_tokens",
+    "openai_max_request_tokens",
     "openai_tokenizer",
-    "embedding_batch_texts",
+    "embedding_batch_size",
 )
 """Those that belong to the provider that EMBEDDING_MODEL names, where it is reached over the network."""
 
@@ -114,7 +114,7 @@ async def open_embedder(settings: Settings) -> CachingEmbedder:
 def _embedder(settings: Settings) -> Embedder:
     """Imports a provider only where it is wanted: torch alone takes seconds."""
     queue = QueueOptions(
-        batch_texts=settings.embedding_batch_texts,
+        batch_texts=settings.embedding_batch_size,
         batch_wait=settings.embedding_batch_wait_ms / 1000,
         queue_texts=settings.embedding_queue_texts,
     )
