@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from app.config import Settings, checked_settings
+from app.config import Settings
 from app.core.access.api_keys import SCOPES, Scope
 from app.core.connect import open_stores
 from app.core.operations.reembed import Reembedder
@@ -31,9 +31,10 @@ from app.core.services import (
     open_verifier,
 )
 from app.core.stores.postgres.migrations import schema_sql
-from app.env_file import env_file_doubts
 from app.models.fields import AccountName
 from app.schemas.rows import Progress
+from app.settings_check import checked_settings, settings_warnings
+from app.settings_page import settings_page
 from app.utils.errors import AppError, ModelMismatch, StartupError
 from app.utils.logging import configure
 
@@ -294,15 +295,19 @@ def main() -> int:
         action="store_true",
         help="every bot keeps its collection: what is in it is known to be its own",
     )
+    commands.add_parser("settings", help="print every setting with its default and meaning, as Markdown")
     _add_keys(commands)
     arguments = parser.parse_args()
     try:
         if arguments.command == "migrate" and arguments.sql:
             sys.stdout.write(schema_sql())
             return 0
+        if arguments.command == "settings":
+            sys.stdout.write(settings_page())
+            return 0
         settings = checked_settings()
         configure("WARNING")
-        for line in env_file_doubts():
+        for line in settings_warnings():
             logging.getLogger("app").warning(line)
         if arguments.command == "migrate":
             asyncio.run(migrate(settings))

@@ -19,9 +19,9 @@ from app.api.fast_route import FastRoutes
 from app.api.hosts import HostGuard, allowed_hosts
 from app.api.limits import ConcurrencyLimiter, Limits
 from app.api.middleware import RequestContext
-from app.config import Settings, checked_settings
+from app.config import Settings
 from app.core.services import Services, open_services
-from app.env_file import env_file_doubts
+from app.settings_check import checked_settings, settings_warnings
 from app.utils import tracing
 from app.utils.errors import StartupError, TooManyReads, TooManyWrites
 from app.utils.logging import configure
@@ -51,7 +51,7 @@ def create_app(
         chosen = settings or checked_settings()
         configure(chosen.log_level, chosen.log_format)
         if settings is None:
-            for line in env_file_doubts():
+            for line in settings_warnings():
                 log.warning(line)
         async with _traced(chosen), services or open_services(chosen) as opened:
             await _check_keys(chosen, opened)

@@ -16,8 +16,9 @@ from uvicorn.supervisors import multiprocess
 from app.api.connections import GuardedConfig, GuardedProtocol, await_first_requests
 from app.api.hosts import LOOPBACK
 from app.api.listener import close_listener
-from app.config import Settings, read_settings
+from app.config import Settings
 from app.core.stores.embedded.stores import begin_embedded_stores
+from app.settings_check import read_settings
 from app.utils.errors import StartupError
 from app.utils.lifecycle import process
 from app.utils.logging import uvicorn_config
@@ -152,12 +153,10 @@ def main() -> int:
         access_log=False,
         timeout_keep_alive=settings.keep_alive_timeout,
         timeout_graceful_shutdown=settings.graceful_shutdown_timeout,
-        backlog=settings.backlog,
         timeout_worker_healthcheck=WORKER_SECONDS,
     )
     config.connections = settings.max_connections
     config.header_timeout_seconds = settings.header_timeout
-    config.head_bytes = settings.max_header_bytes
     config.drain_seconds = settings.drain_seconds
     if config.workers == 1:
         server = DrainingServer(config)

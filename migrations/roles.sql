@@ -52,7 +52,7 @@ ALTER ROLE :"owner" IN DATABASE :"DBNAME" SET search_path = :"schema";
 ALTER ROLE :"server" IN DATABASE :"DBNAME" SET search_path = :"schema";
 ALTER ROLE :"registrar" IN DATABASE :"DBNAME" SET search_path = :"schema";
 
--- What a pooler does not pass on, with the server's defaults: POSTGRES_STATEMENT_TIMEOUT and the two after it.
+-- What a pooler does not pass on. With POSTGRES_TIMEOUT above 10 s, statement_timeout is one and a half times as long.
 ALTER ROLE :"server" IN DATABASE :"DBNAME" SET jit = off;
 ALTER ROLE :"server" IN DATABASE :"DBNAME" SET enable_memoize = off;
 ALTER ROLE :"server" IN DATABASE :"DBNAME" SET statement_timeout = 15000;

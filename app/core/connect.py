@@ -25,6 +25,9 @@ from app.utils.uris import printable
 
 log = logging.getLogger(__name__)
 
+MIN_CONNECTIONS = 2
+"""Connections to PostgreSQL that each process keeps open."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stores:
@@ -116,18 +119,14 @@ def _postgres_address(settings: Settings) -> PostgresAddress:
 async def _open_database(address: PostgresAddress, settings: Settings) -> Database:
     """Waits for PostgreSQL, which may start beside this process, and brings its schema up to date."""
     silence = ""
-    guards = Guards(
-        settings.postgres_statement_timeout,
-        settings.postgres_lock_timeout,
-        settings.postgres_idle_in_transaction_timeout,
-    )
+    guards = Guards.over(settings.postgres_timeout)
     try:
         async with asyncio.timeout(settings.startup_timeout):
             while True:
                 try:
                     db = await Database.connect(
                         address,
-                        min_size=settings.postgres_pool_min,
+                        min_size=min(MIN_CONNECTIONS, settings.postgres_pool_max),
                         max_size=settings.postgres_pool_max,
                         timeout=settings.postgres_timeout,
                         guards=guards,

@@ -58,6 +58,9 @@ LARGE_ANSWER_REST, LARGE_ANSWER_LONGEST_REST = 8.0, 2.0
 
 log = logging.getLogger(__name__)
 
+KEEP_ANSWERS = timedelta(hours=24)
+"""How long the answer to an Idempotency-Key can be asked for again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -124,8 +127,6 @@ async def _open_reranker(settings: Settings) -> Reranker:
         settings.rerank_top,
         api_key=settings.rerank_api_key.get_secret_value() if settings.rerank_api_key else None,
         timeout=settings.rerank_timeout,
-        breaker_failures=settings.embedding_breaker_failures,
-        breaker_pause=settings.embedding_breaker_seconds,
     )
 
 
@@ -232,7 +233,7 @@ async def build_services(
     embedders = EmbedderRegistry(embedder, previous)
     documents = DocumentStore(stores.db, stores.settle)
     bot_store = BotStore(stores.db, stores.settle)
-    keys = IdempotencyStore(stores.db, timedelta(hours=settings.idempotency_hours))
+    keys = IdempotencyStore(stores.db, KEEP_ANSWERS)
     leases = Leases(documents, settings.saga_lease_seconds)
     bots = Bots(bot_store, stores.index, embedders, leases, deadline=settings.saga_lease_seconds)
     recovery = Recovery(

@@ -39,7 +39,7 @@ async def measure(rounds: int, count: int) -> None:
     folder = str(get_model_path())
     library = SentenceTransformer(folder, device="cpu")
     exact = SentenceBert(folder, device="cpu", long_text="cut")  # As the library does.
-    rounded = SentenceBert(folder, device="cpu", precision="bf16", long_text="cut")
+    rounded = SentenceBert(folder, device="cpu", dtype="bfloat16", long_text="cut")
     await exact.ping()
     await rounded.ping()
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.config import Settings
 from app.core.embedding.providers import provider_requests
-from app.core.embedding.providers.registry import open_embedder
+from app.core.embedding.providers.registry import Tuning, open_embedder
 from tests.conftest import BotClient
 from tests.embedding.openai_server import OpenAIServer, changed, failing, good
 
@@ -29,9 +29,8 @@ async def embedder(provider: OpenAIServer) -> AsyncIterator[object]:
             embedding_model="openai",
             openai_base_url=provider.url,
             openai_model="some-model",
-            embedding_breaker_failures=2,
-            embedding_breaker_seconds=0.1,
-        )
+        ),
+        Tuning(breaker_failures=2, breaker_pause=0.1),
     )
     provider.forget()
     yield embedder

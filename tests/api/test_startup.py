@@ -33,7 +33,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         environment |= {
             "PORT": str(taken.getsockname()[1]),
             "POSTGRES_PORT": "none",
-            "POSTGRES_POOL_MIN": "20",
+            "MAX_BUFFERED_BYTES": "1048576",
             "LOG_LEVEL": "LOUD",
             "RATE_LIMIT": "many",
             "EMBEDDING_MODEL": "sentence-bert",
@@ -53,7 +53,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert sorted(found) == [
         "Cannot",
         "LOG_LEVEL",
-        "POSTGRES_POOL_MIN",
+        "MAX_BUFFERED_BYTES",
         "POSTGRES_PORT",
         "RATE_LIMIT",
         "SENTENCE_BERT_MODEL",

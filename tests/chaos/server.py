@@ -53,7 +53,6 @@ class ServerConfig:
             postgres_port=self.postgres.port,
             postgres_user=self.postgres.user,
             postgres_db_name=self.postgres.database,
-            postgres_pool_min=1,
             postgres_timeout=5,
             milvus_uri=self.milvus_uri,
             milvus_timeout=self.milvus_timeout,

@@ -51,7 +51,7 @@ async def test_concurrent_calls_are_safe(embedder: BgeM3) -> None:
 
 
 async def test_bfloat16_is_the_same_model_and_nearly_the_same_vectors(embedder: BgeM3, m3: Path) -> None:
-    rounded = BgeM3(str(m3), device="cpu", precision="bf16", long_text="cut")
+    rounded = BgeM3(str(m3), device="cpu", dtype="bfloat16", long_text="cut")
     exact, vectors = await embedder.embed_documents(TEXTS[:6]), await rounded.embed_documents(TEXTS[:6])
     assert rounded.model == embedder.model
     await rounded.close()

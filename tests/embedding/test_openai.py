@@ -12,7 +12,7 @@ from app.config import Settings
 from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.port import PartialEmbeddingError
 from app.core.embedding.providers import openai_client, provider_requests, tokens
-from app.core.embedding.providers.registry import open_embedder
+from app.core.embedding.providers.registry import TUNING, Tuning, open_embedder
 from app.utils.errors import AppError, EmbedderUnavailable, EmbeddingInvalid, StartupError, TextRefused, TextTooLong
 from tests.embedding.openai_server import (
     NATIVE,
@@ -35,8 +35,8 @@ async def opened(server: OpenAIServer) -> AsyncIterator[Open]:
     """Opens the embedder on the server, as the settings say; forgets what opening asked."""
     async with AsyncExitStack() as stack:
 
-        async def open_it(**given: object) -> CachingEmbedder:
-            embedder = await open_embedder(settings(server, **given))
+        async def open_it(tuning: Tuning = TUNING, **given: object) -> CachingEmbedder:
+            embedder = await open_embedder(settings(server, **given), tuning)
             stack.push_async_callback(embedder.close)
             server.forget()
             return embedder
@@ -278,13 +278,13 @@ async def test_requests_of_several_callers_are_shared_and_few_at_a_time(opened: 
 
 
 async def test_a_batch_waits_for_company_where_that_is_set(opened: Open, server: OpenAIServer) -> None:
-    embedder = await opened(embedding_batch_wait_ms=100)
+    embedder = await opened(Tuning(batch_wait=0.1))
     await asyncio.gather(*(embedder.embed_documents([text]) for text in TEXTS))
     assert [sorted(body["input"]) for body in server.requests] == [sorted(TEXTS)]
 
 
 async def test_a_full_queue_refuses_at_once_and_a_cancelled_call_leaves_it(opened: Open, server: OpenAIServer) -> None:
-    embedder = await opened(openai_in_flight=1, embedding_queue_texts=4)
+    embedder = await opened(Tuning(queue_texts=4), openai_in_flight=1)
     server.gate.clear()
     first = asyncio.create_task(embedder.embed_documents(["first"]))
     assert await asyncio.to_thread(server.entered.acquire, timeout=5)
@@ -305,7 +305,7 @@ async def test_a_full_queue_refuses_at_once_and_a_cancelled_call_leaves_it(opene
 async def test_the_breaker_opens_refuses_at_once_and_closes_by_itself(
     opened: Open, server: OpenAIServer, quick: None
 ) -> None:
-    embedder = await opened(embedding_breaker_failures=3, embedding_breaker_seconds=0.2)
+    embedder = await opened(Tuning(breaker_failures=3, breaker_pause=0.2))
     await embedder.ping()
     server.always = failing(503)
     with pytest.raises(EmbedderUnavailable):

@@ -11,6 +11,7 @@ from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.providers.endpoint import Endpoint
 from app.core.embedding.providers.presets import PRESETS, endpoint_for
 from app.core.embedding.providers.registry import open_embedder, settings_for
+from app.settings_check import contradictions
 from app.utils.errors import StartupError
 from tests.embedding import provider_stubs as stubs
 from tests.embedding.openai_server import OpenAIServer, expected
@@ -160,7 +161,6 @@ BY_HAND: dict[str, dict[str, object]] = {
     },
     "cohere": {
         "openai_model": "embed-v4.0",
-        "openai_form": "cohere",
         "openai_document_extra_body": {"truncate": "NONE", "input_type": "search_document"},
         "openai_query_extra_body": {"input_type": "search_query"},
     },
@@ -297,4 +297,4 @@ async def test_the_dimension_is_asked_for_in_the_provider_s_own_field(opened: Op
     ],
 )
 def test_what_does_not_go_together_is_named(given: dict[str, object], wrong: list[str]) -> None:
-    assert [setting for setting, _ in settings(**given).contradictions()] == wrong
+    assert [setting for setting, _ in contradictions(settings(**given))] == wrong

@@ -96,7 +96,7 @@ async def test_what_keeps_a_model_from_starting_is_one_line(
 async def test_sentence_bert_is_opened_as_it_is_set(minilm: Path) -> None:
     embedder = await open_embedder(
         _settings(
-            sentence_bert_model=str(minilm), sentence_bert_document_prompt="passage: ", embedding_precision="bf16"
+            sentence_bert_model=str(minilm), sentence_bert_document_prompt="passage: ", embedding_dtype="bfloat16"
         )
     )
     assert embedder.dimension == 384

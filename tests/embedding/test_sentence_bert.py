@@ -115,7 +115,7 @@ async def test_vectors_have_length_1_where_the_model_does_not_see_to_it(
 
 
 async def test_bfloat16_is_the_same_model_and_nearly_the_same_vectors(embedder: SentenceBert, minilm: Path) -> None:
-    async with opened(minilm, precision="bf16") as rounded:
+    async with opened(minilm, dtype="bfloat16") as rounded:
         exact, vectors = await embedder.embed_documents(TEXTS[:6]), await rounded.embed_documents(TEXTS[:6])
         assert rounded.model == embedder.model
     assert vectors.dtype == np.float32

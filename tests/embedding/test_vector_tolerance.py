@@ -14,16 +14,17 @@ TEXTS = [f"Sentence {number} about the palace " + "and its gardens " * (number %
 
 
 @pytest.mark.parametrize(
-    ("provider", "precision"), [("use-multilingual", "fp32"), ("sentence-bert", "fp32"), ("sentence-bert", "bf16")]
+    ("provider", "dtype"),
+    [("use-multilingual", "float32"), ("sentence-bert", "float32"), ("sentence-bert", "bfloat16")],
 )
 async def test_batches_move_a_vector_by_less_than_a_tenth_of_the_tolerance(
-    minilm: Path, provider: str, precision: str
+    minilm: Path, provider: str, dtype: str
 ) -> None:
     settings = Settings(
         _env_file=None,
         embedding_model=provider,
         sentence_bert_model=str(minilm),
-        embedding_precision=precision,
+        embedding_dtype=dtype,
         embedding_cache_mb=0,
     )
     embedder = await open_embedder(settings)
@@ -33,5 +34,5 @@ async def test_batches_move_a_vector_by_less_than_a_tenth_of_the_tolerance(
     one, other = (rows.astype(np.float64) for rows in (together, alone))
     cosine = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     furthest = float((1 - cosine).max())
-    sys.stdout.write(f"{embedder.model} {precision}: {furthest:.1e}\n")
+    sys.stdout.write(f"{embedder.model} {dtype}: {furthest:.1e}\n")
     assert furthest < tolerance(embedder.model) / 10

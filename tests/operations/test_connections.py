@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from app.api.connections import GuardedConfig
 from app.config import Settings
 from tests.operations.conftest import Served, served
 
@@ -20,7 +21,6 @@ async def server(folder: Path) -> AsyncIterator[Served]:
     settings = {
         "MAX_CONNECTIONS": str(CONNECTIONS),
         "HEADER_TIMEOUT": "0.5",
-        "MAX_HEADER_BYTES": "2048",
         "MAX_BODY_BYTES": "65536",
         "BODY_TIMEOUT": "0.5",
         "DRAIN_SECONDS": "0",
@@ -102,7 +102,7 @@ async def test_the_length_of_a_head_is_limited(dial: Dial, before: bytes) -> Non
     wire.writer.write(before + b"GET /health/live HTTP/1.1\r\nx-long: ")
     if before:
         assert await wire.status() == 200
-    wire.writer.write(b"x" * 4096)
+    wire.writer.write(b"x" * (GuardedConfig.head_bytes + 1))
     assert await wire.status() == 431
     assert await wire.closed()
 

@@ -36,7 +36,7 @@ Values = dict[str, str]
 SETTINGS: dict[str, Values] = {
     "a value that a setting cannot have": {"LOG_LEVEL": "LOUD"},
     "a number that is none": {"POSTGRES_PORT": "none"},
-    "settings that contradict each other": {"POSTGRES_POOL_MIN": "20"},
+    "settings that contradict each other": {"MAX_BUFFERED_BYTES": "1048576"},
     "a port that is taken": {"PORT": "{taken}"},
     "a `DATA_DIR` that cannot be written": {"DATA_DIR": "{folder}/file/data"},
     "a connection URI as `POSTGRES_HOST`": {"POSTGRES_HOST": "postgres://user:sk-secret@host/db"},

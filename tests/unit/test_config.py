@@ -1,4 +1,4 @@
-"""Settings, .env.example and README's table say the same."""
+"""Settings, .env.example and docs/SETTINGS.md say the same."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import pytest
 from dotenv import dotenv_values
 
 from app.config import Settings
+from app.settings_check import REMOVED, RENAMED, settings_warnings
+from app.settings_page import SECTIONS, settings_page
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {name.upper() for name in Settings.model_fields}
@@ -21,10 +23,33 @@ def test_env_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
     assert Settings(_env_file=ROOT / ".env.example") == Settings(_env_file=None)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/README.ko.md"])
-def test_documentation_names_every_setting(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    assert {name for name in NAMES if f"`{name}`" not in text} == set()
+def test_the_page_of_settings_is_as_the_command_prints_it() -> None:
+    """If not: python -m app.cli settings > docs/SETTINGS.md"""
+    assert (ROOT / "docs" / "SETTINGS.md").read_text(encoding="utf-8") == settings_page()
+
+
+def test_every_setting_has_a_meaning_and_every_section_begins_with_a_setting() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+    assert SECTIONS.keys() <= Settings.model_fields.keys()
+    assert next(iter(Settings.model_fields)) == next(iter(SECTIONS))
+
+
+def test_former_names_are_no_settings_and_new_ones_are() -> None:
+    assert NAMES.isdisjoint({*RENAMED, *REMOVED})
+    assert set(RENAMED.values()) <= NAMES
+
+
+def test_former_names_that_are_set_are_named_at_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in {*RENAMED, *REMOVED}:
+        monkeypatch.delenv(name, raising=False)
+    assert settings_warnings() == []
+    monkeypatch.setenv("ACCOUNT_RATE", "50/second")
+    (tmp_path / ".env").write_text("POSTGRES_POOL_MIN=3\n", encoding="utf-8")
+    assert settings_warnings() == [
+        "ACCOUNT_RATE has no effect: it is called RATE_LIMIT now.",
+        "POSTGRES_POOL_MIN has no effect: it is no setting any more.",
+    ]
 
 
 @pytest.mark.parametrize(

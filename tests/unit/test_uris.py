@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.config import Settings, read_settings
+from app.config import Settings
+from app.settings_check import read_settings
 from app.utils.uris import checked_uri, printable
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from app.core.embedding.port import Vectors
 from app.core.embedding.providers import local_model
-from app.core.embedding.providers.local_model import Precision
+from app.core.embedding.providers.local_model import Dtype
 from app.core.embedding.providers.torch_embedder import Queue, TorchEmbedder
 
 PROVIDER = "bge-m3"
@@ -23,23 +23,23 @@ class BgeM3(TorchEmbedder):
         self,
         source: str,
         *,
-        precision: Precision = "fp32",
+        dtype: Dtype = "float32",
         device: str = "auto",
         threads: int | None = None,
         **queue: Unpack[Queue],
     ) -> None:
-        super().__init__(lambda: _Loaded(source, precision, device, threads), **queue)
+        super().__init__(lambda: _Loaded(source, dtype, device, threads), **queue)
 
 
 class _Loaded:
-    def __init__(self, source: str, precision: Precision, device: str, threads: int | None) -> None:
+    def __init__(self, source: str, dtype: Dtype, device: str, threads: int | None) -> None:
         log.info("importing FlagEmbedding and loading %s", source)
         library = local_model.package("FlagEmbedding", PROVIDER)
         folder = local_model.find(source, PROVIDER, "BGE_M3_MODEL")
         where = local_model.prepare(device, threads)
-        log.info("%s is loaded from %s, on %s, in %s", source, folder, where, precision)
+        log.info("%s is loaded from %s, on %s, in %s", source, folder, where, dtype)
         try:
-            flag = library.BGEM3FlagModel(str(folder), use_fp16=False, use_bf16=precision == "bf16", devices=where)
+            flag = library.BGEM3FlagModel(str(folder), use_fp16=False, use_bf16=dtype == "bfloat16", devices=where)
         except Exception as exc:  # Whatever a broken folder makes two libraries raise.
             raise local_model.cannot_load(folder, exc) from exc
         self._flag: Any = flag

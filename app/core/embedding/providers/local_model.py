@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from app.utils.errors import StartupError
 
-Precision = Literal["fp32", "bf16"]
+Dtype = Literal["float32", "bfloat16"]
 
 REQUIREMENTS = "requirements/models.txt"
 MAX_TOKENS = 8192
@@ -78,9 +78,8 @@ def prepare(wanted: str, threads: int | None) -> str:
     return device(wanted)
 
 
-def dtype(precision: Precision) -> Any:
-    torch = import_module("torch")
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+def torch_dtype(dtype: Dtype) -> Any:
+    return getattr(import_module("torch"), dtype)
 
 
 def count_tokens(tokenizer: Any, texts: list[str]) -> list[int]:
@@ -102,7 +101,7 @@ def title(source: str) -> str:
 def fingerprint(folder: Path, *also: str) -> str:
     """12 hexadecimal digits that change with the weights, the modules around them and ``also``.
 
-    Neither the folder's place, the files' names nor the precision in which the weights are loaded count: moved to
+    Neither the folder's place, the files' names nor the data type in which the weights are loaded count: moved to
     another machine or run in bfloat16, it is the same model. Raises StartupError for a folder without weights.
     """
     digests = []

@@ -96,7 +96,6 @@ def endpoint_for(settings: Settings) -> Endpoint:
         "query_body": settings.openai_query_extra_body,
         "document_body": settings.openai_document_extra_body,
         "encoding_format": settings.openai_encoding_format,
-        "form": settings.openai_form,
         "dimensions_field": settings.openai_dimensions_field,
         "request_texts": settings.embedding_batch_size,
         "request_tokens": settings.openai_max_request_tokens,

@@ -1,6 +1,7 @@
 """Chooses the embedder by setting."""
 
 import re
+from dataclasses import dataclass
 from typing import TypedDict
 
 from pydantic import ValidationError
@@ -31,7 +32,6 @@ OF_ONE_PROVIDER = (
     "openai_query_extra_body",
     "openai_document_extra_body",
     "openai_encoding_format",
-    "openai_form",
     "openai_dimensions_field",
     "openai_max_input_tokens",
     "openai_max_request_tokens",
@@ -45,6 +45,22 @@ class QueueOptions(TypedDict):
     batch_texts: int | None
     batch_wait: float
     queue_texts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What no setting changes; tests do. ``batch_wait`` and ``breaker_pause`` in seconds.
+
+    ``queue_texts``: texts of documents that may wait; None: 32,768 for a provider over the network, else 8,192.
+    """
+
+    batch_wait: float = 0.0
+    queue_texts: int | None = None
+    breaker_failures: int = 5
+    breaker_pause: float = 5.0
+
+
+TUNING = Tuning()
 
 
 def settings_for(settings: Settings, name: str) -> Settings:
@@ -92,12 +108,12 @@ def _with_previous(settings: Settings) -> Settings:
     return settings.model_copy(update={name: getattr(values, name) for name in given})
 
 
-async def open_embedder(settings: Settings) -> CachingEmbedder:
+async def open_embedder(settings: Settings, tuning: Tuning = TUNING) -> CachingEmbedder:
     """The configured embedder, loaded.
 
     Raises StartupError when it cannot be, and when EMBEDDING_DIMENSION is not the model's.
     """
-    embedder = _embedder(settings)
+    embedder = _embedder(settings, tuning)
     try:
         await embedder.ping()
         if settings.embedding_dimension not in (None, embedder.dimension):
@@ -111,12 +127,12 @@ async def open_embedder(settings: Settings) -> CachingEmbedder:
     return CachingEmbedder(embedder, settings.embedding_cache_mb << 20)
 
 
-def _embedder(settings: Settings) -> Embedder:
+def _embedder(settings: Settings, tuning: Tuning = TUNING) -> Embedder:
     """Imports a provider only where it is wanted: torch alone takes seconds."""
     queue = QueueOptions(
         batch_texts=settings.embedding_batch_size,
-        batch_wait=settings.embedding_batch_wait_ms / 1000,
-        queue_texts=settings.embedding_queue_texts,
+        batch_wait=tuning.batch_wait,
+        queue_texts=tuning.queue_texts,
     )
     match settings.embedding_model:
         case "bge-m3":
@@ -124,7 +140,7 @@ def _embedder(settings: Settings) -> Embedder:
 
             return BgeM3(
                 settings.bge_m3_model,
-                precision=settings.embedding_precision,
+                dtype=settings.embedding_dtype,
                 device=settings.embedding_device,
                 threads=settings.embedding_threads,
                 long_text=settings.embedding_long_text,
@@ -139,7 +155,7 @@ def _embedder(settings: Settings) -> Embedder:
                 settings.sentence_bert_model,
                 query_prompt=settings.sentence_bert_query_prompt,
                 document_prompt=settings.sentence_bert_document_prompt,
-                precision=settings.embedding_precision,
+                dtype=settings.embedding_dtype,
                 device=settings.embedding_device,
                 threads=settings.embedding_threads,
                 long_text=settings.embedding_long_text,
@@ -148,10 +164,10 @@ def _embedder(settings: Settings) -> Embedder:
         case "use-multilingual":
             return UseMultilingual(settings.embedding_threads, **queue)
         case _:
-            return _openai(settings, queue)
+            return _openai(settings, tuning)
 
 
-def _openai(settings: Settings, queue: QueueOptions) -> Embedder:
+def _openai(settings: Settings, tuning: Tuning) -> Embedder:
     if settings.embedding_long_text == "cut":
         raise StartupError(
             f"EMBEDDING_LONG_TEXT=cut is for bge-m3 and sentence-bert; {settings.embedding_model} can refuse or split."
@@ -168,9 +184,9 @@ def _openai(settings: Settings, queue: QueueOptions) -> Embedder:
         start_timeout=settings.startup_timeout,
         in_flight=settings.openai_in_flight,
         tokenizer=settings.openai_tokenizer,
-        batch_wait=queue["batch_wait"],
-        queue_texts=queue["queue_texts"],
+        batch_wait=tuning.batch_wait,
+        queue_texts=tuning.queue_texts,
         long_text=settings.embedding_long_text,
-        breaker_failures=settings.embedding_breaker_failures,
-        breaker_pause=settings.embedding_breaker_seconds,
+        breaker_failures=tuning.breaker_failures,
+        breaker_pause=tuning.breaker_pause,
     )

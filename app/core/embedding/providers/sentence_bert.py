@@ -7,7 +7,7 @@ import numpy as np
 
 from app.core.embedding.port import Vectors
 from app.core.embedding.providers import local_model
-from app.core.embedding.providers.local_model import Precision
+from app.core.embedding.providers.local_model import Dtype
 from app.core.embedding.providers.torch_embedder import Queue, TorchEmbedder
 
 PROVIDER = "sentence-bert"
@@ -26,12 +26,12 @@ class SentenceBert(TorchEmbedder):
         *,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
-        precision: Precision = "fp32",
+        dtype: Dtype = "float32",
         device: str = "auto",
         threads: int | None = None,
         **queue: Unpack[Queue],
     ) -> None:
-        super().__init__(lambda: _Loaded(source, query_prompt, document_prompt, precision, device, threads), **queue)
+        super().__init__(lambda: _Loaded(source, query_prompt, document_prompt, dtype, device, threads), **queue)
 
 
 class _Loaded:
@@ -40,7 +40,7 @@ class _Loaded:
         source: str,
         query_prompt: str | None,
         document_prompt: str | None,
-        precision: Precision,
+        dtype: Dtype,
         device: str,
         threads: int | None,
     ) -> None:
@@ -48,10 +48,10 @@ class _Loaded:
         library = local_model.package("sentence_transformers", PROVIDER)
         folder = local_model.find(source, PROVIDER, "SENTENCE_BERT_MODEL")
         where = local_model.prepare(device, threads)
-        log.info("%s is loaded from %s, on %s, in %s", source, folder, where, precision)
+        log.info("%s is loaded from %s, on %s, in %s", source, folder, where, dtype)
         try:
             self._model = library.SentenceTransformer(
-                str(folder), device=where, model_kwargs={"dtype": local_model.dtype(precision)}
+                str(folder), device=where, model_kwargs={"dtype": local_model.torch_dtype(dtype)}
             )
         except Exception as exc:  # Whatever a broken folder makes three libraries raise.
             raise local_model.cannot_load(folder, exc) from exc

@@ -53,14 +53,19 @@ BROKEN = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InternalClie
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """Seconds after which PostgreSQL itself ends what a process that died or hangs has begun; 0: never.
+    """Seconds after which PostgreSQL itself ends what a process that died or hangs has begun.
 
-    A process that lives gives up after its own timeout.
+    A process that lives gives up after its own timeout, which is shorter than ``statement``.
     """
 
     statement: float = 15.0
     lock: float = 5.0
     idle_in_transaction: float = 20.0
+
+    @classmethod
+    def over(cls, timeout: float) -> "Guards":
+        """``timeout``: seconds after which a process itself gives a statement up."""
+        return cls(statement=max(cls().statement, 1.5 * timeout))
 
     def server_settings(self) -> dict[str, str]:
         """In milliseconds, as PostgreSQL counts them."""
