@@ -1,7 +1,7 @@
-"""The second wall between accounts: rows say whose they are, and that is compared with what was asked for.
+"""Defence in depth for tenant isolation: checks the owner of each row in Python.
 
-The first wall is the predicate of each statement. A row that passes it and fails here is a fault of ours: it is treated
-as if it were not there, logged and counted. docs/decisions/0009-second-wall.md says why it stands here.
+The predicate of each statement comes first. A row that passes it and fails here is a fault of this server: the row is
+treated as missing, logged and counted. docs/decisions/0009-defence-in-depth.md says why the check is in Python.
 """
 
 import logging
