@@ -21,7 +21,7 @@ GRANT CONNECT ON DATABASE :"DBNAME" TO :"owner", :"server", :"registrar";
 GRANT CREATE, USAGE ON SCHEMA :"schema" TO :"owner";
 GRANT USAGE ON SCHEMA :"schema" TO :"server", :"registrar";
 
--- The owner gets what whoever made bot_registry made in this schema, partitions included.
+-- The owner gets what the role that made bot_registry made in this schema, partitions included.
 SELECT format('ALTER %s %s OWNER TO %I',
               CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, c.oid::regclass, :'owner')
 FROM pg_class c
