@@ -107,7 +107,7 @@ class Retrieval:
             unconfirmed = {key for pair in confirmed for one in pair for key in one.unconfirmed}
             result.dropped = len(unconfirmed)
             newest = guarantee_timestamp
-            # Whether all unconfirmed keys are known to be stale.
+            # is_current: every unconfirmed key is stale, or its document's current chunks were added.
             is_current = unconfirmed <= unconfirmed_before or (result.bot_unchanged and guarantee_timestamp > 0)
             if not is_current:
                 with timings.measure("postgres"):
@@ -126,6 +126,7 @@ class Retrieval:
             if result.is_complete and is_current:
                 return result
             if not result.is_complete:
+                # A list is too short: ask for more hits, unless k is at its limit or too few would pass the filter.
                 share = min(one.share for one in all_lists if not one.is_enough)
                 if k == MAX_TOP_K or (post_filter and share * MAX_TOP_K < request.candidates):
                     if is_current and (post_filter or share == 1):
