@@ -19,6 +19,7 @@ from app.core.embedding.port import Embedder
 from app.core.embedding.providers.registry import open_embedder, settings_for
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.embedding.service import EmbeddingService
+from app.core.leases.leases import Leases
 from app.core.operations.copying import Copier
 from app.core.operations.health import Health
 from app.core.operations.index_check import IndexCheck
@@ -48,7 +49,6 @@ from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.documents import Documents
 from app.core.write.generations import TakeOver
 from app.core.write.ingest import Ingest
-from app.core.write.leases import Leases
 from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
 from app.schemas.queries import SQL

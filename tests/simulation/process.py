@@ -12,6 +12,7 @@ import numpy as np
 
 from app.core.bots.bots import Bots
 from app.core.embedding.registry import EmbedderRegistry
+from app.core.leases.leases import Leases
 from app.core.operations.copying import Copier
 from app.core.operations.rebuild import Limit, Rebuilder
 from app.core.operations.repair import Repairer
@@ -21,7 +22,6 @@ from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.documents import Documents
 from app.core.write.generations import Generations
 from app.core.write.ingest import Ingest
-from app.core.write.leases import Leases
 from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
 from app.schemas.rows import Reservation

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.core.write.row_lease import RowLease
+from app.core.leases.row_lease import RowLease
 from app.utils.errors import DatabaseUnavailable, LeaseLost
 
 HOUR = timedelta(hours=1)

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+from app.core.leases.row_lease import RowLease
 from app.core.ports import ReembedPort
-from app.core.write.row_lease import RowLease
 from app.utils.errors import DatabaseUnavailable, ReembedInProgress
 
 log = logging.getLogger(__name__)

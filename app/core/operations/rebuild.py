@@ -19,11 +19,11 @@ from uuid import UUID, uuid4
 from app.core.bots.bots import Bots
 from app.core.embedding.port import Embedder
 from app.core.embedding.registry import EmbedderRegistry
+from app.core.leases.row_lease import RowLease
 from app.core.operations.copying import Copier
 from app.core.operations.verify import Verifier
 from app.core.ports import RebuildPort, ReembedPort, VectorIndex
 from app.core.write.bulk_throttle import BulkWriteThrottle
-from app.core.write.row_lease import RowLease
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Check, Progress, Rebuild
 from app.utils.errors import AppError, BotNotFound, CollectionMissing, CollectionMoved, IndexRebuilding
 from app.utils.failpoints import failpoint

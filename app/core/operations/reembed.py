@@ -16,11 +16,11 @@ from datetime import timedelta
 from uuid import UUID
 
 from app.core.embedding.port import Embedder
+from app.core.leases.leases import Leases
+from app.core.leases.row_lease import RowLease
 from app.core.operations.copying import Copier
 from app.core.operations.migration_lease import reembed_lease
 from app.core.ports import BotPort, Cutover, ReembedPort, VectorIndex, VerifyPort
-from app.core.write.leases import Leases
-from app.core.write.row_lease import RowLease
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, ModelMigration, SourceChunk
 from app.utils.errors import (
     BotNotFound,

@@ -12,8 +12,8 @@ from datetime import timedelta
 from itertools import groupby
 
 from app.core.bots.bots import Bots
+from app.core.leases.leases import Leases
 from app.core.ports import BotPort, DocumentPort, GarbagePort, IdempotencyPort, VectorIndex
-from app.core.write.leases import Leases
 from app.schemas.rows import VectorGarbage
 from app.utils.errors import AppError, CollectionMissing
 from app.utils.failpoints import failpoint

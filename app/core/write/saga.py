@@ -25,11 +25,11 @@ from app.core.bots.bots import Bots
 from app.core.embedding.check import invalid_vectors
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
+from app.core.leases.leases import Leases
 from app.core.ports import ChunkIds, DocumentPort, VectorIndex
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.generations import Generations
 from app.core.write.idempotency import IdempotentRequest
-from app.core.write.leases import Leases
 from app.core.write.write import LEASE_LOST, Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.errors import (
