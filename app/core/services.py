@@ -45,6 +45,7 @@ from app.core.stores.postgres.normalize import NormalizeStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.reembed import ReembedStore
 from app.core.stores.postgres.verify import VerifyStore
+from app.core.stores.postgres.writes import WriteStore
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.documents import Documents
 from app.core.write.generations import TakeOver
@@ -164,7 +165,7 @@ async def open_reembedder(settings: Settings, model: str | None, niceness: int =
 async def reembedder_over(settings: Settings, stores: Stores, embedder: Embedder | None) -> AsyncIterator[Reembedder]:
     """A reembedder over open stores, with its leases kept."""
     bot_store = BotStore(stores.db, stores.settle)
-    leases = Leases(DocumentStore(stores.db, stores.settle), settings.saga_lease_seconds)
+    leases = Leases(WriteStore(stores.db, stores.settle), settings.saga_lease_seconds)
     async with _running(leases.renew_forever()):
         yield Reembedder(
             ReembedStore(stores.db, stores.settle),
@@ -232,12 +233,13 @@ async def build_services(
     """
     embedders = EmbedderRegistry(embedder, previous)
     documents = DocumentStore(stores.db, stores.settle)
+    writes = WriteStore(stores.db, stores.settle)
     bot_store = BotStore(stores.db, stores.settle)
     keys = IdempotencyStore(stores.db, KEEP_ANSWERS)
-    leases = Leases(documents, settings.saga_lease_seconds)
+    leases = Leases(writes, settings.saga_lease_seconds)
     bots = Bots(bot_store, stores.index, embedders, leases, deadline=settings.saga_lease_seconds)
     recovery = Recovery(
-        documents,
+        writes,
         GarbageStore(stores.db),
         bot_store,
         bots,
@@ -265,7 +267,7 @@ async def build_services(
         timeout=settings.health_timeout,
     )
     await generations.open()
-    saga = Saga(documents, bots, stores.index, embedders, leases, pace, generations)
+    saga = Saga(writes, bots, stores.index, embedders, leases, pace, generations)
     verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
     verifier = Verifier(verify_store, stores.index)
     chunks = ReembedStore(stores.db, stores.settle)

@@ -209,7 +209,7 @@ WHERE generation IN (
     FOR UPDATE SKIP LOCKED)
 RETURNING generation;
 
--- name: hold_leases
+-- name: lock_leases
 SELECT generation FROM sagas
 WHERE generation = ANY ($1::bigint[]) AND lease_token = $2
 ORDER BY generation
@@ -351,7 +351,7 @@ SELECT EXISTS (SELECT FROM sagas WHERE generation = $1);
 -- name: assign_idempotency_key
 UPDATE idempotency_keys SET generation = $3 WHERE account_name = $1 AND key = $2;
 
--- name: hold_idempotency_key
+-- name: lock_idempotency_key
 SELECT key FROM idempotency_keys
 WHERE account_name = $1 AND key = $2 AND generation = $3 AND response IS NULL
 FOR UPDATE;

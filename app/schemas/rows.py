@@ -8,6 +8,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from app.utils.errors import IdempotencyKeyReused
+
 CHUNKS_PER_GENERATION = 65536
 """Keys reserved for one generation: ``chunk_id = generation * 65536 + chunk_index``."""
 
@@ -96,6 +98,20 @@ class BotCounts:
     vector_gc: int
 
 
+@dataclass(frozen=True, slots=True)
+class BotState:
+    """A bot as ``verify`` sees it. ``collection_name``: its collection in Milvus. ``next_model``: the target of a model
+    migration that is under way or was interrupted."""
+
+    bot_id: UUID
+    collection_name: str
+    state: str
+    embedding_model: str | None
+    next_model: str | None
+    is_rebuilding: bool
+    has_partitions: bool
+
+
 class NewChunk(Struct, frozen=True):
     chunk_index: int
     text: str
@@ -117,6 +133,40 @@ class NewDocument(Struct, frozen=True):
     def chunk_span(self) -> int:
         """One more than the largest chunk_index."""
         return self.chunks[-1].chunk_index + 1
+
+
+class WriteRow(NamedTuple):
+    """A write of a document, as T1 and T2 take it: an insert, or a replacement of the document ``doc_id``.
+
+    ``bot_created_at`` tells the bot from one that is registered under the same bot_id later. ``collection_name``: where
+    the document's vectors go. ``doc_id`` is None, and ``generation`` 0, before T1 gives out the numbers.
+    ``previous_generation``: what the write replaces, known since T1; None for an insert. ``rewrites``: the generation
+    whose chunks are written again, the document's other columns staying as they are; None for any other write.
+    """
+
+    bot_id: UUID
+    bot_created_at: datetime
+    collection_name: str
+    document: NewDocument
+    doc_id: int | None = None
+    generation: int = 0
+    previous_generation: int | None = None
+    rewrites: int | None = None
+
+
+class IdempotencyKey(NamedTuple):
+    """An Idempotency-Key of an account, and of which request. ``generation``: the saga that represents the request
+    while it is in flight; 0 before T1."""
+
+    account: str
+    key: str
+    body_sha256: bytes
+    generation: int = 0
+
+    def check_same(self, body_sha256: bytes) -> None:
+        """Raises IdempotencyKeyReused unless the key was first used for this very request."""
+        if body_sha256 != self.body_sha256:
+            raise IdempotencyKeyReused("This Idempotency-Key belongs to another request: its body or its path differs.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,3 +332,50 @@ class GenerationState:
     @property
     def left(self) -> int:
         return self.last - max(self.newest, self.first - 1) if self.usable else 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredApiKey:
+    """A usable API key. ``seconds_left`` until it expires; None if it does not expire."""
+
+    sha256: bytes
+    account_name: str
+    scopes: Sequence[str]
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedApiKey:
+    """An API key as an operator sees it. ``usable``: neither revoked nor expired."""
+
+    prefix: str
+    account_name: str
+    scopes: Sequence[str]
+    note: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Numbers of rows over all bots. ``overdue_seconds``: for how long the oldest row of vector_gc has been due."""
+
+    sagas: int
+    expired_sagas: int
+    vector_gc: int
+    overdue_seconds: float
+
+
+DocumentFields = dict[str, Any]
+"""Values by column of ``documents``: title, file_path, file_type, author, tags, metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormalizedPage:
+    """``documents``: how many were read, up to doc_id ``last``; ``rewritten``: how many of them were changed."""
+
+    documents: int
+    last: int
+    rewritten: int

@@ -160,8 +160,10 @@ class DocumentChanged(Conflict):
 class RequestInFlight(Conflict):
     code, title = "request_in_flight", "The first request with this key is at work"
 
-    def __init__(self, detail: str, *, places: Sequence[ErrorLocation] = (), retry_after: int = 1) -> None:
-        super().__init__(detail, places=places, retry_after=retry_after)
+    def __init__(
+        self, detail: str = "A request with this Idempotency-Key is still in progress, or was cut off a moment ago."
+    ) -> None:
+        super().__init__(detail, retry_after=1)
 
 
 class ModelMismatch(Conflict):

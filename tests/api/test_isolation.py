@@ -28,6 +28,7 @@ from app.core.embedding.port import Vectors
 from app.core.services import Services, build_services
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
+from app.core.stores.postgres.writes import WriteStore
 from app.main import create_app
 from app.schemas.filter_tree import Column, Condition
 from app.schemas.queries import SQL
@@ -232,7 +233,7 @@ async def test_nothing_of_the_other_is_read_or_found(
     assert await store.matching_documents(bot_id, Condition("exists", Column("title"), True), 0, 10) == [me.doc_id]
     on_no_page = Condition("is_empty", Column("page_number"), True)
     assert theirs not in await store.matching_chunks(bot_id, on_no_page, 0, 10)
-    assert await store.generation_of(bot_id, other.doc_id) is None
+    assert await WriteStore(db, timedelta(0)).generation_of(bot_id, other.doc_id) is None
 
 
 async def test_the_second_wall_counts_what_it_keeps_back(

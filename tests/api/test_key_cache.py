@@ -7,8 +7,9 @@ import pytest
 
 from app.core.access import api_keys as keys_module
 from app.core.access.api_keys import ApiKeyAuthenticator
-from app.core.stores.postgres.api_keys import KeyStore, StoredKey
+from app.core.stores.postgres.api_keys import KeyStore
 from app.core.stores.postgres.database import Database
+from app.schemas.rows import StoredApiKey
 from app.utils.errors import DatabaseUnavailable, Unauthorized
 from tests.api.keys import make_key
 from tests.conftest import until
@@ -27,7 +28,7 @@ class CountingStore(KeyStore):
         self.asked: list[str] = []
         self.running = self.most = 0
 
-    async def find(self, prefix: str) -> StoredKey | None:
+    async def find(self, prefix: str) -> StoredApiKey | None:
         self.asked.append(prefix)
         self.running += 1
         self.most = max(self.most, self.running)
@@ -98,7 +99,7 @@ async def test_the_cache_is_bounded(db: Database, monkeypatch: pytest.MonkeyPatc
 
 async def test_a_lookup_that_hangs_is_given_up(db: Database, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Hanging(KeyStore):
-        async def find(self, prefix: str) -> StoredKey | None:
+        async def find(self, prefix: str) -> StoredApiKey | None:
             await asyncio.Event().wait()
             return None
 

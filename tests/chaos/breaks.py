@@ -21,7 +21,7 @@ _REPLACEMENTS = {
     "gc-once": {"claim_garbage": ("now() >= not_before AS settled", "true AS settled")},
     # T2 goes on although another process has taken the saga meanwhile.
     "lease-check": {
-        "hold_leases": (
+        "lock_leases": (
             "SELECT generation FROM sagas\nWHERE generation = ANY ($1::bigint[]) AND lease_token = $2\n"
             "ORDER BY generation\nFOR UPDATE",
             "SELECT generation FROM unnest($1::bigint[]) AS g (generation) WHERE $2::uuid IS NOT NULL",

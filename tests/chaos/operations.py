@@ -14,9 +14,9 @@ from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.search.query import Query
 from app.core.services import Services, reembedder_over
 from app.core.stores.postgres.bots import BotStore
-from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.reembed import ReembedStore
+from app.core.stores.postgres.writes import WriteStore
 from app.core.write.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
 from app.utils.errors import AppError
@@ -135,7 +135,8 @@ async def collect(services: Services, stores: Stores, target: Target) -> object:
 async def recover_write(services: Services, stores: Stores, target: Target) -> object:
     """A write whose process died after T1, with an expired lease."""
     bot = await services.bots.get(target.bot_id, None)
-    await DocumentStore(stores.db, stores.settle).begin([Write(bot, document(NEW))], uuid4(), timedelta(0))
+    rows = [Write(bot, document(NEW)).to_row()]
+    await WriteStore(stores.db, stores.settle).begin(rows, uuid4(), timedelta(0))
     await asyncio.Event().wait()
     return None
 

@@ -15,6 +15,7 @@ from app.core.ports import (
     RebuildPort,
     ReembedPort,
     VerifyPort,
+    WritePort,
 )
 from app.core.stores.postgres.bots import BotStore
 from app.core.stores.postgres.database import Database
@@ -25,6 +26,8 @@ from app.core.stores.postgres.idempotency import IdempotencyStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.reembed import ReembedStore
 from app.core.stores.postgres.verify import VerifyStore
+from app.core.stores.postgres.writes import WriteStore
+from app.core.write.transactions import WriteTransactions
 from app.core.write.write import Write
 from app.schemas.rows import Bot, Chunk, NewChunk, NewDocument, SearchChunk
 from app.utils.errors import AppError
@@ -37,6 +40,7 @@ from tests.doubles.memory_store import (
     MemoryRebuildStore,
     MemoryReembedStore,
     MemoryVerifyStore,
+    MemoryWriteStore,
     Tables,
 )
 from tests.filter_reference import matches
@@ -47,10 +51,12 @@ LEASE_SECONDS = 30.0
 
 @dataclass
 class Record:
-    """All stores over one database. ``patient`` waits an hour for late writes, ``documents`` does not wait."""
+    """All stores over one database. The ``patient`` ones wait an hour for late writes, the others do not wait."""
 
+    writes: WritePort
+    patient_writes: WritePort
     documents: DocumentPort
-    patient: DocumentPort
+    patient_documents: DocumentPort
     bots: BotPort
     garbage: GarbagePort
     verify: VerifyPort
@@ -63,6 +69,8 @@ class Record:
     @classmethod
     def in_postgres(cls, db: Database) -> "Record":
         return cls(
+            WriteStore(db, NO_TIME),
+            WriteStore(db, HOUR),
             DocumentStore(db, NO_TIME),
             DocumentStore(db, HOUR),
             BotStore(db, NO_TIME),
@@ -78,6 +86,8 @@ class Record:
     def in_memory(cls) -> "Record":
         tables = Tables()
         return cls(
+            MemoryWriteStore(tables, NO_TIME),
+            MemoryWriteStore(tables, HOUR),
             MemoryDocumentStore(tables, NO_TIME, matches),
             MemoryDocumentStore(tables, HOUR, matches),
             MemoryBotStore(tables, NO_TIME),
@@ -88,6 +98,10 @@ class Record:
             MemoryRebuildStore(tables),
             partial(MemoryIdempotencyStore, tables),
         )
+
+    @property
+    def transactions(self) -> WriteTransactions:
+        return WriteTransactions(self.writes)
 
     async def bot(self, account: str = "chatty") -> Bot:
         """A registered bot whose collection is recorded as created."""
@@ -102,8 +116,8 @@ class Record:
     async def written(self, *writes: Write) -> None:
         """T1 and T2 of one request."""
         token = uuid4()
-        await self.documents.begin(writes, token, HOUR)
-        await self.documents.finish(writes, token)
+        await self.transactions.begin(writes, token, HOUR)
+        await self.transactions.finish(writes, token)
         assert [write.error for write in writes] == [None] * len(writes)
 
     async def visible(self, bot_id: UUID, *keys: int) -> list[SearchChunk]:

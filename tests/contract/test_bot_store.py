@@ -75,7 +75,7 @@ async def test_a_bot_knows_its_unfinished_documents(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
     new, replaced, elsewhere = Write(bot, document("a")), Write(bot, document("b")), Write(other, document("c"))
     await record.written(replaced)
-    await record.documents.begin([new, elsewhere, Write(bot, document("d"), replaced.doc_id)], TOKEN, HOUR)
+    await record.transactions.begin([new, elsewhere, Write(bot, document("d"), replaced.doc_id)], TOKEN, HOUR)
     found = await record.bots.get(bot.bot_id, None)
     assert found is not None
     assert list(found.in_flight_generations) == [new.generation]
@@ -87,7 +87,7 @@ async def test_expired_bot_sagas_are_claimed_once_oldest_first(record: Record) -
     deletion = await record.bots.begin_deletion(second.bot_id, None, uuid4(), PAST)
     await record.bots.insert(alive, "b", "c_b", "x", uuid4(), HOUR)
     write = Write(await record.bot(), document("a"))
-    await record.documents.begin([write], uuid4(), PAST)
+    await record.transactions.begin([write], uuid4(), PAST)
     claimed = [await record.bots.claim_expired(TOKEN, HOUR) for _ in range(3)]
     assert [saga and (saga.generation, saga.operation, saga.bot_id) for saga in claimed] == [
         (creation, CREATE_BOT, first),
@@ -104,8 +104,8 @@ async def test_expired_bot_sagas_are_claimed_once_oldest_first(record: Record) -
 async def test_sagas_count_as_forgotten_after_their_grace(record: Record) -> None:
     bot = await record.bot()
     old, fresh = Write(bot, document("a")), Write(bot, document("b"))
-    await record.documents.begin([old], TOKEN, PAST)
-    await record.documents.begin([fresh], TOKEN, NO_TIME)
+    await record.transactions.begin([old], TOKEN, PAST)
+    await record.transactions.begin([fresh], TOKEN, NO_TIME)
     assert list(await record.verify.forgotten_sagas()) == [old.generation]
 
 
@@ -141,8 +141,8 @@ async def test_garbage_put_off_is_not_due(record: Record) -> None:
 async def test_claims_are_64_at_most(record: Record) -> None:
     bot = await record.bot()
     writes = [Write(bot, document("a")) for _ in range(70)]
-    await record.documents.begin(writes, TOKEN, PAST)
-    await record.documents.compensate_expired()
+    await record.transactions.begin(writes, TOKEN, PAST)
+    await record.writes.compensate_expired()
     assert [len(await record.garbage.claim(HOUR)) for _ in range(3)] == [64, 6, 0]
 
 
@@ -150,7 +150,7 @@ async def test_verify_names_what_is_unknown(record: Record) -> None:
     bot = await record.bot()
     current, begun, deleted = (Write(bot, document(text)) for text in "abc")
     await record.written(current, deleted)
-    await record.documents.begin([begun], TOKEN, HOUR)
+    await record.transactions.begin([begun], TOKEN, HOUR)
     await record.documents.delete(bot.bot_id, [deleted.generation])
     keys = [*current.chunk_ids, *begun.chunk_ids, *deleted.chunk_ids, 77]
     assert await record.verify.unknown_keys(bot.bot_id, bot.milvus_collection, keys) == {77}

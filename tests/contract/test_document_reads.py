@@ -73,7 +73,7 @@ async def test_named_documents_are_confirmed_with_all_their_chunks(record: Recor
     one, two = Write(bot, document("a", "b")), Write(bot, document("c"))
     await record.written(one, two)
     begun = Write(bot, document("d"), one.doc_id)
-    await record.documents.begin([begun], TOKEN, HOUR)
+    await record.transactions.begin([begun], TOKEN, HOUR)
     assert one.doc_id is not None
     asked = [two.chunk_ids[0], begun.chunk_ids[0]]
     found = await record.documents.current_chunks(
@@ -136,8 +136,8 @@ async def test_stale_keys_name_their_document_until_their_vectors_are_collected(
     await record.documents.delete(bot.bot_id, [deleted.doc_id])
     begun = Write(bot, document("h"))
     failed = Write(bot, document("i"), current.doc_id)
-    await record.documents.begin([begun, failed], token, HOUR)
-    await record.documents.compensate(bot.bot_id, [failed.generation], token)
+    await record.transactions.begin([begun, failed], token, HOUR)
+    await record.writes.compensate(bot.bot_id, [failed.generation], token)
 
     writes = (replaced, deleted, current, new, begun, failed)
     keys = [key for write in writes for key in write.chunk_ids]
@@ -161,8 +161,8 @@ async def test_stale_keys_name_their_document_until_their_vectors_are_collected(
 
 async def test_timestamps_only_rise(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
-    await record.documents.advance_timestamps({bot.bot_id: 7, other.bot_id: 3, uuid4(): 9})
-    await record.documents.advance_timestamps({bot.bot_id: 5, other.bot_id: 4})
+    await record.writes.finish([], TOKEN, {bot.bot_id: 7, other.bot_id: 3, uuid4(): 9})
+    await record.writes.finish([], TOKEN, {bot.bot_id: 5, other.bot_id: 4})
     assert await record.documents.milvus_timestamp(bot.bot_id, bot.milvus_collection) == 7
     assert await record.documents.milvus_timestamp(other.bot_id, other.milvus_collection) == 4
     assert await record.documents.milvus_timestamp(uuid4(), "any") == 0

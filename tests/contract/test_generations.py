@@ -59,7 +59,7 @@ async def test_a_database_begins_without_a_block(new_record: Record) -> None:
     assert (state.usable, state.blocks, state.newest) == (False, [], 0)
     bot = await new_record.bot()
     with pytest.raises(NoGeneration):
-        await new_record.documents.begin([Write(bot, document("a"))], uuid4(), HOUR)
+        await new_record.transactions.begin([Write(bot, document("a"))], uuid4(), HOUR)
 
 
 async def test_generations_are_taken_from_the_block(new_record: Record) -> None:
@@ -67,13 +67,13 @@ async def test_generations_are_taken_from_the_block(new_record: Record) -> None:
     await new_record.generations.use(used)
     bot = await new_record.bot()
     writes = [Write(bot, document("a")), Write(bot, document("b"))]
-    await new_record.documents.begin(writes, uuid4(), HOUR)
+    await new_record.transactions.begin(writes, uuid4(), HOUR)
     assert all(101 <= write.generation <= 103 for write in writes)
     state = await new_record.generations.state()
     assert (state.usable, state.first, state.last, state.blocks) == (True, 101, 103, [used])
     assert state.newest == writes[1].generation
     with pytest.raises(NoGeneration):
-        await new_record.documents.begin([Write(bot, document("c")) for _ in range(2)], uuid4(), HOUR)
+        await new_record.transactions.begin([Write(bot, document("c")) for _ in range(2)], uuid4(), HOUR)
     assert await new_record.texts(bot.bot_id, writes[0].doc_id) is None
 
 

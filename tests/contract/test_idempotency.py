@@ -1,4 +1,4 @@
-"""What DocumentPort and IdempotencyPort promise of idempotency keys, in plain memory and in PostgreSQL."""
+"""What WritePort and IdempotencyPort promise about idempotency keys, in plain memory and in PostgreSQL."""
 
 from uuid import UUID, uuid4
 
@@ -20,7 +20,7 @@ def once(key: str = "k", body: bytes = b"1") -> IdempotentRequest:
 async def begun_once(record: Record, bot: Bot, request: IdempotentRequest, *, token: UUID = TOKEN) -> Write:
     write = Write(bot, document("a"))
     request.outcomes = lambda: [write.outcome]
-    await record.documents.begin([write], token, HOUR, request)
+    await record.transactions.begin([write], token, HOUR, request)
     return write
 
 
@@ -29,7 +29,7 @@ async def test_an_idempotency_key_is_answered_once(record: Record) -> None:
     write = await begun_once(record, bot, first)
     with pytest.raises(RequestInFlight):
         await begun_once(record, bot, once())
-    await record.documents.finish([write], TOKEN, first)
+    await record.transactions.finish([write], TOKEN, first)
     assert first.answer == b"[%d]" % (write.doc_id or 0)
     repeated = await begun_once(record, bot, again)
     assert (again.answer, again.replayed, repeated.generation) == (first.answer, True, 0)
@@ -41,11 +41,11 @@ async def test_an_idempotency_key_is_answered_once(record: Record) -> None:
 async def test_an_idempotency_key_whose_request_was_undone_is_free(record: Record) -> None:
     bot, first, second = await record.bot(), once(), once()
     lost = await begun_once(record, bot, first)
-    await record.documents.compensate(bot.bot_id, [lost.generation], TOKEN)
+    await record.writes.compensate(bot.bot_id, [lost.generation], TOKEN)
     taken = await begun_once(record, bot, second)
-    await record.documents.finish([lost], TOKEN, first)
+    await record.transactions.finish([lost], TOKEN, first)
     assert (error(lost), first.answer) == (LeaseLost, None)
-    await record.documents.finish([taken], TOKEN, second)
+    await record.transactions.finish([taken], TOKEN, second)
     assert (error(taken), second.answer) == (None, b"[%d]" % (taken.doc_id or 0))
 
 
@@ -55,11 +55,9 @@ async def test_old_idempotency_keys_are_swept(record: Record) -> None:
     await record.keys(PAST).sweep()
     with pytest.raises(RequestInFlight):
         await begun_once(record, bot, once())
-    await record.documents.finish([write], TOKEN, request)
+    await record.transactions.finish([write], TOKEN, request)
     await record.keys(HOUR).sweep()
-    found, free = once(), once()
-    await record.keys(HOUR).replay(found)
-    assert found.answer == request.answer
+    keys = record.keys(HOUR)
+    assert await keys.find_answer(request.to_row()) == request.answer
     await record.keys(PAST).sweep()
-    await record.keys(HOUR).replay(free)
-    assert free.answer is None
+    assert await keys.find_answer(request.to_row()) is None

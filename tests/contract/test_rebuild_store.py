@@ -83,7 +83,7 @@ async def test_a_lost_collection_is_replaced_once(record: Record) -> None:
     assert len({*names, bot.milvus_collection}) == 4
     assert not await record.bots.replace_collection(bot.bot_id, bot.milvus_collection, replacements[0], OTHER)
     under_way = Write(bot, document("c"))
-    await record.documents.begin([under_way], TOKEN, HOUR)
+    await record.transactions.begin([under_way], TOKEN, HOUR)
 
     assert await record.bots.replace_collection(bot.bot_id, bot.milvus_collection, replacements[0], TOKEN)
     assert not await record.bots.replace_collection(bot.bot_id, bot.milvus_collection, replacements[1], TOKEN)
@@ -95,7 +95,7 @@ async def test_a_lost_collection_is_replaced_once(record: Record) -> None:
     assert not work.in_place
     assert max(write.generation, under_way.generation) < work.before_generation
     # What is under way is begun again, for the new collection.
-    await record.documents.finish([under_way], TOKEN)
+    await record.transactions.finish([under_way], TOKEN)
     assert under_way.moved
     # The lost one is dropped should it appear again, and so is what nobody has taken.
     collections = {name for name, _ in await record.bots.collections(bot.bot_id, 64)}
@@ -107,7 +107,7 @@ async def test_what_is_deleted_meanwhile_is_collected_late(record: Record) -> No
     bot, write = await filled(record)
     await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
     assert write.doc_id is not None
-    await record.patient.delete(bot.bot_id, [write.doc_id])
+    await record.patient_documents.delete(bot.bot_id, [write.doc_id])
     assert await record.garbage_due() == {write.generation: False}
 
 
@@ -115,9 +115,9 @@ async def test_a_bot_with_a_write_under_way_has_something_to_lose(record: Record
     bot = await record.bot()
     assert not await record.bots.has_chunks(bot.bot_id)
     write = Write(bot, document("a"))
-    await record.documents.begin([write], TOKEN, HOUR)
+    await record.transactions.begin([write], TOKEN, HOUR)
     assert await record.bots.has_chunks(bot.bot_id)
-    await record.documents.finish([write], TOKEN)
+    await record.transactions.finish([write], TOKEN)
     assert await record.bots.has_chunks(bot.bot_id)
 
 

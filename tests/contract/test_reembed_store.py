@@ -89,7 +89,7 @@ async def test_a_lease_goes_with_its_bot(record: Record) -> None:
 
 async def test_switch_changes_collection_and_model_at_once(record: Record) -> None:
     bot = await record.bot()
-    await record.documents.advance_timestamps({bot.bot_id: 5})
+    await record.writes.finish([], TOKEN, {bot.bot_id: 5})
     move = await begun(record, bot)
     moved = await switch(record, bot, move, timestamp=9)
     assert moved.collection_name == bot.collection_name
@@ -151,7 +151,7 @@ async def test_pages_show_current_chunks_in_the_order_of_their_keys(record: Reco
     bot = await record.bot()
     first, second, unfinished = (Write(bot, document(*texts)) for texts in ("ab", "c", "d"))
     await record.written(first, second)
-    await record.documents.begin([unfinished], TOKEN, HOUR)
+    await record.transactions.begin([unfinished], TOKEN, HOUR)
     await record.written(Write(bot, document("e"), first.doc_id))
     pages: list[tuple[int, str]] = []
     after = 0
@@ -170,10 +170,10 @@ async def test_pages_show_current_chunks_in_the_order_of_their_keys(record: Reco
 async def test_first_open_is_below_all_that_may_still_become_current(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
     open_write, done, foreign = Write(bot, document("a")), Write(bot, document("b")), Write(other, document("c"))
-    await record.documents.begin([foreign, open_write], TOKEN, HOUR)
+    await record.transactions.begin([foreign, open_write], TOKEN, HOUR)
     await record.written(done)
     assert await record.moves.low_watermark(bot.bot_id) == open_write.generation
-    await record.documents.finish([open_write], TOKEN)
+    await record.transactions.finish([open_write], TOKEN)
     first = await record.moves.low_watermark(bot.bot_id)
     assert first > done.generation
     later = Write(bot, document("d"))
@@ -187,7 +187,7 @@ async def test_what_is_deleted_during_a_move_is_collected_from_both(record: Reco
     await record.written(before, deleted, replaced)
     await record.documents.delete(bot.bot_id, [before.doc_id])  # type: ignore[list-item]
     move = await begun(record, bot)
-    await record.patient.delete(bot.bot_id, [deleted.doc_id])  # type: ignore[list-item]
+    await record.patient_documents.delete(bot.bot_id, [deleted.doc_id])  # type: ignore[list-item]
     await record.written(Write(bot, document("d"), replaced.doc_id))
     assert await due(record) == {
         (before.generation, bot.collection_name): True,
@@ -220,20 +220,20 @@ async def test_write_whose_bot_has_moved_is_begun_anew(record: Record) -> None:
     insert, replacement = Write(bot, document("a", "b")), Write(bot, document("new"), old.doc_id)
     beside = Write(other, document("beside"))
     writes = [insert, replacement, beside]
-    await record.documents.begin(writes, TOKEN, HOUR)
+    await record.transactions.begin(writes, TOKEN, HOUR)
     moved = await switch(record, bot, await begun(record, bot))
-    await record.documents.finish(writes, TOKEN)
+    await record.transactions.finish(writes, TOKEN)
     assert [(write.moved, write.error) for write in writes] == [(True, None), (True, None), (False, None)]
     assert await record.texts(other.bot_id, beside.doc_id) is None  # T2 was for none of them.
     doc_id, generations = insert.doc_id, [write.generation for write in writes]
 
-    await record.documents.restart([insert, replacement], {bot.bot_id: moved}, TOKEN, HOUR)
+    await record.transactions.restart([insert, replacement], {bot.bot_id: moved}, TOKEN, HOUR)
     assert insert.doc_id == doc_id
     assert (insert.moved, insert.bot, replacement.bot) == (False, moved, moved)
     assert not {insert.generation, replacement.generation} & set(generations)
     expected = {(generation, bot.collection_name): True for generation in generations[:2]}
     assert await due(record) == expected
-    await record.documents.finish(writes, TOKEN)
+    await record.transactions.finish(writes, TOKEN)
     assert [write.error for write in writes] == [None] * 3
     assert await record.texts(bot.bot_id, doc_id) == ["a", "b"]
     assert await record.texts(bot.bot_id, old.doc_id) == ["new"]
@@ -253,27 +253,27 @@ async def test_idempotency_key_follows_the_write_that_is_begun_anew(record: Reco
 
     write, request = Write(bot, document("a")), once()
     request.outcomes = lambda: [write.outcome]
-    await record.documents.begin([write], TOKEN, HOUR, request)
+    await record.transactions.begin([write], TOKEN, HOUR, request)
     moved = await switch(record, bot, await begun(record, bot))
-    await record.documents.finish([write], TOKEN, request)
+    await record.transactions.finish([write], TOKEN, request)
     assert (write.moved, request.answer) == (True, None)
-    await record.documents.restart([write], {bot.bot_id: moved}, TOKEN, HOUR, request)
+    await record.transactions.restart([write], {bot.bot_id: moved}, TOKEN, HOUR, request)
     with pytest.raises(RequestInFlight):
-        await record.documents.begin([Write(moved, document("a"))], uuid4(), HOUR, once())
-    await record.documents.finish([write], TOKEN, request)
+        await record.transactions.begin([Write(moved, document("a"))], uuid4(), HOUR, once())
+    await record.transactions.finish([write], TOKEN, request)
     assert request.answer == repr([write.doc_id]).encode()
     again = once()
-    await record.documents.begin([Write(moved, document("a"))], uuid4(), HOUR, again)
+    await record.transactions.begin([Write(moved, document("a"))], uuid4(), HOUR, again)
     assert again.answer == request.answer
 
 
 async def test_write_that_recovery_has_undone_is_not_begun_anew(record: Record) -> None:
     bot = await record.bot()
     write = Write(bot, document("a"))
-    await record.documents.begin([write], TOKEN, -HOUR)
+    await record.transactions.begin([write], TOKEN, -HOUR)
     moved = await switch(record, bot, await begun(record, bot))
-    await record.documents.compensate_expired()
-    await record.documents.restart([write], {bot.bot_id: moved}, TOKEN, HOUR)
+    await record.writes.compensate_expired()
+    await record.transactions.restart([write], {bot.bot_id: moved}, TOKEN, HOUR)
     assert write.error
     assert await record.texts(bot.bot_id, write.doc_id) is None
 

@@ -13,7 +13,8 @@ from app.config import Settings
 from app.core.operations.normalize import Normalizer
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
-from app.core.stores.postgres.normalize import Fields, NormalizeStore
+from app.core.stores.postgres.normalize import NormalizeStore
+from app.schemas.rows import DocumentFields
 from tests.conftest import BotClient
 
 NAME, KEY = "보고서", "부서"
@@ -144,11 +145,11 @@ async def test_a_patch_meanwhile_is_not_lost(bot: BotClient, db: Database) -> No
 
     class Watched(NormalizeStore):
         async def rewrite(self, bot_id: UUID, after: int, limit: int, change: Any) -> Any:
-            def patched(doc_id: int, old: Fields) -> Fields:
+            def patched(doc_id: int, old: DocumentFields) -> DocumentFields:
                 """Called while the rows are locked."""
                 sent = bot.http.patch(f"/data/document/{doc_id}/metadata", json=body)
                 patching.append(asyncio.create_task(sent))
-                new: Fields = change(doc_id, old)
+                new: DocumentFields = change(doc_id, old)
                 return new
 
             return await super().rewrite(bot_id, after, limit, patched)

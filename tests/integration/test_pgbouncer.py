@@ -14,14 +14,13 @@ import pytest
 
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database, Guards
-from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.migrations import bring_up_to_date, migrate
 from app.core.stores.postgres.role_settings import check_role_settings
 from app.core.write.write import Write
 from app.schemas.rows import GenerationBlock
 from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.conftest import fresh_database, until
-from tests.contract.records import HOUR, NO_TIME, Record, document
+from tests.contract.records import HOUR, Record, document
 from tests.integration.test_schema import dump
 from tests.pgbouncer import needs_pgbouncer, pgbouncer, pgbouncer_in
 
@@ -157,17 +156,17 @@ async def test_more_writes_than_server_connections_do_not_wait_for_each_other(po
     record = Record.in_postgres(pooled)
     await record.generations.use(GenerationBlock(uuid4(), 1, 1 << 13))
     bot = await record.bot()
-    store, token = DocumentStore(pooled, NO_TIME), uuid4()
+    token = uuid4()
 
     async def write(number: int) -> None:
         one = Write(bot, document(f"text {number}"))
-        await store.begin([one], token, HOUR)
-        await store.finish([one], token, timestamps={bot.bot_id: number + 1})
+        await record.transactions.begin([one], token, HOUR)
+        await record.transactions.finish([one], token, timestamps={bot.bot_id: number + 1})
         assert one.error is None
 
     async with asyncio.timeout(8):
         await asyncio.gather(*(write(number) for number in range(16)))
-    assert await store.milvus_timestamp(bot.bot_id, bot.milvus_collection) == 16
+    assert await record.documents.milvus_timestamp(bot.bot_id, bot.milvus_collection) == 16
 
 
 async def test_an_empty_database_is_migrated_through_it(

@@ -19,9 +19,10 @@ from app.core.ports import VectorIndex
 from app.core.search.query import Query, Result
 from app.core.services import Services, build_services, reembedder_over
 from app.core.stores.postgres.database import Database
-from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.reembed import ReembedStore
+from app.core.stores.postgres.writes import WriteStore
 from app.core.write.idempotency import IdempotentRequest
+from app.core.write.transactions import WriteTransactions
 from app.core.write.write import Write
 from app.schemas.queries import SQL
 from app.schemas.rows import NewChunk, NewDocument
@@ -693,10 +694,10 @@ async def test_each_write_of_a_batch_has_its_own_saga(place: Place, db: Database
     writes = [
         Write(bot, document(*"abcdefgh"[: 1 + number % 5]), old if number == 17 else None) for number in range(50)
     ]
-    await DocumentStore(db, timedelta(0)).begin(writes, uuid4(), timedelta(hours=1))
+    await WriteTransactions(WriteStore(db, timedelta(0))).begin(writes, uuid4(), timedelta(hours=1))
     rows = await db.fetch("SELECT generation, doc_id, previous_generation, chunk_span FROM sagas ORDER BY generation")
     assert [tuple(row) for row in rows] == [
-        (write.generation, write.doc_id, old if number == 17 else None, write.chunk_span)
+        (write.generation, write.doc_id, old if number == 17 else None, write.document.chunk_span)
         for number, write in enumerate(writes)
     ]
     assert writes[17].doc_id == old
@@ -718,14 +719,15 @@ async def test_a_move_begins_after_every_delete_that_does_not_know_of_it(place: 
 
 async def test_t2_that_waited_for_the_switch_sees_it(place: Place, db: Database) -> None:
     bot = await place.services.bots.usable(place.bot_id, None)
-    store, token = DocumentStore(db, timedelta(0)), uuid4()
+    store, token = WriteStore(db, timedelta(0)), uuid4()
+    transactions = WriteTransactions(store)
     write = Write(bot, document("late"))
-    await store.begin([write], token, timedelta(hours=1))
+    await transactions.begin([write], token, timedelta(hours=1))
     moves = ReembedStore(db, timedelta(0))
     move = await moves.begin(place.bot_id, "new", 48)
     assert move
     async with moves.switching(place.bot_id, move) as switch:
-        finishing = asyncio.create_task(store.finish([write], token))
+        finishing = asyncio.create_task(transactions.finish([write], token))
         await until(lambda: waiting_for_a_lock(db))
         await switch.complete(0, timedelta(hours=1))
     await finishing

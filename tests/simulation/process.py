@@ -17,6 +17,7 @@ from app.core.operations.copying import Copier
 from app.core.operations.rebuild import Limit, Rebuilder
 from app.core.operations.repair import Repairer
 from app.core.operations.verify import Verifier
+from app.core.ports import BeginResult, FinishResult
 from app.core.search.search import Search
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.documents import Documents
@@ -24,7 +25,7 @@ from app.core.write.generations import Generations
 from app.core.write.ingest import Ingest
 from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
-from app.schemas.rows import Reservation
+from app.schemas.rows import Reservation, WriteRow
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
 from tests.simulation.faults import CHECK, LANDS_LATE, LEASE, PATIENCE, SETTLE, Fate
 from tests.simulation.loop import OUTSIDE, OWNER
@@ -56,13 +57,13 @@ class Process:
         context = copy_context()
         context.run(OWNER.set, self)
         self._context = context
-        documents = Database(self, world.documents)
+        documents, writes = Database(self, world.documents), Database(self, world.writes)
         bot_store = Database(self, world.bots)
         index, embedders = Index(self), EmbedderRegistry(Embedder(self))
-        leases = Leases(documents, LEASE)
+        leases = Leases(writes, LEASE)
         self.bots = Bots(bot_store, index, embedders, leases, deadline=LEASE)
         recovery = Recovery(
-            documents,
+            writes,
             Database(self, world.garbage),
             bot_store,
             self.bots,
@@ -76,7 +77,7 @@ class Process:
         self.generations = Generations(
             Database(self, world.generations), index.marker, random=world.random, first_block=FIRST_BLOCK
         )
-        saga = Saga(documents, self.bots, index, embedders, leases, pace, self.generations)
+        saga = Saga(writes, self.bots, index, embedders, leases, pace, self.generations)
         self.ingest = Ingest(self.bots, saga, world.keys)
         self.documents = Documents(self.bots, documents, recovery)
         limit = Limit(embedders, frozenset(), 0)
@@ -244,6 +245,11 @@ class Process:
 def _brief(result: Any) -> str:
     if isinstance(result, list) and result and isinstance(result[0], Reservation):
         return str([(one.block.first, one.block.last) for one in result])[-80:]  # Their ids are not the seed's.
+    if isinstance(result, BeginResult):
+        return str([one.generation if isinstance(one, WriteRow) else one.name for one in result.writes])[:80]
+    if isinstance(result, FinishResult):
+        failed = {generation: failure.name for generation, failure in result.failed.items()}
+        return f"failed {failed} moved {sorted(result.moved)}"[:80]
     if isinstance(result, set) and result and isinstance(next(iter(result)), str):
         result = sorted(result)  # Their order is not the seed's.
     if isinstance(result, int | set | dict | list | str | tuple) or result is None:

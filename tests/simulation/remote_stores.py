@@ -9,8 +9,7 @@ import numpy as np
 
 from app.core.embedding.port import Vectors
 from app.core.ports import KeyRange, Suspect
-from app.core.write.write import Write
-from app.schemas.rows import GenerationBlock, Reservation
+from app.schemas.rows import GenerationBlock, Reservation, WriteRow
 from tests.simulation.embedder import DIMENSION, embedding
 
 if TYPE_CHECKING:
@@ -212,7 +211,7 @@ class Embedder:
 def _described(args: Sequence[Any]) -> str:
     shown = []
     for arg in args:
-        if isinstance(arg, list) and arg and isinstance(arg[0], Write):
+        if isinstance(arg, list) and arg and isinstance(arg[0], WriteRow):
             shown.append(f"docs {[write.doc_id for write in arg]} gens {[write.generation for write in arg]}")
         elif isinstance(arg, GenerationBlock):
             shown.append(f"{arg.first} to {arg.last}")

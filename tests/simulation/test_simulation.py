@@ -13,12 +13,10 @@ import pytest
 from app.core.bots.bots import Bots
 from app.core.operations.rebuild import Rebuilder
 from app.core.write import generations
-from app.core.write.idempotency import IdempotentRequest
 from app.core.write.recovery import Recovery
-from app.core.write.write import Write
-from app.schemas.rows import Bot, GenerationBlock, VectorGarbage
+from app.schemas.rows import Bot, GenerationBlock, IdempotencyKey, VectorGarbage
 from app.utils.errors import RequestInFlight
-from tests.doubles.memory_store import MemoryDocumentStore, MemoryGenerationStore, idempotency
+from tests.doubles.memory_store import MemoryDocumentStore, MemoryGenerationStore, MemoryWriteStore, idempotency
 from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
 from tests.simulation.run import simulate
 from tests.simulation.world import Violation
@@ -91,19 +89,19 @@ def without_collecting_until_settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_the_lease_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Write, "fail_lease_lost", lambda _write: None)
+    monkeypatch.setattr(MemoryWriteStore, "_lost", lambda _store, _writes, _token: set())
 
 
 def without_the_claim_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     claim = idempotency.claim
 
-    def claim_what_is_in_flight(tables: Tables, request: IdempotentRequest) -> bool:
+    def claim_what_is_in_flight(tables: Tables, key: IdempotencyKey) -> bytes | None:
         with suppress(RequestInFlight):
-            return claim(tables, request)
-        return True
+            return claim(tables, key)
+        return None
 
     monkeypatch.setattr(idempotency, "claim", claim_what_is_in_flight)
-    monkeypatch.setattr(idempotency, "hold", lambda _tables, _request: True)
+    monkeypatch.setattr(idempotency, "lock", lambda _tables, _key: True)
 
 
 def without_the_jump(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from tests.doubles.memory_store import (
     MemoryRebuildStore,
     MemoryReembedStore,
     MemoryVerifyStore,
+    MemoryWriteStore,
     Tables,
 )
 from tests.filter_reference import matches
@@ -68,6 +69,7 @@ class World:
         self.tables = Tables(lambda: EPOCH + timedelta(seconds=self.loop.time()))
         self.milvus = SimulatedMilvus(self.loop.time, self.random, faults.lag)
         self.documents = MemoryDocumentStore(self.tables, timedelta(seconds=SETTLE), matches)
+        self.writes = MemoryWriteStore(self.tables, timedelta(seconds=SETTLE))
         self.bots = MemoryBotStore(self.tables, timedelta(seconds=SETTLE))
         self.garbage = MemoryGarbageStore(self.tables)
         self.keys = MemoryIdempotencyStore(self.tables, timedelta(hours=24))

@@ -16,7 +16,8 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Literal
 
-from app.core.stores.postgres.api_keys import KeyStore, ListedKey, StoredKey
+from app.core.ports import ApiKeyPort
+from app.schemas.rows import ListedApiKey, StoredApiKey
 from app.utils.errors import DatabaseUnavailable, Forbidden, Unauthorized
 
 Scope = Literal["read", "write", "admin"]
@@ -65,7 +66,7 @@ class _CachedKey:
 class ApiKeyAuthenticator:
     """``cache_seconds``: how long a key may work on after it was revoked."""
 
-    def __init__(self, store: KeyStore, cache_seconds: float) -> None:
+    def __init__(self, store: ApiKeyPort, cache_seconds: float) -> None:
         self._store = store
         self._cache_seconds = cache_seconds
         self._known: dict[str, _CachedKey] = {}
@@ -114,7 +115,7 @@ class ApiKeyAuthenticator:
         return known
 
 
-def _known(stored: StoredKey, asked_at: float, cache_seconds: float) -> _CachedKey:
+def _known(stored: StoredApiKey, asked_at: float, cache_seconds: float) -> _CachedKey:
     left = math.inf if stored.seconds_left is None else stored.seconds_left
     caller = Caller(stored.account_name, max(SCOPES.index(scope) for scope in SCOPES if scope in stored.scopes))
     return _CachedKey(stored.sha256, caller, asked_at + min(left, cache_seconds))
@@ -133,7 +134,7 @@ def prefix_of(text: str) -> str:
 class ApiKeyAdmin:
     """What an operator does with keys. All methods raise DatabaseUnavailable."""
 
-    def __init__(self, store: KeyStore) -> None:
+    def __init__(self, store: ApiKeyPort) -> None:
         self._store = store
 
     async def create(
@@ -148,7 +149,7 @@ class ApiKeyAdmin:
             if await self._store.insert(prefix, sha256(key.encode()).digest(), account, ordered, note, expires_in):
                 return key
 
-    async def list(self, account: str | None) -> Sequence[ListedKey]:
+    async def list(self, account: str | None) -> Sequence[ListedApiKey]:
         return await self._store.list(account)
 
     async def revoke(self, key_or_prefix: str) -> bool:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from uuid import uuid4
 
-from app.core.ports import DocumentPort
+from app.core.ports import WritePort
 from app.utils.errors import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 class Leases:
     """``token`` marks the sagas of this process; ``length`` is how long they live without renewal."""
 
-    def __init__(self, documents: DocumentPort, seconds: float) -> None:
+    def __init__(self, writes: WritePort, seconds: float) -> None:
         self.token = uuid4()
         self.length = timedelta(seconds=seconds)
-        self._documents = documents
+        self._writes = writes
         self._until: dict[int, float] = {}
 
     @contextmanager
@@ -54,7 +54,7 @@ class Leases:
                 continue
             start = asyncio.get_running_loop().time()
             try:
-                renewed = await self._documents.renew(sorted(self._until), self.token, self.length)
+                renewed = await self._writes.renew(sorted(self._until), self.token, self.length)
                 for generation in renewed & self._until.keys():
                     self._until[generation] = start + self.length.total_seconds()
             except DatabaseUnavailable:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from app.core.stores.postgres.backlog import BacklogStore
+from app.core.ports import BacklogPort
 from app.utils import metrics
 from app.utils.errors import DatabaseUnavailable
 from app.utils.lifecycle import process
@@ -14,7 +14,7 @@ PAUSE_SECONDS = 0.5
 class MetricsSampler:
     """``pool``: (used, idle, most) connections to PostgreSQL."""
 
-    def __init__(self, backlog: BacklogStore, pool: Callable[[], tuple[int, int, int]]) -> None:
+    def __init__(self, backlog: BacklogPort, pool: Callable[[], tuple[int, int, int]]) -> None:
         self._backlog = backlog
         self._pool = pool
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from app.core.stores.postgres.normalize import Fields, NormalizeStore
+from app.core.ports import NormalizePort
+from app.schemas.rows import DocumentFields
 from app.utils.unicode import CollidingKeys, nfc, nfc_json
 
 PAGE_DOCUMENTS = 500
@@ -24,11 +25,11 @@ class Normalization:
 class Normalizer:
     """All methods raise DatabaseUnavailable."""
 
-    def __init__(self, store: NormalizeStore) -> None:
+    def __init__(self, store: NormalizePort) -> None:
         self._store = store
 
     async def bots(self, bot_ids: Sequence[UUID] | None) -> Sequence[UUID]:
-        """As NormalizeStore."""
+        """As NormalizePort."""
         return await self._store.bots(bot_ids)
 
     async def documents(self, bot_id: UUID) -> int:
@@ -38,7 +39,7 @@ class Normalizer:
         """Rewrites the bot's documents. One whose keys collide keeps its metadata, and the bot its mark."""
         done = Normalization()
 
-        def change(doc_id: int, old: Fields) -> Fields:
+        def change(doc_id: int, old: DocumentFields) -> DocumentFields:
             try:
                 metadata = nfc_json(old["metadata"])
             except CollidingKeys as exc:

@@ -12,11 +12,10 @@ from app.core.bots.bots import Bots
 from app.core.operations.rebuild import Rebuilder, Tell
 from app.core.operations.verify import Finding, Verifier
 from app.core.ports import DocumentPort, VectorIndex, VerifyPort
-from app.core.stores.postgres.verify import BotState
 from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
 from app.core.write.write import Write
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, NewChunk, NewDocument
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, BotState, Chunk, Document, NewChunk, NewDocument
 from app.utils.errors import BotNotFound, CollectionMoved, DocumentChanged
 from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch

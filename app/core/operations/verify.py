@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from app.core.ports import VectorIndex, VerifyPort
-from app.core.stores.postgres.verify import BotState
-from app.schemas.rows import CHUNKS_PER_GENERATION
+from app.schemas.rows import CHUNKS_PER_GENERATION, BotState
 from app.utils.errors import CollectionMissing, CollectionMoved
 
 

@@ -1,41 +1,42 @@
 """Requests with an Idempotency-Key: one effect, and the same answer however often they are sent.
 
-T1 claims the key for its sagas, T2 stores the answer with their effect. A key whose request died in between
-belongs to whoever sends it next, as soon as recovery has taken the dead one's sagas away.
+T1 takes the key for the request's sagas, and T2 stores the answer together with their effect. When a request dies in
+between, the next request with its key takes the key over, as soon as recovery has undone the sagas of the first.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.core.write.write import Outcome
-from app.utils.errors import IdempotencyKeyReused, RequestInFlight
+from app.schemas.rows import IdempotencyKey
 
 
 @dataclass
 class IdempotentRequest:
-    """One such request, in the state that its transactions leave it in."""
+    """The state of one such request."""
 
     key: str
     body_sha256: bytes
-    """Of all that makes it the same request: method, path and body."""
+    """Of everything that makes it the same request: method, path and body."""
     render: Callable[[Sequence[Outcome]], bytes]
-    """Makes the answer's body; asked in T2, when the outcome of each write is known."""
+    """Makes the answer's body. Called inside T2, when the outcome of each write is known."""
     account: str = ""
-    """Whose key it is: empty where the caller names no account."""
+    """The account that the key belongs to: empty where the caller names none."""
     outcomes: Callable[[], Sequence[Outcome]] = tuple
     generation: int = 0
-    """The saga that stands for the request while it is at work."""
+    """The saga that represents the request while it is in flight."""
     answer: bytes | None = None
-    """The body to be sent; None as long as the request has had no effect."""
+    """The body to send; None as long as the request has had no effect."""
     replayed: bool = False
 
-    def check_same(self, body_sha256: bytes) -> None:
-        """Raises IdempotencyKeyReused unless the key was used for this very request."""
-        if body_sha256 != self.body_sha256:
-            raise IdempotencyKeyReused("This Idempotency-Key belongs to another request: its body or its path differs.")
+    def to_row(self) -> IdempotencyKey:
+        return IdempotencyKey(self.account, self.key, self.body_sha256, self.generation)
 
-    def replay(self, answer: bytes) -> None:
+    def set_answer(self) -> bytes:
+        """Renders the answer of the outcomes as they are now, and keeps it."""
+        self.answer = self.render(self.outcomes())
+        return self.answer
+
+    def set_replay(self, answer: bytes) -> None:
+        """The request was answered before: this is its stored answer."""
         self.answer, self.replayed = answer, True
-
-    def raise_in_flight(self) -> None:
-        raise RequestInFlight("A request with this Idempotency-Key is still at work, or was cut off a moment ago.")

@@ -34,12 +34,12 @@ class Ingest:
         account: str | None,
         document: NewDocument,
         timings: Stopwatch,
-        once: IdempotentRequest | None = None,
+        request: IdempotentRequest | None = None,
     ) -> list[Outcome]:
         """Stores one document. Raises what undid it."""
-        if await self._answered(once, account):
+        if await self._answered(request, account):
             return []
-        outcomes = await self._insert(account, [(bot_id, document)], timings, once)
+        outcomes = await self._insert(account, [(bot_id, document)], timings, request)
         if error := outcomes[0].error:
             raise error
         return outcomes
@@ -51,16 +51,16 @@ class Ingest:
         doc_id: int,
         document: NewDocument,
         timings: Stopwatch,
-        once: IdempotentRequest | None = None,
+        request: IdempotentRequest | None = None,
     ) -> list[Outcome]:
         """Replaces a document's metadata and chunks at one stroke for every reader.
 
         Raises DocumentNotFound, DocumentChanged when another request was quicker, or what undid the write.
         """
-        if await self._answered(once, account):
+        if await self._answered(request, account):
             return []
         write = Write(await self._bots.usable(bot_id, account), document, doc_id)
-        outcomes = await self._run([write], timings, once)
+        outcomes = await self._run([write], timings, request)
         if write.error:
             raise write.error
         return outcomes
@@ -70,26 +70,26 @@ class Ingest:
         account: str | None,
         documents: Sequence[Entry],
         timings: Stopwatch,
-        once: IdempotentRequest | None = None,
+        request: IdempotentRequest | None = None,
     ) -> list[Outcome]:
         """Stores each document or undoes it alone; outcomes in the order of ``documents``.
 
         An error stands for a document that cannot be stored: that is its outcome. When none could be stored and all
         for the same reason, raises that reason.
         """
-        if await self._answered(once, account):
+        if await self._answered(request, account):
             return []
-        outcomes = await self._insert(account, documents, timings, once)
+        outcomes = await self._insert(account, documents, timings, request)
         _raise_common_error(outcomes)
         return outcomes
 
     async def _insert(
-        self, account: str | None, documents: Sequence[Entry], timings: Stopwatch, once: IdempotentRequest | None
+        self, account: str | None, documents: Sequence[Entry], timings: Stopwatch, request: IdempotentRequest | None
     ) -> list[Outcome]:
         """First with the bots' rows as they were lately. A bot that T1 does not find so is looked for."""
         wanted = _bots(documents)
-        if once:  # One T1 alone may claim its key.
-            return await self._insert_into(await self._read_bots(account, wanted), account, documents, timings, once)
+        if request:  # One T1 alone may claim its key.
+            return await self._insert_into(await self._read_bots(account, wanted), account, documents, timings, request)
         known = {bot_id: bot for bot_id in wanted if (bot := self._known.get((bot_id, account)))}
         bots = {**known, **await self._read_bots(account, wanted - known.keys())}
         outcomes = await self._insert_into(bots, account, documents, timings, None)
@@ -115,7 +115,7 @@ class Ingest:
         account: str | None,
         documents: Sequence[Entry],
         timings: Stopwatch,
-        once: IdempotentRequest | None,
+        request: IdempotentRequest | None,
     ) -> list[Outcome]:
         slots: list[Outcome | Write] = []
         for entry in documents:
@@ -130,7 +130,7 @@ class Ingest:
                 raise bot
             else:
                 slots.append(Write(bot, document))
-        outcomes = await self._run(slots, timings, once)
+        outcomes = await self._run(slots, timings, request)
         for bot, same in groupby((slot for slot in slots if isinstance(slot, Write)), key=lambda write: write.bot):
             key = (bot.bot_id, account)
             if any(isinstance(write.error, BotNotFound) for write in same):
@@ -139,24 +139,26 @@ class Ingest:
                 self._known.put(key, bot)
         return outcomes
 
-    async def _answered(self, once: IdempotentRequest | None, account: str | None) -> bool:
+    async def _answered(self, request: IdempotentRequest | None, account: str | None) -> bool:
         """Whether the answer is known before anything is looked up: the bot may be gone by now."""
-        if once is None:
+        if request is None:
             return False
-        once.account = account or ""
-        await self._keys.replay(once)
-        return once.replayed
+        request.account = account or ""
+        answer = await self._keys.find_answer(request.to_row())
+        if answer is not None:
+            request.set_replay(answer)
+        return request.replayed
 
     async def _run(
-        self, slots: Sequence[Outcome | Write], timings: Stopwatch, once: IdempotentRequest | None
+        self, slots: Sequence[Outcome | Write], timings: Stopwatch, request: IdempotentRequest | None
     ) -> list[Outcome]:
         def outcomes() -> list[Outcome]:
             return [slot.outcome if isinstance(slot, Write) else slot for slot in slots]
 
-        if once:
-            once.outcomes = outcomes
+        if request:
+            request.outcomes = outcomes
         if writes := [slot for slot in slots if isinstance(slot, Write)]:
-            await self._saga.run(writes, timings, once)
+            await self._saga.run(writes, timings, request)
         return outcomes()
 
 

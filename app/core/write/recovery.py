@@ -13,7 +13,7 @@ from itertools import groupby
 
 from app.core.bots.bots import Bots
 from app.core.leases.leases import Leases
-from app.core.ports import BotPort, DocumentPort, GarbagePort, IdempotencyPort, VectorIndex
+from app.core.ports import BotPort, GarbagePort, IdempotencyPort, VectorIndex, WritePort
 from app.schemas.rows import VectorGarbage
 from app.utils.errors import AppError, CollectionMissing
 from app.utils.failpoints import failpoint
@@ -31,7 +31,7 @@ WIDE_SPAN = 1_024
 class Recovery:
     def __init__(
         self,
-        documents: DocumentPort,
+        writes: WritePort,
         garbage: GarbagePort,
         bot_store: BotPort,
         bots: Bots,
@@ -43,7 +43,7 @@ class Recovery:
         claim: float,
     ) -> None:
         """``interval``: seconds between rounds. ``claim``: seconds a batch of garbage belongs to one process."""
-        self._documents = documents
+        self._writes = writes
         self._garbage = garbage
         self._bot_store = bot_store
         self._bots = bots
@@ -76,7 +76,7 @@ class Recovery:
     async def run_round(self) -> None:
         """One pass over all that is due. Raises what stands in its way; the next round goes on."""
         await failpoint("recovery.before_compensate")
-        if undone := await self._documents.compensate_expired():
+        if undone := await self._writes.compensate_expired():
             await failpoint("recovery.after_compensate")
             log.info("took back %d writes past their lease", undone)
         while saga := await self._bot_store.claim_expired(self._leases.token, self._leases.length):

@@ -1,17 +1,14 @@
-"""One document on its way into both stores."""
+"""The state of one document write. Only the saga, and what it consists of, changes it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
-from uuid import UUID
 
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument
-from app.utils.errors import AppError, BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost
-
-LEASE_LOST = "The write took longer than its lease and was undone. Nothing of it is stored."
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument, WriteRow
+from app.utils.errors import AppError
 
 
 class Outcome(NamedTuple):
-    """What became of one document: its doc_id, or the error that undid it."""
+    """The result for one document: its doc_id, or the error because of which nothing of it is stored."""
 
     doc_id: int | None
     error: AppError | None = None
@@ -19,12 +16,12 @@ class Outcome(NamedTuple):
 
 
 class Write:
-    """An insert (``doc_id`` None until it is numbered) or a replacement of the document ``doc_id``.
+    """An insert, whose ``doc_id`` is None before T1, or a replacement of the document ``doc_id``.
 
-    ``rewrites`` is the generation that is written again, with the same text: then only chunks and vectors are
+    ``rewrites``: a generation whose chunks are written again with the same text. Then only chunks and vectors are
     replaced, and only if that generation is still current.
-    ``error`` is what undid it; a write with an error takes no further step but its compensation. ``moved``: its bot
-    has another collection by now, so that it is to be begun anew.
+    ``error``: why the write failed; no step but its compensation follows. ``moved``: its bot has another collection by
+    now, so the write has to be restarted.
     """
 
     def __init__(
@@ -34,33 +31,29 @@ class Write:
         self.document = document
         self.doc_id = doc_id
         self.rewrites = rewrites
-        self.chunk_span = document.chunk_span
         self.generation = 0
         self.previous_generation: int | None = None
         self.replaced_chunks = 0
         self.error: AppError | None = None
         self.moved = False
 
-    def replaces(self, generation: int | None) -> None:
-        """Tells which generation is current at T1: the one that T2 must still find. None: there is no such document."""
-        self.previous_generation = generation
-        if generation is None:
-            self.fail_unknown_document()
-        elif self.rewrites not in (None, generation):
-            self.fail_changed()
-
-    def number(self, generation: int) -> None:
-        """Gives the write its generation. A new document takes the number as its doc_id as well."""
+    def assign_generation(self, generation: int) -> None:
+        """T1 gave out this generation. A new document takes it as its doc_id as well."""
         self.generation = generation
         if self.doc_id is None:
             self.doc_id = generation
 
+    def set_previous(self, generation: int | None) -> None:
+        """T1 found this generation current, so T2 must still find it; None for an insert."""
+        self.previous_generation = generation
+
     def restart(self, generation: int, bot: Bot) -> None:
-        """Gives the write another generation, for the bot as it is now."""
+        """T1 gave out another generation, for the bot as it is now."""
         self.generation, self.bot, self.moved = generation, bot, False
 
     @property
     def is_live(self) -> bool:
+        """Whether the next step of the saga includes this write."""
         return self.error is None and not self.moved
 
     @property
@@ -73,42 +66,22 @@ class Write:
         return Outcome(None, self.error) if self.error else Outcome(self.doc_id, None, self.replaced_chunks)
 
     def fail(self, error: AppError) -> None:
-        """The first error is the one that counts."""
+        """The first error is kept."""
         self.error = self.error or error
 
-    def fail_unknown_bot(self) -> None:
-        self.fail(BotNotFound("There is no bot with this chat_bot_id."))
-
-    def fail_unknown_document(self) -> None:
-        self.fail(DocumentNotFound(f"This bot has no document {self.doc_id}."))
-
-    def fail_changed(self) -> None:
-        self.fail(DocumentChanged(f"Document {self.doc_id} was replaced or deleted while this request ran."))
-
-    def fail_lease_lost(self) -> None:
-        self.fail(LeaseLost(LEASE_LOST))
-
-    def record(self) -> tuple[object, ...]:
-        """The document's row: DOCUMENT_COLUMNS."""
-        document = self.document
-        return (
+    def to_row(self) -> WriteRow:
+        return WriteRow(
             self.bot.bot_id,
+            self.bot.created_at,
+            self.bot.milvus_collection,
+            self.document,
             self.doc_id,
             self.generation,
-            document.title,
-            document.file_path,
-            document.file_type,
-            document.author,
-            document.tags,
-            document.metadata,
-            len(document.chunks),
-            self.chunk_span,
+            self.previous_generation,
+            self.rewrites,
         )
 
 
-def mark_moved(writes: Sequence[Write], collections: Mapping[UUID, str]) -> bool:
-    """Marks the writes whose vectors are not in their bot's collection of now; whether there are any."""
-    for write in writes:
-        if write.error is None and collections[write.bot.bot_id] != write.bot.milvus_collection:
-            write.moved = True
-    return any(write.moved for write in writes)
+def live(writes: Sequence[Write]) -> list[Write]:
+    """Those of the writes that have not failed."""
+    return [write for write in writes if write.error is None]

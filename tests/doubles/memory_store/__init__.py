@@ -9,6 +9,7 @@ from tests.doubles.memory_store.rebuild import MemoryRebuildStore
 from tests.doubles.memory_store.reembed import MemoryReembedStore
 from tests.doubles.memory_store.tables import Tables
 from tests.doubles.memory_store.verify import MemoryVerifyStore
+from tests.doubles.memory_store.writes import MemoryWriteStore
 
 __all__ = [
     "MemoryBotStore",
@@ -19,5 +20,6 @@ __all__ = [
     "MemoryRebuildStore",
     "MemoryReembedStore",
     "MemoryVerifyStore",
+    "MemoryWriteStore",
     "Tables",
 ]

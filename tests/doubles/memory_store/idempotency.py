@@ -1,33 +1,31 @@
-"""Idempotency keys in plain memory; keeps to OncePort as ``stores.once`` does."""
+"""Idempotency keys in plain memory; keeps to IdempotencyPort as ``stores.postgres.idempotency`` does."""
 
 from datetime import timedelta
 
-from app.core.write.idempotency import IdempotentRequest
+from app.schemas.rows import IdempotencyKey
+from app.utils.errors import RequestInFlight
 from tests.doubles.memory_store.tables import KeyRow, Tables
 
 
-def claim(tables: Tables, once: IdempotentRequest) -> bool:
-    row = tables.keys.setdefault((once.account, once.key), KeyRow(once.body_sha256, tables.now()))
-    once.check_same(row.body_sha256)
-    if row.response is not None:
-        once.replay(row.response)
-        return False
-    if row.generation in tables.sagas:
-        once.raise_in_flight()
-    return True
+def claim(tables: Tables, key: IdempotencyKey) -> bytes | None:
+    row = tables.keys.setdefault((key.account, key.key), KeyRow(key.body_sha256, tables.now()))
+    key.check_same(row.body_sha256)
+    if row.response is None and row.generation in tables.sagas:
+        raise RequestInFlight
+    return row.response
 
 
-def assign(tables: Tables, once: IdempotentRequest, generation: int) -> None:
-    once.generation = tables.keys[once.account, once.key].generation = generation
+def assign(tables: Tables, key: IdempotencyKey, generation: int) -> None:
+    tables.keys[key.account, key.key].generation = generation
 
 
-def hold(tables: Tables, once: IdempotentRequest) -> bool:
-    row = tables.keys.get((once.account, once.key))
-    return row is not None and row.generation == once.generation and row.response is None
+def lock(tables: Tables, key: IdempotencyKey) -> bool:
+    row = tables.keys.get((key.account, key.key))
+    return row is not None and row.generation == key.generation and row.response is None
 
 
-def store_answer(tables: Tables, once: IdempotentRequest) -> None:
-    once.answer = tables.keys[once.account, once.key].response = once.render(once.outcomes())
+def store_answer(tables: Tables, key: IdempotencyKey, answer: bytes) -> None:
+    tables.keys[key.account, key.key].response = answer
 
 
 class MemoryIdempotencyStore:
@@ -35,11 +33,12 @@ class MemoryIdempotencyStore:
         self._tables = tables
         self._keep = keep
 
-    async def replay(self, once: IdempotentRequest) -> None:
-        if row := self._tables.keys.get((once.account, once.key)):
-            once.check_same(row.body_sha256)
-            if row.response is not None:
-                once.replay(row.response)
+    async def find_answer(self, key: IdempotencyKey) -> bytes | None:
+        row = self._tables.keys.get((key.account, key.key))
+        if row is None:
+            return None
+        key.check_same(row.body_sha256)
+        return row.response
 
     async def sweep(self) -> None:
         oldest = self._tables.now() - self._keep

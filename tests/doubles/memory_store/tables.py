@@ -237,6 +237,19 @@ class Tables:
         else:
             self.collect(bot_id, generation, collection, chunk_span, not_before)
 
+    def discard(self, bot_id: UUID, old: DocumentRow, settle: timedelta) -> None:
+        """What a replaced or deleted version leaves behind. Its vectors may land until ``settle`` after its switch."""
+        self.drop_chunks(bot_id, old.generation)
+        now, bot = self.now(), self.bots.get(bot_id)
+        if bot is None:
+            return
+        filled = bot_id in self.rebuilds  # As below.
+        until = now + settle if filled else max(now, old.updated_at + settle)
+        self.collect(bot_id, old.generation, bot.collection, old.chunk_span, until, old.doc_id)
+        if bot.next:  # A copy may be under way, and land as late as any write.
+            name, until = bot.next.collection_name, now + settle
+            self.collect(bot_id, old.generation, name, old.chunk_span, until, old.doc_id)
+
     def current(self, bot_id: UUID) -> Iterator[tuple[DocumentRow, Chunk]]:
         """Chunks of current generations, in no order."""
         partition = self.partition(bot_id)

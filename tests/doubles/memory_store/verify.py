@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from app.core.stores.postgres.verify import PAGE, BotState
-from app.schemas.rows import CHUNKS_PER_GENERATION, SourceChunk
+from app.core.stores.postgres.verify import PAGE
+from app.schemas.rows import CHUNKS_PER_GENERATION, BotState, SourceChunk
 from tests.doubles.memory_store.tables import Partition, Tables
 
 

@@ -45,10 +45,6 @@ class BotStore:
     async def insert(
         self, bot_id: UUID, bot_name: str, collection_name: str, account: str, token: UUID, lease: timedelta
     ) -> int | None:
-        """Registers the bot, makes its partitions and opens the saga that makes its collection, at one stroke.
-
-        Returns the saga's generation, or None when the bot is registered already. Raises CollectionNameTaken.
-        """
         async with self._db.transaction() as conn:
             if await conn.fetchval(SQL["insert_bot"], bot_id, bot_name, collection_name, account) is not None:
                 return await self._begin(conn, CREATE_BOT, bot_id, token, lease)
@@ -57,7 +53,6 @@ class BotStore:
             return None
 
     async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None:
-        """Opens the saga that makes a registered bot's collection; None when the bot is gone or going."""
         async with self._db.transaction() as conn:
             if not await conn.fetch(SQL["lock_bot_for_use"], [bot_id]):
                 return None
@@ -72,7 +67,6 @@ class BotStore:
         await self._db.execute(SQL["end_sagas"], [saga], token)
 
     async def begin_deletion(self, bot_id: UUID, account: str | None, token: UUID, lease: timedelta) -> int | None:
-        """Marks the bot, so that it is unknown to every later call; None when it was unknown before."""
         async with self._db.transaction() as conn:
             rows = only_account(await conn.fetch(SQL["lock_bot_for_deletion"], bot_id, account), account)
             if not only_bot(rows, bot_id):
@@ -81,15 +75,10 @@ class BotStore:
             return await self._begin(conn, DELETE_BOT, bot_id, token, lease)
 
     async def state(self, bot_id: UUID) -> tuple[str, str, int | None] | None:
-        """(state, its collection in Milvus, dimension), whatever the state."""
         row = await self._db.fetchrow(SQL["bot_state"], bot_id)
         return (row["state"], row["milvus_collection"], row["dimension"]) if row else None
 
     async def collections(self, bot_id: UUID, dimension: int) -> Sequence[tuple[str, int | None]]:
-        """All of the bot's collections in Milvus, whatever its state: its own, one being filled, those to be dropped.
-
-        With the dimension of each, which is ``dimension`` where the bot has none yet, None where any may be dropped.
-        """
         rows = await self._db.fetch(SQL["collections_of_bot"], bot_id, dimension)
         return [(row["collection_name"], row["dimension"]) for row in rows]
 
@@ -98,11 +87,6 @@ class BotStore:
         return bool(row and row[0])
 
     async def finish_deletion(self, bot_id: UUID) -> bool:
-        """Drops the partitions, the row and the bot's sagas. False when a lock could not be had in time.
-
-        Writes that may still land stay on ``vector_gc``. A bot that is active again, as PostgreSQL was restored since
-        its deletion began, stays.
-        """
         async with self._db.transaction() as conn:
             try:
                 # A savepoint: caught inside, before the pool's translation makes an outage of it.
@@ -119,22 +103,15 @@ class BotStore:
         return True
 
     async def has_chunks(self, bot_id: UUID) -> bool:
-        """Whether its collection holds something, or is about to."""
         row = await self._db.fetchrow(SQL["has_chunks"], bot_id)
         return bool(row and row[0])
 
     async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga:
-        """Names a collection that is to take the place of one that was lost. It is dropped with the saga's lease."""
         row = await self._db.fetchrow(SQL["begin_replacement"], bot_id, token, lease)
         assert row is not None
         return BotSaga(**row)
 
     async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool:
-        """Gives the bot the replacement's collection, which is to be filled from then on.
-
-        False when the bot is gone, has another collection than ``lost``, or the saga is not ``token``'s any more. What
-        may still appear under the lost one's name is dropped once ``settle`` has passed.
-        """
         async with self._db.transaction() as conn:
             row = await conn.fetchrow(SQL["lock_bot_for_move"], bot_id)
             if row is None or row["milvus_collection"] != lost:
@@ -147,7 +124,6 @@ class BotStore:
         return True
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:
-        """One bot saga whose process is gone, now held under ``token``."""
         row = await self._db.fetchrow(SQL["claim_expired_bot_saga"], token, lease)
         return BotSaga(**row) if row else None
 

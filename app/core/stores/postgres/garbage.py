@@ -17,18 +17,12 @@ class GarbageStore:
         self._db = db
 
     async def claim(self, hold: timedelta) -> Sequence[VectorGarbage]:
-        """At most BATCH rows that are due, for this process alone during ``hold``."""
         return [VectorGarbage(**row) for row in await self._db.fetch(SQL["claim_garbage"], hold, BATCH)]
 
     async def end(self, rows: Sequence[VectorGarbage]) -> None:
-        """Milvus was seen without them, after the last moment a write could land.
-
-        A row that was put on the list once more since it was claimed stays.
-        """
         generations, names = [row.generation for row in rows], [row.collection_name for row in rows]
         await self._db.execute(SQL["end_garbage"], generations, names, [row.not_before for row in rows])
 
     async def reschedule(self, rows: Sequence[VectorGarbage]) -> None:
-        """To be tried again: once settled, or after a pause that grows with the attempts."""
         generations, names = [row.generation for row in rows], [row.collection_name for row in rows]
         await self._db.execute(SQL["reschedule_garbage"], generations, names)

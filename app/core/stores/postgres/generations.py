@@ -40,15 +40,9 @@ class GenerationStore:
         )
 
     async def known_collections(self) -> set[str]:
-        """In Milvus, of all bots."""
         return {row["collection_name"] for row in await self._db.fetch(SQL["known_collections"])}
 
     async def use(self, block: GenerationBlock, older: Sequence[GenerationBlock] = ()) -> None:
-        """Has generations taken from ``block``, unless another process has a newer one in use by now.
-
-        To be called once for a block, right after it was reserved, whatever comes of it: once a database has used it
-        and was restored, it must not be used again. ``older`` are blocks to be remembered as this database's too.
-        """
         async with self._db.transaction() as conn:
             await conn.execute(SQL["make_installation"])
             row = await conn.fetchrow(SQL["lock_installation"])
@@ -66,11 +60,6 @@ class GenerationStore:
         abandon: Sequence[str],
         kept: Sequence[GenerationBlock],
     ) -> int:
-        """As ``use``, under an ``installation_id``. Returns how many bots were given new collections.
-
-        These are the bots whose collection is in ``abandon``, except those whose documents' generations all lie in
-        ``kept``; with nothing kept, all.
-        """
         async with self._db.transaction() as conn:
             await conn.fetchrow(SQL["lock_installation"])
             await self._use(conn, block.first, block, (), installation_id)

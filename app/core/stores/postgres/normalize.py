@@ -1,24 +1,13 @@
 """Rewrites documents that were stored before names were in NFC."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from app.core.stores.postgres.database import Database
 from app.schemas.queries import SQL
+from app.schemas.rows import DocumentFields, NormalizedPage
 
 FIELDS = ("title", "file_path", "file_type", "author", "tags", "metadata")
-Fields = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """``documents`` were looked at, up to the doc_id ``last``; ``rewritten`` of them were changed."""
-
-    documents: int
-    last: int
-    rewritten: int
 
 
 class NormalizeStore:
@@ -28,7 +17,6 @@ class NormalizeStore:
         self._db = db
 
     async def bots(self, bot_ids: Sequence[UUID] | None) -> Sequence[UUID]:
-        """Those of ``bot_ids`` that exist; with None all that may hold documents that are not in NFC."""
         return [row["bot_id"] for row in await self._db.fetch(SQL["bots_to_normalize"], bot_ids)]
 
     async def documents(self, bot_id: UUID) -> int:
@@ -36,12 +24,8 @@ class NormalizeStore:
         return row["documents"] if row else 0
 
     async def rewrite(
-        self, bot_id: UUID, after: int, limit: int, change: Callable[[int, Fields], Fields]
-    ) -> Page | None:
-        """Has ``change`` make new fields of those of the next ``limit`` documents that are not in NFC. None at the end.
-
-        One transaction. ``updated_at`` stays: for its owner nothing has changed.
-        """
+        self, bot_id: UUID, after: int, limit: int, change: Callable[[int, DocumentFields], DocumentFields]
+    ) -> NormalizedPage | None:
         async with self._db.transaction() as conn:
             page = await conn.fetchrow(SQL["end_of_page"], bot_id, after, limit)
             if not page or not page["documents"]:
@@ -53,8 +37,7 @@ class NormalizeStore:
                 if new != old:
                     await conn.execute(SQL["normalize_document"], bot_id, row["doc_id"], *new.values())
                     rewritten += 1
-            return Page(page["documents"], page["last"], rewritten)
+            return NormalizedPage(page["documents"], page["last"], rewritten)
 
     async def finish(self, bot_id: UUID) -> None:
-        """From now on filters read the bot's documents as they are stored, through the indexes."""
         await self._db.execute(SQL["mark_normalized"], bot_id)

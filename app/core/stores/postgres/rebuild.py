@@ -16,7 +16,6 @@ class RebuildStore:
         self._db = db
 
     async def begin_in_place(self, bot_id: UUID, collection: str) -> bool:
-        """From now on the collection is known to lack rows. False when it is not the bot's any more."""
         async with self._db.transaction() as conn:
             row = await conn.fetchrow(SQL["lock_bot_for_move"], bot_id)
             if row is None or row["milvus_collection"] != collection:
@@ -31,20 +30,16 @@ class RebuildStore:
     async def claim(
         self, token: UUID, lease: timedelta, without: Collection[UUID] = (), bot_id: UUID | None = None
     ) -> Rebuild | None:
-        """One that nobody works on, now held under ``token``; of ``bot_id`` alone, if given."""
         row = await self._db.fetchrow(SQL["claim_rebuild"], token, lease, list(without), bot_id)
         return Rebuild(**row) if row else None
 
     async def renew(self, bot_id: UUID, token: UUID, lease: timedelta, done: int) -> bool:
-        """Tells how many chunks are known to be there. False when it is not ``token``'s any more."""
         return bool(await self._db.fetch(SQL["renew_rebuild"], bot_id, token, lease, done))
 
     async def release(self, bot_id: UUID, token: UUID) -> None:
-        """Others may go on with it at once."""
         await self._db.execute(SQL["release_rebuild"], bot_id, token)
 
     async def finish(self, bot_id: UUID, collection: str, token: UUID, timestamp: int) -> bool:
-        """The collection holds everything again. False when it is not the bot's, or the rebuild not ``token``'s."""
         async with self._db.transaction() as conn:
             row = await conn.fetchrow(SQL["lock_bot_for_move"], bot_id)
             if row is None or row["milvus_collection"] != collection:
@@ -55,10 +50,8 @@ class RebuildStore:
         return True
 
     async def claim_check(self, interval: timedelta) -> Check | None:
-        """A bot whose rows nobody has counted for so long, and nobody else will now."""
         row = await self._db.fetchrow(SQL["claim_index_check"], interval)
         return Check(row["bot_id"], row["lost_from"] or 0, row["lost_below"] or 0) if row else None
 
     async def trust_counts(self, check: Check) -> None:
-        """All that the bot lacks is known by now: rows of lost generations hide nothing more."""
         await self._db.execute(SQL["trust_counts"], check.bot_id, check.lost_below)

@@ -27,26 +27,18 @@ class ReembedStore:
         self._settle = settle
 
     async def take_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> datetime | None:
-        """Makes this token the one that moves the bot, for ``length``. Returns None when it is, else the end of the
-        lease of the one that does."""
         if await self._db.fetchrow(SQL["take_reembed_lease"], bot_id, token, length):
             return None
         row = await self._db.fetchrow(SQL["get_reembed_lease"], bot_id)
         return row["lease_until"] if row else await self.take_lease(bot_id, token, length)
 
     async def renew_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> bool:
-        """False when it is not this token's any more."""
         return await self._db.fetchrow(SQL["renew_reembed_lease"], bot_id, token, length) is not None
 
     async def release_lease(self, bot_id: UUID, token: UUID) -> None:
         await self._db.execute(SQL["release_reembed_lease"], bot_id, token)
 
     async def begin(self, bot_id: UUID, model: str, dimension: int) -> ModelMigration | None:
-        """The move to this model, begun or found half-done; None when the bot is there already, or has no vectors.
-
-        From the end of this on, what is deleted is collected from the collection being filled as well. Raises
-        ReembedInProgress when a move to another model is half-done.
-        """
         async with self._db.transaction() as conn:
             row = await self._lock(conn, bot_id)
             if row["next_collection"] is not None:
@@ -61,31 +53,25 @@ class ReembedStore:
             return ModelMigration(await conn.fetchval(SQL["begin_move"], bot_id, model, dimension), model, dimension)
 
     async def move(self, bot_id: UUID) -> ModelMigration | None:
-        """The move that is under way or was left half-done."""
         row = await self._db.fetchrow(SQL["get_move"], bot_id)
         return ModelMigration(**row) if row else None
 
     async def low_watermark(self, bot_id: UUID) -> int:
-        """A generation below which none becomes current any more that is not current now."""
         async with self._db.transaction() as conn:
             await self._lock(conn, bot_id)
             generation: int = await conn.fetchval(SQL["first_open_generation"], bot_id)
             return generation
 
     async def page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
-        """Current chunks with keys above ``after``, ascending."""
         return [SourceChunk(**row) for row in await self._db.fetch(SQL["page_of_current_chunks"], bot_id, after, limit)]
 
     async def keys(self, bot_id: UUID, first: int) -> Sequence[int]:
-        """Keys of current chunks from ``first`` on, ascending."""
         return [row["chunk_id"] for row in await self._db.fetch(SQL["current_chunks_from"], bot_id, first)]
 
     async def chunks(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
-        """Those of the chunks that are current."""
         return [SourceChunk(**row) for row in await self._db.fetch(SQL["chunks_by_key"], bot_id, keys)]
 
     async def enqueue_vector_gc(self, bot_id: UUID, collection: str, spans: Mapping[int, int]) -> None:
-        """Has those of the generations {generation: chunk_span} removed from ``collection`` that are not current."""
         generations = sorted(spans)
         names = [collection] * len(generations)
         widths = [spans[generation] for generation in generations]
@@ -93,7 +79,6 @@ class ReembedStore:
 
     @asynccontextmanager
     async def switching(self, bot_id: UUID, move: ModelMigration) -> AsyncIterator["SwitchTransaction"]:
-        """A transaction in which nobody writes to the bot. Raises CollectionMoved when the move is over already."""
         async with self._db.transaction() as conn:
             await conn.execute(SWITCH_LOCK_TIMEOUT)
             row = await self._lock(conn, bot_id)
@@ -102,7 +87,6 @@ class ReembedStore:
             yield SwitchTransaction(conn, bot_id, row["milvus_collection"])
 
     async def forget(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga | None:
-        """Gives a half-done move up; the saga that drops its collection, or None when there is no move."""
         async with self._db.transaction() as conn:
             name = (await self._lock(conn, bot_id))["next_collection"]
             if name is None:

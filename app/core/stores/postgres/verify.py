@@ -1,28 +1,14 @@
 """Reads for comparing the stores, which take no lock, and what PostgreSQL's side of a repair consists of."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from app.core.stores.postgres.database import Database
 from app.schemas.queries import SQL
-from app.schemas.rows import SourceChunk
+from app.schemas.rows import BotState, SourceChunk
 
 PAGE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class BotState:
-    """``collection_name`` is Milvus's. ``next_model``: of a move that is under way, or that was left half-done."""
-
-    bot_id: UUID
-    collection_name: str
-    state: str
-    embedding_model: str | None
-    next_model: str | None
-    is_rebuilding: bool
-    has_partitions: bool
 
 
 class VerifyStore:
@@ -36,35 +22,28 @@ class VerifyStore:
         return [BotState(**row) for row in await self._db.fetch(SQL["all_bots"])]
 
     async def unknown_keys(self, bot_id: UUID, collection: str, keys: Sequence[int]) -> set[int]:
-        """Those of the collection's keys that are no chunk's, current or being written, nor about to be removed."""
         return {row["chunk_id"] for row in await self._db.fetch(SQL["unknown_keys"], bot_id, keys, collection)}
 
     async def document_pages(self, bot_id: UUID) -> AsyncIterator[list[int]]:
-        """doc_ids, ascending, PAGE at a time."""
         after = 0
         while rows := await self._db.fetch(SQL["page_of_documents"], bot_id, after, PAGE):
             yield [row["doc_id"] for row in rows]
             after = rows[-1]["doc_id"]
 
     async def current_keys(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
-        """{chunk_id: doc_id} of the current generations of these documents."""
         rows = await self._db.fetch(SQL["current_chunk_ids"], bot_id, doc_ids)
         return {row["chunk_id"]: row["doc_id"] for row in rows}
 
     async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
-        """Current chunks with keys above ``after``, ascending."""
         return [SourceChunk(**row) for row in await self._db.fetch(SQL["page_of_current_chunks"], bot_id, after, limit)]
 
     async def sampled_keys(self, bot_id: UUID, count: int) -> Sequence[int]:
-        """At most ``count`` keys of current chunks, drawn at random, ascending."""
         return sorted(row["chunk_id"] for row in await self._db.fetch(SQL["sampled_keys"], bot_id, count))
 
     async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
-        """Those of the chunks that are current."""
         return [SourceChunk(**row) for row in await self._db.fetch(SQL["chunks_by_key"], bot_id, keys)]
 
     async def wrong_chunk_counts(self, bot_id: UUID) -> Sequence[int]:
-        """doc_ids whose number of stored chunks is not what their row says."""
         return [row["doc_id"] for row in await self._db.fetch(SQL["wrong_chunk_counts"], bot_id)]
 
     async def stray_chunks(self, bot_id: UUID) -> Sequence[int]:
@@ -74,20 +53,16 @@ class VerifyStore:
         return [row["partition_name"] for row in await self._db.fetch(SQL["orphaned_partitions"])]
 
     async def foreign_partitions(self) -> Sequence[tuple[str, str, str]]:
-        """(partition, its owner, the role that would drop it and may not)"""
         rows = await self._db.fetch(SQL["foreign_partitions"])
         return [(row["partition_name"], row["owner"], row["dropped_by"]) for row in rows]
 
     async def forgotten_sagas(self) -> Sequence[int]:
-        """Sagas that recovery should have ended long ago."""
         return [row["generation"] for row in await self._db.fetch(SQL["expired_sagas"], self._grace)]
 
     async def recount_chunks(self, bot_id: UUID, doc_ids: Sequence[int]) -> None:
-        """Has the rows of documents that lost chunks tell the truth; those that lost all go."""
         await self._db.execute(SQL["recount_chunks"], bot_id, doc_ids)
 
     async def drop_stray_chunks(self, bot_id: UUID, chunk_ids: Sequence[int]) -> None:
-        """Those that are still strays."""
         await self._db.execute(SQL["drop_stray_chunks"], bot_id, chunk_ids)
 
     async def make_partitions(self, bot_id: UUID) -> None:

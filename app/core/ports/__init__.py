@@ -1,0 +1,70 @@
+"""What core expects of the stores: the vector index in Milvus, and the record in PostgreSQL.
+
+Stores take the rows of ``app.schemas.rows`` and return rows and results. They change no object of their callers and
+import nothing of core but this package. Each port has a plain in-memory version in tests/doubles, and the contract
+suite in tests/contract runs the same tests against every implementation.
+
+Each method of a port of the record is one transaction. It raises DatabaseUnavailable when PostgreSQL does not answer in
+time. Its outcome is then unknown: it may have been committed.
+"""
+
+from app.core.ports.access import ApiKeyPort
+from app.core.ports.bots import BotPort, SagaLeases
+from app.core.ports.documents import DocumentPort
+from app.core.ports.operations import (
+    BacklogPort,
+    Cutover,
+    GarbagePort,
+    GenerationPort,
+    NormalizePort,
+    RebuildPort,
+    ReembedPort,
+    VerifyPort,
+)
+from app.core.ports.vector_index import (
+    Analyzer,
+    ChunkIds,
+    Hit,
+    KeyRange,
+    MarkerPort,
+    Suspect,
+    VectorIndex,
+    Vectors,
+)
+from app.core.ports.writes import (
+    BeginResult,
+    FinishResult,
+    IdempotencyPort,
+    RenderAnswer,
+    WriteFailure,
+    WritePort,
+)
+
+__all__ = [
+    "Analyzer",
+    "ApiKeyPort",
+    "BacklogPort",
+    "BeginResult",
+    "BotPort",
+    "ChunkIds",
+    "Cutover",
+    "DocumentPort",
+    "FinishResult",
+    "GarbagePort",
+    "GenerationPort",
+    "Hit",
+    "IdempotencyPort",
+    "KeyRange",
+    "MarkerPort",
+    "NormalizePort",
+    "RebuildPort",
+    "ReembedPort",
+    "RenderAnswer",
+    "SagaLeases",
+    "Suspect",
+    "VectorIndex",
+    "Vectors",
+    "VerifyPort",
+    "WriteFailure",
+    "WritePort",
+]

@@ -1,0 +1,86 @@
+"""What core expects of the record about stored documents: reads, and changes that need no new vectors."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from app.schemas.filter_tree import Filter
+from app.schemas.metadata import METADATA_BYTES
+from app.schemas.rows import Bot, Chunk, CurrentChunk, Document, StaleChunk
+
+
+class DocumentPort(Protocol):
+    """A chunk is current when its generation is the one that its document's row names."""
+
+    async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
+        """Deletes those of the documents that exist, for every reader at once.
+
+        Returns {doc_id: number of its chunks}. Their generations go to ``vector_gc``.
+        """
+
+    async def patch(
+        self,
+        bot_id: UUID,
+        doc_id: int,
+        columns: dict[str, Any],
+        merge: dict[str, Any],
+        remove: Sequence[str],
+        metadata_bytes: int = METADATA_BYTES,
+    ) -> datetime | None:
+        """Sets ``columns``, merges ``merge`` into metadata and removes the keys ``remove`` from it.
+
+        Returns the new ``updated_at``; None when there is no such document. Raises MetadataTooLarge, with nothing
+        changed, when ``merge`` would make metadata larger than ``metadata_bytes``.
+        """
+
+    async def get(
+        self, bot_id: UUID, doc_id: int, after: int = 0, limit: int | None = None
+    ) -> tuple[Document, list[Chunk]] | None:
+        """The document and its chunks with a chunk_id above ``after``, ascending, at most ``limit`` of them.
+
+        Both are of one moment. None when there is no such document.
+        """
+
+    async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
+        """At most ``limit`` documents with a doc_id above ``after``, ascending."""
+
+    async def current_chunks(
+        self,
+        bot_id: UUID,
+        chunk_ids: Sequence[int],
+        hydrate: Collection[int],
+        where: Filter | None,
+        expected_bot: Bot | None = None,
+        doc_ids: Sequence[int] = (),
+    ) -> dict[int, CurrentChunk]:
+        """The chunks of ``chunk_ids`` that are current and pass the filter, by chunk_id.
+
+        Those in ``hydrate`` come with text and document columns. With ``expected_bot`` the result is empty unless the
+        bot's row still equals it; its ``in_flight_generations`` are not compared. With ``doc_ids`` all current chunks
+        of these documents are added, with text, and ``expected_bot`` is ignored.
+        """
+
+    async def stale_chunks(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]:
+        """The keys of ``chunk_ids`` that ``collection`` still had, but whose chunks no longer exist."""
+
+    async def text_bytes(self, bot_id: UUID, chunk_ids: Sequence[int], distance: int) -> int:
+        """Bytes of UTF-8 in the texts of these chunks and of their ``neighbours``, counted once per result."""
+
+    async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], distance: int) -> dict[int, Sequence[Chunk]]:
+        """By chunk_id, up to ``distance`` chunks before it and up to ``distance`` after it in its document, in order.
+
+        A chunk without neighbours is left out.
+        """
+
+    async def matching_documents(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
+        """At most ``limit`` doc_ids above ``after`` whose documents pass the filter, ascending."""
+
+    async def matching_chunks(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
+        """At most ``limit`` ids of current chunks above ``after`` that pass a filter on chunk columns, ascending."""
+
+    async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
+        """Milvus's timestamp of the bot's newest write; 0 when the bot does not exist.
+
+        Raises CollectionMoved when the bot has another collection than ``collection``: newer writes went there.
+        """

@@ -1,0 +1,132 @@
+"""What core expects of the record about document writes: T1, T2, their compensation, and idempotency keys.
+
+``app.core.write.saga`` describes the steps of a write. The sagas of a process's writes carry its lease token.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum, auto
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from app.schemas.rows import IdempotencyKey, WriteRow
+
+
+class WriteFailure(Enum):
+    """Why the record refused one write of a batch."""
+
+    BOT_NOT_FOUND = auto()
+    """Also where another bot was registered under the same bot_id since the write read its row."""
+    DOCUMENT_NOT_FOUND = auto()
+    DOCUMENT_CHANGED = auto()
+    """The generation that the write replaces is not current any more."""
+    LEASE_LOST = auto()
+    """The write's saga is not the token's any more, or another request has taken over the idempotency key."""
+
+
+class BeginResult(NamedTuple):
+    """What T1 did. ``writes`` are in the caller's order: rows with the numbers given out, or why a write failed.
+
+    ``key_generation``: the saga that now represents the idempotent request; None where that did not change.
+    ``answer``: the stored answer of this idempotency key; then no write was begun and ``writes`` is empty.
+    """
+
+    writes: Sequence[WriteRow | WriteFailure]
+    key_generation: int | None = None
+    answer: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishResult:
+    """What T2 did, by generation. A write that is in none of the three is an insert that was finished, or, where
+    ``moved`` is not empty, a write that was left as it was.
+
+    ``moved``: writes whose bot has another collection now than the one that their vectors are in.
+    ``replaced_chunks``: how many chunks each finished replacement has replaced.
+    """
+
+    failed: Mapping[int, WriteFailure] = field(default_factory=dict)
+    moved: frozenset[int] = frozenset()
+    replaced_chunks: Mapping[int, int] = field(default_factory=dict)
+
+
+RenderAnswer = Callable[[FinishResult], bytes]
+"""Makes the body of an idempotent request's answer from T2's result."""
+
+
+class WritePort(Protocol):
+    async def begin(
+        self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: IdempotencyKey | None = None
+    ) -> BeginResult:
+        """T1: begins a saga for each write, gives it a generation and stores its chunks. Nothing is visible yet.
+
+        A new document takes its generation as its doc_id. A replacement takes the current generation as
+        ``previous_generation``, and fails when that is not ``rewrites``. With ``key`` the request takes the key, which
+        its first begun write then represents, unless the key has an answer already. Raises IdempotencyKeyReused,
+        RequestInFlight, and NoGeneration when a block of generations has to be reserved first; with each of them
+        nothing is done.
+        """
+
+    async def restart(
+        self,
+        writes: Sequence[WriteRow],
+        collections: Mapping[UUID, str],
+        token: UUID,
+        lease: timedelta,
+        key: IdempotencyKey | None = None,
+    ) -> BeginResult:
+        """T1 again for writes whose bot has moved: undoes them as ``compensate`` and begins them again, in one step.
+
+        ``collections``: each bot's collection as it is now. Each write gets a new generation; its doc_id and
+        ``previous_generation`` stay. Raises NoGeneration as ``begin``.
+        """
+
+    async def finish(
+        self,
+        writes: Sequence[WriteRow],
+        token: UUID,
+        timestamps: Mapping[UUID, int],
+        key: IdempotencyKey | None = None,
+        answer: RenderAnswer | None = None,
+    ) -> FinishResult:
+        """T2: makes the writes visible, removes what they replace and ends their sagas.
+
+        A write that fails keeps its saga, for ``compensate``. Where a bot has moved, nothing is done to any write.
+        With ``key``, ``answer`` is called inside the transaction if a write succeeds, and what it returns is stored as
+        the key's answer. ``timestamps``: Milvus's timestamps of the newest writes by bot_id; no search sees the writes
+        with an older timestamp than these.
+        """
+
+    async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]:
+        """Extends the leases of those of the sagas that are ``token``'s, to ``lease`` from now; returns these.
+
+        A saga that another transaction is ending at this moment is left out.
+        """
+
+    async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID) -> set[int]:
+        """Undoes the unfinished ones among these writes of a bot; returns their generations.
+
+        Their chunks and sagas are deleted, and their vectors go to ``vector_gc``. Waits for a transaction that may be
+        committing one of them.
+        """
+
+    async def compensate_expired(self) -> int:
+        """Undoes writes of any process whose lease has expired; returns how many."""
+
+    async def enqueue_vector_gc(self, bot_id: UUID, writes: Sequence[WriteRow]) -> None:
+        """Puts the generations of these writes on ``vector_gc``, where they may be already; not one that is current."""
+
+    async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None:
+        """The document's current generation; None when there is no such document."""
+
+
+class IdempotencyPort(Protocol):
+    async def find_answer(self, key: IdempotencyKey) -> bytes | None:
+        """The stored answer of the request that used this key first; None when there is none.
+
+        Raises IdempotencyKeyReused when the key was used for another request.
+        """
+
+    async def sweep(self) -> None:
+        """Deletes keys that are old enough and whose request is not in flight."""

@@ -1,0 +1,300 @@
+"""``sagas``, ``document_chunks`` and ``documents``: the transactions of a document write."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from app.core.ports import BeginResult, FinishResult, RenderAnswer, WriteFailure
+from app.core.stores.postgres import idempotency as keys
+from app.core.stores.postgres.database import Connection, Database
+from app.core.stores.postgres.tenant_guard import only_bot
+from app.schemas.queries import SQL
+from app.schemas.rows import (
+    CHUNK_COLUMNS,
+    CHUNK_TABLE,
+    CHUNKS_PER_GENERATION,
+    DOCUMENT_COLUMNS,
+    DOCUMENT_TABLE,
+    IdempotencyKey,
+    WriteRow,
+)
+from app.utils.errors import NoGeneration
+from app.utils.tasks import cancel_quietly
+
+
+class WriteStore:
+    """``settle`` is how long after its call's end a write to Milvus may still land."""
+
+    def __init__(self, db: Database, settle: timedelta) -> None:
+        self._db = db
+        self._settle = settle
+
+    async def begin(
+        self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: IdempotencyKey | None = None
+    ) -> BeginResult:
+        async with self._db.transaction() as conn:
+            if key and (answer := await keys.claim(conn, key)) is not None:
+                return BeginResult((), answer=answer)
+            bots = await _lock_bots(conn, writes)
+            checked: list[WriteRow | WriteFailure] = []
+            for write in writes:
+                if not _is_same_bot(write, bots):
+                    checked.append(WriteFailure.BOT_NOT_FOUND)
+                elif write.doc_id is None:
+                    checked.append(write)
+                else:
+                    checked.append(_replacing(write, await _generation(conn, write.bot_id, write.doc_id)))
+            return await self._open(conn, checked, token, lease, key)
+
+    async def restart(
+        self,
+        writes: Sequence[WriteRow],
+        collections: Mapping[UUID, str],
+        token: UUID,
+        lease: timedelta,
+        key: IdempotencyKey | None = None,
+    ) -> BeginResult:
+        async with self._db.transaction() as conn:
+            if key and not await keys.lock(conn, key):
+                return BeginResult([WriteFailure.LEASE_LOST] * len(writes))
+            bots = await _lock_bots(conn, writes)
+            undone: set[int] = set()
+            for bot_id in sorted({write.bot_id for write in writes}):
+                generations = [write.generation for write in writes if write.bot_id == bot_id]
+                rows = await conn.fetch(SQL["compensate_writes"], bot_id, generations, token, self._settle)
+                undone |= {row["generation"] for row in rows}
+            checked: list[WriteRow | WriteFailure] = []
+            for write in writes:
+                if not _is_same_bot(write, bots):
+                    checked.append(WriteFailure.BOT_NOT_FOUND)
+                elif write.generation not in undone:
+                    checked.append(WriteFailure.LEASE_LOST)
+                else:
+                    checked.append(write._replace(collection_name=collections[write.bot_id]))
+            return await self._open(conn, checked, token, lease, key if key and key.generation in undone else None)
+
+    @staticmethod
+    async def _open(
+        conn: Connection,
+        checked: Sequence[WriteRow | WriteFailure],
+        token: UUID,
+        lease: timedelta,
+        key: IdempotencyKey | None,
+    ) -> BeginResult:
+        """Begins the sagas of the writes among ``checked`` and stores their chunks. Raises NoGeneration."""
+        live = [write for write in checked if isinstance(write, WriteRow)]
+        if not live:
+            return BeginResult(checked)
+        rows = await conn.fetch(
+            SQL["begin_writes"],
+            [write.bot_id for write in live],
+            [write.doc_id for write in live],
+            [write.previous_generation for write in live],
+            [write.document.chunk_span for write in live],
+            [write.collection_name for write in live],
+            token,
+            lease,
+        )
+        if len(rows) < len(live):
+            raise NoGeneration
+        generations = iter(sorted(row["generation"] for row in rows))
+        begun = [write if isinstance(write, WriteFailure) else _numbered(write, next(generations)) for write in checked]
+        live = [write for write in begun if isinstance(write, WriteRow)]
+        if key:
+            await keys.assign(conn, key, live[0].generation)
+        await conn.copy_records_to_table(CHUNK_TABLE, columns=CHUNK_COLUMNS, records=_chunk_records(live))
+        return BeginResult(begun, key_generation=live[0].generation if key else None)
+
+    async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]:
+        rows = await self._db.fetch(SQL["renew_leases"], generations, token, lease)
+        return {row["generation"] for row in rows}
+
+    async def finish(
+        self,
+        writes: Sequence[WriteRow],
+        token: UUID,
+        timestamps: Mapping[UUID, int],
+        key: IdempotencyKey | None = None,
+        answer: RenderAnswer | None = None,
+    ) -> FinishResult:
+        raising = asyncio.create_task(self._advance_timestamps(timestamps))
+        try:
+            # It gets the first connection: who holds one here and waits for it never waits for a further one. A pooler
+            # does not give out its own in that order.
+            await (raising if self._db.pooled else asyncio.sleep(0))
+            async with self._db.transaction() as conn:
+                result = await self._finish(conn, writes, token, key, answer)
+                await raising
+        finally:
+            cancel_quietly(raising)
+        return result
+
+    async def _finish(
+        self,
+        conn: Connection,
+        writes: Sequence[WriteRow],
+        token: UUID,
+        key: IdempotencyKey | None,
+        answer: RenderAnswer | None,
+    ) -> FinishResult:
+        if key and not await keys.lock(conn, key):
+            return FinishResult(failed=dict.fromkeys((write.generation for write in writes), WriteFailure.LEASE_LOST))
+        bots = await _lock_bots(conn, writes)
+        failed = {write.generation: WriteFailure.BOT_NOT_FOUND for write in writes if not _is_same_bot(write, bots)}
+        moved = frozenset(
+            write.generation
+            for write in _without(writes, failed)
+            if bots[write.bot_id]["milvus_collection"] != write.collection_name
+        )
+        if moved:
+            return FinishResult(failed, moved)
+        replaced: dict[int, int] = {}
+        if replacing := [write for write in writes if write.previous_generation is not None]:
+            # A replacement may yet fail, and then its saga has to stay.
+            failed |= await _lost(conn, "lock_leases", _without(replacing, failed), token)
+            for write in _without(replacing, failed):
+                count = await self._switch(conn, write)
+                if count is None:
+                    failed[write.generation] = WriteFailure.DOCUMENT_CHANGED
+                else:
+                    replaced[write.generation] = count
+        failed |= await _lost(conn, "end_sagas", _without(writes, failed), token)
+        done = _without(writes, failed)
+        if new := [_document_record(write) for write in done if write.previous_generation is None]:
+            await conn.copy_records_to_table(DOCUMENT_TABLE, columns=DOCUMENT_COLUMNS, records=new)
+        result = FinishResult(failed, moved, replaced)
+        if key and answer and done:
+            await keys.store_answer(conn, key, answer(result))
+        return result
+
+    async def _advance_timestamps(self, timestamps: Mapping[UUID, int]) -> None:
+        """Committed before T2 and without waiting for the disk: the log is sequential, so T2's own flush covers it, and
+        the bot's row is not locked during that flush."""
+        if not timestamps:
+            return
+        if len(timestamps) == 1:
+            await self._db.execute(SQL["advance_milvus_timestamp"], *next(iter(timestamps.items())))
+            return
+        async with self._db.transaction() as conn:
+            await conn.execute("SET LOCAL synchronous_commit = off")
+            bots = sorted(timestamps)
+            # A statement of its own: an UPDATE locks in its plan's order, so that batches over the same bots deadlock.
+            await conn.execute(SQL["lock_bots_for_timestamps"], bots)
+            await conn.execute(SQL["advance_milvus_timestamps"], bots, [timestamps[bot] for bot in bots])
+
+    async def _switch(self, conn: Connection, write: WriteRow) -> int | None:
+        """The number of chunks that the write has replaced; None when ``previous_generation`` is not current."""
+        document = write.document
+        switch = (write.bot_id, write.doc_id, write.previous_generation, write.generation)
+        count: int | None
+        if write.rewrites is not None:
+            count = await conn.fetchval(SQL["switch_generation"], *switch, self._settle)
+        else:
+            count = await conn.fetchval(
+                SQL["switch_document"],
+                *switch,
+                document.title,
+                document.file_path,
+                document.file_type,
+                document.author,
+                list(document.tags),
+                document.metadata,
+                len(document.chunks),
+                document.chunk_span,
+                self._settle,
+            )
+        return count
+
+    async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID) -> set[int]:
+        # A transaction that may be committing elsewhere holds its sagas' rows, so this waits for its outcome.
+        rows = await self._db.fetch(SQL["compensate_writes"], bot_id, generations, token, self._settle)
+        return {row["generation"] for row in rows}
+
+    async def compensate_expired(self) -> int:
+        async with self._db.transaction() as conn:
+            expired: dict[UUID, list[int]] = {}
+            for row in await conn.fetch(SQL["expired_writes"]):
+                expired.setdefault(row["bot_id"], []).append(row["generation"])
+            for bot_id, generations in expired.items():
+                await conn.execute(SQL["compensate_writes"], bot_id, generations, None, self._settle)
+        return sum(map(len, expired.values()))
+
+    async def enqueue_vector_gc(self, bot_id: UUID, writes: Sequence[WriteRow]) -> None:
+        generations, spans = [write.generation for write in writes], [write.document.chunk_span for write in writes]
+        collections = [write.collection_name for write in writes]
+        await self._db.execute(SQL["enqueue_vector_gc"], bot_id, generations, spans, self._settle, collections)
+
+    async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None:
+        async with self._db.connection() as conn:
+            return await _generation(conn, bot_id, doc_id)
+
+
+async def _lock_bots(conn: Connection, writes: Sequence[WriteRow]) -> dict[UUID, asyncpg.Record]:
+    """The rows of those bots that exist. None of them is deleted or moved before the commit."""
+    bots = sorted({write.bot_id for write in writes})
+    return {row["bot_id"]: row for row in await conn.fetch(SQL["lock_bot_for_use"], bots)}
+
+
+def _is_same_bot(write: WriteRow, bots: Mapping[UUID, asyncpg.Record]) -> bool:
+    bot = bots.get(write.bot_id)
+    return bot is not None and bot["created_at"] == write.bot_created_at
+
+
+async def _generation(conn: Connection, bot_id: UUID, doc_id: int) -> int | None:
+    rows = only_bot(await conn.fetch(SQL["current_generation"], bot_id, doc_id), bot_id)
+    return rows[0]["generation"] if rows else None
+
+
+def _replacing(write: WriteRow, generation: int | None) -> WriteRow | WriteFailure:
+    """``write``, which replaces the current ``generation``, or why it cannot."""
+    if generation is None:
+        return WriteFailure.DOCUMENT_NOT_FOUND
+    if write.rewrites not in (None, generation):
+        return WriteFailure.DOCUMENT_CHANGED
+    return write._replace(previous_generation=generation)
+
+
+def _numbered(write: WriteRow, generation: int) -> WriteRow:
+    doc_id = generation if write.doc_id is None else write.doc_id
+    return write._replace(generation=generation, doc_id=doc_id)
+
+
+def _without(writes: Iterable[WriteRow], failed: Collection[int]) -> list[WriteRow]:
+    return [write for write in writes if write.generation not in failed]
+
+
+async def _lost(conn: Connection, statement: str, writes: Sequence[WriteRow], token: UUID) -> dict[int, WriteFailure]:
+    """Locks or ends the sagas of these writes; those that are not ``token``'s any more."""
+    rows = await conn.fetch(SQL[statement], [write.generation for write in writes], token)
+    found = {row["generation"] for row in rows}
+    return {write.generation: WriteFailure.LEASE_LOST for write in _without(writes, found)}
+
+
+def _chunk_records(writes: Sequence[WriteRow]) -> Iterable[tuple[object, ...]]:
+    """CHUNK_COLUMNS of every chunk."""
+    for write in writes:
+        first = write.generation * CHUNKS_PER_GENERATION
+        for chunk in write.document.chunks:
+            index = chunk.chunk_index
+            yield (write.bot_id, first + index, write.doc_id, index, chunk.text, chunk.page_number)
+
+
+def _document_record(write: WriteRow) -> tuple[object, ...]:
+    """DOCUMENT_COLUMNS."""
+    document = write.document
+    return (
+        write.bot_id,
+        write.doc_id,
+        write.generation,
+        document.title,
+        document.file_path,
+        document.file_type,
+        document.author,
+        document.tags,
+        document.metadata,
+        len(document.chunks),
+        document.chunk_span,
+    )

@@ -1,0 +1,244 @@
+"""Embeds the chunks of writes and writes their vectors to Milvus: the middle step of the saga.
+
+Vectors are invisible until T2, as no document names their generations.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import groupby, islice
+from typing import NamedTuple
+from uuid import UUID
+
+import numpy as np
+
+from app.core.bots.bots import Bots
+from app.core.embedding.check import invalid_vectors
+from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
+from app.core.embedding.registry import EmbedderRegistry
+from app.core.leases.leases import Leases
+from app.core.ports import ChunkIds, VectorIndex
+from app.core.write.bulk_throttle import BulkWriteThrottle
+from app.core.write.transactions import LEASE_LOST
+from app.core.write.write import Write
+from app.schemas.rows import CHUNKS_PER_GENERATION
+from app.utils.errors import (
+    AppError,
+    CollectionMissing,
+    CollectionMoved,
+    EmbeddingInvalid,
+    LeaseLost,
+    VectorIndexUnavailable,
+)
+from app.utils.failpoints import failpoint
+from app.utils.stopwatch import Stopwatch
+
+BATCH_CHUNKS = 512
+"""Chunks that are embedded and upserted together: enough for efficient batches, few enough to bound memory. More where
+the embedder takes more texts in one call."""
+
+
+class ChunkBatch(NamedTuple):
+    """Chunks that are embedded and upserted together. At each position: the chunk's write, its keys, its text."""
+
+    writes: Sequence[Write]
+    chunk_ids: ChunkIds
+    doc_ids: ChunkIds
+    texts: Sequence[str]
+
+    @classmethod
+    def of(cls, chunks: Sequence[tuple[Write, int, str]]) -> "ChunkBatch":
+        writes, chunk_ids, texts = zip(*chunks, strict=True)
+        doc_ids = [write.doc_id or 0 for write in writes]  # Without doc_id it failed in T1, and is not upserted.
+        return cls(writes, np.array(chunk_ids, np.int64), np.array(doc_ids, np.int64), texts)
+
+    def chunk_index(self, position: int) -> int:
+        return int(self.chunk_ids[position]) % CHUNKS_PER_GENERATION
+
+    def by_bot(self, vectors: Vectors) -> list[tuple["ChunkBatch", Vectors]]:
+        """The chunks of live writes and their vectors, by bot."""
+        live: dict[UUID, list[int]] = {}
+        for position, write in enumerate(self.writes):
+            if write.is_live:
+                live.setdefault(write.bot.bot_id, []).append(position)
+        if len(live) == 1 and len(next(iter(live.values()))) == len(self.writes):  # No copies needed.
+            return [(self, vectors)]
+        return [
+            (
+                ChunkBatch(
+                    [self.writes[position] for position in positions],
+                    self.chunk_ids[positions],
+                    self.doc_ids[positions],
+                    [self.texts[position] for position in positions],
+                ),
+                vectors[positions],
+            )
+            for positions in live.values()
+        ]
+
+
+PrefetchedVectors = dict[Embedder, asyncio.Task[Vectors]]
+"""By embedder: a task that embeds the texts of its first batch."""
+
+
+class Indexer:
+    """Marks the writes that fail here: those with a chunk that cannot be embedded or whose vectors were not written."""
+
+    def __init__(
+        self,
+        bots: Bots,
+        index: VectorIndex,
+        embedders: EmbedderRegistry,
+        leases: Leases,
+        throttle: BulkWriteThrottle,
+    ) -> None:
+        self._bots = bots
+        self._index = index
+        self._embedders = embedders
+        self._leases = leases
+        self._throttle = throttle
+
+    def _by_embedder(self, writes: Sequence[Write]) -> dict[Embedder, list[Write]]:
+        groups: dict[Embedder, list[Write]] = {}
+        for bot, same in groupby(writes, key=lambda write: write.bot):  # Usually all of them.
+            groups.setdefault(self._embedders.of(bot), []).extend(same)
+        return groups
+
+    def prefetch_vectors(self, writes: Sequence[Write], timings: Stopwatch) -> PrefetchedVectors:
+        """Starts to embed the first batch of each embedder. To be passed to ``index`` with the same writes."""
+        return {
+            embedder: asyncio.create_task(
+                _vectors(embedder, list(islice(_texts(group), _batch_chunks(embedder))), timings)
+            )
+            for embedder, group in self._by_embedder(writes).items()
+        }
+
+    async def index(
+        self, writes: Sequence[Write], timings: Stopwatch, prefetched: PrefetchedVectors
+    ) -> dict[UUID, int]:
+        """Embeds and upserts every chunk; embeds the next batch while the last one is being upserted.
+
+        ``prefetched`` is what ``prefetch_vectors`` returned for the same writes, including those that failed since; or
+        empty. Returns Milvus's newest timestamp for each bot, where Milvus has one. A write whose bot has moved to
+        another collection is marked as moved. Stages in ``timings``: embedding, milvus, rest.
+        """
+        timestamps: dict[UUID, int] = {}
+        for embedder, group in self._by_embedder(writes).items():
+            await self._index_by(embedder, group, timestamps, timings, prefetched.get(embedder))
+        return timestamps
+
+    async def _index_by(
+        self,
+        embedder: Embedder,
+        writes: Sequence[Write],
+        timestamps: dict[UUID, int],
+        timings: Stopwatch,
+        prefetched: asyncio.Task[Vectors] | None,
+    ) -> None:
+        chunks = [
+            (write, chunk_id, chunk.text)
+            for write in writes
+            for chunk_id, chunk in zip(write.chunk_ids, write.document.chunks, strict=True)
+        ]
+        upserting: asyncio.Task[None] | None = None
+        try:
+            for start in range(0, len(chunks), _batch_chunks(embedder)):
+                some = chunks[start : start + _batch_chunks(embedder)]
+                if start or prefetched is None:
+                    some = [chunk for chunk in some if chunk[0].is_live]
+                if not any(write.is_live for write, _, _ in some):
+                    continue
+                batch = ChunkBatch.of(some)
+                vectors = await self._embed(embedder, batch, timings, None if start else prefetched)
+                if upserting:
+                    await upserting
+                upserting = asyncio.create_task(self._write_batch(batch, vectors, timestamps, timings))
+            if upserting:
+                await upserting
+        finally:
+            if upserting:
+                upserting.cancel()
+
+    async def _embed(
+        self, embedder: Embedder, batch: ChunkBatch, timings: Stopwatch, prefetched: asyncio.Task[Vectors] | None
+    ) -> Vectors:
+        """Returns vectors (len(batch.texts), dimension); marks the writes whose vectors cannot be used."""
+        try:
+            await failpoint("write.before_embed")
+            vectors = await (prefetched or _vectors(embedder, batch.texts, timings))
+            await failpoint("write.after_embed")
+        except PartialEmbeddingError as exc:
+            for position, error in exc.errors.items():
+                batch.writes[position].fail(error.at(f"chunk_index {batch.chunk_index(position)}"))
+            return exc.vectors
+        except AppError as exc:
+            _fail_all(batch, exc)
+            return np.empty((len(batch.texts), embedder.dimension), np.float32)
+        for position, reason in invalid_vectors(vectors, len(batch.texts), embedder.dimension).items():
+            place = f"chunk_index {batch.chunk_index(position)}"
+            batch.writes[position].fail(EmbeddingInvalid(f"The embedder's vector for {place} is unusable: {reason}."))
+        return vectors
+
+    async def _write_batch(
+        self, batch: ChunkBatch, vectors: Vectors, timestamps: dict[UUID, int], timings: Stopwatch
+    ) -> None:
+        """Upserts a batch, one request for each bot at the same time."""
+        async with self._throttle.turn(len(batch.texts), timings):
+            with timings.measure("milvus"):
+                await asyncio.gather(*(self._upsert(one, own, timestamps) for one, own in batch.by_bot(vectors)))
+
+    async def _upsert(self, batch: ChunkBatch, vectors: Vectors, timestamps: dict[UUID, int]) -> None:
+        bot = batch.writes[0].bot
+        upsert = partial(
+            self._index.upsert,
+            bot.milvus_collection,
+            batch.chunk_ids,
+            batch.doc_ids,
+            vectors,
+            batch.texts,
+            fresh=True,  # No generation is written twice.
+        )
+        try:
+            await failpoint("write.before_upsert")
+            self._check_leases(batch)
+            try:
+                timestamp = await upsert()
+            except CollectionMissing:
+                await self._bots.ensure_collection(bot)
+                self._check_leases(batch)
+                try:
+                    timestamp = await upsert()
+                except CollectionMissing as exc:
+                    raise VectorIndexUnavailable("The bot's collection was dropped during the write.") from exc
+            await failpoint("write.after_upsert")
+        except CollectionMoved:
+            for write in batch.writes:
+                write.moved = True
+        except AppError as exc:
+            _fail_all(batch, exc)
+        else:
+            if timestamp:
+                timestamps[bot.bot_id] = max(timestamp, timestamps.get(bot.bot_id, 0))
+
+    def _check_leases(self, batch: ChunkBatch) -> None:
+        """Raises LeaseLost when recovery may have undone one of the writes: its vectors would stay in Milvus."""
+        if not self._leases.alive({write.generation for write in batch.writes}):
+            raise LeaseLost(LEASE_LOST)
+
+
+def _batch_chunks(embedder: Embedder) -> int:
+    return max(BATCH_CHUNKS, embedder.call_texts)
+
+
+def _texts(writes: Sequence[Write]) -> Iterator[str]:
+    return (chunk.text for write in writes for chunk in write.document.chunks)
+
+
+async def _vectors(embedder: Embedder, texts: Sequence[str], timings: Stopwatch) -> Vectors:
+    with timings.measure("embedding"):
+        return await embedder.embed_documents(texts)
+
+
+def _fail_all(batch: ChunkBatch, error: AppError) -> None:
+    for write in batch.writes:
+        write.fail(error)

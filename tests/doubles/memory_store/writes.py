@@ -1,0 +1,203 @@
+"""T1, T2 and their compensation in plain memory; keeps to WritePort as ``stores.postgres.writes.WriteStore`` does."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from app.core.ports import BeginResult, FinishResult, RenderAnswer, WriteFailure
+from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, IdempotencyKey, WriteRow
+from tests.doubles.memory_store import idempotency as keys
+from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
+
+
+class MemoryWriteStore:
+    """``settle`` as in the real one."""
+
+    def __init__(self, tables: Tables, settle: timedelta) -> None:
+        self._tables = tables
+        self._settle = settle
+
+    async def begin(
+        self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: IdempotencyKey | None = None
+    ) -> BeginResult:
+        self._tables.check_block(len(writes))
+        if key and (answer := keys.claim(self._tables, key)) is not None:
+            return BeginResult((), answer=answer)
+        return self._open([self._checked(write) for write in writes], token, lease, key)
+
+    def _checked(self, write: WriteRow) -> WriteRow | WriteFailure:
+        if not self._is_same_bot(write):
+            return WriteFailure.BOT_NOT_FOUND
+        if write.doc_id is None:
+            return write
+        document = self._tables.partition(write.bot_id).documents.get(write.doc_id)
+        if document is None:
+            return WriteFailure.DOCUMENT_NOT_FOUND
+        if write.rewrites not in (None, document.generation):
+            return WriteFailure.DOCUMENT_CHANGED
+        return write._replace(previous_generation=document.generation)
+
+    async def restart(
+        self,
+        writes: Sequence[WriteRow],
+        collections: Mapping[UUID, str],
+        token: UUID,
+        lease: timedelta,
+        key: IdempotencyKey | None = None,
+    ) -> BeginResult:
+        self._tables.check_block(len(writes))
+        if key and not keys.lock(self._tables, key):
+            return BeginResult([WriteFailure.LEASE_LOST] * len(writes))
+        undone: set[int] = set()
+        for write in writes:
+            undone |= await self.compensate(write.bot_id, [write.generation], token)
+        checked: list[WriteRow | WriteFailure] = []
+        for write in writes:
+            if not self._is_same_bot(write):
+                checked.append(WriteFailure.BOT_NOT_FOUND)
+            elif write.generation not in undone:
+                checked.append(WriteFailure.LEASE_LOST)
+            else:
+                checked.append(write._replace(collection_name=collections[write.bot_id]))
+        return self._open(checked, token, lease, key if key and key.generation in undone else None)
+
+    def _open(
+        self,
+        checked: Sequence[WriteRow | WriteFailure],
+        token: UUID,
+        lease: timedelta,
+        key: IdempotencyKey | None,
+    ) -> BeginResult:
+        begun = [write if isinstance(write, WriteFailure) else self._begin(write, token, lease) for write in checked]
+        first = next((write.generation for write in begun if isinstance(write, WriteRow)), None)
+        if key is None or first is None:
+            return BeginResult(begun)
+        keys.assign(self._tables, key, first)
+        return BeginResult(begun, key_generation=first)
+
+    def _begin(self, write: WriteRow, token: UUID, lease: timedelta) -> WriteRow:
+        generation = self._tables.next_generation()
+        doc_id = generation if write.doc_id is None else write.doc_id
+        saga = self._tables.begin_saga("write", write.bot_id, token, lease, generation)
+        saga.doc_id, saga.chunk_span, saga.collection_name = doc_id, write.document.chunk_span, write.collection_name
+        chunks = self._tables.partition(write.bot_id).chunks
+        for chunk in write.document.chunks:
+            chunk_id = generation * CHUNKS_PER_GENERATION + chunk.chunk_index
+            chunks[chunk_id] = ChunkRow(doc_id, Chunk(chunk_id, chunk.chunk_index, chunk.text, chunk.page_number))
+        return write._replace(generation=generation, doc_id=doc_id)
+
+    async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]:
+        held = self._tables.held(generations, token)
+        for saga in held:
+            saga.lease_until = self._tables.now() + lease
+        return {saga.generation for saga in held}
+
+    async def finish(
+        self,
+        writes: Sequence[WriteRow],
+        token: UUID,
+        timestamps: Mapping[UUID, int],
+        key: IdempotencyKey | None = None,
+        answer: RenderAnswer | None = None,
+    ) -> FinishResult:
+        for bot_id, timestamp in timestamps.items():
+            if bot := self._tables.bots.get(bot_id):
+                bot.milvus_timestamp = max(bot.milvus_timestamp, timestamp)
+        if key and not keys.lock(self._tables, key):
+            return FinishResult(failed=dict.fromkeys((write.generation for write in writes), WriteFailure.LEASE_LOST))
+        failed = {write.generation: WriteFailure.BOT_NOT_FOUND for write in writes if not self._is_same_bot(write)}
+        live = [write for write in writes if write.generation not in failed]
+        moved = frozenset(write.generation for write in live if self._has_moved(write))
+        if moved:
+            return FinishResult(failed, moved)
+        failed |= dict.fromkeys(self._lost(live, token), WriteFailure.LEASE_LOST)
+        replaced: dict[int, int] = {}
+        for write in live:
+            if write.generation in failed:
+                continue
+            if write.previous_generation is None:
+                assert write.doc_id is not None
+                document = self._row(write, write.doc_id, self._tables.now())
+                self._tables.partition(write.bot_id).documents[write.doc_id] = document
+            elif (count := self._switch(write)) is None:
+                failed[write.generation] = WriteFailure.DOCUMENT_CHANGED
+            else:
+                replaced[write.generation] = count
+        done = [write.generation for write in live if write.generation not in failed]
+        self._tables.end_sagas(done, token)
+        result = FinishResult(failed, moved, replaced)
+        if key and answer and done:
+            keys.store_answer(self._tables, key, answer(result))
+        return result
+
+    def _lost(self, writes: Iterable[WriteRow], token: UUID) -> set[int]:
+        generations = {write.generation for write in writes}
+        return generations - {saga.generation for saga in self._tables.held(generations, token)}
+
+    def _switch(self, write: WriteRow) -> int | None:
+        assert write.doc_id is not None
+        documents = self._tables.partition(write.bot_id).documents
+        old = documents.get(write.doc_id)
+        if old is None or old.generation != write.previous_generation:
+            return None
+        new = self._row(write, write.doc_id, old.created_at)
+        if write.rewrites is not None:
+            new = replace(old, generation=new.generation, updated_at=new.updated_at)
+        documents[write.doc_id] = new
+        self._tables.discard(write.bot_id, old, self._settle)
+        return old.chunk_count
+
+    async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID | None) -> set[int]:
+        mine = [saga.generation for saga in self._tables.held(generations, token) if saga.bot_id == bot_id]
+        for saga in self._tables.end_sagas(mine, token):
+            self._tables.drop_chunks(bot_id, saga.generation)
+            assert saga.collection_name is not None
+            until = self._tables.now() + self._settle
+            self._tables.collect(bot_id, saga.generation, saga.collection_name, saga.chunk_span, until, saga.doc_id)
+        return set(mine)
+
+    async def compensate_expired(self) -> int:
+        now = self._tables.now()
+        expired = [saga for saga in self._tables.sagas.values() if saga.operation == "write" and saga.lease_until < now]
+        for saga in expired:
+            await self.compensate(saga.bot_id, [saga.generation], None)
+        return len(expired)
+
+    async def enqueue_vector_gc(self, bot_id: UUID, writes: Sequence[WriteRow]) -> None:
+        if self._tables.active(bot_id) is None:
+            return
+        current = {document.generation for document in self._tables.partition(bot_id).documents.values()}
+        not_before = self._tables.now() + self._settle
+        for write in writes:
+            if write.generation not in current:
+                span = write.document.chunk_span
+                self._tables.collect_again(bot_id, write.generation, write.collection_name, span, not_before)
+
+    async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None:
+        document = self._tables.partition(bot_id).documents.get(doc_id)
+        return document.generation if document else None
+
+    def _is_same_bot(self, write: WriteRow) -> bool:
+        bot = self._tables.active(write.bot_id)
+        return bot is not None and bot.created_at == write.bot_created_at
+
+    def _has_moved(self, write: WriteRow) -> bool:
+        return self._tables.bots[write.bot_id].collection != write.collection_name
+
+    def _row(self, write: WriteRow, doc_id: int, created_at: datetime) -> DocumentRow:
+        document = write.document
+        return DocumentRow(
+            doc_id,
+            write.generation,
+            document.title,
+            document.file_path,
+            document.file_type,
+            document.author,
+            list(document.tags),
+            dict(document.metadata),
+            len(document.chunks),
+            document.chunk_span,
+            created_at,
+            self._tables.now(),
+        )
