@@ -18,7 +18,8 @@ from tqdm import tqdm
 from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.api_keys import KeyStore
-from app.core.stores.postgres.database import Connection, Database
+from app.core.stores.postgres.connection import Connection
+from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import FILTER_PLACEHOLDER
 from app.core.stores.postgres.filter_sql import compile_filter
 from app.core.stores.postgres.migrations import migrate

@@ -16,7 +16,7 @@ from app.core.search.lexical import lexical_text
 from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus.index import MilvusIndex
-from app.core.stores.postgres.database import Connection as Postgres
+from app.core.stores.postgres.connection import Connection as Postgres
 from app.core.stores.postgres.database import Database
 from app.utils.errors import DatabaseUnavailable, VectorIndexUnavailable
 from app.utils.failpoints import install

@@ -209,8 +209,9 @@ async def test_settings_that_the_role_lacks_are_named_with_what_sets_them(
         # And they are at work.
         async with database.transaction() as conn:
             await conn.execute("SET LOCAL statement_timeout = 50")
-            with pytest.raises(asyncpg.QueryCanceledError):
+            with pytest.raises(DatabaseUnavailable) as raised:
                 await conn.execute("SELECT pg_sleep(5)")
+            assert isinstance(raised.value.__cause__, asyncpg.QueryCanceledError)
         await database.close()
 
 

@@ -66,7 +66,7 @@ async def test_every_statement_prepares(db: Database, filtered: bool) -> None:
             compiled = f"(d.title = ${given + 1}::text OR d.metadata @> ${given + 2}::jsonb)"
             text = sql.replace(FILTER_PLACEHOLDER, compiled) if filtered else sql
             try:
-                await conn.prepare(text)
+                await conn.driver.prepare(text)
             except asyncpg.PostgresError as exc:
                 pytest.fail(f"{name}: {exc}")
 

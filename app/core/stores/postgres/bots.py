@@ -6,7 +6,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from app.core.stores.postgres.database import Connection, Database
+from app.core.stores.postgres.connection import Connection, LockNotGranted
+from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.tenant_guard import only_account, only_bot
 from app.schemas.queries import SQL
 from app.schemas.rows import CREATE_BOT, DELETE_BOT, Bot, BotCounts, BotSaga, Progress
@@ -89,7 +90,7 @@ class BotStore:
     async def finish_deletion(self, bot_id: UUID) -> bool:
         async with self._db.transaction() as conn:
             try:
-                # A savepoint: caught inside, before the pool's translation makes an outage of it.
+                # A savepoint, so that the transaction can end as usual.
                 async with conn.transaction():
                     await conn.execute(PARTITION_LOCK_TIMEOUT)
                     row = await conn.fetchrow(SQL["bot_state"], bot_id)
@@ -98,7 +99,7 @@ class BotStore:
                     await conn.execute(SQL["enqueue_bot_gc"], bot_id, self._settle)
                     await conn.execute(SQL["drop_partitions"], bot_id)
                     await conn.execute(SQL["delete_bot_row"], bot_id)
-            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            except LockNotGranted:
                 return False
         return True
 

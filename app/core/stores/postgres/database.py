@@ -1,54 +1,31 @@
-"""The connection pool to PostgreSQL, and the one place where its driver's errors become ours."""
+"""The connection pool to PostgreSQL."""
 
 import asyncio
-import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 from urllib.parse import urlencode
 
 import asyncpg
 import orjson
-from asyncpg.pool import PoolConnectionProxy
 
 from app.core.stores.address import PostgresAddress
+from app.core.stores.postgres.connection import UNAVAILABLE, Connection, ErrorTranslation
 from app.core.stores.postgres.pooled_connection import PooledConnection
 from app.core.stores.postgres.refusal import explained, wrong_encoding
 from app.schemas.queries import SQL
-from app.utils.errors import DatabaseFull, DatabaseRightsMissing, DatabaseUnavailable, StartupError
-
-log = logging.getLogger(__name__)
-
-Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+from app.utils.errors import DatabaseFull, StartupError
 
 JSONB_VERSION = b"\x01"
 IDLE_SECONDS = 30.0
 SESSION_MARK = "chat_memory.session"
 """A start-up parameter that no pooler passes on: PgBouncer refuses it, others drop it."""
 FULL_SECONDS = 30.0
-"""A disk is taken to be full for so long after it was."""
-AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # used after the server's goodbye and before the connection's end
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.DiskFullError,
-    asyncpg.PostgresSystemError,
-)
-BROKEN = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError)
-"""After these a connection is not to be used again, though asyncpg may not yet know that it is lost."""
+"""A disk counts as full for so long after PostgreSQL reported it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +64,6 @@ PREPARED_SETTINGS = {
     # A generic plan would plan every bot's partition at a prepared statement's sixth run.
     "plan_cache_mode": "force_custom_plan",
 }
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turns what the driver raises when PostgreSQL is away, full or shutting down into DatabaseUnavailable.
-
-    And a refusal into DatabaseRightsMissing: what is missing stands in the log alone.
-    """
-    try:
-        yield
-    except asyncpg.InsufficientPrivilegeError as exc:
-        log.error("PostgreSQL does not allow this to the server's role: %s", exc)  # It names tables, and no data.
-        raise DatabaseRightsMissing("PostgreSQL does not allow this to the server's role: see its log.") from exc
-    except AWAY as exc:
-        # asyncpg files a wrongly typed argument, a bug of ours, under InterfaceError. Python's ssl files a certificate
-        # that is not trusted under ValueError too.
-        if isinstance(exc, ValueError) and not isinstance(exc, OSError):
-            raise
-        if isinstance(exc, asyncpg.DiskFullError):
-            log.error("no space left on PostgreSQL's disk: %s", exc)
-            raise DatabaseFull("PostgreSQL has no space left on its disk: nothing was stored.") from exc
-        raise DatabaseUnavailable("PostgreSQL did not answer in time.") from exc
 
 
 async def _prepare_connection(conn: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -199,7 +154,7 @@ class Database:
         )
         settings = {"application_name": "chat-memory"}
         session = {**settings, **PLANNER_SETTINGS, **PREPARED_SETTINGS, **(guards or Guards()).server_settings()}
-        with explained(address), translated():
+        with explained(address), ErrorTranslation():
             pool = None if pooled else await _open_direct(opening, {**session, SESSION_MARK: "on"})
             behind_pooler = pool is None
             if pool is None:
@@ -217,29 +172,24 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """One connection; each statement is its own transaction.
 
-        Taken from the pool and kept ready between uses: the pool's own taking and giving back costs twice the time of
-        a small statement. After an error, or left alone for IDLE_SECONDS, a connection goes back to the pool.
+        A connection is kept ready between uses: to acquire it from the pool and to release it costs twice the time of a
+        small statement. After an error, or unused for IDLE_SECONDS, a connection goes back to the pool.
         """
         try:
-            with translated():
-                if self._places.locked():
-                    async with asyncio.timeout(self._timeout):
-                        await self._places.acquire()
-                else:
-                    await self._places.acquire()
-                try:
+            with ErrorTranslation():
+                await self._acquire_place()
+            try:
+                with ErrorTranslation():
                     conn = await self._take()
-                    try:
-                        yield conn
-                    except BaseException as exc:
-                        with suppress(*AWAY):  # It is closed then, and what came first is the reason.
-                            if isinstance(exc, BROKEN):
-                                conn.terminate()
-                            await self._pool.release(conn)
-                        raise
+                try:
+                    yield conn
+                except BaseException:
+                    await self._give_back(conn)
+                    raise
+                with ErrorTranslation():
                     await self._keep(conn)
-                finally:
-                    self._places.release()
+            finally:
+                self._places.release()
         except DatabaseFull:
             self._full_at = asyncio.get_running_loop().time()
             raise
@@ -272,20 +222,34 @@ class Database:
         async with self.connection() as conn:
             await conn.execute(sql, *args)
 
+    async def _acquire_place(self) -> None:
+        if self._places.locked():
+            async with asyncio.timeout(self._timeout):
+                await self._places.acquire()
+        else:
+            await self._places.acquire()
+
     async def _take(self) -> Connection:
-        """The connection that was used last, or one of the pool's: there are as many as places."""
+        """The connection that was used last, or one from the pool, which has one for each place."""
         while self._idle:
             conn, _ = self._idle.pop()
-            if not conn.is_closed():
+            if not conn.driver.is_closed():
                 return conn
-            await self._pool.release(conn)
-        return await self._pool.acquire(timeout=self._timeout)
+            await self._pool.release(conn.driver)
+        return Connection(await self._pool.acquire(timeout=self._timeout))
 
     async def _keep(self, conn: Connection) -> None:
         now = asyncio.get_running_loop().time()
         self._idle.append((conn, now))
-        while self._idle and now - self._idle[0][1] > IDLE_SECONDS:  # Others take of them meanwhile.
-            await self._pool.release(self._idle.popleft()[0])
+        while self._idle and now - self._idle[0][1] > IDLE_SECONDS:  # Another task may take one during the await.
+            await self._pool.release(self._idle.popleft()[0].driver)
+
+    async def _give_back(self, conn: Connection) -> None:
+        """After an error, which is the one to be raised: one of the pool only means that the connection is closed."""
+        with suppress(*UNAVAILABLE):
+            if conn.is_lost:
+                conn.driver.terminate()
+            await self._pool.release(conn.driver)
 
     def pool_state(self) -> tuple[int, int, int]:
         """(used, idle, most) connections."""
@@ -295,7 +259,7 @@ class Database:
     async def close(self) -> None:
         """Waits for connections in use, for as long as a statement may take, then cuts them."""
         while self._idle:
-            await self._pool.release(self._idle.pop()[0])
+            await self._pool.release(self._idle.pop()[0].driver)
         try:
             await asyncio.wait_for(self._pool.close(), self._timeout)
         except TimeoutError:

@@ -6,9 +6,11 @@ from uuid import UUID
 
 import asyncpg
 
-from app.core.stores.postgres.database import Connection, Database
+from app.core.stores.postgres.connection import Connection
+from app.core.stores.postgres.database import Database
 from app.schemas.queries import SQL
 from app.schemas.rows import GenerationBlock, GenerationState
+from app.utils.errors import DatabaseRightsMissing
 
 
 class GenerationStore:
@@ -20,8 +22,8 @@ class GenerationStore:
 
     async def state(self) -> GenerationState:
         system = ""
-        # Everybody's function unless somebody took it away; then the name alone tells databases apart.
-        with suppress(asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedFunctionError):
+        # Every role may call this function unless that was revoked. Without it the name alone tells databases apart.
+        with suppress(DatabaseRightsMissing, asyncpg.UndefinedFunctionError):
             row = await self._db.fetchrow(SQL["system_identifier"])
             system = row["system_identifier"] if row else ""
         await self._db.execute(SQL["make_installation"])

@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from app.core.stores.postgres.database import Connection, Database
+from app.core.stores.postgres.connection import Connection
+from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.tenant_guard import only_account
 from app.schemas.queries import SQL
 from app.schemas.rows import IdempotencyKey

@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from app.core.stores.postgres.database import Connection, Database
+from app.core.stores.postgres.connection import Connection
+from app.core.stores.postgres.database import Database
 from app.schemas.queries import SQL
 from app.schemas.rows import DROP_COLLECTION, BotSaga, ModelMigration, SourceChunk
 from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress

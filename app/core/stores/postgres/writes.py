@@ -9,7 +9,8 @@ import asyncpg
 
 from app.core.ports import BeginResult, FinishResult, RenderAnswer, WriteFailure
 from app.core.stores.postgres import idempotency as keys
-from app.core.stores.postgres.database import Connection, Database
+from app.core.stores.postgres.connection import Connection
+from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.tenant_guard import only_bot
 from app.schemas.queries import SQL
 from app.schemas.rows import (
@@ -120,16 +121,20 @@ class WriteStore:
         key: IdempotencyKey | None = None,
         answer: RenderAnswer | None = None,
     ) -> FinishResult:
-        raising = asyncio.create_task(self._advance_timestamps(timestamps))
+        if not timestamps:
+            async with self._db.transaction() as conn:
+                return await self._finish(conn, writes, token, key, answer)
+        connected = asyncio.Event()
+        advancing = asyncio.create_task(self._advance_timestamps(timestamps, connected))
         try:
-            # It gets the first connection: who holds one here and waits for it never waits for a further one. A pooler
-            # does not give out its own in that order.
-            await (raising if self._db.pooled else asyncio.sleep(0))
+            # T2 holds a connection until the timestamps are committed. So their connection is acquired before its own:
+            # no task that holds a connection waits for another to become free. A pooler does not keep to that order.
+            await (advancing if self._db.pooled else connected.wait())
             async with self._db.transaction() as conn:
                 result = await self._finish(conn, writes, token, key, answer)
-                await raising
+                await advancing
         finally:
-            cancel_quietly(raising)
+            cancel_quietly(advancing)
         return result
 
     async def _finish(
@@ -170,20 +175,23 @@ class WriteStore:
             await keys.store_answer(conn, key, answer(result))
         return result
 
-    async def _advance_timestamps(self, timestamps: Mapping[UUID, int]) -> None:
-        """Committed before T2 and without waiting for the disk: the log is sequential, so T2's own flush covers it, and
-        the bot's row is not locked during that flush."""
-        if not timestamps:
-            return
-        if len(timestamps) == 1:
-            await self._db.execute(SQL["advance_milvus_timestamp"], *next(iter(timestamps.items())))
-            return
-        async with self._db.transaction() as conn:
-            await conn.execute("SET LOCAL synchronous_commit = off")
-            bots = sorted(timestamps)
-            # A statement of its own: an UPDATE locks in its plan's order, so that batches over the same bots deadlock.
-            await conn.execute(SQL["lock_bots_for_timestamps"], bots)
-            await conn.execute(SQL["advance_milvus_timestamps"], bots, [timestamps[bot] for bot in bots])
+    async def _advance_timestamps(self, timestamps: Mapping[UUID, int], connected: asyncio.Event) -> None:
+        """Commits before T2 and does not wait for the disk: the log is sequential, so T2's own flush covers it, and the
+        bots' rows are not locked during that flush. ``connected`` is set when it has its connection, or has failed."""
+        try:
+            async with self._db.connection() as conn:
+                connected.set()
+                if len(timestamps) == 1:
+                    await conn.execute(SQL["advance_milvus_timestamp"], *next(iter(timestamps.items())))
+                    return
+                async with conn.transaction():
+                    await conn.execute("SET LOCAL synchronous_commit = off")
+                    bots = sorted(timestamps)
+                    # A statement of its own: an UPDATE locks rows in its plan's order, so that two batches deadlock.
+                    await conn.execute(SQL["lock_bots_for_timestamps"], bots)
+                    await conn.execute(SQL["advance_milvus_timestamps"], bots, [timestamps[bot] for bot in bots])
+        finally:
+            connected.set()
 
     async def _switch(self, conn: Connection, write: WriteRow) -> int | None:
         """The number of chunks that the write has replaced; None when ``previous_generation`` is not current."""
