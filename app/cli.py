@@ -16,7 +16,7 @@ from tqdm import tqdm
 from app.config import Settings
 from app.core.access.api_keys import SCOPES, Scope
 from app.core.connect import open_stores
-from app.core.operations.reembed import Reembedder
+from app.core.operations.model_migration import ModelMigrator
 from app.core.operations.repair import Repairer
 from app.core.operations.vector_check import VectorCheck
 from app.core.operations.verify import Finding, Verifier
@@ -24,8 +24,8 @@ from app.core.services import (
     Services,
     open_adoption,
     open_keys,
+    open_model_migrator,
     open_normalizer,
-    open_reembedder,
     open_services,
     open_vector_check,
     open_verifier,
@@ -132,11 +132,11 @@ def _write(what: str, finding: Finding) -> None:
 async def reembed(settings: Settings, bot_ids: Sequence[UUID] | None, model: str) -> int:
     """Moves bots, all with None, and prints what it did; returns how many of all could not be moved."""
     failed = 0
-    async with open_reembedder(settings, model, POLITENESS) as reembedder:
-        wanted = [bot.bot_id for bot in await reembedder.bots()] if bot_ids is None else bot_ids
+    async with open_model_migrator(settings, model, POLITENESS) as migrator:
+        wanted = [bot.bot_id for bot in await migrator.bots()] if bot_ids is None else bot_ids
         for bot_id in wanted:
             try:
-                print(f"bot={bot_id} {await _move(reembedder, bot_id)}")
+                print(f"bot={bot_id} {await _move(migrator, bot_id)}")
             except AppError as exc:
                 if bot_ids is not None:
                     raise
@@ -145,24 +145,24 @@ async def reembed(settings: Settings, bot_ids: Sequence[UUID] | None, model: str
     return failed
 
 
-async def _move(reembedder: Reembedder, bot_id: UUID) -> str:
+async def _move(migrator: ModelMigrator, bot_id: UUID) -> str:
     started = time.perf_counter()
-    with tqdm(total=await reembedder.chunks(bot_id), desc="reembed", unit="chunk", disable=None) as progress:
-        moved = await reembedder.run(bot_id, progress.update)
+    with tqdm(total=await migrator.chunks(bot_id), desc="reembed", unit="chunk", disable=None) as progress:
+        moved = await migrator.run(bot_id, progress.update)
     if moved is None:
         return "nothing to move: it is at this model already, or has no vectors yet"
     how = "resumed and moved" if moved.resumed else "moved"
     return (
-        f"{how} to {moved.move.embedding_model} ({moved.move.dimension} dimensions): {moved.copied} chunks embedded in "
-        f"{time.perf_counter() - started:.1f} s, {moved.late} of them while writers waited"
+        f"{how} to {moved.migration.embedding_model} ({moved.migration.dimension} dimensions): {moved.copied} chunks "
+        f"embedded in {time.perf_counter() - started:.1f} s, {moved.late} of them while writers waited"
     )
 
 
 async def abort(settings: Settings, bot_ids: Sequence[UUID] | None) -> int:
     """Gives half-done moves up."""
-    async with open_reembedder(settings, None) as reembedder:
-        for bot_id in [bot.bot_id for bot in await reembedder.bots()] if bot_ids is None else bot_ids:
-            if move := await reembedder.abort(bot_id):
+    async with open_model_migrator(settings, None) as migrator:
+        for bot_id in [bot.bot_id for bot in await migrator.bots()] if bot_ids is None else bot_ids:
+            if move := await migrator.abort(bot_id):
                 print(f"bot={bot_id} stays with its model; the move to {move.embedding_model} was given up")
             elif bot_ids is not None:
                 print(f"bot={bot_id} has no half-done move")

@@ -152,16 +152,16 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def settle() -> timedelta:
+def late_write_window() -> timedelta:
     """How long a write may still land after its call. The in-memory index has no late writes."""
     return timedelta(0)
 
 
 @pytest.fixture
 async def services(
-    db: Database, index: VectorIndex, embedder: Embedder, settings: Settings, settle: timedelta
+    db: Database, index: VectorIndex, embedder: Embedder, settings: Settings, late_write_window: timedelta
 ) -> AsyncIterator[Services]:
-    stores = Stores(db, index, settle)
+    stores = Stores(db, index, late_write_window)
     # An earlier test shared this Milvus. Without services it left collections, but no marker.
     if await index.marker.read() or await index.marker.bot_collections():
         await stores.generations().adopt(keep_vectors=True)

@@ -35,8 +35,8 @@ class Stores:
 
     db: Database
     index: VectorIndex
-    settle: timedelta
-    """How long after its call's end a write to Milvus may still land."""
+    late_write_window: timedelta
+    """How long after the end of its call a write to Milvus may still take effect."""
     folder: str = ""
     """The identity of DATA_DIR, where PostgreSQL is embedded."""
     own_index: bool = False
@@ -72,11 +72,11 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
         stack.push_async_callback(db.close)
         stack.push_async_callback(index.close)
         own_index = settings.embeds_postgres and settings.embeds_milvus
-        yield Stores(db, index, timedelta(seconds=index.settle_seconds), embedded.folder, own_index)
+        yield Stores(db, index, timedelta(seconds=index.late_write_window_seconds), embedded.folder, own_index)
 
 
 async def _close_opened(opening: tuple[asyncio.Task[Database], asyncio.Task[MilvusIndex]]) -> None:
-    """One of them failed: no task and no connection of the other is left behind."""
+    """After one of them failed: leaves no task and no connection of the other behind."""
     for task in opening:
         task.cancel()
     for opened in await asyncio.gather(*opening, return_exceptions=True):
@@ -86,7 +86,7 @@ async def _close_opened(opening: tuple[asyncio.Task[Database], asyncio.Task[Milv
 
 @asynccontextmanager
 async def open_record(settings: Settings) -> AsyncIterator[Database]:
-    """PostgreSQL alone."""
+    """PostgreSQL without Milvus. Raises StartupError."""
     async with AsyncExitStack() as stack:
         opening = embedded_stores(
             settings.data_dir,
@@ -117,7 +117,7 @@ def _postgres_address(settings: Settings) -> PostgresAddress:
 
 
 async def _open_database(address: PostgresAddress, settings: Settings) -> Database:
-    """Waits for PostgreSQL, which may start beside this process, and brings its schema up to date."""
+    """Waits for PostgreSQL, which may be starting at the same time, and brings its schema up to date."""
     silence = ""
     guards = Guards.over(settings.postgres_timeout)
     try:

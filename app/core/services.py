@@ -1,4 +1,4 @@
-"""Wires everything that a server process or a command needs over the stores, and closes it again, in order."""
+"""Builds everything that a server process or a command needs over the stores, and closes it in reverse order."""
 
 import asyncio
 import logging
@@ -24,9 +24,9 @@ from app.core.operations.copying import Copier
 from app.core.operations.health import Health
 from app.core.operations.index_check import IndexCheck
 from app.core.operations.metrics_sampler import MetricsSampler
+from app.core.operations.model_migration import ModelMigrator
 from app.core.operations.normalize import Normalizer
-from app.core.operations.rebuild import Limit, Rebuilder
-from app.core.operations.reembed import Reembedder
+from app.core.operations.rebuild import Rebuilder, RebuildLimit
 from app.core.operations.repair import Repairer
 from app.core.operations.vector_check import VectorCheck
 from app.core.operations.verify import Verifier
@@ -41,9 +41,9 @@ from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.garbage import GarbageStore
 from app.core.stores.postgres.idempotency import IdempotencyStore
+from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.normalize import NormalizeStore
 from app.core.stores.postgres.rebuild import RebuildStore
-from app.core.stores.postgres.reembed import ReembedStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.write.bulk_throttle import BulkWriteThrottle
@@ -54,7 +54,7 @@ from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
 from app.schemas.queries import SQL
 
-LARGE_ANSWER_REST, LARGE_ANSWER_LONGEST_REST = 8.0, 2.0
+LARGE_ANSWER_REST, LARGE_ANSWER_MAX_REST_SECONDS = 8.0, 2.0
 """Of BulkWriteThrottle, longer than for writes: a large answer is still being written after its search has ended."""
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ async def _tell_unnormalized(db: Database) -> None:
     row = await db.fetchrow(SQL["count_unnormalized_bots"])
     if row and row["bots"]:
         log.warning(
-            "%s bots have documents of before names were put into Unicode's NFC: filters on them use no index until "
+            "%s bots may have documents that are not in Unicode's NFC: filters on them use no index until "
             "`python -m app.cli normalize` has run",
             row["bots"],
         )
@@ -144,8 +144,8 @@ async def _open_embedders(settings: Settings) -> EmbedderRegistry:
 
 
 @asynccontextmanager
-async def open_reembedder(settings: Settings, model: str | None, niceness: int = 0) -> AsyncIterator[Reembedder]:
-    """For the command line, beside servers that run or alone. ``model``: by name, None to give moves up alone.
+async def open_model_migrator(settings: Settings, model: str | None, niceness: int = 0) -> AsyncIterator[ModelMigrator]:
+    """For the command line, with or without running servers. ``model``: by name; None to abort migrations only.
 
     ``niceness`` is added to this process's own.
     """
@@ -158,31 +158,33 @@ async def open_reembedder(settings: Settings, model: str | None, niceness: int =
         if model is not None:
             embedder = await open_embedder(settings_for(settings, model))
             stack.push_async_callback(embedder.close)
-        yield await stack.enter_async_context(reembedder_over(settings, stores, embedder))
+        yield await stack.enter_async_context(model_migrator_over(settings, stores, embedder))
 
 
 @asynccontextmanager
-async def reembedder_over(settings: Settings, stores: Stores, embedder: Embedder | None) -> AsyncIterator[Reembedder]:
-    """A reembedder over open stores, with its leases kept."""
-    bot_store = BotStore(stores.db, stores.settle)
-    leases = Leases(WriteStore(stores.db, stores.settle), settings.saga_lease_seconds)
+async def model_migrator_over(
+    settings: Settings, stores: Stores, embedder: Embedder | None
+) -> AsyncIterator[ModelMigrator]:
+    """A migrator over open stores, whose leases are renewed."""
+    bot_store = BotStore(stores.db, stores.late_write_window)
+    leases = Leases(WriteStore(stores.db, stores.late_write_window), settings.saga_lease_seconds)
     async with _running(leases.renew_forever()):
-        yield Reembedder(
-            ReembedStore(stores.db, stores.settle),
+        yield ModelMigrator(
+            ModelMigrationStore(stores.db, stores.late_write_window),
             bot_store,
             VerifyStore(stores.db, settings.saga_lease_seconds),
             stores.index,
             embedder,
             leases,
-            settle=stores.settle,
-            # A write that has the old row ends within its lease, or loses.
-            grace=stores.settle + leases.length,
+            late_write_window=stores.late_write_window,
+            # A write that has read the old row ends within its lease, or loses it.
+            grace=stores.late_write_window + leases.length,
         )
 
 
 @asynccontextmanager
 async def open_keys(settings: Settings) -> AsyncIterator[ApiKeyAdmin]:
-    """For the command line, beside a server that runs or alone. Needs no Milvus. Raises StartupError."""
+    """For the command line, with or without a running server. Needs no Milvus. Raises StartupError."""
     async with open_record(settings) as db:
         yield ApiKeyAdmin(KeyStore(db))
 
@@ -196,7 +198,7 @@ async def open_normalizer(settings: Settings) -> AsyncIterator[Normalizer]:
 
 @asynccontextmanager
 async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
-    """For the command line, beside a server that runs or alone."""
+    """For the command line, with or without a running server."""
     async with open_stores(settings) as stores:
         yield Verifier(VerifyStore(stores.db, settings.saga_lease_seconds), stores.index)
 
@@ -209,12 +211,12 @@ async def open_vector_check(settings: Settings, allowed: float | None) -> AsyncI
         embedders = await _open_embedders(settings)
         stack.push_async_callback(embedders.close)
         store = VerifyStore(stores.db, settings.saga_lease_seconds)
-        check = VectorCheck(store, BotStore(stores.db, stores.settle), stores.index, embedders, allowed)
+        check = VectorCheck(store, BotStore(stores.db, stores.late_write_window), stores.index, embedders, allowed)
         yield Verifier(store, stores.index), check
 
 
 async def open_adoption(settings: Settings, *, keep_vectors: bool) -> TakeOver:
-    """Makes Milvus this database's, for the command line. Raises StartupError, Unavailable."""
+    """Makes Milvus belong to this database, for the command line. Raises StartupError, Unavailable."""
     async with open_stores(settings) as stores:
         return await stores.generations().adopt(keep_vectors=keep_vectors)
 
@@ -227,14 +229,14 @@ async def build_services(
     reranker: Reranker | None = None,
     previous: Embedder | None = None,
 ) -> AsyncIterator[Services]:
-    """The services over open stores, with leases and recovery running. ``previous``: of bots that are to move.
+    """The services over open stores, with leases and recovery running. ``previous``: of bots that are not migrated yet.
 
     Raises StartupError when Milvus belongs to another installation.
     """
     embedders = EmbedderRegistry(embedder, previous)
-    documents = DocumentStore(stores.db, stores.settle)
-    writes = WriteStore(stores.db, stores.settle)
-    bot_store = BotStore(stores.db, stores.settle)
+    documents = DocumentStore(stores.db, stores.late_write_window)
+    writes = WriteStore(stores.db, stores.late_write_window)
+    bot_store = BotStore(stores.db, stores.late_write_window)
     keys = IdempotencyStore(stores.db, KEEP_ANSWERS)
     leases = Leases(writes, settings.saga_lease_seconds)
     bots = Bots(bot_store, stores.index, embedders, leases, deadline=settings.saga_lease_seconds)
@@ -249,7 +251,7 @@ async def build_services(
         interval=settings.recovery_interval_seconds,
         claim=settings.saga_lease_seconds,
     )
-    pace = BulkWriteThrottle()
+    throttle = BulkWriteThrottle()
     generations = stores.generations()
 
     async def ping_own_milvus() -> None:
@@ -267,11 +269,11 @@ async def build_services(
         timeout=settings.health_timeout,
     )
     await generations.open()
-    saga = Saga(writes, bots, stores.index, embedders, leases, pace, generations)
+    saga = Saga(writes, bots, stores.index, embedders, leases, throttle, generations)
     verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
     verifier = Verifier(verify_store, stores.index)
-    chunks = ReembedStore(stores.db, stores.settle)
-    limit = Limit(embedders, _paid(settings, embedders), settings.rebuild_max_chunks)
+    chunks = ModelMigrationStore(stores.db, stores.late_write_window)
+    limit = RebuildLimit(embedders, _paid(settings, embedders), settings.rebuild_max_chunks)
     rebuilder = Rebuilder(
         RebuildStore(stores.db),
         chunks,
@@ -279,9 +281,9 @@ async def build_services(
         verifier,
         stores.index,
         embedders,
-        Copier(chunks, verify_store, stores.index, stores.settle, "rebuild"),
+        Copier(chunks, verify_store, stores.index, stores.late_write_window, "rebuild"),
         limit,
-        pace,
+        throttle,
         lease=leases.length,
         interval=settings.recovery_interval_seconds,
         check=settings.index_check_interval_seconds,
@@ -316,9 +318,9 @@ async def build_services(
                 stores.index,
                 embedders,
                 reranker,
-                on_search=pace.asked,
-                large_answers=BulkWriteThrottle(0, LARGE_ANSWER_REST, LARGE_ANSWER_LONGEST_REST),
-                rebuild_error=limit.refusal,
+                on_search=throttle.note_search,
+                large_answers=BulkWriteThrottle(0, LARGE_ANSWER_REST, LARGE_ANSWER_MAX_REST_SECONDS),
+                rebuild_error=limit.error,
             ),
             embed=EmbeddingService(embedders),
             reranking=RerankingService(reranker),
@@ -336,7 +338,7 @@ async def _is_full(index: VectorIndex) -> bool:
 
 
 def _paid(settings: Settings, embedders: EmbedderRegistry) -> frozenset[Embedder]:
-    """Those of the models that are called over the network and are not one's own: they cost by the text."""
+    """Those of the models that a provider charges for by the text."""
     names = (settings.embedding_model, settings.embedding_previous_model or "")
     providers = [re.split("[:#]", name)[0] for name in names]
     return frozenset(one for one, name in zip(embedders, providers, strict=False) if name in PAID)

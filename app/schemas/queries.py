@@ -11,7 +11,7 @@ def load(path: Path) -> dict[str, str]:
     parts = _BLOCK.split(path.read_text(encoding="utf-8"))
     names = parts[1::2]
     if len(set(names)) != len(names):
-        raise ValueError(f"a name stands twice in {path}")
+        raise ValueError(f"{path} defines a name twice")
     return {name: body.strip().rstrip(";") for name, body in zip(names, parts[2::2], strict=True)}
 
 

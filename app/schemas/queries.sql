@@ -1,6 +1,6 @@
 -- Every statement of the server. A block is a name and one statement; $n are asyncpg's parameters.
 -- Each statement on a partitioned table names bot_id, so that one partition is planned and locked.
--- What goes towards a caller names its owner: app.core.stores.postgres.tenant_guard compares it.
+-- Rows for a caller include their owner: app.core.stores.postgres.tenant_guard compares it.
 -- A generation's chunks are the keys [generation * 65536, (generation + 1) * 65536).
 
 -- name: schema_revision
@@ -10,7 +10,7 @@ SELECT version_num AS revision FROM alembic_version;
 SELECT current_setting($1, true);
 
 -- name: missing_role_settings
--- What gives this role those of the settings $1 whose values are not $2. Times are in milliseconds.
+-- Statements that give this role those of the settings $1 that do not have the values $2. Times are in milliseconds.
 SELECT format('ALTER ROLE %I IN DATABASE %I SET %I = %s', session_user, current_database(), w.name, w.value) AS statement
 FROM unnest($1::text[], $2::text[]) AS w (name, value)
 LEFT JOIN pg_settings s ON s.name = w.name
@@ -18,7 +18,7 @@ WHERE s.setting IS DISTINCT FROM w.value
 ORDER BY w.name;
 
 -- name: missing_rights
--- What the statements of this file need and this role lacks, and what the functions that it calls need of their owner.
+-- Rights that the statements of this file need and this role lacks, or that the owner of the functions here lacks.
 SELECT format('%s on %s', r.name, t.name) AS missing
 FROM (VALUES ('alembic_version', 'SELECT'),
              ('api_keys', 'SELECT, INSERT, UPDATE'),
@@ -59,7 +59,7 @@ WHERE p.oid IN ('make_bot_partitions'::regproc, 'drop_bot_partitions'::regproc)
 -- name: insert_bot
 INSERT INTO bot_registry (bot_id, bot_name, collection_name, account_name)
 VALUES ($1, $2, $3, $4)
--- Without a target: of two equal registrations at once, either unique index may be the one that notices.
+-- Without a conflict target: of two equal registrations at a time, either unique index may report the conflict.
 ON CONFLICT DO NOTHING
 RETURNING bot_id;
 
@@ -95,7 +95,7 @@ SELECT state, coalesce(milvus_collection, collection_name) AS milvus_collection,
 FROM bot_registry WHERE bot_id = $1;
 
 -- name: collections_of_bot
--- All that Milvus holds of the bot. $2: the dimension, where the bot has none yet.
+-- All collections of the bot in Milvus. $2: the dimension, if the bot has none yet.
 SELECT collection_name, coalesce(dimension, $2) AS dimension FROM bot_collections WHERE bot_id = $1
 UNION ALL
 SELECT collection_name, NULL FROM sagas WHERE bot_id = $1 AND operation = 'drop_collection';
@@ -107,10 +107,11 @@ SELECT (SELECT count(*) FROM documents WHERE bot_id = $1)                       
        (SELECT count(*) FROM vector_gc WHERE bot_id = $1)                          AS vector_gc;
 
 -- name: lock_bot_for_use
--- Held until commit, it keeps a deletion of the bot from being marked and its collection from being switched, and lets
--- every other write through. Where it had to wait, it returns the row as it is then. Row locks know no queue: whoever
--- may share one goes ahead of a deletion that waits, so that under a steady load it might wait for ever. The advisory
--- lock is a queue, taken first, as what is volatile in a select list comes after the sorting and before the row's lock.
+-- Until the commit these locks block a deletion of the bot and a change of its collection, and no other write. If
+-- it had to wait, it returns the row as it is then. Row locks have no queue: a transaction that can share one
+-- overtakes a deletion that waits, which could then wait forever under a steady load. The advisory lock has a
+-- queue. It is taken first: a volatile function in a select list is called after the sort and before the row is
+-- locked.
 SELECT bot_id, created_at, coalesce(milvus_collection, collection_name) AS milvus_collection,
        pg_advisory_xact_lock_shared(hashtextextended('bot ' || bot_id, 0)) AS turn
 FROM bot_registry
@@ -127,7 +128,7 @@ FOR UPDATE;
 UPDATE bot_registry SET state = 'deleting' WHERE bot_id = $1;
 
 -- name: set_bot_model
--- Before the bot's first write: what this server stores from then on is in NFC.
+-- Before the bot's first write. Everything that this server stores is in NFC.
 UPDATE bot_registry SET embedding_model = $2, dimension = $3,
     unicode_normalized = unicode_normalized OR NOT EXISTS (SELECT FROM documents WHERE bot_id = $1)
 WHERE bot_id = $1 AND embedding_model IS NULL;
@@ -141,7 +142,7 @@ FROM unnest($1::uuid[], $2::bigint[]) AS w (bot_id, milvus_timestamp)
 WHERE r.bot_id = w.bot_id AND r.milvus_timestamp < w.milvus_timestamp;
 
 -- name: advance_milvus_timestamp
--- One bot's, without waiting for the disk, in one statement: set_config holds for its transaction, so to the commit.
+-- For one bot, in one statement that does not wait for the disk: set_config lasts until its commit.
 UPDATE bot_registry SET milvus_timestamp = $2
 WHERE bot_id = $1 AND milvus_timestamp < $2 AND set_config('synchronous_commit', 'off', true) IS NOT NULL;
 
@@ -155,8 +156,8 @@ SELECT drop_bot_partitions($1);
 DELETE FROM bot_registry WHERE bot_id = $1 AND state = 'deleting';
 
 -- name: enqueue_bot_gc
--- Before partitions and row go. Writes to the dropped collection that may still land would be nobody's in a new one of
--- the same name: their generations are collected by name for as long.
+-- Before partitions and row are deleted. Late writes to the dropped collection could appear in a new collection of
+-- the same name. So their generations are collected by that name until the late-write window has passed.
 WITH undone AS (
     DELETE FROM sagas WHERE bot_id = $1 RETURNING generation, operation, chunk_span, collection_name
 ), unmoved AS (
@@ -184,8 +185,9 @@ VALUES (nextval('generation_seq'), $1, $2, $3, now() + $4::interval)
 RETURNING generation;
 
 -- name: begin_writes
--- The generations, which are numbered in the order of the writes. A new document takes its generation as its doc_id.
--- Fewer than writes where the block of generations is used up, or was not reserved by this database as it is now.
+-- The generations, which ascend in the order of the writes. A new document takes its generation as its doc_id.
+-- There are fewer rows than writes if the block of generations is used up, or was not reserved by this database as
+-- it is now.
 INSERT INTO sagas (generation, operation, bot_id, doc_id, previous_generation, chunk_span, collection_name,
                    lease_token, lease_until)
 SELECT w.generation, 'write', w.bot_id, coalesce(w.doc_id, w.generation), w.previous_generation, w.chunk_span,
@@ -201,7 +203,7 @@ WHERE w.generation BETWEEN (
 RETURNING generation;
 
 -- name: renew_leases
--- A row that is locked is being ended, by T2 or by recovery: waiting for it would hold up the others, and could deadlock.
+-- A locked row is being ended, by T2 or by recovery. To wait for it would delay the others, and could deadlock.
 UPDATE sagas SET lease_until = now() + $3::interval
 WHERE generation IN (
     SELECT generation FROM sagas
@@ -219,7 +221,7 @@ FOR UPDATE;
 DELETE FROM sagas WHERE generation = ANY ($1::bigint[]) AND lease_token = $2 RETURNING generation;
 
 -- name: compensate_writes
--- $3: the caller's lease token, or NULL for recovery, which holds the rows' locks. $4: how long a write may still land.
+-- $3: the caller's lease token; NULL for recovery, which has locked the rows. $4: the late-write window.
 WITH gone AS (
     DELETE FROM sagas
     WHERE bot_id = $1 AND generation = ANY ($2::bigint[]) AND ($3::uuid IS NULL OR lease_token = $3)
@@ -234,8 +236,8 @@ WITH gone AS (
 SELECT generation FROM gone;
 
 -- name: enqueue_vector_gc
--- Generations that somebody else has undone, or deleted, while this process may still have written their vectors: to
--- be deleted once more. Never one that a document names.
+-- Generations that another process has undone or deleted, while this process may still have written their vectors.
+-- These are deleted again; never those of a generation that a document names.
 INSERT INTO vector_gc (generation, bot_id, collection_name, chunk_span, not_before)
 SELECT w.generation, b.bot_id, w.collection_name, w.chunk_span, now() + $4::interval
 FROM unnest($2::bigint[], $3::integer[], $5::text[]) AS w (generation, chunk_span, collection_name),
@@ -294,8 +296,8 @@ SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[])
 ON CONFLICT DO NOTHING;
 
 -- name: doubt_counts
--- Before the jump to generation $1: what lies between may have been given out before a restore. A sequence may come back
--- up to 32 numbers ahead.
+-- Before the jump to generation $1: the generations up to there may have been given out before a restore. After a
+-- crash a sequence may be up to 32 numbers ahead.
 INSERT INTO index_checks AS c (bot_id, checked_at, lost_from, lost_below)
 SELECT b.bot_id, '-infinity', greatest(s.last_value - 31, 1), $1
 FROM bot_registry b CROSS JOIN generation_seq s
@@ -304,12 +306,12 @@ ON CONFLICT (bot_id) DO UPDATE
 SET checked_at = '-infinity', lost_from = least(c.lost_from, excluded.lost_from), lost_below = excluded.lost_below;
 
 -- name: jump_to_generation
--- Never backwards.
+-- It never moves backwards.
 SELECT setval('generation_seq', $1::bigint - 1) FROM generation_seq
 WHERE last_value < $1 - 1 OR (last_value = $1 - 1 AND NOT is_called);
 
 -- name: use_generation_block
--- In no subtransaction: written_by would not be the row's xmin.
+-- Not in a subtransaction: written_by would not be the row's xmin.
 UPDATE installation
 SET first_generation = $1, last_generation = $2, installation_id = coalesce($3, installation_id),
     written_by = pg_current_xact_id(), postmaster_start = pg_postmaster_start_time(),
@@ -321,8 +323,8 @@ UNION
 SELECT collection_name FROM sagas WHERE operation = 'drop_collection';
 
 -- name: abandon_collections
--- Of all bots that are in $3, except those of which every generation is in the ranges [$1, $2]: their vectors are not
--- known to be theirs. They get collections that nobody has, which are filled from here.
+-- Gives new collections, which are then filled from PostgreSQL, to the bots whose collection is in $3. Not to bots
+-- whose generations are all in the ranges [$1, $2]: their vectors are known to be theirs.
 UPDATE bot_registry b
 SET milvus_collection = format('r%s_%s', nextval('generation_seq'), replace(gen_random_uuid()::text, '-', ''))
 WHERE coalesce(b.milvus_collection, b.collection_name) = ANY ($3::text[])
@@ -339,13 +341,13 @@ RETURNING bot_id;
 SELECT account_name, body_sha256, response FROM idempotency_keys WHERE account_name = $1 AND key = $2;
 
 -- name: claim_idempotency_key
--- New or not, the row is then locked and its newest version returned.
+-- In both cases the row is locked, and its newest version returned.
 INSERT INTO idempotency_keys AS k (account_name, key, body_sha256) VALUES ($1, $2, $3)
 ON CONFLICT (account_name, key) DO UPDATE SET key = excluded.key
 RETURNING k.account_name, k.body_sha256, k.generation, k.response;
 
 -- name: saga_in_flight
--- A statement of its own: one that began before the key's row was locked might not see the saga.
+-- A separate statement: one that began before the key's row was locked might not see the saga.
 SELECT EXISTS (SELECT FROM sagas WHERE generation = $1);
 
 -- name: assign_idempotency_key
@@ -366,14 +368,14 @@ WHERE k.created_at < now() - $1::interval AND NOT EXISTS (SELECT FROM sagas s WH
 -- ---------------------------------------------------------------- API keys
 
 -- name: insert_api_key
--- Of two keys with one prefix the second is not stored.
+-- The second of two keys with the same prefix is not stored.
 INSERT INTO api_keys (prefix, sha256, account_name, scopes, note, expires_at)
 VALUES ($1, $2, $3, $4, $5, now() + $6::interval)
 ON CONFLICT DO NOTHING
 RETURNING expires_at;
 
 -- name: find_api_key
--- Seconds by this clock, so that those of the servers do not matter; NULL: it does not expire.
+-- Seconds by PostgreSQL's clock, so that the clocks of the servers do not matter. NULL: it does not expire.
 SELECT sha256, account_name, scopes, extract(epoch FROM expires_at - now())::float8 AS seconds_left FROM api_keys
 WHERE prefix = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
 
@@ -396,8 +398,8 @@ UPDATE api_keys SET revoked_at = now() WHERE prefix = $1 AND revoked_at IS NULL 
 SELECT bot_id, generation FROM documents WHERE bot_id = $1 AND doc_id = $2;
 
 -- name: switch_document
--- Compare-and-set from generation $3 to $4; what the old generation leaves behind goes in the same breath. Into a
--- collection that is being filled it may be copied at this moment.
+-- Compare-and-set from generation $3 to $4. In the same statement the old generation's chunks are deleted and its
+-- vectors enqueued. A collection that is being filled may get a copy of them at this moment.
 WITH old AS (
     SELECT generation, chunk_count, chunk_span, updated_at FROM documents
     WHERE bot_id = $1 AND doc_id = $2 AND generation = $3
@@ -420,7 +422,7 @@ WITH old AS (
 SELECT chunk_count FROM old;
 
 -- name: switch_generation
--- As switch_document, for chunks that are written again: what else the row holds stays, a PATCH meanwhile included.
+-- As switch_document, for chunks that are written again. The row's other columns stay, with any PATCH since.
 WITH old AS (
     SELECT generation, chunk_count, chunk_span, updated_at FROM documents
     WHERE bot_id = $1 AND doc_id = $2 AND generation = $3
@@ -441,7 +443,7 @@ WITH old AS (
 SELECT chunk_count FROM old;
 
 -- name: lock_documents
--- The bot first, as in T2.
+-- The bot is locked first, as in T2.
 WITH bot AS MATERIALIZED (SELECT bot_id FROM bot_registry WHERE bot_id = $1 FOR KEY SHARE)
 SELECT d.bot_id, d.doc_id FROM documents d JOIN bot ON bot.bot_id = d.bot_id
 WHERE d.bot_id = $1 AND d.doc_id = ANY ($2::bigint[])
@@ -449,8 +451,8 @@ ORDER BY d.doc_id
 FOR UPDATE OF d;
 
 -- name: delete_documents
--- After lock_documents, as a statement of its own: one that waited for the locks itself would not see the chunks that
--- others stored meanwhile.
+-- A separate statement after lock_documents: one that waited for the locks itself would not see the chunks that other
+-- transactions stored meanwhile.
 WITH gone AS (
     DELETE FROM documents
     WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[])
@@ -467,9 +469,9 @@ WITH gone AS (
 SELECT bot_id, doc_id, chunk_count FROM gone;
 
 -- name: patch_document
--- $3..$12: for each column whether it is set, and to what. $13 is merged into metadata, then the keys $14 go. $16: the
--- keys of both; one that was stored before keys were in NFC gives way to its NFC.
--- Metadata that may be longer than $15 bytes comes back, to be measured: jsonb's own text has more blanks.
+-- $3..$12: for each column whether it is set, and to what value. $13 is merged into metadata, then the keys $14 are
+-- removed. $16: the keys of both. A stored key that is not in NFC is replaced by its NFC.
+-- Metadata that may be longer than $15 bytes is returned, to be measured: jsonb's own text has more blanks.
 UPDATE documents
 SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
     file_path  = CASE WHEN $5::boolean THEN $6::text ELSE file_path END,
@@ -489,7 +491,7 @@ FROM documents
 WHERE bot_id = $1 AND doc_id = $2;
 
 -- name: get_document_chunks
--- Those with a key above $3, at most $4. OFFSET 0: read by key, as in current_chunks.
+-- At most $4 chunks with keys above $3. OFFSET 0: read by key, as in current_chunks.
 SELECT c.bot_id, c.chunk_id, c.chunk_index, c.text, c.page_number
 FROM (SELECT doc_id, generation FROM documents d WHERE d.bot_id = $1 AND d.doc_id = $2 OFFSET 0) AS d
 CROSS JOIN LATERAL (
@@ -511,10 +513,10 @@ LIMIT $3;
 -- ---------------------------------------------------------------- search
 
 -- name: current_chunks
--- The chunks of the keys $2 that are current and pass the filter. Text and metadata only for the keys that $3 has too.
--- No rows if $4 to $6 are given and the bot's row has other values; the bot's other identifying columns never change.
--- OFFSET 0 forces one lookup by key per chunk: before the first ANALYZE of a partition the planner takes bot_id for
--- selective, and a join would read the whole partition.
+-- The chunks of the keys $2 that are current and pass the filter. Text and metadata only for the keys that $3 has
+-- too. No rows if $4 to $6 are given and the bot's row has other values; the bot's other identifying columns never
+-- change. OFFSET 0 forces one lookup by key per chunk: before the first ANALYZE of a partition the planner takes
+-- bot_id for selective, and a join would read the whole partition.
 SELECT c.chunk_id, c.doc_id, c.chunk_index, k.chunk_id = ANY ($3::bigint[]) AS hydrate,
        CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN c.text END AS text, c.page_number,
        d.title, d.file_type, d.file_path, d.author, d.tags,
@@ -565,8 +567,8 @@ CROSS JOIN LATERAL (
 ) AS w;
 
 -- name: stale_chunks
--- The keys $2 whose chunks no longer exist, with the document that each belonged to and that document's present number
--- of chunks: NULL when the document is gone. doc_id is NULL when the chunk's vectors were already collected.
+-- The keys $2 whose chunks no longer exist, with the document that each belonged to and that document's present
+-- number of chunks: NULL when the document is gone. doc_id is NULL when the chunk's vectors were already collected.
 SELECT k.chunk_id, g.doc_id,
        (SELECT d.chunk_count FROM documents d WHERE d.bot_id = $1 AND d.doc_id = g.doc_id) AS chunk_count
 FROM unnest($2::bigint[]) AS k (chunk_id)
@@ -638,10 +640,10 @@ WHERE (generation, collection_name) IN (
     ORDER BY next_attempt_at
     LIMIT $2
     FOR UPDATE SKIP LOCKED)
-RETURNING generation, chunk_span, collection_name, not_before, now() >= not_before AS settled;
+RETURNING generation, chunk_span, collection_name, not_before, now() >= not_before AS window_passed;
 
--- name: end_garbage
--- Not one that was put on the list again while Milvus was asked: its vectors may have come since.
+-- name: complete_garbage
+-- Not a row that was added again since it was claimed: its vectors may have appeared since.
 DELETE FROM vector_gc g
 USING unnest($1::bigint[], $2::text[], $3::timestamptz[]) AS w (generation, collection_name, not_before)
 WHERE g.generation = w.generation AND g.collection_name = w.collection_name AND g.not_before = w.not_before;
@@ -652,50 +654,50 @@ SET next_attempt_at = greatest(not_before, now() + least(power(2, least(attempts
 FROM unnest($1::bigint[], $2::text[]) AS w (generation, collection_name)
 WHERE g.generation = w.generation AND g.collection_name = w.collection_name;
 
--- ---------------------------------------------------------------- moving to another model
+-- ---------------------------------------------------------------- model migrations and rebuilds
 
--- name: take_reembed_lease
--- Nothing is returned while another token holds it.
+-- name: take_migration_lease
+-- Returns no row while another token has the lease.
 INSERT INTO reembed_leases AS l (bot_id, lease_token, lease_until) VALUES ($1, $2, now() + $3::interval)
 ON CONFLICT (bot_id) DO UPDATE SET lease_token = excluded.lease_token, lease_until = excluded.lease_until
 WHERE l.lease_until < now()
 RETURNING lease_until;
 
--- name: get_reembed_lease
+-- name: get_migration_lease
 SELECT lease_until FROM reembed_leases WHERE bot_id = $1;
 
--- name: renew_reembed_lease
+-- name: renew_migration_lease
 UPDATE reembed_leases SET lease_until = now() + $3::interval WHERE bot_id = $1 AND lease_token = $2
 RETURNING lease_until;
 
--- name: release_reembed_lease
+-- name: release_migration_lease
 DELETE FROM reembed_leases WHERE bot_id = $1 AND lease_token = $2;
 
--- name: lock_bot_for_move
--- Waits for every transaction that holds the bot for use, and keeps others out: what they did is seen by the statements
--- that follow, and those that come later see what this transaction does.
+-- name: lock_bot_exclusively
+-- Waits for every transaction that has the bot locked for use, and blocks new ones. The following statements see what
+-- the earlier transactions did, and later transactions see what this one does.
 SELECT embedding_model, dimension, coalesce(milvus_collection, collection_name) AS milvus_collection,
        next_collection, next_model, next_dimension, pg_advisory_xact_lock(hashtextextended('bot ' || bot_id, 0)) AS turn
 FROM bot_registry
 WHERE bot_id = $1 AND state = 'active'
 FOR UPDATE;
 
--- name: begin_move
--- Nobody can have claimed the name, nor can any other deployment on the same Milvus have it.
+-- name: begin_migration
+-- The name is unique: no bot can have claimed it, and no other deployment on the same Milvus has it.
 UPDATE bot_registry
 SET next_collection = format('r%s_%s', nextval('generation_seq'), replace(gen_random_uuid()::text, '-', '')),
     next_model = $2, next_dimension = $3
 WHERE bot_id = $1
 RETURNING next_collection;
 
--- name: get_move
+-- name: get_migration
 SELECT next_collection AS collection_name, next_model AS embedding_model, next_dimension AS dimension
 FROM bot_registry
 WHERE bot_id = $1 AND state = 'active' AND next_collection IS NOT NULL;
 
--- name: first_open_generation
--- After lock_bot_for_move, so that no T1 with a number is still to commit its saga: no generation below this one will
--- become current that is not current by now.
+-- name: low_watermark
+-- After lock_bot_exclusively, so that no T1 that has a generation is still to commit its saga. No further generation
+-- below this one becomes current.
 SELECT least((SELECT min(generation) FROM sagas WHERE bot_id = $1 AND operation = 'write'),
              (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM generation_seq));
 
@@ -708,7 +710,7 @@ ORDER BY c.chunk_id
 LIMIT $3;
 
 -- name: current_chunks_from
--- The keys from $2 on.
+-- Keys from $2 on.
 SELECT c.chunk_id
 FROM document_chunks c
 JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
@@ -722,17 +724,17 @@ JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.c
 WHERE c.bot_id = $1 AND c.chunk_id = ANY ($2::bigint[])
 ORDER BY c.chunk_id;
 
--- name: switch_collection
+-- name: cut_over_collection
 UPDATE bot_registry
 SET milvus_collection = next_collection, embedding_model = next_model, dimension = next_dimension,
     milvus_timestamp = greatest(milvus_timestamp, $2), next_collection = NULL, next_model = NULL, next_dimension = NULL
 WHERE bot_id = $1;
 
--- name: forget_move
+-- name: abort_migration
 UPDATE bot_registry SET next_collection = NULL, next_model = NULL, next_dimension = NULL WHERE bot_id = $1;
 
 -- name: begin_replacement
--- A collection of a name of its own. Whoever dies before the bot has it leaves it to be dropped.
+-- A collection with a unique name. If the process dies before the bot has it, recovery drops it.
 INSERT INTO sagas (generation, operation, bot_id, collection_name, lease_token, lease_until)
 SELECT g, 'drop_collection', $1, format('r%s_%s', g, replace(gen_random_uuid()::text, '-', '')), $2,
        now() + $3::interval
@@ -747,8 +749,8 @@ SELECT EXISTS (SELECT FROM documents WHERE bot_id = $1)
     OR EXISTS (SELECT FROM sagas WHERE bot_id = $1 AND operation = 'write');
 
 -- name: begin_rebuild
--- After lock_bot_for_move, so that every generation below the one that is taken here is current by now, or will be
--- begun again for the new collection.
+-- After lock_bot_exclusively, so that every generation below the one that is taken here is current, or its write
+-- will be restarted for the new collection.
 INSERT INTO index_rebuilds (bot_id, before_generation, in_place, chunks_total)
 SELECT $1, nextval('generation_seq'), $2, coalesce(sum(chunk_count), 0) FROM documents WHERE bot_id = $1
 ON CONFLICT (bot_id) DO UPDATE
@@ -759,7 +761,7 @@ SET before_generation = excluded.before_generation, in_place = excluded.in_place
 SELECT bot_id, in_place, chunks_done, chunks_total FROM index_rebuilds ORDER BY started_at;
 
 -- name: claim_rebuild
--- One that nobody works on. Not one of those in $3; with $4 that bot's alone.
+-- A rebuild that no process works on, of a bot that is not in $3; with $4 only of that bot.
 UPDATE index_rebuilds
 SET lease_token = $1, lease_until = now() + $2::interval, attempts = attempts + 1, chunks_done = 0
 WHERE bot_id = (
@@ -794,11 +796,11 @@ ON CONFLICT (bot_id) DO UPDATE SET checked_at = now() WHERE c.checked_at < now()
 RETURNING bot_id, lost_from, lost_below;
 
 -- name: trust_counts
--- Unless PostgreSQL was restored once more.
+-- Unless PostgreSQL was restored again.
 UPDATE index_checks SET lost_from = NULL, lost_below = NULL WHERE bot_id = $1 AND lost_below = $2;
 
 -- name: drop_collection_later
--- By recovery, once its lease has passed.
+-- By recovery, when its lease has expired.
 INSERT INTO sagas (generation, operation, bot_id, collection_name, lease_token, lease_until)
 VALUES (nextval('generation_seq'), 'drop_collection', $1, $2, $3, now() + $4::interval)
 RETURNING generation;
@@ -806,7 +808,7 @@ RETURNING generation;
 -- ---------------------------------------------------------------- verify
 
 -- name: unknown_keys
--- Which of the keys $2 has no reason to be in Milvus: no chunk, and its generation is not about to be removed.
+-- The keys $2 that should not be in Milvus: those without a chunk whose generation is not in vector_gc.
 SELECT k.chunk_id FROM unnest($2::bigint[]) AS k (chunk_id)
 WHERE NOT EXISTS (SELECT FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id)
   AND NOT EXISTS (SELECT FROM vector_gc g WHERE g.generation = k.chunk_id >> 16 AND g.collection_name = $3);
@@ -839,7 +841,7 @@ WHERE d.bot_id = $1
 LIMIT 1000;
 
 -- name: stray_chunks
--- Chunks of no current generation that no saga stands for.
+-- Chunks whose generation is not current and has no saga.
 SELECT c.chunk_id
 FROM document_chunks c
 WHERE c.bot_id = $1
@@ -849,7 +851,7 @@ WHERE c.bot_id = $1
 LIMIT 1000;
 
 -- name: recount_chunks
--- Documents that lost chunks keep what is left; those that lost all go. One that was replaced meanwhile is left alone.
+-- Documents that lost chunks keep the rest; those that lost all are deleted. One that was replaced meanwhile stays.
 WITH counted AS MATERIALIZED (
     SELECT d.doc_id, d.generation,
            (SELECT count(*) FROM document_chunks c
@@ -882,7 +884,7 @@ FROM bot_registry b
 ORDER BY bot_id;
 
 -- name: bots_to_normalize
--- Those of $1; with NULL all that may hold documents of before.
+-- Those of the bots $1 that exist; with NULL all bots that may have documents that are not in NFC.
 SELECT bot_id FROM bot_registry
 WHERE state = 'active' AND CASE WHEN $1::uuid[] IS NULL THEN NOT unicode_normalized ELSE bot_id = ANY ($1) END
 ORDER BY bot_id;
@@ -896,7 +898,7 @@ SELECT count(*) AS documents, max(doc_id) AS last
 FROM (SELECT doc_id FROM documents WHERE bot_id = $1 AND doc_id > $2 ORDER BY doc_id LIMIT $3) AS page;
 
 -- name: lock_unnormalized_documents
--- Above $2 up to $3.
+-- doc_ids above $2, up to $3.
 SELECT doc_id, title, file_path, file_type, author, tags, metadata FROM documents
 WHERE bot_id = $1 AND doc_id > $2 AND doc_id <= $3
   AND (title IS NOT NFC NORMALIZED OR file_path IS NOT NFC NORMALIZED OR file_type IS NOT NFC NORMALIZED
@@ -922,7 +924,7 @@ WHERE i.inhparent IN ('documents'::regclass, 'document_chunks'::regclass)
                         SELECT bot_partition_name('document_chunks', bot_id) FROM bot_registry);
 
 -- name: foreign_partitions
--- Those that the function which drops them may not drop.
+-- Partitions that the role which drops them may not drop.
 SELECT c.relname::text AS partition_name, c.relowner::regrole::text AS owner, p.proowner::regrole::text AS dropped_by
 FROM pg_inherits i
 JOIN pg_class c ON c.oid = i.inhrelid

@@ -1,4 +1,4 @@
-"""Rows and the shapes that core passes around."""
+"""Rows that core and the stores exchange."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MAX_GENERATION = 2**37 - 1
 """The last one: ``chunk_id`` is a number in JSON, which is exact below 2**53."""
 
 MARKER_COLLECTION = "chat_memory_installation"
-"""In Milvus, and no bot's: whose this Milvus is, and which generations are reserved (app.core.write.generations)."""
+"""In Milvus: which database it belongs to, and which generations are reserved (app.core.write.generations)."""
 
 DOCUMENT_TABLE = "documents"
 DOCUMENT_COLUMNS = (
@@ -232,13 +232,13 @@ class StaleChunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class VectorGarbage:
-    """One row of ``vector_gc``. ``settled``: no write of this generation can land any more, as far as was known."""
+    """A row of ``vector_gc``. ``window_passed``: no write of this generation can still take effect in Milvus."""
 
     generation: int
     chunk_span: int
     collection_name: str
     not_before: datetime
-    settled: bool
+    window_passed: bool
 
     @property
     def span(self) -> tuple[int, int]:
@@ -248,7 +248,7 @@ class VectorGarbage:
 
 @dataclass(frozen=True, slots=True)
 class ModelMigration:
-    """A bot's move to another model that is under way: the collection being filled and whose vectors it takes."""
+    """An unfinished migration of a bot to another model: the collection that is being filled, and its model."""
 
     collection_name: str
     embedding_model: str
@@ -257,8 +257,8 @@ class ModelMigration:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A bot whose rows are to be counted. Generations in [``lost_from``, ``lost_below``) a restore of PostgreSQL may
-    have lost, so that Milvus may have rows of them; 0 and 0: none."""
+    """A bot whose rows in Milvus have to be counted. A restore of PostgreSQL may have lost generations in
+    [``lost_from``, ``lost_below``), of which Milvus may still have rows; 0 and 0: none."""
 
     bot_id: UUID
     lost_from: int
@@ -269,8 +269,8 @@ class Check:
 class Rebuild:
     """A rebuild that this process has claimed.
 
-    Generations from ``before_generation`` on have vectors already. ``in_place``: only a part of the rows is missing.
-    ``attempts``: 1 for the first to work on it.
+    Generations from ``before_generation`` on have their vectors. ``in_place``: only some of the rows are missing.
+    ``attempts``: 1 for the first process that claims it.
     """
 
     bot_id: UUID
@@ -282,7 +282,7 @@ class Rebuild:
 
 @dataclass(frozen=True, slots=True)
 class SourceChunk:
-    """A current chunk to be copied. ``chunk_span`` is its generation's."""
+    """A current chunk that may be copied to a collection. ``chunk_span``: of its generation."""
 
     chunk_id: int
     doc_id: int
@@ -296,7 +296,7 @@ class SourceChunk:
 
 @dataclass(frozen=True, slots=True)
 class GenerationBlock:
-    """The generations ``first`` to ``last``, reserved by one database: nobody else is given any of them, ever."""
+    """The generations ``first`` to ``last``, reserved by one database. No other database ever gives one of them out."""
 
     block_id: UUID
     first: int
@@ -305,7 +305,7 @@ class GenerationBlock:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """One row of Milvus's marker: whose block it is. ``takes_over``: from here on Milvus is this database's."""
+    """A row of Milvus's marker: a block and its database. ``takes_over``: from this row on Milvus belongs to it."""
 
     block: GenerationBlock
     installation_id: UUID
@@ -315,10 +315,10 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class GenerationState:
-    """What a database knows of its generations.
+    """What a database knows about its generations.
 
-    ``usable``: it reserved the block [first, last] itself, as it runs now; not before it was restored, copied or
-    restarted. ``newest`` was given out last. ``database``: tells it from a copy in another cluster or of another name.
+    ``usable``: it reserved the block [first, last] itself, and was not restored, copied or restarted since. ``newest``:
+    the generation that was given out last. ``database``: differs from that of a copy elsewhere or with another name.
     """
 
     installation_id: UUID

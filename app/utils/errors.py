@@ -170,7 +170,7 @@ class ModelMismatch(Conflict):
     code, title = "embedding_model_mismatch", "Bot belongs to another embedding model"
 
 
-class ReembedInProgress(Conflict):
+class MigrationInProgress(Conflict):
     code, title = "reembed_in_progress", "The bot is being moved to another model"
 
 

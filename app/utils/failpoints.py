@@ -18,8 +18,8 @@ POINTS = (
     "write.after_upsert",
     "write.before_t2",
     "write.after_t2",
-    "write.before_t1_anew",
-    "write.after_t1_anew",
+    "write.before_restart",
+    "write.after_restart",
     "write.before_compensate",
     "write.after_compensate",
     "generations.before_reserve",
@@ -68,8 +68,8 @@ POINTS = (
     "gc.after_delete",
     "gc.before_end",
     "gc.after_end",
-    "repair.before_mend",
-    "repair.after_mend",
+    "repair.before",
+    "repair.after",
 )
 
 _hooks: list[Hook] = []

@@ -14,7 +14,7 @@ from app.core.connect import Stores
 from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.providers import provider_requests
 from app.core.embedding.providers.registry import open_embedder, settings_for
-from app.core.services import Services, build_services, reembedder_over
+from app.core.services import Services, build_services, model_migrator_over
 from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, in_process, register
 from tests.doubles.memory_index import MemoryIndex
@@ -68,10 +68,10 @@ async def test_no_search_fails_while_a_bot_moves(
         assert isinstance(upstage, Upstage)
         upstage.asked.clear()
         load = Load(BotClient(client, bot.bot_id))
-        async with load, reembedder_over(settings, stores, current) as reembedder:
+        async with load, model_migrator_over(settings, stores, current) as migrator:
             await load.searched(20)
             so_far = load.searches
-            moved = await reembedder.run(bot.bot_id)
+            moved = await migrator.run(bot.bot_id)
             meanwhile = load.searches - so_far
             await load.searched(20)
         assert load.failed == []

@@ -18,7 +18,7 @@ _REPLACEMENTS = {
         ),
     },
     # A generation's vectors are deleted once, without a second look for late writes.
-    "gc-once": {"claim_garbage": ("now() >= not_before AS settled", "true AS settled")},
+    "gc-once": {"claim_garbage": ("now() >= not_before AS window_passed", "true AS window_passed")},
     # T2 goes on although another process has taken the saga meanwhile.
     "lease-check": {
         "lock_leases": (

@@ -134,7 +134,7 @@ class CrashTest:
         self._api.reached = None
         config = config_for(self._stores, self._folder, self._broken, name="other")
         async with _serving(config.armed, self._stores, self._folder, self._broken, "other") as (other, _):
-            await asyncio.sleep(2 * config.lease + config.settle)
+            await asyncio.sleep(2 * config.lease + config.late_write_window)
             await self._check.recovered()
             self._api.signal(SIGCONT)
             await traffic.answers(3 * CLIENTS)  # The answer of the paused write is among them.

@@ -12,10 +12,10 @@ from app.core.bots.bots import NewBot
 from app.core.connect import Stores
 from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.search.query import Query
-from app.core.services import Services, reembedder_over
+from app.core.services import Services, model_migrator_over
 from app.core.stores.postgres.bots import BotStore
+from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
-from app.core.stores.postgres.reembed import ReembedStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.write.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
@@ -136,7 +136,7 @@ async def recover_write(services: Services, stores: Stores, target: Target) -> o
     """A write whose process died after T1, with an expired lease."""
     bot = await services.bots.get(target.bot_id, None)
     rows = [Write(bot, document(NEW)).to_row()]
-    await WriteStore(stores.db, stores.settle).begin(rows, uuid4(), timedelta(0))
+    await WriteStore(stores.db, stores.late_write_window).begin(rows, uuid4(), timedelta(0))
     await asyncio.Event().wait()
     return None
 
@@ -145,7 +145,7 @@ async def recover_bot(services: Services, stores: Stores, target: Target) -> obj
     """A bot whose process died before its collection was created."""
     bot = new_bot(target.new_bot_id)
     names = (bot.bot_name, bot.collection_name, bot.account_name)
-    await BotStore(stores.db, stores.settle).insert(bot.bot_id, *names, uuid4(), timedelta(0))
+    await BotStore(stores.db, stores.late_write_window).insert(bot.bot_id, *names, uuid4(), timedelta(0))
     await asyncio.Event().wait()
     return None
 
@@ -160,21 +160,23 @@ class NextEmbedder(HashEmbedder):
 
 
 async def reembed(services: Services, stores: Stores, target: Target) -> object:
-    async with reembedder_over(_settings(5), stores, NextEmbedder()) as reembedder:
-        return await reembedder.run(target.bot_id)
+    async with model_migrator_over(_settings(5), stores, NextEmbedder()) as migrator:
+        return await migrator.run(target.bot_id)
 
 
 async def reembed_abort(services: Services, stores: Stores, target: Target) -> object:
     """Aborts a migration that was interrupted."""
-    await ReembedStore(stores.db, stores.settle).begin(target.bot_id, NextEmbedder.model, NextEmbedder().dimension)
-    async with reembedder_over(_settings(5), stores, None) as reembedder:
-        return await reembedder.abort(target.bot_id)
+    await ModelMigrationStore(stores.db, stores.late_write_window).begin(
+        target.bot_id, NextEmbedder.model, NextEmbedder().dimension
+    )
+    async with model_migrator_over(_settings(5), stores, None) as migrator:
+        return await migrator.abort(target.bot_id)
 
 
 async def reembed_drop(services: Services, stores: Stores, target: Target) -> object:
     """The old collection is dropped by the loop of every server."""
-    async with reembedder_over(_settings(1), stores, NextEmbedder()) as reembedder:
-        await reembedder.run(target.bot_id)
+    async with model_migrator_over(_settings(1), stores, NextEmbedder()) as migrator:
+        await migrator.run(target.bot_id)
     await asyncio.Event().wait()
     return None
 
@@ -205,7 +207,7 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     insert_unembeddable: ("write.before_compensate", "write.after_compensate"),
     delete: ("delete.before", "delete.after"),
     delete_batch: ("delete.before", "delete.after"),
-    repair: ("repair.before_mend", *_WRITE, "repair.after_mend"),
+    repair: ("repair.before", *_WRITE, "repair.after"),
     rebuild: ("rebuild.before_upsert", "rebuild.after_upsert", "rebuild.before_finish", "rebuild.after_finish"),
     rebuild_lost: (
         "rebuild.before_collection",
@@ -242,7 +244,7 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     ),
     reembed_abort: ("reembed.before_abort", "reembed.after_abort"),
     reembed_drop: ("drop_collection.before", "drop_collection.after"),
-    overtaken: ("write.before_t1_anew", "write.after_t1_anew"),
+    overtaken: ("write.before_restart", "write.after_restart"),
     collect: ("gc.after_claim", "gc.before_delete", "gc.after_delete", "gc.before_end", "gc.after_end"),
     recover_write: ("recovery.before_compensate", "recovery.after_compensate"),
     recover_bot: ("recovery.after_claim",),

@@ -263,5 +263,5 @@ async def store_processes(folder: Path, milvus: str, broken: str | None) -> Asyn
 def config_for(stores: StoreProcesses, folder: Path, broken: str | None, *, name: str = "api") -> ServerConfig:
     config = ServerConfig(stores.postgres, stores.milvus_uri, folder / f"{name}.sock", folder / f"{name}.log")
     if stores.milvus_uri.startswith("http"):
-        config = replace(config, lease=1.5, settle=1.5, milvus_timeout=5.0)
+        config = replace(config, lease=1.5, late_write_window=1.5, milvus_timeout=5.0)
     return replace(config, broken=broken)

@@ -33,14 +33,14 @@ from tests.chaos.fault import Fault, FaultInjector
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """``lease`` and ``settle`` are in seconds, and short, so that recovery is quick."""
+    """``lease`` and ``late_write_window`` are in seconds, and short, so that recovery is quick."""
 
     postgres: PostgresAddress
     milvus_uri: str
     socket: Path
     log: Path
     lease: float = 0.6
-    settle: float = 0.6
+    late_write_window: float = 0.6
     milvus_timeout: float = 2.0
     broken: str | None = None
     armed: Fault | None = None
@@ -97,7 +97,7 @@ def run(config: ServerConfig, control: "Connection[Any, Any]") -> None:
         async with open_stores(settings) as stores:
             assert isinstance(stores.index, MilvusIndex)
             install(FaultInjector(control, stores.index, config.armed).hook)
-            stores = dataclasses.replace(stores, settle=timedelta(seconds=config.settle))
+            stores = dataclasses.replace(stores, late_write_window=timedelta(seconds=config.late_write_window))
             async with build_services(settings, stores, Embedder()) as opened:
                 yield opened
 

@@ -12,8 +12,8 @@ from app.core.ports import (
     GarbagePort,
     GenerationPort,
     IdempotencyPort,
+    ModelMigrationPort,
     RebuildPort,
-    ReembedPort,
     VerifyPort,
     WritePort,
 )
@@ -23,8 +23,8 @@ from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.garbage import GarbageStore
 from app.core.stores.postgres.generations import GenerationStore
 from app.core.stores.postgres.idempotency import IdempotencyStore
+from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
-from app.core.stores.postgres.reembed import ReembedStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.write.transactions import WriteTransactions
@@ -37,8 +37,8 @@ from tests.doubles.memory_store import (
     MemoryGarbageStore,
     MemoryGenerationStore,
     MemoryIdempotencyStore,
+    MemoryModelMigrationStore,
     MemoryRebuildStore,
-    MemoryReembedStore,
     MemoryVerifyStore,
     MemoryWriteStore,
     Tables,
@@ -60,7 +60,7 @@ class Record:
     bots: BotPort
     garbage: GarbagePort
     verify: VerifyPort
-    moves: ReembedPort
+    migrations: ModelMigrationPort
     generations: GenerationPort
     rebuilds: RebuildPort
     keys: Callable[[timedelta], IdempotencyPort]
@@ -76,7 +76,7 @@ class Record:
             BotStore(db, NO_TIME),
             GarbageStore(db),
             VerifyStore(db, LEASE_SECONDS),
-            ReembedStore(db, NO_TIME),
+            ModelMigrationStore(db, NO_TIME),
             GenerationStore(db),
             RebuildStore(db),
             partial(IdempotencyStore, db),
@@ -93,7 +93,7 @@ class Record:
             MemoryBotStore(tables, NO_TIME),
             MemoryGarbageStore(tables),
             MemoryVerifyStore(tables, LEASE_SECONDS),
-            MemoryReembedStore(tables, NO_TIME),
+            MemoryModelMigrationStore(tables, NO_TIME),
             MemoryGenerationStore(tables),
             MemoryRebuildStore(tables),
             partial(MemoryIdempotencyStore, tables),
@@ -135,8 +135,8 @@ class Record:
         return None if chunks is None else [chunk.text for chunk in chunks]
 
     async def garbage_due(self) -> dict[int, bool]:
-        """{generation: settled} of the garbage that can be claimed now. It can be claimed again afterwards."""
-        return {row.generation: row.settled for row in await self.garbage.claim(NO_TIME)}
+        """{generation: window_passed} of the garbage that can be claimed now. It can be claimed again afterwards."""
+        return {row.generation: row.window_passed for row in await self.garbage.claim(NO_TIME)}
 
 
 def document(*texts: str, title: str = "t", **columns: object) -> NewDocument:

@@ -106,7 +106,7 @@ async def test_sagas_count_as_forgotten_after_their_grace(record: Record) -> Non
     old, fresh = Write(bot, document("a")), Write(bot, document("b"))
     await record.transactions.begin([old], TOKEN, PAST)
     await record.transactions.begin([fresh], TOKEN, NO_TIME)
-    assert list(await record.verify.forgotten_sagas()) == [old.generation]
+    assert list(await record.verify.abandoned_sagas()) == [old.generation]
 
 
 async def test_claimed_garbage_belongs_to_one_until_its_hold_ends(record: Record) -> None:
@@ -116,14 +116,14 @@ async def test_claimed_garbage_belongs_to_one_until_its_hold_ends(record: Record
     await record.documents.delete(bot.bot_id, [write.generation])
     assert [row.generation for row in await record.garbage.claim(NO_TIME)] == [write.generation]
     (row,) = await record.garbage.claim(HOUR)
-    assert (row.generation, row.chunk_span, row.collection_name, row.settled) == (
+    assert (row.generation, row.chunk_span, row.collection_name, row.window_passed) == (
         write.generation,
         2,
         bot.collection_name,
         True,
     )
     assert await record.garbage.claim(HOUR) == []
-    await record.garbage.end([row])
+    await record.garbage.complete([row])
     assert (await record.bots.counts(bot.bot_id)).vector_gc == 0
 
 

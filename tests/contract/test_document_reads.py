@@ -152,7 +152,7 @@ async def test_stale_keys_name_their_document_until_their_vectors_are_collected(
 
     other = await record.bot()
     assert {one[1] for one in await record.documents.stale_chunks(other.bot_id, bot.milvus_collection, keys)} == {None}
-    await record.garbage.end(await record.garbage.claim(NO_TIME))
+    await record.garbage.complete(await record.garbage.claim(NO_TIME))
     found = {
         one.chunk_id: one[1:] for one in await record.documents.stale_chunks(bot.bot_id, bot.milvus_collection, keys)
     }

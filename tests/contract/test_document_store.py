@@ -189,12 +189,12 @@ async def test_abandoned_generations_are_collected_unless_current(record: Record
     settled = await record.garbage_due()
     assert settled == {lost.generation: True, late.generation: True}
     stale = await record.garbage.claim(NO_TIME)
-    await record.garbage.end([row for row in stale if row.generation == lost.generation])
+    await record.garbage.complete([row for row in stale if row.generation == lost.generation])
     await record.patient_writes.enqueue_vector_gc(bot.bot_id, [write.to_row() for write in (current, lost, late)])
     assert await record.garbage_due() == {lost.generation: False, late.generation: False}
     await record.writes.enqueue_vector_gc(bot.bot_id, [lost.to_row()])
     assert (await record.garbage_due())[lost.generation] is False  # Never brought forward.
-    await record.garbage.end(stale)  # Who claimed them before does not know of what came since.
+    await record.garbage.complete(stale)  # Who claimed them before does not know of what came since.
     assert set(await record.garbage_due()) == {lost.generation, late.generation}
 
 

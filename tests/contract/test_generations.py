@@ -118,8 +118,8 @@ async def test_taking_over_gives_new_collections_to_bots_whose_vectors_are_not_k
 async def test_collections_that_a_record_knows(new_record: Record) -> None:
     await new_record.generations.use(block(1, 100))
     bot = await new_record.bot()
-    move = await new_record.moves.begin(bot.bot_id, "new", 48)
+    move = await new_record.migrations.begin(bot.bot_id, "new", 48)
     assert move
     assert await new_record.generations.known_collections() == {bot.milvus_collection, move.collection_name}
-    assert await new_record.moves.forget(bot.bot_id, uuid4(), HOUR)
+    assert await new_record.migrations.abort(bot.bot_id, uuid4(), HOUR)
     assert await new_record.generations.known_collections() == {bot.milvus_collection, move.collection_name}

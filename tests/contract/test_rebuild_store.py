@@ -134,10 +134,10 @@ async def test_each_bot_is_counted_by_one_process_at_a_time(record: Record) -> N
 async def test_a_move_to_another_model_ends_a_rebuild(record: Record) -> None:
     bot, _ = await filled(record)
     await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
-    move = await record.moves.begin(bot.bot_id, "another", 32)
+    move = await record.migrations.begin(bot.bot_id, "another", 32)
     assert move is not None
-    async with record.moves.switching(bot.bot_id, move) as switch:
-        await switch.keys(0)
+    async with record.migrations.cut_over(bot.bot_id, move) as switch:
+        await switch.keys_from(0)
         await switch.complete(0, HOUR)
     assert (await now(record, bot)).rebuild is None
 

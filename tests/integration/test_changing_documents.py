@@ -67,7 +67,7 @@ def index() -> LaggingIndex:
 
 
 @pytest.fixture
-def settle() -> timedelta:
+def late_write_window() -> timedelta:
     """As with a Milvus server: rows of vector_gc for replaced chunks stay for a while."""
     return timedelta(seconds=15)
 

@@ -35,7 +35,7 @@ async def test_a_database_that_is_missing_is_told(postgres_server: PostgresAddre
 
 
 async def test_a_role_that_is_missing_is_told(postgres_server: PostgresAddress) -> None:
-    with pytest.raises(StartupError, match="does not let role nobody into database postgres from this machine"):
+    with pytest.raises(StartupError, match="does not accept role nobody in database postgres from this machine"):
         await connect(replace(postgres_server, user="nobody"))
 
 

@@ -147,7 +147,7 @@ async def waiting_for_a_lock(db: Database, count: int) -> bool:
     return len(await db.fetch(sql)) == count
 
 
-@pytest.mark.parametrize("statement", ["lock_bot_for_deletion", "lock_bot_for_move"])
+@pytest.mark.parametrize("statement", ["lock_bot_for_deletion", "lock_bot_exclusively"])
 async def test_who_wants_a_bot_alone_comes_before_later_writers(
     bot: BotClient, db: Database, index: FaultyIndex, statement: str
 ) -> None:

@@ -98,7 +98,7 @@ async def test_a_patch_in_the_middle_of_a_repair_stays(
     assert (stored["metadata"], stored["title"]) == ({"k": 2}, "patched")
 
 
-@pytest.mark.parametrize("point", ["repair.before_mend", "write.before_t1", "write.after_t1"])
+@pytest.mark.parametrize("point", ["repair.before", "write.before_t1", "write.after_t1"])
 async def test_a_replacement_in_the_middle_of_a_repair_wins(
     services: Services, bot: BotClient, collection: str, index: FaultyIndex, at, point: str
 ) -> None:  # type: ignore[no-untyped-def]

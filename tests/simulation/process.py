@@ -14,7 +14,7 @@ from app.core.bots.bots import Bots
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
 from app.core.operations.copying import Copier
-from app.core.operations.rebuild import Limit, Rebuilder
+from app.core.operations.rebuild import Rebuilder, RebuildLimit
 from app.core.operations.repair import Repairer
 from app.core.operations.verify import Verifier
 from app.core.ports import BeginResult, FinishResult
@@ -27,7 +27,7 @@ from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
 from app.schemas.rows import Reservation, WriteRow
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
-from tests.simulation.faults import CHECK, LANDS_LATE, LEASE, PATIENCE, SETTLE, Fate
+from tests.simulation.faults import CHECK, LANDS_LATE, LATE_WRITE_WINDOW, LEASE, PATIENCE, Fate
 from tests.simulation.loop import OUTSIDE, OWNER
 from tests.simulation.remote_stores import Database, Embedder, Index
 
@@ -73,22 +73,22 @@ class Process:
             interval=1.0,
             claim=LEASE,
         )
-        pace = BulkWriteThrottle(bulk=1)
+        throttle = BulkWriteThrottle(bulk=1)
         self.generations = Generations(
             Database(self, world.generations), index.marker, random=world.random, first_block=FIRST_BLOCK
         )
-        saga = Saga(writes, self.bots, index, embedders, leases, pace, self.generations)
+        saga = Saga(writes, self.bots, index, embedders, leases, throttle, self.generations)
         self.ingest = Ingest(self.bots, saga, world.keys)
         self.documents = Documents(self.bots, documents, recovery)
-        limit = Limit(embedders, frozenset(), 0)
+        limit = RebuildLimit(embedders, frozenset(), 0)
         self.search = Search(
             self.bots,
             documents,
             index,
             embedders,
-            on_search=pace.asked,
+            on_search=throttle.note_search,
             large_answers=BulkWriteThrottle(0),
-            rebuild_error=limit.refusal,
+            rebuild_error=limit.error,
         )
         verify, chunks = Database(self, world.verify), Database(self, world.chunks)
         self.verifier = Verifier(verify, index)
@@ -99,9 +99,9 @@ class Process:
             self.verifier,
             index,
             embedders,
-            Copier(chunks, verify, index, timedelta(seconds=SETTLE)),
+            Copier(chunks, verify, index, timedelta(seconds=LATE_WRITE_WINDOW)),
             limit,
-            pace,
+            throttle,
             lease=timedelta(seconds=LEASE),
             interval=1.0,
             check=CHECK,
@@ -185,7 +185,9 @@ class Process:
             raise ProcessDied
         reply = world.loop.create_future()
         fate: Fate = world.faults.fate(kind, world.random)
-        ended = float("inf")  # When the caller stopped waiting. A late effect happens within SETTLE after it.
+        ended = float(
+            "inf"
+        )  # When the caller stopped waiting. A late effect happens within LATE_WRITE_WINDOW after it.
         there, back = world.faults.delay(world.random), world.faults.delay(world.random)
 
         def end() -> None:
@@ -208,8 +210,8 @@ class Process:
             world.note(self.name, name, fate, type(error).__name__ if error else _brief(result))
             deliver(result, error, back if error is None else back + PATIENCE * (fate != "refused"))
             if fate in ("late", "again"):
-                landing = world.loop.time() + world.random.random() * SETTLE
-                world.loop.call_at(min(landing, ended + SETTLE), land_late, context=OUTSIDE)
+                landing = world.loop.time() + world.random.random() * LATE_WRITE_WINDOW
+                world.loop.call_at(min(landing, ended + LATE_WRITE_WINDOW), land_late, context=OUTSIDE)
 
         def land_late() -> None:
             try:

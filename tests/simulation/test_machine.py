@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.simulation.faults import Faults
 from tests.simulation.run import LONG, crash, finish, pause, revive
-from tests.simulation.test_simulation import without_collecting_until_settled
+from tests.simulation.test_simulation import without_waiting_for_late_writes
 from tests.simulation.workload import EVERYTHING, Clients
 from tests.simulation.world import Violation, World, internal_errors
 
@@ -104,7 +104,7 @@ def test_machine_finds_no_violation() -> None:
 
 
 def test_machine_finds_a_broken_design(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_collecting_until_settled(monkeypatch)
+    without_waiting_for_late_writes(monkeypatch)
     with internal_errors(), pytest.raises(Violation, match="surplus"):
         run_state_machine_as_test(
             Machine, settings=settings(QUICK, max_examples=3000, phases=[Phase.generate], report_multiple_bugs=False)

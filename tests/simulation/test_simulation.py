@@ -79,11 +79,11 @@ def without_the_readers_join(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryDocumentStore, "_reads", reads)
 
 
-def without_collecting_until_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_waiting_for_late_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     collect = Recovery._collect
 
     async def once(self: Recovery, collection: str, rows: Sequence[VectorGarbage]) -> None:
-        await collect(self, collection, [replace(row, settled=True) for row in rows])
+        await collect(self, collection, [replace(row, window_passed=True) for row in rows])
 
     monkeypatch.setattr(Recovery, "_collect", once)
 
@@ -147,7 +147,7 @@ def without_doubting_counts_after_a_restore(monkeypatch: pytest.MonkeyPatch) -> 
     "broken",
     [
         without_the_readers_join,
-        without_collecting_until_settled,
+        without_waiting_for_late_writes,
         without_the_lease_check,
         without_the_claim_of_a_key,
         without_the_jump,

@@ -17,14 +17,14 @@ from tests.doubles.memory_store import (
     MemoryGarbageStore,
     MemoryGenerationStore,
     MemoryIdempotencyStore,
+    MemoryModelMigrationStore,
     MemoryRebuildStore,
-    MemoryReembedStore,
     MemoryVerifyStore,
     MemoryWriteStore,
     Tables,
 )
 from tests.filter_reference import matches
-from tests.simulation.faults import CHECK, LEASE, SETTLE, Faults
+from tests.simulation.faults import CHECK, LATE_WRITE_WINDOW, LEASE, Faults
 from tests.simulation.history import History
 from tests.simulation.loop import OUTSIDE, VirtualLoop
 from tests.simulation.milvus import SimulatedMilvus
@@ -68,9 +68,9 @@ class World:
         self.history = History()
         self.tables = Tables(lambda: EPOCH + timedelta(seconds=self.loop.time()))
         self.milvus = SimulatedMilvus(self.loop.time, self.random, faults.lag)
-        self.documents = MemoryDocumentStore(self.tables, timedelta(seconds=SETTLE), matches)
-        self.writes = MemoryWriteStore(self.tables, timedelta(seconds=SETTLE))
-        self.bots = MemoryBotStore(self.tables, timedelta(seconds=SETTLE))
+        self.documents = MemoryDocumentStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW), matches)
+        self.writes = MemoryWriteStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
+        self.bots = MemoryBotStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
         self.garbage = MemoryGarbageStore(self.tables)
         self.keys = MemoryIdempotencyStore(self.tables, timedelta(hours=24))
         self.generations = MemoryGenerationStore(self.tables)
@@ -80,7 +80,7 @@ class World:
             self.tables.blocks.append(GenerationBlock(UUID(int=1), 1, 1 << 30))
             self.tables.last_in_block = 1 << 30
         self.rebuilds = MemoryRebuildStore(self.tables)
-        self.chunks = MemoryReembedStore(self.tables, timedelta(seconds=SETTLE))
+        self.chunks = MemoryModelMigrationStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
         self.ever_paused = False
         self.ever_restored = False
         self.backups: list[dict[str, Any]] = []
@@ -167,7 +167,7 @@ class World:
                 self.restart(number)
         self.note("world", "no more faults")
         # Late writes land first: they may still make work for recovery.
-        self.loop.run_until(lambda: False, self.loop.time() + LEASE + SETTLE)
+        self.loop.run_until(lambda: False, self.loop.time() + LEASE + LATE_WRITE_WINDOW)
         self._quiet()
         if not self.reserved:  # Surplus vectors, which would hide losses from the counts, are gone by now.
             self.loop.run_until(lambda: False, self.loop.time() + 3 * CHECK)

@@ -1,7 +1,7 @@
-"""API keys: who calls, and what they may do.
+"""API keys: authentication of callers, and administration.
 
-A key is ``cm_`` and 8 characters to find it by, then ``_`` and 256 random bits in base64url. Only its SHA-256 is
-stored: a fast hash is enough for what cannot be guessed.
+A key is a prefix to look it up by, ``cm_`` and 8 characters, then ``_`` and 256 random bits in base64url. Only its
+SHA-256 is stored: a fast hash is enough for a secret that cannot be guessed.
 """
 
 import asyncio
@@ -22,22 +22,22 @@ from app.utils.errors import DatabaseUnavailable, Forbidden, Unauthorized
 
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
-"""Each includes those before it."""
+"""Each scope includes those before it."""
 
 KEY = re.compile(r"(cm_[a-z0-9]{8})_[A-Za-z0-9_-]{43}", re.ASCII)
 PREFIX_CHARS = 8
 SECRET_BYTES = 32
 CACHED_KEYS = 4_096
 LOOKUPS = 4
-"""Statements at a time for keys that are not known yet, lest many wrong keys take all connections; and as many for
-those that are to be looked at again."""
+"""Concurrent look-ups of unknown keys, so that many wrong keys cannot take all connections; and as many of cached keys
+that have to be read again."""
 LOOKUP_SECONDS = 10.0
 REFUSED = "The API key is not valid: it is wrong, expired or revoked."
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``account`` None: any account's bots, as where nobody is asked for a key. ``rank``: of the highest scope."""
+    """``account`` None: the bots of every account, as without authentication. ``rank``: of the highest scope."""
 
     account: str | None
     rank: int
@@ -56,7 +56,7 @@ UNRESTRICTED = Caller(None, len(SCOPES) - 1)
 
 @dataclass(frozen=True, slots=True)
 class _CachedKey:
-    """Good until the loop's clock says ``until``."""
+    """Valid until the event loop's time ``until``."""
 
     sha256: bytes
     caller: Caller
@@ -64,7 +64,7 @@ class _CachedKey:
 
 
 class ApiKeyAuthenticator:
-    """``cache_seconds``: how long a key may work on after it was revoked."""
+    """``cache_seconds``: how long a key may still be accepted after it was revoked."""
 
     def __init__(self, store: ApiKeyPort, cache_seconds: float) -> None:
         self._store = store
@@ -74,13 +74,13 @@ class ApiKeyAuthenticator:
         self._refreshing = asyncio.Semaphore(LOOKUPS)
 
     async def any(self) -> bool:
-        """Whether there is a key that would be let in."""
+        """Whether there is a usable key."""
         return await self._store.any()
 
     async def caller(self, key: str) -> Caller:
-        """Whose key it is. Raises Unauthorized, and DatabaseUnavailable when that cannot be known.
+        """The caller whose key this is. Raises Unauthorized, and DatabaseUnavailable when the key cannot be looked up.
 
-        What is kept in memory are keys that exist, CACHED_KEYS of them at most.
+        At most CACHED_KEYS keys are cached, and only those that exist.
         """
         match = KEY.fullmatch(key)
         if match is None:
@@ -99,10 +99,10 @@ class ApiKeyAuthenticator:
                 asyncio.timeout(LOOKUP_SECONDS),
                 self._refreshing if prefix in self._known else self._unknown_lookups,
             ):
-                known = self._known.get(prefix)  # Another request may have been quicker.
+                known = self._known.get(prefix)  # Another request may have looked it up.
                 if known is not None and known.until > _now():
                     return known
-                asked_at = _now()
+                requested_at = _now()
                 stored = await self._store.find(prefix)
         except TimeoutError as exc:
             raise DatabaseUnavailable("PostgreSQL did not answer in time.") from exc
@@ -111,14 +111,14 @@ class ApiKeyAuthenticator:
             return None
         while len(self._known) >= CACHED_KEYS:
             del self._known[next(iter(self._known))]
-        known = self._known[prefix] = _known(stored, asked_at, self._cache_seconds)
+        known = self._known[prefix] = _known(stored, requested_at, self._cache_seconds)
         return known
 
 
-def _known(stored: StoredApiKey, asked_at: float, cache_seconds: float) -> _CachedKey:
+def _known(stored: StoredApiKey, requested_at: float, cache_seconds: float) -> _CachedKey:
     left = math.inf if stored.seconds_left is None else stored.seconds_left
     caller = Caller(stored.account_name, max(SCOPES.index(scope) for scope in SCOPES if scope in stored.scopes))
-    return _CachedKey(stored.sha256, caller, asked_at + min(left, cache_seconds))
+    return _CachedKey(stored.sha256, caller, requested_at + min(left, cache_seconds))
 
 
 def _now() -> float:
@@ -126,13 +126,13 @@ def _now() -> float:
 
 
 def prefix_of(text: str) -> str:
-    """Of a key or of its prefix: the prefix."""
+    """The prefix of a key, or of a text that is a prefix already."""
     match = KEY.fullmatch(text)
     return match[1] if match else text
 
 
 class ApiKeyAdmin:
-    """What an operator does with keys. All methods raise DatabaseUnavailable."""
+    """The operator's commands. All methods raise DatabaseUnavailable."""
 
     def __init__(self, store: ApiKeyPort) -> None:
         self._store = store
@@ -140,7 +140,7 @@ class ApiKeyAdmin:
     async def create(
         self, account: str, scopes: Collection[Scope], note: str = "", expires_in: timedelta | None = None
     ) -> str:
-        """The new key, which nobody can be told again."""
+        """Makes a key and returns it. It cannot be shown again."""
         alphabet = string.ascii_lowercase + string.digits
         while True:
             prefix = "cm_" + "".join(secrets.choice(alphabet) for _ in range(PREFIX_CHARS))
@@ -153,5 +153,5 @@ class ApiKeyAdmin:
         return await self._store.list(account)
 
     async def revoke(self, key_or_prefix: str) -> bool:
-        """Whether there was such a key, not revoked before."""
+        """Revokes the key. False when there is none, or it was revoked before."""
         return await self._store.revoke(prefix_of(key_or_prefix))

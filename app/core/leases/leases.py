@@ -1,7 +1,7 @@
 """Keeps the sagas of this process alive.
 
-A saga whose lease has passed belongs to recovery, in whatever process. A lease is renewed only while the work
-itself is alive: one that crashed or was cancelled leaves ``holding`` and runs out.
+When a saga's lease has expired, recovery in any process may undo it. A lease is renewed only while the work under it
+goes on: work that crashed or was cancelled leaves ``holding``, and its lease expires.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Leases:
-    """``token`` marks the sagas of this process; ``length`` is how long they live without renewal."""
+    """``token`` marks the sagas of this process; ``length`` is the duration of a lease without renewal."""
 
     def __init__(self, writes: WritePort, seconds: float) -> None:
         self.token = uuid4()
@@ -28,7 +28,7 @@ class Leases:
 
     @contextmanager
     def holding(self, generations: Sequence[int], since: float | None = None) -> Iterator[None]:
-        """Renews the leases of these sagas while inside. ``since``: the loop's time before they were taken."""
+        """Renews the leases of these sagas while inside. ``since``: the event loop's time before they were taken."""
         start = asyncio.get_running_loop().time() if since is None else since
         until = start + self.length.total_seconds()
         self._until.update(dict.fromkeys(generations, until))
@@ -39,10 +39,10 @@ class Leases:
                 self._until.pop(generation, None)
 
     def alive(self, generations: Iterable[int]) -> bool:
-        """Whether all these sagas are this process's for certain: no clock has reached the end of their leases.
+        """Whether the leases of all these sagas are certain not to have expired.
 
-        What is sent to Milvus under a lease that lives is gone after recovery has compensated and settled. What a
-        process sends that was paused meanwhile would stay.
+        Vectors that are sent to Milvus under a live lease are deleted if recovery undoes the write later. Vectors that
+        a process sends after a pause beyond its lease would stay.
         """
         now = asyncio.get_running_loop().time()
         return all(now < self._until.get(generation, 0.0) for generation in generations)
@@ -58,6 +58,6 @@ class Leases:
                 for generation in renewed & self._until.keys():
                     self._until[generation] = start + self.length.total_seconds()
             except DatabaseUnavailable:
-                log.warning("leases were not renewed: PostgreSQL is away")
+                log.warning("leases were not renewed: PostgreSQL is unavailable")
             except Exception:
                 log.exception("leases were not renewed")

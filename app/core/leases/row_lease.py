@@ -1,4 +1,4 @@
-"""A lease in a row of PostgreSQL, as the process that holds it knows it."""
+"""A lease that is stored in a row of PostgreSQL, as the process that holds it sees it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,8 +9,8 @@ from app.utils.errors import DatabaseUnavailable, LeaseLost
 
 
 class RowLease:
-    """``renew``: extends the row's lease to ``length`` from now; false when another process has it. ``work``: what is
-    done under it, as the subject of an error."""
+    """``renew``: extends the row's lease to ``length`` from now; false if another process has taken it. ``work``: the
+    subject of an error message, for what is done under the lease."""
 
     def __init__(self, length: timedelta, renew: Callable[[], Awaitable[bool]], work: str) -> None:
         self._seconds = length.total_seconds()
@@ -18,26 +18,26 @@ class RowLease:
         self._work = work
         self._until = 0.0
 
-    def began(self, asked: float) -> None:
-        """``asked``: the loop's time before PostgreSQL was asked for the lease; its own count began later."""
-        self._until = asked + self._seconds
+    def began(self, requested_at: float) -> None:
+        """``requested_at``: the event loop's time before PostgreSQL was asked for the lease, which began later."""
+        self._until = requested_at + self._seconds
 
     def check(self) -> None:
-        """Raises LeaseLost when another process may have taken over: to be called before each write to Milvus."""
+        """To be called before each write to Milvus. Raises LeaseLost when another process may have taken the lease."""
         if asyncio.get_running_loop().time() >= self._until:
-            raise LeaseLost(f"{self._work} was paused for longer than its lease, and may be another process's by now.")
+            raise LeaseLost(f"{self._work} was paused for longer than its lease: another process may have taken over.")
 
     async def renew(self) -> bool:
-        """False when another process has the lease. Raises DatabaseUnavailable."""
-        asked = asyncio.get_running_loop().time()
+        """False when another process has taken the lease. Raises DatabaseUnavailable."""
+        requested_at = asyncio.get_running_loop().time()
         held = await self._renew()
-        self._until = asked + self._seconds if held else 0.0
+        self._until = requested_at + self._seconds if held else 0.0
         return held
 
     async def renew_forever(self) -> None:
-        """Until another process has it."""
+        """Returns when another process has taken the lease."""
         held = True
         while held:
             await asyncio.sleep(self._seconds / 3)
-            with suppress(DatabaseUnavailable):  # The next round may find it back in time.
+            with suppress(DatabaseUnavailable):  # The next attempt may still be in time.
                 held = await self.renew()

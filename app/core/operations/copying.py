@@ -1,4 +1,4 @@
-"""Fills a collection from PostgreSQL while its bot is written to: a move to another model, or a rebuild."""
+"""Fills a collection from PostgreSQL while its bot is written to: for a model migration, or a rebuild."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,37 +9,43 @@ import numpy as np
 
 from app.core.embedding.check import invalid_vectors
 from app.core.embedding.port import Embedder, PartialEmbeddingError
-from app.core.ports import ReembedPort, VectorIndex, VerifyPort
+from app.core.ports import ModelMigrationPort, VectorIndex, VerifyPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, SourceChunk
 from app.utils.errors import EmbeddingInvalid
 from app.utils.failpoints import failpoint
 
-SPANS = 64
+MAX_RANGES = 64
+"""Key ranges in one call of ``VectorIndex.present``."""
 
 
 class Copier:
-    """``settle``: how long after its call's end a write to Milvus may still land. ``points``: before the names of its
-    fail points; without, it has none."""
+    """``late_write_window``: how long after the end of its call a write to Milvus may still take effect. ``points``:
+    the prefix of its fail points; without it there are none."""
 
     def __init__(
-        self, store: ReembedPort, verify: VerifyPort, index: VectorIndex, settle: timedelta, points: str = ""
+        self,
+        store: ModelMigrationPort,
+        verify: VerifyPort,
+        index: VectorIndex,
+        late_write_window: timedelta,
+        points: str = "",
     ) -> None:
         self._store = store
         self._verify = verify
         self._index = index
-        self._settle = settle
+        self._late_write_window = late_write_window
         self._points = points
 
     async def present(self, collection: str, page: Sequence[SourceChunk]) -> set[int]:
-        """The keys that the collection has of these generations."""
+        """The keys in the collection that belong to the generations of these chunks."""
         generations = sorted({chunk.generation for chunk in page})
         found: set[int] = set()
-        for start in range(0, len(generations), SPANS):
-            spans = [
+        for start in range(0, len(generations), MAX_RANGES):
+            ranges = [
                 (generation * CHUNKS_PER_GENERATION, (generation + 1) * CHUNKS_PER_GENERATION)
-                for generation in generations[start : start + SPANS]
+                for generation in generations[start : start + MAX_RANGES]
             ]
-            found |= await self._index.present(collection, spans)
+            found |= await self._index.present(collection, ranges)
         return found
 
     async def copy(
@@ -50,9 +56,10 @@ class Copier:
         chunks: Sequence[SourceChunk],
         check: Callable[[], None],
     ) -> int:
-        """Embeds and upserts, then looks whether somebody deleted a document meanwhile; the upsert's timestamp.
+        """Embeds and upserts the chunks; then collects those whose documents were deleted meanwhile.
 
-        A deletion before the upsert was collected too early, perhaps; one after it is collected as any other.
+        A document that was deleted before the upsert may have been collected too early; one that is deleted later is
+        collected as usual. Returns the upsert's timestamp. Raises as ``write``.
         """
         timestamp = await self.write(collection, embedder, chunks, check)
         if self._points:
@@ -66,16 +73,17 @@ class Copier:
     async def write(
         self, collection: str, embedder: Embedder, chunks: Sequence[SourceChunk], check: Callable[[], None]
     ) -> int:
-        """Embeds and upserts. Raises the error of a text that the model does not take, its place named.
+        """Embeds and upserts the chunks; returns the upsert's timestamp.
 
-        ``check`` is called before the write to Milvus: it raises LeaseLost when another process may have taken over.
+        ``check`` is called before the write to Milvus, and raises LeaseLost when another process may have taken over.
+        Raises the error of a text that the model does not take, and names the chunk in it.
         """
         try:
             vectors = await embedder.embed_documents([chunk.text for chunk in chunks])
         except PartialEmbeddingError as exc:
-            raise exc.named(lambda index: _place(chunks[index])) from exc
+            raise exc.named(lambda index: _location(chunks[index])) from exc
         for index, reason in invalid_vectors(vectors, len(chunks), embedder.dimension).items():
-            raise EmbeddingInvalid(f"{_place(chunks[index])}: the embedder's vector is unusable: {reason}.")
+            raise EmbeddingInvalid(f"{_location(chunks[index])}: the embedder's vector is unusable: {reason}.")
         keys = np.array([chunk.chunk_id for chunk in chunks], np.int64)
         doc_ids = np.array([chunk.doc_id for chunk in chunks], np.int64)
         if self._points:
@@ -83,13 +91,13 @@ class Copier:
         check()
         return await self._index.upsert(collection, keys, doc_ids, vectors, [chunk.text for chunk in chunks])
 
-    async def collect_strays(self, bot_id: UUID, collection: str, started: float) -> None:
-        """What a run that was killed has copied, and did not live to see deleted.
+    async def collect_orphans(self, bot_id: UUID, collection: str, started: float) -> None:
+        """Collects what an interrupted run has copied and was then deleted.
 
-        Its last write may have been on its way when this one began, at ``started``, so this looks when none can land
-        any more.
+        The interrupted run's last write may have been in flight when this run began, at ``started``. So this waits
+        until that write can no longer take effect.
         """
-        await self.settled(started)
+        await self.wait_for_late_writes(started)
         async for page in self._index.scan(collection):
             spans: dict[int, int] = {}
             for key in await self._verify.unknown_keys(bot_id, collection, page):
@@ -98,11 +106,11 @@ class Copier:
             if spans:
                 await self._store.enqueue_vector_gc(bot_id, collection, spans)
 
-    async def settled(self, since: float) -> None:
-        """Waits until what was on its way at that time of the loop cannot land any more."""
-        until = since + self._settle.total_seconds()
+    async def wait_for_late_writes(self, since: float) -> None:
+        """Waits until no write can take effect any more that was in flight at that time of the event loop."""
+        until = since + self._late_write_window.total_seconds()
         await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
 
 
-def _place(chunk: SourceChunk) -> str:
+def _location(chunk: SourceChunk) -> str:
     return f"document {chunk.doc_id}, chunk_index {chunk.chunk_id % CHUNKS_PER_GENERATION}"

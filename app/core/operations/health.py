@@ -1,4 +1,4 @@
-"""Whether everything this server needs answers."""
+"""Checks whether everything that this server needs answers."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 PROBE_SECONDS = 1.0
-"""Between the beginnings of two probes, however many ask."""
+"""At least so long between the starts of two probes, however many requests there are."""
 
 Ping = Callable[[], Awaitable[None]]
 IsFull = Callable[[], Awaitable[bool]]
@@ -21,8 +21,8 @@ class Dependency:
 
 
 class Health:
-    """``full``: of a store, whether it serves reads and has no space for writes. ``timeout``: seconds after which a
-    dependency counts as away."""
+    """``full``: by store, whether it has no space for writes. ``timeout``: seconds after which a dependency counts as
+    down."""
 
     def __init__(self, pings: dict[str, Ping], full: dict[str, IsFull], timeout: float) -> None:
         self._pings = pings
@@ -32,12 +32,12 @@ class Health:
         self._began = 0.0
 
     async def check(self) -> list[Dependency]:
-        """What the probe under way finds, or the last one if it began less than PROBE_SECONDS ago, or a new one."""
+        """The result of the running probe, or of the last one if it began within PROBE_SECONDS, or of a new one."""
         now = time.monotonic()
         if self._probe is None or (self._probe.done() and now - self._began >= PROBE_SECONDS):
             self._began = now
             self._probe = asyncio.create_task(self._ask_all())
-        return await asyncio.shield(self._probe)  # A caller that goes away takes it from no other.
+        return await asyncio.shield(self._probe)  # A cancelled caller does not cancel it for the others.
 
     async def _ask_all(self) -> list[Dependency]:
         return await asyncio.gather(*(self._ask(name, ping) for name, ping in self._pings.items()))
@@ -49,6 +49,6 @@ class Health:
                 await ping()
                 full = name in self._full and await self._full[name]()
             up = True
-        except Exception:  # whatever keeps it from answering, it is away
+        except Exception:  # Any error counts as down.
             up = full = False
         return Dependency(name, up, full, (time.perf_counter() - start) * 1000)

@@ -1,7 +1,7 @@
-"""Compares collections that may have lost rows with PostgreSQL, and writes again what they lost.
+"""Compares collections that may have lost rows with PostgreSQL, and writes lost rows again.
 
-Milvus Lite names them after a full disk or a kill; the index decides which process gets which. Until then such a
-collection is searched only where the index knows that it shows everything.
+Milvus Lite reports such collections after a full disk or a kill; the index decides which process compares which. Before
+that, a collection is searched only if the index knows that no acknowledged row is missing.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class IndexCheck:
-    """``interval``: seconds between rounds. ``claim``: seconds that a collection is left to the process that got it."""
+    """``interval``: seconds between rounds. ``claim``: seconds for which a process has a collection to itself."""
 
     def __init__(
         self, index: VectorIndex, store: VerifyPort, repairer: Repairer, *, interval: float, claim: float
@@ -32,30 +32,32 @@ class IndexCheck:
             try:
                 await self.run_round()
             except Unavailable as exc:
-                log.debug("no collection is compared now: %s", exc.detail)
+                log.debug("no collection is compared in this round: %s", exc.detail)
             except Exception:
                 log.exception("a collection was not compared")
             await asyncio.sleep(self._interval)
 
     async def run_round(self) -> None:
-        """Compares all that is suspect now. Raises VectorIndexUnavailable, DatabaseUnavailable."""
+        """Compares the collections that may have lost rows. Raises VectorIndexUnavailable, DatabaseUnavailable."""
         for suspect in await self._index.suspects(self._claim):
             complete = False
             try:
                 complete = await self._compare(suspect)
             except AppError as exc:
-                log.warning("collection %s stays to be compared: %s", suspect.collection, exc.detail)
+                log.warning("collection %s could not be compared yet: %s", suspect.collection, exc.detail)
             finally:
                 await self._index.trust(suspect, complete=complete)
 
     async def _compare(self, suspect: Suspect) -> bool:
-        """Whether every current chunk is in the collection now."""
+        """Whether the collection has every current chunk now."""
         bots = await self._store.bots()
         for bot in bots:
             if bot.collection_name == suspect.collection:
-                mended = Counter([finding.kind async for finding in self._repairer.repair_bot(bot.bot_id)])
-                level = logging.WARNING if mended else logging.INFO
-                log.log(level, "compared collection %s with PostgreSQL; mended: %s", suspect.collection, dict(mended))
+                repaired = Counter([finding.kind async for finding in self._repairer.repair_bot(bot.bot_id)])
+                level = logging.WARNING if repaired else logging.INFO
+                log.log(
+                    level, "compared collection %s with PostgreSQL; repaired: %s", suspect.collection, dict(repaired)
+                )
                 return True
-        # Nobody's, or one that a bot is being moved to: compared when it is the bot's.
+        # No bot's collection, or the target of a model migration: compared when it is the bot's.
         return not any(bot.next_model for bot in bots)

@@ -1,4 +1,4 @@
-"""Looks at this process from time to time and tells the metrics."""
+"""Samples this process at intervals, for the metrics."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,28 +8,28 @@ from app.utils import metrics
 from app.utils.errors import DatabaseUnavailable
 from app.utils.lifecycle import process
 
-PAUSE_SECONDS = 0.5
+INTERVAL_SECONDS = 0.5
 
 
 class MetricsSampler:
-    """``pool``: (used, idle, most) connections to PostgreSQL."""
+    """``pool``: returns the numbers of (used, idle, at most open) connections to PostgreSQL."""
 
     def __init__(self, backlog: BacklogPort, pool: Callable[[], tuple[int, int, int]]) -> None:
         self._backlog = backlog
         self._pool = pool
 
     async def run_forever(self) -> None:
-        """How late this task wakes is how long the event loop was held up."""
+        """Samples at intervals. The delay of this task is the lag of the event loop."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + PAUSE_SECONDS
-            await asyncio.sleep(PAUSE_SECONDS)
+            due = loop.time() + INTERVAL_SECONDS
+            await asyncio.sleep(INTERVAL_SECONDS)
             metrics.LOOP_LAG.observe(max(0.0, loop.time() - due))
-            self._look()
+            self._sample()
 
     async def refresh(self) -> None:
-        """What only PostgreSQL knows, asked when Prometheus asks. While it is away, the last values stay."""
-        self._look()
+        """Reads what only PostgreSQL knows, for a scrape. Without an answer the last values stay."""
+        self._sample()
         try:
             backlog = await self._backlog.backlog()
         except DatabaseUnavailable:
@@ -39,7 +39,7 @@ class MetricsSampler:
         metrics.GARBAGE.set(backlog.vector_gc)
         metrics.GARBAGE_OVERDUE.set(backlog.overdue_seconds)
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         used, idle, most = self._pool()
         metrics.POOL.labels("used").set(used)
         metrics.POOL.labels("idle").set(idle)

@@ -1,4 +1,4 @@
-"""One process at a time moves a bot: a lease in PostgreSQL, which runs out when its process dies."""
+"""One process at a time migrates a bot: a lease in PostgreSQL, which expires when its process dies."""
 
 import asyncio
 import logging
@@ -8,8 +8,8 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from app.core.leases.row_lease import RowLease
-from app.core.ports import ReembedPort
-from app.utils.errors import DatabaseUnavailable, ReembedInProgress
+from app.core.ports import ModelMigrationPort
+from app.utils.errors import DatabaseUnavailable, MigrationInProgress
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +17,10 @@ POLL_SECONDS = 0.1
 
 
 @asynccontextmanager
-async def reembed_lease(store: ReembedPort, bot_id: UUID, length: timedelta) -> AsyncIterator[RowLease]:
-    """Held and renewed while inside. Raises ReembedInProgress when another process holds it."""
+async def migration_lease(store: ModelMigrationPort, bot_id: UUID, length: timedelta) -> AsyncIterator[RowLease]:
+    """Holds and renews the lease inside the block. Raises MigrationInProgress when another process holds it."""
     token = uuid4()
-    lease = RowLease(length, lambda: store.renew_lease(bot_id, token, length), "The move")
+    lease = RowLease(length, lambda: store.renew_lease(bot_id, token, length), "The migration")
     lease.began(await _take(store, bot_id, token, length))
     renewing = asyncio.create_task(lease.renew_forever())
     try:
@@ -28,24 +28,25 @@ async def reembed_lease(store: ReembedPort, bot_id: UUID, length: timedelta) -> 
     finally:
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
-        with suppress(DatabaseUnavailable):  # It runs out by itself.
+        with suppress(DatabaseUnavailable):  # It expires by itself.
             await store.release_lease(bot_id, token)
 
 
-async def _take(store: ReembedPort, bot_id: UUID, token: UUID, length: timedelta) -> float:
-    """Waits for a dead process's lease to run out; the loop's time before the call that got it.
+async def _take(store: ModelMigrationPort, bot_id: UUID, token: UUID, length: timedelta) -> float:
+    """Waits for the lease of a process that died to expire.
 
-    Raises ReembedInProgress when it is renewed instead.
+    Returns the event loop's time before the call that took the lease. Raises MigrationInProgress when the other
+    process renews it.
     """
     first = None
     while True:
-        asked = asyncio.get_running_loop().time()
+        requested_at = asyncio.get_running_loop().time()
         other = await store.take_lease(bot_id, token, length)
         if other is None:
-            return asked
+            return requested_at
         if first is None:
             first = other
-            log.warning("bot %s is being moved by another process, or one that died: waiting", bot_id)
+            log.warning("bot %s is being migrated by another process, or by one that died: waiting", bot_id)
         if other > first:
-            raise ReembedInProgress(f"Another process is moving bot {bot_id} at this moment.")
+            raise MigrationInProgress(f"Another process is migrating bot {bot_id} to another model.")
         await asyncio.sleep(POLL_SECONDS)

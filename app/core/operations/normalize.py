@@ -1,6 +1,6 @@
-"""Puts what was stored before names were in NFC into NFC: ``python -m app.cli normalize``.
+"""Puts documents that were stored before names were in NFC into NFC: ``python -m app.cli normalize``.
 
-May be killed at any moment and run again: what is rewritten is found so. A bot is marked when all of its documents are.
+It can be killed at any moment and run again: it skips documents that are in NFC. A bot is marked when all are.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ PAGE_DOCUMENTS = 500
 
 @dataclass(slots=True)
 class Normalization:
-    """What became of one bot. ``collisions``: doc_id and the key that its metadata would hold twice."""
+    """The result for one bot. ``collisions``: doc_id and the key that its metadata would have twice."""
 
     rewritten: int = 0
     collisions: list[tuple[int, str]] = field(default_factory=list)
@@ -29,14 +29,14 @@ class Normalizer:
         self._store = store
 
     async def bots(self, bot_ids: Sequence[UUID] | None) -> Sequence[UUID]:
-        """As NormalizePort."""
+        """As ``NormalizePort.bots``."""
         return await self._store.bots(bot_ids)
 
     async def documents(self, bot_id: UUID) -> int:
         return await self._store.documents(bot_id)
 
     async def run(self, bot_id: UUID, progress: Callable[[int], object]) -> Normalization:
-        """Rewrites the bot's documents. One whose keys collide keeps its metadata, and the bot its mark."""
+        """Rewrites the bot's documents. One whose keys collide keeps its metadata; then the bot is not marked."""
         done = Normalization()
 
         def change(doc_id: int, old: DocumentFields) -> DocumentFields:

@@ -1,12 +1,13 @@
-"""Makes the vectors of a bot again that Milvus has lost, from the record, while other bots are served as ever.
+"""Rebuilds the vectors of a bot that Milvus has lost from their texts in PostgreSQL, while other bots are served.
 
-    noticed     by a call that finds no collection, or by the count of rows that each server takes in turn
-    marked      a row of index_rebuilds: from then on no search of the bot answers as if nothing were missing
-    filled      every current chunk that is not there, page by page, by one server under a lease
-    finished    the row goes
+    detected    by a call that finds no collection, or by the count of rows that the servers take in turn
+    marked      by a row of index_rebuilds: from then on a search of the bot raises IndexRebuilding
+    filled      with every current chunk that is missing, page by page, by one server under a lease
+    finished    the row is deleted
 
-Where the collection is gone the bot first gets a new one, which writers use from then on (``Bots.ensure_collection``);
-one under the old name would look like a bot that holds little. Where rows are missing, they are written again in place.
+If the collection is missing, the bot first gets a new one, which writes use from then on (``Bots.ensure_collection``):
+an empty one under the old name would look like that of a bot with few chunks. If rows are missing, they are written
+into the same collection.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.row_lease import RowLease
 from app.core.operations.copying import Copier
 from app.core.operations.verify import Verifier
-from app.core.ports import RebuildPort, ReembedPort, VectorIndex
+from app.core.ports import ModelMigrationPort, RebuildPort, VectorIndex
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Check, Progress, Rebuild
 from app.utils.errors import AppError, BotNotFound, CollectionMissing, CollectionMoved, IndexRebuilding
@@ -31,27 +32,27 @@ from app.utils.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
-PART_CHUNKS = 64
-"""Chunks read, embedded and upserted together; more where the embedder asks for more."""
+BATCH_CHUNKS = 64
+"""Chunks that are read, embedded and upserted together; more where the embedder takes more texts in one call."""
 REPAIR = "run python -m app.cli repair"
 
-Tell = Callable[[Progress], object]
+OnProgress = Callable[[Progress], object]
 
 
-class Limit:
-    """Up to how many chunks a bot is rebuilt without being asked: any number by a model of this machine, ``most`` by
-    one of ``paid``."""
+class RebuildLimit:
+    """How many chunks a bot may have to be rebuilt without an operator: ``max_chunks`` if its embedder is one of
+    ``paid``, any number otherwise."""
 
-    def __init__(self, embedders: EmbedderRegistry, paid: frozenset[Embedder], most: int) -> None:
+    def __init__(self, embedders: EmbedderRegistry, paid: frozenset[Embedder], max_chunks: int) -> None:
         self._embedders = embedders
         self._paid = paid
-        self._most = most
+        self._max_chunks = max_chunks
 
     def allows(self, bot: Bot, chunks: int) -> bool:
-        return chunks <= self._most or self._embedders.of(bot) not in self._paid
+        return chunks <= self._max_chunks or self._embedders.of(bot) not in self._paid
 
-    def refusal(self, bot: Bot) -> IndexRebuilding:
-        """What a search of a bot whose index is incomplete is told."""
+    def error(self, bot: Bot) -> IndexRebuilding:
+        """For a search of a bot whose index is incomplete."""
         assert bot.rebuild is not None
         done, total = bot.rebuild
         detail = f"Milvus lost vectors of this bot; {done} of {total} chunks are indexed."
@@ -61,20 +62,20 @@ class Limit:
 
 
 class Rebuilder:
-    """``interval``: seconds between two looks for bots to be rebuilt. ``check``: seconds between two counts of a bot's
-    rows, by one server of all."""
+    """``interval``: seconds between two searches for bots to rebuild. ``check``: seconds between two counts of a bot's
+    rows, by any of the servers."""
 
     def __init__(
         self,
         store: RebuildPort,
-        chunks: ReembedPort,
+        chunks: ModelMigrationPort,
         bots: Bots,
         verifier: Verifier,
         index: VectorIndex,
         embedders: EmbedderRegistry,
         copier: Copier,
-        limit: Limit,
-        pace: BulkWriteThrottle,
+        limit: RebuildLimit,
+        throttle: BulkWriteThrottle,
         *,
         lease: timedelta,
         interval: float,
@@ -88,11 +89,11 @@ class Rebuilder:
         self._embedders = embedders
         self._copier = copier
         self._limit = limit
-        self._pace = pace
+        self._throttle = throttle
         self._lease = lease
         self._interval = interval
         self._check = timedelta(seconds=check)
-        self._refused: set[UUID] = set()
+        self._logged_refusals: set[UUID] = set()
 
     async def rebuild_forever(self) -> None:
         await _forever(self.rebuild_all, self._interval)
@@ -101,38 +102,38 @@ class Rebuilder:
         await _forever(self.check_all, self._check.total_seconds() / 10)
 
     async def rebuild_all(self) -> None:
-        """Each bot that nobody else is at. Raises what stands in the way of one; the next round goes on."""
+        """Rebuilds each bot that needs it and that no other process rebuilds. Stops at the first error."""
         for bot_id, progress in (await self._store.all()).items():
             with suppress(BotNotFound):
                 bot = await self._bots.get(bot_id, None)
-                if self._may(bot, progress):
+                if self._allows(bot, progress):
                     await self.rebuild(bot_id)
 
     async def check_all(self) -> None:
-        """Each bot that was not looked at lately."""
+        """Checks each bot that is due."""
         while (check := await self._store.claim_check(self._check)) is not None:
             await self.check(check)
 
     async def check(self, check: Check) -> bool:
-        """Whether Milvus holds what it should of the bot; where it does not, that is marked.
+        """Whether Milvus has all vectors of the bot; if not, the bot is marked to be rebuilt.
 
-        The counts alone prove nothing, as documents come and go between them. Fewer rows than chunks are a reason to
-        look which chunks are missing. What is there and should not be may hide a loss for as long as it is there; after
-        a restore of PostgreSQL, which brings documents back whose vectors are gone, it is looked for.
+        The counts alone prove nothing, as documents are added and deleted between them. Fewer rows than chunks are a
+        reason to look which chunks are missing. Rows that should not exist can hide a loss. After a restore of
+        PostgreSQL, which brings back documents whose vectors are gone, this looks for such rows.
         """
-        whole = await self._is_whole(check)
+        complete = await self._is_complete(check)
         if check.lost_below:
             await self._store.trust_counts(check)
-        return whole
+        return complete
 
-    async def _is_whole(self, check: Check) -> bool:
+    async def _is_complete(self, check: Check) -> bool:
         bot_id = check.bot_id
         try:
             bot, counts = await self._bots.get_with_counts(bot_id, None)
             if await self._index.count(bot.milvus_collection) >= counts.chunks and not await self._has_lost(check, bot):
                 return True
             if any(suspect.collection == bot.milvus_collection for suspect in await self._index.suspects()):
-                return True  # It is being compared already.
+                return True  # IndexCheck compares it.
             state = next((state for state in await self._verifier.bots() if state.bot_id == bot_id), None)
             if state is None or not await self._verifier.lacks_vectors(state):
                 return True
@@ -155,23 +156,23 @@ class Rebuilder:
             return True
         return False
 
-    async def rebuild(self, bot_id: UUID, tell: Tell = lambda _: None) -> bool:
-        """Makes one bot whole again; False when another process is at it, or took it over.
+    async def rebuild(self, bot_id: UUID, on_progress: OnProgress = lambda _: None) -> bool:
+        """Rebuilds one bot; False when another process does, or has taken the rebuild over.
 
-        Raises Unavailable when a store or the embedder is away, ModelMismatch, and the error of a text that the model
-        does not take. Wherever it is killed, calling it again goes on.
+        Raises Unavailable when a store or the embedder does not answer, ModelMismatch, and the error of a text that the
+        model does not take. After any error, and after a crash, another call resumes the rebuild.
         """
-        token, asked = uuid4(), asyncio.get_running_loop().time()
+        token, requested_at = uuid4(), asyncio.get_running_loop().time()
         work = await self._store.claim(token, self._lease, bot_id=bot_id)
         if work is None:
             return False
         run = _Run(work, token, self._lease, self._store)
-        run.lease.began(asked)
+        run.lease.began(requested_at)
         renewing = asyncio.create_task(run.lease.renew_forever())
         try:
-            done = await self._fill(run, tell)
+            done = await self._fill(run, on_progress)
         except CollectionMissing:
-            # Lost once more: the bot gets another one, and a new row.
+            # Lost again: the bot gets another collection and another row of index_rebuilds.
             with suppress(CollectionMoved, BotNotFound):
                 await self._bots.ensure_collection(await self._bots.get(bot_id, None))
             done = False
@@ -179,73 +180,73 @@ class Rebuilder:
             done = False
         except (Exception, asyncio.CancelledError):
             with suppress(AppError):
-                await self._store.release(bot_id, token)  # Others need not wait for the lease's end.
+                await self._store.release(bot_id, token)  # So that other processes need not wait for its end.
             raise
         finally:
             renewing.cancel()
         if done:
-            log.warning("bot %s: its %d chunks are indexed again", bot_id, work.chunks_total)
+            log.warning("bot %s: all %d chunks are indexed again", bot_id, work.chunks_total)
         return done
 
-    async def rebuilt(self, bot_id: UUID, tell: Tell = lambda _: None) -> None:
-        """Returns when the bot is whole, whoever made it so. Raises as ``rebuild``."""
-        while not await self.rebuild(bot_id, tell):
+    async def wait_until_rebuilt(self, bot_id: UUID, on_progress: OnProgress = lambda _: None) -> None:
+        """Returns when the bot is rebuilt, by this process or another one. Raises as ``rebuild``."""
+        while not await self.rebuild(bot_id, on_progress):
             progress = (await self._store.all()).get(bot_id)
             if progress is None:
                 return
-            tell(progress)
+            on_progress(progress)
             await asyncio.sleep(self._interval)
 
-    async def _fill(self, run: "_Run", tell: Tell) -> bool:
+    async def _fill(self, run: "_Run", on_progress: OnProgress) -> bool:
         work = run.work
         bot = await self._bots.get(work.bot_id, None)
         embedder = self._embedders.of(bot)
-        collection, size = bot.milvus_collection, max(PART_CHUNKS, embedder.call_texts)
+        collection, size = bot.milvus_collection, max(BATCH_CHUNKS, embedder.call_texts)
         resumed, started = work.attempts > 1, asyncio.get_running_loop().time()
-        log.warning("bot %s: %d chunks are indexed again in %s", bot.bot_id, work.chunks_total, collection)
+        log.warning("bot %s: indexing %d chunks again in %s", bot.bot_id, work.chunks_total, collection)
         low = timestamp = copied = 0
         while low < work.before_generation:
-            # What has been begun before the loss may have lost vectors, and become current yet; into a new collection
-            # it is begun again.
+            # A write that began before the loss may have lost vectors and may still become current. Into a new
+            # collection it is restarted.
             first = await self._chunks.low_watermark(bot.bot_id) if work.in_place else work.before_generation
             after = low * CHUNKS_PER_GENERATION
-            while page := await self._chunks.page(bot.bot_id, after, size):
+            while page := await self._chunks.chunk_page(bot.bot_id, after, size):
                 after = page[-1].chunk_id
                 page = [chunk for chunk in page if chunk.generation < work.before_generation]
                 if not page:
                     break
-                there = await self._copier.present(collection, page) if resumed or work.in_place else set()
-                if missing := [chunk for chunk in page if chunk.chunk_id not in there]:
-                    async with self._pace.turn(len(missing), Stopwatch()):
+                present = await self._copier.present(collection, page) if resumed or work.in_place else set()
+                if missing := [chunk for chunk in page if chunk.chunk_id not in present]:
+                    async with self._throttle.slot(len(missing), Stopwatch()):
                         copied_at = await self._copier.copy(bot.bot_id, collection, embedder, missing, run.lease.check)
                     timestamp = max(timestamp, copied_at)
                     copied += len(missing)
                 run.done = min(run.done + len(page), work.chunks_total)
                 if not await run.lease.renew():
                     return False
-                tell(Progress(run.done, work.chunks_total))
+                on_progress(Progress(run.done, work.chunks_total))
             low = first
             if low < work.before_generation:
                 await asyncio.sleep(self._interval)
         ended = asyncio.get_running_loop().time()
         if resumed:
-            await self._copier.collect_strays(bot.bot_id, collection, started)
-        if copied:  # Until then what is deleted is collected late enough for copies that land late.
-            await self._copier.settled(ended)
+            await self._copier.collect_orphans(bot.bot_id, collection, started)
+        if copied:  # Until the rebuild is finished, vectors of deleted documents are collected after late writes.
+            await self._copier.wait_for_late_writes(ended)
         await failpoint("rebuild.before_finish")
         finished = await self._store.finish(bot.bot_id, collection, run.token, timestamp)
         await failpoint("rebuild.after_finish")
         return finished
 
-    def _may(self, bot: Bot, progress: Progress) -> bool:
+    def _allows(self, bot: Bot, progress: Progress) -> bool:
         try:
             if self._limit.allows(bot, progress.total):
                 return True
             reason = f"its {progress.total} chunks are more than REBUILD_MAX_CHUNKS: {REPAIR}"
         except AppError as exc:
             reason = exc.detail
-        if bot.bot_id not in self._refused:
-            self._refused.add(bot.bot_id)
+        if bot.bot_id not in self._logged_refusals:
+            self._logged_refusals.add(bot.bot_id)
             log.warning("bot %s is not rebuilt: %s", bot.bot_id, reason)
         return False
 
@@ -255,14 +256,14 @@ async def _forever(one_round: Callable[[], Awaitable[None]], pause: float) -> No
         try:
             await one_round()
         except AppError as exc:
-            log.warning("rebuilding waits: %s", exc.detail)
+            log.warning("rebuilding is delayed: %s", exc.detail)
         except Exception:
             log.exception("a round of rebuilding failed")
         await asyncio.sleep(pause)
 
 
 class _Run:
-    """A claimed rebuild and its lease."""
+    """A rebuild that this process has claimed, and its lease."""
 
     def __init__(self, work: Rebuild, token: UUID, lease: timedelta, store: RebuildPort) -> None:
         self.work = work

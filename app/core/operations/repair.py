@@ -1,7 +1,7 @@
-"""Mends what verify finds, while the server serves.
+"""Repairs what verify finds, while the server serves.
 
-PostgreSQL is the record: vectors without a chunk go, chunks without a vector are written anew by the same saga
-that writes a document. Text that PostgreSQL itself has lost cannot be restored; then its row is made to say so.
+PostgreSQL is the record: vectors without a chunk are deleted, and chunks without a vector are written again by the saga
+that writes a document. Text that PostgreSQL itself has lost cannot be restored; its document's row is corrected.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -9,7 +9,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from app.core.bots.bots import Bots
-from app.core.operations.rebuild import Rebuilder, Tell
+from app.core.operations.rebuild import OnProgress, Rebuilder
 from app.core.operations.verify import Finding, Verifier
 from app.core.ports import DocumentPort, VectorIndex, VerifyPort
 from app.core.write.recovery import Recovery
@@ -20,13 +20,13 @@ from app.utils.errors import BotNotFound, CollectionMoved, DocumentChanged
 from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch
 
-AT_ONCE = 64
-"""Findings of one kind that are mended together."""
+BATCH_FINDINGS = 64
+"""Findings of one kind that are repaired together."""
 
 HIDES_OTHERS = ("partition_missing", "collection_missing", "index_rebuilding", "chunk_lost", "chunk_stray")
-"""Mending these brings others to light: contents that could not be looked at, vectors that had a chunk until then."""
+"""After the repair of one of these, verify may find more: contents that it could not read, vectors without a chunk."""
 
-Mend = Callable[[Bot, Sequence[Finding]], Awaitable[None]]
+Repair = Callable[[Bot, Sequence[Finding]], Awaitable[None]]
 
 
 class Repairer:
@@ -49,74 +49,74 @@ class Repairer:
         self._index = index
         self._recovery = recovery
         self._rebuilder = rebuilder
-        self._repairs: dict[str, Mend] = {
+        self._repairs: dict[str, Repair] = {
             "partition_missing": self._make_partitions,
             "collection_missing": self._make_collection,
             "index_rebuilding": self._rebuild,
             "chunk_lost": self._recount,
-            "chunk_stray": self._drop_strays,
-            "vector_orphan": self._drop_vectors,
-            "vector_lost": self._write_anew,
-            "vector_mismatch": self._write_anew,
+            "chunk_stray": self._delete_stray_chunks,
+            "vector_orphan": self._delete_vectors,
+            "vector_lost": self._write_again,
+            "vector_mismatch": self._write_again,
         }
 
     async def finish_abandoned_sagas(self) -> None:
-        """Ends the sagas that no process works on. Raises Unavailable."""
+        """Finishes or undoes the sagas that no process runs any more. Raises Unavailable."""
         await self._recovery.run_round()
 
-    async def rebuild(self, bot_id: UUID, tell: Tell) -> None:
-        """Returns when the bot has all vectors again that Milvus lost. Raises as Rebuilder's."""
-        await self._rebuilder.rebuilt(bot_id, tell)
+    async def rebuild(self, bot_id: UUID, on_progress: OnProgress) -> None:
+        """Returns when the bot has all vectors again that Milvus lost. Raises as ``Rebuilder.rebuild``."""
+        await self._rebuilder.wait_until_rebuilt(bot_id, on_progress)
 
     async def repair_bot(self, bot_id: UUID) -> AsyncIterator[Finding]:
-        """Yields what was found once it is mended.
+        """Yields each finding after its repair.
 
-        Raises Unavailable when a store or the embedder is away, ModelMismatch, and the error of a document that
-        could not be written anew.
+        Raises Unavailable when a store or the embedder does not answer, ModelMismatch, and the error of a document
+        that could not be written again.
         """
         again = True
         while again:
             again = False
             for state in await self._store.bots():
                 if state.bot_id == bot_id:
-                    async for mended in self._repair_once(state):
-                        again = again or mended.kind in HIDES_OTHERS
-                        yield mended
+                    async for repaired in self._repair_once(state):
+                        again = again or repaired.kind in HIDES_OTHERS
+                        yield repaired
 
     async def repair_found(self, bot_id: UUID, findings: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
-        """As ``repair_bot``, of findings of one kind that another check makes."""
+        """As ``repair_bot``, for the findings of another check, all of one kind."""
         state = next((state for state in await self._store.bots() if state.bot_id == bot_id), None)
         batch: list[Finding] = []
         async for finding in findings:
             batch.append(finding)
-            if len(batch) == AT_ONCE and state is not None:
-                async for mended in self._mend(state, batch):
-                    yield mended
+            if len(batch) == BATCH_FINDINGS and state is not None:
+                async for repaired in self._repair(state, batch):
+                    yield repaired
                 batch = []
         if batch and state is not None:
-            async for mended in self._mend(state, batch):
-                yield mended
+            async for repaired in self._repair(state, batch):
+                yield repaired
 
     async def _repair_once(self, state: BotState) -> AsyncIterator[Finding]:
         waiting: dict[str, list[Finding]] = {}
         async for finding in self._verifier.check_bot(state):
             batch = waiting.setdefault(finding.kind, [])
             batch.append(finding)
-            if len(batch) == AT_ONCE:
-                async for mended in self._mend(state, waiting.pop(finding.kind)):
-                    yield mended
+            if len(batch) == BATCH_FINDINGS:
+                async for repaired in self._repair(state, waiting.pop(finding.kind)):
+                    yield repaired
         for batch in waiting.values():
-            async for mended in self._mend(state, batch):
-                yield mended
+            async for repaired in self._repair(state, batch):
+                yield repaired
 
-    async def _mend(self, state: BotState, findings: Sequence[Finding]) -> AsyncIterator[Finding]:
+    async def _repair(self, state: BotState, findings: Sequence[Finding]) -> AsyncIterator[Finding]:
         try:
             bot = await self._bots.get(state.bot_id, None)
         except BotNotFound:
-            return  # Deleted meanwhile, with all that was wrong about it.
-        await failpoint("repair.before_mend")
+            return  # It was deleted meanwhile.
+        await failpoint("repair.before")
         await self._repairs[findings[0].kind](bot, findings)
-        await failpoint("repair.after_mend")
+        await failpoint("repair.after")
         for finding in findings:
             yield finding
 
@@ -124,25 +124,25 @@ class Repairer:
         await self._store.make_partitions(bot.bot_id)
 
     async def _make_collection(self, bot: Bot, _: Sequence[Finding]) -> None:
-        with suppress(CollectionMoved):  # It was lost, and the bot is to be rebuilt.
+        with suppress(CollectionMoved):  # It had chunks; the bot has a new collection and is marked to be rebuilt.
             await self._bots.ensure_collection(bot)
 
     async def _rebuild(self, bot: Bot, _: Sequence[Finding]) -> None:
-        await self._rebuilder.rebuilt(bot.bot_id)
+        await self._rebuilder.wait_until_rebuilt(bot.bot_id)
 
     async def _recount(self, bot: Bot, findings: Sequence[Finding]) -> None:
         await self._store.recount_chunks(bot.bot_id, [finding.doc_id for finding in findings if finding.doc_id])
 
-    async def _drop_strays(self, bot: Bot, findings: Sequence[Finding]) -> None:
+    async def _delete_stray_chunks(self, bot: Bot, findings: Sequence[Finding]) -> None:
         await self._store.drop_stray_chunks(bot.bot_id, _keys(findings))
 
-    async def _drop_vectors(self, bot: Bot, findings: Sequence[Finding]) -> None:
-        # By key: an orphan may lie within a generation that is current. No write of it is under way, as verify saw
-        # neither its chunk nor its generation on vector_gc.
+    async def _delete_vectors(self, bot: Bot, findings: Sequence[Finding]) -> None:
+        # By key: an orphan may have a current generation. No write of it is in flight, because verify saw neither its
+        # chunk nor its generation in vector_gc.
         await self._index.delete(bot.milvus_collection, _keys(findings))
 
-    async def _write_anew(self, bot: Bot, findings: Sequence[Finding]) -> None:
-        """Through the saga, so that a crash in the middle, a PUT or a DELETE meanwhile do no harm."""
+    async def _write_again(self, bot: Bot, findings: Sequence[Finding]) -> None:
+        """Through the saga, so that a crash in the middle, or a PUT or DELETE at the same time, does no harm."""
         bot = await self._bots.usable(bot.bot_id, None)
         writes: list[Write] = []
         for doc_id in dict.fromkeys(finding.doc_id for finding in findings if finding.doc_id):

@@ -1,6 +1,6 @@
-"""Embeds texts again and compares them with the vectors in Milvus: what ``verify --vectors`` finds.
+"""Embeds texts again and compares them with the vectors in Milvus: ``verify --vectors``.
 
-Reads alone, page by page, beside servers. A chunk without a vector is no business of this check: ``verify`` names it.
+It only reads, page by page, while servers run. A chunk without a vector is not reported here but by ``Verifier``.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,21 +18,21 @@ from app.schemas.rows import Bot, SourceChunk
 from app.utils.errors import CollectionMissing
 
 PAGE: Final = 512
-"""Chunks that are compared together, as many as are embedded together."""
+"""Chunks that are embedded and compared together."""
 
 TOLERANCE: Final = {"use-multilingual": 1e-4, "sentence-bert": 1e-3, "bge-m3": 1e-3}
-"""By provider, how far below 1 the cosine of a text's two vectors may be. RAG_Milvus_API_Design.md, section 12."""
+"""By provider: how far below 1 the cosine of two vectors of one text may be. RAG_Milvus_API_Design.md, section 12."""
 REMOTE_TOLERANCE: Final = 0.01
-"""Of providers over the network, whose hardware, batches and number formats are not ours."""
+"""For providers over the network: their hardware, batches and number formats may change."""
 
 
 def tolerance(model: str) -> float:
-    """What is allowed to vectors of this model; ``model`` as a bot's row names it, provider first."""
+    """The tolerance for vectors of this model. ``model``: as in a bot's row, provider first."""
     return TOLERANCE.get(model.partition(":")[0], REMOTE_TOLERANCE)
 
 
 class VectorCheck:
-    """``allowed``: in place of each provider's own tolerance."""
+    """``allowed``: a tolerance instead of those of the providers."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class VectorCheck:
         self._allowed = allowed
 
     async def count(self, bot_id: UUID, sample: int | None = None) -> int:
-        """How many chunks ``check_bot`` is going to compare."""
+        """How many chunks ``check_bot`` compares."""
         chunks = (await self._bots.counts(bot_id)).chunks
         return chunks if sample is None else min(chunks, sample)
 
     async def check_bot(
         self, bot_id: UUID, sample: int | None = None, progress: Callable[[int], object] = lambda _count: None
     ) -> AsyncIterator[Finding]:
-        """Chunks whose vectors are not their texts', of all, or of ``sample`` drawn at random.
+        """Finds chunks whose vectors are not those of their texts: among all, or among ``sample`` drawn at random.
 
         Raises ModelMismatch when the bot's model is not one of this process's, and Unavailable.
         """
@@ -67,9 +67,10 @@ class VectorCheck:
             for chunk, distance in await self._distances(bot, page):
                 now = await self._bots.get(bot_id, None)
                 if now is None or now.milvus_collection != bot.milvus_collection:
-                    return  # Moved to another model meanwhile, which has embedded every text again.
+                    return  # It was migrated to another model, which has embedded every text again.
                 if chunk.chunk_id in await self._store.current_keys(bot_id, [chunk.doc_id]):
-                    detail = f"vector {chunk.chunk_id} in {bot.milvus_collection} is {distance:.3f} off its text's"
+                    vector = f"vector {chunk.chunk_id} in {bot.milvus_collection}"
+                    detail = f"{vector} differs by {distance:.3f} from that of its text"
                     yield Finding("vector_mismatch", bot_id, detail, chunk.chunk_id, chunk.doc_id)
             progress(len(page))
 
@@ -85,7 +86,7 @@ class VectorCheck:
             yield await self._store.chunks_of_keys(bot_id, keys[start : start + PAGE])
 
     async def _distances(self, bot: Bot, page: Sequence[SourceChunk]) -> list[tuple[SourceChunk, float]]:
-        """(chunk, 1 - cosine) of those that are further from their texts than is allowed."""
+        """(chunk, 1 - cosine) of the chunks above the tolerance."""
         embedder = self._embedders.of(bot)
         keys = [chunk.chunk_id for chunk in page]
         try:
@@ -98,7 +99,7 @@ class VectorCheck:
         failed: set[int] = set()
         try:
             vectors = await embedder.embed_documents([chunk.text for chunk in there])
-        except PartialEmbeddingError as exc:  # Not to be compared, nor to be written again.
+        except PartialEmbeddingError as exc:  # These are neither compared nor written again.
             vectors, failed = exc.vectors, set(exc.errors)
         failed |= invalid_vectors(vectors, len(there), embedder.dimension).keys()
         allowed = tolerance(embedder.model) if self._allowed is None else self._allowed

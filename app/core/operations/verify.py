@@ -1,7 +1,7 @@
-"""Compares the stores while the server serves, and says what is wrong.
+"""Compares the stores while the server serves, and reports findings.
 
-Each store is read at its own moment, so what looks wrong is looked at again before it is reported: orphans are
-sought in Milvus first, then in PostgreSQL, then in Milvus again; losses the other way round.
+The stores are read at different moments, so what looks wrong is read again before it is reported: orphaned vectors from
+Milvus, then PostgreSQL, then Milvus again; lost vectors from PostgreSQL, then Milvus, then PostgreSQL again.
 """
 
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from app.utils.errors import CollectionMissing, CollectionMoved
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``kind`` is one word for programs, ``detail`` a sentence, ``key`` and ``doc_id`` what it is about."""
+    """``kind`` is for programs, ``detail`` for people; ``key`` and ``doc_id`` name the chunk and the document."""
 
     kind: str
     bot_id: UUID | None
@@ -33,30 +33,32 @@ class Verifier:
         return list(await self._store.bots())
 
     async def check_all(self) -> AsyncIterator[Finding]:
-        """What belongs to no single bot."""
+        """Findings that belong to no single bot."""
         for name in await self._store.orphaned_partitions():
             yield Finding("partition_orphan", None, f"partition {name} has no bot")
         for name, owner, dropped_by in await self._store.foreign_partitions():
-            detail = f"partition {name} is role {owner}'s, and {dropped_by} cannot drop it: give it to {dropped_by}"
+            detail = f"partition {name} belongs to role {owner}: {dropped_by}, which cannot drop it, should own it"
             yield Finding("partition_foreign", None, detail)
-        for generation in await self._store.forgotten_sagas():
-            yield Finding("saga_forgotten", None, f"saga {generation} outlived its lease: is a server running?")
+        for generation in await self._store.abandoned_sagas():
+            yield Finding(
+                "saga_forgotten", None, f"the lease of saga {generation} expired long ago: is a server running?"
+            )
 
     async def check_bot(self, bot: BotState) -> AsyncIterator[Finding]:
-        """Orphaned vectors, lost vectors, lost or stray chunks, a missing collection or partition."""
+        """Orphaned or lost vectors, lost or stray chunks, a missing collection or partition of the bot."""
         if bot.state != "active" or bot.embedding_model is None:
             return
         if not bot.has_partitions:
-            yield Finding("partition_missing", bot.bot_id, "its partitions are gone")
+            yield Finding("partition_missing", bot.bot_id, "its partitions are missing")
             return
         for doc_id in await self._store.wrong_chunk_counts(bot.bot_id):
             if doc_id in await self._store.wrong_chunk_counts(bot.bot_id):
-                detail = f"document {doc_id} has not the chunks its row promises"
+                detail = f"document {doc_id} has another number of chunks than its row says"
                 yield Finding("chunk_lost", bot.bot_id, detail, doc_id=doc_id)
         for chunk_id in await self._store.stray_chunks(bot.bot_id):
             yield Finding("chunk_stray", bot.bot_id, f"chunk {chunk_id} belongs to no current generation", chunk_id)
         if bot.is_rebuilding:
-            yield Finding("index_rebuilding", bot.bot_id, "vectors that Milvus lost are being made again, or are to be")
+            yield Finding("index_rebuilding", bot.bot_id, "vectors that Milvus lost are being rebuilt, or will be")
             return
         while True:
             try:
@@ -74,7 +76,7 @@ class Verifier:
                 now = await self._now(bot)
             if now is None or now.state != "active":
                 return
-            bot = now  # In another collection since.
+            bot = now  # It has another collection now.
 
     async def lacks_vectors(self, bot: BotState) -> bool:
         """Whether a current chunk has no vector. Raises CollectionMissing, CollectionMoved."""
@@ -83,7 +85,7 @@ class Verifier:
         return False
 
     async def _compare(self, bot: BotState) -> AsyncIterator[Finding]:
-        """Raises CollectionMoved when something is found in a collection that is the bot's no more."""
+        """Raises CollectionMoved when something is found in a collection that is not the bot's any more."""
         async for key in self._orphans(bot):
             detail = f"vector {key} in {bot.collection_name} has no document"
             yield Finding("vector_orphan", bot.bot_id, detail, key)
@@ -94,7 +96,7 @@ class Verifier:
     async def _orphans(self, bot: BotState) -> AsyncIterator[int]:
         async for page in self._index.scan(bot.collection_name):
             unknown = await self._store.unknown_keys(bot.bot_id, bot.collection_name, page)
-            # Removed from vector_gc since the page was read, its vectors are gone as well.
+            # A key whose row of vector_gc was completed since the page was read is gone from Milvus too.
             still = await self._present(bot, sorted({key // CHUNKS_PER_GENERATION for key in unknown}))
             if unknown & still:
                 await self._check_unmoved(bot)

@@ -16,9 +16,9 @@ from app.core.ports.operations import (
     Cutover,
     GarbagePort,
     GenerationPort,
+    ModelMigrationPort,
     NormalizePort,
     RebuildPort,
-    ReembedPort,
     VerifyPort,
 )
 from app.core.ports.vector_index import (
@@ -56,9 +56,9 @@ __all__ = [
     "IdempotencyPort",
     "KeyRange",
     "MarkerPort",
+    "ModelMigrationPort",
     "NormalizePort",
     "RebuildPort",
-    "ReembedPort",
     "RenderAnswer",
     "SagaLeases",
     "Suspect",

@@ -26,10 +26,10 @@ from app.schemas.rows import (
 class GarbagePort(Protocol):
     """``vector_gc``: generations whose vectors are still to be deleted from Milvus."""
 
-    async def claim(self, hold: timedelta) -> Sequence[VectorGarbage]:
-        """Some of the rows that are due. No other process gets them during ``hold``."""
+    async def claim(self, lease: timedelta) -> Sequence[VectorGarbage]:
+        """Some of the rows that are due. No other process gets them during ``lease``."""
 
-    async def end(self, rows: Sequence[VectorGarbage]) -> None:
+    async def complete(self, rows: Sequence[VectorGarbage]) -> None:
         """Deletes the rows: their vectors are gone and can no longer appear.
 
         A row that was added again since it was claimed stays.
@@ -106,10 +106,10 @@ class RebuildPort(Protocol):
 class Cutover(Protocol):
     """The transaction of a cut-over. No other process writes to the bot while it runs."""
 
-    async def keys(self, first: int) -> Sequence[int]:
+    async def keys_from(self, first: int) -> Sequence[int]:
         """Keys of current chunks from ``first`` on, ascending."""
 
-    async def chunks(self, keys: Sequence[int]) -> Sequence[SourceChunk]:
+    async def chunks_of_keys(self, keys: Sequence[int]) -> Sequence[SourceChunk]:
         """Those of the chunks that are current."""
 
     async def complete(self, timestamp: int, grace: timedelta) -> None:
@@ -119,7 +119,7 @@ class Cutover(Protocol):
         """
 
 
-class ReembedPort(Protocol):
+class ModelMigrationPort(Protocol):
     """Migrations of bots to another embedding model. Methods on a bot raise BotNotFound when it does not exist."""
 
     async def take_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> datetime | None:
@@ -138,35 +138,35 @@ class ReembedPort(Protocol):
         """Begins the migration to this model, or finds it begun.
 
         None when the bot has this model already, or has no vectors yet. From the commit on, vectors of deleted
-        documents are collected from the new collection too. Raises ReembedInProgress when a migration to another model
-        was begun.
+        documents are collected from the new collection too. Raises MigrationInProgress when a migration to another
+        model was begun.
         """
 
-    async def move(self, bot_id: UUID) -> ModelMigration | None:
+    async def migration(self, bot_id: UUID) -> ModelMigration | None:
         """The migration that was begun; None when there is none or no such bot."""
 
     async def low_watermark(self, bot_id: UUID) -> int:
         """A generation below which no further one becomes current."""
 
-    async def page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
+    async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
         """At most ``limit`` current chunks with keys above ``after``, ascending."""
 
-    async def keys(self, bot_id: UUID, first: int) -> Sequence[int]:
+    async def keys_from(self, bot_id: UUID, first: int) -> Sequence[int]:
         """Keys of current chunks from ``first`` on, ascending."""
 
-    async def chunks(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
+    async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
         """Those of the chunks that are current."""
 
     async def enqueue_vector_gc(self, bot_id: UUID, collection: str, spans: Mapping[int, int]) -> None:
         """Puts those of the generations {generation: chunk_span} that are not current on ``vector_gc``."""
 
-    def switching(self, bot_id: UUID, move: ModelMigration) -> AbstractAsyncContextManager[Cutover]:
+    def cut_over(self, bot_id: UUID, migration: ModelMigration) -> AbstractAsyncContextManager[Cutover]:
         """A transaction in which no other process writes to the bot; it commits at the end of the block.
 
         Raises CollectionMoved when this migration has ended.
         """
 
-    async def forget(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga | None:
+    async def abort(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga | None:
         """Aborts the migration. Returns the saga that drops its collection; None when there is no migration."""
 
 
@@ -206,7 +206,7 @@ class VerifyPort(Protocol):
     async def foreign_partitions(self) -> Sequence[tuple[str, str, str]]:
         """(partition, its owner, the role that drops partitions and may not drop this one)"""
 
-    async def forgotten_sagas(self) -> Sequence[int]:
+    async def abandoned_sagas(self) -> Sequence[int]:
         """Sagas that recovery should have ended: their lease expired longer ago than one lease lasts."""
 
     async def recount_chunks(self, bot_id: UUID, doc_ids: Sequence[int]) -> None:

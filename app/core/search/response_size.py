@@ -17,10 +17,10 @@ MAX_BYTES = 16 << 20
 class AnswerThrottle(Protocol):
     """Lets large answers through one at a time, with pauses, while smaller searches arrive."""
 
-    def asked(self) -> None:
+    def note_search(self) -> None:
         """Notes that a smaller search has arrived."""
 
-    def turn(self, results: int, timings: Stopwatch, /) -> AbstractAsyncContextManager[None]:
+    def slot(self, results: int, timings: Stopwatch, /) -> AbstractAsyncContextManager[None]:
         """Waits until a large answer may begin; the answer is made inside."""
 
 

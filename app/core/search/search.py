@@ -88,9 +88,9 @@ class Search:
         self._on_search()
         results = len(query.texts) * query.limit
         if not is_large(results, query.context_chunks):
-            self._large_answers.asked()
+            self._large_answers.note_search()
             return await self._search_with_retries(query, timings)
-        async with self._large_slots, self._large_answers.turn(results, timings):
+        async with self._large_slots, self._large_answers.slot(results, timings):
             return await self._search_with_retries(query, timings)
 
     async def _search_with_retries(self, query: Query, timings: Stopwatch) -> SearchResults:

@@ -1,4 +1,4 @@
-"""Reading, changing and deleting stored documents."""
+"""Reads, patches and deletes stored documents."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,7 +15,7 @@ from app.utils.failpoints import failpoint
 
 
 class Documents:
-    """All methods raise BotNotFound; those on one document DocumentNotFound too."""
+    """All methods raise BotNotFound; those on one document also DocumentNotFound."""
 
     def __init__(self, bots: Bots, store: DocumentPort, recovery: Recovery) -> None:
         self._bots = bots
@@ -25,8 +25,9 @@ class Documents:
     async def get(
         self, bot_id: UUID, account: str | None, doc_id: int, after: int, limit: int
     ) -> tuple[Document, list[Chunk], int | None]:
-        """The document, at most ``limit`` of its chunks with keys above ``after``, and where to go on, if there are
-        more. Raises DocumentChanged when ``after`` is of a version that was replaced.
+        """The document, at most ``limit`` of its chunks with keys above ``after``, and the next ``after``.
+
+        The next one is None on the last page. Raises DocumentChanged when ``after`` belongs to a replaced version.
         """
         await self._bots.get(bot_id, account)
         found = await self._store.get(bot_id, doc_id, after, limit + 1)
@@ -34,7 +35,7 @@ class Documents:
             raise _not_found(doc_id)
         document, chunks = found
         if after and chunks and chunks[0].chunk_id // CHUNKS_PER_GENERATION != after // CHUNKS_PER_GENERATION:
-            changed = "The document was replaced since the page before: begin again, without a cursor."
+            changed = "The document was replaced since the previous page: start again without a cursor."
             raise DocumentChanged(changed, places=[ErrorLocation("query.cursor", changed)])
         page = chunks[:limit]
         return document, page, page[-1].chunk_id if len(chunks) > limit else None
@@ -42,7 +43,7 @@ class Documents:
     async def list(
         self, bot_id: UUID, account: str | None, after: int, limit: int
     ) -> tuple[Sequence[Document], int | None]:
-        """At most ``limit`` documents above doc_id ``after``, and where to go on, if there are more."""
+        """At most ``limit`` documents with doc_ids above ``after``, and the next ``after``; None on the last page."""
         await self._bots.get(bot_id, account)
         documents = await self._store.list(bot_id, after, limit + 1)
         page = documents[:limit]
@@ -57,9 +58,10 @@ class Documents:
         metadata: Mapping[str, Any],
         metadata_bytes: int = METADATA_BYTES,
     ) -> datetime:
-        """Sets ``fields``, merges ``metadata`` into the document's, and empties or removes what is None.
+        """Sets ``fields`` and merges ``metadata`` into the document's; None empties a field or removes a key.
 
-        Raises MetadataTooLarge, with nothing changed, when metadata would grow above ``metadata_bytes``.
+        Returns the new ``updated_at``. Raises MetadataTooLarge, with nothing changed, when metadata would become larger
+        than ``metadata_bytes``.
         """
         await self._bots.get(bot_id, account)
         columns = {name: [] if name == "tags" and value is None else value for name, value in fields.items()}
@@ -71,14 +73,14 @@ class Documents:
         return updated_at
 
     async def delete(self, bot_id: UUID, account: str | None, doc_id: int) -> int:
-        """Returns the number of chunks that went with it."""
+        """Deletes the document; returns the number of its chunks."""
         deleted = await self.delete_many(bot_id, account, [doc_id])
         if doc_id not in deleted:
             raise _not_found(doc_id)
         return deleted[doc_id]
 
     async def delete_many(self, bot_id: UUID, account: str | None, doc_ids: Sequence[int]) -> dict[int, int]:
-        """{doc_id: number of its chunks} of those that existed. Their vectors follow in a moment."""
+        """Deletes those of the documents that exist, and soon their vectors; {doc_id: number of its chunks}."""
         await self._bots.get(bot_id, account)
         await failpoint("delete.before")
         deleted = await self._store.delete(bot_id, doc_ids)

@@ -120,7 +120,7 @@ class Indexer:
 
         ``prefetched`` is what ``prefetch_vectors`` returned for the same writes, including those that failed since; or
         empty. Returns Milvus's newest timestamp for each bot, where Milvus has one. A write whose bot has moved to
-        another collection is marked as moved. Stages in ``timings``: embedding, milvus, rest.
+        another collection is marked as moved. Stages in ``timings``: embedding, milvus, throttle.
         """
         timestamps: dict[UUID, int] = {}
         for embedder, group in self._by_embedder(writes).items():
@@ -183,7 +183,7 @@ class Indexer:
         self, batch: ChunkBatch, vectors: Vectors, timestamps: dict[UUID, int], timings: Stopwatch
     ) -> None:
         """Upserts a batch, one request for each bot at the same time."""
-        async with self._throttle.turn(len(batch.texts), timings):
+        async with self._throttle.slot(len(batch.texts), timings):
             with timings.measure("milvus"):
                 await asyncio.gather(*(self._upsert(one, own, timestamps) for one, own in batch.by_bot(vectors)))
 

@@ -1,4 +1,4 @@
-"""Inserting and replacing documents."""
+"""Inserts and replaces documents."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -18,14 +18,14 @@ Entry = tuple[UUID, NewDocument] | AppError
 
 
 class Ingest:
-    """With ``once``, each method takes effect once for its key; then ``once.answer`` is what is to be sent, and only
-    without it the returned outcomes count. Raises IdempotencyKeyReused, RequestInFlight.
+    """With ``request`` a method takes effect once for its key. If ``request.answer`` is set afterwards, it is the
+    answer to send, whatever the method returns. Raises IdempotencyKeyReused, RequestInFlight.
     """
 
-    def __init__(self, bots: Bots, saga: Saga, keys: IdempotencyPort) -> None:
+    def __init__(self, bots: Bots, saga: Saga, idempotency: IdempotencyPort) -> None:
         self._bots = bots
         self._saga = saga
-        self._keys = keys
+        self._idempotency = idempotency
         self._known = BoundedCache[tuple[UUID, str | None], Bot]()
 
     async def insert(
@@ -36,7 +36,7 @@ class Ingest:
         timings: Stopwatch,
         request: IdempotentRequest | None = None,
     ) -> list[Outcome]:
-        """Stores one document. Raises what undid it."""
+        """Stores one document. Raises the error because of which it is not stored."""
         if await self._answered(request, account):
             return []
         outcomes = await self._insert(account, [(bot_id, document)], timings, request)
@@ -53,9 +53,10 @@ class Ingest:
         timings: Stopwatch,
         request: IdempotentRequest | None = None,
     ) -> list[Outcome]:
-        """Replaces a document's metadata and chunks at one stroke for every reader.
+        """Replaces a document's metadata and chunks, in one step for every reader.
 
-        Raises DocumentNotFound, DocumentChanged when another request was quicker, or what undid the write.
+        Raises DocumentNotFound, DocumentChanged when another request replaced or deleted it first, and any other error
+        of the write.
         """
         if await self._answered(request, account):
             return []
@@ -72,10 +73,10 @@ class Ingest:
         timings: Stopwatch,
         request: IdempotentRequest | None = None,
     ) -> list[Outcome]:
-        """Stores each document or undoes it alone; outcomes in the order of ``documents``.
+        """Stores each document, or nothing of it; returns outcomes in the order of ``documents``.
 
-        An error stands for a document that cannot be stored: that is its outcome. When none could be stored and all
-        for the same reason, raises that reason.
+        An error in ``documents`` is the outcome of its document. When no document is stored, and all for the same
+        reason, raises that error.
         """
         if await self._answered(request, account):
             return []
@@ -86,9 +87,9 @@ class Ingest:
     async def _insert(
         self, account: str | None, documents: Sequence[Entry], timings: Stopwatch, request: IdempotentRequest | None
     ) -> list[Outcome]:
-        """First with the bots' rows as they were lately. A bot that T1 does not find so is looked for."""
+        """Uses cached rows of bots first. Where T1 finds a bot changed, reads its row and tries its documents again."""
         wanted = _bots(documents)
-        if request:  # One T1 alone may claim its key.
+        if request:  # Only one T1 may claim the key.
             return await self._insert_into(await self._read_bots(account, wanted), account, documents, timings, request)
         known = {bot_id: bot for bot_id in wanted if (bot := self._known.get((bot_id, account)))}
         bots = {**known, **await self._read_bots(account, wanted - known.keys())}
@@ -140,11 +141,11 @@ class Ingest:
         return outcomes
 
     async def _answered(self, request: IdempotentRequest | None, account: str | None) -> bool:
-        """Whether the answer is known before anything is looked up: the bot may be gone by now."""
+        """Whether the request was answered before. Checked before the bot is read, which may not exist any more."""
         if request is None:
             return False
         request.account = account or ""
-        answer = await self._keys.find_answer(request.to_row())
+        answer = await self._idempotency.find_answer(request.to_row())
         if answer is not None:
             request.set_replay(answer)
         return request.replayed

@@ -1,6 +1,6 @@
-"""Finishes what a dead process left, and removes from Milvus what nobody refers to.
+"""Finishes or undoes the sagas of processes that died, and deletes vectors from Milvus that no document refers to.
 
-Runs in every server process; rows are claimed with FOR UPDATE SKIP LOCKED, so that each is worked on once.
+Every server process runs it. Rows are claimed with FOR UPDATE SKIP LOCKED, so that one process handles each.
 """
 
 import asyncio
@@ -22,10 +22,11 @@ log = logging.getLogger(__name__)
 
 
 SWEEP_SECONDS = 60.0
-"""Between two looks for Idempotency-Keys that are old enough to be forgotten."""
+"""Between two deletions of old Idempotency-Keys."""
 
 WIDE_SPAN = 1_024
-"""Chunks of a document. One alone may have the index 65,535: to name all keys up to it takes Milvus Lite seconds."""
+"""Up to so many, all keys of a generation are named. A chunk_index can be 65,535, and naming all keys up to that takes
+Milvus Lite seconds."""
 
 
 class Recovery:
@@ -37,26 +38,26 @@ class Recovery:
         bots: Bots,
         index: VectorIndex,
         leases: Leases,
-        keys: IdempotencyPort,
+        idempotency: IdempotencyPort,
         *,
         interval: float,
         claim: float,
     ) -> None:
-        """``interval``: seconds between rounds. ``claim``: seconds a batch of garbage belongs to one process."""
+        """``interval``: seconds between rounds. ``claim``: seconds for which one process has a batch of garbage."""
         self._writes = writes
         self._garbage = garbage
         self._bot_store = bot_store
         self._bots = bots
         self._index = index
         self._leases = leases
-        self._keys = keys
+        self._idempotency = idempotency
         self._next_sweep = 0.0
         self._interval = interval
         self._claim = timedelta(seconds=claim)
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """There is something to collect: do not wait for the next round."""
+        """Starts the next round now, because there is something to collect."""
         self._wake.set()
 
     async def run_forever(self) -> None:
@@ -64,21 +65,21 @@ class Recovery:
             try:
                 await self.run_round()
             except AppError as exc:
-                log.warning("recovery waits: %s", exc.detail)
+                log.warning("recovery is delayed: %s", exc.detail)
             except Exception:
                 log.exception("a round of recovery failed")
             self._wake.clear()
-            # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with wake().
+            # Not wait_for: on Python 3.11 it ignores a cancellation that comes at the same time as wake().
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
                     await self._wake.wait()
 
     async def run_round(self) -> None:
-        """One pass over all that is due. Raises what stands in its way; the next round goes on."""
+        """Handles everything that is due. Stops at the first error, which it raises."""
         await failpoint("recovery.before_compensate")
         if undone := await self._writes.compensate_expired():
             await failpoint("recovery.after_compensate")
-            log.info("took back %d writes past their lease", undone)
+            log.info("undid %d writes whose lease had expired", undone)
         while saga := await self._bot_store.claim_expired(self._leases.token, self._leases.length):
             log.info("resuming %s of bot %s", saga.operation, saga.bot_id)
             await failpoint("recovery.after_claim")
@@ -92,29 +93,29 @@ class Recovery:
 
     async def _sweep_keys(self) -> None:
         if time.monotonic() >= self._next_sweep:
-            await self._keys.sweep()
+            await self._idempotency.sweep()
             self._next_sweep = time.monotonic() + SWEEP_SECONDS
 
     async def _keys_of(self, collection: str, rows: Sequence[VectorGarbage]) -> list[int]:
-        """All that may be there; of documents with a chunk_index far up those that are there."""
+        """All keys that may exist; of generations with a large chunk_index those that do exist."""
         wide = [row.span for row in rows if row.chunk_span > WIDE_SPAN]
         keys = [key for row in rows if row.chunk_span <= WIDE_SPAN for key in range(*row.span)]
         return keys + sorted(await self._index.present(collection, wide)) if wide else keys
 
     async def _collect(self, collection: str, rows: Sequence[VectorGarbage]) -> None:
-        """Deletes by key. A row ends when it is settled and Milvus has then been seen without its keys."""
-        settled = [row for row in rows if row.settled]
+        """Deletes by key. A row is complete when no late write can come and Milvus was then read without its keys."""
+        final = [row for row in rows if row.window_passed]
         await failpoint("gc.before_delete")
         try:
             await self._index.delete(collection, await self._keys_of(collection, rows))
-            left = await self._index.present(collection, [row.span for row in settled]) if settled else set()
+            left = await self._index.present(collection, [row.span for row in final]) if final else set()
         except CollectionMissing:
             left = set()
         await failpoint("gc.after_delete")
-        gone = [row for row in settled if left.isdisjoint(range(*row.span))]
+        gone = [row for row in final if left.isdisjoint(range(*row.span))]
         if gone:
             await failpoint("gc.before_end")
-            await self._garbage.end(gone)
+            await self._garbage.complete(gone)
             await failpoint("gc.after_end")
         if kept := [row for row in rows if row not in gone]:
             await self._garbage.reschedule(kept)

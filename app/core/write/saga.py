@@ -63,7 +63,7 @@ class Saga:
         One transaction begins all of them and one makes all visible that succeeded. A ``request`` that was answered
         before begins no write. It has an answer then, and when a write succeeded. Raises DatabaseUnavailable when
         PostgreSQL does not answer before T1 has begun, IdempotencyKeyReused, RequestInFlight, and the errors of
-        ``Generations.within_block``. Stages in ``timings``: postgres, embedding, milvus, rest.
+        ``Generations.within_block``. Stages in ``timings``: postgres, embedding, milvus, throttle.
         """
         await failpoint("write.before_t1")
         began_at = asyncio.get_running_loop().time()
@@ -108,7 +108,7 @@ class Saga:
                     await self._restart(moved, request)
                 again = [write for write in moved if write.is_live]
                 leases.enter_context(self._leases.holding([write.generation for write in again], since=began_at))
-                await failpoint("write.after_t1_anew")
+                await failpoint("write.after_restart")
                 timestamps |= await self._indexer.index(again, timings, {})
                 await self._finish(begun, timestamps, timings, request)
             if any(write.moved for write in live(begun)):  # Then T2 has finished none of them.
@@ -129,7 +129,7 @@ class Saga:
 
     async def _restart(self, moved: Sequence[Write], request: IdempotentRequest | None) -> None:
         """Undoes writes whose bot has moved, and begins them again for the bot as it is now."""
-        await failpoint("write.before_t1_anew")
+        await failpoint("write.before_restart")
         try:
             bots = await self._bots.usable_many(sorted({write.bot.bot_id for write in moved}), None)
             for write in moved:

@@ -1,12 +1,12 @@
-"""The record in plain memory, gone with the process. For tests and simulation, and the ports' plainest reading."""
+"""The ports of the record in plain memory, for tests and the simulation."""
 
 from tests.doubles.memory_store.bots import MemoryBotStore
 from tests.doubles.memory_store.documents import MemoryDocumentStore
 from tests.doubles.memory_store.garbage import MemoryGarbageStore
 from tests.doubles.memory_store.generations import MemoryGenerationStore
 from tests.doubles.memory_store.idempotency import MemoryIdempotencyStore
+from tests.doubles.memory_store.model_migrations import MemoryModelMigrationStore
 from tests.doubles.memory_store.rebuild import MemoryRebuildStore
-from tests.doubles.memory_store.reembed import MemoryReembedStore
 from tests.doubles.memory_store.tables import Tables
 from tests.doubles.memory_store.verify import MemoryVerifyStore
 from tests.doubles.memory_store.writes import MemoryWriteStore
@@ -17,8 +17,8 @@ __all__ = [
     "MemoryGarbageStore",
     "MemoryGenerationStore",
     "MemoryIdempotencyStore",
+    "MemoryModelMigrationStore",
     "MemoryRebuildStore",
-    "MemoryReembedStore",
     "MemoryVerifyStore",
     "MemoryWriteStore",
     "Tables",

@@ -1,4 +1,4 @@
-"""The registry and the sagas of whole bots in plain memory; keeps to BotPort as ``stores.bots.BotStore`` does."""
+"""BotPort in plain memory."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,14 +9,14 @@ from app.schemas.rows import CREATE_BOT, DELETE_BOT, DROP_COLLECTION, Bot, BotCo
 from app.utils.errors import CollectionNameTaken
 from tests.doubles.memory_store.tables import BotRow, Partition, Tables
 
-NOBODY = UUID(int=0)
-"""A token that no process has: recovery takes the saga when its lease has passed."""
+NO_PROCESS = UUID(int=0)
+"""A token that no process has: recovery takes the saga when its lease has expired."""
 
 
 class MemoryBotStore:
-    def __init__(self, tables: Tables, settle: timedelta) -> None:
+    def __init__(self, tables: Tables, late_write_window: timedelta) -> None:
         self._tables = tables
-        self._settle = settle
+        self._late_write_window = late_write_window
 
     async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
         bot = self._tables.active(bot_id, account)
@@ -110,13 +110,15 @@ class MemoryBotStore:
         for saga in [saga for saga in tables.sagas.values() if saga.bot_id == bot_id]:
             del tables.sagas[saga.generation]
             if saga.operation == "write" and saga.collection_name:
-                tables.collect_again(bot_id, saga.generation, saga.collection_name, saga.chunk_span, now + self._settle)
+                tables.collect_again(
+                    bot_id, saga.generation, saga.collection_name, saga.chunk_span, now + self._late_write_window
+                )
         for document in tables.partition(bot_id).documents.values():
-            until = document.updated_at + self._settle
+            until = document.updated_at + self._late_write_window
             for collection in collections if until > now else ():
                 tables.collect_again(bot_id, document.generation, collection, document.chunk_span, until)
         tables.partitions.pop(bot_id, None)
-        tables.reembed_leases.pop(bot_id, None)
+        tables.migration_leases.pop(bot_id, None)
         if (bot := tables.bots.get(bot_id)) and bot.state == "deleting":
             del tables.bots[bot_id]
             tables.rebuilds.pop(bot_id, None)
@@ -141,7 +143,7 @@ class MemoryBotStore:
             return False
         bot.milvus_collection = replacement.collection_name
         self._tables.begin_rebuild(bot_id, False)
-        self._tables.begin_saga(DROP_COLLECTION, bot_id, NOBODY, self._settle).collection_name = lost
+        self._tables.begin_saga(DROP_COLLECTION, bot_id, NO_PROCESS, self._late_write_window).collection_name = lost
         return True
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:

@@ -1,4 +1,4 @@
-"""Documents and chunks in plain memory; keeps to DocumentPort as ``stores.documents.DocumentStore`` does."""
+"""DocumentPort in plain memory."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -21,11 +21,11 @@ def no_filters(_filter: Filter, _document: Mapping[str, Any]) -> bool:
 
 
 class MemoryDocumentStore:
-    """``settle`` as in the real one; ``matches`` says whether a row of documents, as a dict, passes a filter."""
+    """``matches``: whether a row of documents, as a dict, passes a filter."""
 
-    def __init__(self, tables: Tables, settle: timedelta, matches: Matches = no_filters) -> None:
+    def __init__(self, tables: Tables, late_write_window: timedelta, matches: Matches = no_filters) -> None:
         self._tables = tables
-        self._settle = settle
+        self._late_write_window = late_write_window
         self._matches = matches
 
     async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
@@ -33,7 +33,7 @@ class MemoryDocumentStore:
         deleted = {}
         for doc_id in sorted(set(doc_ids)):
             if (document := documents.pop(doc_id, None)) is not None:
-                self._tables.discard(bot_id, document, self._settle)
+                self._tables.discard(bot_id, document, self._late_write_window)
                 deleted[doc_id] = document.chunk_count
         return deleted
 
@@ -166,7 +166,7 @@ class MemoryDocumentStore:
         return self._tables.partition(bot_id).documents.get(doc_id)
 
     def _reads(self, bot_id: UUID, row: ChunkRow, chunk_id: int) -> DocumentRow | None:
-        """The reader's join on generation: the chunk's document, if the chunk is current."""
+        """The join on generation of every read: the chunk's document if the chunk is current."""
         document = self._document(bot_id, row.doc_id)
         return document if document and document.generation == chunk_id // CHUNKS_PER_GENERATION else None
 

@@ -1,4 +1,4 @@
-"""``vector_gc`` in plain memory; keeps to GarbagePort as ``stores.garbage.GarbageStore`` does."""
+"""GarbagePort in plain memory."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,19 +12,19 @@ class MemoryGarbageStore:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def claim(self, hold: timedelta) -> Sequence[VectorGarbage]:
+    async def claim(self, lease: timedelta) -> Sequence[VectorGarbage]:
         now = self._tables.now()
         due = [row for row in self._tables.garbage.values() if row.next_attempt_at <= now]
         claimed = sorted(due, key=lambda row: row.next_attempt_at)[:BATCH]
         for row in claimed:
             row.attempts += 1
-            row.next_attempt_at = now + hold
+            row.next_attempt_at = now + lease
         return [
             VectorGarbage(row.generation, row.chunk_span, row.collection_name, row.not_before, now >= row.not_before)
             for row in claimed
         ]
 
-    async def end(self, rows: Sequence[VectorGarbage]) -> None:
+    async def complete(self, rows: Sequence[VectorGarbage]) -> None:
         for ended in rows:
             row = self._tables.garbage.get((ended.generation, ended.collection_name))
             if row and row.not_before == ended.not_before:

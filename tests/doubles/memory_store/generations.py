@@ -1,4 +1,4 @@
-"""Which generations may be given out, in plain memory; keeps to GenerationPort as ``stores.generations`` does."""
+"""GenerationPort in plain memory."""
 
 from collections.abc import Sequence
 from uuid import UUID, uuid4

@@ -1,4 +1,4 @@
-"""Idempotency keys in plain memory; keeps to IdempotencyPort as ``stores.postgres.idempotency`` does."""
+"""IdempotencyPort in plain memory, and the parts of T1 and T2 that are about idempotency keys."""
 
 from datetime import timedelta
 

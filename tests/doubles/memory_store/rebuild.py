@@ -1,4 +1,4 @@
-"""Rebuilds in plain memory; keeps to RebuildPort as ``stores.rebuild.RebuildStore`` does."""
+"""RebuildPort in plain memory."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta

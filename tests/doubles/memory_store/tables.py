@@ -140,10 +140,10 @@ def wall_clock() -> datetime:
 
 
 class Tables:
-    """One database. ``now`` is its clock: leases and the collection of garbage go by it.
+    """One database. ``now`` is its clock, for leases and garbage.
 
-    No method of the stores over it awaits anything, so each is a transaction: done at one moment, and alone. That
-    is what row locks make of the real one's transactions as far as anyone can tell from outside.
+    No method of the stores over it awaits anything. So each method is a transaction that runs alone, as row locks make
+    PostgreSQL's transactions appear from outside.
     """
 
     def __init__(self, now: Callable[[], datetime] = wall_clock) -> None:
@@ -153,7 +153,7 @@ class Tables:
         self.sagas: dict[int, SagaRow] = {}
         self.garbage: dict[tuple[int, str], GarbageRow] = {}
         self.keys: dict[tuple[str, str], KeyRow] = {}
-        self.reembed_leases: dict[UUID, tuple[UUID, datetime]] = {}
+        self.migration_leases: dict[UUID, tuple[UUID, datetime]] = {}
         self.rebuilds: dict[UUID, RebuildRow] = {}
         self.checks: dict[UUID, datetime] = {}
         self.doubts: dict[UUID, tuple[int, int]] = {}
@@ -163,7 +163,7 @@ class Tables:
         self.first_in_block, self.last_in_block = 1, 0
         self.blocks: list[GenerationBlock] = []
         self.restored = False
-        """As PostgreSQL tells: these tables were restored, copied or rolled back since the block was reserved."""
+        """Whether these tables were restored, copied or rolled back since the block was reserved."""
 
     def check_block(self, count: int) -> None:
         """Raises NoGeneration when ``count`` generations cannot be taken."""
@@ -188,7 +188,7 @@ class Tables:
         self.rebuilds[bot_id] = RebuildRow(bot_id, self.next_generation(), in_place, total, self.now())
 
     def partition(self, bot_id: UUID) -> Partition:
-        """The bot's own, or an empty one for a bot that is unknown."""
+        """The bot's partition, or an empty one for an unknown bot."""
         return self.partitions.get(bot_id) or Partition()
 
     def begin_saga(
@@ -231,23 +231,23 @@ class Tables:
     def collect_again(
         self, bot_id: UUID, generation: int, collection: str, chunk_span: int, not_before: datetime
     ) -> None:
-        """Also where it is on the list already; then never earlier than it would be."""
+        """Also for a row that exists already, which then never becomes due earlier."""
         if row := self.garbage.get((generation, collection)):
             row.not_before = max(row.not_before, not_before)
         else:
             self.collect(bot_id, generation, collection, chunk_span, not_before)
 
-    def discard(self, bot_id: UUID, old: DocumentRow, settle: timedelta) -> None:
-        """What a replaced or deleted version leaves behind. Its vectors may land until ``settle`` after its switch."""
+    def discard(self, bot_id: UUID, old: DocumentRow, late_write_window: timedelta) -> None:
+        """Deletes the chunks of a replaced or deleted version and enqueues its vectors, which may still appear."""
         self.drop_chunks(bot_id, old.generation)
         now, bot = self.now(), self.bots.get(bot_id)
         if bot is None:
             return
-        filled = bot_id in self.rebuilds  # As below.
-        until = now + settle if filled else max(now, old.updated_at + settle)
+        rebuilding = bot_id in self.rebuilds  # As for bot.next.
+        until = now + late_write_window if rebuilding else max(now, old.updated_at + late_write_window)
         self.collect(bot_id, old.generation, bot.collection, old.chunk_span, until, old.doc_id)
-        if bot.next:  # A copy may be under way, and land as late as any write.
-            name, until = bot.next.collection_name, now + settle
+        if bot.next:  # A copy may be in flight, and take effect as late as any write.
+            name, until = bot.next.collection_name, now + late_write_window
             self.collect(bot_id, old.generation, name, old.chunk_span, until, old.doc_id)
 
     def current(self, bot_id: UUID) -> Iterator[tuple[DocumentRow, Chunk]]:

@@ -1,4 +1,4 @@
-"""Reads for comparing the stores in plain memory; keeps to VerifyPort as ``stores.verify.VerifyStore`` does."""
+"""VerifyPort in plain memory."""
 
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -78,9 +78,9 @@ class MemoryVerifyStore:
         return [f"{parent}_{bot_id.hex}" for bot_id in orphaned for parent in ("documents", "document_chunks")]
 
     async def foreign_partitions(self) -> Sequence[tuple[str, str, str]]:
-        return []  # Nobody owns anything here.
+        return []  # There are no roles here.
 
-    async def forgotten_sagas(self) -> Sequence[int]:
+    async def abandoned_sagas(self) -> Sequence[int]:
         limit = self._tables.now() - self._grace
         return [saga.generation for saga in self._tables.sagas.values() if saga.lease_until < limit]
 

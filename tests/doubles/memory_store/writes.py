@@ -1,4 +1,4 @@
-"""T1, T2 and their compensation in plain memory; keeps to WritePort as ``stores.postgres.writes.WriteStore`` does."""
+"""WritePort in plain memory."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +12,9 @@ from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
 
 
 class MemoryWriteStore:
-    """``settle`` as in the real one."""
-
-    def __init__(self, tables: Tables, settle: timedelta) -> None:
+    def __init__(self, tables: Tables, late_write_window: timedelta) -> None:
         self._tables = tables
-        self._settle = settle
+        self._late_write_window = late_write_window
 
     async def begin(
         self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: IdempotencyKey | None = None
@@ -145,7 +143,7 @@ class MemoryWriteStore:
         if write.rewrites is not None:
             new = replace(old, generation=new.generation, updated_at=new.updated_at)
         documents[write.doc_id] = new
-        self._tables.discard(write.bot_id, old, self._settle)
+        self._tables.discard(write.bot_id, old, self._late_write_window)
         return old.chunk_count
 
     async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID | None) -> set[int]:
@@ -153,7 +151,7 @@ class MemoryWriteStore:
         for saga in self._tables.end_sagas(mine, token):
             self._tables.drop_chunks(bot_id, saga.generation)
             assert saga.collection_name is not None
-            until = self._tables.now() + self._settle
+            until = self._tables.now() + self._late_write_window
             self._tables.collect(bot_id, saga.generation, saga.collection_name, saga.chunk_span, until, saga.doc_id)
         return set(mine)
 
@@ -168,7 +166,7 @@ class MemoryWriteStore:
         if self._tables.active(bot_id) is None:
             return
         current = {document.generation for document in self._tables.partition(bot_id).documents.values()}
-        not_before = self._tables.now() + self._settle
+        not_before = self._tables.now() + self._late_write_window
         for write in writes:
             if write.generation not in current:
                 span = write.document.chunk_span

@@ -48,7 +48,7 @@ PART_BYTES: Final = 2 << 20
 CREATE_SECONDS: Final = 60.0
 """Longest that making, indexing and loading a collection may take; 3 s when nothing else goes on."""
 
-SETTLE_SLACK_SECONDS: Final = 5.0
+LATE_WRITE_SLACK_SECONDS: Final = 5.0
 
 REFUSED_SECONDS: Final = 2.0
 """A refusal counts when it lasts: while Milvus starts, its proxy refuses every token."""
@@ -151,7 +151,7 @@ class MilvusIndex:
         return (await self._shape(collection)).supports_lexical
 
     @property
-    def settle_seconds(self) -> float:
+    def late_write_window_seconds(self) -> float:
         """How long after a write's call has ended, however it ended, the write may still land.
 
         pymilvus repeats an attempt that found the server away until the call's deadline, and gives each
@@ -159,7 +159,7 @@ class MilvusIndex:
         given up. The slack is for a server that finishes what it already holds when the deadline passes.
         Repeating is harmless: upserts and deletes by key give the same result twice.
         """
-        return self._timeout + SETTLE_SLACK_SECONDS
+        return self._timeout + LATE_WRITE_SLACK_SECONDS
 
     async def create(self, collection: str, dimension: int) -> None:
         if not schema.COLLECTION_NAME.fullmatch(collection) or not 1 <= dimension <= schema.MAX_DIMENSION:

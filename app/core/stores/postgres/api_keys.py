@@ -1,4 +1,4 @@
-"""``api_keys``: by prefix, with the hash of the whole key."""
+"""ApiKeyPort on PostgreSQL: ``api_keys``."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -9,8 +9,6 @@ from app.schemas.rows import ListedApiKey, StoredApiKey
 
 
 class KeyStore:
-    """All methods raise DatabaseUnavailable."""
-
     def __init__(self, db: Database) -> None:
         self._db = db
 

@@ -1,4 +1,4 @@
-"""How much is in flight and left over, over all bots and server processes."""
+"""BacklogPort on PostgreSQL."""
 
 from app.core.stores.postgres.database import Database
 from app.schemas.queries import SQL

@@ -1,4 +1,4 @@
-"""``bot_registry`` and the sagas of whole bots."""
+"""BotPort on PostgreSQL: ``bot_registry``, and the sagas of whole bots."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,19 +13,16 @@ from app.schemas.queries import SQL
 from app.schemas.rows import CREATE_BOT, DELETE_BOT, Bot, BotCounts, BotSaga, Progress
 from app.utils.errors import CollectionNameTaken
 
-# A lock on the parent tables makes every reader wait behind it: better to give up soon and try again.
+# While this waits for a lock on the parent tables, every reader waits behind it: so it gives up soon and tries again.
 PARTITION_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '100ms'"
 
 
 class BotStore:
-    """All methods raise DatabaseUnavailable. ``account`` None means any account.
+    """``late_write_window``: how long after the end of its call a write to Milvus may still take effect."""
 
-    ``settle`` is how long after its call's end a write to Milvus may still land.
-    """
-
-    def __init__(self, db: Database, settle: timedelta) -> None:
+    def __init__(self, db: Database, late_write_window: timedelta) -> None:
         self._db = db
-        self._settle = settle
+        self._late_write_window = late_write_window
 
     async def get(self, bot_id: UUID, account: str | None) -> Bot | None:
         rows = only_account(await self._db.fetch(SQL["get_bot"], bot_id, account), account)
@@ -96,7 +93,7 @@ class BotStore:
                     row = await conn.fetchrow(SQL["bot_state"], bot_id)
                     if row is not None and row["state"] == "active":
                         return True
-                    await conn.execute(SQL["enqueue_bot_gc"], bot_id, self._settle)
+                    await conn.execute(SQL["enqueue_bot_gc"], bot_id, self._late_write_window)
                     await conn.execute(SQL["drop_partitions"], bot_id)
                     await conn.execute(SQL["delete_bot_row"], bot_id)
             except LockNotGranted:
@@ -114,14 +111,14 @@ class BotStore:
 
     async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool:
         async with self._db.transaction() as conn:
-            row = await conn.fetchrow(SQL["lock_bot_for_move"], bot_id)
+            row = await conn.fetchrow(SQL["lock_bot_exclusively"], bot_id)
             if row is None or row["milvus_collection"] != lost:
                 return False
             if not await conn.fetch(SQL["end_sagas"], [replacement.generation], token):
                 return False
             await conn.execute(SQL["replace_collection"], bot_id, replacement.collection_name)
             await conn.execute(SQL["begin_rebuild"], bot_id, False)
-            await conn.fetchval(SQL["drop_collection_later"], bot_id, lost, uuid4(), self._settle)
+            await conn.fetchval(SQL["drop_collection_later"], bot_id, lost, uuid4(), self._late_write_window)
         return True
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:

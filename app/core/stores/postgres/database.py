@@ -23,16 +23,16 @@ from app.utils.errors import DatabaseFull, StartupError
 JSONB_VERSION = b"\x01"
 IDLE_SECONDS = 30.0
 SESSION_MARK = "chat_memory.session"
-"""A start-up parameter that no pooler passes on: PgBouncer refuses it, others drop it."""
+"""A start-up parameter that no pooler forwards: PgBouncer refuses it, others drop it."""
 FULL_SECONDS = 30.0
 """A disk counts as full for so long after PostgreSQL reported it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """Seconds after which PostgreSQL itself ends what a process that died or hangs has begun.
+    """Seconds after which PostgreSQL itself ends what a process has begun that died or hangs.
 
-    A process that lives gives up after its own timeout, which is shorter than ``statement``.
+    A running process gives up after its own timeout, which is shorter than ``statement``.
     """
 
     statement: float = 15.0
@@ -41,11 +41,11 @@ class Guards:
 
     @classmethod
     def over(cls, timeout: float) -> "Guards":
-        """``timeout``: seconds after which a process itself gives a statement up."""
+        """``timeout``: seconds after which a process itself gives up a statement."""
         return cls(statement=max(cls().statement, 1.5 * timeout))
 
     def server_settings(self) -> dict[str, str]:
-        """In milliseconds, as PostgreSQL counts them."""
+        """The settings of a session, in milliseconds."""
         return {
             "statement_timeout": str(int(self.statement * 1000)),
             "lock_timeout": str(int(self.lock * 1000)),
@@ -54,20 +54,20 @@ class Guards:
 
 
 PLANNER_SETTINGS = {
-    # Planning dominates these small statements; compiling them never pays.
+    # Planning dominates these small statements: compiling them never pays.
     "jit": "off",
-    # Looking whether to remember rows of a nested loop is a twentieth of planning a search's statement,
-    # whose keys are all different.
+    # To consider caching the rows of a nested loop takes a twentieth of the planning of a search's statement, and its
+    # keys are all different.
     "enable_memoize": "off",
 }
 PREPARED_SETTINGS = {
-    # A generic plan would plan every bot's partition at a prepared statement's sixth run.
+    # At its sixth run a prepared statement would get a generic plan, which plans every bot's partition.
     "plan_cache_mode": "force_custom_plan",
 }
 
 
 async def _prepare_connection(conn: "asyncpg.Connection[asyncpg.Record]") -> None:
-    # The binary form, so that COPY can use it too: a version byte, then the JSON text.
+    # The binary format, so that COPY can use it too: a version byte, then the JSON text.
     await conn.set_type_codec(
         "jsonb",
         schema="pg_catalog",
@@ -78,14 +78,14 @@ async def _prepare_connection(conn: "asyncpg.Connection[asyncpg.Record]") -> Non
 
 
 async def _leave_as_it_is(_: Any) -> None:
-    """A transaction left open is rolled back before this is called; nothing else of a session is ever changed here.
+    """Resets nothing: an open transaction was rolled back before this call, and nothing else of a session is changed.
 
-    asyncpg's own RESET ALL would cost a round trip after each statement, three times a small statement's own time.
+    asyncpg's own RESET ALL would cost a round trip after each statement: three times the time of a small one.
     """
 
 
 async def _open_direct(opening: Any, settings: dict[str, str]) -> "asyncpg.Pool[asyncpg.Record] | None":
-    """A pool of sessions with these settings, or None when a pooler does not let them through."""
+    """A pool of sessions with these settings; None when a pooler does not forward them."""
     pool: asyncpg.Pool[asyncpg.Record] = opening(reset=_leave_as_it_is, server_settings=settings)
     try:
         await pool
@@ -107,18 +107,19 @@ async def _clear(conn: Any) -> None:
 class Database:
     """A pool whose connections answer or fail within ``timeout`` seconds.
 
-    ``pooled``: a pooler such as PgBouncer stands in between, so that each transaction may have another server
-    connection. Nothing of a session outlives a transaction then, and who is in one must not wait for a second: the
-    pooler may have none left.
+    ``pooled``: there is a pooler such as PgBouncer in between, so that each transaction may run on another server
+    connection. Then nothing of a session outlives a transaction, and a task in one transaction must not wait for a
+    second one: the pooler may have no connection left.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout: float, pooled: bool = False) -> None:
         self._pool = pool
         self._timeout = timeout
         self.pooled = pooled
-        self._places = asyncio.Semaphore(pool.get_max_size())
+        self._slots = asyncio.Semaphore(pool.get_max_size())
         self._idle: deque[tuple[Connection, float]] = deque()
         self._full_at = -math.inf
+        self._translated = ErrorTranslation()
 
     @classmethod
     async def connect(
@@ -131,15 +132,15 @@ class Database:
         guards: Guards | None = None,
         pooled: bool = False,
     ) -> Self:
-        """Opens the pool. A pooler is found by itself; ``pooled`` says that there is one.
+        """Opens the pool. A pooler is detected; ``pooled`` states that there is one.
 
-        Behind a pooler ``guards`` are not sent: ``stores.role_settings`` compares them with the role's own. Raises
-        StartupError for what waiting does not cure (wrong password, TLS, database or encoding), else
+        Behind a pooler ``guards`` are not sent: ``role_settings`` compares them with those of the role. Raises
+        StartupError for an error that waiting does not fix (wrong password, TLS, database or encoding), else
         DatabaseUnavailable.
         """
         opening = partial(
             asyncpg.create_pool,
-            # asyncpg takes a client's certificate by URI alone.
+            # asyncpg takes a client's certificate only from the URI.
             f"postgresql://?{urlencode(address.tls.parameters())}",
             host=address.host,
             port=address.port,
@@ -176,20 +177,24 @@ class Database:
         small statement. After an error, or unused for IDLE_SECONDS, a connection goes back to the pool.
         """
         try:
-            with ErrorTranslation():
-                await self._acquire_place()
+            with self._translated:
+                if self._slots.locked():
+                    async with asyncio.timeout(self._timeout):
+                        await self._slots.acquire()
+                else:
+                    await self._slots.acquire()
             try:
-                with ErrorTranslation():
+                with self._translated:
                     conn = await self._take()
                 try:
                     yield conn
                 except BaseException:
                     await self._give_back(conn)
                     raise
-                with ErrorTranslation():
+                with self._translated:
                     await self._keep(conn)
             finally:
-                self._places.release()
+                self._slots.release()
         except DatabaseFull:
             self._full_at = asyncio.get_running_loop().time()
             raise
@@ -201,12 +206,12 @@ class Database:
             yield conn
 
     async def is_full(self) -> bool:
-        """Whether PostgreSQL has lately refused something for want of space."""
+        """Whether PostgreSQL recently refused something because its disk is full."""
         return asyncio.get_running_loop().time() - self._full_at < FULL_SECONDS
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
-        """A read-only transaction whose statements all see one moment."""
+        """A read-only transaction whose statements all see the same snapshot."""
         async with self.connection() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
             yield conn
 
@@ -222,15 +227,8 @@ class Database:
         async with self.connection() as conn:
             await conn.execute(sql, *args)
 
-    async def _acquire_place(self) -> None:
-        if self._places.locked():
-            async with asyncio.timeout(self._timeout):
-                await self._places.acquire()
-        else:
-            await self._places.acquire()
-
     async def _take(self) -> Connection:
-        """The connection that was used last, or one from the pool, which has one for each place."""
+        """The connection that was used last, or one from the pool, which has one for each slot."""
         while self._idle:
             conn, _ = self._idle.pop()
             if not conn.driver.is_closed():
@@ -252,12 +250,12 @@ class Database:
             await self._pool.release(conn.driver)
 
     def pool_state(self) -> tuple[int, int, int]:
-        """(used, idle, most) connections."""
+        """The numbers of (used, idle, at most open) connections."""
         size, idle = self._pool.get_size(), self._pool.get_idle_size() + len(self._idle)
         return size - idle, idle, self._pool.get_max_size()
 
     async def close(self) -> None:
-        """Waits for connections in use, for as long as a statement may take, then cuts them."""
+        """Waits for connections in use for as long as a statement may take, then closes them."""
         while self._idle:
             await self._pool.release(self._idle.pop()[0].driver)
         try:

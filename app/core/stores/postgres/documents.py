@@ -1,4 +1,4 @@
-"""``documents`` and ``document_chunks``: reads, and changes that need no new vectors."""
+"""DocumentPort on PostgreSQL: ``documents`` and ``document_chunks``."""
 
 import itertools
 from collections.abc import Collection, Iterable, Sequence
@@ -25,18 +25,18 @@ FILTER_PLACEHOLDER = "/*filter*/ true"
 
 
 class DocumentStore:
-    """``settle`` is how long after its call's end a write to Milvus may still land."""
+    """``late_write_window``: how long after the end of its call a write to Milvus may still take effect."""
 
-    def __init__(self, db: Database, settle: timedelta) -> None:
+    def __init__(self, db: Database, late_write_window: timedelta) -> None:
         self._db = db
-        self._settle = settle
+        self._late_write_window = late_write_window
 
     async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
         try:
             async with self._db.transaction() as conn:
                 locked = only_bot(await conn.fetch(SQL["lock_documents"], bot_id, doc_ids), bot_id)
                 own = [row["doc_id"] for row in locked]
-                rows = await conn.fetch(SQL["delete_documents"], bot_id, own, self._settle)
+                rows = await conn.fetch(SQL["delete_documents"], bot_id, own, self._late_write_window)
                 check_only_bot(rows, bot_id)
         except TenantMismatch:
             return {}

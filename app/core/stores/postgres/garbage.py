@@ -1,4 +1,4 @@
-"""``vector_gc``: generations whose vectors are still to be removed from Milvus."""
+"""GarbagePort on PostgreSQL: ``vector_gc``."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -11,17 +11,15 @@ BATCH = 64
 
 
 class GarbageStore:
-    """All methods raise DatabaseUnavailable."""
-
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def claim(self, hold: timedelta) -> Sequence[VectorGarbage]:
-        return [VectorGarbage(**row) for row in await self._db.fetch(SQL["claim_garbage"], hold, BATCH)]
+    async def claim(self, lease: timedelta) -> Sequence[VectorGarbage]:
+        return [VectorGarbage(**row) for row in await self._db.fetch(SQL["claim_garbage"], lease, BATCH)]
 
-    async def end(self, rows: Sequence[VectorGarbage]) -> None:
+    async def complete(self, rows: Sequence[VectorGarbage]) -> None:
         generations, names = [row.generation for row in rows], [row.collection_name for row in rows]
-        await self._db.execute(SQL["end_garbage"], generations, names, [row.not_before for row in rows])
+        await self._db.execute(SQL["complete_garbage"], generations, names, [row.not_before for row in rows])
 
     async def reschedule(self, rows: Sequence[VectorGarbage]) -> None:
         generations, names = [row.generation for row in rows], [row.collection_name for row in rows]

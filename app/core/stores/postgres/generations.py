@@ -1,4 +1,4 @@
-"""Which generations this database may give out: ``installation`` and ``generation_blocks``."""
+"""GenerationPort on PostgreSQL: ``installation`` and ``generation_blocks``."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +14,7 @@ from app.utils.errors import DatabaseRightsMissing
 
 
 class GenerationStore:
-    """All methods raise DatabaseUnavailable. ``folder``: the identity of an embedded PostgreSQL's data directory."""
+    """``folder``: the identity of an embedded PostgreSQL's data directory."""
 
     def __init__(self, db: Database, folder: str = "") -> None:
         self._db = db

@@ -1,4 +1,4 @@
-"""``idempotency_keys``: taken in T1, answered in T2, deleted when they are old."""
+"""IdempotencyPort on PostgreSQL, and the parts of T1 and T2 that are about ``idempotency_keys``."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Brings the database to the newest schema. Alembic keeps the count; the revisions are plain SQL."""
+"""Brings the database to the newest schema. Alembic tracks the revisions, which are plain SQL."""
 
 import asyncio
 import io
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[4]
 
-# One number for every process that may migrate this database: the second one waits, then finds nothing to do.
+# Every process that may migrate this database takes this lock: the second one waits, then finds nothing to do.
 MIGRATION_LOCK = 0x63686174
-# Alembic's ``context`` and ``op`` are process-wide.
+# Alembic's ``context`` and ``op`` are global to the process.
 _alembic = threading.Lock()
 
 
 async def bring_up_to_date(db: Database, address: PostgresAddress) -> None:
-    """Applies what is missing. Where nothing is, Alembic is not even loaded.
+    """Applies missing revisions. If none is missing, Alembic is not imported.
 
     Raises DatabaseUnavailable, and StartupError when the role may not change the schema.
     """
@@ -34,13 +34,13 @@ async def bring_up_to_date(db: Database, address: PostgresAddress) -> None:
     except asyncpg.UndefinedTableError:
         row = None
     except DatabaseRightsMissing:
-        return  # ``rights.check_rights`` says which.
+        return  # ``rights.check_rights`` reports it.
     if row is None or row["revision"] != newest_revision():
         await asyncio.to_thread(migrate, address)
 
 
 def newest_revision() -> str:
-    """By the names of the files, which begin with it."""
+    """From the names of the files, which begin with it."""
     return max(file.name for file in (ROOT / "migrations" / "versions").glob("[0-9]*.py")).partition("_")[0]
 
 
@@ -55,7 +55,7 @@ def _config() -> "Config":
 
 
 def migrate(address: PostgresAddress) -> None:
-    """Applies what is missing, in one transaction. Blocks; safe when several processes do it at once.
+    """Applies missing revisions in one transaction. Blocks the thread; several processes may do it at the same time.
 
     Raises DatabaseUnavailable when the database does not answer, and StartupError when the role may not change it.
     """
@@ -72,12 +72,12 @@ def migrate(address: PostgresAddress) -> None:
         database=address.database,
         query={"host": address.host, "port": str(address.port), **address.tls.parameters()},
     )
-    # Behind a pooler, a statement that was prepared may be another client's.
+    # Behind a pooler, a prepared statement may be another client's.
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args={"prepare_threshold": None})
     config = _config()
     try:
         with _alembic, engine.begin() as connection:
-            # However long it takes: the role may have limits for the server's own statements.
+            # Without a limit of time: the role may have limits for the server's own statements.
             for limit in ("statement_timeout", "lock_timeout"):
                 connection.execute(sqlalchemy.select(sqlalchemy.func.set_config(limit, "0", True)))
             connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
@@ -89,7 +89,7 @@ def migrate(address: PostgresAddress) -> None:
         if isinstance(exc.orig, InsufficientPrivilege):
             raise StartupError(
                 f"Role {address.user} may not bring the schema of database {address.database} to {newest_revision()}: "
-                "run python -m app.cli migrate as the tables' owner. If that was done, let the role use their schema."
+                "run python -m app.cli migrate as the tables' owner. If it was, the role needs USAGE on their schema."
             ) from exc
         raise
     finally:
@@ -97,7 +97,7 @@ def migrate(address: PostgresAddress) -> None:
 
 
 def schema_sql() -> str:
-    """The whole schema as one script for psql, Alembic's mark included: the text of init_chatty.sql."""
+    """The whole schema as one script for psql, including Alembic's revision: the text of init_chatty.sql."""
     from alembic import command
 
     buffer = io.StringIO()

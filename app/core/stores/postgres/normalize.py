@@ -1,4 +1,4 @@
-"""Rewrites documents that were stored before names were in NFC."""
+"""NormalizePort on PostgreSQL."""
 
 from collections.abc import Callable, Sequence
 from uuid import UUID
@@ -11,8 +11,6 @@ FIELDS = ("title", "file_path", "file_type", "author", "tags", "metadata")
 
 
 class NormalizeStore:
-    """All methods raise DatabaseUnavailable."""
-
     def __init__(self, db: Database) -> None:
         self._db = db
 

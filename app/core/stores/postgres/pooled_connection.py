@@ -1,7 +1,7 @@
-"""A connection that keeps nothing in a session, for poolers that give each transaction any server connection.
+"""A connection that stores nothing in a session, for poolers that give each transaction any server connection.
 
-PgBouncer before 1.21 does not know of prepared statements. A statement that was prepared under a name stays on one
-server connection, and another client's statement may have the same name on the next: then it answers the wrong one.
+PgBouncer before 1.21 does not support prepared statements. A statement that was prepared under a name stays on one
+server connection, and on the next one the same name may be another client's statement, which is then executed.
 """
 
 from collections import OrderedDict
@@ -11,14 +11,14 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
 MAX_STATEMENTS = 128
-"""Whose types each connection remembers: those of queries.sql, and some that are compiled from filters."""
+"""Statements whose types each connection caches: those of queries.sql, and some that are compiled from filters."""
 
 
 class PooledConnection(asyncpg.Connection):
     """Sends each statement's text with its values, under the empty name, in one round trip.
 
-    asyncpg with ``statement_cache_size=0`` is as safe, and spends another round trip on a statement's types each time.
-    What is remembered here is asyncpg's own PreparedStatement, made with the empty name and parsed again at each use.
+    asyncpg with ``statement_cache_size=0`` is as safe, but needs another round trip each time for a statement's types.
+    The cache holds asyncpg's PreparedStatement, made with the empty name; PostgreSQL parses the text again at each use.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -42,10 +42,10 @@ class PooledConnection(asyncpg.Connection):
         return str(statement.get_statusmsg())
 
     async def clear(self) -> None:
-        """Called where the pool takes the connection back. Raises if the connection is lost.
+        """Called when the connection goes back to the pool. Raises if the connection is lost.
 
-        A statement that was described and not carried out, as its task was cancelled in between, still holds a server
-        connection: any simple query ends that.
+        A statement that was described but not executed, because its task was cancelled in between, still holds a server
+        connection. Any simple query releases it.
         """
         self._described.clear()
         await super().execute("SELECT 1")

@@ -1,4 +1,4 @@
-"""``index_rebuilds`` and ``index_checks``: bots whose vectors are made again, and when they were counted last."""
+"""RebuildPort on PostgreSQL: ``index_rebuilds`` and ``index_checks``."""
 
 from collections.abc import Collection
 from datetime import timedelta
@@ -10,14 +10,12 @@ from app.schemas.rows import Check, Progress, Rebuild
 
 
 class RebuildStore:
-    """All methods raise DatabaseUnavailable."""
-
     def __init__(self, db: Database) -> None:
         self._db = db
 
     async def begin_in_place(self, bot_id: UUID, collection: str) -> bool:
         async with self._db.transaction() as conn:
-            row = await conn.fetchrow(SQL["lock_bot_for_move"], bot_id)
+            row = await conn.fetchrow(SQL["lock_bot_exclusively"], bot_id)
             if row is None or row["milvus_collection"] != collection:
                 return False
             await conn.execute(SQL["begin_rebuild"], bot_id, True)
@@ -41,7 +39,7 @@ class RebuildStore:
 
     async def finish(self, bot_id: UUID, collection: str, token: UUID, timestamp: int) -> bool:
         async with self._db.transaction() as conn:
-            row = await conn.fetchrow(SQL["lock_bot_for_move"], bot_id)
+            row = await conn.fetchrow(SQL["lock_bot_exclusively"], bot_id)
             if row is None or row["milvus_collection"] != collection:
                 return False
             if not await conn.fetch(SQL["end_rebuild"], bot_id, token):

@@ -1,4 +1,4 @@
-"""Why PostgreSQL does not let this server in: one sentence for each wrong set-up that waiting does not cure."""
+"""Why PostgreSQL refuses this server: one sentence for each wrong set-up that waiting does not fix."""
 
 import socket
 import ssl
@@ -13,7 +13,7 @@ from app.utils.errors import DatabaseRightsMissing, DatabaseUnavailable, Startup
 
 @contextmanager
 def explained(address: PostgresAddress) -> Iterator[None]:
-    """Raises StartupError in place of an error that has a sentence here."""
+    """Raises StartupError instead of an error for which there is a sentence here."""
     try:
         yield
     except (DatabaseUnavailable, DatabaseRightsMissing) as exc:
@@ -23,7 +23,7 @@ def explained(address: PostgresAddress) -> Iterator[None]:
 
 
 def refusal(error: BaseException | None, address: PostgresAddress) -> str | None:
-    """The sentence for ``error``, or None for what may pass by itself. The driver's own text is never in it."""
+    """The sentence for ``error``, without the driver's own text; None for an error that may be temporary."""
     server = f"PostgreSQL at {address.host}:{address.port}"
     match error:
         case asyncpg.InvalidPasswordError():
@@ -44,8 +44,8 @@ def refusal(error: BaseException | None, address: PostgresAddress) -> str | None
             )
         case ssl.SSLError() if error.library in ("PEM", "X509") or error.reason == "KEY_VALUES_MISMATCH":
             return (
-                f"POSTGRES_SSLROOTCERT, POSTGRES_SSLCERT or POSTGRES_SSLKEY is not the PEM file it should be "
-                f"({error.reason}): key and certificate belong together."
+                f"POSTGRES_SSLROOTCERT, POSTGRES_SSLCERT or POSTGRES_SSLKEY is not a valid PEM file, or key and "
+                f"certificate do not belong together ({error.reason})."
             )
         case ssl.SSLError() if "_ALERT_" in (error.reason or ""):
             return f"{server} ended the TLS handshake ({error.reason}): check POSTGRES_SSLCERT and POSTGRES_SSLKEY."
@@ -55,7 +55,7 @@ def refusal(error: BaseException | None, address: PostgresAddress) -> str | None
 
 
 def _distrust(code: int) -> str:
-    """Of a verify_code of OpenSSL (X509_V_ERR_...)."""
+    """The meaning of a verify_code of OpenSSL (X509_V_ERR_...)."""
     reasons = {9: "its certificate is not valid yet", 10: "its certificate has expired"}
     reasons |= dict.fromkeys((62, 64), "its certificate is of another host")
     return reasons.get(code, "its certificate is not of that CA")
@@ -63,17 +63,19 @@ def _distrust(code: int) -> str:
 
 def _not_let_in(message: str, server: str, address: PostgresAddress) -> str:
     if "client certificate" in message:
-        return f"{server} wants a client certificate of role {address.user}: set POSTGRES_SSLCERT and POSTGRES_SSLKEY."
+        return (
+            f"{server} requires a client certificate of role {address.user}: set POSTGRES_SSLCERT and POSTGRES_SSLKEY."
+        )
     if "no encryption" in message:
-        return f"{server} lets role {address.user} in over TLS alone: set POSTGRES_SSLMODE to require or verify-full."
+        return f"{server} accepts role {address.user} only over TLS: set POSTGRES_SSLMODE to require or verify-full."
     return (
-        f"{server} does not let role {address.user} into database {address.database} from this machine: check "
+        f"{server} does not accept role {address.user} in database {address.database} from this machine: check "
         "POSTGRES_USER, POSTGRES_DB_NAME and the server's pg_hba.conf."
     )
 
 
 def silence_of(error: BaseException | None) -> str:
-    """Why nothing was heard, in a few words for a log."""
+    """Why there was no answer, in a few words for a log."""
     match error:
         case socket.gaierror():
             return "the host name is unknown"

@@ -1,4 +1,4 @@
-"""Whether the server's role may do what the server does."""
+"""Checks whether the server's role has the rights that the server needs."""
 
 from app.core.stores.postgres.database import Database
 from app.schemas.queries import SQL
@@ -6,10 +6,10 @@ from app.utils.errors import StartupError
 
 
 async def check_rights(db: Database, role: str) -> None:
-    """Raises StartupError, which names each right that the role lacks, and DatabaseUnavailable."""
+    """Raises StartupError with each right that the role lacks, and DatabaseUnavailable."""
     missing = [row["missing"] for row in await db.fetch(SQL["missing_rights"])]
     if missing:
         raise StartupError(
-            f"PostgreSQL does not allow role {role} what the server does. Missing: {', '.join(missing)}. "
-            "The tables' owner grants them; migrations/roles.sql does it all."
+            f"Role {role} lacks rights in PostgreSQL that the server needs. Missing: {', '.join(missing)}. "
+            "The tables' owner can grant them; migrations/roles.sql grants all."
         )

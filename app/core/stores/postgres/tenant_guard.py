@@ -16,32 +16,32 @@ log = logging.getLogger(__name__)
 
 
 class TenantMismatch(Exception):
-    """A statement has changed a row that is somebody else's: its transaction must not commit."""
+    """A statement has changed a row of another owner: its transaction must not commit."""
 
 
 def only_account(rows: Sequence[asyncpg.Record], account: str | None) -> Sequence[asyncpg.Record]:
-    """The rows whose account_name is ``account``; all with None."""
+    """The rows with this account_name; all rows with None."""
     if account is None:
         return rows
     kept = [row for row in rows if row["account_name"] == account]
-    _tell(len(rows) - len(kept))
+    _report(len(rows) - len(kept))
     return kept
 
 
 def only_bot(rows: Sequence[asyncpg.Record], bot_id: UUID, *columns: str) -> Sequence[asyncpg.Record]:
-    """The rows of which bot_id, and all ``columns``, are this bot."""
+    """The rows in which bot_id and all ``columns`` are this bot's id."""
     kept = [row for row in rows if row["bot_id"] == bot_id and all(row[column] == bot_id for column in columns)]
-    _tell(len(rows) - len(kept))
+    _report(len(rows) - len(kept))
     return kept
 
 
 def check_only_bot(rows: Sequence[asyncpg.Record], bot_id: UUID) -> None:
-    """For rows that were changed. Raises ForeignRow."""
+    """For rows that were changed. Raises TenantMismatch."""
     if len(only_bot(rows, bot_id)) < len(rows):
         raise TenantMismatch
 
 
-def _tell(foreign: int) -> None:
+def _report(foreign: int) -> None:
     if foreign:
         metrics.FOREIGN_ROWS.inc(foreign)
-        log.error("%d rows of another account or bot were kept back: a statement asks for too much", foreign)
+        log.error("%d rows of another account or bot were ignored: a statement returns too much", foreign)

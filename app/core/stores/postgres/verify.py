@@ -1,4 +1,4 @@
-"""Reads for comparing the stores, which take no lock, and what PostgreSQL's side of a repair consists of."""
+"""VerifyPort on PostgreSQL."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
@@ -12,7 +12,7 @@ PAGE = 1000
 
 
 class VerifyStore:
-    """All methods raise DatabaseUnavailable. ``lease_seconds``: how long recovery has after a lease's end."""
+    """``lease_seconds``: how long after a lease's end recovery should have ended its saga."""
 
     def __init__(self, db: Database, lease_seconds: float) -> None:
         self._db = db
@@ -56,7 +56,7 @@ class VerifyStore:
         rows = await self._db.fetch(SQL["foreign_partitions"])
         return [(row["partition_name"], row["owner"], row["dropped_by"]) for row in rows]
 
-    async def forgotten_sagas(self) -> Sequence[int]:
+    async def abandoned_sagas(self) -> Sequence[int]:
         return [row["generation"] for row in await self._db.fetch(SQL["expired_sagas"], self._grace)]
 
     async def recount_chunks(self, bot_id: UUID, doc_ids: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""``sagas``, ``document_chunks`` and ``documents``: the transactions of a document write."""
+"""WritePort on PostgreSQL: ``sagas``, ``document_chunks`` and ``documents``."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,11 +27,11 @@ from app.utils.tasks import cancel_quietly
 
 
 class WriteStore:
-    """``settle`` is how long after its call's end a write to Milvus may still land."""
+    """``late_write_window``: how long after the end of its call a write to Milvus may still take effect."""
 
-    def __init__(self, db: Database, settle: timedelta) -> None:
+    def __init__(self, db: Database, late_write_window: timedelta) -> None:
         self._db = db
-        self._settle = settle
+        self._late_write_window = late_write_window
 
     async def begin(
         self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: IdempotencyKey | None = None
@@ -65,7 +65,7 @@ class WriteStore:
             undone: set[int] = set()
             for bot_id in sorted({write.bot_id for write in writes}):
                 generations = [write.generation for write in writes if write.bot_id == bot_id]
-                rows = await conn.fetch(SQL["compensate_writes"], bot_id, generations, token, self._settle)
+                rows = await conn.fetch(SQL["compensate_writes"], bot_id, generations, token, self._late_write_window)
                 undone |= {row["generation"] for row in rows}
             checked: list[WriteRow | WriteFailure] = []
             for write in writes:
@@ -199,7 +199,7 @@ class WriteStore:
         switch = (write.bot_id, write.doc_id, write.previous_generation, write.generation)
         count: int | None
         if write.rewrites is not None:
-            count = await conn.fetchval(SQL["switch_generation"], *switch, self._settle)
+            count = await conn.fetchval(SQL["switch_generation"], *switch, self._late_write_window)
         else:
             count = await conn.fetchval(
                 SQL["switch_document"],
@@ -212,13 +212,13 @@ class WriteStore:
                 document.metadata,
                 len(document.chunks),
                 document.chunk_span,
-                self._settle,
+                self._late_write_window,
             )
         return count
 
     async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID) -> set[int]:
         # A transaction that may be committing elsewhere holds its sagas' rows, so this waits for its outcome.
-        rows = await self._db.fetch(SQL["compensate_writes"], bot_id, generations, token, self._settle)
+        rows = await self._db.fetch(SQL["compensate_writes"], bot_id, generations, token, self._late_write_window)
         return {row["generation"] for row in rows}
 
     async def compensate_expired(self) -> int:
@@ -227,13 +227,15 @@ class WriteStore:
             for row in await conn.fetch(SQL["expired_writes"]):
                 expired.setdefault(row["bot_id"], []).append(row["generation"])
             for bot_id, generations in expired.items():
-                await conn.execute(SQL["compensate_writes"], bot_id, generations, None, self._settle)
+                await conn.execute(SQL["compensate_writes"], bot_id, generations, None, self._late_write_window)
         return sum(map(len, expired.values()))
 
     async def enqueue_vector_gc(self, bot_id: UUID, writes: Sequence[WriteRow]) -> None:
         generations, spans = [write.generation for write in writes], [write.document.chunk_span for write in writes]
         collections = [write.collection_name for write in writes]
-        await self._db.execute(SQL["enqueue_vector_gc"], bot_id, generations, spans, self._settle, collections)
+        await self._db.execute(
+            SQL["enqueue_vector_gc"], bot_id, generations, spans, self._late_write_window, collections
+        )
 
     async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None:
         async with self._db.connection() as conn:

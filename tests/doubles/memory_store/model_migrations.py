@@ -1,55 +1,55 @@
-"""Moves to another model in plain memory; keeps to ReembedPort as ``stores.reembed.ReembedStore`` does."""
+"""ModelMigrationPort in plain memory."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from app.core.stores.postgres.reembed import NOT_FOUND
+from app.core.stores.postgres.model_migrations import NOT_FOUND
 from app.schemas.rows import DROP_COLLECTION, BotSaga, ModelMigration, SourceChunk
-from app.utils.errors import BotNotFound, CollectionMoved, ReembedInProgress
+from app.utils.errors import BotNotFound, CollectionMoved, MigrationInProgress
 from tests.doubles.memory_store.tables import BotRow, Tables
 
 
-class MemoryReembedStore:
-    """What a switching transaction does is undone when it is left by an exception, as its one change comes last."""
+class MemoryModelMigrationStore:
+    """A cut-over that ends with an exception changes nothing, because its one change comes last."""
 
-    def __init__(self, tables: Tables, settle: timedelta) -> None:
+    def __init__(self, tables: Tables, late_write_window: timedelta) -> None:
         self._tables = tables
-        self._settle = settle
+        self._late_write_window = late_write_window
 
     async def take_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> datetime | None:
-        held = self._tables.reembed_leases.get(bot_id)
+        held = self._tables.migration_leases.get(bot_id)
         if held and held[1] >= self._tables.now():
             return held[1]
-        self._tables.reembed_leases[bot_id] = (token, self._tables.now() + length)
+        self._tables.migration_leases[bot_id] = (token, self._tables.now() + length)
         return None
 
     async def renew_lease(self, bot_id: UUID, token: UUID, length: timedelta) -> bool:
         if not self._holds(bot_id, token):
             return False
-        self._tables.reembed_leases[bot_id] = (token, self._tables.now() + length)
+        self._tables.migration_leases[bot_id] = (token, self._tables.now() + length)
         return True
 
     async def release_lease(self, bot_id: UUID, token: UUID) -> None:
         if self._holds(bot_id, token):
-            del self._tables.reembed_leases[bot_id]
+            del self._tables.migration_leases[bot_id]
 
     def _holds(self, bot_id: UUID, token: UUID) -> bool:
-        return bot_id in self._tables.reembed_leases and self._tables.reembed_leases[bot_id][0] == token
+        return bot_id in self._tables.migration_leases and self._tables.migration_leases[bot_id][0] == token
 
     async def begin(self, bot_id: UUID, model: str, dimension: int) -> ModelMigration | None:
         bot = self._bot(bot_id)
         if bot.next is not None:
             if (bot.next.embedding_model, bot.next.dimension) != (model, dimension):
-                raise ReembedInProgress(f"A move of bot {bot_id} to {bot.next.embedding_model} is half-done.")
+                raise MigrationInProgress(f"A migration of bot {bot_id} to {bot.next.embedding_model} is unfinished.")
             return bot.next
         if (bot.embedding_model, bot.dimension) in ((model, dimension), (None, None)):
             return None
         bot.next = ModelMigration(f"r{self._tables.next_generation()}_{uuid4().hex}", model, dimension)
         return bot.next
 
-    async def move(self, bot_id: UUID) -> ModelMigration | None:
+    async def migration(self, bot_id: UUID) -> ModelMigration | None:
         bot = self._tables.active(bot_id)
         return bot.next if bot else None
 
@@ -58,13 +58,13 @@ class MemoryReembedStore:
         writes = (saga for saga in self._tables.sagas.values() if (saga.bot_id, saga.operation) == (bot_id, "write"))
         return min((saga.generation for saga in writes), default=self._tables.last_generation + 1)
 
-    async def page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
+    async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
         return [chunk for chunk in self._current(bot_id) if chunk.chunk_id > after][:limit]
 
-    async def keys(self, bot_id: UUID, first: int) -> Sequence[int]:
+    async def keys_from(self, bot_id: UUID, first: int) -> Sequence[int]:
         return [chunk.chunk_id for chunk in self._current(bot_id) if chunk.chunk_id >= first]
 
-    async def chunks(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
+    async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
         wanted = set(keys)
         return [chunk for chunk in self._current(bot_id) if chunk.chunk_id in wanted]
 
@@ -73,17 +73,17 @@ class MemoryReembedStore:
             return
         current = {document.generation for document in self._tables.partition(bot_id).documents.values()}
         for generation in sorted(spans.keys() - current):
-            until = self._tables.now() + self._settle
+            until = self._tables.now() + self._late_write_window
             self._tables.collect_again(bot_id, generation, collection, spans[generation], until)
 
     @asynccontextmanager
-    async def switching(self, bot_id: UUID, move: ModelMigration) -> AsyncIterator["MemorySwitch"]:
+    async def cut_over(self, bot_id: UUID, migration: ModelMigration) -> AsyncIterator["MemoryCutover"]:
         bot = self._bot(bot_id)
-        if bot.next != move:
-            raise CollectionMoved(f"The move of bot {bot_id} was ended by somebody else.")
-        yield MemorySwitch(self, self._tables, bot, move)
+        if bot.next != migration:
+            raise CollectionMoved(f"The migration of bot {bot_id} has ended.")
+        yield MemoryCutover(self, self._tables, bot, migration)
 
-    async def forget(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga | None:
+    async def abort(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga | None:
         bot = self._bot(bot_id)
         if bot.next is None:
             return None
@@ -105,33 +105,35 @@ class MemoryReembedStore:
         return sorted(found, key=lambda chunk: chunk.chunk_id)
 
 
-class MemorySwitch:
-    """Keeps to Switch. Others may write between two of its calls, so that ``complete`` looks once more."""
+class MemoryCutover:
+    """Cutover in plain memory. Others may write between two of its calls, so ``complete`` checks for that."""
 
-    def __init__(self, store: MemoryReembedStore, tables: Tables, bot: BotRow, move: ModelMigration) -> None:
+    def __init__(
+        self, store: MemoryModelMigrationStore, tables: Tables, bot: BotRow, migration: ModelMigration
+    ) -> None:
         self._store = store
         self._tables = tables
         self._bot = bot
-        self._move = move
+        self._migration = migration
         self._first = 0
         self._seen: Sequence[int] | None = None
 
-    async def keys(self, first: int) -> Sequence[int]:
-        self._first, self._seen = first, await self._store.keys(self._bot.bot_id, first)
+    async def keys_from(self, first: int) -> Sequence[int]:
+        self._first, self._seen = first, await self._store.keys_from(self._bot.bot_id, first)
         return self._seen
 
-    async def chunks(self, keys: Sequence[int]) -> Sequence[SourceChunk]:
-        return await self._store.chunks(self._bot.bot_id, keys)
+    async def chunks_of_keys(self, keys: Sequence[int]) -> Sequence[SourceChunk]:
+        return await self._store.chunks_of_keys(self._bot.bot_id, keys)
 
     async def complete(self, timestamp: int, grace: timedelta) -> None:
-        """Raises CollectionMoved when somebody has written since ``keys``: here no lock has kept them out."""
+        """Raises CollectionMoved when a write was finished since ``keys_from``: no lock blocks writers here."""
         bot = self._bot
-        new = self._seen is not None and set(await self._store.keys(bot.bot_id, self._first)) - set(self._seen)
-        if new or bot.next != self._move or bot.state != "active":
-            raise CollectionMoved("Somebody has written meanwhile.")
+        new = self._seen is not None and set(await self._store.keys_from(bot.bot_id, self._first)) - set(self._seen)
+        if new or bot.next != self._migration or bot.state != "active":
+            raise CollectionMoved("A write was finished meanwhile.")
         saga = self._tables.begin_saga(DROP_COLLECTION, bot.bot_id, uuid4(), grace)
         saga.collection_name = bot.collection
-        bot.milvus_collection, bot.next = self._move.collection_name, None
-        bot.embedding_model, bot.dimension = self._move.embedding_model, self._move.dimension
+        bot.milvus_collection, bot.next = self._migration.collection_name, None
+        bot.embedding_model, bot.dimension = self._migration.embedding_model, self._migration.dimension
         bot.milvus_timestamp = max(bot.milvus_timestamp, timestamp)
         self._tables.rebuilds.pop(bot.bot_id, None)

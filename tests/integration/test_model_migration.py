@@ -14,12 +14,12 @@ from app.config import Settings
 from app.core.bots.bots import NewBot
 from app.core.connect import Stores
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.operations.reembed import MigrationResult, Reembedder
+from app.core.operations.model_migration import MigrationResult, ModelMigrator
 from app.core.ports import VectorIndex
 from app.core.search.query import Query, Result
-from app.core.services import Services, build_services, reembedder_over
+from app.core.services import Services, build_services, model_migrator_over
 from app.core.stores.postgres.database import Database
-from app.core.stores.postgres.reembed import ReembedStore
+from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.transactions import WriteTransactions
@@ -31,8 +31,8 @@ from app.utils.errors import (
     DocumentChanged,
     DocumentNotFound,
     LeaseLost,
+    MigrationInProgress,
     ModelMismatch,
-    ReembedInProgress,
     TextRefused,
 )
 from app.utils.stopwatch import Stopwatch
@@ -66,13 +66,13 @@ class Place:
         self.name = f"c_{self.bot_id.hex}"
 
     @asynccontextmanager
-    async def reembedder(self, embedder: HashEmbedder | None = None) -> AsyncIterator[Reembedder]:
-        async with reembedder_over(self.settings, self.stores, embedder or New()) as reembedder:
-            yield reembedder
+    async def migrator(self, embedder: HashEmbedder | None = None) -> AsyncIterator[ModelMigrator]:
+        async with model_migrator_over(self.settings, self.stores, embedder or New()) as migrator:
+            yield migrator
 
     async def move(self, embedder: HashEmbedder | None = None) -> MigrationResult | None:
-        async with self.reembedder(embedder) as reembedder:
-            return await reembedder.run(self.bot_id)
+        async with self.migrator(embedder) as migrator:
+            return await migrator.run(self.bot_id)
 
     async def insert(self, *texts: str, once: IdempotentRequest | None = None) -> int:
         outcomes = await self.services.ingest.insert(self.bot_id, None, document(*texts), Stopwatch(), once)
@@ -357,7 +357,7 @@ async def test_batch_over_bots_of_which_one_moves_is_answered_once(place: Place,
     await place.assert_moved()
 
 
-@pytest.mark.parametrize("point", ["write.before_t1_anew", "write.after_t1_anew"])
+@pytest.mark.parametrize("point", ["write.before_restart", "write.after_restart"])
 async def test_crash_while_begun_anew_leaves_nothing(place: Place, at, point: str) -> None:  # type: ignore[no-untyped-def]
     await place.insert("kept")
 
@@ -463,7 +463,7 @@ async def test_one_at_a_time_and_to_one_model(place: Place, at) -> None:  # type
     await place.insert("text")
 
     async def another() -> None:
-        with pytest.raises(ReembedInProgress):
+        with pytest.raises(MigrationInProgress):
             await place.move()
 
     reached = at("reembed.after_collection", another)
@@ -471,13 +471,13 @@ async def test_one_at_a_time_and_to_one_model(place: Place, at) -> None:  # type
     with pytest.raises(Crash):
         await place.move()
     assert reached.is_set()
-    with pytest.raises(ReembedInProgress, match="new"):
+    with pytest.raises(MigrationInProgress, match="new"):
         await place.move(New(32))
-    async with place.reembedder() as reembedder:
-        move = await reembedder.abort(place.bot_id)
+    async with place.migrator() as migrator:
+        move = await migrator.abort(place.bot_id)
         assert move
         assert (move.embedding_model, move.dimension) == ("new", 48)
-        assert await reembedder.abort(place.bot_id) is None
+        assert await migrator.abort(place.bot_id) is None
     assert await place.stores.index.collections() == [place.name]
     assert await place.registry() == ("old", 64, place.name)
     await assert_at_rest(place.stores.db, place.stores.index)
@@ -519,8 +519,8 @@ async def test_crashed_abort_is_ended_by_recovery(place: Place, at) -> None:  # 
         await place.move()
     at("reembed.after_abort", Crash())
     with pytest.raises(Crash):
-        async with place.reembedder() as reembedder:
-            await reembedder.abort(place.bot_id)
+        async with place.migrator() as migrator:
+            await migrator.abort(place.bot_id)
     await until(lambda: only(place, place.name))
     await assert_at_rest(place.stores.db, place.stores.index)
 
@@ -626,25 +626,25 @@ async def test_unknown_bot(place: Place) -> None:
     place.bot_id = uuid4()
     with pytest.raises(BotNotFound):
         await place.move()
-    async with place.reembedder() as reembedder:
+    async with place.migrator() as migrator:
         with pytest.raises(BotNotFound):
-            await reembedder.abort(place.bot_id)
+            await migrator.abort(place.bot_id)
 
 
 async def test_upsert_that_lands_after_its_process_was_killed(place: Place, index: FaultyIndex) -> None:
     """What the next run looks for only when nothing can land any more: its document was deleted in between."""
     doc_id = await place.insert("deleted in between")
     await place.insert("kept")
-    patient = replace(place.stores, settle=timedelta(seconds=0.4))
+    patient = replace(place.stores, late_write_window=timedelta(seconds=0.4))
     index.fault = "later"
     with pytest.raises(Exception, match="did not answer"):
-        async with reembedder_over(place.settings, patient, New()) as reembedder:
-            await reembedder.run(place.bot_id)
+        async with model_migrator_over(place.settings, patient, New()) as migrator:
+            await migrator.run(place.bot_id)
     index.fault = None
     await place.services.documents.delete(place.bot_id, None, doc_id)
-    await asyncio.sleep(0.2)  # Its row on vector_gc is worked off: this place settles at once.
-    async with reembedder_over(place.settings, patient, New()) as reembedder:
-        moving = asyncio.create_task(reembedder.run(place.bot_id))
+    await asyncio.sleep(0.2)  # Its row on vector_gc is worked off: this place has no late-write window.
+    async with model_migrator_over(place.settings, patient, New()) as migrator:
+        moving = asyncio.create_task(migrator.run(place.bot_id))
         await asyncio.sleep(0.1)
         await index.land()
         assert await moving
@@ -676,7 +676,7 @@ async def waiting_for_a_lock(db: Database) -> bool:
 
 
 async def test_mark_is_read_when_no_write_is_in_its_t1(place: Place, db: Database) -> None:
-    moves = ReembedStore(db, timedelta(0))
+    moves = ModelMigrationStore(db, timedelta(0))
     async with db.transaction() as conn:
         await conn.fetch(SQL["lock_bot_for_use"], [place.bot_id])
         names = [[place.name], uuid4(), timedelta(hours=1)]
@@ -707,14 +707,14 @@ async def test_each_write_of_a_batch_has_its_own_saga(place: Place, db: Database
 
 async def test_a_move_begins_after_every_delete_that_does_not_know_of_it(place: Place, db: Database) -> None:
     doc_id = await place.insert("gone")
-    moves = ReembedStore(db, timedelta(0))
+    moves = ModelMigrationStore(db, timedelta(0))
     async with db.transaction() as conn:  # A delete, between its two statements.
         await conn.fetch(SQL["lock_documents"], place.bot_id, [doc_id])
         beginning = asyncio.create_task(moves.begin(place.bot_id, "new", 48))
         await until(lambda: waiting_for_a_lock(db))
         await conn.fetch(SQL["delete_documents"], place.bot_id, [doc_id], timedelta(0))
     assert await beginning
-    assert await moves.keys(place.bot_id, 0) == []
+    assert await moves.keys_from(place.bot_id, 0) == []
 
 
 async def test_t2_that_waited_for_the_switch_sees_it(place: Place, db: Database) -> None:
@@ -723,10 +723,10 @@ async def test_t2_that_waited_for_the_switch_sees_it(place: Place, db: Database)
     transactions = WriteTransactions(store)
     write = Write(bot, document("late"))
     await transactions.begin([write], token, timedelta(hours=1))
-    moves = ReembedStore(db, timedelta(0))
+    moves = ModelMigrationStore(db, timedelta(0))
     move = await moves.begin(place.bot_id, "new", 48)
     assert move
-    async with moves.switching(place.bot_id, move) as switch:
+    async with moves.cut_over(place.bot_id, move) as switch:
         finishing = asyncio.create_task(transactions.finish([write], token))
         await until(lambda: waiting_for_a_lock(db))
         await switch.complete(0, timedelta(hours=1))
