@@ -29,6 +29,7 @@ from app.main import create_app
 from tests.containers import docker_answers, postgres_container
 from tests.doubles.memory_index import MemoryIndex
 from tests.neighbour import Neighbour, neighbour
+from tests.order import position
 from tests.pgbouncer import pgbouncer
 
 # No deadline: how long an example takes depends on the machine.
@@ -94,6 +95,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="connect through a PgBouncer in transaction mode, whose two server connections a second process uses too",
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: position(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

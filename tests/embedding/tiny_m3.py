@@ -1,10 +1,12 @@
-"""A model of BGE-M3's making, small and with random weights: what BGEM3FlagModel wants to find in a folder."""
+"""A small model with random weights and the files of BGE-M3, as BGEM3FlagModel reads them from a folder."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 HIDDEN = 32
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -13,6 +15,9 @@ LETTERS = [*"abcdefghijklmnopqrstuvwxyz.,?", *"광화문은경복궁의남쪽정
 
 def make(folder: Path, *, hidden: int = HIDDEN, layers: int = 2, positions: int = 130) -> Path:
     """Writes configuration, weights, a tokenizer of single letters, and the sparse and multi-vector heads."""
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
     torch.manual_seed(20)
     vocabulary = [*SPECIAL, "▁", *dict.fromkeys(LETTERS), "<mask>"]
     config = XLMRobertaConfig(
@@ -37,7 +42,9 @@ def make(folder: Path, *, hidden: int = HIDDEN, layers: int = 2, positions: int 
     return folder
 
 
-def _tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+def _tokenizer(vocabulary: list[str]) -> "PreTrainedTokenizerFast":
+    from transformers import PreTrainedTokenizerFast
+
     letters = Tokenizer(models.Unigram([(piece, -float(rank)) for rank, piece in enumerate(vocabulary)], unk_id=3))
     letters.normalizer = normalizers.NFKC()
     letters.pre_tokenizer = pre_tokenizers.Metaspace()

@@ -1,0 +1,35 @@
+"""The order in which scripts/test runs the test files: unit tests, then the longest files, then the others.
+
+Unit tests give the first results early. A file runs in one process, so that a long file that began late would run alone
+at the end.
+"""
+
+from pathlib import PurePosixPath
+
+UNIT = PurePosixPath("tests/unit")
+LONGEST = (
+    "tests/chaos/test_failpoints.py",
+    "tests/chaos/test_checker.py",
+    "tests/outages/test_lost_vectors.py",
+    "tests/integration/test_embedded.py",
+    "tests/simulation/test_simulation.py",
+    "tests/outages/test_outages.py",
+    "tests/operations/test_stopping.py",
+    "tests/outages/test_full_disk.py",
+    "tests/operations/test_wrong_setups.py",
+    "tests/contract/test_lite_full_disk.py",
+    "tests/contract/test_milvus.py",
+    "tests/contract/test_lexical.py",
+    "tests/simulation/test_machine.py",
+    "tests/integration/test_restore.py",
+    "tests/table/test_table.py",
+    "tests/api/test_bad_input.py",
+)
+"""The files that take longest, the longest first: ``scripts/test --junitxml FILE`` measures them."""
+
+
+def position(file: str) -> int:
+    """The rank of a test file, relative to the root of the project. Files of one rank keep their order."""
+    if PurePosixPath(file).is_relative_to(UNIT):
+        return 0
+    return LONGEST.index(file) + 1 if file in LONGEST else len(LONGEST) + 1
