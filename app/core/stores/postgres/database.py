@@ -177,22 +177,20 @@ class Database:
         small statement. After an error, or unused for IDLE_SECONDS, a connection goes back to the pool.
         """
         try:
-            with self._translated:
-                if self._slots.locked():
+            if self._slots.locked():
+                with self._translated:
                     async with asyncio.timeout(self._timeout):
                         await self._slots.acquire()
-                else:
-                    await self._slots.acquire()
+            else:
+                await self._slots.acquire()
             try:
-                with self._translated:
-                    conn = await self._take()
+                conn = await self._take()
                 try:
                     yield conn
                 except BaseException:
                     await self._give_back(conn)
                     raise
-                with self._translated:
-                    await self._keep(conn)
+                await self._keep(conn)
             finally:
                 self._slots.release()
         except DatabaseFull:
@@ -229,18 +227,20 @@ class Database:
 
     async def _take(self) -> Connection:
         """The connection that was used last, or one from the pool, which has one for each slot."""
-        while self._idle:
-            conn, _ = self._idle.pop()
-            if not conn.driver.is_closed():
-                return conn
-            await self._pool.release(conn.driver)
-        return Connection(await self._pool.acquire(timeout=self._timeout))
+        with self._translated:
+            while self._idle:
+                conn, _ = self._idle.pop()
+                if not conn.driver.is_closed():
+                    return conn
+                await self._pool.release(conn.driver)
+            return Connection(await self._pool.acquire(timeout=self._timeout))
 
     async def _keep(self, conn: Connection) -> None:
         now = asyncio.get_running_loop().time()
         self._idle.append((conn, now))
         while self._idle and now - self._idle[0][1] > IDLE_SECONDS:  # Another task may take one during the await.
-            await self._pool.release(self._idle.popleft()[0].driver)
+            with self._translated:
+                await self._pool.release(self._idle.popleft()[0].driver)
 
     async def _give_back(self, conn: Connection) -> None:
         """After an error, which is the one to be raised: one of the pool only means that the connection is closed."""
