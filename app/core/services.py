@@ -334,7 +334,7 @@ async def build_services(
 
 
 async def _is_full(index: VectorIndex) -> bool:
-    return not all(suspect.writable for suspect in await index.suspects())
+    return not all(collection.writable for collection in await index.unverified_collections())
 
 
 def _paid(settings: Settings, embedders: EmbedderRegistry) -> frozenset[Embedder]:

@@ -219,7 +219,7 @@ class DatabaseFull(StorageFull, DatabaseUnavailable): ...
 class VectorIndexFull(StorageFull, VectorIndexUnavailable): ...
 
 
-class IndexSuspect(VectorIndexUnavailable):
+class CollectionUnverified(VectorIndexUnavailable):
     """The bot's collection may have lost rows, and is compared with PostgreSQL before it is searched again."""
 
     code, title = "index_rebuilding", "The bot's index is being checked"

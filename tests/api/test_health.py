@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.ports import Suspect
+from app.core.ports import UnverifiedCollection
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
 from app.utils.errors import StorageFull, VectorIndexUnavailable
@@ -29,8 +29,8 @@ class BreakableIndex(MemoryIndex):
         if self.state == "hanging":
             await asyncio.Event().wait()
 
-    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
-        return [Suspect("bot", 1, self.state != "full", True)]
+    async def unverified_collections(self, claim: float = 0) -> Sequence[UnverifiedCollection]:
+        return [UnverifiedCollection("bot", 1, self.state != "full", True)]
 
 
 class BreakableEmbedder(HashEmbedder):

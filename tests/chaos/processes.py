@@ -21,7 +21,7 @@ from pymilvus import MilvusClient, MilvusException
 
 from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded.stores import embedded_stores
-from app.core.stores.milvus.lite_protocol import SERVICE, SUSPECTS
+from app.core.stores.milvus.lite_protocol import SERVICE, UNVERIFIED_COLLECTIONS
 from tests.chaos import server
 from tests.chaos.breaks import LITE_BREAKS
 from tests.chaos.fault import RESUME, Fault
@@ -166,12 +166,12 @@ class StoreProcesses:
             await self._attach()
         await self.wait_for_answers()
 
-    def suspects(self) -> list[list[Any]]:
+    def unverified_collections(self) -> list[list[Any]]:
         """The collections that Milvus Lite marks as possibly incomplete."""
         if not self.milvus_uri.startswith("unix:"):
             return []
         with grpc.insecure_channel(self.milvus_uri) as channel:
-            ask = channel.unary_unary(f"/{SERVICE}/{SUSPECTS}")
+            ask = channel.unary_unary(f"/{SERVICE}/{UNVERIFIED_COLLECTIONS}")
             found: list[list[Any]] = json.loads(ask(b'{"claim": 0}', timeout=10))
         return found
 

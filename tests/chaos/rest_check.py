@@ -76,9 +76,9 @@ class RestCheck:
             if now() > deadline:
                 raise Violation(5, f"not drained after {DRAIN_SECONDS:.0f} s: {dict(backlog)}")
             await asyncio.sleep(0.03)
-        while suspects := await asyncio.to_thread(self._stores.suspects):
+        while unverified := await asyncio.to_thread(self._stores.unverified_collections):
             if now() > deadline:
-                raise Violation(1, f"not compared after {DRAIN_SECONDS:.0f} s: {suspects}")
+                raise Violation(1, f"not compared after {DRAIN_SECONDS:.0f} s: {unverified}")
             await asyncio.sleep(0.03)
 
     async def recovered(self) -> None:

@@ -214,7 +214,7 @@ async def test_a_server_without_bm25_says_so(milvus_server: MilvusServer) -> Non
     index, name = await connect_index(milvus_server.uri), new_name()
     await index.create(name, DIMENSION)
     assert (index.bm25, await index.supports_lexical(name)) == (False, False)
-    assert await index.suspects() == ()  # Its version is 2.3.5-lite, but it is not Milvus Lite.
+    assert await index.unverified_collections() == ()  # Its version is 2.3.5-lite, but it is not Milvus Lite.
     await index.drop(name)
     await index.close()
 

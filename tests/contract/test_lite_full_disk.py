@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.core.ports import Suspect
+from app.core.ports import UnverifiedCollection
 from app.core.stores.milvus.index import MilvusIndex
-from app.utils.errors import IndexSuspect, VectorIndexFull
+from app.utils.errors import CollectionUnverified, VectorIndexFull
 from tests.conftest import until
 from tests.contract.conftest import DIMENSION, new_name
 from tests.contract.test_vector_index import nearest, random_vectors
@@ -61,11 +61,11 @@ class Rows:
             return False
         return True
 
-    async def suspects(self) -> list[Suspect]:
-        return [suspect for suspect in await self.index.suspects() if suspect.collection == self.name]
+    async def unverified_collections(self) -> list[UnverifiedCollection]:
+        return [each for each in await self.index.unverified_collections() if each.name == self.name]
 
-    async def is_suspect(self) -> bool:
-        return bool(await self.suspects())
+    async def is_unverified(self) -> bool:
+        return bool(await self.unverified_collections())
 
     async def restart(self) -> None:
         self.server.kill()
@@ -73,9 +73,9 @@ class Rows:
         await self.index.close()
         self.index = await connect_index(self.server.uri)
 
-    async def trust_all(self) -> None:
-        for suspect in await self.index.suspects():
-            await self.index.trust(suspect, complete=True)
+    async def finish_verification(self) -> None:
+        for collection in await self.index.unverified_collections():
+            await self.index.finish_verification(collection, complete=True)
 
     @property
     def folder(self) -> Path:
@@ -96,27 +96,27 @@ async def rows(disk: SmallDisk) -> AsyncIterator[Rows]:
 async def test_a_log_write_that_fails(rows: Rows, disk: SmallDisk) -> None:
     disk.fill(spare=40_000)
     await rows.write_until_full()
-    assert await rows.suspects() == [Suspect(rows.name, 1, False, True)]
-    assert await rows.index.suspects(claim=5) == []  # There is nothing to be compared yet.
+    assert await rows.unverified_collections() == [UnverifiedCollection(rows.name, 1, False, True)]
+    assert await rows.index.unverified_collections(claim=5) == []  # There is nothing to be compared yet.
     await rows.check()
     disk.free()
     await until(rows.is_written)
     await rows.check()
     await rows.restart()
-    await rows.trust_all()
+    await rows.finish_verification()
     await rows.check()
 
 
 async def test_a_flush_that_fails(rows: Rows, disk: SmallDisk) -> None:
     disk.fill()
-    await until(rows.is_suspect)
+    await until(rows.is_unverified)
     await rows.check()
     with pytest.raises(VectorIndexFull):
         await rows.index.delete(rows.name, [1])
     disk.free()
     await until(rows.is_written)
     await rows.restart()
-    await rows.trust_all()
+    await rows.finish_verification()
     await rows.check()
 
 
@@ -126,17 +126,17 @@ async def test_killed_while_full(rows: Rows, disk: SmallDisk) -> None:
     disk.fill(spare=40_000)
     await rows.write_until_full()
     await rows.restart()
-    with pytest.raises(IndexSuspect):
+    with pytest.raises(CollectionUnverified):
         await nearest(rows.index, rows.name, random_vectors(1)[0], 5)
-    with pytest.raises(IndexSuspect):
+    with pytest.raises(CollectionUnverified):
         await rows.index.search_lexical(rows.name, ["word1"], 5)
     assert await nearest(rows.index, other.name, random_vectors(1)[0], 5) == []
-    (claimed,) = await rows.index.suspects(claim=5)
-    assert claimed == Suspect(rows.name, 0, True, False)
-    assert await rows.index.suspects(claim=5) == []
-    await rows.index.trust(claimed, complete=False)
-    assert await rows.index.suspects(claim=5) == [claimed]
-    await rows.index.trust(claimed, complete=True)
+    (claimed,) = await rows.index.unverified_collections(claim=5)
+    assert claimed == UnverifiedCollection(rows.name, 0, True, False)
+    assert await rows.index.unverified_collections(claim=5) == []
+    await rows.index.finish_verification(claimed, complete=False)
+    assert await rows.index.unverified_collections(claim=5) == [claimed]
+    await rows.index.finish_verification(claimed, complete=True)
     await rows.check()
     await rows.write_until_full()
     await rows.check()
@@ -147,27 +147,27 @@ async def test_killed_while_full(rows: Rows, disk: SmallDisk) -> None:
 
 async def test_a_failure_after_the_comparison_outdates_it(rows: Rows, disk: SmallDisk) -> None:
     disk.fill()
-    await until(rows.is_suspect)
-    (before,) = await rows.suspects()
+    await until(rows.is_unverified)
+    (before,) = await rows.unverified_collections()
     disk.free()
     await until(rows.is_written)
     disk.fill()
     await rows.write_until_full()
-    await rows.index.trust(before, complete=True)
+    await rows.index.finish_verification(before, complete=True)
     disk.free()
     await until(rows.is_written)
-    (after,) = await rows.suspects()
+    (after,) = await rows.unverified_collections()
     assert after.failures > before.failures
-    await rows.trust_all()
-    assert await rows.suspects() == []
+    await rows.finish_verification()
+    assert await rows.unverified_collections() == []
     await rows.restart()
-    assert await rows.suspects() == []
+    assert await rows.unverified_collections() == []
     await rows.check()
 
 
 async def test_a_collection_is_dropped_and_none_is_made_on_a_full_disk(rows: Rows, disk: SmallDisk) -> None:
     disk.fill()
-    await until(rows.is_suspect)
+    await until(rows.is_unverified)
     disk.fill()
     name = new_name()
     with pytest.raises(VectorIndexFull):
@@ -188,7 +188,7 @@ async def test_half_a_record_that_a_kill_left(rows: Rows) -> None:
         file.write(log.read_bytes()[:100])
     await rows.restart()
     await rows.check()
-    assert await rows.suspects() == [Suspect(rows.name, 0, True, True)]
+    assert await rows.unverified_collections() == [UnverifiedCollection(rows.name, 0, True, True)]
 
 
 async def test_half_an_index_file(rows: Rows) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.core.ports import Hit, Suspect, VectorIndex, Vectors
+from app.core.ports import Hit, UnverifiedCollection, VectorIndex, Vectors
 from app.schemas.milvus import MAX_TOP_K
 from app.utils.errors import CollectionForeign, CollectionMissing
 from tests.contract.conftest import DIMENSION, Backend, new_name
@@ -304,9 +304,9 @@ async def test_ping(index: VectorIndex) -> None:
     await index.ping()
 
 
-async def test_what_never_failed_is_not_suspect(index: VectorIndex, collection: str) -> None:
+async def test_a_collection_without_failures_is_not_unverified(index: VectorIndex, collection: str) -> None:
     timestamp = await upsert(index, collection, {1: axis(0)})
-    assert collection not in {suspect.collection for suspect in await index.suspects()}
-    assert collection not in {suspect.collection for suspect in await index.suspects(claim=1)}
-    await index.trust(Suspect(collection, 0, True, True), complete=True)
+    assert collection not in {each.name for each in await index.unverified_collections()}
+    assert collection not in {each.name for each in await index.unverified_collections(claim=1)}
+    await index.finish_verification(UnverifiedCollection(collection, 0, True, True), complete=True)
     assert len(await nearest(index, collection, axis(0), 5, guarantee_timestamp=timestamp)) == 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.core.ports import ChunkIds, Hit, KeyRange, Suspect, Vectors
+from app.core.ports import ChunkIds, Hit, KeyRange, UnverifiedCollection, Vectors
 from app.core.search.lexical import tokens
 from app.schemas import milvus as schema
 from app.schemas.rows import Reservation
@@ -158,10 +158,10 @@ class MemoryIndex:
         for start in range(0, len(keys), page):
             yield keys[start : start + page]
 
-    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+    async def unverified_collections(self, claim: float = 0) -> Sequence[UnverifiedCollection]:
         return ()
 
-    async def trust(self, suspect: Suspect, *, complete: bool) -> None: ...
+    async def finish_verification(self, collection: UnverifiedCollection, *, complete: bool) -> None: ...
 
     async def count(self, collection: str) -> int:
         return len(self._get(collection).rows)

@@ -12,7 +12,7 @@ import pytest
 from app.config import Settings
 from app.core.services import Services
 from app.core.stores.milvus.index import MilvusIndex
-from app.core.stores.milvus_lite.durable import TRUSTED
+from app.core.stores.milvus_lite.durable import VERIFIED
 from tests.conftest import BotClient, register
 from tests.lite_server import LiteServer
 from tests.milvus_index import connect_index
@@ -52,7 +52,7 @@ async def test_lost_rows_come_back_before_a_search_is_answered(
             await bot.insert(text)
     lite.kill()
     folder = lite.data / "collections" / f"bot_{hurt.bot_id.hex}"
-    (folder / TRUSTED).unlink()
+    (folder / VERIFIED).unlink()
     shutil.rmtree(folder / "wal")
     shutil.rmtree(folder / "partitions", ignore_errors=True)
     (folder / "manifest.json").unlink(missing_ok=True)
@@ -77,7 +77,7 @@ async def test_another_bot_is_served_while_one_is_compared(client: httpx.AsyncCl
     for bot in (hurt, healthy):
         await bot.insert("text")
     lite.kill()
-    (lite.data / "collections" / f"bot_{hurt.bot_id.hex}" / TRUSTED).unlink()
+    (lite.data / "collections" / f"bot_{hurt.bot_id.hex}" / VERIFIED).unlink()
     lite.start()
 
     async def answers(bot: BotClient) -> bool:
@@ -89,4 +89,4 @@ async def test_another_bot_is_served_while_one_is_compared(client: httpx.AsyncCl
         for bot in (healthy, hurt):
             while not await answers(bot):
                 await asyncio.sleep(0.01)
-    assert (lite.data / "collections" / f"bot_{hurt.bot_id.hex}" / TRUSTED).exists()
+    assert (lite.data / "collections" / f"bot_{hurt.bot_id.hex}" / VERIFIED).exists()

@@ -8,7 +8,7 @@ from uuid import UUID
 import numpy as np
 
 from app.core.embedding.port import Vectors
-from app.core.ports import KeyRange, Suspect
+from app.core.ports import KeyRange, UnverifiedCollection
 from app.schemas.rows import GenerationBlock, Reservation, WriteRow
 from tests.simulation.embedder import DIMENSION, embedding
 
@@ -171,10 +171,10 @@ class Index:
         for start in range(0, len(keys), page):
             yield keys[start : start + page]
 
-    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+    async def unverified_collections(self, claim: float = 0) -> Sequence[UnverifiedCollection]:
         return ()
 
-    async def trust(self, suspect: Suspect, *, complete: bool) -> None: ...
+    async def finish_verification(self, collection: UnverifiedCollection, *, complete: bool) -> None: ...
 
     async def ping(self) -> None:
         await self._call("read", "ping", lambda: None)

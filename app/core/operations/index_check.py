@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 
 from app.core.operations.repair import Repairer
-from app.core.ports import Suspect, VectorIndex, VerifyPort
+from app.core.ports import UnverifiedCollection, VectorIndex, VerifyPort
 from app.utils.errors import AppError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -39,25 +39,23 @@ class IndexCheck:
 
     async def run_round(self) -> None:
         """Compares the collections that may have lost rows. Raises VectorIndexUnavailable, DatabaseUnavailable."""
-        for suspect in await self._index.suspects(self._claim):
+        for collection in await self._index.unverified_collections(self._claim):
             complete = False
             try:
-                complete = await self._compare(suspect)
+                complete = await self._compare(collection)
             except AppError as exc:
-                log.warning("collection %s could not be compared yet: %s", suspect.collection, exc.detail)
+                log.warning("collection %s could not be compared yet: %s", collection.name, exc.detail)
             finally:
-                await self._index.trust(suspect, complete=complete)
+                await self._index.finish_verification(collection, complete=complete)
 
-    async def _compare(self, suspect: Suspect) -> bool:
+    async def _compare(self, collection: UnverifiedCollection) -> bool:
         """Whether the collection has every current chunk now."""
         bots = await self._store.bots()
         for bot in bots:
-            if bot.collection_name == suspect.collection:
+            if bot.collection_name == collection.name:
                 repaired = Counter([finding.kind async for finding in self._repairer.repair_bot(bot.bot_id)])
                 level = logging.WARNING if repaired else logging.INFO
-                log.log(
-                    level, "compared collection %s with PostgreSQL; repaired: %s", suspect.collection, dict(repaired)
-                )
+                log.log(level, "compared collection %s with PostgreSQL; repaired: %s", collection.name, dict(repaired))
                 return True
         # No bot's collection, or the target of a model migration: compared when it is the bot's.
         return not any(bot.next_model for bot in bots)

@@ -132,7 +132,8 @@ class Rebuilder:
             bot, counts = await self._bots.get_with_counts(bot_id, None)
             if await self._index.count(bot.milvus_collection) >= counts.chunks and not await self._has_lost(check, bot):
                 return True
-            if any(suspect.collection == bot.milvus_collection for suspect in await self._index.suspects()):
+            unverified = await self._index.unverified_collections()
+            if any(each.name == bot.milvus_collection for each in unverified):
                 return True  # IndexCheck compares it.
             state = next((state for state in await self._verifier.bots() if state.bot_id == bot_id), None)
             if state is None or not await self._verifier.lacks_vectors(state):

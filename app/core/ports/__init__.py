@@ -27,7 +27,7 @@ from app.core.ports.vector_index import (
     Hit,
     KeyRange,
     MarkerPort,
-    Suspect,
+    UnverifiedCollection,
     VectorIndex,
     Vectors,
 )
@@ -61,7 +61,7 @@ __all__ = [
     "RebuildPort",
     "RenderAnswer",
     "SagaLeases",
-    "Suspect",
+    "UnverifiedCollection",
     "VectorIndex",
     "Vectors",
     "VerifyPort",

@@ -29,14 +29,14 @@ class Hit(NamedTuple):
     score: float
 
 
-class Suspect(NamedTuple):
-    """A collection that had a failed write, or whose process was killed in the middle of one.
+class UnverifiedCollection(NamedTuple):
+    """A collection that must be compared with PostgreSQL: a write failed, or its process was killed during one.
 
-    ``failures``: how many there were. ``writable``: it accepts writes; if not, its disk is still full.
-    ``searchable``: nothing that was acknowledged can be missing; if not, it is not searched before it is trusted.
+    ``failures``: number of failed writes. ``writable``: it accepts writes; if not, its disk is still full.
+    ``searchable``: no acknowledged row can be missing; if false, it is not searched before the comparison.
     """
 
-    collection: str
+    name: str
     failures: int
     writable: bool
     searchable: bool
@@ -68,7 +68,7 @@ class VectorIndex(Protocol):
     Every method but ``close`` raises ``VectorIndexUnavailable`` when the index does not answer within its
     deadline (the outcome of a write is then unknown: it may still land), and ``CollectionMissing`` where the
     named collection does not exist. Of its kinds, ``VectorIndexFull`` says that a write did not land for want of space,
-    and ``IndexSuspect`` that a search would perhaps not see all that was acknowledged.
+    and ``CollectionUnverified`` that a search might not see every acknowledged row.
     """
 
     @property
@@ -167,13 +167,15 @@ class VectorIndex(Protocol):
     def scan(self, collection: str, *, page: int = 4096, key_range: KeyRange | None = None) -> AsyncIterator[list[int]]:
         """All keys of the collection, or those in ``key_range``, in ascending pages, with strong consistency."""
 
-    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
-        """Collections to be compared with the record. With ``claim`` those that can be compared now and that no other
-        caller was given within its own ``claim`` seconds. An index that cannot lose what it acknowledged has none.
+    async def unverified_collections(self, claim: float = 0) -> Sequence[UnverifiedCollection]:
+        """Collections that must be compared with PostgreSQL. With ``claim``, only those that can be compared now and
+        that no other caller has claimed; the claim ends after ``claim`` seconds. Empty for an index that cannot lose
+        acknowledged rows.
         """
 
-    async def trust(self, suspect: Suspect, *, complete: bool) -> None:
-        """Ends a claim. ``complete``: every current chunk is there. No effect where a write has failed since."""
+    async def finish_verification(self, collection: UnverifiedCollection, *, complete: bool) -> None:
+        """Ends a claim. ``complete``: the collection holds every current chunk. Has no effect if a write has failed
+        since then."""
 
     async def count(self, collection: str) -> int:
         """Number of keys in the collection, read with strong consistency."""

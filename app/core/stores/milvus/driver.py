@@ -14,17 +14,17 @@ from pymilvus.client.utils import check_status
 from pymilvus.decorators import IGNORE_RETRY_CODES, retry_on_rpc_failure
 from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
-from app.core.ports import Suspect
+from app.core.ports import UnverifiedCollection
 from app.core.stores.milvus.lite_protocol import (
     DISK_FULL,
+    FINISH_VERIFICATION,
     QUOTA_EXCEEDED,
     SERVICE,
-    SUSPECT,
-    SUSPECTS,
-    TRUST,
+    UNVERIFIED,
+    UNVERIFIED_COLLECTIONS,
     WRITES_REFUSED,
 )
-from app.utils.errors import CollectionMissing, IndexSuspect, VectorIndexFull, VectorIndexUnavailable
+from app.utils.errors import CollectionMissing, CollectionUnverified, VectorIndexFull, VectorIndexUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ Attempt = Callable[..., Awaitable[Any]]
 # Codes of Milvus 2.3 and later (pkg/util/merr in its source), and of its predecessor where still sent.
 _COLLECTION_NOT_FOUND, _LEGACY_COLLECTION_NOT_FOUND = 100, 4
 _NOT_LOADED: Final = (101, 103)
-_FINAL: Final = (DISK_FULL, WRITES_REFUSED, SUSPECT)
+_FINAL: Final = (DISK_FULL, WRITES_REFUSED, UNVERIFIED)
 """Codes of answers that would be the same again."""
 
 RECONNECT: Final = {
@@ -117,17 +117,21 @@ async def _search(handler: Any, request: milvus_pb2.SearchRequest, *, timeout: f
     return response.results
 
 
-async def suspects(client: AsyncMilvusClient, claim: float, timeout: float) -> list[Suspect]:
-    """Of Milvus Lite's process as this project runs it."""
-    return [Suspect(*row) for row in await _ask_lite(client, SUSPECTS, {"claim": claim}, timeout)]
+async def unverified_collections(client: AsyncMilvusClient, claim: float, timeout: float) -> list[UnverifiedCollection]:
+    """Asks the Milvus Lite process; see ``VectorIndex.unverified_collections``."""
+    rows = await _call_lite(client, UNVERIFIED_COLLECTIONS, {"claim": claim}, timeout)
+    return [UnverifiedCollection(*row) for row in rows]
 
 
-async def trust(client: AsyncMilvusClient, suspect: Suspect, complete: bool, timeout: float) -> None:
-    request = {"collection": suspect.collection, "failures": suspect.failures, "complete": complete}
-    await _ask_lite(client, TRUST, request, timeout)
+async def finish_verification(
+    client: AsyncMilvusClient, collection: UnverifiedCollection, complete: bool, timeout: float
+) -> None:
+    """Tells the Milvus Lite process; see ``VectorIndex.finish_verification``."""
+    request = {"collection": collection.name, "failures": collection.failures, "complete": complete}
+    await _call_lite(client, FINISH_VERIFICATION, request, timeout)
 
 
-async def _ask_lite(client: AsyncMilvusClient, method: str, request: dict[str, Any], timeout: float) -> Any:
+async def _call_lite(client: AsyncMilvusClient, method: str, request: dict[str, Any], timeout: float) -> Any:
     channel = (await client._get_connection())._async_channel
     call = channel.unary_unary(f"/{SERVICE}/{method}")
     return json.loads(await call(json.dumps(request).encode(), timeout=timeout))
@@ -170,8 +174,10 @@ def _translate(error: BaseException) -> Exception:
     log.warning("Milvus call failed: %s, code %s, %.200s", type(error).__name__, code, message)
     if code == DISK_FULL or (code == QUOTA_EXCEEDED and "disk" in message):
         return VectorIndexFull("The vector index has no space left on its disk: nothing was stored.")
-    if code == SUSPECT:
-        return IndexSuspect("The bot's vectors are compared with its texts after a failure; soon it is searched again.")
+    if code == UNVERIFIED:
+        return CollectionUnverified(
+            "The bot's vectors are being compared with its texts after a failure. Try again in a moment."
+        )
     return VectorIndexUnavailable("The vector index does not answer.")
 
 

@@ -16,16 +16,16 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import numpy as np
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
-from app.core.ports import Analyzer, ChunkIds, Hit, KeyRange, Suspect, Vectors
+from app.core.ports import Analyzer, ChunkIds, Hit, KeyRange, UnverifiedCollection, Vectors
 from app.core.stores.address import MilvusTls
 from app.core.stores.milvus.collections import MilvusCollections
 from app.core.stores.milvus.driver import (
     RECONNECT,
+    finish_verification,
     is_not_loaded,
     mute_pymilvus,
     send_write,
-    suspects,
-    trust,
+    unverified_collections,
     with_deadline,
 )
 from app.core.stores.milvus.marker import MilvusMarker
@@ -294,14 +294,14 @@ class MilvusIndex:
         async for keys in self._pages(collection, condition, page):
             yield keys
 
-    async def suspects(self, claim: float = 0) -> Sequence[Suspect]:
+    async def unverified_collections(self, claim: float = 0) -> Sequence[UnverifiedCollection]:
         if not self._lite:
             return ()
-        return await self._call(partial(suspects, self._client, claim, self._timeout))
+        return await self._call(partial(unverified_collections, self._client, claim, self._timeout))
 
-    async def trust(self, suspect: Suspect, *, complete: bool) -> None:
+    async def finish_verification(self, collection: UnverifiedCollection, *, complete: bool) -> None:
         if self._lite:
-            await self._call(partial(trust, self._client, suspect, complete, self._timeout))
+            await self._call(partial(finish_verification, self._client, collection, complete, self._timeout))
 
     async def count(self, collection: str) -> int:
         count = partial(

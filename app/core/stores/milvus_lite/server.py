@@ -1,8 +1,8 @@
 """Milvus Lite on a Unix socket, in its own process: ``python -m app.core.stores.milvus_lite.server DIR SOCKET``.
 
-Its engine takes one writer a collection; concurrent writes lose rows without an error. Here, where all writes
-of all processes meet, they are made to queue. The process ends when its standard input does: the keeper holds
-the other end, and the kernel closes it however the keeper dies.
+Milvus Lite's engine supports one writer per collection; concurrent writes lose rows without an error. This process
+serves all writers, so it runs the writes of a collection one at a time. It ends when its standard input is closed: the
+keeper holds the other end of that pipe, and the kernel closes it however the keeper dies.
 """
 
 import logging
@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# Read at import. Rows in the memtable are searched one by one, so it is kept small.
+# Milvus Lite reads this at import. It searches the rows of the memtable one by one, so the memtable is kept small.
 os.environ.setdefault("MILVUS_LITE_MEMTABLE_MEMORY_LIMIT_BYTES", str(8 << 20))
 
 import grpc
@@ -29,22 +29,22 @@ from milvus_lite.db import COLLECTIONS_DIRNAME, DEFAULT_DATABASE_NAME, MilvusLit
 from milvus_lite.exceptions import DataDirLockedError, MilvusLiteError
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
-from app.core.stores.milvus.lite_protocol import DISK_FULL, SUSPECT, WRITES_REFUSED
+from app.core.stores.milvus.lite_protocol import DISK_FULL, UNVERIFIED, WRITES_REFUSED
 from app.core.stores.milvus_lite.collection import LiteCollection
 from app.core.stores.milvus_lite.durable import NO_SPACE
-from app.core.stores.milvus_lite.suspects import SuspectService
+from app.core.stores.milvus_lite.verification import VerificationService
 
-# What the database opens and makes.
+# The class that the database creates and opens collections with.
 milvus_lite.db.Collection = LiteCollection
 
 log = logging.getLogger("lite_server")
 
 WORKERS = 64
 MAX_WRITERS = 48
-"""Writers that may wait at once; the other workers stay free for searches."""
+"""Write requests that may wait at a time. The other workers stay free for searches."""
 MAX_MESSAGE_BYTES = 256 << 20
 FLUSH_AFTER_SECONDS = 0.5
-"""Rows are slow to search until they are flushed, so that is done a moment after the last write."""
+"""Pause after the last write before a flush. Rows that are not flushed are slow to search."""
 LOCK_WAIT_SECONDS = 20.0
 WRITES = ("Insert", "Upsert", "Delete")
 SEARCHES = ("Search", "HybridSearch")
@@ -52,7 +52,10 @@ CHANGES = ("CreateCollection", "DropCollection", "CreateIndex", "DropIndex", "Lo
 
 
 class Lite(MilvusLite):
-    """Opens each collection once: two threads that both find it closed would open it twice and lose rows."""
+    """Milvus Lite's database, which opens each collection once.
+
+    Without the lock, two threads that find a collection closed would both open it, and rows would be lost.
+    """
 
     def __init__(self, data_dir: str) -> None:
         self._opening = threading.RLock()
@@ -63,7 +66,7 @@ class Lite(MilvusLite):
             return list(self._collections.values())
 
     def find(self, name: str) -> LiteCollection | None:
-        """The collection, if it is open."""
+        """The collection, or None if it is not open."""
         found: LiteCollection | None = self._collections.get((DEFAULT_DATABASE_NAME, name))
         return found
 
@@ -78,18 +81,18 @@ class Lite(MilvusLite):
         self._validate_name(name)
         with self._opening:
             if not self.has_collection(name, database_name):
-                # The folder of one that was killed while it made or dropped the collection: it would be in the way.
+                # A process that was killed while it created or dropped the collection leaves a folder.
                 shutil.rmtree(self._collection_dir(name, database_name), ignore_errors=True)
             made: LiteCollection = super().create_collection(name, schema, properties, database_name)
             try:
-                made.trust()
+                made.mark_verified()
             except OSError:
                 self.drop_collection(name, database_name)
                 raise
             return made
 
     def drop_collection(self, name: str, database_name: str = "default") -> None:
-        """As the inherited one, without the flush before: a full disk is no obstacle."""
+        """Drops without the flush that Milvus Lite does first, so that it works on a full disk."""
         with self._opening:
             if (opened := self._collections.pop((database_name, name), None)) is not None:
                 opened.discard()
@@ -97,7 +100,7 @@ class Lite(MilvusLite):
 
 
 class SerialServicer(MilvusServicer):
-    """Milvus Lite's service with one write at a time for each collection, and none where one has failed."""
+    """Milvus Lite's gRPC service, with one write at a time per collection and none after a failed write."""
 
     def __init__(self, db: Lite) -> None:
         super().__init__(db)
@@ -115,7 +118,7 @@ class SerialServicer(MilvusServicer):
                     self._flush(collection, last)
             for opened in self._lite.opened():
                 if opened.failure is not None:
-                    self._write_again(opened)
+                    self._resume_writes(opened)
 
     def _flush(self, collection: str, last: float) -> None:
         with self._locks[collection]:
@@ -126,18 +129,18 @@ class SerialServicer(MilvusServicer):
                 if self._lite.has_collection(collection):
                     self._lite.get_collection(collection).flush()
             except Exception:
-                log.exception("%s was not flushed", collection)
+                log.exception("collection %s was not flushed", collection)
 
-    def _write_again(self, collection: LiteCollection) -> None:
+    def _resume_writes(self, collection: LiteCollection) -> None:
         with self._locks[collection.name]:
             try:
-                if collection is self._lite.find(collection.name):  # Not dropped meanwhile.
-                    collection.write_again()
+                if collection is self._lite.find(collection.name):  # It was not dropped meanwhile.
+                    collection.resume_writes()
             except Exception:
-                log.exception("%s is not written to again", collection.name)
+                log.exception("collection %s still accepts no writes", collection.name)
 
     def refusal(self, name: str) -> common_pb2.Status | None:
-        """The status of a write to a collection in which an earlier one, or this one, has failed."""
+        """The status for a write if this or an earlier write to the collection has failed, else None."""
         found = self._lite.find(name)
         if found is None or found.failure is None:
             return None
@@ -146,10 +149,10 @@ class SerialServicer(MilvusServicer):
         return common_pb2.Status(code=WRITES_REFUSED, reason=f"an earlier write failed in {found.data_dir}")
 
     @contextmanager
-    def alone(self, collection: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Waits for the collection's turn. A caller that gave up meanwhile gets none: nothing lands late."""
+    def write_lock(self, collection: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Holds the collection's write lock. Aborts if the caller gave up while it waited, so that no write is late."""
         if not self._writers.acquire(blocking=False):
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many writers wait")
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many writes are waiting")
         try:
             with self._locks[collection]:
                 if not context.is_active():
@@ -163,9 +166,9 @@ def _serial(name: str) -> Callable[[SerialServicer, Any, grpc.ServicerContext], 
     inner = getattr(MilvusServicer, name)
 
     def call(self: SerialServicer, request: Any, context: grpc.ServicerContext) -> Any:
-        with self.alone(request.collection_name, context):
+        with self.write_lock(request.collection_name, context):
             if name not in WRITES:
-                return _naming_full_disk(inner(self, request, context))
+                return _with_disk_full_code(inner(self, request, context))
             if refused := self.refusal(request.collection_name):
                 return milvus_pb2.MutationResult(status=refused)
             try:
@@ -179,8 +182,8 @@ def _serial(name: str) -> Callable[[SerialServicer, Any, grpc.ServicerContext], 
     return call
 
 
-def _naming_full_disk(status: common_pb2.Status) -> common_pb2.Status:
-    """Milvus Lite passes an error of the file system on as text."""
+def _with_disk_full_code(status: common_pb2.Status) -> common_pb2.Status:
+    """Sets the code DISK_FULL; Milvus Lite reports an error of the file system only in the text."""
     if status.code and any(os.strerror(number) in status.reason for number in NO_SPACE):
         return common_pb2.Status(code=DISK_FULL, reason=status.reason)
     return status
@@ -190,9 +193,10 @@ def _search(name: str) -> Callable[[SerialServicer, Any, grpc.ServicerContext], 
     inner = getattr(MilvusServicer, name)
 
     def call(self: SerialServicer, request: Any, context: grpc.ServicerContext) -> Any:
-        with suppress(MilvusLiteError):  # That it is missing, the inner one says.
+        with suppress(MilvusLiteError):  # The collection is missing: ``inner`` reports that.
             if not (self._lite.find(request.collection_name) or self._get_collection(request, context)).searchable:
-                status = common_pb2.Status(code=SUSPECT, reason=f"{request.collection_name} is to be compared first")
+                reason = f"collection {request.collection_name} must be compared with PostgreSQL first"
+                status = common_pb2.Status(code=UNVERIFIED, reason=reason)
                 return milvus_pb2.SearchResults(status=status)
         return inner(self, request, context)
 
@@ -206,7 +210,7 @@ for _name in SEARCHES:
 
 
 def _open(data_dir: Path) -> Lite:
-    """Opens the data; a predecessor that is being killed may hold its lock for a moment more."""
+    """Opens the data. Waits for the lock, which a process that is being killed may still hold."""
     deadline = time.monotonic() + LOCK_WAIT_SECONDS
     while True:
         try:
@@ -223,7 +227,7 @@ def _at_end_of_input(end: threading.Event) -> None:
 
 
 def serve(data_dir: Path, socket: Path) -> None:
-    """Serves until standard input ends or SIGTERM comes, then closes the data with an fsync."""
+    """Serves until standard input is closed or SIGTERM arrives, then closes the data with an fsync."""
     end = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: end.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -236,12 +240,12 @@ def serve(data_dir: Path, socket: Path) -> None:
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            # pymilvus pings every 10 s, which gRPC's default takes for an attack: it then cuts all calls off.
+            # pymilvus pings every 10 s. By default gRPC's server treats that as an attack and closes the connection.
             ("grpc.http2.max_ping_strikes", 0),
         ],
     )
     milvus_pb2_grpc.add_MilvusServiceServicer_to_server(servicer, server)
-    SuspectService(db, data_dir / COLLECTIONS_DIRNAME).add_to(server)
+    VerificationService(db, data_dir / COLLECTIONS_DIRNAME).add_to(server)
     server.add_insecure_port(f"unix:{socket}")
     server.start()
     socket.chmod(0o600)
