@@ -1,13 +1,13 @@
-"""Milvus Lite's collection with its searches and its flush mended.
+"""Milvus Lite's collection with its own BM25 statistics, faster searches, and no gap during a flush.
 
-Words: as it comes, each segment and the rows not yet flushed are scored by statistics of their own, so that a row just
-written ranks as in a collection of its own. Here they are those of the whole collection, as on a Milvus server.
+BM25: Milvus Lite scores each segment and the rows that are not flushed with separate statistics, so a new row ranks as
+if it were alone in a collection. This class uses the statistics of the whole collection, as a Milvus server does.
 
-Speed: as it comes, each search looks at every row in Python and unpacks each hit with its vector, which takes 20 ms
-for 100 hits. Here it is arrays, and which rows are current is worked out once after a write.
+Speed: Milvus Lite loops over all rows in Python and unpacks each hit with its vector, 20 ms for 100 hits. This class
+works on arrays, and computes which rows are current once after each write.
 
-Flush: as it comes, rows are in neither place for a moment, between the swap of the memtable and the segment's
-appearance, and a search then passes over what was acknowledged. Here searches wait for that moment to end.
+Flush: Milvus Lite swaps the memtable before the new segment is visible, so for a moment a search misses acknowledged
+rows. This class makes searches wait until the flush has ended.
 """
 
 import math
@@ -24,45 +24,46 @@ from app.core.stores.milvus_lite.rows import Bools, Floats, Rows, View, current
 from app.schemas.milvus import BM25_B, BM25_K1, EMBEDDING, LEXICAL_SPARSE
 
 Hits = list[dict[str, Any]]
-PLAIN = {
+FAST_PATH = {
     "query_vectors", "top_k", "metric_type", "expr", "anns_field", "timezone", "search_params", "group_size",
 }  # fmt: skip
+"""Arguments that ``_search_fast`` supports."""
 EXACT_ROWS = 20_000
-"""Up to so many rows of a segment are compared one by one, 5 ms; beyond, its graph is searched."""
+"""Up to this number of rows a segment is searched exhaustively, in 5 ms; beyond it, by its vector index."""
 
 
 class LiteCollection(DurableCollection):
-    """Keeps to Collection. BM25 by the formula of Robertson and Zaragoza (2009), statistics as Milvus counts them."""
+    """Milvus Lite's Collection. BM25 by the formula of Robertson and Zaragoza (2009), with Milvus's statistics."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._gate = ReadWriteLock()
+        self._rows_lock = ReadWriteLock()
         self._view: View | None = None
-        self._segment_rows: dict[int, tuple[object, Rows]] = {}  # by identity, with what has it
+        self._segment_rows: dict[int, tuple[object, Rows]] = {}  # by id(), with the segment itself
         self._batch_rows: dict[int, Rows] = {}
         super().__init__(*args, **kwargs)
 
     def search(self, *args: Any, **kwargs: Any) -> list[Hits]:
-        """As the inherited one. What this server asks, keys and scores of all rows that pass a filter, goes apart."""
-        with self._gate.shared():
-            asked = {name for name, value in kwargs.items() if value}
-            if not args and asked <= PLAIN and kwargs.get("anns_field") in (EMBEDDING, LEXICAL_SPARSE):
-                return self._search_plain(**kwargs)
+        """Milvus Lite's search, with a fast path for the requests of this server, which need only keys and scores."""
+        with self._rows_lock.read():
+            given = {name for name, value in kwargs.items() if value}
+            if not args and given <= FAST_PATH and kwargs.get("anns_field") in (EMBEDDING, LEXICAL_SPARSE):
+                return self._search_fast(**kwargs)
             return super().search(*args, **kwargs)  # type: ignore[no-any-return]
 
     def query(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
-        with self._gate.shared():
+        with self._rows_lock.read():
             return super().query(*args, **kwargs)  # type: ignore[no-any-return]
 
     def get(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
-        with self._gate.shared():
+        with self._rows_lock.read():
             return super().get(*args, **kwargs)  # type: ignore[no-any-return]
 
     def _trigger_flush(self) -> None:
-        with self._gate.alone():
+        with self._rows_lock.write():
             super()._trigger_flush()
 
     def live_keys(self) -> set[int]:
-        with self._gate.shared():
+        with self._rows_lock.read():
             view = self._current_view()
             return {
                 key
@@ -70,7 +71,7 @@ class LiteCollection(DurableCollection):
                 for key in source.keys[live].tolist()
             }
 
-    def _search_plain(
+    def _search_fast(
         self,
         query_vectors: list[Any],
         top_k: int,
@@ -95,7 +96,7 @@ class LiteCollection(DurableCollection):
                 for source, passes in zip(view.sources, passing, strict=True)
             ]
         else:
-            found = _best_by_words(view, passing, [self._terms(text) for text in query_vectors], top_k)
+            found = _best_by_bm25(view, passing, [self._terms(text) for text in query_vectors], top_k)
         return [_merged([of_source[number] for of_source in found], top_k) for number in range(len(query_vectors))]
 
     def _terms(self, text: str) -> Counter[int]:
@@ -104,7 +105,7 @@ class LiteCollection(DurableCollection):
     def _nearest(
         self, source: Rows, passes: Bools, queries: Floats, top_k: int, params: dict[str, Any] | None
     ) -> list[tuple[Floats, Any]]:
-        """For each query cosines and keys of the source's ``top_k`` nearest rows."""
+        """For each query the cosine similarities and keys of the ``top_k`` nearest rows of ``source``."""
         rows = np.flatnonzero(passes)
         index = self._index_of(source)
         if len(rows) > EXACT_ROWS and index is not None:
@@ -113,7 +114,7 @@ class LiteCollection(DurableCollection):
                 (1 - near[number >= 0], source.keys[number[number >= 0]])
                 for number, near in zip(ids, distances, strict=True)
             ]
-        # Most of the rows are not worth copying out.
+        # If more than a quarter of the rows pass, computing all is cheaper than copying the passing ones.
         everything = len(rows) * 4 > len(passes)
         vectors, norms = (source.vectors, source.norms) if everything else (source.vectors[rows], source.norms[rows])
         lengths = np.linalg.norm(queries, axis=1, keepdims=True)
@@ -132,7 +133,7 @@ class LiteCollection(DurableCollection):
             batches = tuple(memtable._insert_batches)
             deleted = {key: seq for key, (seq, _) in memtable._delete_index.items()}
         segments, tombstones = self._read_snapshot()
-        # Every write adds a batch or moves the newest delete; a flush or a compaction changes the segments.
+        # Every write adds a batch or a newer delete; a flush or a compaction changes the segments.
         token = (*map(id, segments), id(memtable), len(batches), len(deleted), max(deleted.values(), default=0))
         known = self._view
         if known is not None and known.token == token:
@@ -153,17 +154,20 @@ class LiteCollection(DurableCollection):
         return Rows(table, self._pk_name, EMBEDDING, words)
 
 
-def _best_by_words(
+def _best_by_bm25(
     view: View, passing: Sequence[Bools], queries: Sequence[Counter[int]], top_k: int
 ) -> list[list[tuple[Floats, Any]]]:
-    """For each source and query BM25 and keys of the ``top_k`` best rows. A term counts as often as it is asked."""
+    """For each source and query the BM25 scores and keys of the ``top_k`` best rows.
+
+    A term that occurs several times in a query counts as often.
+    """
     postings = [source.postings for source in view.sources]
     norms = [BM25_K1 * (1 - BM25_B + BM25_B * found.lengths / view.mean_length) for found in postings]
     best: list[list[tuple[Floats, Any]]] = [[] for _ in postings]
     for terms in queries:
         scores = [np.zeros(len(source.keys)) for source in view.sources]
         for term, weight in terms.items():
-            found = [(number, *place) for number, one in enumerate(postings) if (place := one.of(term)) is not None]
+            found = [(number, *match) for number, each in enumerate(postings) if (match := each.find(term)) is not None]
             holding = sum(int(np.count_nonzero(view.current[number][rows])) for number, rows, _ in found)
             idf = math.log1p((view.count - holding + 0.5) / (holding + 0.5))
             for number, rows, frequencies in found:
@@ -176,7 +180,7 @@ def _best_by_words(
 
 
 def _top(scores: Floats, keys: Any, top_k: int) -> tuple[Floats, Any]:
-    """The highest scores with their keys, unordered, and all that tie with the last."""
+    """The ``top_k`` highest scores with their keys, unordered, and all that tie with the lowest of them."""
     if len(scores) <= top_k:
         return scores, keys
     kept = scores >= np.partition(scores, len(scores) - top_k)[len(scores) - top_k]
@@ -184,7 +188,7 @@ def _top(scores: Floats, keys: Any, top_k: int) -> tuple[Floats, Any]:
 
 
 def _merged(parts: Sequence[tuple[Floats, Any]], top_k: int) -> Hits:
-    """Best first, equals by key."""
+    """The ``top_k`` best hits of all parts, best first; ties by key."""
     if not parts:
         return []
     scores = np.concatenate([part[0] for part in parts])

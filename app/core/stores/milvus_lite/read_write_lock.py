@@ -1,4 +1,4 @@
-"""A lock that many may hold together, or one alone."""
+"""A lock for many readers or one writer."""
 
 import threading
 from collections.abc import Iterator
@@ -6,45 +6,47 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """Many may pass at once, or one alone. Whoever wants to be alone goes before those who come later."""
+    """Many threads may hold it for reading, or one for writing. A waiting writer goes before readers that come later.
+
+    A thread that holds the lock, either way, may take it for reading again.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._mine = threading.local()
-        self._inside = 0
-        self._waiting = 0
-        self._occupied = False
+        self._held = threading.local()
+        self._readers = 0
+        self._waiting_writers = 0
+        self._writing = False
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
-        """A thread that is inside already, either way, passes."""
-        if getattr(self._mine, "inside", False):
+    def read(self) -> Iterator[None]:
+        if getattr(self._held, "by_this_thread", False):
             yield
             return
         with self._changed:
-            self._changed.wait_for(lambda: not self._occupied and not self._waiting)
-            self._inside += 1
-        self._mine.inside = True
+            self._changed.wait_for(lambda: not self._writing and not self._waiting_writers)
+            self._readers += 1
+        self._held.by_this_thread = True
         try:
             yield
         finally:
-            self._mine.inside = False
+            self._held.by_this_thread = False
             with self._changed:
-                self._inside -= 1
+                self._readers -= 1
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def write(self) -> Iterator[None]:
         with self._changed:
-            self._waiting += 1
-            self._changed.wait_for(lambda: not self._occupied and not self._inside)
-            self._waiting -= 1
-            self._occupied = True
-        self._mine.inside = True
+            self._waiting_writers += 1
+            self._changed.wait_for(lambda: not self._writing and not self._readers)
+            self._waiting_writers -= 1
+            self._writing = True
+        self._held.by_this_thread = True
         try:
             yield
         finally:
-            self._mine.inside = False
+            self._held.by_this_thread = False
             with self._changed:
-                self._occupied = False
+                self._writing = False
                 self._changed.notify_all()

@@ -1,6 +1,6 @@
-"""What a collection of Milvus Lite holds at one moment, as arrays: keys, vectors, postings, and which rows are current.
+"""The rows of a Milvus Lite collection at one moment, as arrays: keys, vectors, postings, and which rows are current.
 
-A segment never changes, nor does a batch of rows not yet flushed: what is made of one is kept with it.
+Segments and batches of rows that are not flushed are immutable, so the arrays made of one are cached with it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ PAIR = np.dtype([("term", "<u4"), ("frequency", "<f4")])
 
 
 class Rows:
-    """The rows of an immutable table: their keys and sequence numbers."""
+    """The rows of an immutable table: keys and sequence numbers, and on demand vectors and postings."""
 
     def __init__(self, table: "pa.Table | pa.RecordBatch", key: str, embedding: str, words: str | None) -> None:
         self.table = table
@@ -49,7 +49,7 @@ class Rows:
 
 
 class Postings:
-    """The terms of rows: which rows hold a term, and how often. ``lengths``: how many words a row has."""
+    """An inverted index: which rows contain a term, and how often. ``lengths`` (rows,): number of words of each row."""
 
     def __init__(self, sparse: Sequence[bytes | None]) -> None:
         vectors = [vector or b"" for vector in sparse]
@@ -60,22 +60,26 @@ class Postings:
         self._rows, self._frequencies = rows[order], pairs["frequency"][order].astype(np.float64)
         terms, starts = np.unique(pairs["term"][order], return_index=True)
         ends = np.append(starts, len(order))[1:]
-        self._places = dict(zip(terms.tolist(), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
+        self._ranges = dict(zip(terms.tolist(), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
         self.lengths: Floats = np.zeros(len(vectors))
         np.add.at(self.lengths, rows, pairs["frequency"])
 
-    def of(self, term: int) -> tuple[Integers, Floats] | None:
-        """Rows, each once, and frequencies."""
-        place = self._places.get(term)
-        return None if place is None else (self._rows[slice(*place)], self._frequencies[slice(*place)])
+    def find(self, term: int) -> tuple[Integers, Floats] | None:
+        """Row numbers, each once, and the frequency of the term in each; None if no row contains it."""
+        found = self._ranges.get(term)
+        return None if found is None else (self._rows[slice(*found)], self._frequencies[slice(*found)])
 
 
 @dataclass(frozen=True)
 class View:
-    """All rows of the collection at one moment, and which of them are current."""
+    """All rows of a collection at one moment, and which of them are current.
+
+    ``token`` changes with every write. It contains ids of objects, so ``held`` keeps those objects alive: no other
+    object can get the same id.
+    """
 
     token: tuple[int, ...]
-    held: tuple[object, ...]  # Whose identities the token has: alive, so that nothing else can have them.
+    held: tuple[object, ...]
     sources: Sequence[Rows]
     current: Sequence[Bools]
 
@@ -85,7 +89,7 @@ class View:
 
     @cached_property
     def mean_length(self) -> float:
-        """Words of a row, on average; 1 where there are none."""
+        """Mean number of words of a current row; 1 if there are no words."""
         total = sum(
             float(source.postings.lengths[live].sum()) for source, live in zip(self.sources, self.current, strict=True)
         )
@@ -93,9 +97,9 @@ class View:
 
 
 def current(sources: Sequence[Rows], deletes: Sequence[Mapping[int, int]]) -> list[Bools]:
-    """For each source which rows are the newest of their key and not deleted since.
+    """For each source a mask (rows,): whether the row is the newest one of its key and was not deleted after that.
 
-    ``deletes``: the sequence number of each key's newest delete.
+    ``deletes``: maps of keys to the sequence number of their newest delete.
     """
     if not sources:
         return []
@@ -109,6 +113,6 @@ def current(sources: Sequence[Rows], deletes: Sequence[Mapping[int, int]]) -> li
     for gone in deletes:
         if gone:
             deleted = np.array(sorted(gone.items()), np.int64)
-            place = np.minimum(np.searchsorted(deleted[:, 0], keys), len(deleted) - 1)
-            live &= (deleted[place, 0] != keys) | (deleted[place, 1] <= seqs)
+            position = np.minimum(np.searchsorted(deleted[:, 0], keys), len(deleted) - 1)
+            live &= (deleted[position, 0] != keys) | (deleted[position, 1] <= seqs)
     return np.split(live, np.cumsum([len(source.keys) for source in sources])[:-1])
