@@ -164,8 +164,9 @@ class Settings(BaseSettings):
     embedding_previous_settings: dict[str, SecretStr] = Field(
         {}, description='Settings with another value for that model, as JSON: `{"OPENAI_API_KEY": "..."}`.'
     )
-    embedding_long_text: Literal["refuse", "split", "cut"] = Field(
-        "refuse", description="What happens to a text longer than the model reads. `cut` is for local models only."
+    embedding_long_text: Literal["error", "split", "truncate"] = Field(
+        "error",
+        description="What happens to a text of more tokens than the model reads; `truncate` is for local models only.",
     )
     embedding_batch_size: int | None = Field(
         None, ge=1, description="Most texts of one batch. Unset: what suits the model or the provider."
@@ -245,7 +246,7 @@ class Settings(BaseSettings):
     openai_max_request_tokens: int | None = Field(
         None, ge=1, description="Most tokens of one request. Unset: the provider's, else 300,000."
     )
-    openai_in_flight: int = Field(8, ge=1, description="Requests to the provider at a time.")
+    openai_max_concurrency: int = Field(8, ge=1, description="Requests to the provider at a time.")
 
     # Reranking
     rerank_model: str | None = Field(
@@ -263,7 +264,7 @@ class Settings(BaseSettings):
     )
     rerank_api_key: SecretStr | None = Field(None, description="Its key.")
     rerank_timeout: float = Field(10.0, gt=0, description="Seconds that a call to it may take, retries included.")
-    rerank_top: int = Field(20, ge=1, le=200, description="How many of the best results are reranked.")
+    rerank_top_n: int = Field(20, ge=1, le=200, description="How many of the best results are reranked.")
 
     # Limits
     rate_limit: Annotated[str, AfterValidator(_rate)] | None = Field(

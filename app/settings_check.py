@@ -20,10 +20,12 @@ RENAMED = {
     "KEY_CACHE_SECONDS": "API_KEY_CACHE_TTL",
     "MAX_BODIES_BYTES": "MAX_BUFFERED_BYTES",
     "OPENAI_DOCUMENT_BODY": "OPENAI_DOCUMENT_EXTRA_BODY",
+    "OPENAI_IN_FLIGHT": "OPENAI_MAX_CONCURRENCY",
     "OPENAI_INPUT_TOKENS": "OPENAI_MAX_INPUT_TOKENS",
     "OPENAI_QUERY_BODY": "OPENAI_QUERY_EXTRA_BODY",
     "OPENAI_REQUEST_TOKENS": "OPENAI_MAX_REQUEST_TOKENS",
     "RATE_STORAGE_URI": "RATE_LIMIT_STORAGE_URI",
+    "RERANK_TOP": "RERANK_TOP_N",
     "SHUTDOWN_TIMEOUT": "GRACEFUL_SHUTDOWN_TIMEOUT",
 }
 """Former names of settings. They have no effect; a start names those that are set."""
@@ -94,8 +96,8 @@ def contradictions(settings: Settings) -> list[tuple[str, str]]:
         ),
         (
             "EMBEDDING_LONG_TEXT",
-            settings.embedding_long_text == "cut" and settings.embedding_model in OPENAI_LIKE,
-            f"cannot be cut with EMBEDDING_MODEL={settings.embedding_model}: refuse or split",
+            settings.embedding_long_text == "truncate" and settings.embedding_model in OPENAI_LIKE,
+            f"cannot be truncate with EMBEDDING_MODEL={settings.embedding_model}: use error or split",
         ),
         (
             "OPENAI_API_KEY",

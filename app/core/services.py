@@ -117,7 +117,7 @@ async def _tell_unnormalized(db: Database) -> None:
 async def _open_reranker(settings: Settings) -> Reranker:
     if settings.rerank_url is None:
         assert settings.rerank_model is not None
-        return await CrossEncoderReranker.open(settings.rerank_model, settings.rerank_top)
+        return await CrossEncoderReranker.open(settings.rerank_model, settings.rerank_top_n)
     from app.core.search.remote_reranker import RemoteReranker  # Imports openai.
 
     assert settings.rerank_api is not None
@@ -125,7 +125,7 @@ async def _open_reranker(settings: Settings) -> Reranker:
         settings.rerank_url,
         settings.rerank_api,
         settings.rerank_model,
-        settings.rerank_top,
+        settings.rerank_top_n,
         api_key=settings.rerank_api_key.get_secret_value() if settings.rerank_api_key else None,
         timeout=settings.rerank_timeout,
     )

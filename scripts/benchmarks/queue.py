@@ -45,7 +45,7 @@ def sentence_bert(batch_texts: int | None) -> Embedder:
 
     from app.core.embedding.providers.sentence_bert import SentenceBert
 
-    return SentenceBert(str(get_model_path()), device="cpu", long_text="cut", batch_texts=batch_texts)
+    return SentenceBert(str(get_model_path()), device="cpu", long_text="truncate", batch_texts=batch_texts)
 
 
 async def load(embedder: Embedder, questions: Sequence[str], clients: int) -> tuple[float, list[float]]:

@@ -134,7 +134,7 @@ def of_libraries() -> Iterator[Migration]:
 
     old, new = "sentence-bert", "use-multilingual"
     # It reads 256 tokens, which some paragraphs exceed.
-    minilm = {"SENTENCE_BERT_MODEL": str(get_model_path()), "EMBEDDING_LONG_TEXT": "cut"}
+    minilm = {"SENTENCE_BERT_MODEL": str(get_model_path()), "EMBEDDING_LONG_TEXT": "truncate"}
     both = {"EMBEDDING_MODEL": new, "EMBEDDING_PREVIOUS_MODEL": old, **minilm}
     yield Migration(old, new, {"EMBEDDING_MODEL": old, **minilm}, both, {"EMBEDDING_MODEL": new})
 

@@ -38,8 +38,8 @@ async def measure(rounds: int, count: int) -> None:
     questions = [item.questions[0] for item in spread(count)]
     folder = str(get_model_path())
     library = SentenceTransformer(folder, device="cpu")
-    exact = SentenceBert(folder, device="cpu", long_text="cut")  # As the library does.
-    rounded = SentenceBert(folder, device="cpu", dtype="bfloat16", long_text="cut")
+    exact = SentenceBert(folder, device="cpu", long_text="truncate")  # As the library does.
+    rounded = SentenceBert(folder, device="cpu", dtype="bfloat16", long_text="truncate")
     await exact.ping()
     await rounded.ping()
 
@@ -79,7 +79,7 @@ async def measure_m3(rounds: int, count: int) -> None:
     with TemporaryDirectory() as temporary:
         folder = str(tiny_m3.make(Path(temporary) / "m3", hidden=384, layers=6, positions=514))
         library = BGEM3FlagModel(folder, use_fp16=False, devices="cpu")
-        embedder = BgeM3(folder, device="cpu", long_text="cut")
+        embedder = BgeM3(folder, device="cpu", long_text="truncate")
         await embedder.ping()
 
         def by_library() -> Vectors:
@@ -120,7 +120,7 @@ async def measure_insert(rounds: int, count: int) -> None:
             embedding_model="sentence-bert",
             sentence_bert_model=str(get_model_path()),
             embedding_device="cpu",
-            embedding_long_text="cut",
+            embedding_long_text="truncate",
             embedding_cache_mb=0,
         )
         app = create_app(settings)

@@ -30,7 +30,7 @@ def library(m3: Path) -> "BGEM3FlagModel":
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def embedder(m3: Path) -> AsyncIterator[BgeM3]:
-    embedder = BgeM3(str(m3), device="cpu", long_text="cut")
+    embedder = BgeM3(str(m3), device="cpu", long_text="truncate")
     await embedder.ping()
     yield embedder
     await embedder.close()
@@ -56,7 +56,7 @@ async def test_concurrent_calls_are_safe(embedder: BgeM3) -> None:
 
 
 async def test_bfloat16_is_the_same_model_and_nearly_the_same_vectors(embedder: BgeM3, m3: Path) -> None:
-    rounded = BgeM3(str(m3), device="cpu", dtype="bfloat16", long_text="cut")
+    rounded = BgeM3(str(m3), device="cpu", dtype="bfloat16", long_text="truncate")
     exact, vectors = await embedder.embed_documents(TEXTS[:6]), await rounded.embed_documents(TEXTS[:6])
     assert rounded.model == embedder.model
     await rounded.close()

@@ -32,7 +32,7 @@ async def opened(minilm: Path, long_text: LongText) -> CachingEmbedder:
 
 
 async def test_refused(minilm: Path, library: "SentenceTransformer") -> None:
-    embedder = await opened(minilm, "refuse")
+    embedder = await opened(minilm, "error")
     with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(TEXTS)
     assert {index: type(error) for index, error in caught.value.errors.items()} == {1: TextTooLong}
@@ -61,7 +61,7 @@ async def test_split(minilm: Path, library: "SentenceTransformer") -> None:
 
 
 async def test_cut_as_the_library_does(minilm: Path, library: "SentenceTransformer") -> None:
-    embedder = await opened(minilm, "cut")
+    embedder = await opened(minilm, "truncate")
     expected = library.encode(["passage: " + text for text in TEXTS], show_progress_bar=False)
     np.testing.assert_allclose(await embedder.embed_documents(TEXTS), expected, atol=1e-5)
     await embedder.close()

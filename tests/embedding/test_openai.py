@@ -260,7 +260,7 @@ async def test_known_to_be_too_long_is_not_sent(
 
 
 async def test_requests_of_several_callers_are_shared_and_few_at_a_time(opened: Open, server: OpenAIServer) -> None:
-    embedder = await opened(openai_in_flight=3)
+    embedder = await opened(openai_max_concurrency=3)
     server.gate.clear()
     calls = [asyncio.create_task(embedder.embed_documents([f"call {n}", f"also {n}"])) for n in range(50)]
     for _ in range(2):
@@ -284,7 +284,7 @@ async def test_a_batch_waits_for_company_where_that_is_set(opened: Open, server:
 
 
 async def test_a_full_queue_refuses_at_once_and_a_cancelled_call_leaves_it(opened: Open, server: OpenAIServer) -> None:
-    embedder = await opened(Tuning(queue_texts=4), openai_in_flight=1)
+    embedder = await opened(Tuning(queue_texts=4), openai_max_concurrency=1)
     server.gate.clear()
     first = asyncio.create_task(embedder.embed_documents(["first"]))
     assert await asyncio.to_thread(server.entered.acquire, timeout=5)
@@ -347,7 +347,7 @@ async def test_a_provider_that_answers_nothing_but_500_is_not_asked_for_every_te
         ({}, failing(404), "OPENAI_MODEL"),
         ({}, changed(lambda data: []), "OPENAI_MODEL"),
         ({"openai_api_key": None, "openai_base_url": None}, good, "OPENAI_API_KEY"),
-        ({"embedding_long_text": "cut"}, good, "EMBEDDING_LONG_TEXT"),
+        ({"embedding_long_text": "truncate"}, good, "EMBEDDING_LONG_TEXT"),
         ({"embedding_dimension": 4}, lambda body: good({**body, "dimensions": NATIVE}), "EMBEDDING_DIMENSION=4"),
         ({"embedding_dimension": 9000, "openai_model": "text-embedding-3-large"}, good, "EMBEDDING_DIMENSION=9000"),
         ({"startup_timeout": 0.01}, failing(503), "OPENAI_BASE_URL"),

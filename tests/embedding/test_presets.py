@@ -259,7 +259,7 @@ def test_the_model_before_has_settings_of_its_own() -> None:
     assert before.openai_api_key.get_secret_value() == "sk-before"
     assert (before.openai_base_url, before.openai_query_prefix) == (None, "q: ")
     assert "sk-before" not in repr(now)
-    for wrong in ({"EMBEDDING_MODEL": "tei"}, {"NO_SUCH": "1"}, {"OPENAI_IN_FLIGHT": "many"}):
+    for wrong in ({"EMBEDDING_MODEL": "tei"}, {"NO_SUCH": "1"}, {"OPENAI_MAX_CONCURRENCY": "many"}):
         with pytest.raises(StartupError, match="EMBEDDING_PREVIOUS_SETTINGS"):
             settings_for(
                 now.model_copy(update={"embedding_previous_settings": _secret(wrong)}), "openai:text-embedding-3-small"
@@ -290,7 +290,7 @@ async def test_the_dimension_is_asked_for_in_the_provider_s_own_field(opened: Op
         ({"embedding_model": "upstage", "openai_api_key": None, "openai_base_url": "http://gateway/v1"}, []),
         ({"embedding_model": "tei", "openai_api_key": None}, ["OPENAI_MODEL"]),
         ({"embedding_model": "tei", "openai_api_key": None, "openai_model": "m"}, []),
-        ({"embedding_model": "voyage", "embedding_long_text": "cut"}, ["EMBEDDING_LONG_TEXT"]),
+        ({"embedding_model": "voyage", "embedding_long_text": "truncate"}, ["EMBEDDING_LONG_TEXT"]),
         ({"rerank_url": "http://x/rerank"}, ["RERANK_API"]),
         ({"rerank_url": "http://x/rerank", "rerank_api": "cohere"}, ["RERANK_MODEL"]),
         ({"rerank_url": "http://x/rerank", "rerank_api": "tei"}, []),

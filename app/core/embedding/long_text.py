@@ -8,7 +8,7 @@ import numpy as np
 from app.core.embedding.port import Vectors
 from app.utils.errors import TextTooLong
 
-LongText = Literal["refuse", "split", "cut"]
+LongText = Literal["error", "split", "truncate"]
 
 
 def too_long(limit: int) -> TextTooLong:

@@ -9,7 +9,7 @@ from app.utils.errors import ErrorLocation, InvalidInput, ModelNotFound, Reranke
 NO_RERANKER = "This server has no reranker: start it with RERANK_MODEL or RERANK_URL set."
 MAX_PAIRS = 2_048
 """Most (query, passage) pairs that a process scores or queues at a time, so also the limit of one request. Enough for a
-batch of 64 texts with the default RERANK_TOP."""
+batch of 64 texts with the default RERANK_TOP_N."""
 
 
 class PairLimiter:

@@ -64,11 +64,11 @@ class OpenAIEmbedder:
         wanted_dimension: int | None = None,
         timeout: float = 20.0,
         start_timeout: float = 60.0,
-        in_flight: int = 4,
+        max_concurrency: int = 4,
         tokenizer: Path | None = None,
         batch_wait: float = 0.0,
         queue_texts: int | None = None,
-        long_text: LongText = "refuse",
+        long_text: LongText = "error",
         breaker_failures: int = 5,
         breaker_pause: float = 5.0,
     ) -> None:
@@ -109,7 +109,7 @@ class OpenAIEmbedder:
                 alike=False,
                 queue=queue_texts or QUEUE_TEXTS,
             ),
-            in_flight=in_flight,
+            max_concurrency=max_concurrency,
         )
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:

@@ -168,9 +168,10 @@ def _embedder(settings: Settings, tuning: Tuning = TUNING) -> Embedder:
 
 
 def _openai(settings: Settings, tuning: Tuning) -> Embedder:
-    if settings.embedding_long_text == "cut":
+    if settings.embedding_long_text == "truncate":
         raise StartupError(
-            f"EMBEDDING_LONG_TEXT=cut is for bge-m3 and sentence-bert; {settings.embedding_model} can refuse or split."
+            "EMBEDDING_LONG_TEXT=truncate needs bge-m3 or sentence-bert: "
+            f"use error or split with {settings.embedding_model}."
         )
     from app.core.embedding.providers.openai_embedder import OpenAIEmbedder
     from app.core.embedding.providers.presets import endpoint_for
@@ -182,7 +183,7 @@ def _openai(settings: Settings, tuning: Tuning) -> Embedder:
         # A write that waits for the provider must end before its lease does.
         timeout=min(settings.embedding_timeout, settings.saga_lease_seconds * LEASE_SHARE),
         start_timeout=settings.startup_timeout,
-        in_flight=settings.openai_in_flight,
+        max_concurrency=settings.openai_max_concurrency,
         tokenizer=settings.openai_tokenizer,
         batch_wait=tuning.batch_wait,
         queue_texts=tuning.queue_texts,

@@ -59,7 +59,7 @@ class TorchEmbedder:
         self,
         load: Callable[[], TorchModel],
         *,
-        long_text: LongText = "refuse",
+        long_text: LongText = "error",
         batch_texts: int | None = None,
         batch_wait: float = 0.0,
         queue_texts: int | None = None,
@@ -115,12 +115,12 @@ class TorchEmbedder:
 
     def _encode(self, loaded: TorchModel, texts: list[str], query: bool) -> Vectors:
         """As the model, but that a long text is treated as set."""
-        if self._long_text == "cut":
+        if self._long_text == "truncate":
             return loaded.encode(texts, query=query)
         counts = loaded.count_tokens(texts, query=query)
         if max(counts) <= loaded.max_tokens:
             return loaded.encode(texts, query=query)
-        if self._long_text == "refuse":
+        if self._long_text == "error":
             raise too_long(loaded.max_tokens)  # The pool finds out which of the texts it is.
 
         def fits(text: str) -> bool:

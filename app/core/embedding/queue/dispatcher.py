@@ -12,15 +12,15 @@ Send = Callable[[list[str], Lane], Awaitable[Rows]]
 
 
 class Dispatcher:
-    """At most ``in_flight`` requests at once, one of them kept for queries if there are two or more.
+    """At most ``max_concurrency`` requests at once, one of them kept for queries if there are two or more.
 
     ``send`` gives a row for each text and raises nothing. Belongs to one event loop.
     """
 
-    def __init__(self, send: Send, *, limits: BatchLimits, in_flight: int) -> None:
+    def __init__(self, send: Send, *, limits: BatchLimits, max_concurrency: int) -> None:
         self._send = send
         self._waiting = BatchQueue(limits)
-        self._free = {Lane.QUERY: in_flight, Lane.DOCUMENTS: max(1, in_flight - 1)}
+        self._free = {Lane.QUERY: max_concurrency, Lane.DOCUMENTS: max(1, max_concurrency - 1)}
         self._running: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
