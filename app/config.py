@@ -10,15 +10,18 @@ from app.utils.uris import checked_uri
 
 ENV_FILE = ".env"
 
+LocalProvider = Literal["use-multilingual", "bge-m3", "sentence-bert"]
+"""Embedding models that run in the server's process."""
 OpenAILike = Literal[
     "openai", "upstage", "voyage", "cohere", "jina", "gemini", "nvidia", "clova", "tei", "vllm", "ollama"
 ]
 OPENAI_LIKE: tuple[str, ...] = get_args(OpenAILike)
-"""Providers over the network; docs/EMBEDDINGS.md has what each is asked for."""
+"""Providers over the network, each with a preset in core/embedding/providers/presets.py."""
 OWN_SERVERS = ("tei", "vllm", "ollama")
-"""Those that one runs oneself, commonly without keys, and for a model of one's choice."""
+"""Those that operators run themselves: usually without keys, and OPENAI_MODEL must name the model."""
 PAID = tuple(name for name in OPENAI_LIKE if name not in OWN_SERVERS)
-MODEL_NAME = rf"^(use-multilingual|bge-m3|sentence-bert|{'|'.join(OPENAI_LIKE)})(:[^#]+)?(#[1-9]\d{{0,4}})?$"
+"""Those that charge for texts, so vectors that Milvus lost are made again only up to REBUILD_MAX_CHUNKS."""
+MODEL_NAME = rf"^({'|'.join(get_args(LocalProvider) + OPENAI_LIKE)})(:[^#]+)?(#[1-9]\d{{0,4}})?$"
 """How EMBEDDING_PREVIOUS_MODEL and ``reembed --to`` name a model."""
 
 
@@ -145,7 +148,7 @@ class Settings(BaseSettings):
     milvus_timeout: float = Field(10.0, gt=0, description="Seconds that a call to Milvus may take.")
 
     # Embedding
-    embedding_model: Literal["use-multilingual", "bge-m3", "sentence-bert"] | OpenAILike = Field(
+    embedding_model: LocalProvider | OpenAILike = Field(
         "use-multilingual", description="Embedding provider; [EMBEDDINGS.md](EMBEDDINGS.md) compares them."
     )
     embedding_dimension: int | None = Field(

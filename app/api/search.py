@@ -102,7 +102,7 @@ async def _search(
     try:
         answer = await services.search.query(query, timings)
     except PartialEmbeddingError as exc:
-        raise exc.named(place) from exc
+        raise exc.located(place) from exc
     if query.where is None:
         metrics.STALE_KEYS.inc(answer.trace.dropped)
     return answer

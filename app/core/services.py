@@ -16,7 +16,8 @@ from app.core.bots.bots import Bots
 from app.core.connect import Stores, open_record, open_stores
 from app.core.embedding.models import Models
 from app.core.embedding.port import Embedder
-from app.core.embedding.providers.registry import open_embedder, settings_for
+from app.core.embedding.providers.factory import open_embedder
+from app.core.embedding.providers.model_settings import settings_for
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.embedding.service import EmbeddingService
 from app.core.leases.leases import Leases

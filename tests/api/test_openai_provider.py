@@ -9,9 +9,9 @@ import pytest
 
 from app.config import Settings
 from app.core.embedding.providers import provider_requests
-from app.core.embedding.providers.registry import Tuning, open_embedder
+from app.core.embedding.providers.factory import Tuning, open_embedder
 from tests.conftest import BotClient
-from tests.embedding.openai_server import OpenAIServer, changed, failing, good
+from tests.embedding.openai_server import NATIVE, OpenAIServer, changed, failing, good
 
 
 @pytest.fixture
@@ -57,18 +57,31 @@ async def test_a_hundred_documents_are_one_request(bot: BotClient, provider: Ope
     assert found["chunk_text"] == "text 57 3"
 
 
-@pytest.mark.parametrize(
-    ("bad", "status", "code"),
-    [({"embedding": None}, 502, "embedding_invalid"), ({"embedding": [1.0]}, 502, "embedding_invalid")],
-)
-async def test_a_bad_vector_is_one_document_s_error(
-    bot: BotClient, provider: OpenAIServer, bad: dict[str, object], status: int, code: str
+INVALID_VECTORS = [None, [1.0], [0.0] * NATIVE, [float("nan")] * NATIVE, [1e30] * NATIVE]
+
+
+@pytest.mark.parametrize("vector", INVALID_VECTORS)
+async def test_an_invalid_vector_is_one_document_s_error(
+    bot: BotClient, provider: OpenAIServer, vector: list[float] | None
 ) -> None:
-    provider.then.append(changed(lambda data: [*data[:7], {"index": 7, **bad}, *data[8:]]))
+    provider.then.append(changed(lambda data: [*data[:7], {"index": 7, "embedding": vector}, *data[8:]]))
     answer = (await bot.http.post("/data/insert/batch", json=batch(bot, 4, 5))).json()
     assert [result["success"] for result in answer["results"]] == [True, False, True, True]
-    assert "chunk_index 2" in str(answer["results"][1]["error"])
-    assert code in str(answer["results"][1]["error"])
+    assert answer["results"][1]["error"]["code"] == "embedding_invalid"
+    assert answer["results"][1]["error"]["detail"].startswith("chunk_index 2: ")
+
+
+@pytest.mark.parametrize("vector", INVALID_VECTORS)
+async def test_an_invalid_vector_is_neither_searched_with_nor_handed_out(
+    client: httpx.AsyncClient, bot: BotClient, provider: OpenAIServer, vector: list[float] | None
+) -> None:
+    await bot.insert("a text")
+    provider.always = changed(lambda data: [{"index": 0, "embedding": vector}])
+    search = {"chat_bot_id": str(bot.bot_id), "query_text": "a question", "mode": "dense"}
+    embeddings = {"model": "openai", "input": "another text"}
+    for path, body in (("/search/query", search), ("/v1/embeddings", embeddings)):
+        answer = await client.post(path, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (502, "embedding_invalid"), path
 
 
 async def test_a_long_text_is_a_clear_422(bot: BotClient, provider: OpenAIServer) -> None:

@@ -14,17 +14,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import uvicorn
 
 from app.config import Settings
 from app.core.connect import open_stores
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.embedding.port import Vectors
+from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus.index import MilvusIndex
 from app.main import create_app
+from app.utils.errors import EmbeddingInvalid
 from app.utils.failpoints import install
 from tests.chaos.breaks import break_statements, shorten_collector_pause
 from tests.chaos.chunk_text import UNEMBEDDABLE
@@ -64,11 +64,13 @@ class ServerConfig:
 
 
 class Embedder(HashEmbedder):
-    """Has no usable vector for the text UNEMBEDDABLE, so that some writes are compensated."""
+    """Has no vector for the text UNEMBEDDABLE, so that some writes are compensated."""
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
         vectors = await super().embed_documents(texts)
-        vectors[[number for number, text in enumerate(texts) if text == UNEMBEDDABLE]] = np.nan
+        errors = {index: EmbeddingInvalid(UNEMBEDDABLE) for index, text in enumerate(texts) if text == UNEMBEDDABLE}
+        if errors:
+            raise PartialEmbeddingError(vectors, errors)
         return vectors
 
 

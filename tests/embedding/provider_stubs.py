@@ -1,4 +1,4 @@
-"""Rules of real providers, as far as they are documented or were reported: limits, fields, errors, what is cut.
+"""Rules of real providers, as far as they are documented or were reported: limits, fields, errors, truncation.
 
 docs/EMBEDDINGS.md has the sources. A vector tells the side that was asked: that of ``text_of(side, text)``.
 """
@@ -19,10 +19,10 @@ def text_of(side: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class Rules:
-    """``side`` reads the side from a request, or raises ValueError with the refusal's sentence.
+    """``side`` reads from a request whether it is for queries or documents, or raises ValueError with an error message.
 
-    ``refuse`` makes the body of a refusal of a sentence. ``cut_at``: so many tokens are read of a text, the rest goes
-    unread; ``refused_at``: a text of more is refused.
+    ``refuse`` makes an error's body of its message. ``truncated_at``: this many tokens of a text are read, without an
+    error. ``refused_at``: a text of more tokens is refused.
     """
 
     side: Callable[[Body], str]
@@ -35,7 +35,7 @@ class Rules:
     too_many_status: int = 400
     too_long: str = "maximum context length is {limit} tokens, but {sent} were requested"
     refuse: Callable[[str], Any] = lambda said: {"error": {"message": said, "type": "invalid_request_error"}}
-    cut_at: int | None = None
+    truncated_at: int | None = None
     refused_at: int | None = None
     counts_tokens: bool = True
 
@@ -55,7 +55,7 @@ class Rules:
             return Reply(self.too_many_status, self.refuse(said))
         if self.refused_at and (longest := max(map(tokens, texts))) > self.refused_at:
             return Reply(400, self.refuse(self.too_long.format(limit=self.refused_at, sent=longest)))
-        read = [text[: self.cut_at] for text in texts]
+        read = [text[: self.truncated_at] for text in texts]
         size = body.get("dimensions", body.get("output_dimension", NATIVE))
         if "texts" in body:
             vectors = [vector(text_of(side, text), size).tolist() for text in read]
@@ -149,7 +149,7 @@ TEI = Rules(
     too_many_status=413,
     too_long="Input validation error: `inputs` must have less than {limit} tokens. Given: {sent}",
     refuse=lambda said: {"message": said, "code": 413, "type": "Validation"},
-    cut_at=512,
+    truncated_at=512,
 )
 VLLM = Rules(
     plain,
@@ -160,7 +160,7 @@ VLLM = Rules(
     refuse=lambda said: {"object": "error", "message": said, "type": "BadRequestError", "param": None, "code": 400},
     refused_at=8_192,
 )
-OLLAMA = Rules(plain, texts=100_000, strict=False, cut_at=2_048)
+OLLAMA = Rules(plain, texts=100_000, strict=False, truncated_at=2_048)
 ALIBABA = replace(
     UPSTAGE,
     side=plain,

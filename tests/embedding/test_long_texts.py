@@ -1,4 +1,4 @@
-"""A text that is longer than a torch model reads is refused, split or cut: as it is set."""
+"""EMBEDDING_LONG_TEXT with a torch model: a long text is an error, is split, or is truncated."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ async def opened(minilm: Path, long_text: LongText) -> CachingEmbedder:
     return CachingEmbedder(provider, 0)
 
 
-async def test_refused(minilm: Path, library: "SentenceTransformer") -> None:
+async def test_error(minilm: Path, library: "SentenceTransformer") -> None:
     embedder = await opened(minilm, "error")
     with pytest.raises(PartialEmbeddingError) as caught:
         await embedder.embed_documents(TEXTS)
@@ -60,7 +60,7 @@ async def test_split(minilm: Path, library: "SentenceTransformer") -> None:
     await embedder.close()
 
 
-async def test_cut_as_the_library_does(minilm: Path, library: "SentenceTransformer") -> None:
+async def test_truncated_as_the_library_does(minilm: Path, library: "SentenceTransformer") -> None:
     embedder = await opened(minilm, "truncate")
     expected = library.encode(["passage: " + text for text in TEXTS], show_progress_bar=False)
     np.testing.assert_allclose(await embedder.embed_documents(TEXTS), expected, atol=1e-5)

@@ -1,65 +1,22 @@
-"""The provider openai, through the official client, against a real server on loopback."""
+"""The provider openai against a real server on loopback: requests, vectors, long texts and the queue."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from app.config import Settings
-from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.port import PartialEmbeddingError
-from app.core.embedding.providers import openai_client, provider_requests, tokens
-from app.core.embedding.providers.registry import TUNING, Tuning, open_embedder
-from app.utils.errors import AppError, EmbedderUnavailable, EmbeddingInvalid, StartupError, TextRefused, TextTooLong
-from tests.embedding.openai_server import (
-    NATIVE,
-    Body,
-    OpenAIServer,
-    Reply,
-    changed,
-    expected,
-    failing,
-    good,
-    item,
-)
+from app.core.embedding.providers import tokens
+from app.core.embedding.providers.factory import Tuning
+from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid, TextTooLong
+from tests.embedding.openai_embedders import Open, opened
+from tests.embedding.openai_server import NATIVE, Body, OpenAIServer, Reply, changed, expected, item
+
+__all__ = ["opened"]
 
 TEXTS = [f"text number {number}" for number in range(10)]
-Open = Callable[..., Awaitable[CachingEmbedder]]
-
-
-@pytest.fixture
-async def opened(server: OpenAIServer) -> AsyncIterator[Open]:
-    """Opens the embedder on the server, as the settings say; forgets what opening asked."""
-    async with AsyncExitStack() as stack:
-
-        async def open_it(tuning: Tuning = TUNING, **given: object) -> CachingEmbedder:
-            embedder = await open_embedder(settings(server, **given), tuning)
-            stack.push_async_callback(embedder.close)
-            server.forget()
-            return embedder
-
-        yield open_it
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provider_requests, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(provider_requests, "LONGEST_PAUSE", 0.02)
-
-
-def settings(server: OpenAIServer, **given: object) -> Settings:
-    chosen = {
-        "embedding_model": "openai",
-        "openai_base_url": server.url,
-        "openai_api_key": "sk-test",
-        "openai_model": "some-model",
-        "embedding_cache_mb": 0,
-        **given,
-    }
-    return Settings(_env_file=None, **chosen)  # type: ignore[arg-type]
 
 
 async def test_vectors_come_at_length_1_and_in_order(opened: Open, server: OpenAIServer) -> None:
@@ -167,57 +124,6 @@ async def test_a_server_without_indexes_is_taken_at_its_order(opened: Open, serv
     np.testing.assert_allclose(await embedder.embed_documents(TEXTS), expected(TEXTS), atol=1e-6)
 
 
-async def test_retry_after_is_kept_to(opened: Open, server: OpenAIServer, quick: None) -> None:
-    embedder = await opened()
-    server.then += [failing(429, retry_after_ms="40"), failing(503), failing(408), failing(502)]
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    np.testing.assert_allclose(await embedder.embed_documents(TEXTS[:1]), expected(TEXTS[:1]), atol=1e-6)
-    assert len(server.requests) == 5
-    assert loop.time() - began > 0.04
-
-
-async def test_what_would_last_longer_than_the_deadline_is_given_up_at_once(opened: Open, server: OpenAIServer) -> None:
-    embedder = await opened()
-    server.always = failing(429, retry_after="3600")
-    with pytest.raises(EmbedderUnavailable) as caught:
-        await embedder.embed_queries(["x"])
-    assert (len(server.requests), caught.value.status) == (1, 503)
-    assert caught.value.retry_after in (3600, 3601)
-    assert "secret" not in caught.value.detail
-
-
-async def test_a_silent_provider_is_given_up_at_the_deadline(opened: Open, server: OpenAIServer) -> None:
-    embedder = await opened(embedding_timeout=0.2)
-    server.gate.clear()
-    with pytest.raises(EmbedderUnavailable):
-        await embedder.embed_documents(TEXTS)
-    assert len(server.requests) == 1
-
-
-def test_the_deadline_is_shorter_than_the_lease(server: OpenAIServer) -> None:
-    from app.core.embedding.providers.registry import _embedder
-
-    embedder = _embedder(settings(server, embedding_timeout=20, saga_lease_seconds=3))
-    assert embedder._timeout == 2  # type: ignore[attr-defined]
-
-
-def refusing(bad: str, status: int) -> Callable[[Body], Reply]:
-    return lambda body: (failing(status) if bad in body["input"] else good)(body)
-
-
-@pytest.mark.parametrize("status", [400, 422, 500])
-async def test_one_bad_text_fails_alone(opened: Open, server: OpenAIServer, quick: None, status: int) -> None:
-    embedder = await opened(embedding_timeout=1)
-    server.always = refusing(TEXTS[6], status)
-    with pytest.raises(PartialEmbeddingError) as caught:
-        await embedder.embed_documents(TEXTS)
-    (index, error), *others = caught.value.errors.items()
-    assert (index, others) == (6, [])
-    assert isinstance(error, TextRefused if status < 500 else EmbedderUnavailable)
-    assert "secret" not in error.detail
-
-
 async def test_a_text_that_may_be_too_long_is_for_the_provider_to_judge(opened: Open, server: OpenAIServer) -> None:
     embedder = await opened()
     fits, too_long = "가" * 8_000, "a" * 8_193
@@ -300,104 +206,6 @@ async def test_a_full_queue_refuses_at_once_and_a_cancelled_call_leaves_it(opene
     server.gate.set()
     await asyncio.gather(first, after)
     assert server.texts == ["first", "after"]
-
-
-async def test_the_breaker_opens_refuses_at_once_and_closes_by_itself(
-    opened: Open, server: OpenAIServer, quick: None
-) -> None:
-    embedder = await opened(Tuning(breaker_failures=3, breaker_pause=0.2))
-    await embedder.ping()
-    server.always = failing(503)
-    with pytest.raises(EmbedderUnavailable):
-        await embedder.embed_queries(["x"])
-    assert len(server.requests) == 3
-    for call in (embedder.embed_queries(["y"]), embedder.embed_documents(TEXTS), embedder.ping()):
-        with pytest.raises(EmbedderUnavailable) as caught:
-            await call
-        assert caught.value.retry_after == 1
-    assert len(server.requests) == 3
-    server.always = good
-    while server.texts[-1] != openai_client.PROBE:
-        await asyncio.sleep(0.01)
-    while True:
-        try:
-            await embedder.embed_queries(["y"])
-            break
-        except EmbedderUnavailable:
-            await asyncio.sleep(0.01)
-    await embedder.ping()
-
-
-async def test_a_provider_that_answers_nothing_but_500_is_not_asked_for_every_text(
-    opened: Open, server: OpenAIServer, quick: None
-) -> None:
-    embedder = await opened()
-    server.always = failing(500)
-    with pytest.raises(AppError) as caught:
-        await embedder.embed_documents([str(number) for number in range(1000)])
-    errors = caught.value.errors.values() if isinstance(caught.value, PartialEmbeddingError) else [caught.value]
-    assert {error.status for error in errors} == {503}
-    assert len(server.requests) < 40
-
-
-@pytest.mark.parametrize(
-    ("given", "behaviour", "message"),
-    [
-        ({}, failing(401), "OPENAI_API_KEY"),
-        ({}, failing(404), "OPENAI_MODEL"),
-        ({}, changed(lambda data: []), "OPENAI_MODEL"),
-        ({"openai_api_key": None, "openai_base_url": None}, good, "OPENAI_API_KEY"),
-        ({"embedding_long_text": "truncate"}, good, "EMBEDDING_LONG_TEXT"),
-        ({"embedding_dimension": 4}, lambda body: good({**body, "dimensions": NATIVE}), "EMBEDDING_DIMENSION=4"),
-        ({"embedding_dimension": 9000, "openai_model": "text-embedding-3-large"}, good, "EMBEDDING_DIMENSION=9000"),
-        ({"startup_timeout": 0.01}, failing(503), "OPENAI_BASE_URL"),
-    ],
-)
-async def test_what_keeps_it_from_starting_is_one_line(
-    server: OpenAIServer, given: dict[str, object], behaviour: Callable[[Body], Reply], message: str
-) -> None:
-    server.always = behaviour
-    with pytest.raises(StartupError) as caught:
-        await open_embedder(settings(server, **given))
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert "sk-test" not in str(caught.value)
-
-
-async def test_a_shorter_dimension_is_asked_for(opened: Open, server: OpenAIServer) -> None:
-    embedder = await opened(embedding_dimension=4)
-    assert embedder.dimension == 4
-    np.testing.assert_allclose(await embedder.embed_documents(TEXTS), expected(TEXTS, 4), atol=1e-6)
-    assert server.requests[0]["dimensions"] == 4
-
-
-async def test_the_model_s_own_dimension_is_not_asked_for(opened: Open, server: OpenAIServer) -> None:
-    """Servers refuse the parameter for models that cannot be shortened."""
-    embedder = await opened(embedding_dimension=NATIVE)
-    await embedder.embed_queries(["x"])
-    assert "dimensions" not in server.requests[0]
-
-
-async def test_a_known_model_may_be_away_at_start(server: OpenAIServer, quick: None) -> None:
-    server.always = failing(503)
-    embedder = await open_embedder(settings(server, openai_model="text-embedding-3-small"))
-    assert embedder.dimension == 1536
-    await embedder.close()
-
-
-async def test_azure_s_kind_of_url(opened: Open, server: OpenAIServer) -> None:
-    embedder = await opened(openai_base_url=server.url + "/deployments/x?api-version=2024-10-21")
-    await embedder.embed_queries(["x"])
-    assert server.paths == ["/v1/deployments/x/embeddings?api-version=2024-10-21"]
-    assert server.headers[0]["api-key"] == "sk-test"
-
-
-def test_retry_after_in_all_its_forms() -> None:
-    assert provider_requests.retry_after({"retry-after-ms": "1500"}) == 1.5
-    assert provider_requests.retry_after({"retry-after": "2"}) == 2
-    assert provider_requests.retry_after({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}) > 1e9
-    for nothing in ({}, {"retry-after": "soon"}, {"retry-after": "-1"}, {"retry-after": "nan"}):
-        assert provider_requests.retry_after(nothing) == 0
 
 
 def test_tiktoken_is_asked_only_where_its_vocabulary_is_at_hand(

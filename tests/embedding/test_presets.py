@@ -9,8 +9,9 @@ import pytest
 from app.config import OPENAI_LIKE, Settings
 from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.providers.endpoint import Endpoint
+from app.core.embedding.providers.factory import open_embedder
+from app.core.embedding.providers.model_settings import settings_for
 from app.core.embedding.providers.presets import PRESETS, endpoint_for
-from app.core.embedding.providers.registry import open_embedder, settings_for
 from app.settings_check import contradictions
 from app.utils.errors import StartupError
 from tests.embedding import provider_stubs as stubs

@@ -8,7 +8,7 @@ import pytest
 
 from app.config import Settings
 from app.core.embedding.providers import local_model
-from app.core.embedding.providers.registry import open_embedder
+from app.core.embedding.providers.factory import open_embedder
 from app.utils.errors import StartupError
 from tests.embedding.conftest import linked, replace
 
@@ -32,7 +32,7 @@ import asyncio, sys
 sys.modules.update(dict.fromkeys({PACKAGES}))
 import app.main
 from app.config import Settings
-from app.core.embedding.providers.registry import open_embedder
+from app.core.embedding.providers.factory import open_embedder
 async def main():
     embedder = await open_embedder(Settings(_env_file=None))
     print(embedder.model)

@@ -1,4 +1,4 @@
-"""The same text in another batch: how far its vector moves, beside what ``verify --vectors`` allows. -s prints it."""
+"""How far a text's vector moves in another batch, compared with what ``verify --vectors`` allows. -s prints it."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.config import Settings
-from app.core.embedding.providers.registry import open_embedder
+from app.core.embedding.providers.factory import open_embedder
 from app.core.operations.vector_check import tolerance
 
 TEXTS = [f"Sentence {number} about the palace " + "and its gardens " * (number % 7) for number in range(64)]

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.core.embedding.providers.registry import open_embedder
+from app.core.embedding.providers.factory import open_embedder
 from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, until

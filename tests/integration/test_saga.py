@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import httpx
-import numpy as np
 import pytest
 
 from app.core.bots.bots import NewBot
 from app.core.embedding.hash_embedder import HashEmbedder
-from app.core.embedding.port import Vectors
+from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.garbage import GarbageStore
@@ -21,6 +20,7 @@ from app.utils.errors import (
     CollectionMissing,
     DatabaseUnavailable,
     EmbedderUnavailable,
+    EmbeddingInvalid,
     LeaseLost,
 )
 from app.utils.stopwatch import Stopwatch
@@ -31,7 +31,7 @@ BAD = "no vector for this"
 
 
 class FaultyEmbedder(HashEmbedder):
-    """A NaN vector for the text BAD; ``away`` takes it away altogether."""
+    """No vector for the text BAD; ``away`` takes it away altogether."""
 
     away = False
 
@@ -39,7 +39,9 @@ class FaultyEmbedder(HashEmbedder):
         if self.away:
             raise EmbedderUnavailable("Too many texts wait to be embedded.", retry_after=5)
         vectors = await super().embed_documents(texts)
-        vectors[[number for number, text in enumerate(texts) if text == BAD]] = np.nan
+        errors = {index: EmbeddingInvalid("no vector") for index, text in enumerate(texts) if text == BAD}
+        if errors:
+            raise PartialEmbeddingError(vectors, errors)
         return vectors
 
 

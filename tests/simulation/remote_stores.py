@@ -10,7 +10,7 @@ import numpy as np
 from app.core.embedding.port import Vectors
 from app.core.ports import KeyRange, UnverifiedCollection
 from app.schemas.rows import GenerationBlock, Reservation, WriteRow
-from tests.simulation.embedder import DIMENSION, embedding
+from tests.simulation.embedder import DIMENSION, embedding, raise_unusable
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -196,6 +196,7 @@ class Embedder:
             return np.array([embedding(text) for text in texts], np.float32)
 
         vectors: Vectors = await self._call("embedder", f"embed {len(texts)}", embed)
+        raise_unusable(vectors, texts)
         return vectors
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:

@@ -38,40 +38,38 @@ def provider() -> Scripted:
 
 
 async def test_vectors_are_scaled_to_length_1_and_kept(provider: Scripted) -> None:
-    front = CachingEmbedder(provider, 1 << 20)
+    embedder = CachingEmbedder(provider, 1 << 20)
     expected = [[0.6, 0.8], [1, 0], [0.6, 0.8]]
     texts = ["[3, 4]", "[2, 0]", "[3, 4]"]
     for _ in range(2):
-        np.testing.assert_allclose(await front.embed_documents(texts), expected)
+        np.testing.assert_allclose(await embedder.embed_documents(texts), expected)
     assert provider.asked == [["[3, 4]", "[2, 0]"]]
-    np.testing.assert_allclose(await front.embed_documents(["[2, 0]", "[0, 5]"]), [[1, 0], [0, 1]])
+    np.testing.assert_allclose(await embedder.embed_documents(["[2, 0]", "[0, 5]"]), [[1, 0], [0, 1]])
     assert provider.asked[1:] == [["[0, 5]"]]
-    assert (front.passages.hits, front.passages.misses) == (4, 4)
-    assert (await front.embed_documents([])).shape == (0, 2)
+    assert (await embedder.embed_documents([])).shape == (0, 2)
 
 
 async def test_queries_are_kept_apart(provider: Scripted) -> None:
     """A model may want other words before a query."""
-    front = CachingEmbedder(provider, 1 << 20)
-    await front.embed_documents(["[3, 4]"])
+    embedder = CachingEmbedder(provider, 1 << 20)
+    await embedder.embed_documents(["[3, 4]"])
     for _ in range(3):
-        np.testing.assert_allclose((await front.embed_queries(["[3, 4]"]))[0], [0.6, 0.8])
-    assert len(provider.asked) == 2
-    assert (front.queries.hits, front.queries.misses) == (2, 1)
+        np.testing.assert_allclose((await embedder.embed_queries(["[3, 4]"]))[0], [0.6, 0.8])
+    assert provider.asked == [["[3, 4]"], ["[3, 4]"]]
 
 
 @pytest.mark.parametrize("bad", ["[NaN, 1]", "[0, 0]", "[1e30, 1]", "[Infinity, 0]", "refuse"])
 async def test_a_text_without_a_sound_vector_fails_alone_and_is_not_kept(provider: Scripted, bad: str) -> None:
-    front = CachingEmbedder(provider, 1 << 20)
+    embedder = CachingEmbedder(provider, 1 << 20)
     for _ in range(2):
         with pytest.raises(PartialEmbeddingError) as caught:
-            await front.embed_documents(["[3, 4]", bad, "[0, 1]", bad])
+            await embedder.embed_documents(["[3, 4]", bad, "[0, 1]", bad])
         kind = TextRefused if bad == "refuse" else EmbeddingInvalid
         assert {index: type(error) for index, error in caught.value.errors.items()} == {1: kind, 3: kind}
         np.testing.assert_allclose(caught.value.vectors[[0, 2]], [[0.6, 0.8], [0, 1]])
     assert provider.asked[1] == [bad]
     with pytest.raises(PartialEmbeddingError) as failed:
-        await front.embed_queries([bad])
+        await embedder.embed_queries([bad])
     assert isinstance(failed.value.errors[0], kind)
 
 
@@ -83,26 +81,26 @@ async def test_vectors_of_another_shape_are_nobody_s(provider: Scripted) -> None
 async def test_a_provider_that_is_away_keeps_nobody_from_the_cache(
     provider: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    front = CachingEmbedder(provider, 1 << 20)
-    await front.embed_documents(["[3, 4]"])
+    embedder = CachingEmbedder(provider, 1 << 20)
+    await embedder.embed_documents(["[3, 4]"])
 
     async def away(_: Sequence[str]) -> Vectors:
         raise EmbedderUnavailable("away")
 
     monkeypatch.setattr(provider, "embed_documents", away)
-    assert len(await front.embed_documents(["[3, 4]"])) == 1
+    assert len(await embedder.embed_documents(["[3, 4]"])) == 1
     with pytest.raises(PartialEmbeddingError) as caught:
-        await front.embed_documents(["[3, 4]", "[1, 0]"])
+        await embedder.embed_documents(["[3, 4]", "[1, 0]"])
     assert {index: type(error) for index, error in caught.value.errors.items()} == {1: EmbedderUnavailable}
     with pytest.raises(EmbedderUnavailable):
-        await front.embed_documents(["[1, 0]", "[0, 1]"])
+        await embedder.embed_documents(["[1, 0]", "[0, 1]"])
 
 
 async def test_without_a_cache_everything_is_asked_again(provider: Scripted) -> None:
-    front = CachingEmbedder(provider, 0)
+    embedder = CachingEmbedder(provider, 0)
     for _ in range(2):
-        await front.embed_documents(["[3, 4]"])
-        await front.embed_queries(["[3, 4]"])
+        await embedder.embed_documents(["[3, 4]"])
+        await embedder.embed_queries(["[3, 4]"])
     assert len(provider.asked) == 4
 
 
@@ -160,24 +158,24 @@ def test_one_error_of_all_texts_is_the_call_s() -> None:
     assert caught.value is away
 
 
-def test_waiting_takes_queries_first_and_like_with_like() -> None:
-    waiting = BatchQueue(BatchLimits(texts=4, weight=100))
-    documents = waiting.add(["a" * 10, "b" * 60, "c" * 60], [10, 60, 60], Lane.DOCUMENTS, now=0)
-    assert [piece.texts for piece in documents] == [["a" * 10, "b" * 60], ["c" * 60]]
-    waiting.add(["d" * 12], [12], Lane.DOCUMENTS, now=0)
-    waiting.add(["e" * 40], [40], Lane.DOCUMENTS, now=0)
-    waiting.add(["q"], [1], Lane.QUERY, now=0)
-    taken = [[text[0] for piece in waiting.take(0) for text in piece.texts] for _ in range(6)]
+def test_the_queue_takes_queries_first_and_texts_of_like_length_together() -> None:
+    queue = BatchQueue(BatchLimits(texts=4, weight=100))
+    documents = queue.add(["a" * 10, "b" * 60, "c" * 60], [10, 60, 60], Lane.DOCUMENTS, now=0)
+    assert [item.texts for item in documents] == [["a" * 10, "b" * 60], ["c" * 60]]
+    queue.add(["d" * 12], [12], Lane.DOCUMENTS, now=0)
+    queue.add(["e" * 40], [40], Lane.DOCUMENTS, now=0)
+    queue.add(["q"], [1], Lane.QUERY, now=0)
+    taken = [[text[0] for item in queue.take(0) for text in item.texts] for _ in range(6)]
     assert taken == [["q"], ["a", "b"], ["d"], ["e", "c"], [], []]
-    assert waiting.due_in(0) is None
+    assert queue.due_in(0) is None
 
 
-def test_waiting_waits_no_longer_than_is_set() -> None:
-    waiting = BatchQueue(BatchLimits(texts=2, weight=100, wait=5))
-    waiting.add(["a"], [1], Lane.DOCUMENTS, now=10)
-    assert (waiting.due_in(11), waiting.take(11)) == (4, [])
-    waiting.add(["b"], [1], Lane.DOCUMENTS, now=12)
-    assert waiting.due_in(12) == 0
-    assert len(waiting.take(12)) == 2
-    waiting.add(["c"], [1], Lane.DOCUMENTS, now=20)
-    assert len(waiting.take(25)) == 1
+def test_a_batch_waits_no_longer_than_is_set() -> None:
+    queue = BatchQueue(BatchLimits(texts=2, weight=100, wait=5))
+    queue.add(["a"], [1], Lane.DOCUMENTS, now=10)
+    assert (queue.due_in(11), queue.take(11)) == (4, [])
+    queue.add(["b"], [1], Lane.DOCUMENTS, now=12)
+    assert queue.due_in(12) == 0
+    assert len(queue.take(12)) == 2
+    queue.add(["c"], [1], Lane.DOCUMENTS, now=20)
+    assert len(queue.take(25)) == 1

@@ -1,4 +1,4 @@
-"""The worker pool with a fake model, the checks of vectors, and the real model."""
+"""The worker pool with a fake model, the validation of vectors, and the real model."""
 
 import asyncio
 import os
@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from app.core.embedding.check import invalid_vectors
 from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.embedding.providers.use_multilingual import UseMultilingual
 from app.core.embedding.queue.batch_queue import BatchLimits, Lane
 from app.core.embedding.queue.workers import DOCUMENTS_NICE, Encode, WorkerPool
+from app.core.embedding.validation import normalized
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
 
 
@@ -30,7 +30,7 @@ class GatedModel:
         self.gate.set()
         self.entered = threading.Semaphore(0)
 
-    def __call__(self, texts: list[str]) -> Vectors:
+    def __call__(self, texts: list[str], lane: Lane) -> Vectors:
         self.batches.append(texts)
         self.entered.release()
         assert self.gate.wait(5)
@@ -186,8 +186,8 @@ async def test_close_fails_what_waits(pool: WorkerPool, model: GatedModel) -> No
 
 
 async def test_a_thread_of_their_own_answers_queries_beside_documents(model: GatedModel) -> None:
-    def queries_pass(texts: list[str]) -> Vectors:
-        return np.ones((1, 1), dtype=np.float32) if texts == ["query"] else model(texts)
+    def queries_pass(texts: list[str], lane: Lane) -> Vectors:
+        return np.ones((1, 1), dtype=np.float32) if lane is Lane.QUERY else model(texts, lane)
 
     pool = WorkerPool(lambda: queries_pass, threads=1, limits=BatchLimits(2, 100), query_threads=1)
     with busy(model):
@@ -205,7 +205,7 @@ async def test_a_thread_of_their_own_answers_queries_beside_documents(model: Gat
 async def test_documents_step_back_for_whatever_else_runs_on_the_cores(query_threads: int, more: int) -> None:
     """Where one thread does it all, questions would step back with them."""
 
-    def niceness(texts: list[str]) -> Vectors:
+    def niceness(texts: list[str], lane: Lane) -> Vectors:
         nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         return np.full((len(texts), 1), nice, np.float32)
 
@@ -245,23 +245,24 @@ async def test_a_model_that_cannot_be_loaded(use: Callable[[WorkerPool], object]
     await pool.close()
 
 
-def test_unusable_names_each_bad_vector() -> None:
+def test_each_invalid_vector_becomes_an_error_and_the_others_have_length_1() -> None:
     vectors = np.ones((6, 4), dtype=np.float32)
-    assert invalid_vectors(vectors, 6, 4) == {}
+    np.testing.assert_array_equal(normalized(vectors, 6, 4), np.full((6, 4), 0.5))
     vectors[1] = 0
     vectors[2, 3] = np.nan
     vectors[3, 0] = -np.inf
     vectors[4] = 1e30
     vectors[5] = 1e-30
-    reasons = invalid_vectors(vectors, 6, 4)
-    assert {index: reason.split()[-1] for index, reason in reasons.items()} == {
-        1: "length", 2: "number", 3: "number", 4: "float32", 5: "length",
-    }  # fmt: skip
+    first, *invalid = normalized(vectors, 6, 4)
+    np.testing.assert_array_equal(first, np.full(4, 0.5))
+    assert all(isinstance(error, EmbeddingInvalid) for error in invalid)
+    assert [str(error).split()[-1] for error in invalid] == ["length.", "number.", "number.", "float32.", "length."]
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (3, 5), (4, 4), (3,), (0, 0)])
-def test_unusable_trusts_no_row_of_another_shape(shape: tuple[int, ...]) -> None:
-    assert sorted(invalid_vectors(np.ones(shape, dtype=np.float32), 3, 4)) == [0, 1, 2]
+def test_all_vectors_of_another_shape_are_invalid(shape: tuple[int, ...]) -> None:
+    errors = normalized(np.ones(shape, dtype=np.float32), 3, 4)
+    assert [type(error) for error in errors] == [EmbeddingInvalid] * 3
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -290,10 +291,10 @@ TEXTS = [
 ]
 
 
-async def test_vectors_are_sound_and_of_length_1(embedder: Embedder) -> None:
+async def test_vectors_have_length_1(embedder: Embedder) -> None:
     vectors = await embedder.embed_documents(TEXTS)
     assert vectors.dtype == np.float32
-    assert invalid_vectors(vectors, len(TEXTS), embedder.dimension) == {}
+    assert vectors.shape == (len(TEXTS), embedder.dimension)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert (await embedder.embed_documents([])).shape == (0, embedder.dimension)
 

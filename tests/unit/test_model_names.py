@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.config import Settings
-from app.core.embedding.providers.registry import settings_for
+from app.core.embedding.providers.model_settings import settings_for
 from app.utils.errors import StartupError
 
 GIVEN = Settings(_env_file=None, embedding_model="openai", embedding_dimension=256, sentence_bert_model="kept")  # type: ignore[call-arg]

@@ -1,4 +1,4 @@
-"""An embedder without a model, for tests: deterministic, instant, and near for texts that share letters."""
+"""An embedder without a model, for tests and benchmarks: deterministic, fast, similar for texts that share letters."""
 
 from collections.abc import Sequence
 from zlib import crc32
@@ -9,7 +9,7 @@ from app.core.embedding.port import Vectors
 
 
 class HashEmbedder:
-    """Signed feature hashing of character n-grams (Weinberger et al. 2009, arXiv:0902.2206), length 1."""
+    """Signed feature hashing of character n-grams (Weinberger et al. 2009, arXiv:0902.2206), at unit length."""
 
     model = "hash"
     call_texts = 1

@@ -1,4 +1,4 @@
-"""Texts that are longer than the model reads: refused, split, or cut where that is asked for; never cut in silence."""
+"""Texts of more tokens than the model reads (EMBEDDING_LONG_TEXT): an error, split into parts, or truncated."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -19,7 +19,10 @@ def too_long(limit: int) -> TextTooLong:
 
 
 def split(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """The text in parts that fit, halved between words where there are any. A single character is left as it is."""
+    """The text in parts that fit, halved again and again, between words if possible.
+
+    A single character is returned even if it does not fit.
+    """
     if len(text) < 2 or fits(text):
         return [text]
     left, right = halves(text)
@@ -27,19 +30,20 @@ def split(text: str, fits: Callable[[str], bool]) -> list[str]:
 
 
 def halves(text: str) -> tuple[str, str]:
-    """Parted at the white space nearest to the middle, if that lies in the middle half."""
-    middle, reach = len(text) // 2, len(text) // 4
-    for distance in range(reach):
-        for place in (middle + distance, middle - distance):
-            if text[place].isspace() and text[:place].strip() and text[place:].strip():
-                return text[:place], text[place:]
+    """The text in two parts, split at the white space nearest to its middle, but within its middle half."""
+    middle, quarter = len(text) // 2, len(text) // 4
+    for distance in range(quarter):
+        for index in (middle + distance, middle - distance):
+            if text[index].isspace() and text[:index].strip() and text[index:].strip():
+                return text[:index], text[index:]
     return text[:middle], text[middle:]
 
 
 def merged(vectors: Vectors, parts: Sequence[str]) -> Vectors:
-    """One vector (dimension,) of length 1 for a text in parts: their mean, weighted by characters.
+    """One vector (dimension,) of unit length for a text: the mean of its parts' vectors, weighted by characters.
 
-    After OpenAI's cookbook, "Embedding texts that are longer than the model's maximum context length".
+    ``vectors`` (len(parts), dimension). After OpenAI's cookbook, "Embedding texts that are longer than the model's
+    maximum context length".
     """
     lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     mean = np.average(vectors / lengths, axis=0, weights=[len(part) for part in parts])

@@ -1,4 +1,4 @@
-"""The models of this server, and the names that they answer to."""
+"""The embedding models and the reranker of this server, and their names in requests."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -13,7 +13,7 @@ class RunningModel(NamedTuple):
 
     @property
     def provider(self) -> str:
-        """What stands before the first colon or slash, as in openai:text-embedding-3-small."""
+        """The first part of the name: "openai" of openai:text-embedding-3-small, "BAAI" of BAAI/bge-reranker-v2-m3."""
         return self.name.partition("/" if self.task == "rerank" else ":")[0]
 
 
@@ -31,21 +31,21 @@ class Models:
             yield RunningModel(self._reranker, "rerank")
 
     def find(self, name: str) -> RunningModel:
-        """Raises ModelNotFound."""
+        """The model with this name or short name. Raises ModelNotFound."""
         for running in self:
-            if (embeds_as if running.task == "embed" else reranks_as)(running.name, name):
+            if (is_embedder_name if running.task == "embed" else is_reranker_name)(name, running.name):
                 return running
         runs = ", ".join(running.name for running in self)
         raise ModelNotFound(f"This server runs {runs}.", places=[ErrorLocation("path.model", f"is none of {runs}")])
 
 
-def embeds_as(model: str, name: str) -> bool:
-    """Whether an embedding model answers to the name: its own or its beginning. "a:b@c" is also "a:b", "a" and "b"."""
-    _, _, own = model.partition(":")
-    names = (model, own)
-    return name in names or any(one.startswith((f"{name}@", f"{name}:")) for one in names)
+def is_embedder_name(name: str, model: str) -> bool:
+    """Whether ``name`` means the embedding model ``model``: "a:b@c" is also "a:b", "a", "b@c" and "b"."""
+    _, _, without_provider = model.partition(":")
+    full_names = (model, without_provider)
+    return name in full_names or any(each.startswith((f"{name}@", f"{name}:")) for each in full_names)
 
 
-def reranks_as(model: str, name: str) -> bool:
-    """Whether a reranker answers to the name: its own, or what follows its last slash."""
+def is_reranker_name(name: str, model: str) -> bool:
+    """Whether ``name`` means the reranker ``model``: "a/b" is also "b"."""
     return name in (model, model.rpartition("/")[2])

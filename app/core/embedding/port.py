@@ -1,4 +1,4 @@
-"""What core asks of an embedder."""
+"""The port that core calls to embed texts, and the types of its results. docs/EMBEDDINGS.md: "Adding a provider"."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -10,14 +10,18 @@ from app.utils.errors import AppError, EmbeddingInvalid, ErrorLocation, Unavaila
 
 Vectors = NDArray[np.float32]
 
-Row = Vectors | AppError
-"""What became of one text: its vector (dimension,), or the error that is its own."""
-Rows = Vectors | Sequence[Row]
-"""What became of several: the array (n, dimension) where each has a vector and they came together."""
+TextResult = Vectors | AppError
+"""The result of one text: its vector (dimension,), or the error of this text."""
+TextResults = Vectors | Sequence[TextResult]
+"""The results of n texts in order: an array (n, dimension) if every text has a vector, else a sequence of length n."""
 
 
 class PartialEmbeddingError(EmbeddingInvalid):
-    """Some texts of a call have no vector. ``errors`` says why, by index; ``vectors`` has the others, in place."""
+    """Some texts of a call have no vector.
+
+    ``vectors`` (n, dimension) has a row for every text of the call, zeros for those without a vector. ``errors`` has
+    their errors by index.
+    """
 
     def __init__(self, vectors: Vectors, errors: Mapping[int, AppError]) -> None:
         first = min(errors)
@@ -25,61 +29,73 @@ class PartialEmbeddingError(EmbeddingInvalid):
         self.vectors = vectors
         self.errors = errors
 
-    def named(self, place: Callable[[int], str]) -> AppError:
-        """The first text's error, with the places of all of them."""
+    def located(self, location: Callable[[int], str]) -> AppError:
+        """The error of the first text without a vector, with the locations of all of them.
+
+        ``location`` gives the place of a text in the request, such as ``body.input.3``, by its index.
+        """
         first = min(self.errors)
-        error = self.errors[first].at(place(first))
-        error.places = tuple(ErrorLocation(place(index), one.detail) for index, one in self.errors.items())
+        error = self.errors[first].at(location(first))
+        error.places = tuple(ErrorLocation(location(index), each.detail) for index, each in self.errors.items())
         return error
 
 
 class Embedder(Protocol):
-    """Turns text into vectors. Implementations run off the event loop and are safe to call concurrently.
+    """Embeds texts.
 
-    ``model`` is the name that is written to a bot's registry row; ``dimension`` the length of each vector.
-    ``call_texts`` is how many texts a call should bring, where there are so many, to be worth a request.
-    All calls raise ``EmbedderUnavailable`` when the provider is away or overloaded.
+    Providers implement this, and so does ``CachingEmbedder``, which ``open_embedder`` puts around every provider. Core
+    sees only the latter: there each vector has ``dimension`` finite components and unit length. A provider may return
+    vectors of any length, unchecked.
+
+    Implementations do not block the event loop and may be called concurrently. Every method raises EmbedderUnavailable
+    when the provider does not answer or is overloaded.
     """
 
     model: str
+    """The name in a bot's registry row, such as ``openai:text-embedding-3-small``: another one means other vectors."""
     dimension: int
+    """The number of components of each vector."""
     call_texts: int
+    """The number of texts that fill one request to the provider. Callers with many texts send this many per call."""
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        """Vectors (len(texts), dimension) in the order of ``texts``, unchecked (see ``check.unusable``).
+        """The vectors (len(texts), dimension) of texts to be stored, in order.
 
-        Raises TextsFailed when some texts have none, and what stands in the way of all of them.
+        Raises PartialEmbeddingError if some texts have no vector, and an AppError if the whole call failed.
         """
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """As ``embed_documents``, for questions. Goes before documents that wait."""
+        """As ``embed_documents``, for queries. They go before documents that wait in the queue."""
 
     async def ping(self) -> None:
-        """Returns when the embedder can answer."""
+        """Returns when the provider can embed. The first call loads or checks the model and may raise StartupError."""
 
     async def close(self) -> None: ...
 
 
-def concat_rows(parts: Sequence[Rows]) -> Rows:
-    """The rows of one part after those of the other; an array if all are."""
+def concat_results(parts: Sequence[TextResults]) -> TextResults:
+    """The results of all parts in order: an array if every part is one."""
     if len(parts) == 1:
         return parts[0]
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
-    return np.concatenate(arrays) if len(arrays) == len(parts) else [row for part in parts for row in part]
+    return np.concatenate(arrays) if len(arrays) == len(parts) else [result for part in parts for result in part]
 
 
-def stack_or_raise(rows: Rows) -> Vectors:
-    """The rows as Vectors. Raises TextsFailed, or Unavailable when that is what became of every row."""
-    if isinstance(rows, np.ndarray):
-        return rows
-    errors = {index: row for index, row in enumerate(rows) if isinstance(row, AppError)}
+def stack_or_raise(results: TextResults) -> Vectors:
+    """The results of n texts as an array (n, dimension).
+
+    Raises PartialEmbeddingError if there are errors among them, but Unavailable if every result is Unavailable.
+    """
+    if isinstance(results, np.ndarray):
+        return results
+    errors = {index: result for index, result in enumerate(results) if isinstance(result, AppError)}
     if not errors:
-        return np.stack(rows)  # type: ignore[arg-type]
-    away = [error for error in errors.values() if isinstance(error, Unavailable)]
-    if len(away) == len(rows):
-        raise away[0]
-    vectors = [row for row in rows if not isinstance(row, AppError)]
-    spread = np.zeros((len(rows), vectors[0].shape[0] if vectors else 0), dtype=np.float32)
-    if vectors:
-        spread[[index for index in range(len(rows)) if index not in errors]] = vectors
-    raise PartialEmbeddingError(spread, errors)
+        return np.stack(results)  # type: ignore[arg-type]
+    unavailable = [error for error in errors.values() if isinstance(error, Unavailable)]
+    if len(unavailable) == len(results):
+        raise unavailable[0]
+    found = [result for result in results if not isinstance(result, AppError)]
+    vectors = np.zeros((len(results), found[0].shape[0] if found else 0), dtype=np.float32)
+    if found:
+        vectors[[index for index in range(len(results)) if index not in errors]] = found
+    raise PartialEmbeddingError(vectors, errors)

@@ -1,4 +1,4 @@
-"""The models that this server runs: the one for new bots and, while bots move, the one that they move away from."""
+"""The embedding models of this server: the current one and, while bots are moved, the one before it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from app.utils.errors import ModelMismatch
 
 
 class EmbedderRegistry:
-    """``current`` serves new bots; each bot is served by the one that made its vectors."""
+    """``current`` (EMBEDDING_MODEL) embeds for new bots, ``previous`` (EMBEDDING_PREVIOUS_MODEL) for its own bots."""
 
     def __init__(self, current: Embedder, previous: Embedder | None = None) -> None:
         self.current = current
@@ -22,11 +22,11 @@ class EmbedderRegistry:
 
     @property
     def only(self) -> Embedder | None:
-        """The one that serves every bot, or None where the bot must be known first."""
+        """The embedder if there is one for all bots; None if it depends on the bot."""
         return self.current if self.previous is None else None
 
     def of(self, bot: Bot) -> Embedder:
-        """The one whose vectors the bot has. Raises ModelMismatch when this server does not run it."""
+        """The embedder that made the bot's vectors. Raises ModelMismatch if this server does not run it."""
         for embedder in self:
             if (bot.embedding_model, bot.dimension) == (embedder.model, embedder.dimension):
                 return embedder

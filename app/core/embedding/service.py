@@ -1,35 +1,34 @@
-"""Vectors for others: those that this server would store."""
+"""Embeds texts for callers of the API (POST /v1/embeddings)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.core.embedding.check import invalid_vectors
-from app.core.embedding.models import embeds_as
+from app.core.embedding.models import is_embedder_name
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
-from app.utils.errors import EmbeddingInvalid, ErrorLocation, InvalidInput, ModelNotFound
+from app.utils.errors import ErrorLocation, InvalidInput, ModelNotFound
 
 
 class Embedded(NamedTuple):
-    """``model`` is the whole name; ``vectors`` (texts, dimension)."""
+    """``model``: the model's full name. ``vectors`` (texts, dimension)."""
 
     model: str
     vectors: Vectors
 
 
 class EmbeddingService:
-    """The embedders for callers of the API, in the same queue as documents."""
+    """Uses the embedders and the queue that inserts and searches use."""
 
     def __init__(self, embedders: EmbedderRegistry) -> None:
         self._embedders = embedders
 
     async def vectors(self, model: str, texts: Sequence[str], dimensions: int | None, *, queries: bool) -> Embedded:
-        """Vectors in the order of the texts, each as it would be stored for a chunk of this text, or with ``queries``
-        as a search would make it of this question.
+        """The vectors of the texts, in order: those that would be stored for chunks, or with ``queries`` those that a
+        search would use.
 
-        ``model`` may be the whole name or begin it: a name "a:b@c" is also found as "a:b", "a" and "b". Raises
-        ModelNotFound, InvalidInput for a dimension that is not the model's, EmbedderUnavailable, and, all
-        texts that fail being named, the first one's error: EmbeddingInvalid, TextTooLong, TextRefused.
+        ``model`` may be a short name, see ``is_embedder_name``. Raises ModelNotFound, InvalidInput if ``dimensions`` is
+        not the model's, EmbedderUnavailable, or the error of the first text that failed (EmbeddingInvalid, TextTooLong,
+        TextRefused) with the locations of all texts that failed.
         """
         embedder = self._find(model)
         name, dimension = embedder.model, embedder.dimension
@@ -39,15 +38,12 @@ class EmbeddingService:
         try:
             vectors = await (embedder.embed_queries(texts) if queries else embedder.embed_documents(texts))
         except PartialEmbeddingError as exc:
-            raise exc.named(lambda index: f"body.input.{index}") from exc
-        if reasons := invalid_vectors(vectors, len(texts), dimension):
-            places = [ErrorLocation(f"body.input.{index}", reason) for index, reason in reasons.items()]
-            raise EmbeddingInvalid(f"{len(places)} of {len(texts)} vectors are unusable.", places=places)
+            raise exc.located(lambda index: f"body.input.{index}") from exc
         return Embedded(name, vectors)
 
     def _find(self, model: str) -> Embedder:
         for embedder in self._embedders:
-            if embeds_as(embedder.model, model):
+            if is_embedder_name(model, embedder.model):
                 return embedder
         runs = " and ".join(embedder.model for embedder in self._embedders)
         raise ModelNotFound(f"This server runs {runs}.", places=[ErrorLocation("body.model", f"is not {runs}")])

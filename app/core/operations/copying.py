@@ -7,11 +7,9 @@ from uuid import UUID
 
 import numpy as np
 
-from app.core.embedding.check import invalid_vectors
 from app.core.embedding.port import Embedder, PartialEmbeddingError
 from app.core.ports import ModelMigrationPort, VectorIndex, VerifyPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, SourceChunk
-from app.utils.errors import EmbeddingInvalid
 from app.utils.failpoints import failpoint
 
 MAX_RANGES = 64
@@ -81,9 +79,7 @@ class Copier:
         try:
             vectors = await embedder.embed_documents([chunk.text for chunk in chunks])
         except PartialEmbeddingError as exc:
-            raise exc.named(lambda index: _location(chunks[index])) from exc
-        for index, reason in invalid_vectors(vectors, len(chunks), embedder.dimension).items():
-            raise EmbeddingInvalid(f"{_location(chunks[index])}: the embedder's vector is unusable: {reason}.")
+            raise exc.located(lambda index: _location(chunks[index])) from exc
         keys = np.array([chunk.chunk_id for chunk in chunks], np.int64)
         doc_ids = np.array([chunk.doc_id for chunk in chunks], np.int64)
         if self._points:

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import numpy as np
 
-from app.core.embedding.check import invalid_vectors
 from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.operations.verify import Finding
@@ -101,7 +100,6 @@ class VectorCheck:
             vectors = await embedder.embed_documents([chunk.text for chunk in there])
         except PartialEmbeddingError as exc:  # These are neither compared nor written again.
             vectors, failed = exc.vectors, set(exc.errors)
-        failed |= invalid_vectors(vectors, len(there), embedder.dimension).keys()
         allowed = tolerance(embedder.model) if self._allowed is None else self._allowed
         found = []
         for number, chunk in enumerate(there):

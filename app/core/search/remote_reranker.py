@@ -11,8 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 import openai
 import orjson
 
-from app.core.embedding.providers.provider_message import named_limits
-from app.core.embedding.providers.provider_requests import TOO_MUCH, ProviderRequests, connected
+from app.core.embedding.providers.provider_errors import stated_limits
+from app.core.embedding.providers.provider_requests import BAD_INPUT, ProviderRequests, openai_client
 from app.core.search.rerank import PairLimiter
 from app.utils.errors import RerankerUnavailable, RerankInvalid, StartupError
 
@@ -75,13 +75,13 @@ class RemoteReranker:
         folder, _, last = parts.path.rstrip("/").rpartition("/")
         self._path = f"/{last}"
         self._requests = ProviderRequests(
-            connected(api_key, urlunsplit(parts._replace(path=folder)), timeout),
+            openai_client(api_key, urlunsplit(parts._replace(path=folder)), timeout),
             self._probe,
-            deadline=timeout,
+            timeout=timeout,
             breaker_failures=breaker_failures,
             breaker_pause=breaker_pause,
             name="reranker",
-            away=RerankerUnavailable,
+            error=RerankerUnavailable,
         )
         self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
         self._limiter = PairLimiter()
@@ -97,7 +97,7 @@ class RemoteReranker:
             status = cause.status_code if isinstance(cause, openai.APIStatusError) else 0
             if isinstance(cause, openai.APIStatusError) and 400 <= status < 500 and status != 429:
                 await reranker.close()
-                said = reranker._requests.sentence(cause)
+                said = reranker._requests.error_message(cause)
                 raise StartupError(
                     f"The reranker refuses this server with {status}"
                     + (f" and says: {said!r}. " if said else ". ")
@@ -140,13 +140,13 @@ class RemoteReranker:
             return [score for scores in await _all(self._scores_for(query, part) for part in parts) for score in scores]
         try:
             async with self._slots:
-                content = await self._requests.answer(self._path, self._body(query, passages), several=False)
+                content = await self._requests.post(self._path, self._body(query, passages), several=False)
         except openai.APIStatusError as exc:
-            said = self._requests.told(exc, [query, *passages])
-            if exc.status_code not in TOO_MUCH or len(passages) == 1:
+            said = self._requests.describe(exc, [query, *passages])
+            if exc.status_code not in BAD_INPUT or len(passages) == 1:
                 log.warning("the reranker refuses a query with one of its passages (%s)", said)
                 raise RerankInvalid("The reranker refuses this query with one of its passages.") from exc
-            limit = named_limits(said.partition(": ")[2], len(passages)).texts or len(passages) // 2
+            limit = stated_limits(said.partition(": ")[2], len(passages)).texts or len(passages) // 2
             if limit < self._max_texts:
                 log.info("the reranker refuses %d passages in one request (%s): sending %d", len(passages), said, limit)
                 self._max_texts = limit
@@ -160,7 +160,7 @@ class RemoteReranker:
     async def _probe(self) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                content = await self._requests.post(self._path, self._body(PROBE_TEXT, [PROBE_TEXT]))
+                content = await self._requests.post_once(self._path, self._body(PROBE_TEXT, [PROBE_TEXT]))
         except (openai.OpenAIError, TimeoutError) as exc:
             raise self._requests.unavailable(exc) from exc
         _scores(content, 1, self._format.score)

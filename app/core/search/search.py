@@ -7,7 +7,6 @@ from uuid import UUID
 
 from app.core.bots.bot_cache import StableValueCache
 from app.core.bots.bots import Bots
-from app.core.embedding.check import invalid_vectors
 from app.core.embedding.port import Embedder, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, VectorIndex
@@ -26,7 +25,6 @@ from app.utils.errors import (
     AppError,
     CollectionMissing,
     CollectionMoved,
-    EmbeddingInvalid,
     ErrorLocation,
     InvalidInput,
     UnsupportedMode,
@@ -78,8 +76,7 @@ class Search:
         """For each text the best ``limit`` current chunks, or documents, best first.
 
         Raises UnsupportedMode, InvalidInput, AnswerTooLarge, BotNotFound, ModelMismatch, PartialEmbeddingError,
-        EmbeddingInvalid, RerankInvalid, IndexRebuilding, and Unavailable when a store, the embedder or the reranker is
-        unavailable.
+        RerankInvalid, IndexRebuilding, and Unavailable when a store, the embedder or the reranker is unavailable.
         """
         if query.rerank:
             if self._reranker is None:
@@ -191,10 +188,7 @@ class Search:
 
     async def _embed(self, embedder: Embedder, texts: Sequence[str], timings: Stopwatch) -> Vectors:
         with timings.measure("embedding"):
-            vectors = await embedder.embed_queries(texts)
-        if reasons := invalid_vectors(vectors, len(texts), embedder.dimension):
-            raise EmbeddingInvalid(f"The embedder's vector for the query is unusable: {next(iter(reasons.values()))}.")
-        return vectors
+            return await embedder.embed_queries(texts)
 
     async def _supports_lexical(self, bot: Bot) -> bool:
         try:

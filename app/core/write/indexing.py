@@ -13,7 +13,6 @@ from uuid import UUID
 import numpy as np
 
 from app.core.bots.bots import Bots
-from app.core.embedding.check import invalid_vectors
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
@@ -26,7 +25,6 @@ from app.utils.errors import (
     AppError,
     CollectionMissing,
     CollectionMoved,
-    EmbeddingInvalid,
     LeaseLost,
     VectorIndexUnavailable,
 )
@@ -174,9 +172,6 @@ class Indexer:
         except AppError as exc:
             _fail_all(batch, exc)
             return np.empty((len(batch.texts), embedder.dimension), np.float32)
-        for position, reason in invalid_vectors(vectors, len(batch.texts), embedder.dimension).items():
-            place = f"chunk_index {batch.chunk_index(position)}"
-            batch.writes[position].fail(EmbeddingInvalid(f"The embedder's vector for {place} is unusable: {reason}."))
         return vectors
 
     async def _write_batch(

@@ -1,4 +1,4 @@
-"""How an endpoint that speaks as OpenAI's embeddings API does is asked, for documents and for queries."""
+"""An endpoint of the embeddings API of OpenAI or Cohere: its address, its limits and the bodies of its requests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,61 +8,69 @@ from typing import Any, Literal
 import orjson
 
 EncodingFormat = Literal["base64", "float", "none"]
-"""How vectors are asked for; ``none`` leaves the field out."""
+"""The value of ``encoding_format`` in requests; "none" leaves the field out."""
 Form = Literal["openai", "cohere"]
-"""Of the request and its answer: OpenAI's ``/embeddings``, or Cohere's ``/embed`` (v2)."""
+"""The API: OpenAI's ``/embeddings``, or Cohere's ``/embed`` (v2)."""
 
 REQUEST_TEXTS = 2_048
 REQUEST_TOKENS = 300_000
 INPUT_TOKENS = 8_192
 """OpenAI's limits (https://platform.openai.com/docs/api-reference/embeddings/create)."""
 DIMENSIONS = {"text-embedding-3-small": 1_536, "text-embedding-3-large": 3_072, "text-embedding-ada-002": 1_536}
-"""Of OpenAI's own models."""
-NEUTRAL = frozenset(
+"""The dimensions of OpenAI's models."""
+NOT_IN_IDENTITY = frozenset(
     {"dimensions", "output_dimension", "truncate", "truncation", "truncate_prompt_tokens", "priority", "user"}
 )
-"""Fields of a request that change no vector of a text that is taken whole. The dimension is registered by itself."""
+"""Request fields that do not change the vector of a text that fits. The dimension is in the bot's row by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``model`` embeds documents; ``query_model`` queries, where that is another one.
-
-    The prefixes go before each text, the bodies into each request. ``limits_known``: ``request_texts`` is what the
-    endpoint takes, not a guess. ``refuses_long``: a text that is longer than the model reads is refused, not cut.
-    """
+    """What a provider over the network needs. ``presets`` has one for each name; settings override single fields."""
 
     base_url: str | None = None
+    """None: OpenAI's own."""
     model: str = ""
+    """The model for documents, and for queries if ``query_model`` is None."""
     query_model: str | None = None
     query_prefix: str = ""
+    """Put before each query."""
     document_prefix: str = ""
+    """Put before each document text."""
     query_body: Mapping[str, Any] = field(default_factory=dict)
+    """Fields added to each request with queries."""
     document_body: Mapping[str, Any] = field(default_factory=dict)
+    """Fields added to each request with documents."""
     encoding_format: EncodingFormat = "base64"
     dimensions_field: str = "dimensions"
+    """The request field that asks for a dimension."""
     form: Form = "openai"
     request_texts: int = REQUEST_TEXTS
+    """Texts of a request."""
     request_tokens: int = REQUEST_TOKENS
+    """Tokens of a request."""
     input_tokens: int = INPUT_TOKENS
+    """Tokens of a text."""
     limits_known: bool = False
+    """``request_texts`` is the provider's limit. If false it is a guess, and the limit is learned from its errors."""
     refuses_long: bool = False
+    """The provider refuses a text of too many tokens. If false, it is tested at start whether it truncates."""
 
     @property
     def identity(self) -> str:
-        """The name that is written to a bot's registry row: all that changes stored vectors, and nothing else.
+        """``Embedder.model``: changes exactly when the vectors of stored texts change.
 
-        A model that is asked plainly is ``openai:model``. A prefix or field that documents are sent with adds 12
-        digits of a hash over them.
+        ``openai:model``, and if a prefix or fields are sent with documents, ``@`` and 12 digits of a hash over them.
         """
-        meant = {name: value for name, value in self.document_body.items() if name not in NEUTRAL}
-        if not self.document_prefix and not meant:
+        fields = {name: value for name, value in self.document_body.items() if name not in NOT_IN_IDENTITY}
+        if not self.document_prefix and not fields:
             return f"openai:{self.model}"
-        mark = sha256(orjson.dumps([self.document_prefix, meant], option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
-        return f"openai:{self.model}@{mark}"
+        digest = sha256(orjson.dumps([self.document_prefix, fields], option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+        return f"openai:{self.model}@{digest}"
 
     @property
-    def asks_queries_otherwise(self) -> bool:
+    def queries_differ(self) -> bool:
+        """Whether the request for a query differs from the one for a document with the same text."""
         return self.body(["x"], query=True) != self.body(["x"], query=False)
 
     @property
@@ -80,7 +88,7 @@ class Endpoint:
         encoding: EncodingFormat | None = None,
         dimensions: int | None = None,
     ) -> dict[str, Any]:
-        """The request's body; ``encoding`` replaces the endpoint's own."""
+        """The body of a request, as JSON values. ``encoding`` overrides ``encoding_format``."""
         model = self.query_model if query and self.query_model else self.model
         prefix = self.prefix(query=query)
         sent = [prefix + text for text in texts] if prefix else texts
@@ -89,7 +97,7 @@ class Endpoint:
         if self.form == "cohere":
             request |= {"texts": sent, "embedding_types": ["float" if encoding == "none" else encoding]}
         else:
-            # Where only one text is taken, the field may be no list at all.
+            # Some providers of one text per request accept a string only, not a list.
             request["input"] = sent[0] if self.request_texts == 1 else sent
             if encoding != "none":
                 request["encoding_format"] = encoding

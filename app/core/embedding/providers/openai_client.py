@@ -1,233 +1,247 @@
-"""Texts to an endpoint that speaks as OpenAI's: as many at a time as it takes, and a bad one fails alone."""
+"""Embeds batches at an endpoint: finds how many texts it accepts per request, and which text makes a batch fail."""
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 import openai
 
-from app.core.embedding.port import Row, Rows, concat_rows
-from app.core.embedding.providers import openai_reply, provider_message
+from app.core.embedding.port import TextResult, TextResults, concat_results
+from app.core.embedding.providers import openai_reply, provider_errors
 from app.core.embedding.providers.endpoint import EncodingFormat, Endpoint
-from app.core.embedding.providers.learnt_limits import LearntLimits
-from app.core.embedding.providers.provider_message import NamedLimits
-from app.core.embedding.providers.provider_requests import TOO_MUCH, ProviderRequests
+from app.core.embedding.providers.learned_limits import LearnedLimits
+from app.core.embedding.providers.provider_errors import StatedLimits
+from app.core.embedding.providers.provider_requests import BAD_INPUT, ProviderRequests
 from app.core.embedding.queue.batch_queue import Lane
 from app.utils.errors import AppError, EmbedderUnavailable, TextRefused, Unavailable
 
 PROBE = "ping"
 PROBE_SECONDS = 5.0
 NEXT_ENCODING: dict[EncodingFormat, EncodingFormat] = {"base64": "float", "float": "none"}
-"""What to ask for where a format is refused."""
+"""The encoding to try when one is refused."""
 
 log = logging.getLogger(__name__)
 
-WhenRefused = Callable[[str, Lane, NamedLimits], Awaitable[Row]]
-"""Makes a row of a text that the provider refuses by itself, or that it has cut."""
-WhenLimited = Callable[[NamedLimits], None]
-"""Is told of a limit that was learnt."""
+OnRefusedText = Callable[[str, Lane, StatedLimits], Awaitable[TextResult]]
+"""Makes the result of a text that the provider refuses in a request of its own, or that it has truncated."""
+OnLimit = Callable[[StatedLimits], None]
+"""Is called with a limit that was learned."""
 
 
 class OpenAIClient:
-    """``deadline`` is the seconds that one request with all its repetitions may take."""
+    """``timeout``: seconds for one request with all its retries. Belongs to one event loop."""
 
     def __init__(
         self,
         client: openai.AsyncOpenAI,
         endpoint: Endpoint,
         *,
-        deadline: float,
+        timeout: float,
         breaker_failures: int,
         breaker_pause: float,
-        when_refused: WhenRefused,
-        when_limited: WhenLimited,
+        on_refused_text: OnRefusedText,
+        on_limit: OnLimit,
     ) -> None:
         self._endpoint = endpoint
-        self._when_refused = when_refused
-        self._when_limited = when_limited
+        self._on_refused_text = on_refused_text
+        self._on_limit = on_limit
         self._requests = ProviderRequests(
-            client, self.probe, deadline=deadline, breaker_failures=breaker_failures, breaker_pause=breaker_pause
+            client, self.probe, timeout=timeout, breaker_failures=breaker_failures, breaker_pause=breaker_pause
         )
         self.breaker = self._requests.breaker
-        self.dimensions: int | None = None
+        self.requested_dimension: int | None = None
         """Sent with each request, if set."""
-        self.expected: int | None = None
-        """Length of each vector, once it is known."""
-        self.cut_at: int | None = None
-        """A text of so many tokens was cut by the provider without a word, where that is known."""
+        self.dimension: int | None = None
+        """The expected length of each vector, once it is known."""
+        self.truncated_at: int | None = None
+        """The provider silently truncates texts to this number of tokens; None if it does not, or it is not known."""
+        self.last_success = -math.inf
+        """When a request last succeeded, in the event loop's time."""
         self.encoding = endpoint.encoding_format
-        self.limits = LearntLimits(endpoint.request_texts, known=endpoint.limits_known)
-        self._told = self.limits.most
-        self._trying = asyncio.Lock()
+        self.limits = LearnedLimits(endpoint.request_texts, known=endpoint.limits_known)
+        self._reported_texts = self.limits.request_texts
+        self._trial = asyncio.Lock()
 
-    async def rows(self, texts: list[str], lane: Lane) -> Rows:
-        """A row for each text; raises nothing."""
-        parts: list[Rows] = []
+    async def embed(self, texts: list[str], lane: Lane) -> TextResults:
+        """The results of the texts, in order, in as many requests as needed; raises nothing."""
+        parts: list[TextResults] = []
         done = 0
         while done < len(texts):
-            left = texts[done:] if done else texts
-            if self.limits.needs_trial(len(left)):
-                async with self._trying:
-                    part = await self._tried(left, lane)
+            remaining = texts[done:] if done else texts
+            if self.limits.needs_trial(len(remaining)):
+                async with self._trial:
+                    part = await self._embed_in_trials(remaining, lane)
             else:
-                part = await self._sent(left[: self.limits.most], lane)
+                part = await self._embed_batch(remaining[: self.limits.request_texts], lane)
             done += len(part)
             if len(part):
                 parts.append(part)
-            if done < len(texts) and (away := _all_away(part)) is not None:
-                parts.append([away] * (len(texts) - done))
+            if done < len(texts) and (unavailable := _unavailable(part)) is not None:
+                parts.append([unavailable] * (len(texts) - done))
                 break
-        self._tell()
-        return concat_rows(parts) if parts else []
+        self._report_limit()
+        results = concat_results(parts) if parts else []
+        if not all(isinstance(result, AppError) for result in results):
+            self.last_success = asyncio.get_running_loop().time()
+        return results
 
     async def probe(self) -> int:
-        """Embeds one word, once, past the breaker; the length of its vector. Raises AppError."""
-        length, _ = await self.ask(PROBE, Lane.DOCUMENTS, PROBE_SECONDS)
+        """Embeds one word, without retries and breaker, and returns the vector's length. Raises AppError."""
+        length, _ = await self.embed_once(PROBE, Lane.DOCUMENTS, PROBE_SECONDS)
         return length
 
-    async def ask(self, text: str, lane: Lane, seconds: float) -> tuple[int, int | None]:
-        """Length of the vector of one text, asked for once, and how many tokens the provider counted. Raises AppError,
-        which has the provider's as its cause."""
+    async def embed_once(self, text: str, lane: Lane, seconds: float) -> tuple[int, int | None]:
+        """Embeds one text, without retries: the vector's length and the number of tokens that the provider counted.
+
+        Raises AppError; its cause is the provider's error.
+        """
         try:
-            async with asyncio.timeout(min(seconds, self._requests.deadline)):
-                content = await self._requests.post(self._endpoint.path, self._body([text], lane))
+            async with asyncio.timeout(min(seconds, self._requests.timeout)):
+                content = await self._requests.post_once(self._endpoint.path, self._body([text], lane))
         except (openai.OpenAIError, TimeoutError) as exc:
             raise self._requests.unavailable(exc) from exc
-        row = openai_reply.rows(content, 1, self.expected)[0]
-        if isinstance(row, AppError):
-            raise row
-        return len(row), openai_reply.prompt_tokens(content)
+        result = openai_reply.parse_vectors(content, 1, self.dimension)[0]
+        if isinstance(result, AppError):
+            raise result
+        self.last_success = asyncio.get_running_loop().time()
+        return len(result), openai_reply.prompt_tokens(content)
 
-    def sentence(self, exc: openai.APIStatusError) -> str:
-        return self._requests.sentence(exc)
+    def error_message(self, exc: openai.APIStatusError) -> str:
+        return self._requests.error_message(exc)
 
-    def next_encoding(self) -> bool:
-        """Asks for vectors in another format from now on; false when all were tried."""
+    def use_next_encoding(self) -> bool:
+        """Requests vectors in another encoding from now on; false if all were tried."""
         following = NEXT_ENCODING.get(self.encoding)
         if following is None:
             return False
-        log.warning("the embedding provider refuses encoding_format=%s: asking for %s", self.encoding, following)
+        log.warning("the embedding provider refuses encoding_format=%s: using %s", self.encoding, following)
         self.encoding = following
         return True
 
     async def close(self) -> None:
         await self._requests.close()
 
-    async def _sent(self, texts: list[str], lane: Lane) -> Rows:
-        """Rows of a number of texts that was taken before. What is refused now is halved until the bad text is found;
-        if none is, there were too many."""
+    async def _embed_batch(self, texts: list[str], lane: Lane) -> TextResults:
+        """The results of a number of texts that was accepted before.
+
+        If the batch is refused, it is halved until the bad text is found. If there is none, there were too many texts.
+        """
         try:
-            rows = await self._taken(texts, lane)
+            results = await self._request(texts, lane)
         except AppError as exc:
             return [exc] * len(texts)
         except openai.APIStatusError as exc:
             if len(texts) == 1:
                 return [await self._refused(texts[0], exc, lane)]
-            if exc.status_code in TOO_MUCH and self._learnt(exc, texts):
-                return await self.rows(texts, lane)
+            if exc.status_code in BAD_INPUT and self._apply_stated_limit(exc, texts):
+                return await self.embed(texts, lane)
             middle = len(texts) // 2
-            found = concat_rows([await self._sent(texts[:middle], lane), await self._sent(texts[middle:], lane)])
-            if exc.status_code in TOO_MUCH and not any(isinstance(row, AppError) for row in found):
-                self.limits.too_many(len(texts))
-            return found
-        self.limits.took(len(texts))
-        return rows
+            halves = [await self._embed_batch(texts[:middle], lane), await self._embed_batch(texts[middle:], lane)]
+            results = concat_results(halves)
+            if exc.status_code in BAD_INPUT and not any(isinstance(result, AppError) for result in results):
+                self.limits.record_refused(len(texts))
+            return results
+        self.limits.record_accepted(len(texts))
+        return results
 
-    async def _tried(self, texts: list[str], lane: Lane) -> Rows:
-        """Rows of the first texts, while it is found out how many are taken at a time. Maybe of none, when that is
-        known by now."""
-        parts: list[Rows] = []
-        refusals: list[tuple[int, int]] = []
+    async def _embed_in_trials(self, texts: list[str], lane: Lane) -> TextResults:
+        """The results of the first texts, sent in requests that find the limit. Empty if the limit is known by now."""
+        parts: list[TextResults] = []
+        refusals: list[tuple[int, int]] = []  # (index of the first text, number of texts)
         done = 0
-        # A refusal counts once its texts were taken in smaller numbers: a bad one among them would explain it.
+        # The texts of a refused request must be sent in smaller numbers first: a bad one among them would explain it.
         while done < len(texts) and (not self.limits.settled or any(at + many > done for at, many in refusals[-1:])):
-            size = self.limits.trial(len(texts) - done)
+            size = self.limits.trial_size(len(texts) - done)
             part = texts[done : done + size]
-            if size <= self.limits.proven:
-                rows = await self._sent(part, lane)
+            if size <= self.limits.accepted:
+                results = await self._embed_batch(part, lane)
             else:
                 try:
-                    rows = await self._taken(part, lane)
+                    results = await self._request(part, lane)
                 except AppError as exc:
-                    rows = [exc] * len(part)
+                    results = [exc] * len(part)
                 except openai.APIStatusError as exc:
-                    if exc.status_code not in TOO_MUCH:
-                        rows = await self._sent(part, lane)
-                    elif self._learnt(exc, part):
+                    if exc.status_code not in BAD_INPUT:
+                        results = await self._embed_batch(part, lane)
+                    elif self._apply_stated_limit(exc, part):
                         continue
                     else:
                         refusals.append((done, size))
-                        self.limits.too_many(size)
+                        self.limits.record_refused(size)
                         continue
                 else:
-                    self.limits.took(size)
-            bad = [done + index for index, row in enumerate(rows) if _is_bad(row)]
+                    self.limits.record_accepted(size)
+            bad = [done + index for index, result in enumerate(results) if _is_bad_text(result)]
             if bad:
-                refusals = [(at, many) for at, many in refusals if not any(at <= one < at + many for one in bad)]
-                self.limits.forget_refusals([many for _, many in refusals])
-            parts.append(rows)
-            done += len(rows)
-            if _all_away(rows) is not None:
+                refusals = [(at, many) for at, many in refusals if not any(at <= index < at + many for index in bad)]
+                self.limits.reset_refused([many for _, many in refusals])
+            parts.append(results)
+            done += len(results)
+            if _unavailable(results) is not None:
                 break
-        return concat_rows(parts) if parts else []
+        return concat_results(parts) if parts else []
 
-    async def _taken(self, texts: list[str], lane: Lane) -> Rows:
-        """Rows of one request. Raises EmbedderUnavailable, and APIStatusError for what may be one text's fault."""
+    async def _request(self, texts: list[str], lane: Lane) -> TextResults:
+        """The results of one request. Raises EmbedderUnavailable, and APIStatusError if a text may be the cause."""
         while True:
             encoding = self.encoding
             try:
-                content = await self._requests.answer(
+                content = await self._requests.post(
                     self._endpoint.path, self._body(texts, lane), several=len(texts) > 1
                 )
             except openai.APIStatusError as exc:
-                if not provider_message.refuses_encoding(self._requests.sentence(exc, texts)):
+                if not provider_errors.mentions_encoding(self._requests.error_message(exc, texts)):
                     raise
-                if encoding == self.encoding and not self.next_encoding():
+                if encoding == self.encoding and not self.use_next_encoding():
                     raise
             else:
-                rows = openai_reply.rows(content, len(texts), self.expected)
-                if self.cut_at is not None and len(texts) == 1:
+                results = openai_reply.parse_vectors(content, len(texts), self.dimension)
+                if self.truncated_at is not None and len(texts) == 1:
                     read = openai_reply.prompt_tokens(content)
-                    if read is not None and read >= self.cut_at:
-                        return [await self._when_refused(texts[0], lane, NamedLimits(input_tokens=self.cut_at - 1))]
-                return rows
+                    if read is not None and read >= self.truncated_at:
+                        limits = StatedLimits(input_tokens=self.truncated_at - 1)
+                        return [await self._on_refused_text(texts[0], lane, limits)]
+                return results
 
-    async def _refused(self, text: str, exc: openai.APIStatusError, lane: Lane) -> Row:
-        log.warning(
-            "the embedding provider refuses a text of %d characters (%s)", len(text), self._requests.told(exc, [text])
-        )
-        if exc.status_code in TOO_MUCH:
-            said = self._requests.sentence(exc, [text])
-            return await self._when_refused(text, lane, provider_message.named_limits(said, 1))
+    async def _refused(self, text: str, exc: openai.APIStatusError, lane: Lane) -> TextResult:
+        """The result of a text that is refused in a request of its own."""
+        reason = self._requests.describe(exc, [text])
+        log.warning("the embedding provider refuses a text of %d characters (%s)", len(text), reason)
+        if exc.status_code in BAD_INPUT:
+            message = self._requests.error_message(exc, [text])
+            return await self._on_refused_text(text, lane, provider_errors.stated_limits(message, 1))
         return TextRefused("The embedding provider refuses this text.")
 
-    def _learnt(self, exc: openai.APIStatusError, texts: list[str]) -> bool:
-        """Whether the refusal names how many texts a request may hold; then that holds from now on."""
-        named = provider_message.named_limits(self._requests.sentence(exc, texts), len(texts))
-        if named.texts is not None:
-            self.limits.named(named.texts)
-        elif named.request_tokens is not None:
-            self._when_limited(named)
-        return named.texts is not None
+    def _apply_stated_limit(self, exc: openai.APIStatusError, texts: list[str]) -> bool:
+        """Whether the error states how many texts a request may have; that limit is used from now on."""
+        stated = provider_errors.stated_limits(self._requests.error_message(exc, texts), len(texts))
+        if stated.texts is not None:
+            self.limits.set_stated(stated.texts)
+        elif stated.request_tokens is not None:
+            self._on_limit(stated)
+        return stated.texts is not None
 
-    def _tell(self) -> None:
-        """Of a limit that has changed, unless a trial is about to change it again."""
-        if self.limits.most != self._told and not self._trying.locked():
-            self._told = self.limits.most
-            self._when_limited(NamedLimits(texts=self._told))
+    def _report_limit(self) -> None:
+        """Calls ``on_limit`` if the number of texts per request has changed, unless a trial may change it again."""
+        if self.limits.request_texts != self._reported_texts and not self._trial.locked():
+            self._reported_texts = self.limits.request_texts
+            self._on_limit(StatedLimits(texts=self._reported_texts))
 
     def _body(self, texts: list[str], lane: Lane) -> dict[str, object]:
-        return self._endpoint.body(texts, query=lane is Lane.QUERY, encoding=self.encoding, dimensions=self.dimensions)
+        return self._endpoint.body(
+            texts, query=lane is Lane.QUERY, encoding=self.encoding, dimensions=self.requested_dimension
+        )
 
 
-def _is_bad(row: Row) -> bool:
-    """Whether the provider refused this very text."""
-    return isinstance(row, AppError) and not isinstance(row, Unavailable) and row.status == 422
+def _is_bad_text(result: TextResult) -> bool:
+    """Whether the provider refused this text."""
+    return isinstance(result, AppError) and not isinstance(result, Unavailable) and result.status == 422
 
 
-def _all_away(rows: Rows) -> AppError | None:
-    """The error of all rows, where the provider is away for all."""
-    last = rows[-1] if len(rows) else None
-    if isinstance(last, EmbedderUnavailable) and all(isinstance(row, EmbedderUnavailable) for row in rows):
+def _unavailable(results: TextResults) -> AppError | None:
+    """The error if every result is EmbedderUnavailable."""
+    last = results[-1] if len(results) else None
+    if isinstance(last, EmbedderUnavailable) and all(isinstance(result, EmbedderUnavailable) for result in results):
         return last
     return None

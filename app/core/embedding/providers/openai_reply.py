@@ -1,4 +1,4 @@
-"""Reads an answer of the embeddings API with the suspicion that gateways have earned."""
+"""Parses responses of the embeddings API, without trusting gateways to keep to it."""
 
 import json
 from binascii import Error as Base64Error
@@ -8,33 +8,33 @@ import numpy as np
 import orjson
 from pybase64 import b64decode
 
-from app.core.embedding.port import Row, Rows, Vectors
+from app.core.embedding.port import TextResult, TextResults, Vectors
 from app.utils.errors import EmbeddingInvalid
 
 
-def rows(content: bytes, count: int, dimension: int | None) -> Rows:
-    """A row for each of the ``count`` texts that were sent, put in order by ``index``.
+def parse_vectors(content: bytes, count: int, dimension: int | None) -> TextResults:
+    """The results of the ``count`` texts that were sent, in their order.
 
-    A vector of another length than ``dimension`` (of any, with None), a null and a missing one is that text's error.
-    When the places cannot be trusted (one twice, or beyond the texts), no text has a vector.
+    A null, a missing vector and one of another length than ``dimension`` (None: of any length) is that text's error. If
+    the ``index`` fields are wrong (repeated, or out of range), every text gets an error.
     """
     try:
         items = _items(_parsed(content))
-        places = _places(items, count)
+        indexes = _indexes(items, count)
     except (KeyError, TypeError, ValueError) as exc:
         error = EmbeddingInvalid("The embedding provider's answer cannot be read.")
         error.__cause__ = exc
         return [error] * count
-    if places == list(range(count)) and (vectors := _as_one(items, dimension)) is not None:
+    if indexes == list(range(count)) and (vectors := _as_array(items, dimension)) is not None:
         return vectors
-    found: list[Row] = [EmbeddingInvalid("The embedding provider left this text out.")] * count
-    for place, item in zip(places, items, strict=True):
-        found[place] = _row(item.get("embedding"), dimension)
-    return found
+    results: list[TextResult] = [EmbeddingInvalid("The embedding provider left this text out.")] * count
+    for index, item in zip(indexes, items, strict=True):
+        results[index] = _vector(item.get("embedding"), dimension)
+    return results
 
 
 def prompt_tokens(content: bytes) -> int | None:
-    """How many tokens the provider says that it read, if it does."""
+    """The number of tokens that the provider says it read; None if it does not say."""
     try:
         usage = _parsed(content)["usage"]
         tokens = usage.get("prompt_tokens") or usage.get("total_tokens")
@@ -43,12 +43,12 @@ def prompt_tokens(content: bytes) -> int | None:
     return tokens if type(tokens) is int and tokens > 0 else None
 
 
-def _items(answer: Any) -> list[dict[str, Any]]:
-    """OpenAI's ``data``, or Cohere's ``embeddings`` by format, as such."""
-    if "data" in answer:
-        items: list[dict[str, Any]] = answer["data"]
+def _items(response: Any) -> list[dict[str, Any]]:
+    """OpenAI's ``data``, or Cohere's ``embeddings`` (a list for each encoding) in the same form."""
+    if "data" in response:
+        items: list[dict[str, Any]] = response["data"]
         return items
-    (vectors,) = [found for found in answer["embeddings"].values() if found]
+    (vectors,) = [found for found in response["embeddings"].values() if found]
     return [{"embedding": vector} for vector in vectors]
 
 
@@ -56,31 +56,32 @@ def _parsed(content: bytes) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
-        return json.loads(content)  # Takes NaN, which some servers write.
+        return json.loads(content)  # Accepts NaN, which some servers write.
 
 
-def _places(items: list[dict[str, Any]], count: int) -> list[int]:
-    places = [item.get("index") for item in items]
-    if places == [None] * count:
+def _indexes(items: list[dict[str, Any]], count: int) -> list[int]:
+    """The ``index`` of each item; if none has one, their order."""
+    indexes = [item.get("index") for item in items]
+    if indexes == [None] * count:
         return list(range(count))
-    if len(set(places)) < len(places) or not all(type(p) is int and 0 <= p < count for p in places):
-        raise ValueError(f"places {places[:10]}... of {count} texts")
-    return places  # type: ignore[return-value]
+    if len(set(indexes)) < len(indexes) or not all(type(index) is int and 0 <= index < count for index in indexes):
+        raise ValueError(f"indexes {indexes[:10]}... of {count} texts")
+    return indexes  # type: ignore[return-value]
 
 
-def _as_one(items: list[dict[str, Any]], dimension: int | None) -> Vectors | None:
-    """All vectors (n, dimension) at once, where each is base64 of that length: the usual answer."""
+def _as_array(items: list[dict[str, Any]], dimension: int | None) -> Vectors | None:
+    """The vectors (n, dimension) if each item has base64 of that length, as usual; else None."""
     try:
         raw = [b64decode(item["embedding"], validate=True) for item in items]
     except (Base64Error, KeyError, TypeError, ValueError):
         return None
-    if dimension is None or any(len(one) != 4 * dimension for one in raw):
+    if dimension is None or any(len(each) != 4 * dimension for each in raw):
         return None
     return np.frombuffer(b"".join(raw), "<f4").reshape(len(raw), dimension).astype(np.float32)
 
 
-def _row(embedding: Any, dimension: int | None) -> Row:
-    """Floats, or base64 of little-endian float32 numbers."""
+def _vector(embedding: Any, dimension: int | None) -> TextResult:
+    """The vector of one item: a list of numbers, or base64 of little-endian float32 numbers."""
     if embedding is None:
         return EmbeddingInvalid("The embedding provider gave null for this text.")
     try:

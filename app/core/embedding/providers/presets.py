@@ -1,4 +1,4 @@
-"""Providers by name: what fills in an Endpoint where no setting does. docs/EMBEDDINGS.md has the sources."""
+"""The Endpoint of each provider over the network, by its name in EMBEDDING_MODEL. Sources: docs/EMBEDDINGS.md."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -80,12 +80,12 @@ PRESETS: Mapping[str, Endpoint] = MappingProxyType(
         "ollama": Endpoint(base_url="http://127.0.0.1:11434/v1"),
     }
 )
-PAIRED = {"upstage": ("-passage", "-query")}
-"""Ends of the names of the two models of a provider that has one for each side."""
+MODEL_PAIRS = {"upstage": ("-passage", "-query")}
+"""For providers with a model for documents and one for queries: the last parts of the two models' names."""
 
 
 def endpoint_for(settings: Settings) -> Endpoint:
-    """The preset of EMBEDDING_MODEL with what the settings say put over it. Raises StartupError without a model."""
+    """The preset of EMBEDDING_MODEL, overridden by the settings that are set. Raises StartupError without a model."""
     name = settings.embedding_model
     given: dict[str, Any] = {
         "base_url": settings.openai_base_url,
@@ -104,9 +104,9 @@ def endpoint_for(settings: Settings) -> Endpoint:
     endpoint = replace(PRESETS[name], **{key: value for key, value in given.items() if value is not None})
     if not endpoint.model:
         raise StartupError(f"EMBEDDING_MODEL={name} needs OPENAI_MODEL: the name of the model that it serves.")
-    passages, queries = PAIRED.get(name, ("", ""))
-    if passages and endpoint.query_model is None and endpoint.model.endswith(passages):
-        endpoint = replace(endpoint, query_model=endpoint.model.removesuffix(passages) + queries)
+    document_suffix, query_suffix = MODEL_PAIRS.get(name, ("", ""))
+    if document_suffix and endpoint.query_model is None and endpoint.model.endswith(document_suffix):
+        endpoint = replace(endpoint, query_model=endpoint.model.removesuffix(document_suffix) + query_suffix)
     return replace(
         endpoint,
         limits_known=endpoint.limits_known or settings.embedding_batch_size is not None or endpoint.base_url is None,

@@ -1,4 +1,4 @@
-"""How many tokens a text has: exactly where the model's vocabulary is at hand, else never fewer than there are."""
+"""Counts the tokens of a text: exactly if the model's vocabulary is available, else an upper bound."""
 
 import os
 from collections.abc import Callable
@@ -19,15 +19,15 @@ MODELS = {
 
 
 def utf8_bytes(text: str) -> int:
-    """An upper bound: each token of a byte-level BPE stands for at least one byte (Sennrich et al. 2016)."""
+    """An upper bound of the tokens: each token of a byte-level BPE is at least one byte (Sennrich et al. 2016)."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def exact_counter(model: str) -> Callable[[str], int] | None:
-    """tiktoken's count for a model of OpenAI's, if tiktoken and the vocabulary are there already.
+    """tiktoken's count for a model of OpenAI's; None if tiktoken or its vocabulary is not on this machine.
 
-    tiktoken would download a missing vocabulary, without a time limit, so it is asked only when its cache
-    (TIKTOKEN_CACHE_DIR, or data-gym-cache in the folder for temporary files) holds the file.
+    tiktoken would download a missing vocabulary, without a time limit. So it is used only if its cache
+    (TIKTOKEN_CACHE_DIR, or data-gym-cache in the folder for temporary files) has the file.
     """
     name = MODELS.get(model)
     if name is None or find_spec("tiktoken") is None or not _cached(VOCABULARIES[name]).is_file():
@@ -41,13 +41,13 @@ def exact_counter(model: str) -> Callable[[str], int] | None:
 
 
 def file_counter(path: Path) -> Callable[[str], int]:
-    """The count of a tokenizer.json, special tokens included. Raises StartupError."""
+    """The count by a tokenizer.json, special tokens included. Raises StartupError."""
     try:
         tokenizer = import_module("tokenizers").Tokenizer.from_file(str(path))
     except ModuleNotFoundError as exc:
         raise StartupError("OPENAI_TOKENIZER needs the Python package tokenizers: pip install tokenizers") from exc
-    except Exception as exc:  # tokenizers raises plain exceptions.
-        raise StartupError(f"OPENAI_TOKENIZER={path} is no tokenizer.json that can be read.") from exc
+    except Exception as exc:  # tokenizers raises plain Exception.
+        raise StartupError(f"OPENAI_TOKENIZER={path} is not a readable tokenizer.json.") from exc
     tokenizer.no_truncation()
     tokenizer.no_padding()
 

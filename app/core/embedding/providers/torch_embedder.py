@@ -1,54 +1,45 @@
-"""An embedder over one torch model that one thread owns."""
+"""An embedder that runs one torch model in a thread of its own. Base of ``bge_m3`` and ``sentence_bert``."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 import numpy as np
 
 from app.core.embedding.long_text import LongText, merged, split, too_long
 from app.core.embedding.port import Vectors
-from app.core.embedding.queue.batch_queue import DOCUMENT_TEXTS, BatchLimits, Lane
+from app.core.embedding.queue.batch_queue import DOCUMENT_TEXTS, BatchLimits, Lane, QueueOptions
 from app.core.embedding.queue.workers import Encode, WorkerPool
 
 BATCH_TEXTS = 32
 BATCH_CHARS = 4096
-"""What a query may have to wait for: a few paragraphs, from which larger batches gain nothing."""
-
-QUERY, DOCUMENT = "q", "d"
+"""A few paragraphs: larger batches are not faster, and a query may have to wait for one batch."""
 
 log = logging.getLogger(__name__)
 
 
-class Queue(TypedDict, total=False):
-    """What every torch embedder takes beside its model's own options."""
-
-    long_text: LongText
-    batch_texts: int | None
-    batch_wait: float
-    queue_texts: int | None
-
-
 class TorchModel(Protocol):
-    """A model that is loaded; called by the thread that loaded it alone."""
+    """A loaded model. Only the thread that loaded it calls it."""
 
     name: str
+    """``Embedder.model``: the provider, the model's name and a fingerprint of its weights."""
     dimension: int
     max_tokens: int
+    """How many tokens of a text the model reads."""
 
     def count_tokens(self, texts: list[str], *, query: bool) -> list[int]:
-        """How many tokens the model would read of each text, prompt and special ones included, were it not cut."""
+        """The number of tokens of each text, with its prompt and special tokens, not truncated."""
 
     def encode(self, texts: list[str], *, query: bool) -> Vectors:
-        """Vectors (len(texts), dimension) of any length, in order, from one batch. Cuts at ``max_tokens``."""
+        """The vectors (len(texts), dimension) of one batch, of any length. Truncates texts to ``max_tokens``."""
 
 
 class TorchEmbedder:
-    """Vectors of length 1. ``model`` and ``dimension`` have their meaning once ``ping`` has returned.
+    """An Embedder over one TorchModel. ``model`` and ``dimension`` are set when the first ``ping`` has returned.
 
-    One thread loads the model and alone uses it: a fast tokenizer that two threads share raises "Already borrowed",
-    and torch spreads each batch over the cores by itself.
+    One thread loads the model and is the only one that uses it: a fast tokenizer that is used by two threads raises
+    "Already borrowed", and torch uses all cores for one batch anyway.
     """
 
     model = ""
@@ -56,34 +47,30 @@ class TorchEmbedder:
     call_texts = 1
 
     def __init__(
-        self,
-        load: Callable[[], TorchModel],
-        *,
-        long_text: LongText = "error",
-        batch_texts: int | None = None,
-        batch_wait: float = 0.0,
-        queue_texts: int | None = None,
+        self, load: Callable[[], TorchModel], *, long_text: LongText = "error", queue: QueueOptions | None = None
     ) -> None:
-        self._make = load
+        queue = queue or QueueOptions()
+        self._load_model = load
         self._long_text = long_text
+        batch_texts = queue.batch_texts or BATCH_TEXTS
         limits = BatchLimits(
-            batch_texts or BATCH_TEXTS,
-            BATCH_CHARS * (batch_texts or BATCH_TEXTS) // BATCH_TEXTS,
-            wait=batch_wait,
-            queue=queue_texts or DOCUMENT_TEXTS,
+            batch_texts,
+            BATCH_CHARS * batch_texts // BATCH_TEXTS,
+            wait=queue.batch_wait,
+            queue=queue.queue_texts or DOCUMENT_TEXTS,
         )
         self._pool = WorkerPool(self._load, threads=1, limits=limits)
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        return await self._pool.encode([DOCUMENT + text for text in texts], Lane.DOCUMENTS)
+        return await self._pool.encode(texts, Lane.DOCUMENTS)
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        return await self._pool.encode([QUERY + text for text in texts], Lane.QUERY)
+        return await self._pool.encode(texts, Lane.QUERY)
 
     async def ping(self) -> None:
-        """Loads the model, where that has not happened yet. Raises StartupError."""
+        """Loads the model if it is not loaded. Raises StartupError."""
         await self._pool.start()
 
     async def close(self) -> None:
@@ -91,37 +78,27 @@ class TorchEmbedder:
 
     def _load(self) -> Encode:
         began = time.perf_counter()
-        loaded = self._make()
+        loaded = self._load_model()
         self.model, self.dimension = loaded.name, loaded.dimension
         log.info(
-            "loaded %s in %.1f s: %d dimensions, reads %d tokens of a text; longer ones: %s",
+            "loaded %s in %.1f s: %d dimensions, reads %d tokens of a text; EMBEDDING_LONG_TEXT=%s",
             loaded.name,
             time.perf_counter() - began,
             loaded.dimension,
             loaded.max_tokens,
             self._long_text,
         )
-
-        def encode(marked: list[str]) -> Vectors:
-            """The pool knows texts alone, so each text says in its first character what it is."""
-            vectors = np.empty((len(marked), loaded.dimension), dtype=np.float32)
-            for kind in (QUERY, DOCUMENT):
-                rows = [row for row, text in enumerate(marked) if text[0] == kind]
-                if rows:
-                    vectors[rows] = self._encode(loaded, [marked[row][1:] for row in rows], kind == QUERY)
-            return normalised(vectors)
-
-        return encode
+        return lambda texts, lane: self._encode(loaded, texts, lane is Lane.QUERY)
 
     def _encode(self, loaded: TorchModel, texts: list[str], query: bool) -> Vectors:
-        """As the model, but that a long text is treated as set."""
+        """The model's vectors, but texts of too many tokens are treated as ``long_text`` says."""
         if self._long_text == "truncate":
             return loaded.encode(texts, query=query)
         counts = loaded.count_tokens(texts, query=query)
         if max(counts) <= loaded.max_tokens:
             return loaded.encode(texts, query=query)
         if self._long_text == "error":
-            raise too_long(loaded.max_tokens)  # The pool finds out which of the texts it is.
+            raise too_long(loaded.max_tokens)  # The pool halves the batch until the long texts are found.
 
         def fits(text: str) -> bool:
             return loaded.count_tokens([text], query=query)[0] <= loaded.max_tokens
@@ -134,10 +111,3 @@ class TorchEmbedder:
         return np.stack(
             [merged(vectors[end - len(text) : end], text) for text, end in zip(parts, ends.tolist(), strict=True)]
         )
-
-
-def normalised(vectors: Vectors) -> Vectors:
-    """Each row at length 1, in float32; a row without a length stays as it is."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
-    return np.asarray(vectors / lengths, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What waits to be embedded, and what goes together into the next batch. No thread and no clock of its own."""
+"""The queue of texts to be embedded. It forms batches of texts of several calls. It has no thread and no clock."""
 
 from bisect import insort
 from collections.abc import Iterator, Sequence
@@ -7,25 +7,26 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import count, islice
 
-from app.core.embedding.port import Rows
+from app.core.embedding.port import TextResults
 from app.utils import metrics
 from app.utils.errors import EmbedderUnavailable
 
 
 class Lane(IntEnum):
-    """Who goes first."""
+    """The priority of a call: queries go before documents."""
 
     QUERY = 0
     DOCUMENTS = 1
 
 
 QUERY_TEXTS = 512
-"""Queries that may wait: a second or two."""
+"""Queries that may wait: one or two seconds of work."""
 DOCUMENT_TEXTS = 8192
-"""Texts of documents that may wait: a minute or two."""
+"""Texts of documents that may wait: one or two minutes of work."""
 RETRY_AFTER = {Lane.QUERY: 1, Lane.DOCUMENTS: 5}
-NEIGHBOURS = 64
-"""Pieces that are looked at to fill up a batch."""
+"""Seconds that a caller should wait when the lane is full."""
+LOOKAHEAD = 64
+"""Number of queued items that are considered for a batch."""
 QUEUE_TEXTS = {lane: metrics.QUEUE_TEXTS.labels(lane.name.lower()) for lane in Lane}
 QUEUE_SECONDS = {lane: metrics.QUEUE_SECONDS.labels(lane.name.lower()) for lane in Lane}
 BATCH_TEXTS = {lane: metrics.BATCH_TEXTS.labels(lane.name.lower()) for lane in Lane}
@@ -33,21 +34,32 @@ BATCH_TEXTS = {lane: metrics.BATCH_TEXTS.labels(lane.name.lower()) for lane in L
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """``texts`` and ``weight`` bound a batch; a heavier text goes alone. ``wait`` is how many seconds a batch that is
-    not full waits for company. With ``alike`` only texts of like length share a batch: a model pads each to the
-    longest.
-    """
+    """The bounds of a batch and of the queue."""
 
     texts: int
+    """Texts of a batch."""
     weight: int
+    """Total weight of a batch, in characters or tokens. A heavier text is a batch of its own."""
     wait: float = 0.0
+    """Seconds that a batch that is not full waits for more texts."""
     alike: bool = True
+    """Put only texts of similar weight in one batch, because the model pads each to the longest."""
     queue: int = DOCUMENT_TEXTS
+    """Texts of documents that may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """The values of BatchLimits that callers may choose; None means the provider's default."""
+
+    batch_texts: int | None = None
+    batch_wait: float = 0.0
+    queue_texts: int | None = None
 
 
 @dataclass(order=True, slots=True)
 class QueueItem:
-    """A part of one call, of one batch at most. Taken by turn, then age."""
+    """Texts of one call that go into the same batch. Items are sorted by turn, then by age."""
 
     turn: int
     age: int
@@ -56,37 +68,41 @@ class QueueItem:
     weight: int = field(compare=False)
     longest: int = field(compare=False)
     since: float = field(compare=False)
-    rows: Future[Rows] = field(compare=False, default_factory=Future)
+    results: Future[TextResults] = field(compare=False, default_factory=Future)
 
 
-def resolve_items(batch: Sequence[QueueItem], rows: Rows) -> None:
-    """Each piece its rows: there is one for each text of the batch."""
+def resolve(batch: Sequence[QueueItem], results: TextResults) -> None:
+    """Gives each item its part of the batch's results, which has one result for each text."""
     start = 0
-    for piece in batch:
-        piece.rows.set_result(rows[start : start + len(piece.texts)])
-        start += len(piece.texts)
+    for item in batch:
+        item.results.set_result(results[start : start + len(item.texts)])
+        start += len(item.texts)
 
 
 class BatchQueue:
-    """Bounded queues, one a lane. Queries go first; calls of one lane take turns piece by piece, so that a small one
-    does not wait for the end of a big one (start-time fair queueing, Goyal et al. 1996).
+    """A bounded queue for each lane. Not thread-safe.
+
+    Calls of a lane take turns item by item, so that a small call does not wait for the end of a large one (start-time
+    fair queueing, Goyal et al. 1996).
     """
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
         self._capacity = {Lane.QUERY: min(QUERY_TEXTS, limits.queue), Lane.DOCUMENTS: limits.queue}
-        self._pieces: dict[Lane, list[QueueItem]] = {lane: [] for lane in Lane}
+        self._items: dict[Lane, list[QueueItem]] = {lane: [] for lane in Lane}
         self._texts = dict.fromkeys(Lane, 0)
         self._turn = dict.fromkeys(Lane, 0)
         self._age = count()
 
     def add(self, texts: Sequence[str], weights: Sequence[int], lane: Lane, now: float) -> list[QueueItem]:
-        """Cuts a call into pieces and queues them. Raises EmbedderUnavailable when the lane is full."""
+        """Splits a call into items and queues them. Raises EmbedderUnavailable if the lane is full.
+
+        A call that is larger than the whole queue is accepted when its lane is empty; otherwise it never could be.
+        """
         waiting = self._texts[lane]
-        # A call larger than the whole queue is let in when nothing else waits, else it never could be.
         if waiting and waiting + len(texts) > self._capacity[lane]:
             raise EmbedderUnavailable("Too many texts wait to be embedded.", retry_after=RETRY_AFTER[lane])
-        pieces = [
+        items = [
             QueueItem(
                 turn=self._turn[lane] + number,
                 age=next(self._age),
@@ -96,86 +112,89 @@ class BatchQueue:
                 longest=max(weights[index] for index in part),
                 since=now,
             )
-            for number, part in enumerate(self._cut(weights))
+            for number, part in enumerate(self._split(weights))
         ]
-        for piece in pieces:
-            insort(self._pieces[lane], piece)
+        for item in items:
+            insort(self._items[lane], item)
         self._count(lane, len(texts))
-        return pieces
+        return items
 
-    def limit(self, texts: int | None, weight: int | None) -> None:
-        """Other bounds for batches, from now on; None leaves one as it is."""
+    def set_limits(self, texts: int | None, weight: int | None) -> None:
+        """New bounds of a batch; None keeps the old one. Items that are queued already keep their size."""
         self._limits = replace(self._limits, texts=texts or self._limits.texts, weight=weight or self._limits.weight)
 
-    def drop(self, pieces: Sequence[QueueItem]) -> None:
-        """Takes out what nobody waits for any more. What is being worked on stays."""
-        gone = {piece.age for piece in pieces if piece.rows.cancel()}
-        for lane, waiting in self._pieces.items():
-            self._count(lane, -sum(len(piece.texts) for piece in waiting if piece.age in gone))
-            waiting[:] = [piece for piece in waiting if piece.age not in gone]
+    def drop(self, items: Sequence[QueueItem]) -> None:
+        """Removes the items of a cancelled call. Items that are being embedded are not affected."""
+        cancelled = {item.age for item in items if item.results.cancel()}
+        for lane, waiting in self._items.items():
+            self._count(lane, -sum(len(item.texts) for item in waiting if item.age in cancelled))
+            waiting[:] = [item for item in waiting if item.age not in cancelled]
 
     def due_in(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> float | None:
-        """Seconds until a batch should be taken from these lanes; None when nothing waits there."""
+        """Seconds until ``take`` returns a batch of these lanes; None if nothing waits there."""
         delays = [
-            0.0 if not self._limits.wait or self._full(pieces) else max(0.0, pieces[0].since + self._limits.wait - now)
+            0.0 if not self._limits.wait or self._is_full(items) else max(0.0, items[0].since + self._limits.wait - now)
             for lane in lanes
-            if (pieces := self._pieces[lane])
+            if (items := self._items[lane])
         ]
         return min(delays, default=None)
 
     def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> list[QueueItem]:
-        """The next batch, its pieces marked as running; empty when none is due."""
+        """Removes the next batch that is due and returns its items, marked as running; all of one lane. Else empty."""
         for lane in lanes:
-            if self._pieces[lane] and self.due_in(now, [lane]) == 0:
-                batch = list(self._batch(self._pieces[lane]))
+            if self._items[lane] and self.due_in(now, [lane]) == 0:
+                batch = list(self._batch(self._items[lane]))
                 self._turn[lane] = batch[0].turn
-                for piece in batch:
-                    self._pieces[lane].remove(piece)
-                    self._count(lane, -len(piece.texts))
-                    QUEUE_SECONDS[lane].observe(now - piece.since)
-                if running := [piece for piece in batch if piece.rows.set_running_or_notify_cancel()]:
-                    BATCH_TEXTS[lane].observe(sum(len(piece.texts) for piece in running))
+                for item in batch:
+                    self._items[lane].remove(item)
+                    self._count(lane, -len(item.texts))
+                    QUEUE_SECONDS[lane].observe(now - item.since)
+                if running := [item for item in batch if item.results.set_running_or_notify_cancel()]:
+                    BATCH_TEXTS[lane].observe(sum(len(item.texts) for item in running))
                     return running
         return []
 
     def clear(self) -> list[QueueItem]:
-        """Everything that waits; nothing does any more."""
-        left = [piece for pieces in self._pieces.values() for piece in pieces]
+        """Removes and returns all items."""
+        removed = [item for items in self._items.values() for item in items]
         for lane in Lane:
-            self._pieces[lane].clear()
+            self._items[lane].clear()
             self._count(lane, -self._texts[lane])
-        return left
+        return removed
 
     def _count(self, lane: Lane, texts: int) -> None:
         self._texts[lane] += texts
         QUEUE_TEXTS[lane].inc(texts)
 
-    def _full(self, pieces: list[QueueItem]) -> bool:
-        batch = list(self._batch(pieces))
-        texts, weight = sum(len(piece.texts) for piece in batch), sum(piece.weight for piece in batch)
-        return texts >= self._limits.texts or weight >= self._limits.weight or len(batch) < len(pieces)
+    def _is_full(self, items: list[QueueItem]) -> bool:
+        """Whether waiting cannot make the next batch larger."""
+        batch = list(self._batch(items))
+        texts, weight = sum(len(item.texts) for item in batch), sum(item.weight for item in batch)
+        return texts >= self._limits.texts or weight >= self._limits.weight or len(batch) < len(items)
 
-    def _batch(self, pieces: list[QueueItem]) -> Iterator[QueueItem]:
-        head = pieces[0]
-        yield head
-        texts, weight = len(head.texts), head.weight
-        for piece in islice(pieces, 1, NEIGHBOURS):
+    def _batch(self, items: list[QueueItem]) -> Iterator[QueueItem]:
+        """The first item, and those of the next ones that fit into a batch with it."""
+        first = items[0]
+        yield first
+        texts, weight = len(first.texts), first.weight
+        for item in islice(items, 1, LOOKAHEAD):
             if texts >= self._limits.texts or weight >= self._limits.weight:
                 return
-            if self._limits.alike and not head.longest <= 2 * piece.longest <= 4 * head.longest:
+            if self._limits.alike and not first.longest <= 2 * item.longest <= 4 * first.longest:
                 continue
-            if texts + len(piece.texts) <= self._limits.texts and weight + piece.weight <= self._limits.weight:
-                texts += len(piece.texts)
-                weight += piece.weight
-                yield piece
+            if texts + len(item.texts) <= self._limits.texts and weight + item.weight <= self._limits.weight:
+                texts += len(item.texts)
+                weight += item.weight
+                yield item
 
-    def _cut(self, weights: Sequence[int]) -> Iterator[list[int]]:
+    def _split(self, weights: Sequence[int]) -> Iterator[list[int]]:
+        """The indexes of a call's texts in parts within the limits."""
         part: list[int] = []
-        weight = 0
-        for index, one in enumerate(weights):
-            if part and (len(part) == self._limits.texts or weight + one > self._limits.weight):
+        total = 0
+        for index, weight in enumerate(weights):
+            if part and (len(part) == self._limits.texts or total + weight > self._limits.weight):
                 yield part
-                part, weight = [], 0
+                part, total = [], 0
             part.append(index)
-            weight += one
+            total += weight
         yield part

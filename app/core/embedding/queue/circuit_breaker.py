@@ -1,4 +1,4 @@
-"""A circuit breaker: when the provider is away, callers learn it at once, and it is asked again in the background."""
+"""A circuit breaker: while a provider is unavailable, calls fail at once, and a background task probes the provider."""
 
 import asyncio
 import logging
@@ -11,11 +11,11 @@ log = logging.getLogger(__name__)
 
 
 class CircuitBreaker:
-    """Opens after ``failures`` in a row, and closes when ``probe`` succeeds, which is tried every ``pause`` seconds.
+    """Opens after ``failures`` failures in a row. Then ``probe`` runs every ``pause`` seconds until it succeeds.
 
-    After Nygard, "Release It!", with one change: not a caller's request but a probe finds out whether the provider
-    is back, so that no caller pays for it and the breaker closes without any. It belongs to one event loop. ``name``
-    is how messages call the provider, ``away`` what callers get meanwhile.
+    After Nygard, "Release It!", with one change: the half-open trial is the probe and not a caller's request, so no
+    caller waits for it, and the breaker closes even without callers. It belongs to one event loop. ``name`` is the
+    provider's name in messages, ``error`` the exception that callers get while the breaker is open.
     """
 
     def __init__(
@@ -25,11 +25,11 @@ class CircuitBreaker:
         failures: int,
         pause: float,
         name: str = "embedding provider",
-        away: type[Unavailable] = EmbedderUnavailable,
+        error: type[Unavailable] = EmbedderUnavailable,
     ) -> None:
         self._probe = probe
         self._name = name
-        self._away = away
+        self._error = error
         self._failures = failures
         self._pause = pause
         self._failed = 0
@@ -41,24 +41,27 @@ class CircuitBreaker:
         return self._probing is not None
 
     def check(self) -> None:
-        """Raises ``away`` while the breaker is open."""
+        """Raises ``error`` while the breaker is open."""
         if self._probing is not None:
             left = self._next_probe - asyncio.get_running_loop().time()
-            raise self._away(
-                f"The {self._name} is away; it is asked again in the background.", retry_after=max(1, math.ceil(left))
+            raise self._error(
+                f"The {self._name} is unavailable; the server tries it again in the background.",
+                retry_after=max(1, math.ceil(left)),
             )
 
     def failed(self) -> None:
+        """Counts a failed request."""
         self._failed += 1
         if self._failed >= self._failures and self._probing is None:
             log.error("the %s failed %d times in a row: the circuit breaker opens", self._name, self._failed)
             self._next_probe = asyncio.get_running_loop().time() + self._pause
-            self._probing = asyncio.create_task(self._probe_until_back())
+            self._probing = asyncio.create_task(self._probe_until_available())
 
     def succeeded(self) -> None:
+        """Counts a successful request, which closes the breaker."""
         self._failed = 0
         if self._probing is not None:
-            log.info("the %s is back: the circuit breaker closes", self._name)
+            log.info("the %s is available again: the circuit breaker closes", self._name)
             self._probing.cancel()
             self._probing = None
 
@@ -68,7 +71,7 @@ class CircuitBreaker:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
 
-    async def _probe_until_back(self) -> None:
+    async def _probe_until_available(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._next_probe - loop.time())
@@ -77,7 +80,7 @@ class CircuitBreaker:
             except AppError:
                 self._next_probe = loop.time() + self._pause
             else:
-                self._probing = None  # Not by succeeded(), which would cancel this very task.
+                self._probing = None  # succeeded() would cancel this task.
                 self._failed = 0
-                log.info("the %s is back: the circuit breaker closes", self._name)
+                log.info("the %s is available again: the circuit breaker closes", self._name)
                 return

@@ -1,4 +1,4 @@
-"""A few threads that run a local model, in which a query never waits behind a pile of documents."""
+"""A pool of threads that run a local model on queued texts."""
 
 import asyncio
 import logging
@@ -12,82 +12,84 @@ from contextlib import suppress
 
 import numpy as np
 
-from app.core.embedding.port import Row, Rows, Vectors, concat_rows, stack_or_raise
-from app.core.embedding.queue.batch_queue import BatchLimits, BatchQueue, Lane, QueueItem, resolve_items
+from app.core.embedding.port import TextResult, TextResults, Vectors, concat_results, stack_or_raise
+from app.core.embedding.queue.batch_queue import BatchLimits, BatchQueue, Lane, QueueItem, resolve
 from app.utils.errors import AppError, EmbedderUnavailable, EmbeddingInvalid
 
-Encode = Callable[[list[str]], Vectors]
+Encode = Callable[[list[str], Lane], Vectors]
+"""Runs the model on one batch: the vectors (len(texts), dimension) of texts that are all of one lane."""
 
 DOCUMENTS_NICE = 10
-"""Niceness of threads that embed documents, where others are there for queries: searches beside a bulk insert take a
-quarter less (scripts/bench bulk)."""
+"""Niceness added to threads that embed documents, if there are other threads for queries: searches during a bulk insert
+take a quarter less time (scripts/bench bulk)."""
 
 log = logging.getLogger(__name__)
 
 
 class WorkerPool:
-    """``threads`` threads, each with its own ``Encode`` from ``make``, fed from one bounded queue in two lanes.
+    """``threads`` threads for both lanes and ``query_threads`` for queries alone, fed from one bounded queue.
 
-    Calls are cut into pieces within ``limits``, weights being characters, and small pieces of several calls share a
-    batch: so a query waits for no more than the batch that is being worked on, and for nothing but its share of the
-    cores where there are ``query_threads`` beside the others. A batch holds texts of one lane.
+    Each thread calls ``load`` once and then only its result. Calls are split into items within ``limits``, whose
+    weights are characters, and small items of several calls share a batch. So a query waits for at most one batch of
+    documents, and if there are query threads only for its share of the cores.
     """
 
     def __init__(
-        self, make: Callable[[], Encode], *, threads: int, limits: BatchLimits, query_threads: int = 0
+        self, load: Callable[[], Encode], *, threads: int, limits: BatchLimits, query_threads: int = 0
     ) -> None:
-        self._make = make
-        self._changed = threading.Condition()  # Guards everything below but the loaded futures.
-        self._waiting = BatchQueue(limits)
+        self._load = load
+        self._changed = threading.Condition()  # Guards everything below but the futures in ``_loaded``.
+        self._queue = BatchQueue(limits)
         self._closed = False
         self._started = False
         lanes = [tuple(Lane)] * threads + [(Lane.QUERY,)] * query_threads
-        self._steps_back = query_threads > 0
+        self._lowers_priority = query_threads > 0
         self._loaded: list[Future[None]] = [Future() for _ in lanes]
         self._threads = [
-            threading.Thread(target=self._run, args=(loaded, mine), name=f"embed-{number}", daemon=True)
-            for number, (loaded, mine) in enumerate(zip(self._loaded, lanes, strict=True))
+            threading.Thread(target=self._run, args=(loaded, own_lanes), name=f"embed-{number}", daemon=True)
+            for number, (loaded, own_lanes) in enumerate(zip(self._loaded, lanes, strict=True))
         ]
 
     async def start(self) -> None:
-        """Returns when every thread has its model; raises what ``make`` raised. May be called again.
+        """Returns when every thread has its model; raises what ``load`` raised. May be called again.
 
-        Without it, the first call of ``encode`` starts the threads.
+        The first call of ``encode`` starts the threads as well.
         """
         with self._changed:
             self._start_threads()
         await asyncio.gather(*(asyncio.shield(asyncio.wrap_future(loaded)) for loaded in self._loaded))
 
     async def encode(self, texts: Sequence[str], lane: Lane) -> Vectors:
-        """Vectors of at least one text, in order. If cancelled, what still waits of it is dropped.
+        """The vectors of at least one text, in order. If the call is cancelled, its queued texts are dropped.
 
-        Raises EmbedderUnavailable at once if too many texts wait in this lane or the pool is closed, and TextsFailed
-        or the one error if the model fails on some texts: a batch that fails is halved until they are found.
+        Raises EmbedderUnavailable if the lane is full or the pool is closed. If the model fails on some texts, raises
+        PartialEmbeddingError or their error; a batch that fails is halved until these texts are found.
         """
+        # By length, because a model pads the texts of a batch to the longest.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         with self._changed:
             self._start_threads()
             sizes = [len(texts[index]) for index in order]
-            pieces = self._waiting.add([texts[index] for index in order], sizes, lane, time.monotonic())
-            self._changed.notify_all()  # A thread of queries alone could swallow a single word.
+            items = self._queue.add([texts[index] for index in order], sizes, lane, time.monotonic())
+            self._changed.notify_all()  # notify() might wake only a thread that takes no documents.
         try:
-            parts = await asyncio.gather(*(asyncio.wrap_future(piece.rows) for piece in pieces))
+            parts = await asyncio.gather(*(asyncio.wrap_future(item.results) for item in items))
         except BaseException:
             with self._changed:
-                self._waiting.drop(pieces)
+                self._queue.drop(items)
             raise
-        rows = concat_rows(parts)
-        if isinstance(rows, np.ndarray):
-            vectors = np.empty_like(rows)
-            vectors[order] = rows
+        results = concat_results(parts)
+        if isinstance(results, np.ndarray):
+            vectors = np.empty_like(results)
+            vectors[order] = results
             return vectors
-        in_order: list[Row] = list(rows)
-        for index, row in zip(order, rows, strict=True):
-            in_order[index] = row
+        in_order: list[TextResult] = list(results)
+        for index, result in zip(order, results, strict=True):
+            in_order[index] = result
         return stack_or_raise(in_order)
 
     async def close(self) -> None:
-        """Fails what waits, lets each thread end its batch, and returns when all threads have stopped."""
+        """Fails the calls that wait, lets each thread finish its batch, and returns when all threads have stopped."""
         self._shut("The embedder is shutting down.")
         for thread in self._threads:
             if thread.ident is not None:
@@ -102,58 +104,59 @@ class WorkerPool:
                 thread.start()
 
     def _take(self, lanes: Sequence[Lane]) -> list[QueueItem]:
-        """The next batch; empty when the pool is closed."""
+        """Waits for the next batch of these lanes; empty when the pool is closed."""
         with self._changed:
             while not self._closed:
-                if batch := self._waiting.take(time.monotonic(), lanes):
+                if batch := self._queue.take(time.monotonic(), lanes):
                     return batch
-                self._changed.wait(self._waiting.due_in(time.monotonic(), lanes))
+                self._changed.wait(self._queue.due_in(time.monotonic(), lanes))
             return []
 
     def _run(self, loaded: Future[None], lanes: Sequence[Lane]) -> None:
         try:
-            encode = self._make()
+            encode = self._load()
         except BaseException as exc:
             loaded.set_exception(exc)
             self._shut("The embedder could not be loaded.")
             return
         loaded.set_result(None)
-        if Lane.DOCUMENTS in lanes and self._steps_back:
-            _step_back()
+        if Lane.DOCUMENTS in lanes and self._lowers_priority:
+            _lower_priority()
         while batch := self._take(lanes):
-            resolve_items(batch, _rows(encode, [text for piece in batch for text in piece.texts]))
+            resolve(batch, _encoded(encode, [text for item in batch for text in item.texts], batch[0].lane))
 
     def _shut(self, detail: str) -> None:
         with self._changed:
             self._closed = True
-            for piece in self._waiting.clear():
-                if piece.rows.set_running_or_notify_cancel():
-                    piece.rows.set_exception(EmbedderUnavailable(detail))
+            for item in self._queue.clear():
+                if item.results.set_running_or_notify_cancel():
+                    item.results.set_exception(EmbedderUnavailable(detail))
             self._changed.notify_all()
 
 
-def _step_back() -> None:
-    """Lets the rest of the machine go before this thread: the event loop, questions, the stores on the same cores.
+def _lower_priority() -> None:
+    """Gives this thread a lower priority than the event loop, query threads and stores on the same cores.
 
-    On Linux alone a thread has a niceness of its own (setpriority(2), "C library/kernel differences").
+    Only Linux has a niceness for each thread (setpriority(2), "C library/kernel differences").
     """
     if sys.platform == "linux":
         with suppress(OSError):
             thread = threading.get_native_id()
-            own = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, own + DOCUMENTS_NICE)
+            niceness = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, niceness + DOCUMENTS_NICE)
 
 
-def _rows(encode: Encode, texts: list[str]) -> Rows:
+def _encoded(encode: Encode, texts: list[str], lane: Lane) -> TextResults:
+    """The result of each text. If the model fails on the batch, its halves are tried, so that only bad texts fail."""
     try:
-        vectors = encode(texts)
+        vectors = encode(texts, lane)
         if len(vectors) != len(texts):
             raise EmbeddingInvalid("The embedder returned another number of vectors than texts.")
         return vectors
-    except BaseException as exc:  # Not Exception: a panic in a Rust tokenizer must not leave a caller hanging.
+    except BaseException as exc:  # Not Exception: callers must not hang when a tokenizer in Rust panics.
         if len(texts) > 1:
             middle = len(texts) // 2
-            return concat_rows([_rows(encode, texts[:middle]), _rows(encode, texts[middle:])])
+            return concat_results([_encoded(encode, texts[:middle], lane), _encoded(encode, texts[middle:], lane)])
         if isinstance(exc, AppError):
             return [exc]
         log.warning("the model fails on a text of %d characters", len(texts[0]), exc_info=exc)

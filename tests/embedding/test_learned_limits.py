@@ -10,9 +10,9 @@ import pytest
 
 from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.port import PartialEmbeddingError
-from app.core.embedding.providers.learnt_limits import LearntLimits
-from app.core.embedding.providers.provider_message import NamedLimits, named_limits
-from app.core.embedding.providers.registry import open_embedder
+from app.core.embedding.providers.factory import open_embedder
+from app.core.embedding.providers.learned_limits import LearnedLimits
+from app.core.embedding.providers.provider_errors import StatedLimits, stated_limits
 from app.utils.errors import TextRefused
 from tests.embedding import provider_stubs as stubs
 from tests.embedding.openai_server import Body, OpenAIServer, Reply, failing
@@ -20,7 +20,7 @@ from tests.embedding.provider_stubs import Rules
 from tests.embedding.test_presets import Open, of, settings
 
 TEXTS = [f"text number {number}" for number in range(300)]
-SILENT = replace(stubs.TEI, too_many="The request cannot be processed.", too_many_status=400, cut_at=None)
+SILENT = replace(stubs.TEI, too_many="The request cannot be processed.", too_many_status=400, truncated_at=None)
 
 
 @pytest.fixture
@@ -150,48 +150,51 @@ async def test_tokens_of_a_request_are_learnt_too(opened: Open, server: OpenAISe
 @pytest.mark.parametrize(
     ("said", "limits"),
     [
-        ("batch size 300 > maximum allowed batch size 32", NamedLimits(texts=32)),
-        ("input batch size 300 > maximum allowed batch size 64", NamedLimits(texts=64)),
-        ("invalid request: total number of texts must be at most 96 - received 300", NamedLimits(texts=96)),
-        ("* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch", NamedLimits(texts=100)),
-        ("Value error, batch size is invalid, it should not be larger than 10.: input.contents", NamedLimits(texts=10)),
-        ("Each input list can contain at most 200 items.. Field errors: : Invalid value", NamedLimits(texts=200)),
-        ("input: List should have at most 128 items after validation, not 300", NamedLimits(texts=128)),
+        ("batch size 300 > maximum allowed batch size 32", StatedLimits(texts=32)),
+        ("input batch size 300 > maximum allowed batch size 64", StatedLimits(texts=64)),
+        ("invalid request: total number of texts must be at most 96 - received 300", StatedLimits(texts=96)),
+        ("* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch", StatedLimits(texts=100)),
+        (
+            "Value error, batch size is invalid, it should not be larger than 10.: input.contents",
+            StatedLimits(texts=10),
+        ),
+        ("Each input list can contain at most 200 items.. Field errors: : Invalid value", StatedLimits(texts=200)),
+        ("input: List should have at most 128 items after validation, not 300", StatedLimits(texts=128)),
         (
             "Invalid 'input': array too long. Expected an array with maximum length 200, but got one with length 300",
-            NamedLimits(texts=200),
+            StatedLimits(texts=200),
         ),
-        ("input length is larger than the largest allowed size 256", NamedLimits(texts=256)),
-        ("Too many inputs in request, split into more batches.", NamedLimits()),
-        ("batch size 300 > maximum allowed batch size 1,024", NamedLimits()),
+        ("input length is larger than the largest allowed size 256", StatedLimits(texts=256)),
+        ("Too many inputs in request, split into more batches.", StatedLimits()),
+        ("batch size 300 > maximum allowed batch size 1,024", StatedLimits()),
         (
             "The max allowed tokens per submitted batch is 120000. Your batch has 121138 tokens after truncation.",
-            NamedLimits(request_tokens=120_000),
+            StatedLimits(request_tokens=120_000),
         ),
-        ("Requested 310000 tokens, max 300000 tokens per request", NamedLimits(request_tokens=300_000)),
-        ("Input validation error: `inputs` must have less than 512 tokens. Given: 785", NamedLimits(input_tokens=512)),
+        ("Requested 310000 tokens, max 300000 tokens per request", StatedLimits(request_tokens=300_000)),
+        ("Input validation error: `inputs` must have less than 512 tokens. Given: 785", StatedLimits(input_tokens=512)),
         (
             "This model's maximum context length is 512 tokens. However, you requested 1451 tokens in the input",
-            NamedLimits(input_tokens=512),
+            StatedLimits(input_tokens=512),
         ),
-        ("Input length 1024 exceeds maximum allowed token size 512", NamedLimits(input_tokens=512)),
-        ("Invalid 'input[0]': maximum input length is 8192 tokens.", NamedLimits(input_tokens=8_192)),
-        ("must have less than 200 characters", NamedLimits()),
-        ("encoding_format must be 'float'", NamedLimits()),
-        ("", NamedLimits()),
+        ("Input length 1024 exceeds maximum allowed token size 512", StatedLimits(input_tokens=512)),
+        ("Invalid 'input[0]': maximum input length is 8192 tokens.", StatedLimits(input_tokens=8_192)),
+        ("must have less than 200 characters", StatedLimits()),
+        ("encoding_format must be 'float'", StatedLimits()),
+        ("", StatedLimits()),
     ],
 )
-def test_limits_are_read_from_what_providers_say(said: str, limits: NamedLimits) -> None:
-    assert named_limits(said, 300) == limits
+def test_limits_are_read_from_what_providers_say(said: str, limits: StatedLimits) -> None:
+    assert stated_limits(said, 300) == limits
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 10, 32, 96, 100, 299])
 def test_trials_end_at_the_very_limit(limit: int) -> None:
-    limits = LearntLimits(2_048, known=False)
+    limits = LearnedLimits(2_048, known=False)
     trials = 0
     while not limits.settled:
         trials += 1
-        size = limits.trial(300)
-        limits.took(size) if size <= limit else limits.too_many(size)
+        size = limits.trial_size(300)
+        limits.record_accepted(size) if size <= limit else limits.record_refused(size)
         assert trials < 25
-    assert (limits.most, limits.proven) == (limit, limit)
+    assert (limits.request_texts, limits.accepted) == (limit, limit)

@@ -1,4 +1,4 @@
-"""What a provider says reaches the log and the start-up message, without secrets; what it cuts is noticed."""
+"""Error messages of providers in logs and at start, without secrets; limits they state; truncation is detected."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -13,13 +13,13 @@ from tokenizers import models, pre_tokenizers
 
 from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.port import PartialEmbeddingError
-from app.core.embedding.providers.registry import open_embedder
+from app.core.embedding.providers.factory import open_embedder
 from app.utils.errors import StartupError, TextTooLong
 from tests.embedding import provider_stubs as stubs
 from tests.embedding.openai_server import Body, OpenAIServer, Reply, expected, good
 from tests.embedding.test_presets import Open, of, settings
 
-CUTTING = replace(stubs.TEI, cut_at=512)
+TRUNCATING = replace(stubs.TEI, truncated_at=512)
 LONG = "one two " * 200
 
 
@@ -45,7 +45,7 @@ def saying(status: int, body: object) -> object:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "message"),
     [
         (400, {"error": {"message": "the model 'm' makes no embeddings"}}, "the model 'm' makes no embeddings"),
         (422, {"detail": [{"loc": ["body", "model"], "msg": "unknown model"}]}, "body.model: unknown model"),
@@ -57,12 +57,12 @@ def saying(status: int, body: object) -> object:
     ],
 )
 async def test_the_start_up_message_has_the_provider_s_sentence(
-    server: OpenAIServer, status: int, body: object, told: str
+    server: OpenAIServer, status: int, body: object, message: str
 ) -> None:
     server.always = saying(status, body)  # type: ignore[assignment]
     with pytest.raises(StartupError) as caught:
         await open_it_on(server)
-    assert f"with {status} and says: {told!r}" in str(caught.value)
+    assert f"with {status} and says: {message!r}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "Check OPENAI_" in str(caught.value)
 
@@ -73,7 +73,7 @@ async def test_without_a_key_no_word_is_taken_for_one(server: OpenAIServer) -> N
         await open_it_on(server, openai_api_key=None)
 
 
-async def test_a_page_of_a_proxy_is_no_sentence_and_a_long_one_is_cut(server: OpenAIServer) -> None:
+async def test_an_html_page_is_no_message_and_a_long_message_is_shortened(server: OpenAIServer) -> None:
     server.always = saying(404, b"<html><title>404</title></html>")  # type: ignore[assignment]
     with pytest.raises(StartupError, match=r"with 404\. Check OPENAI_MODEL"):
         await open_it_on(server)
@@ -167,8 +167,8 @@ async def test_one_that_knows_no_such_field_is_not_sent_it(opened: Open, server:
     assert server.bodies == [b'{"model":"m","input":["one"]}']
 
 
-async def test_what_a_provider_cuts_in_silence_is_refused(opened: Open, server: OpenAIServer) -> None:
-    server.always = CUTTING
+async def test_a_text_that_the_provider_silently_truncates_is_too_long(opened: Open, server: OpenAIServer) -> None:
+    server.always = TRUNCATING
     embedder = await opened(embedding_batch_size=32)
     server.forget()
     texts = ["short", LONG, *[f"number {number}" for number in range(8)], "x" * 511, "가" * 500]
@@ -184,8 +184,8 @@ async def test_what_a_provider_cuts_in_silence_is_refused(opened: Open, server: 
         await embedder.embed_queries([LONG])
 
 
-async def test_what_it_cuts_is_split_where_that_is_set(opened: Open, server: OpenAIServer) -> None:
-    server.always = CUTTING
+async def test_a_text_that_it_truncates_is_split_with_that_setting(opened: Open, server: OpenAIServer) -> None:
+    server.always = TRUNCATING
     embedder = await opened(embedding_long_text="split")
     server.forget()
     text = LONG[:800]
@@ -197,22 +197,22 @@ async def test_what_it_cuts_is_split_where_that_is_set(opened: Open, server: Ope
 
 
 @pytest.mark.parametrize(
-    ("rules", "told"),
+    ("rules", "message"),
     [
-        (CUTTING, "cuts texts at 512 tokens"),
-        (replace(CUTTING, counts_tokens=False), "it cannot be told whether"),
-        (replace(stubs.VLLM, too_long="`inputs` must have less than 32000 characters"), "it cannot be told whether"),
+        (TRUNCATING, "silently truncates texts at 512 tokens"),
+        (replace(TRUNCATING, counts_tokens=False), "cannot find out whether"),
+        (replace(stubs.VLLM, too_long="`inputs` must have less than 32000 characters"), "cannot find out whether"),
         (stubs.VLLM, None),
-        (replace(stubs.TEI, cut_at=None), None),
+        (replace(stubs.TEI, truncated_at=None), None),
     ],
 )
-async def test_start_up_says_how_long_texts_fare(
-    opened: Open, server: OpenAIServer, caplog: pytest.LogCaptureFixture, rules: stubs.Rules, told: str | None
+async def test_the_log_at_start_says_how_long_texts_are_treated(
+    opened: Open, server: OpenAIServer, caplog: pytest.LogCaptureFixture, rules: stubs.Rules, message: str | None
 ) -> None:
     server.always = rules
     with caplog.at_level(logging.WARNING):
         await opened()
-    assert (told in caplog.text) if told else not caplog.records
+    assert (message in caplog.text) if message else not caplog.records
 
 
 async def test_a_limit_that_is_named_for_a_text_makes_it_too_long(opened: Open, server: OpenAIServer) -> None:
@@ -231,7 +231,7 @@ async def test_a_tokenizer_at_hand_counts_beforehand(opened: Open, server: OpenA
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.enable_truncation(8)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    server.always = CUTTING
+    server.always = TRUNCATING
     embedder = await opened(openai_tokenizer=tmp_path / "tokenizer.json", openai_max_input_tokens=100)
     server.forget()
     with pytest.raises(PartialEmbeddingError) as caught:
