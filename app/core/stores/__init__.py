@@ -2,5 +2,5 @@
 
 import os
 
-# Read by gRPC's core at import, which else prints each TLS handshake that fails to stderr, as no log line of ours.
+# gRPC's core reads this at import. Otherwise it prints every failed TLS handshake to stderr, not to the log.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -1,4 +1,4 @@
-"""Where a PostgreSQL or a Milvus is, and how to reach it."""
+"""Addresses and TLS files of PostgreSQL and Milvus."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 @dataclass(frozen=True, slots=True)
 class PostgresTls:
-    """TLS of a PostgreSQL connection. ``mode`` and the files mean what libpq's sslmode and its companions mean."""
+    """TLS of PostgreSQL connections: libpq's sslmode, sslrootcert, sslcert and sslkey."""
 
     mode: str = "prefer"
     root_cert: Path | None = None
@@ -24,7 +24,7 @@ class PostgresTls:
 
 @dataclass(frozen=True, slots=True)
 class PostgresAddress:
-    """``host`` is a name, an address or the directory of a Unix socket."""
+    """``host``: a host name, an IP address, or the directory of a Unix socket."""
 
     host: str
     port: int
@@ -36,15 +36,14 @@ class PostgresAddress:
 
 @dataclass(frozen=True, slots=True)
 class MilvusTls:
-    """Files in PEM form for a Milvus at https://. Without ``ca``, gRPC's own list of public CAs counts."""
+    """PEM files for a Milvus at https://. Without ``ca``, gRPC uses its own list of public CAs."""
 
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
 
     def options(self) -> dict[str, Any]:
-        """Options of pymilvus's clients (3.0.2), which name the CA by one option alone and by another beside a client
-        certificate."""
+        """Options for pymilvus's clients (3.0.2). The CA's option has another name if there is a client certificate."""
         if self.ca is None:
             return {}
         if self.cert is None or self.key is None:

@@ -1,4 +1,4 @@
-"""Tells a data directory from its copies."""
+"""An id of a data directory that its copies do not share."""
 
 import json
 import os
@@ -10,10 +10,10 @@ NAME = "folder.json"
 
 
 def folder_id(data_dir: Path) -> str:
-    """The directory's own id: another one in each copy, the same one after it was moved. For its keeper alone.
+    """The directory's id. It stays the same when the directory is moved; a copy gets a new one. For the keeper only.
 
-    A file that holds its own inode number: a copy of the file has another. On another file system, or restored from an
-    archive, the folder counts as a copy.
+    The id is in a file that also has the file's own inode number; a copy of the file has another inode number. A
+    directory that was moved to another file system or restored from an archive counts as a copy.
     """
     path = data_dir / NAME
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -27,5 +27,5 @@ def folder_id(data_dir: Path) -> str:
         json.dump({"id": chosen, "inode": os.fstat(file.fileno()).st_ino}, file)
         file.flush()
         os.fsync(file.fileno())
-    new.replace(path)  # The inode is the file's, whatever its name.
+    new.replace(path)  # The file keeps its inode number.
     return chosen

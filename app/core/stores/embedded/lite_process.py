@@ -1,4 +1,4 @@
-"""Milvus Lite's process, run by the keeper."""
+"""Starts and stops the Milvus Lite process. The keeper uses it."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ class EmbeddedLite:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> str:
-        """Starts it unless it runs; returns its URI."""
+        """Starts the process if it does not run. Returns its URI."""
         if self._process is None or self._process.returncode is not None:
             self._data.mkdir(exist_ok=True)
             self._process = await asyncio.create_subprocess_exec(
@@ -44,7 +44,7 @@ class EmbeddedLite:
             await self.start()
 
     async def stop(self) -> None:
-        """Ends its input, at which it closes its data."""
+        """Closes the process's standard input, at which it closes its data and ends."""
         if self._process is None or self._process.stdin is None:
             return
         self._process.stdin.close()

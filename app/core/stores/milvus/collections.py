@@ -1,7 +1,7 @@
-"""Making, describing and paging through collections, where Milvus or pymilvus need care.
+"""Creates, describes and pages through collections, with workarounds for Milvus and pymilvus.
 
-Every method raises MilvusException, which who calls it translates; each may be called again, also by several processes
-at once.
+Every method raises MilvusException; callers translate it with ``with_deadline``. Every method is idempotent, also when
+several processes call it at once.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class MilvusCollections:
         self._timeout = timeout
 
     async def describe(self, collection: str) -> Mapping[str, Any] | None:
-        """None where there is none."""
+        """The collection's description, or None if it does not exist."""
         try:
             found: Mapping[str, Any] = await self._client.describe_collection(collection, timeout=self._timeout)
         except MilvusException as error:
@@ -34,12 +34,13 @@ class MilvusCollections:
         return found
 
     async def describe_index(self, collection: str, field: str) -> Mapping[str, Any] | None:
+        """The description of the field's index, or None if it has none."""
         found: Mapping[str, Any] | None = await self._client.describe_index(collection, field, timeout=self._timeout)
-        # Asked for an index that is not there, Milvus Lite shows another one.
+        # For a field without an index, Milvus Lite returns another field's index.
         return found if found and found["field_name"] == field else None
 
     async def create(self, collection: str, fields: CollectionSchema) -> Mapping[str, Any]:
-        """Makes the collection or finds the one that somebody else made at the same moment: its description."""
+        """Creates the collection, unless another caller has just created it. Returns its description."""
         refusal: MilvusException | None = None
         try:
             await self._client.create_collection(
@@ -51,14 +52,14 @@ class MilvusCollections:
             )
         except MilvusException as error:
             refusal = error
-        for _ in range(20):  # Milvus Lite refuses the second caller a moment before the first one's is there
+        for _ in range(20):  # Milvus Lite refuses a second caller before the first one's collection is visible.
             if description := await self.describe(collection):
                 return description
             await asyncio.sleep(0.05)
-        raise refusal or MilvusException(message="dropped while it was made")
+        raise refusal or MilvusException(message="dropped while it was created")
 
     async def create_index(self, collection: str, field: str) -> None:
-        """As above. ``sync=False``: an index of no rows is ready at once, no need to wait half a second for it."""
+        """Creates the field's index unless it exists. ``sync=False`` saves half a second: no rows, nothing to build."""
         build = partial(self._blocking.create_index, collection, schema.index_params(field), sync=False)
         try:
             loop = asyncio.get_running_loop()
@@ -70,12 +71,13 @@ class MilvusCollections:
     async def first_rows(
         self, collection: str, condition: str, fields: Sequence[str], limit: int
     ) -> Sequence[Mapping[str, Any]]:
-        """Rows with the smallest primary keys that meet the condition, in any order; more or fewer than ``limit``.
+        """The rows with the smallest primary keys that meet the condition, in any order; about ``limit`` of them.
 
-        A plain query with a limit returns any rows it likes. Asked as pymilvus's own iterator asks (``iterator``,
-        ``reduce_stop_for_best``), Milvus and Milvus Lite return the smallest keys. Such a query takes no consistency
-        level, so the collection's own holds, which is Strong. Milvus limits each segment, then merges: there may be
-        fewer, as what an upsert replaced drops out, though more follow; and more, up to the first segment's end.
+        A plain query with a limit returns arbitrary rows. With the parameters of pymilvus's own iterator (``iterator``,
+        ``reduce_stop_for_best``) Milvus and Milvus Lite return those with the smallest keys. Such a query has no
+        consistency level of its own, so the collection's level applies, which is Strong. Milvus applies the limit to
+        each segment and then merges: there may be fewer rows although more follow (replaced versions are dropped), or
+        more rows, up to the end of the first segment.
         """
         rows: Sequence[Mapping[str, Any]] = await self._client.query(
             collection,

@@ -1,6 +1,6 @@
-"""The marker in Milvus: whose the collections are, and which generations are reserved.
+"""The marker collection in Milvus: which database the collections belong to, and which generations are reserved.
 
-A collection like any other to Milvus; ``MilvusIndex.collections`` leaves it out and no bot can have its name.
+``MilvusIndex.collections`` does not list it, and no bot's collection can have its name.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,13 +23,13 @@ CREATE_SECONDS: Final = 60.0
 
 
 class Read(Protocol):
-    """``MilvusIndex._read``: a request that loads its collection where it is not in memory."""
+    """``MilvusIndex._read``: sends a request and loads the collection first if it is not in memory."""
 
     async def __call__(self, collection: str, request: Callable[[], Awaitable[T]]) -> T: ...
 
 
 class MilvusMarker:
-    """Keeps to MarkerPort."""
+    """Implements MarkerPort."""
 
     def __init__(self, client: AsyncMilvusClient, collections: MilvusCollections, read: Read, timeout: float) -> None:
         self._client = client
@@ -48,7 +48,7 @@ class MilvusMarker:
             for row in rows:
                 reservation = _reservation(row)
                 found[reservation.block.block_id] = reservation
-            if len(rows) < PAGE:  # No row is ever replaced, so that a short page is the last.
+            if len(rows) < PAGE:  # Rows are never replaced, so a short page is the last one.
                 return sorted(found.values(), key=lambda one: one.block.last)
             after = max(row[schema.MARKER_KEY] for row in rows)
 
@@ -58,21 +58,21 @@ class MilvusMarker:
         try:
             await with_deadline(self._timeout, insert)
         except CollectionMissing:
-            await with_deadline(CREATE_SECONDS, self._make)
+            await with_deadline(CREATE_SECONDS, self._create)
             try:
                 await with_deadline(self._timeout, insert)
             except CollectionMissing as exc:
-                raise VectorIndexUnavailable("The marker went away while it was made.") from exc
+                raise VectorIndexUnavailable("The marker was dropped while it was created.") from exc
 
     async def bot_collections(self) -> list[str]:
         names = await with_deadline(self._timeout, partial(self._client.list_collections, timeout=self._timeout))
-        return [name for name in sorted(names) if name != schema.MARKER and await self._is_of_a_bot(name)]
+        return [name for name in sorted(names) if name != schema.MARKER and await self._is_bot_collection(name)]
 
     async def greatest_key(self, collection: str, above: int) -> int:
-        """One query where no key is greater, as it usually is; else by halves."""
+        """One query if no key is greater, as usual; else a binary search."""
         if (found := await self._any_key(collection, above)) is None:
             return above
-        beyond = (MAX_GENERATION + 1) * CHUNKS_PER_GENERATION  # No key is as great.
+        beyond = (MAX_GENERATION + 1) * CHUNKS_PER_GENERATION  # Greater than every key.
         while beyond - found > 1:
             middle = (found + beyond) // 2
             key = await self._any_key(collection, middle - 1)
@@ -98,13 +98,13 @@ class MilvusMarker:
         beyond = f"{schema.MARKER_KEY} > {after}"
         return await self._collections.first_rows(schema.MARKER, beyond, schema.MARKER_FIELDS, PAGE)
 
-    async def _make(self) -> None:
-        """Repeatable, also by several processes at once."""
+    async def _create(self) -> None:
+        """Idempotent, also when several processes call it at once."""
         await self._collections.create(schema.MARKER, schema.marker_schema())
         await self._collections.create_index(schema.MARKER, schema.EMBEDDING)
         await self._client.load_collection(schema.MARKER, timeout=CREATE_SECONDS)
 
-    async def _is_of_a_bot(self, name: str) -> bool:
+    async def _is_bot_collection(self, name: str) -> bool:
         description = await with_deadline(self._timeout, partial(self._collections.describe, name))
         dimension = schema.described_dimension(description) if description else None
         return description is not None and dimension is not None and schema.is_ours(description, None, dimension)

@@ -1,4 +1,4 @@
-"""Why Milvus does not let this server in: one sentence for each wrong set-up that waiting does not cure."""
+"""Explains why Milvus refuses this server: one sentence for each configuration error that waiting does not solve."""
 
 import asyncio
 from collections.abc import Iterator
@@ -28,11 +28,11 @@ PRIVILEGES: Final = (
     ("Search", "Search", milvus_pb2.SearchRequest),
     ("Query", "Query", milvus_pb2.QueryRequest),
 )
-"""What this server calls, and the privilege that Milvus asks for it (docs of Milvus 2.3 to 2.6, Privileges)."""
+"""The calls that this server makes, and the privilege that each needs (documentation of Milvus 2.3 to 2.6)."""
 
 
 class MissingPrivileges(Exception):
-    """Names them."""
+    """The user lacks privileges; the message lists them."""
 
 
 def has_credentials(uri: str, token: str) -> bool:
@@ -40,9 +40,9 @@ def has_credentials(uri: str, token: str) -> bool:
 
 
 async def check_privileges(client: AsyncMilvusClient, timeout: float) -> None:
-    """Makes each call on a collection that does not exist: Milvus looks at privileges first.
+    """Makes each call on a collection that does not exist, because Milvus checks the privilege first.
 
-    Raises MissingPrivileges with all of them.
+    Raises MissingPrivileges with all that are missing.
     """
     handler = await client._get_connection()
     metadata = client._generate_call_context().to_grpc_metadata()
@@ -65,7 +65,7 @@ async def check_privileges(client: AsyncMilvusClient, timeout: float) -> None:
 
 
 def refusal(error: BaseException | None, uri: str, database: str) -> str | None:
-    """The sentence for ``error``, or None for what may pass by itself. Milvus's own text is never in it."""
+    """The sentence for ``error``, or None if waiting may solve it. It never contains Milvus's own message."""
     for cause in _chain(error):
         if isinstance(cause, MissingPrivileges):
             return f"The Milvus user of MILVUS_TOKEN lacks privileges on all collections: grant its role {cause}."
@@ -83,7 +83,7 @@ def refusal(error: BaseException | None, uri: str, database: str) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()  # pymilvus raises errors ``from`` themselves.
+    seen: set[int] = set()  # pymilvus raises exceptions whose cause is the exception itself.
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
@@ -91,7 +91,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _tls_reason(details: str) -> str | None:
-    """By the text of gRPC 1.85's core."""
+    """The reason, found by the texts of gRPC 1.85's core."""
     if "CERTIFICATE_VERIFY_FAILED" in details:
         return "its certificate is not of that CA"
     if "Hostname Verification Check failed" in details or "not match" in details:
