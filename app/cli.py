@@ -1,4 +1,4 @@
-"""python -m app.cli: what an operator does beside the server."""
+"""python -m app.cli: commands for operators. They run next to a server, or without one."""
 
 import argparse
 import asyncio
@@ -38,12 +38,12 @@ from app.settings_page import settings_page
 from app.utils.errors import AppError, ModelMismatch, StartupError
 from app.utils.logging import configure
 
-POLITENESS = 10
-"""Added to the niceness of a process that embeds beside a server."""
+NICENESS = 10
+"""Added to the niceness of a process that embeds while servers run on the same machine."""
 
 
 async def verify(settings: Settings, vectors: bool = False, sample: int | None = None) -> int:
-    """Prints each finding on a line of its own; returns their number. ``vectors``: embeds texts again too."""
+    """Prints one line per finding and returns their number. ``vectors``: also embeds texts again to compare vectors."""
     if not vectors:
         async with open_verifier(settings) as verifier:
             return await _report(verifier)
@@ -52,50 +52,50 @@ async def verify(settings: Settings, vectors: bool = False, sample: int | None =
 
 
 async def repair(settings: Settings, vectors: bool = False, sample: int | None = None) -> int:
-    """Mends what verify finds, prints it, and then what is left; returns how much that is."""
-    mended = 0
-    # Nothing is rebuilt behind this command's back: it shows how far that is.
+    """Repairs what verify finds and prints it, then verifies again. Returns the number of findings that are left."""
+    repaired = 0
+    # No rebuilding in the background: this command rebuilds by itself and shows the progress.
     async with open_services(settings.model_copy(update={"index_check_interval_seconds": 0})) as services:
         await services.repairer.finish_abandoned_sagas()
         for bot in tqdm(await services.verifier.bots(), desc="repair", unit="bot", disable=None):
             try:
                 if bot.is_rebuilding:
                     await _rebuild(services.repairer, bot.bot_id)
-                    mended += 1
-                    _write("mended", Finding("index_rebuilding", bot.bot_id, "Milvus had lost vectors of this bot"))
+                    repaired += 1
+                    _write("repaired", Finding("index_rebuilding", bot.bot_id, "Milvus had lost vectors of this bot"))
                 async for finding in services.repairer.repair_bot(bot.bot_id):
-                    mended += 1
-                    _write("mended", finding)
+                    repaired += 1
+                    _write("repaired", finding)
             except AppError as exc:
-                tqdm.write(f"bot={bot.bot_id} cannot be mended: {exc.detail}", file=sys.stdout)
+                tqdm.write(f"bot={bot.bot_id} cannot be repaired: {exc.detail}", file=sys.stdout)
             if vectors:
-                mended += await _repair_vectors(services, bot.bot_id, sample)
-        print(f"{mended} mended")
+                repaired += await _repair_vectors(services, bot.bot_id, sample)
+        print(f"{repaired} repaired")
         return await _report(services.verifier)
 
 
 async def _rebuild(repairer: Repairer, bot_id: UUID) -> None:
-    """Shows the bot's chunks; another process's too, which may be at it at this moment."""
+    """Rebuilds the bot's index, or waits for another process that does, and shows the progress in chunks."""
     with tqdm(desc=f"rebuild {bot_id}", unit="chunk", disable=None) as bar:
 
-        def tell(progress: Progress) -> None:
+        def show(progress: Progress) -> None:
             bar.total = progress.total
             bar.update(progress.done - bar.n)
 
-        await repairer.rebuild(bot_id, tell)
+        await repairer.rebuild(bot_id, show)
 
 
 async def _repair_vectors(services: Services, bot_id: UUID, sample: int | None) -> int:
-    check, mended = services.vector_check, 0
+    check, repaired = services.vector_check, 0
     try:
         with tqdm(total=await check.count(bot_id, sample), desc="embed", unit="chunk", disable=None) as progress:
             findings = check.check_bot(bot_id, sample, progress.update)
             async for finding in services.repairer.repair_found(bot_id, findings):
-                mended += 1
-                _write("mended", finding)
+                repaired += 1
+                _write("repaired", finding)
     except AppError as exc:
         tqdm.write(f"bot={bot_id} cannot be compared: {exc.detail}", file=sys.stdout)
-    return mended
+    return repaired
 
 
 async def _report(verifier: Verifier, check: VectorCheck | None = None, sample: int | None = None) -> int:
@@ -105,8 +105,8 @@ async def _report(verifier: Verifier, check: VectorCheck | None = None, sample: 
         _write("found", finding)
     for bot in tqdm(await verifier.bots(), desc="verify", unit="bot", disable=None):
         if bot.next_model:
-            note = f"note bot={bot.bot_id} is being moved to {bot.next_model}, or that was left half-done"
-            tqdm.write(f"{note}: reembed --to or --abort", file=sys.stdout)
+            note = f"note bot={bot.bot_id} has an unfinished move to {bot.next_model}"
+            tqdm.write(f"{note}: if no reembed is running, use reembed --to or --abort", file=sys.stdout)
         async for finding in verifier.check_bot(bot):
             findings += 1
             _write("found", finding)
@@ -124,17 +124,17 @@ async def _report(verifier: Verifier, check: VectorCheck | None = None, sample: 
     return findings
 
 
-def _write(what: str, finding: Finding) -> None:
+def _write(verb: str, finding: Finding) -> None:
     bot = f" bot={finding.bot_id}" if finding.bot_id else ""
-    tqdm.write(f"{what} {finding.kind}{bot} {finding.detail}", file=sys.stdout)
+    tqdm.write(f"{verb} {finding.kind}{bot} {finding.detail}", file=sys.stdout)
 
 
 async def reembed(settings: Settings, bot_ids: Sequence[UUID] | None, model: str) -> int:
-    """Moves bots, all with None, and prints what it did; returns how many of all could not be moved."""
+    """Moves bots (None: all) to another model, prints a line for each. Returns how many of all could not be moved."""
     failed = 0
-    async with open_model_migrator(settings, model, POLITENESS) as migrator:
-        wanted = [bot.bot_id for bot in await migrator.bots()] if bot_ids is None else bot_ids
-        for bot_id in wanted:
+    async with open_model_migrator(settings, model, NICENESS) as migrator:
+        chosen = [bot.bot_id for bot in await migrator.bots()] if bot_ids is None else bot_ids
+        for bot_id in chosen:
             try:
                 print(f"bot={bot_id} {await _move(migrator, bot_id)}")
             except AppError as exc:
@@ -150,7 +150,7 @@ async def _move(migrator: ModelMigrator, bot_id: UUID) -> str:
     with tqdm(total=await migrator.chunks(bot_id), desc="reembed", unit="chunk", disable=None) as progress:
         moved = await migrator.run(bot_id, progress.update)
     if moved is None:
-        return "nothing to move: it is at this model already, or has no vectors yet"
+        return "nothing to move: it has this model already, or no vectors yet"
     how = "resumed and moved" if moved.resumed else "moved"
     return (
         f"{how} to {moved.migration.embedding_model} ({moved.migration.dimension} dimensions): {moved.copied} chunks "
@@ -159,18 +159,18 @@ async def _move(migrator: ModelMigrator, bot_id: UUID) -> str:
 
 
 async def abort(settings: Settings, bot_ids: Sequence[UUID] | None) -> int:
-    """Gives half-done moves up."""
+    """Aborts unfinished moves."""
     async with open_model_migrator(settings, None) as migrator:
         for bot_id in [bot.bot_id for bot in await migrator.bots()] if bot_ids is None else bot_ids:
             if move := await migrator.abort(bot_id):
-                print(f"bot={bot_id} stays with its model; the move to {move.embedding_model} was given up")
+                print(f"bot={bot_id} keeps its model; the move to {move.embedding_model} was aborted")
             elif bot_ids is not None:
-                print(f"bot={bot_id} has no half-done move")
+                print(f"bot={bot_id} has no unfinished move")
     return 0
 
 
 async def normalize(settings: Settings, bot_ids: Sequence[UUID] | None) -> int:
-    """Puts names that were stored earlier into NFC, prints what it did; returns how many documents are to be mended."""
+    """Rewrites stored names in NFC and prints a line per bot. Returns how many documents need a PATCH by hand."""
     collisions = 0
     async with open_normalizer(settings) as normalizer:
         for bot_id in await normalizer.bots(bot_ids):
@@ -185,16 +185,16 @@ async def normalize(settings: Settings, bot_ids: Sequence[UUID] | None) -> int:
 
 
 async def create_key(settings: Settings, account: str, scopes: Sequence[Scope], note: str, days: float | None) -> None:
-    """Prints the key alone on standard output, so that a script can take it from there."""
-    async with open_keys(settings) as ring:
-        key = await ring.create(account, scopes, note, None if days is None else timedelta(days=days))
-    print(f"The key of {account!r} ({', '.join(scopes)}), shown this once:", file=sys.stderr)
+    """Prints only the key on standard output, for scripts."""
+    async with open_keys(settings) as admin:
+        key = await admin.create(account, scopes, note, None if days is None else timedelta(days=days))
+    print(f"The key of {account!r} ({', '.join(scopes)}). It cannot be shown again:", file=sys.stderr)
     print(key)
 
 
 async def list_keys(settings: Settings, account: str | None) -> None:
-    async with open_keys(settings) as ring:
-        for key in await ring.list(account):
+    async with open_keys(settings) as admin:
+        for key in await admin.list(account):
             state = "usable" if key.usable else "revoked" if key.revoked_at else "expired"
             expires = f" expires={key.expires_at:%Y-%m-%dT%H:%MZ}" if key.expires_at else ""
             note = f" note={key.note!r}" if key.note else ""
@@ -203,12 +203,12 @@ async def list_keys(settings: Settings, account: str | None) -> None:
 
 
 async def revoke_key(settings: Settings, key: str) -> int:
-    async with open_keys(settings) as ring:
-        revoked = await ring.revoke(key)
+    async with open_keys(settings) as admin:
+        revoked = await admin.revoke(key)
     if revoked:
-        print(f"revoked; servers take it for at most {settings.api_key_cache_ttl:g} seconds more")
+        print(f"revoked; servers accept it for at most {settings.api_key_cache_ttl:g} seconds more")
         return 0
-    print("there is no such key, or it was revoked before", file=sys.stderr)
+    print("there is no such key, or it is revoked already", file=sys.stderr)
     return 1
 
 
@@ -244,15 +244,17 @@ def _days(text: str) -> float:
 
 def _add_keys(commands: Any) -> None:
     actions = commands.add_parser("keys", help="API keys").add_subparsers(dest="action", required=True)
-    making = actions.add_parser("create", help="make a key and show it, once")
-    making.add_argument("--account", required=True, type=_account, help="whose bots it is for")
-    making.add_argument("--scope", action="append", choices=SCOPES, help="default: read; each includes those before it")
-    making.add_argument("--days", type=_days, help="after so many it expires; left out, never")
-    making.add_argument("--note", default="", help="for the list: where it is used")
-    listing = actions.add_parser("list", help="all keys that were ever made, without what makes them keys")
-    listing.add_argument("--account", type=_account, help="of this account alone")
-    revoking = actions.add_parser("revoke", help="end a key's use")
-    revoking.add_argument("key", metavar="PREFIX", help="its beginning, as list shows it: cm_ and 8 characters")
+    create = actions.add_parser("create", help="create a key and print it; it cannot be printed again")
+    create.add_argument("--account", required=True, type=_account, help="the account whose bots the key is for")
+    create.add_argument(
+        "--scope", action="append", choices=SCOPES, help="default: read; each scope includes those before it"
+    )
+    create.add_argument("--days", type=_days, help="days until the key expires; default: never")
+    create.add_argument("--note", default="", help="where the key is used; shown by list")
+    list_ = actions.add_parser("list", help="list all keys, also expired and revoked ones, by their first characters")
+    list_.add_argument("--account", type=_account, help="only keys of this account")
+    revoke = actions.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("key", metavar="PREFIX", help="cm_ and 8 characters, as list shows it")
 
 
 async def migrate(settings: Settings) -> None:
@@ -261,43 +263,48 @@ async def migrate(settings: Settings) -> None:
 
 
 async def adopt(settings: Settings, keep_vectors: bool) -> None:
-    """Makes Milvus this database's, whose it was before."""
+    """Makes a Milvus of another installation belong to this database."""
     taken = await open_adoption(settings, keep_vectors=keep_vectors)
-    print(f"Milvus is this database's; documents are numbered from {taken.first} on")
+    print(f"Milvus now belongs to this database; new generations start at {taken.first}")
     if taken.bots:
-        print(f"{taken.bots} bots begin with empty collections, as their vectors here may be others': run repair")
+        print(f"{taken.bots} bots start with empty collections, because Milvus may have vectors of others: run repair")
 
 
-def main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m app.cli", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    comparing = commands.add_parser("verify", help="compare PostgreSQL and Milvus; exits 1 when they disagree")
-    mending = commands.add_parser(
-        "repair", help="mend what verify finds, while the server serves; exits 1 if something is left"
+    verify = commands.add_parser("verify", help="compare PostgreSQL and Milvus; exits 1 if they disagree")
+    repair = commands.add_parser(
+        "repair", help="repair what verify finds, while servers run; exits 1 if findings are left"
     )
-    for command in (comparing, mending):
+    for command in (verify, repair):
         command.add_argument("--vectors", action="store_true", help="embed texts again and compare the vectors too")
-        command.add_argument("--sample", type=_count, metavar="N", help="of each bot so many texts, drawn at random")
-    migration = commands.add_parser("migrate", help="bring the database to the newest schema")
-    migration.add_argument("--sql", action="store_true", help="print the whole schema for psql instead")
-    moving = commands.add_parser("reembed", help="move bots to another embedding model, while the server serves")
-    which = moving.add_mutually_exclusive_group(required=True)
-    which.add_argument("bots", nargs="*", default=[], type=UUID, metavar="BOT", help="chat_bot_id")
-    which.add_argument("--all", action="store_true", help="every bot; exits 1 if some could not be moved")
-    what = moving.add_mutually_exclusive_group(required=True)
-    what.add_argument("--to", metavar="MODEL", help="provider, provider:model or provider:model#dimension")
-    what.add_argument("--abort", action="store_true", help="give a half-done move up and drop what it has built")
-    normalizing = commands.add_parser("normalize", help="put names that were stored earlier into Unicode's NFC")
-    normalizing.add_argument("bots", nargs="*", type=UUID, metavar="BOT", help="default: each bot that needs it")
-    adopting = commands.add_parser("adopt", help="make Milvus this database's when it belongs to another installation")
-    adopting.add_argument(
+        command.add_argument("--sample", type=_count, metavar="N", help="only N random texts of each bot")
+    migrate = commands.add_parser("migrate", help="upgrade the database to the newest schema")
+    migrate.add_argument("--sql", action="store_true", help="only print the whole schema, for psql")
+    reembed = commands.add_parser("reembed", help="move bots to another embedding model, while servers run")
+    bots = reembed.add_mutually_exclusive_group(required=True)
+    bots.add_argument("bots", nargs="*", default=[], type=UUID, metavar="BOT", help="chat_bot_id")
+    bots.add_argument("--all", action="store_true", help="every bot; exits 1 if some could not be moved")
+    action = reembed.add_mutually_exclusive_group(required=True)
+    action.add_argument("--to", metavar="MODEL", help="provider, provider:model or provider:model#dimension")
+    action.add_argument("--abort", action="store_true", help="abort an unfinished move and drop its new collection")
+    normalize = commands.add_parser("normalize", help="rewrite stored names in Unicode NFC")
+    normalize.add_argument("bots", nargs="*", type=UUID, metavar="BOT", help="default: each bot that needs it")
+    adopt = commands.add_parser("adopt", help="make a Milvus of another installation belong to this database")
+    adopt.add_argument(
         "--keep-vectors",
         action="store_true",
-        help="every bot keeps its collection: what is in it is known to be its own",
+        help="every bot keeps its collection: use it if you know that the vectors belong to these bots",
     )
     commands.add_parser("settings", help="print every setting with its default and meaning, as Markdown")
     _add_keys(commands)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Exit code 0, 1 if something is left to do (findings, bots that were not moved), 2 for an error."""
+    arguments = _parser().parse_args()
     try:
         if arguments.command == "migrate" and arguments.sql:
             sys.stdout.write(schema_sql())

@@ -1,4 +1,4 @@
-"""What a ``.env`` file says otherwise than it looks: python-dotenv cuts and expands values without a word."""
+"""Warns about values of a ``.env`` file that python-dotenv silently truncates or expands."""
 
 import os
 import re
@@ -18,11 +18,11 @@ SECRETS: Final = frozenset(
     if "SecretStr" in str(field.annotation) or name.endswith(("_uri", "_url"))
 )
 DOLLAR: Final = "${:-$}"
-"""An expansion of no variable with a dollar as its default: the way to write one before a brace."""
+"""How to write a dollar before a brace: an expansion without a variable, whose default is a dollar."""
 
 
-def env_file_doubts(file: Path = Path(ENV_FILE)) -> list[str]:
-    """A line for each setting whose value in ``file`` looks cut, or is not what is written. No line quotes a value."""
+def env_file_warnings(file: Path = Path(ENV_FILE)) -> list[str]:
+    """A line for each setting whose value differs from what ``file`` seems to say. No line contains a value."""
     try:
         with file.open(encoding="utf-8") as stream:
             bindings = list(parse_stream(stream))
@@ -34,23 +34,23 @@ def env_file_doubts(file: Path = Path(ENV_FILE)) -> list[str]:
         for binding in bindings
         if binding.error
     ]
-    for binding in {binding.key: binding for binding in bindings}.values():  # The last one counts.
+    for binding in {binding.key: binding for binding in bindings}.values():  # The last assignment wins.
         name = (binding.key or "").upper()
         if name.lower() not in Settings.model_fields or binding.value is None:
             continue
         value = values.get(binding.key or "")
-        if os.environ.get(name, value) == value:  # Else the environment's counts.
-            lines += [f"{name} in {file} {doubt}" for doubt in _doubts(binding, binding.value, name in SECRETS)]
+        if os.environ.get(name, value) == value:  # Otherwise the environment overrides it.
+            lines += [f"{name} in {file} {warning}" for warning in _warnings(binding, binding.value, name in SECRETS)]
     return lines
 
 
-def _doubts(binding: Binding, value: str, secret: bool) -> Iterator[str]:
+def _warnings(binding: Binding, value: str, secret: bool) -> Iterator[str]:
     written = UNQUOTED.match(binding.original.string)
     rest = written["value"][len(value) :].lstrip() if written and written["value"].startswith(value) else ""
-    # A comment stands apart from its #.
+    # Text directly after # is probably no comment.
     if rest.startswith("#") and (secret or not rest[1:2].isspace()):
-        yield "ends before a blank and #: quote it, 'like #this', if that belongs to it."
+        yield "ends before a blank and #: quote it, 'like #this', if they belong to the value."
     plain = value.replace(DOLLAR, "")
     unset = [name for name in re.findall(r"\$\{([^}:]+)\}", plain) if name not in os.environ]
     if unset or (secret and "${" in plain and not re.fullmatch(r"\$\{[^}]*\}", plain)):
-        yield f"has a ${{...}}, which was replaced by that variable: write {DOLLAR}{{...}} if it belongs to the value."
+        yield f"has a ${{...}}, which a variable's value replaced: write {DOLLAR}{{...}} if it belongs to the value."

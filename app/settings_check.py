@@ -8,7 +8,7 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from app.config import ENV_FILE, OPENAI_LIKE, OWN_SERVERS, Settings
-from app.env_file import env_file_doubts
+from app.env_file import env_file_warnings
 from app.utils.errors import StartupError
 
 RENAMED = {
@@ -51,7 +51,7 @@ def settings_warnings() -> list[str]:
     set_names = {name.upper() for name in (*os.environ, *_names_in_env_file())}
     renamed = [f"{old} has no effect: it is called {new} now." for old, new in RENAMED.items() if old in set_names]
     removed = [f"{name} has no effect: it is no setting any more." for name in REMOVED if name in set_names]
-    return [*renamed, *removed, *env_file_doubts()]
+    return [*renamed, *removed, *env_file_warnings()]
 
 
 def _names_in_env_file() -> list[str]:

@@ -1,4 +1,4 @@
-"""Connects a process to both stores, embedded or configured: waits for them, and brings the schema up to date."""
+"""Connects a process to PostgreSQL and Milvus, embedded or on servers: waits for them and migrates the schema."""
 
 import asyncio
 import logging
@@ -31,16 +31,16 @@ MIN_CONNECTIONS = 2
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Both stores, connected and with the newest schema."""
+    """Both stores, connected, with the newest schema."""
 
     db: Database
     index: VectorIndex
     late_write_window: timedelta
     """How long after the end of its call a write to Milvus may still take effect."""
     folder: str = ""
-    """The identity of DATA_DIR, where PostgreSQL is embedded."""
+    """The id of DATA_DIR (``folder_id``) if PostgreSQL is embedded."""
     own_index: bool = False
-    """Whether Milvus is embedded in the same DATA_DIR."""
+    """Whether both stores are embedded in the same DATA_DIR."""
 
     def generations(self) -> Generations:
         return Generations(GenerationStore(self.db, self.folder), self.index.marker, own_index=self.own_index)
@@ -48,7 +48,7 @@ class Stores:
 
 @asynccontextmanager
 async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
-    """Starts or attaches to the embedded stores, or connects to the configured ones. Raises StartupError."""
+    """Both stores: embedded ones are started if they do not run. Raises StartupError."""
     async with AsyncExitStack() as stack:
         embedded = await stack.enter_async_context(
             embedded_stores(
@@ -85,7 +85,7 @@ async def _close_opened(opening: tuple[asyncio.Task[Database], asyncio.Task[Milv
 
 
 @asynccontextmanager
-async def open_record(settings: Settings) -> AsyncIterator[Database]:
+async def open_postgres(settings: Settings) -> AsyncIterator[Database]:
     """PostgreSQL without Milvus. Raises StartupError."""
     async with AsyncExitStack() as stack:
         opening = embedded_stores(
@@ -118,7 +118,7 @@ def _postgres_address(settings: Settings) -> PostgresAddress:
 
 async def _open_database(address: PostgresAddress, settings: Settings) -> Database:
     """Waits for PostgreSQL, which may be starting at the same time, and brings its schema up to date."""
-    silence = ""
+    reason = ""
     guards = Guards.over(settings.postgres_timeout)
     try:
         async with asyncio.timeout(settings.startup_timeout):
@@ -141,11 +141,11 @@ async def _open_database(address: PostgresAddress, settings: Settings) -> Databa
                         raise
                     return db
                 except DatabaseUnavailable as exc:
-                    silence = silence_of(exc.__cause__)
-                    log.info("waiting for PostgreSQL at %s:%s (%s)", address.host, address.port, silence)
+                    reason = silence_of(exc.__cause__)
+                    log.info("waiting for PostgreSQL at %s:%s (%s)", address.host, address.port, reason)
                     await asyncio.sleep(0.5)
     except TimeoutError as exc:
-        where = f"{address.host}:{address.port} ({silence or 'no answer in time'})"
+        where = f"{address.host}:{address.port} ({reason or 'no answer in time'})"
         raise StartupError(f"PostgreSQL did not answer at {where}: check POSTGRES_HOST and POSTGRES_PORT.") from exc
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from app.config import PAID, Settings
 from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
 from app.core.bots.bots import Bots
-from app.core.connect import Stores, open_record, open_stores
+from app.core.connect import Stores, open_postgres, open_stores
 from app.core.embedding.models import Models
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers.factory import open_embedder
@@ -66,7 +66,7 @@ KEEP_ANSWERS = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the API calls."""
+    """The objects that the API calls."""
 
     keys: ApiKeyAuthenticator
     bots: Bots
@@ -85,9 +85,9 @@ class Services:
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """Everything, with leases and recovery running. Raises StartupError."""
+    """All services of a server, with the background tasks running. Raises StartupError."""
     async with AsyncExitStack() as stack:
-        # The model loads while the stores start.
+        # The embedding model loads while the stores start.
         loading = asyncio.create_task(_open_embedders(settings))
         try:
             stores = await stack.enter_async_context(open_stores(settings))
@@ -95,7 +95,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         finally:
             loading.cancel()
         stack.push_async_callback(embedders.close)
-        await _tell_unnormalized(stores.db)
+        await _warn_unnormalized(stores.db)
         reranker = None
         if settings.rerank_model or settings.rerank_url:
             reranker = await _open_reranker(settings)
@@ -105,7 +105,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
 
 
-async def _tell_unnormalized(db: Database) -> None:
+async def _warn_unnormalized(db: Database) -> None:
     row = await db.fetchrow(SQL["count_unnormalized_bots"])
     if row and row["bots"]:
         log.warning(
@@ -148,12 +148,13 @@ async def _open_embedders(settings: Settings) -> EmbedderRegistry:
 async def open_model_migrator(settings: Settings, model: str | None, niceness: int = 0) -> AsyncIterator[ModelMigrator]:
     """For the command line, with or without running servers. ``model``: by name; None to abort migrations only.
 
-    ``niceness`` is added to this process's own.
+    ``niceness`` is added to that of this process.
     """
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
         await stores.generations().open()
-        # Not before: embedded stores that start here stay for others. Not later: a thread has that of its maker.
+        # After the embedded stores have started, because other processes use them too. Before the model's threads are
+        # created, because they inherit it.
         os.nice(niceness)
         embedder = None
         if model is not None:
@@ -186,14 +187,14 @@ async def model_migrator_over(
 @asynccontextmanager
 async def open_keys(settings: Settings) -> AsyncIterator[ApiKeyAdmin]:
     """For the command line, with or without a running server. Needs no Milvus. Raises StartupError."""
-    async with open_record(settings) as db:
+    async with open_postgres(settings) as db:
         yield ApiKeyAdmin(KeyStore(db))
 
 
 @asynccontextmanager
 async def open_normalizer(settings: Settings) -> AsyncIterator[Normalizer]:
-    """As ``open_keys``."""
-    async with open_record(settings) as db:
+    """For the command line; servers may be running. Needs only PostgreSQL. Raises StartupError."""
+    async with open_postgres(settings) as db:
         yield Normalizer(NormalizeStore(db))
 
 
@@ -206,7 +207,7 @@ async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
 
 @asynccontextmanager
 async def open_vector_check(settings: Settings, allowed: float | None) -> AsyncIterator[tuple[Verifier, VectorCheck]]:
-    """As ``open_verifier``, with the models that embed texts again."""
+    """As ``open_verifier``, with the embedding models. ``allowed``: see ``VectorCheck``."""
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
         embedders = await _open_embedders(settings)
@@ -232,7 +233,8 @@ async def build_services(
 ) -> AsyncIterator[Services]:
     """The services over open stores, with leases and recovery running. ``previous``: of bots that are not migrated yet.
 
-    Raises StartupError when Milvus belongs to another installation.
+    ``embedder`` and ``previous`` are the models of EMBEDDING_MODEL and EMBEDDING_PREVIOUS_MODEL. Raises StartupError if
+    Milvus belongs to another installation.
     """
     embedders = EmbedderRegistry(embedder, previous)
     documents = DocumentStore(stores.db, stores.late_write_window)
@@ -255,14 +257,14 @@ async def build_services(
     throttle = BulkWriteThrottle()
     generations = stores.generations()
 
-    async def ping_own_milvus() -> None:
+    async def ping_milvus() -> None:
         generations.check()
         await stores.index.ping()
 
     health = Health(
         {
             "postgres": lambda: stores.db.execute(SQL["ping"]),
-            "milvus": ping_own_milvus,
+            "milvus": ping_milvus,
             "embedder": embedder.ping,
             **({"previous_embedder": previous.ping} if previous else {}),
         },
@@ -342,7 +344,7 @@ def _paid(settings: Settings, embedders: EmbedderRegistry) -> frozenset[Embedder
     """Those of the models that a provider charges for by the text."""
     names = (settings.embedding_model, settings.embedding_previous_model or "")
     providers = [re.split("[:#]", name)[0] for name in names]
-    return frozenset(one for one, name in zip(embedders, providers, strict=False) if name in PAID)
+    return frozenset(each for each, name in zip(embedders, providers, strict=False) if name in PAID)
 
 
 @asynccontextmanager

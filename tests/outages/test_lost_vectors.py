@@ -276,8 +276,8 @@ async def test_repair_in_a_terminal_shows_the_progress_of_a_rebuild(milvus: str)
             code, shown = await in_a_terminal(environment, "repair")
             assert code == 0, shown
             assert re.search(rf"rebuild {bots[0].bot_id}: 100%\S+ {DOCUMENTS}/{DOCUMENTS} \[", shown), repr(shown)
-            assert f"mended index_rebuilding bot={bots[0].bot_id}" in shown
-            assert "1 mended" in shown
+            assert f"repaired index_rebuilding bot={bots[0].bot_id}" in shown
+            assert "1 repaired" in shown
             assert "stores agree" in shown
             for bot in bots:
                 assert await finds_all(bot)

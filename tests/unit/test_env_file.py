@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.config import Settings
-from app.env_file import env_file_doubts
+from app.env_file import env_file_warnings
 
 CUT, EXPANDED = "ends before a blank and #", "has a ${...}"
 
@@ -20,7 +20,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def doubts(folder: Path, text: str) -> list[str]:
     (folder / "env").write_text(text, encoding="utf-8")
-    return env_file_doubts(folder / "env")
+    return env_file_warnings(folder / "env")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_missing_has_no_doubts(tmp_path: Path) -> None:
-    assert env_file_doubts(tmp_path / "env") == []
+    assert env_file_warnings(tmp_path / "env") == []
 
 
 def test_env_example_is_right_about_dollars_and_quotes(tmp_path: Path) -> None:
