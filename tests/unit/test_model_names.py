@@ -1,10 +1,12 @@
 """How EMBEDDING_PREVIOUS_MODEL and reembed --to name a model."""
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from app.config import Settings
-from app.core.embedding.providers.model_settings import settings_for
+from app.config import OPENAI_LIKE, LocalProvider, Settings
+from app.core.embedding.providers.model_settings import MODEL_SETTINGS, settings_for
 from app.utils.errors import StartupError
 
 GIVEN = Settings(_env_file=None, embedding_model="openai", embedding_dimension=256, sentence_bert_model="kept")  # type: ignore[call-arg]
@@ -40,3 +42,7 @@ def test_what_is_no_name(name: str) -> None:
 def test_a_setting_that_is_no_name() -> None:
     with pytest.raises(ValidationError):
         Settings(_env_file=None, embedding_previous_model="word2vec")  # type: ignore[call-arg]
+
+
+def test_each_provider_has_an_entry() -> None:
+    assert set(MODEL_SETTINGS) == {*get_args(LocalProvider), *OPENAI_LIKE}

@@ -14,8 +14,8 @@ Call = Callable[[Sequence[str]], Awaitable[Vectors]]
 
 QUERY_SHARE = 0.25
 """Share of the cache for queries, so that a bulk insert does not evict the queries that are asked every day."""
-HITS = {kind: metrics.CACHED.labels(kind, "hit") for kind in ("queries", "passages")}
-MISSES = {kind: metrics.CACHED.labels(kind, "miss") for kind in ("queries", "passages")}
+HITS = {kind: metrics.CACHED.labels(kind, "hit") for kind in ("queries", "documents")}
+MISSES = {kind: metrics.CACHED.labels(kind, "miss") for kind in ("queries", "documents")}
 
 
 class CachingEmbedder:
@@ -32,10 +32,10 @@ class CachingEmbedder:
         self.call_texts = provider.call_texts
         queries = int(cache_bytes * QUERY_SHARE)
         self.queries = VectorCache(f"{provider.model} {provider.dimension}", queries)
-        self.passages = VectorCache(f"{provider.model} {provider.dimension}", cache_bytes - queries)
+        self.documents = VectorCache(f"{provider.model} {provider.dimension}", cache_bytes - queries)
 
     async def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        return await self._embed(texts, self.passages, self.provider.embed_documents)
+        return await self._embed(texts, self.documents, self.provider.embed_documents)
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         return await self._embed(texts, self.queries, self.provider.embed_queries)
@@ -57,7 +57,7 @@ class CachingEmbedder:
                 results[key] = vector
             else:
                 missing[key] = text
-        kind = "queries" if cache is self.queries else "passages"
+        kind = "queries" if cache is self.queries else "documents"
         MISSES[kind].inc(len(missing))
         HITS[kind].inc(len(texts) - len(missing))
         if missing:
