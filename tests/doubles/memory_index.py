@@ -133,7 +133,7 @@ class MemoryIndex:
     ) -> list[list[Hit]]:
         found = self._get(collection)
         if not found.supports_lexical:
-            raise ValueError(f"collection {collection} has no words")
+            raise ValueError(f"collection {collection} has no lexical field")
         hits = (
             _best(found, _bm25(found, Counter(tokens(text))), k, doc_ids, chunk_ids, exclude_ranges) for text in texts
         )

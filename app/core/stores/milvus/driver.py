@@ -1,4 +1,4 @@
-"""How pymilvus is called: under a deadline of ours, its exceptions turned into ours, its private parts in one place."""
+"""All calls of pymilvus's private parts, a deadline for every call, and the translation of its exceptions."""
 
 import asyncio
 import json
@@ -31,69 +31,69 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Attempt = Callable[..., Awaitable[Any]]
 
-# Codes of Milvus 2.3 and later (pkg/util/merr in its source), and of its predecessor where still sent.
+# Codes of Milvus 2.3 and later (pkg/util/merr in its source), and an older code that is still sent.
 _COLLECTION_NOT_FOUND, _LEGACY_COLLECTION_NOT_FOUND = 100, 4
 _NOT_LOADED: Final = (101, 103)
 _FINAL: Final = (DISK_FULL, WRITES_REFUSED, UNVERIFIED)
-"""Codes of answers that would be the same again."""
+"""Codes for which a retry is useless."""
 
 RECONNECT: Final = {
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1000,
     "grpc.use_local_subchannel_pool": 1,
 }
-"""gRPC's own pause between attempts to reconnect grows to two minutes: long after Milvus is back.
+"""Options of the gRPC channels. By default gRPC's pause between attempts to reconnect grows to two minutes.
 
-And its channels to one address share their connections, the pause included: a new channel, which is how pymilvus
-reconnects, would be refused without an attempt.
+Channels to the same address also share connections and that pause by default. pymilvus reconnects with a new channel,
+which would then fail without an attempt.
 """
 
 
 def mute_pymilvus() -> None:
-    """pymilvus logs every failure at ERROR, with a stack trace; ``with_deadline`` says enough."""
+    """Turns off pymilvus's log: an ERROR with a stack trace for every failure. ``with_deadline`` logs failures."""
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 
 async def send_write(
     client: AsyncMilvusClient, request: milvus_pb2.InsertRequest, timeout: float, *, fresh: bool
 ) -> int:
-    """Sends a request that is packed already, as pymilvus sends its own: with its repetitions and check.
+    """Sends a packed request with pymilvus's retries and check of the status. Returns the write's timestamp.
 
-    Returns the write's timestamp, which pymilvus keeps to itself; 0 on Milvus Lite, which has none. It would pack the
-    request row by row, 40 microseconds each, on the event loop. Keys that are ``fresh`` are inserted, and upserted
-    where that failed and yet may have happened: an upsert deletes each key first.
+    The timestamp is 0 on Milvus Lite, which has none. pymilvus's own method does not return it, and packs the request
+    row by row on the event loop, 40 microseconds per row. ``fresh``: the keys are new, so they are inserted, which
+    spares Milvus a delete of each key. A retry is an upsert, because the insert may have succeeded without an answer.
     """
-    return int(await _sent(client, _insert if fresh else _upsert, _upsert_again, request, timeout))
+    return int(await _send(client, _insert if fresh else _upsert, _upsert_with_retries, request, timeout))
 
 
 async def search(
     client: AsyncMilvusClient, request: milvus_pb2.SearchRequest, timeout: float
 ) -> schema_pb2.SearchResultData:
-    """Sends a request that is packed already, as pymilvus sends its own: with its repetitions and check.
+    """Sends a packed request with pymilvus's retries and check of the status.
 
-    ``AsyncMilvusClient.search`` packs and unpacks for four tenths of a millisecond more, a third of all that a search
-    takes on the event loop.
+    ``AsyncMilvusClient.search`` needs 0.4 ms more for packing and unpacking, a third of a search's time on the event
+    loop.
     """
-    return await _sent(client, _search, _search_again, request, timeout)
+    return await _send(client, _search, _search_with_retries, request, timeout)
 
 
-async def _sent(client: AsyncMilvusClient, once: Attempt, again: Attempt, request: Any, timeout: float) -> Any:
-    """What ``once`` returns; where it fails, and pymilvus would repeat it, ``again`` in the time that is left.
+async def _send(client: AsyncMilvusClient, first: Attempt, with_retries: Attempt, request: Any, timeout: float) -> Any:
+    """The result of ``first`` or, if it fails and a retry is useful, of ``with_retries`` in the remaining time.
 
-    What repeats runs each attempt as a task of its own, which the first can do without. A process that was paused while
-    it waited for an answer sends nothing more: recovery may have collected its work.
+    pymilvus's retries run each attempt in a task of its own, which the first attempt does not need. If the deadline has
+    passed, because the process was paused, nothing more is sent: recovery may have undone the write already.
     """
     metadata = client._generate_call_context().to_grpc_metadata()
     handler = await client._get_connection()
     end = time.monotonic() + timeout
     try:
-        return await once(handler, request, timeout=timeout, metadata=metadata)
+        return await first(handler, request, timeout=timeout, metadata=metadata)
     except (grpc.RpcError, MilvusException) as error:
         left = end - time.monotonic()
         final = error.code() in IGNORE_RETRY_CODES if isinstance(error, grpc.RpcError) else error.code in _FINAL
         if left <= 0 or final:
             raise
-    return await again(handler, request, timeout=left, metadata=metadata)
+    return await with_retries(handler, request, timeout=left, metadata=metadata)
 
 
 async def _insert(handler: Any, request: milvus_pb2.InsertRequest, *, timeout: float, metadata: Any) -> int:
@@ -103,10 +103,10 @@ async def _insert(handler: Any, request: milvus_pb2.InsertRequest, *, timeout: f
 
 
 async def _upsert(handler: Any, request: milvus_pb2.InsertRequest, *, timeout: float, metadata: Any) -> int:
-    same = milvus_pb2.UpsertRequest(
+    upsert = milvus_pb2.UpsertRequest(
         collection_name=request.collection_name, num_rows=request.num_rows, fields_data=request.fields_data
     )
-    response = await handler._async_stub.Upsert(same, timeout=timeout, metadata=metadata)
+    response = await handler._async_stub.Upsert(upsert, timeout=timeout, metadata=metadata)
     check_status(response.status)
     return int(response.timestamp)
 
@@ -137,15 +137,16 @@ async def _call_lite(client: AsyncMilvusClient, method: str, request: dict[str, 
     return json.loads(await call(json.dumps(request).encode(), timeout=timeout))
 
 
-_upsert_again: Attempt = retry_on_rpc_failure()(_upsert)
-_search_again: Attempt = retry_on_rpc_failure()(_search)
+_upsert_with_retries: Attempt = retry_on_rpc_failure()(_upsert)
+_search_with_retries: Attempt = retry_on_rpc_failure()(_search)
 
 
 async def with_deadline(seconds: float, request: Callable[[], Awaitable[T]]) -> T:
-    """Awaits a request of pymilvus under a deadline of ours and turns its exceptions into ours.
+    """Awaits a request of pymilvus for at most ``seconds`` and translates its exceptions.
 
-    pymilvus's own deadline does not cover its attempts to reconnect. And it waits by ``asyncio.wait_for``, which on
-    Python 3.11 loses a cancellation that comes together with the answer (https://github.com/python/cpython/issues/86296).
+    pymilvus's own timeout does not cover its attempts to reconnect. And pymilvus uses ``asyncio.wait_for``, which on
+    Python 3.11 loses a cancellation that comes together with the result
+    (https://github.com/python/cpython/issues/86296).
     """
     task = asyncio.current_task()
     assert task is not None
@@ -156,7 +157,7 @@ async def with_deadline(seconds: float, request: Callable[[], Awaitable[T]]) -> 
     except (MilvusException, grpc.RpcError, TimeoutError) as error:
         raise _translate(error) from error
     except asyncio.CancelledError as error:
-        # grpc.aio also raises this when a connection is closed under a call, which is nobody's cancellation.
+        # grpc.aio raises CancelledError also when a connection is closed during a call.
         if task.cancelling() > cancellations:
             raise
         raise _translate(error) from error
@@ -166,9 +167,9 @@ async def with_deadline(seconds: float, request: Callable[[], Awaitable[T]]) -> 
 
 
 def _translate(error: BaseException) -> Exception:
-    """The one map of the driver's exceptions to ours. Milvus's message is for the log, less the data it may echo."""
+    """The only place that translates pymilvus's exceptions. Milvus's message is logged, without data it may quote."""
     if isinstance(error, MilvusException) and is_missing(error):
-        return CollectionMissing("Milvus has no such collection")
+        return CollectionMissing("Milvus has no such collection.")
     code = error.code() if isinstance(error, grpc.RpcError) else getattr(error, "code", None)
     message = re.sub(r"\[[^\]]*\]?", "[...]", str(getattr(error, "message", "")))
     log.warning("Milvus call failed: %s, code %s, %.200s", type(error).__name__, code, message)
@@ -190,5 +191,5 @@ def is_missing(error: MilvusException) -> bool:
 
 
 def is_not_loaded(error: MilvusException) -> bool:
-    """Whether the collection exists but is not, or not wholly, in the server's memory."""
+    """Whether the collection exists but is not completely in the server's memory."""
     return error.code in _NOT_LOADED

@@ -1,14 +1,14 @@
-"""The vector index on Milvus: a server, standalone or distributed, or Milvus Lite's own process.
+"""The vector index on Milvus: a server, standalone or distributed, or the Milvus Lite process.
 
-Two clients share the work. ``AsyncMilvusClient`` serves everything frequent. The blocking ``MilvusClient``
-runs in a small pool of threads and does two things that the async one does wrong in pymilvus 3.0.2: its
-``delete`` never looks at the answer's status, and its ``create_index`` waits by a call Milvus Lite lacks.
+It uses two clients. ``AsyncMilvusClient`` makes almost all calls. The blocking ``MilvusClient`` runs in a small pool of
+threads for two calls that are wrong in the async client of pymilvus 3.0.2: ``delete`` ignores the status it gets, and
+``create_index`` waits with a call that Milvus Lite does not have.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -29,7 +29,7 @@ from app.core.stores.milvus.driver import (
     with_deadline,
 )
 from app.core.stores.milvus.marker import MilvusMarker
-from app.core.stores.milvus.packing import insert_request
+from app.core.stores.milvus.packing import insert_request, request_slices
 from app.core.stores.milvus.refusal import MissingPrivileges, check_privileges, has_credentials, refusal
 from app.core.stores.milvus.search import MilvusSearch, SearchScope
 from app.schemas import milvus as schema
@@ -38,31 +38,29 @@ from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavail
 T = TypeVar("T")
 
 DELETE_KEYS = 2_048
-"""In a request. Milvus Lite reads them one by one, holding up everybody: 5,000 take 0.4 s, 61,000 3.3 s (3.2.2)."""
+"""Keys per delete request. Milvus Lite (3.2.2) blocks other requests meanwhile: 0.4 s for 5,000, 3.3 s for 61,000."""
 
 log = logging.getLogger(__name__)
 
-PART_BYTES: Final = 2 << 20
-"""Size of one upsert request. Milvus takes 64 MB; but it is packed and sent on the event loop."""
-
 CREATE_SECONDS: Final = 60.0
-"""Longest that making, indexing and loading a collection may take; 3 s when nothing else goes on."""
+"""Timeout for creating, indexing and loading a collection, which takes 3 s on an idle server."""
 
 LATE_WRITE_SLACK_SECONDS: Final = 5.0
+"""See ``late_write_window_seconds``."""
 
 REFUSED_SECONDS: Final = 2.0
-"""A refusal counts when it lasts: while Milvus starts, its proxy refuses every token."""
+"""How long a refusal must last before it counts: while Milvus starts, its proxy refuses every token."""
 
 
 class CollectionInfo(NamedTuple):
-    """What is known of a collection."""
+    """What the index caches about a collection."""
 
     dimension: int
     supports_lexical: bool
 
 
 class MilvusIndex:
-    """Keeps to VectorIndex. Belongs to the event loop it was connected in; safe for concurrent use there."""
+    """Implements VectorIndex. It belongs to the event loop in which it was connected; concurrent calls are safe."""
 
     def __init__(
         self, client: AsyncMilvusClient, blocking: MilvusClient, timeout: float, version: str, analyzer: Analyzer
@@ -77,7 +75,7 @@ class MilvusIndex:
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="milvus")
         self._collections = MilvusCollections(client, blocking, self._threads, timeout)
         self.marker = MilvusMarker(client, self._collections, self._read, timeout)
-        self._shapes: dict[str, CollectionInfo] = {}
+        self._infos: dict[str, CollectionInfo] = {}
 
     @classmethod
     async def connect(
@@ -95,7 +93,7 @@ class MilvusIndex:
 
         ``analyzer``: prepares texts for the lexical field. ``timeout``: seconds each later call may take. ``wait``:
         seconds to keep trying while the server is unavailable. Raises VectorIndexUnavailable after that, and
-        StartupError for an invalid URI and for what waiting does not cure: a refused token, missing privileges, a
+        StartupError for an invalid URI and for what waiting does not solve: a refused token, missing privileges, a
         missing database, a certificate.
         """
         mute_pymilvus()
@@ -120,14 +118,12 @@ class MilvusIndex:
     async def _connect_once(
         cls, uri: str, options: Mapping[str, Any], timeout: float, patience: float, analyzer: Analyzer
     ) -> Self:
-        # Dedicated connections: shared ones stay open in a registry of pymilvus when their client is closed.
+        # Dedicated connections, because pymilvus keeps shared ones open when their client is closed.
         options = {**options, "timeout": patience, "dedicated": True, "grpc_options": RECONNECT}
         try:
             client = AsyncMilvusClient(uri, **options)
         except MilvusException as error:
-            raise StartupError(
-                "MILVUS_URI is no address of a Milvus server; it looks like http://host:19530"
-            ) from error
+            raise StartupError("MILVUS_URI is not the address of a Milvus server, such as http://host:19530") from error
 
         async def open_both() -> tuple[MilvusClient, str]:
             await client.list_collections(timeout=patience)
@@ -148,24 +144,24 @@ class MilvusIndex:
         return self._bm25
 
     async def supports_lexical(self, collection: str) -> bool:
-        return (await self._shape(collection)).supports_lexical
+        return (await self._info(collection)).supports_lexical
 
     @property
     def late_write_window_seconds(self) -> float:
-        """How long after a write's call has ended, however it ended, the write may still land.
+        """How many seconds after the end of a write's call, however it ended, the write may still take effect.
 
-        pymilvus repeats an attempt that found the server away until the call's deadline, and gives each
-        attempt a deadline of its own of ``timeout`` seconds: the last may run that long after the call was
-        given up. The slack is for a server that finishes what it already holds when the deadline passes.
-        Repeating is harmless: upserts and deletes by key give the same result twice.
+        pymilvus retries until the call's deadline if the server is unavailable, and each attempt has a timeout of its
+        own of ``timeout`` seconds. So the last attempt may run that long after the call has ended. The slack is for a
+        server that finishes a request after its timeout. Retries are harmless: upserts and deletes by key are
+        idempotent.
         """
         return self._timeout + LATE_WRITE_SLACK_SECONDS
 
     async def create(self, collection: str, dimension: int) -> None:
         if not schema.COLLECTION_NAME.fullmatch(collection) or not 1 <= dimension <= schema.MAX_DIMENSION:
-            raise ValueError(f"Milvus takes no collection {collection!r} of {dimension} dimensions")
+            raise ValueError(f"Milvus cannot have a collection {collection!r} of {dimension} dimensions")
 
-        async def make() -> None:
+        async def create() -> None:
             description = await self._collections.describe(collection)
             if description is None:
                 fields = schema.collection_schema(dimension, lexical=self._bm25)
@@ -179,25 +175,25 @@ class MilvusIndex:
                 if await self._collections.describe_index(collection, field) is None:
                     await self._collections.create_index(collection, field)
             await self._client.load_collection(collection, timeout=CREATE_SECONDS)
-            self._shapes[collection] = CollectionInfo(dimension, schema.described_lexical(description))
+            self._infos[collection] = CollectionInfo(dimension, schema.described_lexical(description))
 
-        await with_deadline(CREATE_SECONDS, make)
+        await with_deadline(CREATE_SECONDS, create)
 
     async def drop(self, collection: str, dimension: int | None = None) -> None:
-        self._shapes.pop(collection, None)
+        self._infos.pop(collection, None)
 
-        async def drop_ours() -> None:
+        async def drop() -> None:
             description = await self._collections.describe(collection)
             if description is None:
                 return
             found = schema.described_dimension(description)
             index = await self._collections.describe_index(collection, schema.EMBEDDING)
             if found is None or dimension not in (None, found) or not schema.is_ours(description, index, found):
-                log.warning("left collection %s alone: it is not of our making", collection)
+                log.warning("kept collection %s: this server did not create it", collection)
                 return
             await self._client.drop_collection(collection, timeout=self._timeout)
 
-        await self._call(drop_ours)
+        await self._call(drop)
 
     async def collections(self) -> list[str]:
         names = await self._call(partial(self._client.list_collections, timeout=self._timeout))
@@ -218,20 +214,20 @@ class MilvusIndex:
             raise ValueError(f"{len(chunk_ids)} keys, {len(doc_ids)} documents, {count} vectors of {embeddings.dtype}")
         if texts is not None and len(texts) != count:
             raise ValueError(f"{len(texts)} texts for {count} vectors")
-        shape = await self._check_dimension(collection, dimension)
+        info = await self._check_dimension(collection, dimension)
         words = None
-        if shape.supports_lexical:
-            # Half a millisecond for a long text: too much for the event loop when there are hundreds.
+        if info.supports_lexical:
+            # In a thread: a long text takes half a millisecond, and hundreds would block the event loop.
             words = [""] * count if texts is None else await self._in_thread(lambda: [*map(self._analyzer, texts)])
         timestamp = 0
-        for part in _parts(dimension, count, words):
-            packed = insert_request(
-                collection, chunk_ids[part], doc_ids[part], embeddings[part], None if words is None else words[part]
+        for rows in request_slices(dimension, count, words):
+            request = insert_request(
+                collection, chunk_ids[rows], doc_ids[rows], embeddings[rows], None if words is None else words[rows]
             )
             try:
-                written = await self._call(partial(send_write, self._client, packed, self._timeout, fresh=fresh))
+                written = await self._call(partial(send_write, self._client, request, self._timeout, fresh=fresh))
             except VectorIndexUnavailable:
-                self._shapes.pop(collection, None)  # It may be another collection of that name by now.
+                self._infos.pop(collection, None)  # Another process may have dropped it and created it again.
                 raise
             timestamp = max(timestamp, written)
         return timestamp
@@ -239,8 +235,8 @@ class MilvusIndex:
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
         ids = [int(chunk_id) for chunk_id in chunk_ids]
         for start in range(0, len(ids), DELETE_KEYS):
-            part = ids[start : start + DELETE_KEYS]
-            delete = partial(self._blocking.delete, collection, ids=part, timeout=self._timeout)
+            batch = ids[start : start + DELETE_KEYS]
+            delete = partial(self._blocking.delete, collection, ids=batch, timeout=self._timeout)
             await self._call(partial(self._in_thread, delete))
 
     async def search_dense(
@@ -272,7 +268,7 @@ class MilvusIndex:
     ) -> list[list[Hit]]:
         _check_k(k)
         if not await self.supports_lexical(collection):
-            raise ValueError(f"collection {collection} has no words")
+            raise ValueError(f"collection {collection} has no lexical field")
         scope = SearchScope(doc_ids, chunk_ids, exclude_ranges)
         return await self._search.lexical(collection, texts, k, guarantee_timestamp, scope)
 
@@ -315,7 +311,7 @@ class MilvusIndex:
         return int((await self._read(collection, count))[0]["count(*)"])
 
     async def ping(self) -> None:
-        # The version comes from Milvus's proxy alone; whether a collection exists asks the coordinator behind it.
+        # Not get_server_version: Milvus's proxy answers that by itself. This call reaches the coordinator behind it.
         await self._call(partial(self._client.has_collection, "ping", timeout=self._timeout))
 
     async def close(self) -> None:
@@ -327,8 +323,8 @@ class MilvusIndex:
         """Keys in ascending order, at most ``size`` at a time."""
         last = -(2**63) + 1
         while True:
-            beyond = f"{schema.CHUNK_ID} > {last}{condition}"
-            first_rows = partial(self._collections.first_rows, collection, beyond, [schema.CHUNK_ID], size)
+            after_last = f"{schema.CHUNK_ID} > {last}{condition}"
+            first_rows = partial(self._collections.first_rows, collection, after_last, [schema.CHUNK_ID], size)
             rows = await self._read(collection, first_rows)
             if not rows:
                 return
@@ -338,21 +334,21 @@ class MilvusIndex:
             last = keys[-1]
 
     async def _check_dimension(self, collection: str, dimension: int) -> CollectionInfo:
-        """Refuses vectors of another dimension, whatever the server's version says to them. No RPC when known."""
-        shape = self._shapes.get(collection)
-        if shape is None or shape.dimension != dimension:
-            self._shapes.pop(collection, None)
-            shape = await self._shape(collection)
-        if shape.dimension != dimension:
-            raise ValueError(f"collection {collection} has {shape.dimension} dimensions, not {dimension}")
-        return shape
+        """Raises ValueError if the collection has another dimension. Needs no request if the collection is cached."""
+        info = self._infos.get(collection)
+        if info is None or info.dimension != dimension:
+            self._infos.pop(collection, None)
+            info = await self._info(collection)
+        if info.dimension != dimension:
+            raise ValueError(f"collection {collection} has {info.dimension} dimensions, not {dimension}")
+        return info
 
-    async def _shape(self, collection: str) -> CollectionInfo:
-        if collection not in self._shapes:
+    async def _info(self, collection: str) -> CollectionInfo:
+        if collection not in self._infos:
             description = await self._call(partial(self._client.describe_collection, collection, timeout=self._timeout))
             dimension = schema.described_dimension(description)
-            self._shapes[collection] = CollectionInfo(dimension or 0, schema.described_lexical(description))
-        return self._shapes[collection]
+            self._infos[collection] = CollectionInfo(dimension or 0, schema.described_lexical(description))
+        return self._infos[collection]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -361,7 +357,7 @@ class MilvusIndex:
         return await with_deadline(self._timeout, request)
 
     async def _read(self, collection: str, request: Callable[[], Awaitable[T]]) -> T:
-        """A request that needs the collection in memory: after a restart Milvus loads it again, which takes a while."""
+        """Sends a request that needs the collection in memory, and loads it if it is not: after a restart of Milvus."""
 
         async def attempt() -> T:
             try:
@@ -382,16 +378,3 @@ def _in_range(key_range: KeyRange) -> str:
 def _check_k(k: int) -> None:
     if not 1 <= k <= schema.MAX_TOP_K:
         raise ValueError(f"k must be 1 to {schema.MAX_TOP_K}, not {k}")
-
-
-def _parts(dimension: int, count: int, words: Sequence[str] | None) -> Iterator[slice]:
-    """Rows that together make one request of about PART_BYTES."""
-    start = size = 0
-    for row in range(count):
-        more = 4 * dimension + 2 * 8 + (len(words[row].encode()) if words is not None else 0)
-        if row > start and size + more > PART_BYTES:
-            yield slice(start, row)
-            start, size = row, 0
-        size += more
-    if count:
-        yield slice(start, count)

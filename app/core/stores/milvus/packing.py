@@ -1,9 +1,9 @@
-"""Requests packed straight from arrays, and answers unpacked: no row, no Python float for each number of a vector."""
+"""Builds protobuf requests directly from arrays, without a Python object per row or number, and unpacks results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -14,13 +14,29 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 from app.core.ports import ChunkIds, Vectors
 from app.schemas import milvus as schema
 
+REQUEST_BYTES: Final = 2 << 20
+"""Size of one upsert request. Milvus accepts 64 MB, but a request is packed and sent on the event loop."""
+
+
+def request_slices(dimension: int, count: int, words: Sequence[str] | None) -> Iterator[slice]:
+    """Slices of ``count`` rows, each of at most about REQUEST_BYTES."""
+    start = size = 0
+    for row in range(count):
+        row_bytes = 4 * dimension + 2 * 8 + (len(words[row].encode()) if words is not None else 0)
+        if row > start and size + row_bytes > REQUEST_BYTES:
+            yield slice(start, row)
+            start, size = row, 0
+        size += row_bytes
+    if count:
+        yield slice(start, count)
+
 
 def insert_request(
     collection: str, chunk_ids: ChunkIds, doc_ids: ChunkIds, embeddings: Vectors, words: Sequence[str] | None
 ) -> milvus_pb2.InsertRequest:
-    """``embeddings`` (n, dimension) of float32; ``words`` where the collection has a lexical field.
+    """An insert of ``embeddings`` (n, dimension) float32. ``words``: the lexical field's values, if it exists.
 
-    Filled in place: a message that is given to another's constructor is copied, vectors and all.
+    The fields are filled in place, because protobuf copies a message that is passed to a constructor.
     """
     request = milvus_pb2.InsertRequest(collection_name=collection, num_rows=len(chunk_ids))
     for name, numbers in ((schema.CHUNK_ID, chunk_ids), (schema.DOC_ID, doc_ids)):
@@ -28,7 +44,7 @@ def insert_request(
         field.scalars.long_data.data.extend(numbers.tolist())
     field = request.fields_data.add(type=DataType.FLOAT_VECTOR, field_name=schema.EMBEDDING)
     field.vectors.dim = embeddings.shape[1]
-    # A packed field on the wire is its tag, its length and the numbers as they lie in memory (little-endian):
+    # The encoding of a packed field is its tag, its length, and the numbers in little-endian order as in the array:
     # https://protobuf.dev/programming-guides/encoding/#packed
     raw = np.ascontiguousarray(embeddings, "<f4").tobytes()
     field.vectors.float_vector.MergeFromString(b"\x0a" + _varint(len(raw)) + raw)
@@ -70,7 +86,7 @@ def search_request(
 
 @lru_cache(256)
 def _settings(field: str, k: int, metric: str, params: bytes) -> milvus_pb2.SearchRequest:
-    """What is the same in most requests, to be copied: making it takes 10 microseconds, copying it 1."""
+    """The part that most requests share, cached: building it takes 10 microseconds, copying it 1."""
     settings = {
         "topk": str(k),
         "round_decimal": "-1",
@@ -87,7 +103,7 @@ def _settings(field: str, k: int, metric: str, params: bytes) -> milvus_pb2.Sear
 
 
 def scores_by_key(found: schema_pb2.SearchResultData) -> list[dict[int, float]]:
-    """For each query its keys, each once, and their scores, in the order in which they came."""
+    """For each query the scores of its keys, in the order of the result; each key once."""
     each = zip(found.ids.int_id.data, found.scores, strict=True)
     return [dict(islice(each, count)) for count in found.topks]
 
