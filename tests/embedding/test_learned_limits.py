@@ -1,4 +1,4 @@
-"""How many texts a gateway takes is learnt: at once where a refusal names it, else by one trial at a time."""
+"""The number of texts that a gateway accepts is learned: from an error message, or by one trial at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -116,7 +116,7 @@ async def test_a_limit_of_bytes_is_lived_with(opened: Open, server: OpenAIServer
         np.testing.assert_allclose(await embedder.embed_documents(texts), of("", texts), atol=1e-6)
 
 
-async def test_a_gateway_that_takes_less_than_it_did_is_learnt_again(opened: Open, server: OpenAIServer) -> None:
+async def test_a_gateway_that_takes_less_than_it_did_is_learned_again(opened: Open, server: OpenAIServer) -> None:
     server.always = replace(SILENT, texts=64)
     embedder = await opened(embedding_batch_size=64)
     await embedder.embed_documents(TEXTS)
@@ -128,7 +128,7 @@ async def test_a_gateway_that_takes_less_than_it_did_is_learnt_again(opened: Ope
     assert len(server.requests) == 15
 
 
-async def test_tokens_of_a_request_are_learnt_too(opened: Open, server: OpenAIServer) -> None:
+async def test_tokens_of_a_request_are_learned_too(opened: Open, server: OpenAIServer) -> None:
     said = (
         "Request to model 'm' failed. The max allowed tokens per submitted batch is 3000. Your batch has {} tokens "
         "after truncation. Please lower the number of tokens in the batch."

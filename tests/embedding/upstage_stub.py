@@ -11,7 +11,7 @@ DIMENSIONS = {FIRST: 16, SECOND: 8}
 
 
 class Upstage:
-    """Both generations: 100 texts a request; each ninth request is told to wait, as one above the allowance is."""
+    """Both generations: 100 texts a request; each ninth request gets a 429, as above the rate limit."""
 
     def __init__(self) -> None:
         self.asked: set[tuple[str, str]] = set()

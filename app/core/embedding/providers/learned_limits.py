@@ -12,21 +12,21 @@ class LearnedLimits:
     caller runs one trial at a time.
     """
 
-    def __init__(self, wanted: int, *, known: bool) -> None:
-        """``wanted``: texts per request if the endpoint accepts them; ``known``: it does."""
-        self._wanted = wanted
-        self.accepted = wanted if known else 1
+    def __init__(self, max_texts: int, *, known: bool) -> None:
+        """``max_texts``: the number to try; ``known``: the endpoint is known to accept it."""
+        self._max_texts = max_texts
+        self.accepted = max_texts if known else 1
         self.refused: int | None = None
 
     @property
     def settled(self) -> bool:
         """Whether the search has ended."""
-        return self.accepted >= self._wanted or (self.refused is not None and self.refused - self.accepted <= 1)
+        return self.accepted >= self._max_texts or (self.refused is not None and self.refused - self.accepted <= 1)
 
     @property
     def request_texts(self) -> int:
         """The number of texts to send per request."""
-        return self.accepted if self.settled else self._wanted
+        return self.accepted if self.settled else self._max_texts
 
     def needs_trial(self, texts: int) -> bool:
         return not self.settled and texts > max(self.accepted, ALWAYS_SENT_TEXTS)

@@ -87,7 +87,7 @@ class OpenAIEmbedder:
                 endpoint.request_texts,
                 endpoint.request_tokens,
                 wait=queue.batch_wait,
-                alike=False,
+                by_length=False,
                 queue=queue.queue_texts or QUEUE_TEXTS,
             ),
             max_concurrency=max_concurrency,

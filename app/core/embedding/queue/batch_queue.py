@@ -42,7 +42,7 @@ class BatchLimits:
     """Total weight of a batch, in characters or tokens. A heavier text is a batch of its own."""
     wait: float = 0.0
     """Seconds that a batch that is not full waits for more texts."""
-    alike: bool = True
+    by_length: bool = True
     """Put only texts of similar weight in one batch, because the model pads each to the longest."""
     queue: int = DOCUMENT_TEXTS
     """Texts of documents that may wait."""
@@ -180,7 +180,7 @@ class BatchQueue:
         for item in islice(items, 1, LOOKAHEAD):
             if texts >= self._limits.texts or weight >= self._limits.weight:
                 return
-            if self._limits.alike and not first.longest <= 2 * item.longest <= 4 * first.longest:
+            if self._limits.by_length and not first.longest <= 2 * item.longest <= 4 * first.longest:
                 continue
             if texts + len(item.texts) <= self._limits.texts and weight + item.weight <= self._limits.weight:
                 texts += len(item.texts)

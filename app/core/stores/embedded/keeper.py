@@ -2,7 +2,7 @@
 
     python -m app.core.stores.embedded.keeper DIR REQUEST
 
-It starts PostgreSQL and Milvus Lite, starts them again when they die, and stops them when nobody uses them any more.
+It starts PostgreSQL and Milvus Lite, starts them again when they die, and stops them after the last use.
 Its clients are server processes and commands. They connect to it through a Unix socket and stay connected as long as
 they use the stores; the kernel closes the connection however they die. After the last one has gone, the keeper stops
 the stores and ends. It holds a file lock while it runs, so a data directory never has two keepers.
