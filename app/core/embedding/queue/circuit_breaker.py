@@ -36,10 +36,6 @@ class CircuitBreaker:
         self._next_probe = 0.0
         self._probing: asyncio.Task[None] | None = None
 
-    @property
-    def is_open(self) -> bool:
-        return self._probing is not None
-
     def check(self) -> None:
         """Raises ``error`` while the breaker is open."""
         if self._probing is not None:
