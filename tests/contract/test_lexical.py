@@ -203,7 +203,7 @@ async def test_a_collection_of_an_earlier_server_stays_dense(lite_server: LiteSe
     vector: Vectors = axis(3)
     await index.upsert(name, np.array([2]), np.array([1]), vector[None, :], ["부산"])
     assert ids(await nearest(index, name, vector, 1)) == [2]
-    with pytest.raises(ValueError, match="no words"):
+    with pytest.raises(ValueError, match="no lexical field"):
         await index.search_lexical(name, ["부산"], 1)
     await index.drop(name)
     assert name not in await index.collections()
