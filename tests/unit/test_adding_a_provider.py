@@ -4,7 +4,11 @@ import re
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
-CODE = [DOCS.parent / "app" / "config.py", *(DOCS.parent / "app" / "core").rglob("*.py")]
+CODE = [
+    DOCS.parent / "app" / "config.py",
+    DOCS.parent / "tests" / "embedding" / "test_presets.py",
+    *(DOCS.parent / "app" / "core").rglob("*.py"),
+]
 DEFINED = re.compile(r"^(?:class|def|async def) (\w+)|^(\w+)(?::.*)? = ", re.MULTILINE)
 FIELD = re.compile(r"^    (\w+): ", re.MULTILINE)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.config import Settings
+from app.config import OpenAILike, Settings
 from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers.use_multilingual import UseMultilingual
@@ -82,15 +82,14 @@ def _provider(settings: Settings, tuning: Tuning) -> Embedder:
             )
         case "use-multilingual":
             return UseMultilingual(settings.embedding_threads, queue=queue)
-        case _:
-            return _network_provider(settings, queue, tuning)
+        case name:
+            return _network_provider(name, settings, queue, tuning)
 
 
-def _network_provider(settings: Settings, queue: QueueOptions, tuning: Tuning) -> Embedder:
+def _network_provider(name: OpenAILike, settings: Settings, queue: QueueOptions, tuning: Tuning) -> Embedder:
     if settings.embedding_long_text == "truncate":
         raise StartupError(
-            "EMBEDDING_LONG_TEXT=truncate needs bge-m3 or sentence-bert: "
-            f"use error or split with {settings.embedding_model}."
+            f"EMBEDDING_LONG_TEXT=truncate needs bge-m3 or sentence-bert: use error or split with {name}."
         )
     from app.core.embedding.providers.openai_embedder import OpenAIEmbedder
     from app.core.embedding.providers.presets import endpoint_for
