@@ -1,7 +1,6 @@
 """The application: ``create_app(settings)``, and ``app`` for ``uvicorn app.main:app``."""
 
 import asyncio
-import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,7 +14,6 @@ from app.api.auth import Authentication
 from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
 from app.api.deps import State
-from app.api.fast_route import FastRoutes
 from app.api.hosts import HostGuard, allowed_hosts
 from app.api.limits import ConcurrencyLimiter, Limits
 from app.api.middleware import RequestContext
@@ -32,18 +30,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
-"""FastAPI's own would put exceptions, and so what users send, into traces; ours are in app.utils."""
-
-GARBAGE_OBJECTS = 20_000
-"""So many more made than let go, where Python has 700: a batch of a hundred documents had it look three times."""
+"""FastAPI's telemetry would put exceptions, and so user data, into traces. Ours is in app.utils.tracing."""
 
 
 def create_app(
     settings: Settings | None = None, services: AbstractAsyncContextManager[Services] | None = None
 ) -> FastAPI:
-    """Builds the server; nothing is opened before its lifespan begins.
+    """Builds the application. Nothing is opened before its lifespan begins.
 
-    ``services`` replaces what the lifespan would open from ``settings`` (tests).
+    ``services`` replaces the services that the lifespan would open from ``settings`` (for tests).
     """
 
     @asynccontextmanager
@@ -55,17 +50,15 @@ def create_app(
                 log.warning(line)
         async with _traced(chosen), services or open_services(chosen) as opened:
             await _check_keys(chosen, opened)
-            if services is None:
-                tune_gc()
             log.info("ready")
             yield State(
                 services=opened,
                 limits=_limits(chosen),
-                rate=_rate(chosen),
+                rate_limiter=_rate_limiter(chosen),
                 writes=ConcurrencyLimiter(chosen.max_concurrent_writes, TooManyWrites),
                 reads=ConcurrencyLimiter(chosen.max_concurrent_reads, TooManyReads),
                 hosts=allowed_hosts(chosen.allowed_hosts),
-                keys=None if chosen.auth_disabled else opened.keys,
+                authenticator=None if chosen.auth_disabled else opened.keys,
                 health_open=chosen.health_open,
                 docs=chosen.docs,
             )
@@ -79,39 +72,30 @@ def create_app(
         openapi_url=None,
         telemetry=NO_TELEMETRY,
     )
-    app.add_middleware(FastRoutes, routes=[*search.router.routes, *data.router.routes])
     for middleware in (
         Deadline,
         BodyGuard,
         Authentication,
         HostGuard,
         RequestContext,
-    ):  # The last one is the first to see a request.
+    ):  # The last one receives a request first.
         app.add_middleware(middleware)
     errors.install(app)
-    # A request is compared with every route before its own.
-    for room in (search, data, collection, embeddings, rerank, openai_models, health, metrics):
-        app.include_router(room.router)
+    # The order of the routers matters: a request is matched against the routes one after the other.
+    for module in (search, data, collection, embeddings, rerank, openai_models, health, metrics):
+        app.include_router(module.router)
     docs.install(app)
     openapi.install(app)
     return app
 
 
-def tune_gc() -> None:
-    """What is here now stays: looking through all of it for garbage takes a tenth of a second each time. And what a
-    request makes is gone with it: looking for garbage among that takes a hundredth of an insert's time.
-    """
-    gc.freeze()
-    gc.set_threshold(GARBAGE_OBJECTS, 10, 10)
-
-
 async def _check_keys(settings: Settings, services: Services) -> None:
-    """Fails closed. Raises StartupError."""
+    """Raises StartupError if API keys are required and none exists."""
     if settings.auth_disabled:
-        log.warning("AUTH_DISABLED=true: nobody is asked for an API key, and whoever reaches the port may do all")
+        log.warning("AUTH_DISABLED=true: no API key is required, and every client that reaches the port has all rights")
     elif not await services.keys.any():
         raise StartupError(
-            "There is no API key yet, so nobody could call: make one with "
+            "There is no API key yet, so no client could call this server. Create one with "
             "python -m app.cli keys create --account NAME --scope write, or set AUTH_DISABLED=true."
         )
 
@@ -131,7 +115,7 @@ async def _traced(settings: Settings) -> AsyncIterator[None]:
 def _limits(settings: Settings) -> Limits:
     return Limits(
         body_bytes=settings.max_body_bytes,
-        bodies_bytes=settings.max_buffered_bytes,
+        buffered_bytes=settings.max_buffered_bytes,
         documents=settings.max_documents,
         chunks=settings.max_chunks,
         text_chars=settings.max_text_chars,
@@ -143,7 +127,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _rate(settings: Settings) -> "RateLimiter | None":
+def _rate_limiter(settings: Settings) -> "RateLimiter | None":
     if settings.rate_limit is None:
         return None
     from app.api.rate_limiter import RateLimiter

@@ -1,6 +1,7 @@
-"""Who calls: the key in a request's head, what it lets its holder do, and whose account that is.
+"""Authenticates a request by its API key: the key's scope and account.
 
-Where there is a body, before it is read. Else the route asks, so that what is open to all never waits for PostgreSQL.
+A request with a body is authenticated before its body is read. Any other request is authenticated by its route, so that
+routes without authentication never wait for PostgreSQL.
 """
 
 from collections.abc import Iterable
@@ -10,8 +11,8 @@ from fastapi import Depends, Request
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as HttpScope
 
-from app.api.bodies import announced, refuse
-from app.api.limits import rate_limit_key, spend
+from app.api.bodies import parse_body_headers, reject
+from app.api.limits import hit_or_delay, rate_limit_key
 from app.core.access.api_keys import UNRESTRICTED, ApiKeyAuthenticator, Caller, Scope
 from app.core.bots.bots import NOT_FOUND
 from app.core.embedding.cache import cache_account
@@ -22,22 +23,22 @@ TWO_KEYS = "The request has two different API keys."
 
 
 class Authentication:
-    """Plain ASGI. Refuses bodies without a valid key, and of accounts above their rate.
+    """ASGI middleware. Rejects a request with a body if it has no valid API key or its account is above its rate.
 
-    Needs ``keys`` and ``rate`` in the lifespan's state; no keys: nobody is asked.
+    Needs ``authenticator`` and ``rate_limiter`` in the lifespan's state. Without an authenticator no key is required.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["state"]["keys"] is not None:
-            head = announced(scope["headers"])
-            if head.length or head.chunked:
+        if scope["type"] == "http" and scope["state"]["authenticator"] is not None:
+            headers = parse_body_headers(scope["headers"])
+            if headers.length or headers.chunked:
                 try:
                     await _admit(scope)
                 except AppError as exc:
-                    await refuse(exc, scope, receive, send)
+                    await reject(exc, scope, receive, send)
                     return
         await self._app(scope, receive, send)
 
@@ -46,25 +47,25 @@ async def _admit(scope: HttpScope) -> None:
     """Raises as ``_identify``, and RateLimited."""
     caller = await _identify(scope)
     state = scope["state"]
-    if state["rate"] is not None and caller.account:
-        await spend(state["rate"], rate_limit_key(caller.account))
-        state["rate_spent"] = True
+    if state["rate_limiter"] is not None and caller.account:
+        await hit_or_delay(state["rate_limiter"], rate_limit_key(caller.account))
+        state["rate_limit_hit"] = True
 
 
 async def _identify(scope: HttpScope) -> Caller:
-    """Raises Unauthorized, and DatabaseUnavailable when it cannot be known. Asks once a request."""
+    """Authenticates a request once. Raises Unauthorized, and DatabaseUnavailable if the key cannot be checked."""
     state = scope["state"]
     caller: Caller | None = state.get("caller")
     if caller is None:
-        keys: ApiKeyAuthenticator | None = state["keys"]
-        caller = UNRESTRICTED if keys is None else await keys.caller(_key(scope["headers"]))
+        authenticator: ApiKeyAuthenticator | None = state["authenticator"]
+        caller = UNRESTRICTED if authenticator is None else await authenticator.caller(_api_key(scope["headers"]))
         state["caller"], state["account"] = caller, caller.account
-    cache_account.set(caller.account or "")  # Each time: what was done before may have been another task.
+    cache_account.set(caller.account or "")  # On each call: the earlier one may have been made in another task.
     return caller
 
 
-def _key(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Raises KeyMissing when there is none, Unauthorized when there are two."""
+def _api_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The request's API key. Raises KeyMissing if there is none, Unauthorized if there are two different keys."""
     found: bytes | None = None
     for name, value in headers:
         if name == b"authorization":
@@ -85,29 +86,33 @@ def _key(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Raises Unauthorized, and DatabaseUnavailable when it cannot be known."""
+    """Raises Unauthorized, and DatabaseUnavailable if the key cannot be checked."""
     return await _identify(request.scope)
 
 
-async def may(request: Request, scope: Scope) -> bool:
-    """For what shows more to those who have a key."""
+async def optional_scope(request: Request, scope: Scope) -> bool:
+    """Whether the caller has the scope. For routes that show more to callers with a key; never raises for a key."""
     try:
-        return (await caller_of(request)).may(scope)
+        return (await caller_of(request)).has_scope(scope)
     except AppError:
         return False
 
 
 class Account:
-    """Whose bots a request is about: the key's account, or without keys the one that it names, or any."""
+    """The account of a request's bots: the API key's account; without API keys the named account, or any."""
 
     def __init__(self, caller: Caller) -> None:
         self._own = caller.account
 
-    def named(self, account: str | None, places: Iterable[str] = ()) -> str | None:
-        """Raises BotNotFound, as for an unknown bot, when a request names another account than its key's."""
+    def resolve(self, account: str | None, locations: Iterable[str] = ()) -> str | None:
+        """The account to use if the request names ``account``; None for any account.
+
+        Raises BotNotFound, as for an unknown bot, if the API key belongs to another account. ``locations`` are where
+        the request names the bots.
+        """
         if self._own is None or account in (None, self._own):
             return self._own or account
-        raise BotNotFound(NOT_FOUND, places=[ErrorLocation(place, NOT_FOUND) for place in places])
+        raise BotNotFound(NOT_FOUND, locations=[ErrorLocation(location, NOT_FOUND) for location in locations])
 
 
 async def callers_account(request: Request) -> Account:

@@ -1,6 +1,7 @@
-"""Reads each body before the application sees the request: bounded in bytes, in time, and in all that is held at once.
+"""Reads each request body before the request is routed, within limits for its size, its time and all bodies together.
 
-Compressed bodies are refused. So what a body takes in memory is what was sent, and a few bytes cannot become many.
+Compressed bodies are rejected. So a body takes as much memory as was sent, and a few bytes cannot become many. Bodies
+of routes that declare ``streamed_body`` are passed on in pieces instead, within limits for size and time.
 """
 
 import asyncio
@@ -8,71 +9,77 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import render
 from app.api.limits import Limits
+from app.api.streaming import SCOPE_KEY, StreamedBody, StreamedRoutes
 from app.utils.errors import AppError, BodyTooLarge, BodyTooSlow, EncodingUnsupported, Overloaded
 
-LEAST_BYTES_PER_SECOND = 64 << 10
-"""A body may take BODY_TIMEOUT, and a second more for so many bytes."""
+MIN_BYTES_PER_SECOND = 64 << 10
+"""A body may take BODY_TIMEOUT, and one second more for each so many bytes."""
 SMALL_BYTES = 64 << 10
 SMALL_SHARE = 8
-"""A body up to so long, or so small a part of MAX_BODY_BYTES, is held in any case: else a few clients with large bodies
-that hardly move would keep all questions out. What small ones take together is bounded by MAX_CONNECTIONS."""
+"""A body of at most SMALL_BYTES, and at most this part of MAX_BODY_BYTES, is always buffered. Otherwise a few clients
+with large, slow bodies would keep all searches out. MAX_CONNECTIONS limits what all small bodies take together."""
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1 << 20
-"""After a refusal so much more is read and thrown away: a connection closed over unread bytes is reset, and its client
-may never see the answer."""
+"""After a rejection, so much of the body is still read and dropped. If a server closes a connection that has unread
+bytes, the connection is reset, and the client may not see the response."""
 
 
 class BodyHeaders(NamedTuple):
-    """What a request's head says about its body."""
+    """What the headers of a request say about its body."""
 
     length: int
     chunked: bool
     encoded: bool
     expects: bool
-    """The client waits for a word before it sends."""
+    """The client waits for ``100 Continue`` before it sends the body."""
 
 
 class BodyGuard:
-    """Plain ASGI. Needs ``limits`` in the lifespan's state."""
+    """ASGI middleware. Needs ``limits`` in the lifespan's state."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._held = 0
+        self._buffered = 0
+        self._streamed_routes: StreamedRoutes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        head = announced(scope["headers"])
-        if not head.length and not head.chunked:
+        headers = parse_body_headers(scope["headers"])
+        if not headers.length and not headers.chunked:
             await self._app(scope, receive, send)
             return
+        if self._streamed_routes is None:
+            self._streamed_routes = StreamedRoutes(scope["app"])
         limits: Limits = scope["state"]["limits"]
+        streamed = self._streamed_routes.find(scope)
+        max_bytes = limits.body_bytes if streamed is None or streamed.max_bytes is None else streamed.max_bytes
         try:
-            body = await self._read(head, limits, receive)
+            _check_headers(headers, max_bytes)
+            if streamed is None:
+                body = await self._buffer(limits, receive)
         except AppError as exc:
-            await refuse(exc, scope, receive, send)
+            await reject(exc, scope, receive, send)
             return
-        if body is None:
-            return
-        try:
-            whole: Message = {"type": "http.request", "body": body, "more_body": False}
-            await self._app(scope, replayed(whole, receive), send)
-        finally:
-            self._held -= _counted(len(body), limits)
+        if streamed is not None:
+            await self._stream(streamed, headers, max_bytes, scope, receive, send)
+        elif body is not None:
+            try:
+                message: Message = {"type": "http.request", "body": body, "more_body": False}
+                await self._app(scope, receive_once(message, receive), send)
+            finally:
+                self._buffered -= _billable(len(body), limits)
 
-    async def _read(self, head: BodyHeaders, limits: Limits, receive: Receive) -> bytes | None:
-        """The body, counted as held; None when the client went away. Raises what is to be answered instead."""
-        if head.encoded:
-            raise EncodingUnsupported("Send the body as it is: Content-Encoding is not supported.")
-        if head.length > limits.body_bytes:
-            raise _too_large(limits)
+    async def _buffer(self, limits: Limits, receive: Receive) -> bytes | None:
+        """The body, counted in ``_buffered``; None if the client disconnected. Raises the error to be sent instead."""
         parts: list[bytes] = []
-        held = 0
+        size = 0
         complete = False
         try:
             async with asyncio.timeout(limits.body_seconds) as deadline:
@@ -83,26 +90,84 @@ class BodyGuard:
                         return None
                     part = message.get("body", b"")
                     parts.append(part)
-                    self._held -= _counted(held, limits)
-                    held += len(part)
-                    counted = _counted(held, limits)
-                    self._held += counted
-                    if held > limits.body_bytes:
-                        raise _too_large(limits)
-                    if counted and self._held > limits.bodies_bytes:
-                        raise Overloaded("Too many large bodies at a time.", retry_after=1)
+                    self._buffered -= _billable(size, limits)
+                    size += len(part)
+                    billable = _billable(size, limits)
+                    self._buffered += billable
+                    if size > limits.body_bytes:
+                        raise _too_large(limits.body_bytes)
+                    if billable and self._buffered > limits.buffered_bytes:
+                        raise Overloaded("Too many large bodies at the same time.", retry_after=1)
                     complete = not message.get("more_body", False)
                     if not complete:
-                        deadline.reschedule(start + limits.body_seconds + held / LEAST_BYTES_PER_SECOND)
+                        deadline.reschedule(start + _allowed_seconds(limits, size))
         except TimeoutError as exc:
-            raise BodyTooSlow("The body did not arrive in time.") from exc
+            raise _too_slow() from exc
         finally:
             if not complete:
-                self._held -= _counted(held, limits)
+                self._buffered -= _billable(size, limits)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    async def _stream(
+        self,
+        streamed: StreamedBody,
+        headers: BodyHeaders,
+        max_bytes: int,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        scope[SCOPE_KEY] = streamed
+        body = _BodyStream(headers, max_bytes, scope["state"]["limits"], receive, send)
+        with suppress(ClientDisconnect):
+            await self._app(scope, body.receive, body.send)
 
-def announced(headers: Iterable[tuple[bytes, bytes]]) -> BodyHeaders:
+
+class _BodyStream:
+    """Passes a body on piece by piece and raises BodyTooLarge or BodyTooSlow from ``receive``.
+
+    Only time in which the application waits for the client counts. A response that begins before the end of the body
+    closes the connection.
+    """
+
+    def __init__(self, headers: BodyHeaders, max_bytes: int, limits: Limits, receive: Receive, send: Send) -> None:
+        self._max_bytes = max_bytes
+        self._limits = limits
+        self._expects = headers.expects
+        self._receive = receive
+        self._send = send
+        self._size = 0
+        self._waited_seconds = 0.0
+        self._complete = False
+        self._response_begun = False
+
+    async def receive(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        try:
+            async with asyncio.timeout(_allowed_seconds(self._limits, self._size) - self._waited_seconds):
+                message = await self._receive()
+        except TimeoutError as exc:
+            raise _too_slow() from exc
+        finally:
+            self._waited_seconds += loop.time() - start
+        self._expects = False  # The server sends 100 Continue when the application first waits for the body.
+        self._size += len(message.get("body", b""))
+        if self._size > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        self._complete = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if not self._response_begun and not self._complete:
+            self._send = _close_after_response(self._send, self._receive, linger=not self._expects)
+        self._response_begun = True
+        await self._send(message)
+
+
+def parse_body_headers(headers: Iterable[tuple[bytes, bytes]]) -> BodyHeaders:
     length = 0
     chunked = encoded = expects = False
     for name, value in headers:
@@ -118,56 +183,75 @@ def announced(headers: Iterable[tuple[bytes, bytes]]) -> BodyHeaders:
     return BodyHeaders(length, chunked, encoded, expects)
 
 
-def _counted(held: int, limits: Limits) -> int:
-    return held if held > min(SMALL_BYTES, limits.body_bytes // SMALL_SHARE) else 0
+def _check_headers(headers: BodyHeaders, max_bytes: int) -> None:
+    """Raises EncodingUnsupported and BodyTooLarge."""
+    if headers.encoded:
+        raise EncodingUnsupported("Send the body as it is: Content-Encoding is not supported.")
+    if headers.length > max_bytes:
+        raise _too_large(max_bytes)
 
 
-def _too_large(limits: Limits) -> BodyTooLarge:
-    return BodyTooLarge(f"The body is longer than {limits.body_bytes:,} bytes.")
+def _billable(size: int, limits: Limits) -> int:
+    """How many bytes of a buffered body count towards MAX_BUFFERED_BYTES."""
+    return size if size > min(SMALL_BYTES, limits.body_bytes // SMALL_SHARE) else 0
 
 
-def replayed(message: Message, receive: Receive) -> Receive:
-    """Gives the message once; then what the connection says."""
-    given = False
+def _allowed_seconds(limits: Limits, size: int) -> float:
+    return limits.body_seconds + size / MIN_BYTES_PER_SECOND
 
-    async def replay() -> Message:
-        nonlocal given
-        if given:
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is longer than {max_bytes:,} bytes.")
+
+
+def _too_slow() -> BodyTooSlow:
+    return BodyTooSlow("The body did not arrive in time.")
+
+
+def receive_once(message: Message, receive: Receive) -> Receive:
+    """Returns ``message`` once, then what ``receive`` returns."""
+    received = False
+
+    async def receive_message() -> Message:
+        nonlocal received
+        if received:
             return await receive()
-        given = True
+        received = True
         return message
 
-    return replay
+    return receive_message
 
 
-async def refuse(error: AppError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers. Ends the connection where the body is long or late: what is left of it is not worth reading."""
-    head = announced(scope["headers"])
+async def reject(error: AppError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends an error. Closes the connection if the body is long or slow, since the rest of it is not worth reading."""
+    headers = parse_body_headers(scope["headers"])
     response = render(error)
     if isinstance(error, EncodingUnsupported):
         response.headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
-    small = head.length <= SMALL_BYTES and not head.chunked and not head.expects
-    if small and (not head.length or await _drain(receive)):
-        await response(scope, receive, send)
-        return
-    response.headers["Connection"] = "close"
-    answered = False
+    small = headers.length <= SMALL_BYTES and not headers.chunked and not headers.expects
+    if not small or (headers.length and not await _drain(receive)):
+        send = _close_after_response(send, receive, linger=not headers.expects)
+    await response(scope, receive, send)
 
-    async def send_and_linger(message: Message) -> None:
-        nonlocal answered
-        if message["type"] == "http.response.body" and not answered:
-            answered = True
+
+def _close_after_response(send: Send, receive: Receive, *, linger: bool) -> Send:
+    """Closes the connection with the response. With ``linger``, reads a part of the remaining body before that."""
+
+    async def send_and_close(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
             await send({**message, "more_body": True})
-            if not head.expects:
+            if linger:
                 await _drain(receive)
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await send(message)
 
-    await response(scope, receive, send_and_linger)
+    return send_and_close
 
 
 async def _drain(receive: Receive) -> bool:
-    """Whether the end was reached."""
+    """Whether the end of the body was reached."""
     drained = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(LINGER_SECONDS):

@@ -1,4 +1,4 @@
-"""/collection: bots."""
+"""Routes of /collection: bots."""
 
 from fastapi import APIRouter, Response
 from starlette.convertors import StringConvertor, register_url_convertor
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/collection", tags=["collection"])
 
 
 class _BotSegment(StringConvertor):
-    """Leaves ``create`` and ``list`` to their own routes, which answer 405 to other methods."""
+    """Does not match ``create`` and ``list``, so that their own routes answer other methods with a 405."""
 
     regex = "(?!(?:create|list)$)[^/]+"
 
@@ -28,14 +28,14 @@ register_url_convertor("bot", _BotSegment())
     dependencies=[WRITE],
     status_code=201,
     responses={
-        200: {"model": BotCreated, "description": "It exists with these values."},
+        200: {"model": BotCreated, "description": "The bot exists with these values."},
         **error_responses(404, 409, *BODY_ERRORS),
     },
     operation_id="create_collection",
 )
 async def create(body: CreateBot, services: ServicesDep, account: AccountDep, response: Response) -> BotCreated:
-    """Registers a bot and makes its partitions and its collection. The same body again does nothing and is a 200."""
-    owner = account.named(body.account_name) or DEFAULT_ACCOUNT
+    """Registers a bot and creates its partitions and its collection. The same body again has no effect and is a 200."""
+    owner = account.resolve(body.account_name) or DEFAULT_ACCOUNT
     bot, is_new = await services.bots.create(
         NewBot(body.chat_bot_id, body.bot_name, body.collection_name, owner, body.dimension)
     )
@@ -47,7 +47,7 @@ async def create(body: CreateBot, services: ServicesDep, account: AccountDep, re
     "/list", dependencies=[READ], responses=error_responses(404, *COMMON_ERRORS), operation_id="list_collections"
 )
 async def list_bots(services: ServicesDep, account: AccountQuery) -> BotList:
-    """The bots of the account, or without keys and account_name of all, oldest first."""
+    """The bots of the account, oldest first. Without API keys and without account_name: the bots of all accounts."""
     bots = [BotInfo.model_validate(_fields(bot)) for bot in await services.bots.list(account)]
     return BotList(total=len(bots), bots=bots)
 
@@ -59,7 +59,7 @@ async def list_bots(services: ServicesDep, account: AccountQuery) -> BotList:
     operation_id="get_collection",
 )
 async def get(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> BotDetail:
-    """One bot, with what it holds and what is still to be done for it."""
+    """One bot, with the number of its documents and chunks and its unfinished background work."""
     bot, counts = await services.bots.get_with_counts(bot_id, account)
     return BotDetail.model_validate(
         {
@@ -79,9 +79,9 @@ async def get(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> 
     operation_id="delete_collection",
 )
 async def delete(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> BotDeleted:
-    """Removes the bot with all its documents. It is unknown from the first moment on.
+    """Deletes the bot and all of its documents. All other calls answer 404 for it at once.
 
-    A 503 says that something is left of it, which the server removes later by itself.
+    A 503 means that some of its data is still there. The server removes it later by itself.
     """
     timings = Stopwatch()
     await services.bots.delete(bot_id, account)

@@ -1,6 +1,6 @@
-"""Bounds what a connection may hold: time and bytes for a request's head, and the number of connections.
+"""Limits the time and the bytes of a request's head (request line and headers), and the number of connections.
 
-uvicorn has no limit for any of them. Bodies are bounded in ``app.api.bodies``.
+uvicorn has no such limits. ``app.api.bodies`` limits bodies.
 """
 
 import asyncio
@@ -16,33 +16,35 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.utils.errors import Overloaded
 
 MALFORMED = (
-    "The request's head is no HTTP/1.1. Letters outside ASCII in the path or the query must be UTF-8, percent-encoded: "
+    "The head of the request is not valid HTTP/1.1. Characters outside ASCII in the path or the query must be UTF-8, "
+    "percent-encoded: "
     "한글 is %ED%95%9C%EA%B8%80."
 )
 
 
 class GuardedConfig(uvicorn.Config):
-    """``connections``: most of one process. ``header_timeout_seconds``, ``head_bytes``: for a request's head.
-    ``drain_seconds``:
-    how long to serve on after SIGTERM. ``stopping``: at its end as soon as all processes are to stop; None
-    where there is one process."""
+    """uvicorn's configuration with the limits of ``GuardedProtocol`` and the waits of ``app.serve.DrainingServer``."""
 
-    connections = 2_000
+    max_connections = 2_000
+    """For each process."""
     header_timeout_seconds = 10.0
     head_bytes = 32_768
     drain_seconds = 0.0
+    """How long to continue to serve after SIGTERM."""
     stopping: "Connection[Any, Any] | None" = None
+    """A pipe that ends when all worker processes are to stop; None where there is only one process."""
 
 
 _waiting: dict["GuardedProtocol", None] = {}
-"""This process's connections that are at no request: idle ones, and those whose next head is not complete. In the order
-in which they began to wait."""
+"""This process's connections without a request in progress, in the order in which they began to wait: idle ones, and
+those whose next head is not complete."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Where there are too many connections, the one that waits longest gives way to a new one.
+    """If there are too many connections, a new one replaces the one that has waited longest for a request.
 
-    So idle and slow connections cannot lock anybody out. If all are at work, the new one gets a 503.
+    So idle and slow clients cannot keep others out. If all connections have a request in progress, the new one gets a
+    503.
     """
 
     config: GuardedConfig
@@ -50,9 +52,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._head = 0
-        self._clock: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._await_head()
-        if len(self.connections) > self.config.connections:
+        if len(self.connections) > self.config.max_connections:
             oldest = next(iter(_waiting))
             if oldest is self:
                 self._end(HTTPStatus.SERVICE_UNAVAILABLE, Overloaded.code, "Too many connections.")
@@ -66,9 +68,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self in _waiting and self._clock is None:
-            self._start_clock()
-        self._head += len(data)  # Taken back by whatever turns out to be no head.
+        if self in _waiting and self._timer is None:
+            self._start_timer()
+        self._head += len(data)  # on_headers_complete and on_body set it back to 0.
         super().data_received(data)
         if self._head > self.config.head_bytes and not self.transport.is_closing():
             detail = f"The head is longer than {self.config.head_bytes:,} bytes."
@@ -84,26 +86,26 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        at_next = bool(self.pipeline)
+        has_next_request = bool(self.pipeline)
         super().on_response_complete()
-        if not at_next and not self.transport.is_closing():
+        if not has_next_request and not self.transport.is_closing():
             _waiting[self] = None
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words say nothing
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's message has no details
         self._end(HTTPStatus.BAD_REQUEST, "malformed_request", MALFORMED)
 
     def _await_head(self) -> None:
         _waiting[self] = None
-        self._start_clock()
+        self._start_timer()
 
-    def _start_clock(self) -> None:
-        self._clock = self.loop.call_later(self.config.header_timeout_seconds, self._too_slow)
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self.config.header_timeout_seconds, self._too_slow)
 
     def _stop_waiting(self) -> None:
         _waiting.pop(self, None)
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _too_slow(self) -> None:
         if self._head:
@@ -116,7 +118,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _end(self, status: HTTPStatus, code: str, detail: str) -> None:
-        """Answers, unless an answer is under way, and closes."""
+        """Sends an error, unless a response is in progress, and closes the connection."""
         self._stop_waiting()
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.abort()
@@ -142,11 +144,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 async def await_first_requests(seconds: float) -> None:
-    """Until each connection's first request has begun, so that it is not cut off in the middle of saying it."""
+    """Waits until the first request of each connection has begun, so that it is not cut off in its head."""
     newcomers = [one for one in _waiting if one.cycle is None or one._head]
     end = asyncio.get_running_loop().time() + seconds
     while True:
-        # Once at least: what has arrived on the others is read meanwhile.
+        # At least once, so that data that has already arrived is read.
         await asyncio.sleep(0.01)
         newcomers = [one for one in newcomers if one in _waiting]
         if not newcomers or asyncio.get_running_loop().time() > end:

@@ -1,15 +1,17 @@
-"""/data: documents."""
+"""Routes of /data: documents."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from app.api.auth import AccountDep
 from app.api.deps import READ, WRITE, AccountQuery, BotQuery, DocPath, InsertBody, InsertManyBody, ServicesDep
-from app.api.errors import BODY_ERRORS, COMMON_ERRORS, MAX_PLACES, error_responses
-from app.api.idempotency import AnsweringDep
-from app.api.limits import LimitsDep, check_document, check_updates, sound_documents
+from app.api.errors import BODY_ERRORS, COMMON_ERRORS, MAX_LOCATIONS, error_responses
+from app.api.fast_route import FastRoute
+from app.api.idempotency import ResponderDep
+from app.api.limits import LimitsDep, check_document, check_documents, check_updates
+from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Outcome
 from app.models.data import (
     BatchDeleted,
@@ -24,25 +26,25 @@ from app.models.data import (
     DocumentOut,
     DocumentReplaced,
     ItemError,
-    ItemPlace,
+    ItemErrorLocation,
     MetadataPatched,
     PatchMetadata,
     WriteTimes,
     chosen_updates,
 )
 from app.models.fields import INT64_MAX
-from app.models.inserts import Item, RefusedItem
+from app.models.inserts import InvalidItem, Item
 from app.utils.errors import AppError, ErrorLocation
 from app.utils.stopwatch import Stopwatch
 
-router = APIRouter(prefix="/data", tags=["data"])
+router = APIRouter(prefix="/data", tags=["data"], route_class=FastRoute)
 
 Cursor = Annotated[
-    int, Query(ge=0, le=INT64_MAX, description="next_cursor of the page before; leave it out for the first page.")
+    int, Query(ge=0, le=INT64_MAX, description="next_cursor of the previous page; leave it out for the first page.")
 ]
 MAX_PAGE = 1000
-PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most documents of a page.")]
-ChunkPageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most chunks of a page.")]
+PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum number of documents per page.")]
+ChunkPageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum number of chunks per page.")]
 
 
 @router.post(
@@ -54,21 +56,22 @@ ChunkPageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most chunks
     operation_id="insert_document",
 )
 async def insert(
-    body: InsertBody, services: ServicesDep, account: AccountDep, limits: LimitsDep, answering: AnsweringDep
+    body: InsertBody, services: ServicesDep, account: AccountDep, limits: LimitsDep, respond: ResponderDep
 ) -> Response:
-    """Stores one document: found by searches from this answer on."""
+    """Stores one document. Searches find it from the moment of this response on."""
     timings = Stopwatch()
     check_document(body, limits)
+    bot_id, owner, document = body.document.chat_bot_id, account.resolve(body.account_name), body.new_document()
+
+    def run(idempotent: IdempotentRequest | None) -> Awaitable[Sequence[Outcome]]:
+        return services.ingest.insert(bot_id, owner, document, timings, idempotent)
 
     def build(outcomes: Sequence[Outcome]) -> DocumentInserted:
         doc_id = outcomes[0].doc_id
         assert doc_id is not None
         return {"status": "success", "doc_id": doc_id, "total_chunks": len(body.chunks), **_times(timings)}
 
-    bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), body.new_document()
-    return await answering(
-        201, owner, build, lambda once: services.ingest.insert(bot_id, owner, document, timings, once)
-    )
+    return await respond(201, owner, run, build)
 
 
 @router.post(
@@ -79,17 +82,22 @@ async def insert(
     operation_id="insert_documents",
 )
 async def insert_batch(
-    body: InsertManyBody, services: ServicesDep, account: AccountDep, limits: LimitsDep, answering: AnsweringDep
+    body: InsertManyBody, services: ServicesDep, account: AccountDep, limits: LimitsDep, respond: ResponderDep
 ) -> Response:
-    """Stores many documents, each wholly or not at all; a document that fails does not hold up the others.
+    """Stores many documents. Each is stored completely or not at all, and one that fails does not stop the others.
 
-    A document that cannot be read fails alone, too; if none can, the answer is a 422. A body that is no JSON stores
-    nothing. If no document can be stored because a store or the embedder is
-    unavailable, the answer is 503.
+    A document that is not valid fails alone as well; if no document is valid, the response is a 422. A body that is
+    not JSON stores nothing. If no document can be stored because a store or the embedder is unavailable, the response
+    is a 503.
     """
     timings = Stopwatch()
-    sound = sound_documents(body.documents, limits)
-    documents = [(one.document.chat_bot_id, one.new_document()) if isinstance(one, Item) else one for one in sound]
+    checked = check_documents(body.documents, limits)
+    documents = [(one.document.chat_bot_id, one.new_document()) if isinstance(one, Item) else one for one in checked]
+    locations = (f"body.documents.{index}.document.chat_bot_id" for index in range(len(documents)))
+    owner = account.resolve(body.account_name, locations)
+
+    def run(idempotent: IdempotentRequest | None) -> Awaitable[Sequence[Outcome]]:
+        return services.ingest.insert_many(owner, documents, timings, idempotent)
 
     def build(outcomes: Sequence[Outcome]) -> BatchInserted:
         results = [
@@ -107,9 +115,7 @@ async def insert_batch(
             **_times(timings),
         }
 
-    places = (f"body.documents.{index}.document.chat_bot_id" for index in range(len(documents)))
-    owner = account.named(body.account_name, places)
-    return await answering(200, owner, build, lambda once: services.ingest.insert_many(owner, documents, timings, once))
+    return await respond(200, owner, run, build)
 
 
 @router.get(
@@ -126,13 +132,13 @@ async def get(
     limit: ChunkPageSize = MAX_PAGE,
     cursor: Cursor = 0,
 ) -> DocumentDetail:
-    """A document and its chunks in order, a page of them where there are many."""
-    document, chunks, following = await services.documents.get(bot_id, account, doc_id, cursor, limit)
+    """A document and its chunks in order. Long documents are returned in pages of chunks."""
+    document, chunks, next_cursor = await services.documents.get(bot_id, account, doc_id, cursor, limit)
     return DocumentDetail(
         document=DocumentOut.model_validate(document),
         chunk_count=document.chunk_count,
         chunks=[ChunkOut.model_validate(chunk) for chunk in chunks],
-        next_cursor=None if following is None else str(following),
+        next_cursor=None if next_cursor is None else str(next_cursor),
     )
 
 
@@ -146,11 +152,11 @@ async def list_documents(
     limit: PageSize = 100,
     cursor: Cursor = 0,
 ) -> DocumentList:
-    """A bot's documents in the order of their doc_id."""
-    documents, following = await services.documents.list(bot_id, account, cursor, limit)
+    """A bot's documents, ordered by doc_id."""
+    documents, next_cursor = await services.documents.list(bot_id, account, cursor, limit)
     return DocumentList(
         documents=[DocumentOut.model_validate(document) for document in documents],
-        next_cursor=None if following is None else str(following),
+        next_cursor=None if next_cursor is None else str(next_cursor),
     )
 
 
@@ -167,11 +173,15 @@ async def replace(
     services: ServicesDep,
     account: AccountDep,
     limits: LimitsDep,
-    answering: AnsweringDep,
+    respond: ResponderDep,
 ) -> Response:
-    """Replaces metadata and chunks. Readers see the old document or the new one, never both."""
+    """Replaces a document's metadata and chunks. Readers see the old document or the new one, never a mix."""
     timings = Stopwatch()
     check_document(body, limits)
+    bot_id, owner, document = body.document.chat_bot_id, account.resolve(body.account_name), body.new_document()
+
+    def run(idempotent: IdempotentRequest | None) -> Awaitable[Sequence[Outcome]]:
+        return services.ingest.replace(bot_id, owner, doc_id, document, timings, idempotent)
 
     def build(outcomes: Sequence[Outcome]) -> DocumentReplaced:
         return {
@@ -182,10 +192,7 @@ async def replace(
             **_times(timings),
         }
 
-    bot_id, owner, document = body.document.chat_bot_id, account.named(body.account_name), body.new_document()
-    return await answering(
-        200, owner, build, lambda once: services.ingest.replace(bot_id, owner, doc_id, document, timings, once)
-    )
+    return await respond(200, owner, run, build)
 
 
 @router.patch(
@@ -197,12 +204,12 @@ async def replace(
 async def patch_metadata(
     doc_id: DocPath, body: PatchMetadata, services: ServicesDep, account: AccountDep, limits: LimitsDep
 ) -> MetadataPatched:
-    """Changes metadata alone: nothing is embedded again, and filters see it at once."""
+    """Changes only metadata. Nothing is embedded again, and filters use the new values at once."""
     timings = Stopwatch()
     fields, metadata = chosen_updates(body.metadata_updates)
     check_updates(metadata, limits)
     updated_at = await services.documents.patch(
-        body.chat_bot_id, account.named(body.account_name), doc_id, fields, metadata, limits.metadata_bytes
+        body.chat_bot_id, account.resolve(body.account_name), doc_id, fields, metadata, limits.metadata_bytes
     )
     return MetadataPatched(doc_id=doc_id, updated_at=updated_at, postgres_time_ms=timings.total)
 
@@ -214,7 +221,7 @@ async def patch_metadata(
     operation_id="delete_document",
 )
 async def delete(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account: AccountQuery) -> DocumentDeleted:
-    """Deletes a document: gone at once for every reader."""
+    """Deletes a document. No reader sees it after this response."""
     timings = Stopwatch()
     with timings.measure("postgres"):
         deleted_chunks = await services.documents.delete(bot_id, account, doc_id)
@@ -230,10 +237,10 @@ async def delete(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, accou
     operation_id="delete_documents",
 )
 async def delete_batch(body: DeleteBatch, services: ServicesDep, account: AccountDep) -> BatchDeleted:
-    """Deletes many documents at one stroke; unknown ones are named and do not hold up the others."""
+    """Deletes many documents in one transaction. Unknown ids are returned and do not stop the others."""
     timings = Stopwatch()
     with timings.measure("postgres"):
-        owner = account.named(body.account_name)
+        owner = account.resolve(body.account_name)
         deleted = await services.documents.delete_many(body.chat_bot_id, owner, body.doc_ids)
     not_found = [doc_id for doc_id in dict.fromkeys(body.doc_ids) if doc_id not in deleted]
     return BatchDeleted(
@@ -246,7 +253,7 @@ async def delete_batch(body: DeleteBatch, services: ServicesDep, account: Accoun
     )
 
 
-def _result(index: int, item: Item | RefusedItem, outcome: Outcome) -> BatchResult:
+def _result(index: int, item: Item | InvalidItem, outcome: Outcome) -> BatchResult:
     error = outcome.error
     return {
         "index": index,
@@ -259,9 +266,9 @@ def _result(index: int, item: Item | RefusedItem, outcome: Outcome) -> BatchResu
 
 
 def _item_error(index: int, error: AppError) -> ItemError:
-    places = error.places[:MAX_PLACES] or [ErrorLocation(f"body.documents.{index}", error.detail)]
-    named: list[ItemPlace] = [{"loc": place.loc, "msg": place.msg} for place in places]
-    return {"code": error.code, "detail": error.detail, "errors": named}
+    locations = error.locations[:MAX_LOCATIONS] or [ErrorLocation(f"body.documents.{index}", error.detail)]
+    errors: list[ItemErrorLocation] = [{"loc": one.loc, "msg": one.msg} for one in locations]
+    return {"code": error.code, "detail": error.detail, "errors": errors}
 
 
 def _times(timings: Stopwatch) -> WriteTimes:

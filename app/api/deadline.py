@@ -1,22 +1,22 @@
-"""No request takes for ever: what is not done in time is given up with a 503."""
+"""Cancels a request that takes longer than REQUEST_TIMEOUT or INGEST_TIMEOUT, and answers it with a 503."""
 
 import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.limits import Limits
+from app.api.streaming import is_streamed
 from app.utils.errors import DeadlineExceeded
 
-READING = frozenset({"GET", "HEAD"})
-LONG = ("/data/insert", "/v1/embeddings", "/collection")
-"""Paths whose calls embed many texts, or wait for Milvus to make or drop a collection."""
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+LONG_PATHS = ("/data/insert", "/v1/embeddings", "/collection")
+"""Paths of calls that embed many texts, or that wait until Milvus has created or dropped a collection."""
 
 
 class Deadline:
-    """Plain ASGI. Needs ``limits`` in the lifespan's state.
+    """ASGI middleware. Needs ``limits`` in the lifespan's state.
 
-    What is given up is cancelled, which a write takes for a crash: recovery undoes it. If the answer has begun, the
-    connection is closed.
+    A cancelled write is like a crash: recovery undoes it. If the response has begun, the connection is closed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -27,15 +27,18 @@ class Deadline:
             await self._app(scope, receive, send)
             return
         limits: Limits = scope["state"]["limits"]
-        seconds = limits.ingest_seconds if _is_long(scope["method"], scope["path"]) else limits.request_seconds
+        seconds = limits.ingest_seconds if _is_long(scope) else limits.request_seconds
         try:
             async with asyncio.timeout(seconds) as deadline:
                 await self._app(scope, receive, send)
         except TimeoutError as exc:
             if not deadline.expired():
                 raise
-            raise DeadlineExceeded(f"The request was given up after {seconds:g} seconds.", retry_after=5) from exc
+            raise DeadlineExceeded(f"The request was cancelled after {seconds:g} seconds.", retry_after=5) from exc
 
 
-def _is_long(method: str, path: str) -> bool:
-    return method not in READING and (path.startswith(LONG) or method == "PUT")
+def _is_long(scope: Scope) -> bool:
+    if is_streamed(scope):
+        return True
+    method: str = scope["method"]
+    return method not in SAFE_METHODS and (scope["path"].startswith(LONG_PATHS) or method == "PUT")

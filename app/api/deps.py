@@ -1,7 +1,6 @@
-"""What handlers take: the opened services, and checked parameters."""
+"""Dependencies of the routes: the services, the required scope, and validated parameters."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 from uuid import UUID
 
@@ -28,11 +27,11 @@ class State(TypedDict):
 
     services: Services
     limits: Limits
-    rate: "RateLimiter | None"
+    rate_limiter: "RateLimiter | None"
     writes: ConcurrencyLimiter
     reads: ConcurrencyLimiter
     hosts: frozenset[str] | None
-    keys: ApiKeyAuthenticator | None
+    authenticator: ApiKeyAuthenticator | None
     health_open: bool
     docs: Literal["open", "key", "off"]
 
@@ -43,21 +42,21 @@ async def _services(request: Request) -> Services:
 
 
 class Admission:
-    """The scope that a route needs, declared in its ``dependencies``. Bounds reads; writes are by what answers them."""
+    """The dependency by which a route declares the scope that it needs. It also limits rates and concurrent reads.
+
+    Concurrent writes are limited by ``IdempotentResponder``.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
     async def __call__(self, request: Request) -> AsyncIterator[None]:
-        async with self.admitted(request):
-            yield
+        """Holds the caller's place among the concurrent reads until the response is sent.
 
-    @asynccontextmanager
-    async def admitted(self, request: Request) -> AsyncIterator[None]:
-        """Until the answer is sent. Raises Unauthorized, Forbidden, RateLimited, TooManyReads,
-        and InvalidInput as ``check_parameters``."""
+        Raises Unauthorized, Forbidden, RateLimited, TooManyReads, and InvalidInput as ``check_parameters``.
+        """
         caller = await caller_of(request)
-        caller.need(self.scope)
+        caller.require_scope(self.scope)
         await hit_rate_limit(request)
         await check_parameters(request)
         if self.scope != "read":
@@ -75,51 +74,53 @@ async def _open() -> None:
 ServicesDep = Annotated[Services, Depends(_services)]
 READ = Depends(Admission("read"))
 WRITE = Depends(Admission("write"))
-"""Each route that works for an account declares one of them."""
+"""Each route that works on an account's data declares one of these."""
 OPEN = Depends(_open)
-"""Declared by routes that answer anybody, or look at a key themselves."""
+"""Declared by routes that require no API key, or that check it themselves."""
 
 
 def scope_of(route: BaseRoute) -> Scope | None:
     """The scope that a route declares; None where it declares none."""
-    admission = admission_of(route)
-    return admission.scope if admission else None
-
-
-def admission_of(route: BaseRoute) -> Admission | None:
     declared = route.dependencies if isinstance(route, APIRoute) else ()
     found = [one.dependency for one in declared if isinstance(one.dependency, Admission)]
-    return found[0] if len(found) == 1 else None
+    return found[0].scope if len(found) == 1 else None
 
 
-async def _insert(body: InsertDocument) -> Insert:
+async def insert_body(body: InsertDocument) -> Insert:
     return Insert.of(body)
 
 
-async def _insert_many(body: InsertBatch) -> InsertMany:
+async def insert_many_body(body: InsertBatch) -> InsertMany:
     return InsertMany.of(body)
 
 
-InsertBody = Annotated[Insert, Depends(_insert)]
-InsertManyBody = Annotated[InsertMany, Depends(_insert_many)]
+InsertBody = Annotated[Insert, Depends(insert_body)]
+InsertManyBody = Annotated[InsertMany, Depends(insert_many_body)]
 
 BotPath = Annotated[UUID, Path(alias="chat_bot_id", description="The bot.", examples=[EXAMPLE_BOT])]
 BotQuery = Annotated[UUID, Query(alias="chat_bot_id", description="The bot.", examples=[EXAMPLE_BOT])]
 DocPath = Annotated[
     int,
-    Path(alias="doc_id", ge=1, le=INT64_MAX, description="As insert returned it.", examples=[EXAMPLE_DOC_ID]),
+    Path(
+        alias="doc_id",
+        ge=1,
+        le=INT64_MAX,
+        description="The doc_id from the response to the insert.",
+        examples=[EXAMPLE_DOC_ID],
+    ),
 ]
 _AccountQuery = Annotated[
     AccountName | None,
     Query(
-        alias="account_name", description="The bot's account; left out, the key's, or without keys any account's bot."
+        alias="account_name",
+        description="The bot's account. Default: the API key's account; without API keys a bot of any account.",
     ),
 ]
 
 
 async def _account_of_query(account: AccountDep, account_name: _AccountQuery = None) -> str | None:
-    return account.named(account_name)
+    return account.resolve(account_name)
 
 
 AccountQuery = Annotated[str | None, Depends(_account_of_query)]
-"""The account that a request without a body is about."""
+"""The account of a request without a body."""

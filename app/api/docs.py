@@ -1,9 +1,8 @@
 """/docs (Swagger UI) and /redoc (ReDoc), without a request to another host.
 
-Their scripts come from the PyPI package fastapi-offline, which carries both distributions and is released anew as they
-are: an update is a changed pin, and nothing minified lies in this repository. Its own pages are not used, because
-their inline scripts would need a weaker Content-Security-Policy. All addresses are relative, so that the pages work
-under a proxy's path too.
+Their scripts are in the PyPI package fastapi-offline, which has a release for each release of theirs. An update is a
+changed pin, and this repository contains no minified code. The package's own pages are not used: their inline scripts
+would need a weaker Content-Security-Policy. All URLs are relative, so the pages also work under a proxy's path prefix.
 """
 
 from pathlib import Path
@@ -23,10 +22,10 @@ POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
-        "style-src 'self' 'unsafe-inline'",  # Both set styles from their scripts.
+        "style-src 'self' 'unsafe-inline'",  # Both set styles by script.
         "img-src 'self' data:",
         "connect-src 'self'",
-        "worker-src blob:",  # ReDoc searches in one.
+        "worker-src blob:",  # ReDoc's search runs in a worker.
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
@@ -46,7 +45,7 @@ async def _redoc(request: Request) -> FileResponse:
 
 
 async def _document(request: Request) -> JSONResponse:
-    """As FastAPI does it: behind a proxy that takes a part of the path away, the document says so."""
+    """As in FastAPI: behind a proxy that removes a path prefix, ``servers`` has the prefix."""
     await _check(request)
     document = request.app.openapi()
     if root_path := request.scope.get("root_path", "").rstrip("/"):
@@ -55,11 +54,11 @@ async def _document(request: Request) -> JSONResponse:
 
 
 async def _check(request: Request) -> None:
-    """Raises HTTPException and KeyMissing, as DOCS has it."""
+    """Raises HTTPException or an error of the API key, as the setting DOCS says."""
     if request.state.docs == "off":
         raise HTTPException(404)
     if request.state.docs == "key":
-        (await caller_of(request)).need("read")
+        (await caller_of(request)).require_scope("read")
 
 
 class _Files(StaticFiles):
@@ -70,7 +69,7 @@ class _Files(StaticFiles):
 
 
 def install(app: FastAPI) -> None:
-    """Adds both pages, their files and /openapi.json, all of which FastAPI would add without asking for a key."""
+    """Adds both pages, their files and /openapi.json. FastAPI's own routes for these never require an API key."""
     files = _Files(directory=STATIC, packages=[("fastapi_offline", "static")])
     app.mount("/docs/assets", files, name="docs-assets")
     app.add_api_route("/openapi.json", _document, include_in_schema=False, dependencies=[OPEN])

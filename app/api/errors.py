@@ -1,4 +1,4 @@
-"""Renders every error as application/problem+json (RFC 9457). Nothing internal ever stands in it."""
+"""Renders every error as application/problem+json (RFC 9457), without internal details."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,20 +17,20 @@ from app.utils.logging import request_id
 log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
-MAX_PLACES = 50
+MAX_LOCATIONS = 50
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 COMMON_ERRORS = (422, 429, 503)
-"""What every call may answer."""
+"""Errors that every call can return."""
 BODY_ERRORS = (408, 413, 415, *COMMON_ERRORS)
-"""What every call that takes a body may answer."""
+"""Errors that every call with a body can return."""
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 OPENAI_PATHS = "/v1/"
-UNTYPED = "send JSON, with the header Content-Type: application/json"
+NOT_JSON = "send JSON, with the header Content-Type: application/json"
 NOT_UTF8 = "is not UTF-8: send JSON encoded as UTF-8, not as EUC-KR or CP949"
 
 openai_errors: ContextVar[bool] = ContextVar("openai_errors", default=False)
-"""Whether the request is for one of OPENAI_PATHS: clients of OpenAI show nothing of an error but its ``error``."""
+"""Whether the request is for one of OPENAI_PATHS. OpenAI's clients show only the member ``error`` of an error."""
 
 
 def problem(
@@ -39,7 +39,7 @@ def problem(
     title: str,
     detail: str,
     *,
-    places: Sequence[ErrorLocation] = (),
+    locations: Sequence[ErrorLocation] = (),
     headers: dict[str, str] | None = None,
     more: Mapping[str, object] | None = None,
 ) -> JSONResponse:
@@ -51,23 +51,23 @@ def problem(
         "code": code,
         "request_id": request_id.get(),
     }
-    if places:
-        body["errors"] = [{"loc": place.loc, "msg": place.msg} for place in places[:MAX_PLACES]]
+    if locations:
+        body["errors"] = [{"loc": location.loc, "msg": location.msg} for location in locations[:MAX_LOCATIONS]]
     body.update(more or {})
     if openai_errors.get():
         body["error"] = {
             "message": detail,
             "type": OPENAI_TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error"),
-            "param": places[0].loc.removeprefix("body.") if places and status != 400 else None,
+            "param": locations[0].loc.removeprefix("body.") if locations and status != 400 else None,
             "code": code,
         }
     return JSONResponse(body, status, headers, PROBLEM_JSON)
 
 
 def log_and_render(error: AppError) -> JSONResponse:
-    """Rendered for the caller; what is the server's fault is written to the log with its cause."""
+    """Renders an error for the client. An error of the server is also written to the log, with its cause."""
     if error.status >= 500:
-        # A full disk refuses every write; the store's own line says which disk.
+        # A full disk rejects every write; the store's own log line says which disk.
         cause = None if isinstance(error, StorageFull) else error.__cause__
         log.warning("%s: %s", error.code, error.detail, exc_info=cause)
     return render(error)
@@ -80,7 +80,7 @@ def render(error: AppError) -> JSONResponse:
     if error.challenge is not None:
         headers["WWW-Authenticate"] = error.challenge
     return problem(
-        error.status, error.code, error.title, error.detail, places=error.places, headers=headers, more=error.more
+        error.status, error.code, error.title, error.detail, locations=error.locations, headers=headers, more=error.more
     )
 
 
@@ -91,20 +91,20 @@ async def _app_error(_: Request, exc: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
-    if exc.errors()[0]["loc"] == ("body",) and not _says_json(request):
-        return render(InvalidInput(f"body: {UNTYPED}", places=[ErrorLocation("body", UNTYPED)]))
-    places = [place(error["loc"], error["msg"]) for error in exc.errors()]
-    first = places[0]
+    if exc.errors()[0]["loc"] == ("body",) and not _is_json(request):
+        return render(InvalidInput(f"body: {NOT_JSON}", locations=[ErrorLocation("body", NOT_JSON)]))
+    locations = [error_location(error["loc"], error["msg"]) for error in exc.errors()]
+    first = locations[0]
     if any(error["type"] == "json_invalid" for error in exc.errors()):
-        return render(MalformedBody(f"{first.loc}: {first.msg}", places=places))
-    return render(InvalidInput(f"{first.loc}: {first.msg}", places=places))
+        return render(MalformedBody(f"{first.loc}: {first.msg}", locations=locations))
+    return render(InvalidInput(f"{first.loc}: {first.msg}", locations=locations))
 
 
 async def _http_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
     if exc.status_code == 400:
         detail = NOT_UTF8 if isinstance(exc.__cause__, UnicodeDecodeError) else exc.detail
-        return render(MalformedBody(f"body: {detail}", places=[ErrorLocation("body", detail)]))
+        return render(MalformedBody(f"body: {detail}", locations=[ErrorLocation("body", detail)]))
     code = HTTP_CODES.get(exc.status_code, "http_error")
     headers = dict(exc.headers or {})
     if exc.status_code == 405:
@@ -112,13 +112,13 @@ async def _http_error(request: Request, exc: Exception) -> JSONResponse:
     return problem(exc.status_code, code, exc.detail, exc.detail, headers=headers)
 
 
-def _says_json(request: Request) -> bool:
+def _is_json(request: Request) -> bool:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _methods(request: Request) -> list[str]:
-    """Every method of this path: the router names those of the first route with it, and each of ours has one."""
+    """All methods of this path. The router knows those of the first matching route, and each of our routes has one."""
     scope, routes = dict(request.scope), request.app.routes
     return [
         method
@@ -128,12 +128,12 @@ def _methods(request: Request) -> list[str]:
 
 
 def internal_error() -> JSONResponse:
-    """For what nobody foresaw: the log has the rest, under the request id."""
-    return problem(500, AppError.code, AppError.title, "The server failed; its log has more under this request_id.")
+    """For an unexpected exception. The log has the details, under the request id."""
+    return problem(500, AppError.code, AppError.title, "The server failed. Its log has details under this request_id.")
 
 
-def place(loc: Sequence[int | str], msg: str) -> ErrorLocation:
-    """As an error that a model found names it."""
+def error_location(loc: Sequence[int | str], msg: str) -> ErrorLocation:
+    """The location and message of a model's validation error."""
     return ErrorLocation(_readable(loc), _printable(msg))
 
 
@@ -142,7 +142,7 @@ def _readable(loc: Sequence[int | str]) -> str:
 
 
 def _printable(text: str) -> str:
-    """A key or message may repeat a lone surrogate from the body, which no answer can carry."""
+    """A name or a message can contain a lone surrogate from the body, which UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")[:500]
 
 
@@ -153,35 +153,32 @@ def install(app: FastAPI) -> None:
 
 
 REASONS = {
-    400: "The body could not be read, for it is no JSON in UTF-8.",
-    401: "No API key, or one that is wrong, expired or revoked.",
+    400: "The body is not JSON in UTF-8.",
+    401: "No API key, or a wrong, expired or revoked one.",
     403: "The API key's scope does not cover this call.",
-    404: "Unknown, or somebody else's.",
+    404: "Unknown, or of another account.",
     408: "The body did not arrive in time.",
-    409: "Conflicts with what is stored, or with a request that is still at work.",
+    409: "Conflicts with stored data, or with a request that is in progress.",
     413: "The body is too large.",
     415: "The body is compressed.",
-    422: "Bad content; `errors` names each place.",
-    429: "The account sends too much; Retry-After says when to go on.",
-    500: "The server failed; its log has more under the `request_id`.",
-    502: "The embedder returned a vector that must not be used.",
-    503: "A store or the embedder is away or too busy; Retry-After says when to try again.",
+    422: "Invalid input; `errors` has the location of each error.",
+    429: "Too many requests of this account; Retry-After says how long to wait.",
+    500: "The server failed. Its log has the details under the `request_id`.",
+    502: "The embedder returned an unusable vector.",
+    503: "A store or the embedder is unavailable or overloaded; Retry-After says how long to wait.",
 }
-RETRY_AFTER = {"description": "Seconds to wait before trying again.", "schema": {"type": "integer", "minimum": 1}}
+RETRY_AFTER = {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer", "minimum": 1}}
 
-CHALLENGE = {"description": "What is asked for, as RFC 6750 has it.", "schema": {"type": "string"}}
+CHALLENGE = {"description": "The challenge, after RFC 6750.", "schema": {"type": "string"}}
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` of a route that may answer with these errors.
-
-    400 and 500 need no mention: ``app.api.openapi`` adds them wherever they can be.
-    """
+    """The ``responses`` of a route that can return these errors. ``app.api.openapi`` adds 400 and 500."""
     return {status: problem_response(status) for status in statuses}
 
 
 def problem_response(status: int) -> dict[str, Any]:
-    """OpenAPI's description of an error; ``app.api.openapi`` holds the schema that it points to."""
+    """The OpenAPI description of an error. ``app.api.openapi`` adds the schema that it refers to."""
     response: dict[str, Any] = {
         "description": REASONS[status],
         "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},

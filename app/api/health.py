@@ -1,10 +1,10 @@
-"""/health: for orchestrators."""
+"""Routes of /health: for orchestrators and load balancers."""
 
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.auth import caller_of, may
+from app.api.auth import caller_of, optional_scope
 from app.api.deps import OPEN, ServicesDep
 from app.api.errors import error_responses
 from app.core.services import Services
@@ -14,28 +14,33 @@ from app.utils.lifecycle import process
 router = APIRouter(prefix="/health", tags=["health"], dependencies=[OPEN])
 
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {
-    503: {"model": HealthReport, "description": "Something this server needs does not answer."}
+    503: {
+        "model": HealthReport,
+        "description": "PostgreSQL, Milvus or the embedder does not answer, or the process is stopping.",
+    }
 }
 
 
 @router.get("", responses={**UNAVAILABLE, **error_responses(401, 403)}, operation_id="health")
 async def health(request: Request, services: ServicesDep, response: Response) -> HealthReport:
-    """As ready; with HEALTH_OPEN=false for those who have a key."""
+    """The same as ready. With HEALTH_OPEN=false it requires an API key."""
     if not request.state.health_open:
-        (await caller_of(request)).need("read")
+        (await caller_of(request)).require_scope("read")
     return await _report(services, response, detailed=True)
 
 
 @router.get("/ready", responses=UNAVAILABLE, operation_id="ready")
 async def ready(request: Request, services: ServicesDep, response: Response) -> HealthReport:
-    """200 when PostgreSQL, Milvus and the embedder all answer; 503 when not, or when the process is stopping.
+    """200 if PostgreSQL, Milvus and the embedder all answer; 503 if not, or if the process is stopping.
 
-    Calls that come within a second share one look at them.
+    Calls within one second share one check.
 
-    A store without space for writes is ``full``, and the status ``degraded``, which is a 200: searches are answered.
-    With HEALTH_OPEN=false it names them to those alone who have a key.
+    A store without space for writes is ``full`` and the status ``degraded``. That is a 200, since searches still work.
+    With HEALTH_OPEN=false, ``dependencies`` is empty without an API key.
     """
-    return await _report(services, response, detailed=request.state.health_open or await may(request, "read"))
+    return await _report(
+        services, response, detailed=request.state.health_open or await optional_scope(request, "read")
+    )
 
 
 async def _report(services: Services, response: Response, *, detailed: bool) -> HealthReport:
@@ -59,7 +64,7 @@ async def _report(services: Services, response: Response, *, detailed: bool) -> 
 
 @router.get("/live", operation_id="live")
 async def live() -> Alive:
-    """200 as long as this process answers; asks nobody else."""
+    """200 as long as this process runs. Checks nothing else."""
     return Alive()
 
 

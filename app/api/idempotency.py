@@ -1,5 +1,6 @@
-"""The Idempotency-Key header: a request that is sent again gets the answer of the first time."""
+"""The Idempotency-Key header: a repeated request gets the response of the first one and has no second effect."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated
@@ -11,39 +12,42 @@ from app.api.limits import ConcurrencyLimiter
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Outcome
 
-VISIBLE = r"[\x21-\x7e]"
-KEY_CHARS = 255
-Key = Annotated[
+VISIBLE_ASCII = r"[\x21-\x7e]"
+MAX_KEY_CHARS = 255
+IDEMPOTENCY_KEY = re.compile(f"{VISIBLE_ASCII}{{1,{MAX_KEY_CHARS}}}".encode())
+IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         min_length=1,
-        max_length=KEY_CHARS,
-        pattern=f"^{VISIBLE}+$",
-        description="Makes the request safe to send again: for 24 hours the same key gets the same answer, and one "
-        "effect. A random UUID will do. Another request under the same key is refused.",
+        max_length=MAX_KEY_CHARS,
+        pattern=f"^{VISIBLE_ASCII}+$",
+        description="Makes it safe to repeat the request. For 24 hours, a request with the same key and the same body "
+        "gets the same response and has no second effect. Use a random UUID, for example. A different request with "
+        "the same key is rejected.",
     ),
 ]
 
 
 class IdempotentResponder:
-    """Builds a handler's answer, once for each Idempotency-Key."""
+    """Runs a write and builds its response, once for each Idempotency-Key. Limits an account's concurrent writes."""
 
-    def __init__(self, request: Request, key: str | None, body: bytes = b"") -> None:
+    def __init__(self, request: Request, idempotency_key: str | None, body: bytes = b"") -> None:
         self._request = request
-        self._key = key
+        self._idempotency_key = idempotency_key
         self._body = body
 
     async def __call__(
         self,
         status: int,
         account: str | None,
-        build: Callable[[Sequence[Outcome]], Mapping[str, object]],
         run: Callable[[IdempotentRequest | None], Awaitable[Sequence[Outcome]]],
+        build: Callable[[Sequence[Outcome]], Mapping[str, object]],
     ) -> Response:
-        """``run`` does the work, ``build`` makes the answer of it; with a key, inside the transaction that commits.
+        """``run`` does the work, ``build`` makes the response body from its outcomes.
 
-        Raises TooManyWrites when ``account``, or the address where there is none, has as many at work as it may.
+        With an Idempotency-Key, ``build`` is called inside the transaction that commits the work. Raises TooManyWrites
+        if ``account``, or the client's address where there is no account, has too many writes in progress.
         """
 
         def render(outcomes: Sequence[Outcome]) -> bytes:
@@ -51,19 +55,20 @@ class IdempotentResponder:
 
         writes: ConcurrencyLimiter = self._request.state.writes
         async with writes.slot(self._request, account):
-            once = None if self._key is None else IdempotentRequest(self._key, self._body_sha256(), render)
-            outcomes = await run(once)
-        stored = once.answer if once else None
-        headers = {"Idempotency-Replayed": "true"} if once and once.replayed else None
+            key = self._idempotency_key
+            idempotent = None if key is None else IdempotentRequest(key, self._request_sha256(), render)
+            outcomes = await run(idempotent)
+        stored = idempotent.answer if idempotent else None
+        headers = {"Idempotency-Replayed": "true"} if idempotent and idempotent.replayed else None
         return Response(render(outcomes) if stored is None else stored, status, headers, "application/json")
 
-    def _body_sha256(self) -> bytes:
+    def _request_sha256(self) -> bytes:
         head = f"{self._request.method} {self._request.url.path}\n".encode()
         return sha256(head + self._body).digest()
 
 
-async def _answering(request: Request, key: Key = None) -> IdempotentResponder:
+async def idempotent_responder(request: Request, key: IdempotencyKey = None) -> IdempotentResponder:
     return IdempotentResponder(request, key, await request.body())
 
 
-AnsweringDep = Annotated[IdempotentResponder, Depends(_answering)]
+ResponderDep = Annotated[IdempotentResponder, Depends(idempotent_responder)]

@@ -1,4 +1,4 @@
-"""How much one request may ask for, and how much one account: what settings allow below the contract's own bounds."""
+"""How much one request may contain and how much one account may use: limits that settings set within the API's own."""
 
 import asyncio
 import random
@@ -10,28 +10,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
-from app.api.errors import place
-from app.models.inserts import Item, RefusedItem
+from app.api.errors import error_location
+from app.api.streaming import is_streamed
+from app.models.inserts import InvalidItem, Item
 from app.models.search import MAX_LIMIT
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
 from app.utils.errors import ErrorLocation, InvalidInput, RateLimited, TooManyReads, TooManyWrites
 from app.utils.unicode import nfc
 
-if TYPE_CHECKING:  # Its library is loaded only where RATE_LIMIT is set.
+if TYPE_CHECKING:  # Its library is imported only where RATE_LIMIT is set.
     from app.api.rate_limiter import RateLimiter
 
 ACCOUNT_CHARS = 128
 REJECTION_DELAY_SECONDS = (0.25, 0.75)
-"""How long a 429 waits. Who asks again at once cannot take the server's time from others so, and those who were refused
-together do not come back together."""
+"""A 429 is sent after a random delay between these. A client that repeats its request at once then takes little of the
+server's time, and clients that were rejected together do not come back together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes, seconds and counts; the settings of the same names say what each means."""
+    """Bytes, seconds and counts. The settings with similar names explain them."""
 
     body_bytes: int = 32 << 20
-    bodies_bytes: int = 64 << 20
+    buffered_bytes: int = 64 << 20
     documents: int = 1_000
     chunks: int = 65_536
     text_chars: int = 8_192
@@ -47,11 +48,11 @@ def rate_limit_key(account: str) -> str:
 
 
 async def account_of(request: Request) -> str:
-    """Whose request this is: the key's account, else the one it names, else the address it comes from."""
+    """The rate limit key of a request: the API key's account, else the account it names, else the client's address."""
     account = getattr(request.state, "account", None) or request.query_params.get("account_name")
-    if not account and request.headers.get("content-type"):
+    if not account and request.headers.get("content-type") and not is_streamed(request.scope):
         try:
-            body = await request.json()  # Kept for FastAPI. The direct way parses it twice, with a rate but no keys.
+            body = await request.json()  # Only with a rate limit and without API keys. FastRoute parses it again.
         except ValueError:
             body = None
         account = body.get("account_name") if isinstance(body, dict) else None
@@ -65,45 +66,50 @@ def _address(request: Request) -> str:
 
 
 async def hit_rate_limit(request: Request) -> None:
-    """For every route that works for an account, where it was not done before the body was read. Raises RateLimited."""
-    rate: RateLimiter | None = request.state.rate
-    if rate is not None and not hasattr(request.state, "rate_spent"):
-        await spend(rate, await account_of(request))
+    """Counts a request, unless it was counted before its body was read. Raises RateLimited."""
+    limiter: RateLimiter | None = request.state.rate_limiter
+    if limiter is not None and not hasattr(request.state, "rate_limit_hit"):
+        await hit_or_delay(limiter, await account_of(request))
 
 
-async def spend(rate: "RateLimiter", account: str) -> None:
-    """Raises RateLimited, after a while."""
+async def hit_or_delay(limiter: "RateLimiter", key: str) -> None:
+    """Raises RateLimited, after a delay."""
     try:
-        await rate.spend(account)
+        await limiter.hit(key)
     except RateLimited:
-        await asyncio.sleep(random.uniform(*REJECTION_DELAY_SECONDS))  # noqa: S311 - guards nothing
+        await _delay_rejection()
         raise
 
 
-class ConcurrencyLimiter:
-    """How many calls of one kind each account has in flight in this process."""
+async def _delay_rejection() -> None:
+    await asyncio.sleep(random.uniform(*REJECTION_DELAY_SECONDS))  # noqa: S311 - not for cryptography
 
-    def __init__(self, most: int, error: type[TooManyWrites | TooManyReads]) -> None:
-        self._most = most
+
+class ConcurrencyLimiter:
+    """Limits how many calls of one kind each account has in progress in this process."""
+
+    def __init__(self, limit: int, error: type[TooManyWrites | TooManyReads]) -> None:
+        self._limit = limit
         self._error = error
         self._running: Counter[str] = Counter()
 
     @asynccontextmanager
     async def slot(self, request: Request, account: str | None) -> AsyncIterator[None]:
-        """One of the account's while inside, or of the address's where there is none. Raises TooManyWrites or
-        TooManyReads, after a while.
+        """Holds one of the account's slots, or of the client's address where there is no account.
+
+        Raises TooManyWrites or TooManyReads, after a delay.
         """
-        counted = rate_limit_key(account) if account else _address(request)
-        if self._running[counted] >= self._most:
-            await asyncio.sleep(random.uniform(*REJECTION_DELAY_SECONDS))  # noqa: S311 - guards nothing
-            raise self._error(f"This account already has {self._most} {self._error.calls} in progress.", retry_after=1)
-        self._running[counted] += 1
+        key = rate_limit_key(account) if account else _address(request)
+        if self._running[key] >= self._limit:
+            await _delay_rejection()
+            raise self._error(f"This account already has {self._limit} {self._error.calls} in progress.", retry_after=1)
+        self._running[key] += 1
         try:
             yield
         finally:
-            self._running[counted] -= 1
-            if not self._running[counted]:
-                del self._running[counted]
+            self._running[key] -= 1
+            if not self._running[key]:
+                del self._running[key]
 
 
 async def _limits(request: Request) -> Limits:
@@ -114,26 +120,26 @@ async def _limits(request: Request) -> Limits:
 LimitsDep = Annotated[Limits, Depends(_limits)]
 
 
-def sound_documents(items: Sequence[Item | RefusedItem], limits: Limits) -> list[Item | InvalidInput]:
-    """The documents of a batch, and in place of each that cannot be stored what is wrong with it.
+def check_documents(items: Sequence[Item | InvalidItem], limits: Limits) -> list[Item | InvalidInput]:
+    """The documents of a batch, with an error in place of each that is not valid.
 
-    Raises InvalidInput when the batch is too large, or none of its documents is sound.
+    Raises InvalidInput if the batch is too large, or if none of its documents is valid.
     """
     if len(items) > limits.documents:
-        raise _refused("body.documents", f"holds more than {limits.documents:,} documents")
+        raise _invalid("body.documents", f"holds more than {limits.documents:,} documents")
     if sum(len(item.chunks) for item in items if isinstance(item, Item)) > limits.chunks:
-        raise _refused("body.documents", f"holds more than {limits.chunks:,} chunks")
+        raise _invalid("body.documents", f"holds more than {limits.chunks:,} chunks")
     checked = [_checked(item, limits, f"body.documents.{number}") for number, item in enumerate(items)]
     errors = [one for one in checked if isinstance(one, InvalidInput)]
     if len(errors) == len(checked):
-        raise InvalidInput(errors[0].detail, places=[place for error in errors for place in error.places])
+        raise InvalidInput(errors[0].detail, locations=[location for error in errors for location in error.locations])
     return checked
 
 
-def _checked(item: Item | RefusedItem, limits: Limits, where: str) -> Item | InvalidInput:
-    if isinstance(item, RefusedItem):
-        places = [place((where, *loc), msg) for loc, msg in item.errors]
-        return InvalidInput(f"{places[0].loc}: {places[0].msg}", places=places)
+def _checked(item: Item | InvalidItem, limits: Limits, where: str) -> Item | InvalidInput:
+    if isinstance(item, InvalidItem):
+        locations = [error_location((where, *loc), msg) for loc, msg in item.errors]
+        return InvalidInput(f"{locations[0].loc}: {locations[0].msg}", locations=locations)
     try:
         _check(item, limits, where)
     except InvalidInput as exc:
@@ -144,7 +150,7 @@ def _checked(item: Item | RefusedItem, limits: Limits, where: str) -> Item | Inv
 def check_document(item: Item, limits: Limits) -> None:
     """Raises InvalidInput."""
     if len(item.chunks) > limits.chunks:
-        raise _refused("body", f"holds more than {limits.chunks:,} chunks")
+        raise _invalid("body", f"holds more than {limits.chunks:,} chunks")
     _check(item, limits, "body")
 
 
@@ -153,47 +159,47 @@ def _check(item: Item, limits: Limits, where: str) -> None:
     for position, chunk in enumerate(item.chunks):
         if len(chunk.text) > limits.text_chars:
             text = f"is longer than {limits.text_chars:,} characters"
-            raise _refused(f"{where}.chunks.{position}.text", text)
+            raise _invalid(f"{where}.chunks.{position}.text", text)
 
 
 def check_updates(metadata: dict[str, Any], limits: Limits) -> None:
-    """Raises InvalidInput. What a PATCH makes of the stored metadata is checked where it is stored."""
+    """Raises InvalidInput. The metadata that results from a PATCH is checked where it is stored."""
     _check_metadata(metadata, limits, "body.metadata_updates")
 
 
-def _check_metadata(metadata: dict[str, Any], limits: Limits, place: str) -> None:
-    # What the contract itself allows was looked at when the body was read.
+def _check_metadata(metadata: dict[str, Any], limits: Limits, where: str) -> None:
+    # The models have checked METADATA_BYTES and METADATA_DEPTH.
     if limits.metadata_bytes < METADATA_BYTES and metadata_bytes(metadata) > limits.metadata_bytes:
-        raise _refused(place, f"is larger than {limits.metadata_bytes:,} bytes of JSON")
+        raise _invalid(where, f"is larger than {limits.metadata_bytes:,} bytes of JSON")
     if limits.metadata_depth < METADATA_DEPTH and _depth(metadata) > limits.metadata_depth:
-        raise _refused(place, f"is nested deeper than {limits.metadata_depth} levels")
+        raise _invalid(where, f"is nested deeper than {limits.metadata_depth} levels")
 
 
 def check_query(texts: Sequence[str], limits: Limits) -> None:
-    """Raises InvalidInput when a text is longer than the settings allow."""
+    """Raises InvalidInput if a text is longer than MAX_TEXT_CHARS."""
     if max(map(len, texts)) > limits.text_chars:
-        raise _refused("body", f"holds a text longer than {limits.text_chars:,} characters")
+        raise _invalid("body", f"holds a text longer than {limits.text_chars:,} characters")
 
 
 def check_answer(texts: int, limit: int, context_chunks: int) -> None:
-    """Raises InvalidInput when an answer could hold more texts, context included, than MAX_LIMIT."""
+    """Raises InvalidInput if a response could hold more texts, context included, than MAX_LIMIT."""
     if texts * limit * (1 + 2 * context_chunks) > MAX_LIMIT:
-        reason = f"with this limit an answer could hold more than {MAX_LIMIT:,} texts, context included"
-        raise _refused("body.context_chunks", reason)
+        reason = f"with this limit a response could hold more than {MAX_LIMIT:,} texts, context included"
+        raise _invalid("body.context_chunks", reason)
 
 
 def _depth(value: Any) -> int:
     level, depth = [value], 0
     while level:
         level = [
-            below
+            child
             for item in level
             if isinstance(item, dict | list)
-            for below in (item.values() if isinstance(item, dict) else item)
+            for child in (item.values() if isinstance(item, dict) else item)
         ]
         depth += 1
     return depth - 1
 
 
-def _refused(place: str, reason: str) -> InvalidInput:
-    return InvalidInput(f"{place}: {reason}", places=[ErrorLocation(place, reason)])
+def _invalid(where: str, reason: str) -> InvalidInput:
+    return InvalidInput(f"{where}: {reason}", locations=[ErrorLocation(where, reason)])

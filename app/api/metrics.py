@@ -1,4 +1,4 @@
-"""/metrics: for Prometheus."""
+"""Route of /metrics: for Prometheus."""
 
 from ipaddress import ip_address
 
@@ -18,21 +18,24 @@ router = APIRouter(tags=["metrics"])
     operation_id="metrics",
     response_class=Response,
     responses={
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus's text format."},
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "description": "Prometheus text format.",
+        },
         **error_responses(401, 403),
     },
 )
 async def read(request: Request, services: ServicesDep) -> Response:
-    """Counters, gauges and histograms of this server; for callers on this machine, and with an admin key."""
+    """Counters, gauges and histograms of this server. Requires an admin key, except from the same machine."""
     if not _is_local(request):
-        (await caller_of(request)).need("admin")
+        (await caller_of(request)).require_scope("admin")
     await services.metrics_sampler.refresh()
     return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
 
 def _is_local(request: Request) -> bool:
-    """Through a proxy on this machine every caller is local: such a proxy must keep /metrics to itself."""
-    if request.client is None:  # As on a Unix socket: a proxy may be passing anybody on.
+    """Behind a proxy on this machine every caller is local. Such a proxy must not forward /metrics."""
+    if request.client is None:  # For example on a Unix socket, where a proxy may forward any caller.
         return False
     try:
         return ip_address(request.client.host).is_loopback

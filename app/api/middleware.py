@@ -36,7 +36,7 @@ class RequestContext:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, _brief(send))
+            await self._app(scope, receive, _shorten_startup_error(send))
             return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -55,7 +55,7 @@ class RequestContext:
                 await self._answer(scope, receive, answer)
         finally:
             metrics.IN_FLIGHT.dec()
-            _tell(scope, answer.status, time.perf_counter() - began)
+            _record(scope, answer.status, time.perf_counter() - began)
             openai_errors.reset(openai)
             request_id.reset(token)
 
@@ -106,7 +106,7 @@ def _route(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", None) or "unmatched"
 
 
-def _tell(scope: Scope, status: int, seconds: float) -> None:
+def _record(scope: Scope, status: int, seconds: float) -> None:
     method = scope["method"] if scope["method"] in METHODS else "OTHER"
     route = _route(scope)
     metrics.REQUESTS.labels(method, route, str(status)).inc()
@@ -126,17 +126,17 @@ def _name(span: Any, scope: Scope, status: int) -> None:
     span.set_attribute("request_id", request_id.get())
 
 
-def _brief(send: Send) -> Send:
+def _shorten_startup_error(send: Send) -> Send:
     """Leaves of a traceback that ends in a StartupError its one line, which says what to do; of another the places.
 
     A driver's own words may quote a setting, a password included.
     """
 
-    async def send_briefly(message: Message) -> None:
+    async def send_shortened(message: Message) -> None:
         if message["type"] == "lifespan.startup.failed":
             _, found, line = message.get("message", "").rpartition(STARTUP_ERROR)
             exc = sys.exc_info()[1]  # The framework sends this while it handles it.
             message = {**message, "message": line.strip() if found or exc is None else without_words(exc)}
         await send(message)
 
-    return send_briefly
+    return send_shortened

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from app.api.auth import Account, AccountDep
 from app.api.deps import READ, ServicesDep
 from app.api.errors import BODY_ERRORS, error_responses
+from app.api.fast_route import FastRoute
 from app.api.limits import LimitsDep, check_answer, check_query
 from app.core.embedding.port import PartialEmbeddingError
 from app.core.search.query import Query, Result, SearchResults
@@ -25,7 +26,7 @@ from app.models.search import (
 from app.utils import metrics
 from app.utils.stopwatch import Stopwatch
 
-router = APIRouter(prefix="/search", tags=["search"])
+router = APIRouter(prefix="/search", tags=["search"], route_class=FastRoute)
 
 
 @router.post(
@@ -37,7 +38,6 @@ async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, l
     check_query([body.query_text], limits)
     answer = await _search(services, account, body, [body.query_text], timings, lambda _: "body.query_text")
     return {
-        **_share(body, answer),
         "status": "success",
         "query": body.query_text,
         "mode": answer.mode,
@@ -46,6 +46,7 @@ async def query(body: SearchQuery, services: ServicesDep, account: AccountDep, l
         "postgres_query_time_ms": timings["postgres"],
         "total_time_ms": timings.total,
         "timings": _timings(answer, timings),
+        **_share(body, answer),
         "results": _results(answer.results[0]),
     }
 
@@ -61,7 +62,6 @@ async def batch(body: SearchBatch, services: ServicesDep, account: AccountDep, l
         services, account, body, body.query_texts, timings, lambda index: f"body.query_texts.{index}"
     )
     return {
-        **_share(body, answer),
         "status": "success",
         "mode": answer.mode,
         "embedding_time_ms": timings["embedding"],
@@ -69,6 +69,7 @@ async def batch(body: SearchBatch, services: ServicesDep, account: AccountDep, l
         "postgres_query_time_ms": timings["postgres"],
         "total_time_ms": timings.total,
         "timings": _timings(answer, timings),
+        **_share(body, answer),
         "answers": [
             {"query": text, "results": _results(results)}
             for text, results in zip(body.query_texts, answer.results, strict=True)
@@ -82,12 +83,12 @@ async def _search(
     body: SearchOptions,
     texts: list[str],
     timings: Stopwatch,
-    place: Callable[[int], str],
+    location: Callable[[int], str],
 ) -> SearchResults:
     check_answer(len(texts), body.limit, body.context_chunks)
     query = Query(
         bot_id=body.chat_bot_id,
-        account=account.named(body.account_name),
+        account=account.resolve(body.account_name),
         texts=texts,
         limit=body.limit,
         mode=body.mode,
@@ -102,7 +103,7 @@ async def _search(
     try:
         answer = await services.search.query(query, timings)
     except PartialEmbeddingError as exc:
-        raise exc.located(place) from exc
+        raise exc.located(location) from exc
     if query.where is None:
         metrics.STALE_KEYS.inc(answer.trace.dropped)
     return answer

@@ -1,14 +1,14 @@
-"""What all bodies share."""
+"""Base classes of request and response bodies."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Request(BaseModel):
-    """A request body. An unknown field is an error: a misspelt filter must not do nothing."""
+    """A request body. An unknown field is an error: a misspelt field must not be ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Response(BaseModel):
-    # What always stands in an answer is required in its schema, though the model has a default for it.
+    # A field that is always present is required in the schema, even if the model has a default for it.
     model_config = ConfigDict(frozen=True, from_attributes=True, json_schema_serialization_defaults_required=True)

@@ -1,4 +1,4 @@
-"""Bodies of /collection."""
+"""Request and response bodies of /collection."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, Strict
 
 from app.models.base import Request, Response
-from app.models.fields import AccountName, BotName, CollectionName, Milliseconds, Whole
+from app.models.fields import AccountName, BotName, CollectionName, Integral, Milliseconds
 
 DEFAULT_ACCOUNT = "chatty"
 EXAMPLE_BOT = "7f3c1e9a-2b4d-4c6e-8f10-1a2b3c4d5e6f"
@@ -21,13 +21,13 @@ class CreateBot(Request):
     )
 
     account_name: AccountName | None = Field(
-        None, description=f"Whose bot it is; left out, the API key's account, or without keys {DEFAULT_ACCOUNT}."
+        None, description=f"The bot's account. Default: the API key's account; without API keys {DEFAULT_ACCOUNT}."
     )
-    chat_bot_id: UUID = Field(description="Chosen by the caller; every other call names the bot by it.")
-    bot_name: BotName = Field(description="For people.")
+    chat_bot_id: UUID = Field(description="The bot's id, chosen by the client. All other calls use it.")
+    bot_name: BotName = Field(description="A name for people.")
     collection_name: CollectionName
-    dimension: Annotated[int, Strict(), Field(ge=1, le=32_768), Whole] | None = Field(
-        None, description="Must equal the embedding model's; may be left out."
+    dimension: Annotated[int, Strict(), Field(ge=1, le=32_768), Integral] | None = Field(
+        None, description="Optional. Must be the dimension of the embedding model."
     )
 
 
@@ -36,8 +36,8 @@ class BotCreated(Response):
     chat_bot_id: UUID
     bot_name: str
     collection_name: str
-    partition_name: str = Field(description="Of the documents in PostgreSQL.")
-    dimension: int = Field(description="Of the embedding model.")
+    partition_name: str = Field(description="The PostgreSQL partition of the bot's documents.")
+    dimension: int = Field(description="Dimension of the embedding model.")
     embedding_model: str
 
 
@@ -47,8 +47,8 @@ class BotInfo(Response):
     collection_name: str
     account_name: str
     partition_name: str
-    dimension: int | None = Field(description="null until the bot's first use.")
-    embedding_model: str | None = Field(description="null until the bot's first use.")
+    dimension: int | None = Field(description="null until the bot is used for the first time.")
+    embedding_model: str | None = Field(description="null until the bot is used for the first time.")
     created_at: datetime
 
 
@@ -62,8 +62,8 @@ class BotDetail(BotInfo):
     status: Literal["success"] = "success"
     document_count: int
     chunk_count: int
-    sagas_in_flight: int = Field(description="Writes of this bot that are neither finished nor undone yet.")
-    vector_gc_backlog: int = Field(description="Generations whose vectors are still to be removed from Milvus.")
+    sagas_in_flight: int = Field(description="Writes of this bot that are not finished or undone yet.")
+    vector_gc_backlog: int = Field(description="Generations whose vectors are not removed from Milvus yet.")
 
 
 class BotDeleted(Response):

@@ -1,4 +1,4 @@
-"""Bodies of /data."""
+"""Request and response bodies of /data."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -31,18 +31,18 @@ from app.models.fields import (
     DocId,
     FilePath,
     FileType,
+    Integral,
     Metadata,
     Milliseconds,
     NullIsDefault,
     Tags,
     Title,
-    Whole,
     storable_json,
 )
-from app.models.inserts import RefusedItem
+from app.models.inserts import InvalidItem
 
 EXAMPLE_DOC_ID = 2
-"""Of the first document, where the examples are tried on a fresh server: 1 was the first bot's generation."""
+"""The first document's id if the examples are run on a new server. The first bot has used generation 1."""
 EXAMPLE_DOCUMENT: dict[str, JsonValue] = {
     "document": {
         "chat_bot_id": EXAMPLE_BOT,
@@ -59,23 +59,23 @@ EXAMPLE_DOCUMENT: dict[str, JsonValue] = {
 
 
 class DocumentIn(Request):
-    chat_bot_id: UUID = Field(description="The bot that it belongs to.")
+    chat_bot_id: UUID = Field(description="The bot of the document.")
     title: Title
-    file_path: FilePath | None = Field(None, description="Where the text came from; the server opens nothing.")
+    file_path: FilePath | None = Field(None, description="The source of the text. The server does not open it.")
     file_type: FileType | None = None
     author: Author | None = None
     tags: Annotated[Tags, NullIsDefault()] = Field(default_factory=list)
     metadata: Annotated[Metadata, NullIsDefault()] = Field(
-        default_factory=dict, description="Any JSON object; searches filter by it."
+        default_factory=dict, description="Any JSON object. Searches can filter by it."
     )
 
 
 class ChunkIn(Request):
-    chunk_index: Annotated[int, Strict(), Field(ge=0, lt=CHUNKS_PER_DOCUMENT), Whole] = Field(
-        description="Place in the document, each only once; gaps are allowed."
+    chunk_index: Annotated[int, Strict(), Field(ge=0, lt=CHUNKS_PER_DOCUMENT), Integral] = Field(
+        description="Position in the document. Each can be used once; gaps are allowed."
     )
-    text: ChunkText = Field(description="What is embedded and found.")
-    page_number: Annotated[int, Strict(), Field(ge=0, le=INT32_MAX), Whole] | None = None
+    text: ChunkText = Field(description="The text that is embedded and searched.")
+    page_number: Annotated[int, Strict(), Field(ge=0, le=INT32_MAX), Integral] | None = None
 
 
 def _distinct(chunks: list[ChunkIn]) -> list[ChunkIn]:
@@ -85,7 +85,7 @@ def _distinct(chunks: list[ChunkIn]) -> list[ChunkIn]:
         if first != position:
             raise PydanticCustomError(
                 "repeated_chunk_index",
-                "chunk_index {chunk_index} stands at positions {first} and {position}",
+                "chunk_index {chunk_index} is used at positions {first} and {position}",
                 {"chunk_index": chunk.chunk_index, "first": first, "position": position},
             )
     return chunks
@@ -102,35 +102,35 @@ class InsertDocument(DocumentWithChunks):
     account_name: AccountName | None = None
 
 
-def _or_refused(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-    """One bad document does not stop the others."""
+def _or_invalid_item(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    """The validated document, or an InvalidItem: one invalid document does not stop the others."""
     try:
         return handler(value)
     except ValidationError as exc:
-        return RefusedItem.of(value, exc)
+        return InvalidItem.of(value, exc)
 
 
 class InsertBatch(Request):
-    # documents holds a RefusedItem where one cannot be stored.
+    # documents contains an InvalidItem for each document that is not valid.
     model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [EXAMPLE_DOCUMENT]}]})
 
     account_name: AccountName | None = None
     documents: Annotated[
-        list[Annotated[DocumentWithChunks, WrapValidator(_or_refused)]],
+        list[Annotated[DocumentWithChunks, WrapValidator(_or_invalid_item)]],
         Field(min_length=1, max_length=DOCUMENTS_PER_BATCH),
     ]
 
     @model_validator(mode="after")
     def _not_too_many_chunks(self) -> Self:
-        documents: Sequence[DocumentWithChunks | RefusedItem] = self.documents
-        sound = [one for one in documents if not isinstance(one, RefusedItem)]
-        if sum(len(document.chunks) for document in sound) > CHUNKS_PER_DOCUMENT:
-            raise PydanticCustomError("too_many_chunks", f"holds more than {CHUNKS_PER_DOCUMENT:,} chunks in all")
+        documents: Sequence[DocumentWithChunks | InvalidItem] = self.documents
+        valid = [one for one in documents if not isinstance(one, InvalidItem)]
+        if sum(len(document.chunks) for document in valid) > CHUNKS_PER_DOCUMENT:
+            raise PydanticCustomError("too_many_chunks", f"holds more than {CHUNKS_PER_DOCUMENT:,} chunks in total")
         return self
 
 
 class WriteTimes(TypedDict):
-    """What writes answer, and what builds on it, is made of plain dictionaries, as in ``app.models.search``."""
+    """Times of a write. Responses to writes are plain dictionaries, as in ``app.models.search``."""
 
     postgres_insert_time_ms: Milliseconds
     embedding_time_ms: Milliseconds
@@ -144,21 +144,21 @@ class DocumentInserted(WriteTimes):
     total_chunks: int
 
 
-class ItemPlace(TypedDict):
-    loc: Annotated[str, Field(description="Such as body.documents.1.chunks.0.text.")]
+class ItemErrorLocation(TypedDict):
+    loc: Annotated[str, Field(description="For example body.documents.1.chunks.0.text.")]
     msg: str
 
 
 class ItemError(TypedDict):
-    code: Annotated[str, Field(description="As in the answer to a single insert.")]
+    code: Annotated[str, Field(description="As in the response to an insert of one document.")]
     detail: str
-    errors: Annotated[list[ItemPlace], Field(description="Each place of the request that is meant, at most 50.")]
+    errors: Annotated[list[ItemErrorLocation], Field(description="The location of each error, at most 50.")]
 
 
 class BatchResult(TypedDict):
-    index: Annotated[int, Field(description="Place in the request's documents, from 0.")]
+    index: Annotated[int, Field(description="Position in the request's documents, from 0.")]
     doc_id: int | None
-    title: Annotated[str | None, Field(description="null where the request has none that could be stored.")]
+    title: Annotated[str | None, Field(description="null if the request has no valid title.")]
     total_chunks: int
     success: bool
     error: ItemError | None
@@ -167,7 +167,7 @@ class BatchResult(TypedDict):
 class BatchInserted(WriteTimes):
     status: Literal["success", "partial", "failed"]
     total_documents: int
-    total_chunks: Annotated[int, Field(description="Chunks stored, of the documents that succeeded.")]
+    total_chunks: Annotated[int, Field(description="Stored chunks of all documents that succeeded.")]
     success_count: int
     failure_count: int
     results: list[BatchResult]
@@ -203,25 +203,25 @@ class ChunkOut(Response):
 class DocumentDetail(Response):
     status: Literal["success"] = "success"
     document: DocumentOut
-    chunk_count: int = Field(description="Of all its chunks.")
+    chunk_count: int = Field(description="Number of all chunks of the document.")
     chunks: list[ChunkOut]
-    next_cursor: str | None = Field(description="Pass it as cursor for the chunks that follow; null at the end.")
+    next_cursor: str | None = Field(description="The cursor of the next page of chunks; null on the last page.")
 
 
 class DocumentList(Response):
     status: Literal["success"] = "success"
     documents: list[DocumentOut]
-    next_cursor: str | None = Field(description="Pass it as cursor to go on; null at the end.")
+    next_cursor: str | None = Field(description="The cursor of the next page; null on the last page.")
 
 
 FIXED_FIELDS = ("chat_bot_id", "doc_id", "chunk_count", "created_at", "updated_at")
-"""Of a document, which no request sets."""
+"""Fields of a document that no request can set."""
 
 
 class MetadataUpdates(Request):
-    """Known names set the document's own fields, every other key is merged into metadata; null removes.
+    """Names of document fields set these fields. All other keys are merged into metadata. null removes a value.
 
-    ``metadata`` holds keys of metadata whatever their names, those of the document's fields too.
+    Keys in ``metadata`` are always merged into metadata, even if they have the name of a document field.
     """
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"minProperties": 1})
@@ -232,33 +232,34 @@ class MetadataUpdates(Request):
     author: Author | None = None
     tags: Tags | None = None
     metadata: Metadata = Field(
-        default_factory=dict, description="Keys of metadata, also such as are named like a field: merged, null removes."
+        default_factory=dict,
+        description="Keys to merge into metadata, even if they have the name of a document field. null removes a key.",
     )
 
     @model_validator(mode="after")
-    def _sound(self) -> Self:
+    def _is_valid(self) -> Self:
         if not any(chosen_updates(self)):
-            raise PydanticCustomError("nothing_to_update", "names nothing to update")
+            raise PydanticCustomError("nothing_to_update", "contains nothing to update")
         return self
 
 
 def chosen_updates(updates: MetadataUpdates) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(fields, keys of metadata) that are to be set, or removed where None. Raises PydanticCustomError.
+    """(fields, metadata keys) to set, or to remove where the value is None. Raises PydanticCustomError.
 
-    No method, and no getattr for other keys: each may be the name of something of Pydantic's.
+    This is a function, and reads other keys without getattr, because a key can have the name of a Pydantic attribute.
     """
     names = updates.model_fields_set & MetadataUpdates.model_fields.keys() - {"metadata"}
-    loose: dict[str, Any] = storable_json(updates.model_extra or {})
-    for name in loose:
+    extra: dict[str, Any] = storable_json(updates.model_extra or {})
+    for name in extra:
         if name in FIXED_FIELDS:
             raise PydanticCustomError(
                 "fixed_field",
-                '{name} cannot be changed; a key of metadata that has this name goes into "metadata"',
+                '{name} cannot be changed; a metadata key with this name goes into "metadata"',
                 {"name": name},
             )
         if name in updates.metadata:
-            raise PydanticCustomError("repeated_key", "names the key {name} of metadata twice", {"name": name})
-    return {name: getattr(updates, name) for name in names}, storable_json({**loose, **updates.metadata})
+            raise PydanticCustomError("repeated_key", "has the metadata key {name} twice", {"name": name})
+    return {name: getattr(updates, name) for name in names}, storable_json({**extra, **updates.metadata})
 
 
 class PatchMetadata(Request):
@@ -310,4 +311,4 @@ class BatchDeleted(DeleteTimes):
     status: Literal["success", "partial", "failed"]
     deleted_documents: int
     deleted_chunks: int
-    not_found: list[int] = Field(description="Those of doc_ids that this bot does not have.")
+    not_found: list[int] = Field(description="The doc_ids that this bot does not have.")

@@ -1,4 +1,4 @@
-"""Bodies of /v1/embeddings, after OpenAI's."""
+"""Request and response bodies of /v1/embeddings, as in OpenAI's API."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,26 +6,26 @@ from pydantic import BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from app.models.base import Request, Response
-from app.models.fields import TEXT_CHARS, ChunkText, JsonInt, NullIsDefault, Storable, Whole
+from app.models.fields import TEXT_CHARS, ChunkText, Integral, JsonInt, NullIsDefault, Storable
 
 MAX_INPUTS = 2048
-"""As at OpenAI."""
+"""As in OpenAI's API."""
 QUERY_TYPES = frozenset({"query", "search_query"})
 InputType = Literal["query", "search_query", "document", "passage", "search_document"]
-TOKENS = (
-    "must be text: arrays of tokens belong to one model's tokenizer. LangChain sends text with "
+NEEDS_TEXT = (
+    "must be text: token ids are specific to one model's tokenizer. LangChain sends text with "
     "OpenAIEmbeddings(check_embedding_ctx_length=False)"
 )
 Texts = Annotated[list[ChunkText], Field(min_length=1, max_length=MAX_INPUTS)]
 
 
 def _texts(value: Any) -> Any:
-    """A list of texts from one text or several; arrays of token ids are named for what they are."""
+    """A list of texts, from one text or several. Rejects arrays of token ids with an error that explains them."""
     if isinstance(value, str):
         return [value]
     first = value[0] if isinstance(value, list) and value else None
     if isinstance(first, (int, list)):
-        raise PydanticCustomError("token_array", TOKENS)
+        raise PydanticCustomError("token_array", NEEDS_TEXT)
     return value
 
 
@@ -42,30 +42,30 @@ class EmbeddingsRequest(Request):
     )
 
     model: Annotated[str, Field(min_length=1, max_length=512)] = Field(
-        description="The server's embedding_model, or its beginning up to a colon or an @."
+        description="The server's embedding_model, or its part before a colon or an @."
     )
     input: Annotated[Texts, BeforeValidator(_texts, json_schema_input_type=ChunkText | Texts)] = Field(
         description="One text or several."
     )
     encoding_format: Annotated[Literal["float", "base64"], NullIsDefault()] = Field(
-        "float", description="base64 holds little-endian float32 numbers."
+        "float", description="base64 encodes little-endian float32 numbers."
     )
-    dimensions: Annotated[int, Strict(), Field(ge=1), Whole] | None = Field(
-        None, description="Must equal the model's, if given."
+    dimensions: Annotated[int, Strict(), Field(ge=1), Integral] | None = Field(
+        None, description="Optional. Must be the dimension of the model."
     )
     input_type: InputType | None = Field(
-        None, description="What the texts are: questions (query, search_query), or else as a document's chunks."
+        None, description="The kind of texts: queries (query, search_query) or chunks of documents (all other values)."
     )
     prefix: Annotated[str, Field(max_length=TEXT_CHARS), Storable] | None = Field(
-        None, description="Put before each text."
+        None, description="Prepended to each text."
     )
     truncate_prompt_tokens: JsonInt | None = Field(
-        None, description="Has no effect: what becomes of long texts is a setting of the server."
+        None, description="Has no effect. A setting of the server says how long texts are embedded."
     )
     user: str | None = Field(None, description="Has no effect.")
 
     def texts(self) -> list[str]:
-        """What is to be embedded."""
+        """The texts to embed."""
         return [self.prefix + text for text in self.input] if self.prefix else self.input
 
 
@@ -76,12 +76,12 @@ class Embedding(Response):
 
 
 class Usage(Response):
-    prompt_tokens: int = Field(description="Characters: not every model here counts tokens.")
+    prompt_tokens: int = Field(description="Number of characters, since not all models count tokens.")
     total_tokens: int
 
 
 class EmbeddingsAnswer(Response):
     object: Literal["list"] = "list"
     data: list[Embedding]
-    model: str = Field(description="The server's whole embedding_model.")
+    model: str = Field(description="The server's full embedding_model.")
     usage: Usage

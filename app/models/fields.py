@@ -1,6 +1,6 @@
-"""Field types that keep out what a store would choke on: NUL, lone surrogates, huge numbers, NaN, deep nesting.
+"""Field types that reject values that a store cannot hold: NUL, lone surrogates, huge numbers, NaN, deep nesting.
 
-What is compared (all but the text of chunks and queries) becomes NFC before its length is measured.
+Strings that are compared (all but the texts of chunks and queries) are put into NFC before their length is checked.
 """
 
 import math
@@ -23,21 +23,21 @@ AUTHOR_CHARS = 256
 TAG_CHARS = 128
 TAGS_PER_DOCUMENT = 64
 NAME_CHARS = 128
-"""Of an account."""
+"""Of an account name."""
 TEXT_CHARS = 8_192
-"""Longest text that is embedded, of a chunk or a query: nothing is ever cut."""
+"""Maximum length of the text of a chunk or a query. Longer text is rejected, never cut."""
 CHUNKS_PER_DOCUMENT = 65_536
 DOCUMENTS_PER_BATCH = 1_000
 
 
 def storable(text: str) -> str:
-    """Refuses what PostgreSQL's text and UTF-8 cannot hold."""
+    """Rejects text that UTF-8 or PostgreSQL's type ``text`` cannot hold."""
     try:
-        # Looking for NUL among bytes is ten times as fast as in a Korean string.
+        # A search for NUL in bytes is ten times as fast as in a Korean string.
         if b"\x00" in text.encode():
             raise PydanticCustomError("nul_character", "contains a NUL character, which cannot be stored")
     except UnicodeEncodeError:
-        raise PydanticCustomError("lone_surrogate", "contains a lone surrogate, which is no valid text") from None
+        raise PydanticCustomError("lone_surrogate", "contains a lone surrogate, which is not valid text") from None
     return text
 
 
@@ -48,20 +48,20 @@ def not_blank(text: str) -> str:
 
 
 def normalized(value: Any) -> Any:
-    """A string in NFC, and everything else as it is."""
+    """A string in NFC; any other value unchanged."""
     return nfc(value) if isinstance(value, str) else value
 
 
-def whole(value: Any) -> Any:
-    """5.0 is 5, as in JSON Schema; neither true nor "5" is."""
+def integral(value: Any) -> Any:
+    """The integer of a float without a fraction, as in JSON Schema: 5.0 is 5. Other values are unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def storable_json(value: Any) -> Any:
-    """The JSON with all of its strings in NFC: the value itself where they are so already.
+    """The JSON value with all strings in NFC; the same object if they are in NFC already.
 
-    Refuses what jsonb cannot hold, what is deeper than METADATA_DEPTH or larger than METADATA_BYTES, and an object two
-    keys of which are equal in NFC. Looks at every value once.
+    Rejects a value that jsonb cannot hold, that is deeper than METADATA_DEPTH or larger than METADATA_BYTES, or that
+    has an object with two keys that are equal in NFC. Visits each value once.
     """
     size = 0
     every_nfc = True
@@ -80,7 +80,7 @@ def storable_json(value: Any) -> Any:
                     raise PydanticCustomError("number_too_large", "holds an integer beyond 64 bits")
             elif isinstance(item, float):
                 if not math.isfinite(item):
-                    raise PydanticCustomError("not_a_number", "holds NaN or an infinite number, which JSON has not")
+                    raise PydanticCustomError("not_a_number", "holds NaN or an infinite number, which is not JSON")
             elif isinstance(item, dict):
                 below.extend(item.keys())
                 below.extend(item.values())
@@ -91,7 +91,7 @@ def storable_json(value: Any) -> Any:
             raise PydanticCustomError("too_large", f"is larger than {METADATA_BYTES:,} bytes of JSON")
         if not below:
             value = value if every_nfc else _normalized_json(value)
-            # Counted by now: fewer than that, so that writing them costs little. None of them takes more than 30 bytes.
+            # ``size`` limits the number of values, and each takes at most 30 bytes, so serializing them is cheap.
             if size > METADATA_BYTES // 30 and metadata_bytes(value) > METADATA_BYTES:
                 raise PydanticCustomError("too_large", f"is larger than {METADATA_BYTES:,} bytes of JSON")
             return value
@@ -104,7 +104,7 @@ def _normalized_json(value: Any) -> Any:
         return nfc_json(value)
     except CollidingKeys as exc:
         raise PydanticCustomError(
-            "colliding_keys", "holds the key {key} twice: the two are the same letters in Unicode", {"key": exc.key}
+            "colliding_keys", "holds the key {key} twice: both are the same text in Unicode's NFC", {"key": exc.key}
         ) from None
 
 
@@ -113,16 +113,16 @@ def not_blank_text(text: str) -> str:
 
 
 class NullIsDefault:
-    """Of a request's optional field: null counts as left out. The last of a type's annotations."""
+    """Annotation of an optional request field: null means the default. Must be the last annotation of a type."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(_given, handler(source))
+        return core_schema.no_info_before_validator_function(_null_to_default, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"anyOf": [handler(schema), {"type": "null"}]}
 
 
-def _given(value: Any) -> Any:
+def _null_to_default(value: Any) -> Any:
     if value is None:
         raise PydanticUseDefault
     return value
@@ -131,7 +131,7 @@ def _given(value: Any) -> Any:
 Storable = AfterValidator(storable)
 NonBlank = AfterValidator(not_blank_text)
 Normalized = BeforeValidator(normalized)
-"""The last of a type's annotations, so that it runs first."""
+"""Must be the last annotation of a type, since the last one runs first."""
 
 Title = Annotated[str, Field(min_length=1, max_length=TITLE_CHARS), NonBlank, Normalized]
 FilePath = Annotated[str, Field(max_length=FILE_PATH_CHARS), Storable, Normalized]
@@ -142,9 +142,9 @@ Tags = Annotated[list[Tag], Field(max_length=TAGS_PER_DOCUMENT)]
 Metadata = Annotated[dict[str, Any], AfterValidator(storable_json)]
 
 
-def _not_the_markers(name: str) -> str:
+def _not_the_marker_collection(name: str) -> str:
     if name.lower() == MARKER_COLLECTION:
-        raise ValueError("is a collection of the server's own")
+        raise ValueError("is reserved for the server")
     return name
 
 
@@ -157,13 +157,13 @@ CollectionName = Annotated[
     Field(
         max_length=255,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Letters, digits and underscores, not beginning with a digit: Milvus's rule.",
+        description="Letters, digits and underscores; the first character is not a digit (a rule of Milvus).",
     ),
-    AfterValidator(_not_the_markers),
+    AfterValidator(_not_the_marker_collection),
 ]
-Whole = BeforeValidator(whole)
-"""After a type's bounds: before them, they would have other names in the OpenAPI document."""
-JsonInt = Annotated[int, Strict(), Whole]
-DocId = Annotated[int, Strict(), Field(ge=1, le=INT64_MAX), Whole]
+Integral = BeforeValidator(integral)
+"""Must follow a type's bounds. Otherwise the bounds have other names in the OpenAPI document."""
+JsonInt = Annotated[int, Strict(), Integral]
+DocId = Annotated[int, Strict(), Field(ge=1, le=INT64_MAX), Integral]
 
 Milliseconds = float

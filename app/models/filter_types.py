@@ -1,12 +1,12 @@
-"""The types of a filter's nodes, and which would do where another is asked for."""
+"""The types of filter nodes, and which of them to suggest for an unknown type."""
 
 from typing import Any
 
-from app.models.filter_values import shown
+from app.models.filter_values import quoted
 from app.schemas import filter_tree as tree
 
 TYPES = (*tree.OPERATORS, "and", "or", "not")
-_INSTEAD = {
+_ALTERNATIVES = {
     "eq": ("=", "==", "equals", "is", "match", "term"),
     "ne": ("!=", "<>", "not_equals", "neq", "is_not"),
     "gt": (">",),
@@ -29,22 +29,24 @@ _INSTEAD = {
     "or": ("should",),
     "not": ("must_not", "nor"),
 }
-_HINTS = {word: type for type, words in _INSTEAD.items() for word in words}
+_SUGGESTIONS = {word: type for type, words in _ALTERNATIVES.items() for word in words}
 
 
-def check_type(place: str, node: Any) -> None:
-    """Says which type would do. What is no object is left to the models."""
+def check_type(location: str, node: Any) -> None:
+    """Raises ValueError with a suggestion for an unknown type. The models check whether ``node`` is an object."""
     if not isinstance(node, dict) or node.get("type") in TYPES:
         return
     if "type" not in node:
-        raise ValueError(f'{place} has no "type": such as {{"type": "eq", "key": "metadata.language", "value": "ko"}}')
+        raise ValueError(
+            f'{location} has no "type", for example {{"type": "eq", "key": "metadata.language", "value": "ko"}}'
+        )
     type = node["type"]
     if not isinstance(type, str):
-        raise ValueError(f"the type at {place} is no string: use one of {', '.join(TYPES)}")
+        raise ValueError(f"the type at {location} is not a string: use one of {', '.join(TYPES)}")
     wanted = type.lower().removeprefix("$").replace(" ", "_").replace("-", "_")
-    use = wanted if wanted in TYPES else _HINTS.get(wanted)
+    use = wanted if wanted in TYPES else _SUGGESTIONS.get(wanted)
     raise ValueError(
-        f"unknown type {shown(type)} at {place}: use {use}"
+        f"unknown type {quoted(type)} at {location}: use {use}"
         if use
-        else f"unknown type {shown(type)} at {place}: use one of {', '.join(TYPES)}"
+        else f"unknown type {quoted(type)} at {location}: use one of {', '.join(TYPES)}"
     )

@@ -1,4 +1,4 @@
-"""What stands in a filter's conditions: keys and values, checked, in NFC."""
+"""Validates the keys and values of filter conditions and normalizes them to NFC."""
 
 import math
 import re
@@ -18,10 +18,10 @@ MAX_STRING = 4096
 INT64 = range(-(2**63), 2**63)
 
 METADATA_PREFIX = "metadata."
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL's text holds neither.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL's type text holds neither.
 
 
-Key = tree.Column | tree.MetadataPath
+FilterKey = tree.Column | tree.MetadataPath
 
 
 def check_string(value: str) -> str:
@@ -33,7 +33,7 @@ def check_string(value: str) -> str:
 
 
 def check_json(value: Any) -> Any:
-    """The value in NFC, if PostgreSQL can hold it: at most 8 levels deep, with at most 1,000 values in all."""
+    """The value in NFC. Raises ValueError for more than 8 levels or 1,000 values, or what PostgreSQL cannot hold."""
     seen, level = 0, [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
@@ -69,11 +69,11 @@ def _normalized(value: Any) -> Any:
     try:
         return nfc_json(value)
     except CollidingKeys as exc:
-        raise ValueError(f"an object with the key {exc.key!r} twice: the two are the same letters in Unicode") from None
+        raise ValueError(f"an object with the key {exc.key!r} twice: both are the same text in Unicode's NFC") from None
 
 
-def parse_key(key: Any) -> Key:
-    """``title``, ``metadata.a.b``, or ``["metadata", "a.b"]`` for names that have dots. Raises ValueError."""
+def parse_filter_key(key: Any) -> FilterKey:
+    """Parses ``title``, ``metadata.a.b``, or ``["metadata", "a.b"]`` for names with dots. Raises ValueError."""
     if isinstance(key, list) and key and all(isinstance(name, str) for name in key):
         names = [nfc(check_string(name)) for name in key]
         if names == ["metadata"]:
@@ -82,19 +82,21 @@ def parse_key(key: Any) -> Key:
         text = nfc(check_string(key))
         names = text.split(".") if text.startswith(METADATA_PREFIX) else [text]
         if not all(names[1:]):
-            raise ValueError(f"empty name in the path {shown(text)}: a name that is empty or has dots goes into a list")
+            raise ValueError(
+                f"empty name in the path {quoted(text)}: a name that is empty or has dots goes into a list"
+            )
     else:
         raise ValueError('a key is a string such as "metadata.language", or a list such as ["metadata", "a.b"]')
     if names[0] in COLUMNS and len(names) == 1:
         return tree.Column(names[0])
     if names[0] != "metadata" or len(names) == 1:
-        raise ValueError(f"unknown key {shown(names[0])}: use metadata.<name> or one of {', '.join(COLUMNS)}")
+        raise ValueError(f"unknown key {quoted(names[0])}: use metadata.<name> or one of {', '.join(COLUMNS)}")
     if len(names) > MAX_PATH + 1:
-        raise ValueError(f"more than {MAX_PATH} names in the path {shown('.'.join(names))}")
+        raise ValueError(f"more than {MAX_PATH} names in the path {quoted('.'.join(names))}")
     return tree.MetadataPath(tuple(names[1:]))
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     return repr(text[:100])
 
 
@@ -123,7 +125,7 @@ def _tags(value: Any) -> list[str]:
 
 
 def time_of(value: Any) -> datetime:
-    """ISO 8601; without a zone it is UTC."""
+    """Parses ISO 8601. A time without a zone is UTC. Raises ValueError."""
     try:
         parsed = datetime.fromisoformat(value)
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
@@ -139,12 +141,12 @@ _BY_KIND: dict[Kind, Callable[[Any], Any]] = {
 }
 
 
-def kind_of(key: Key | None) -> Kind | None:
-    """What kind of column the key is; None for metadata, or if the key itself was refused."""
+def kind_of(key: FilterKey | None) -> Kind | None:
+    """The kind of the key's column; None for a metadata key, or if the key is not valid."""
     return COLUMNS[key.name].kind if isinstance(key, tree.Column) else None
 
 
-def fit(value: Any, key: Key | None) -> Any:
-    """The value as a column's, or as it is for metadata. Raises ValueError."""
+def fit(value: Any, key: FilterKey | None) -> Any:
+    """Converts the value to the column's type. A value for a metadata key is unchanged. Raises ValueError."""
     kind = kind_of(key)
     return value if kind is None else _BY_KIND[kind](value)

@@ -1,4 +1,4 @@
-"""Filters as callers write them; ``app.schemas.filter_tree`` says what each means.
+"""Filters of requests. ``app.schemas.filter_tree`` defines the meaning of each.
 
 ``{"type": "and", "filters": [{"type": "eq", "key": "metadata.language", "value": "ko"},
 {"type": "gte", "key": "created_at", "value": "2025-01-01T00:00:00Z"}]}``
@@ -28,7 +28,7 @@ from app.models.filter_values import (
     check_json,
     fit,
     kind_of,
-    parse_key,
+    parse_filter_key,
     text_of,
     time_of,
 )
@@ -37,17 +37,17 @@ from app.schemas.filters import COLUMNS
 
 MAX_ICONTAINS = 256
 
-Key = Annotated[
+FilterKey = Annotated[
     Any,
-    PlainValidator(parse_key),
+    PlainValidator(parse_filter_key),
     WithJsonSchema(
         {
             "anyOf": [
                 {"type": "string", "pattern": rf"^(?:{'|'.join(COLUMNS)}|metadata(?:\.[^.]+){{1,{MAX_PATH}}})$"},
                 {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PATH + 1},
             ],
-            "description": f"metadata.<name>[.<name>...], or one of {', '.join(COLUMNS)}; as a list of names where one "
-            'of them has dots: ["metadata", "a.b"]',
+            "description": f"metadata.<name>[.<name>...], or one of {', '.join(COLUMNS)}. A list of names if one "
+            'has dots: ["metadata", "a.b"]',
             "examples": ["metadata.language"],
         }
     ),
@@ -57,8 +57,8 @@ As = Annotated[
     Literal["time"] | None,
     Field(
         alias="as",
-        description='"time": the value and the strings in metadata are times in ISO 8601; a string that is none never '
-        "matches.",
+        description='"time": compare the value and the strings in metadata as times in ISO 8601. Other strings never '
+        "match.",
     ),
 ]
 
@@ -69,15 +69,15 @@ class _Node(BaseModel):
 
 class _Condition(_Node):
     type: tree.Op
-    key: Key
+    key: FilterKey
 
     def to_core(self) -> tree.Filter:
-        value: Any = self.value  # type: ignore[attr-defined] # Each has one, after what it depends on.
+        value: Any = self.value  # type: ignore[attr-defined] # Subclasses define it, last.
         return tree.Condition(self.type, self.key, value)
 
 
 def _typed(value: Any, info: ValidationInfo) -> Any:
-    """As the key's kind, or as a time where that is asked for."""
+    """Converts the value to the key's type, or to a time if ``as`` says so."""
     key = info.data.get("key")
     if info.data.get("as_type") is None:
         return fit(value, key)
@@ -87,7 +87,7 @@ def _typed(value: Any, info: ValidationInfo) -> Any:
 
 
 class Equality(_Condition):
-    """The key holds (``ne``: does not hold) this very value."""
+    """The key has (``ne``: does not have) exactly this value."""
 
     type: Literal["eq", "ne"]
     as_type: As = None
@@ -97,7 +97,7 @@ class Equality(_Condition):
 
 
 class Comparison(_Condition):
-    """Numbers against numbers, strings against strings by code point, times against times."""
+    """Compares numbers with numbers, strings with strings by code point, and times with times."""
 
     type: Literal["gt", "gte", "lt", "lte"]
     as_type: As = None
@@ -114,7 +114,7 @@ class Comparison(_Condition):
 
 
 class Membership(_Condition):
-    """The key holds (``nin``: holds none of) one of these values."""
+    """The key has one of these values (``nin``: none of them)."""
 
     type: Literal["in", "nin"]
     value: Annotated[list[Value], Field(max_length=MAX_LIST)]
@@ -124,12 +124,12 @@ class Membership(_Condition):
     def _fitting(cls, value: list[Any], info: ValidationInfo) -> list[Any]:
         key = info.data.get("key")
         if kind_of(key) == "tags" and any(isinstance(item, str) for item in value):
-            raise ValueError("this key takes lists of strings, each all of its tags: use contains_any for one of many")
+            raise ValueError("this key takes lists of strings, each with all tags: use contains_any for single tags")
         return [fit(item, key) for item in value]
 
 
 class Containment(_Condition):
-    """The key's array has this element, or the key's string has this one inside (``not_contains``: has not)."""
+    """The key's array has this element, or its string has this substring (``not_contains``: does not have it)."""
 
     type: Literal["contains", "not_contains"]
     value: Value
@@ -139,14 +139,14 @@ class Containment(_Condition):
     def _contained(cls, value: Any, info: ValidationInfo) -> Any:
         kind = kind_of(info.data.get("key"))
         if kind in ("time", "integer"):
-            raise ValueError("this key contains nothing: use eq or a comparison")
+            raise ValueError("contains does not work with this key: use eq or a comparison")
         if kind is not None and isinstance(value, list):
             raise ValueError("this key takes a string: use contains_any or contains_all for several")
         return value if kind is None else text_of(value)
 
 
 class ContainmentOfSeveral(_Condition):
-    """``contains`` at least one of these (``contains_any``), or each of them (``contains_all``)."""
+    """``contains`` for at least one of these values (``contains_any``), or for all of them (``contains_all``)."""
 
     type: Literal["contains_any", "contains_all"]
     value: Annotated[list[Value], Field(min_length=1, max_length=MAX_LIST)]
@@ -156,14 +156,14 @@ class ContainmentOfSeveral(_Condition):
     def _contained(cls, value: list[Any], info: ValidationInfo) -> list[Any]:
         kind = kind_of(info.data.get("key"))
         if kind in ("time", "integer"):
-            raise ValueError("this key contains nothing: use in or a comparison")
+            raise ValueError("contains does not work with this key: use in or a comparison")
         if kind is not None and not all(isinstance(item, str) for item in value):
             raise ValueError("this key takes a list of strings")
         return value
 
 
 class Text(_Condition):
-    """The key's string begins or ends so, or has this one inside whatever its letters' case (``icontains``)."""
+    """The key's string begins or ends with this string, or contains it in any case (``icontains``)."""
 
     type: Literal["starts_with", "ends_with", "icontains"]
     value: Annotated[Value, WithJsonSchema({"type": "string", "title": "Value"})]
@@ -175,7 +175,7 @@ class Text(_Condition):
         if kind == "tags":
             raise ValueError("tags are a list: use contains for one of them")
         if kind is not None and kind != "text":
-            raise ValueError("this key is no text: use eq or a comparison, such as gte and lt in an and")
+            raise ValueError("this key is not text: use eq or a comparison, for example gte and lt in an and")
         if not isinstance(value, str):
             raise ValueError("this takes a string: use eq for other values, contains for elements of an array")
         if info.data.get("type") == "icontains" and len(value) > MAX_ICONTAINS:
@@ -184,14 +184,14 @@ class Text(_Condition):
 
 
 class Existence(_Condition):
-    """``exists``: the key is there. ``is_empty``: it is missing, or holds null, "", [] or {}. With false, not so."""
+    """``exists``: the key exists. ``is_empty``: it is missing or has null, "", [] or {}. ``false`` inverts the test."""
 
     type: Literal["exists", "is_empty"]
     value: bool = True
 
 
 class Group(_Node):
-    """All of these (``and``), or at least one (``or``)."""
+    """All of these filters match (``and``), or at least one (``or``)."""
 
     type: Literal["and", "or"]
     filters: Annotated[list["Filter"], Field(min_length=1, max_length=MAX_CONDITIONS)]
@@ -202,7 +202,7 @@ class Group(_Node):
 
 
 class Negation(_Node):
-    """Exactly the documents that the inner filter leaves out."""
+    """Matches exactly the documents that the inner filter does not match."""
 
     type: Literal["not"]
     filter: "Filter"
@@ -218,18 +218,18 @@ Filter = TypeAliasType(
         Field(discriminator="type"),
     ],
 )
-"""A type with a name, so that the OpenAPI document has it once."""
+"""A named type, so that the OpenAPI document contains it once."""
 
 
-def _bound(value: Any) -> Any:
-    """Refuses a filter that is too deep or too large before anything recursive looks at it."""
+def _check_size(value: Any) -> Any:
+    """Rejects a filter that is too deep or too large, before any recursive function handles it."""
     conditions, level = 0, [("filter", value)]
     for _ in range(MAX_DEPTH):
         below: list[tuple[str, Any]] = []
-        for place, node in level:
-            check_type(place, node)
+        for location, node in level:
+            check_type(location, node)
             inner = _inner(node)
-            below.extend((f"{place}.{name}", item) for name, item in inner)
+            below.extend((f"{location}.{name}", item) for name, item in inner)
             conditions += not inner
         if conditions + len(below) > MAX_CONDITIONS:
             raise ValueError(f"more than {MAX_CONDITIONS} conditions")
@@ -248,5 +248,5 @@ def _inner(node: Any) -> list[tuple[str, Any]]:
     return []
 
 
-BoundedFilter = Annotated[Filter, BeforeValidator(_bound)]
+BoundedFilter = Annotated[Filter, BeforeValidator(_check_size)]
 """The type of a request's ``filter`` field."""

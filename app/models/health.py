@@ -1,4 +1,4 @@
-"""Bodies of /health."""
+"""Response bodies of /health."""
 
 from typing import Literal
 

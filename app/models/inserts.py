@@ -1,7 +1,8 @@
-"""What the bodies of /data/insert and /data/insert/batch are read into: the quick way past ``app.models.data``.
+"""Structures that read the bodies of /data/insert and /data/insert/batch faster than the models in ``app.models.data``.
 
-The models say what a body may hold, in the documentation and in each error. These structures are read from JSON in a
-third of the time and hold the same. They may refuse what a model takes, never take what it refuses; a test compares.
+The models define what a body may contain, for the OpenAPI document and for each error. These structures contain the
+same, and msgspec reads them from JSON in a third of the time. A structure may reject a body that the model accepts, but
+must never accept one that the model rejects. tests/unit/test_inserts.py compares them.
 """
 
 from collections.abc import Sequence
@@ -37,13 +38,13 @@ if TYPE_CHECKING:
 
     Tags = list[str]
     Metadata = dict[str, Any]
-else:  # null counts as left out: ``_sound`` puts an empty one in its place, before anybody sees it.
+else:  # null means the default: ``_is_valid`` replaces it.
     Tags = Annotated[list[Annotated[str, Meta(max_length=TAG_CHARS)]], Meta(max_length=TAGS_PER_DOCUMENT)] | None
     Metadata = dict[str, Any] | None
 
 ERRORS_PER_DOCUMENT = 50
 NUL = b"\\u0000"
-"""As JSON must write it."""
+"""The only form of NUL in JSON."""
 
 
 class Chunk(NewChunk, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +53,7 @@ class Chunk(NewChunk, frozen=True, forbid_unknown_fields=True):
     page_number: Annotated[int, Meta(ge=0, le=INT32_MAX)] | None = None
 
 
-class Fields(Struct, frozen=True, forbid_unknown_fields=True):
+class DocumentFields(Struct, frozen=True, forbid_unknown_fields=True):
     chat_bot_id: UUID
     title: Annotated[str, Meta(max_length=TITLE_CHARS)]
     file_path: Annotated[str, Meta(max_length=FILE_PATH_CHARS)] | None = None
@@ -63,9 +64,9 @@ class Fields(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Item(Struct, frozen=True, forbid_unknown_fields=True):
-    """A document with its chunks, as they stand in the body."""
+    """A document with its chunks, in the order of the body."""
 
-    document: Fields
+    document: DocumentFields
     chunks: Annotated[list[Chunk], Meta(min_length=1, max_length=CHUNKS_PER_DOCUMENT)]
 
     @property
@@ -77,7 +78,7 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True):
         return len(self.chunks)
 
     def new_document(self) -> NewDocument:
-        """With its chunks in order."""
+        """The document for the core, with its chunks ordered by chunk_index."""
         document, chunks = self.document, self.chunks
         if len(chunks) > 1:
             chunks = sorted(chunks, key=lambda chunk: chunk.chunk_index)
@@ -95,27 +96,27 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True):
 class Body(Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def of(cls, body: BaseModel) -> Self:
-        """What the model holds."""
+        """The content of a validated model."""
         return convert(body.model_dump(), cls)
 
 
 class Insert(Item, Body, frozen=True, forbid_unknown_fields=True):
-    """A body of /data/insert, and of PUT /data/document/{doc_id}."""
+    """The body of /data/insert and of PUT /data/document/{doc_id}."""
 
     account_name: Annotated[str, Meta(max_length=NAME_CHARS)] | None = None
 
     @classmethod
     def read(cls, content: bytes) -> Self | None:
-        """None if the model should say what is wrong with it."""
-        body: Self | None = _decoded(INSERT, content)
-        return body if body and _sound([body], body.account_name) else None
+        """None if the model must validate the body, and write its errors if it has any."""
+        body: Self | None = _decoded(_insert_decoder, content)
+        return body if body and _is_valid([body], body.account_name) else None
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedItem:
-    """A document of a batch that cannot be stored as it stands in the body.
+class InvalidItem:
+    """A document of a batch that is not valid.
 
-    ``errors``: where in the document, and why. ``title`` is None where it has none that can be answered.
+    ``errors``: (location in the document, message) of each error. ``title`` is None if it cannot be in a response.
     """
 
     title: str | None
@@ -129,13 +130,13 @@ class RefusedItem:
         title = document.get("title") if isinstance(document, dict) else None
         errors = error.errors(include_input=False, include_context=False, include_url=False)
         return cls(
-            title if isinstance(title, str) and _answerable(title) else None,
+            title if isinstance(title, str) and _is_printable(title) else None,
             len(chunks) if isinstance(chunks, list) else 0,
             [(one["loc"], one["msg"]) for one in errors[:ERRORS_PER_DOCUMENT]],
         )
 
 
-def _answerable(title: str) -> bool:
+def _is_printable(title: str) -> bool:
     try:
         return len(title.encode()) <= 4 * TITLE_CHARS
     except UnicodeEncodeError:
@@ -149,29 +150,29 @@ class ManyItems(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class InsertMany:
-    """A body of /data/insert/batch."""
+    """The body of /data/insert/batch."""
 
-    documents: Sequence[Item | RefusedItem]
+    documents: Sequence[Item | InvalidItem]
     account_name: str | None = None
 
     @classmethod
     def read(cls, content: bytes) -> Self | None:
-        """None if the model should say what is wrong with it, or with some of its documents."""
-        body: ManyItems | None = _decoded(INSERT_MANY, content)
+        """None if the model must validate the body, and write the errors of its documents if there are any."""
+        body: ManyItems | None = _decoded(_insert_many_decoder, content)
         if body is None or sum(len(item.chunks) for item in body.documents) > CHUNKS_PER_DOCUMENT:
             return None
-        return cls(body.documents, body.account_name) if _sound(body.documents, body.account_name) else None
+        return cls(body.documents, body.account_name) if _is_valid(body.documents, body.account_name) else None
 
     @classmethod
     def of(cls, body: "InsertBatch") -> Self:
-        """What the model holds."""
-        documents: Sequence[BaseModel | RefusedItem] = body.documents
-        items = [one if isinstance(one, RefusedItem) else convert(one.model_dump(), Item) for one in documents]
+        """The content of a validated model."""
+        documents: Sequence[BaseModel | InvalidItem] = body.documents
+        items = [one if isinstance(one, InvalidItem) else convert(one.model_dump(), Item) for one in documents]
         return cls(items, body.account_name)
 
 
-INSERT = Decoder(Insert)
-INSERT_MANY = Decoder(ManyItems)
+_insert_decoder = Decoder(Insert)
+_insert_many_decoder = Decoder(ManyItems)
 
 
 def _decoded(decoder: Decoder[Any], content: bytes) -> Any:
@@ -183,8 +184,11 @@ def _decoded(decoder: Decoder[Any], content: bytes) -> Any:
         return None
 
 
-def _sound(items: Sequence[Item], account: str | None) -> bool:
-    """What their types do not say. NUL and lone surrogates do not come here; what is no NFC is left to the model."""
+def _is_valid(items: Sequence[Item], account: str | None) -> bool:
+    """Checks the rules that the types do not have. Leaves text that is not in NFC to the model.
+
+    Text has no NUL, see ``_decoded``, and no lone surrogate, which msgspec rejects.
+    """
     if account is not None and (blank(account) or not is_nfc(account)):
         return False
     for item in items:

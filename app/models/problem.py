@@ -5,8 +5,8 @@ from pydantic import ConfigDict, Field
 from app.models.base import Response
 
 
-class ProblemPlace(Response):
-    loc: str = Field(description="Such as body.chunks.0.text.")
+class ProblemLocation(Response):
+    loc: str = Field(description="For example body.chunks.0.text.")
     msg: str
 
 
@@ -20,14 +20,14 @@ class Problem(Response):
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
-    type: str = Field(description="urn:problem: and the code.")
+    type: str = Field(description="urn:problem: followed by the code.")
     title: str
     status: int
     detail: str = Field(description="For people.")
-    code: str = Field(description="For programs; it stays the same from release to release.")
-    request_id: str = Field(description="The server's log has it too.")
-    errors: list[ProblemPlace] | None = Field(None, description="What is wrong where, at most 50 places.")
-    progress: RebuildProgress | None = Field(None, description="Of index_rebuilding: how far it is.")
+    code: str = Field(description="For programs. Stable across releases.")
+    request_id: str = Field(description="Also in the server's log.")
+    errors: list[ProblemLocation] | None = Field(None, description="The location of each error, at most 50.")
+    progress: RebuildProgress | None = Field(None, description="Only with index_rebuilding: the progress.")
 
 
 class OpenAIError(Response):
@@ -38,6 +38,6 @@ class OpenAIError(Response):
 
 
 class OpenAIProblem(Problem):
-    """What clients of OpenAI look for, beside the members of RFC 9457."""
+    """RFC 9457 problem details with the member ``error``, which OpenAI's clients read."""
 
     error: OpenAIError

@@ -1,11 +1,11 @@
-"""Bodies of /v1/rerank, after Cohere's and Jina's."""
+"""Request and response bodies of /v1/rerank, as in the APIs of Cohere and Jina."""
 
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, Strict
 
 from app.models.base import Request, Response
-from app.models.fields import ChunkText, NullIsDefault, QueryText, Whole
+from app.models.fields import ChunkText, Integral, NullIsDefault, QueryText
 
 MAX_DOCUMENTS = 256
 
@@ -24,17 +24,17 @@ class RerankRequest(Request):
     )
 
     model: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
-        None, description="The server's reranker, or what follows the last slash of its name; may be left out."
+        None, description="Optional. The name of the server's reranker, or its part after the last slash."
     )
-    query: QueryText = Field(description="The question.")
+    query: QueryText = Field(description="The query.")
     documents: Annotated[list[ChunkText], Field(min_length=1, max_length=MAX_DOCUMENTS)] = Field(
-        description="Passages to be ranked."
+        description="The passages to rank."
     )
-    top_n: Annotated[int, Strict(), Field(ge=1), Whole] | None = Field(
-        None, description="So many of the best; left out, all."
+    top_n: Annotated[int, Strict(), Field(ge=1), Integral] | None = Field(
+        None, description="Number of results. Default: all."
     )
     return_documents: Annotated[bool, Strict(), NullIsDefault()] = Field(
-        False, description="Whether the passages come back."
+        False, description="Whether the response contains the passages."
     )
 
 
@@ -45,13 +45,13 @@ class RerankDocument(Response):
 class RerankResult(Response):
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
-    index: int = Field(description="Place of the passage in the request.")
-    relevance_score: float = Field(description="Higher is better; the reranker's own scale.")
+    index: int = Field(description="Position of the passage in the request, from 0.")
+    relevance_score: float = Field(description="Higher is better. The scale depends on the reranker.")
     document: RerankDocument | None = None
 
 
 class RerankUsage(Response):
-    total_tokens: int = Field(description="Characters: not every model here counts tokens.")
+    total_tokens: int = Field(description="Number of characters, since not all models count tokens.")
 
 
 class RerankAnswer(Response):

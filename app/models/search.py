@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from app.models.base import Request
 from app.models.collection import EXAMPLE_BOT
-from app.models.fields import AccountName, Milliseconds, NullIsDefault, QueryText, Whole
+from app.models.fields import AccountName, Integral, Milliseconds, NullIsDefault, QueryText
 from app.models.filters import BoundedFilter
 
 MAX_LIMIT = 10_000
@@ -29,7 +29,7 @@ DEFAULT_DENSE_WEIGHT = 0.3
 """For descriptions only. tests/unit/test_fusion.py compares it with the core's."""
 
 Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
-Limit = Annotated[int, Strict(), Field(ge=1, le=MAX_LIMIT), Whole]
+Limit = Annotated[int, Strict(), Field(ge=1, le=MAX_LIMIT), Integral]
 
 
 class SearchOptions(Request):
@@ -53,7 +53,7 @@ class SearchOptions(Request):
     group_by_document: Annotated[bool, Strict(), NullIsDefault()] = Field(
         False, description="Return the best chunk of each document, for up to `limit` documents."
     )
-    context_chunks: Annotated[int, Strict(), Field(ge=0, le=MAX_CONTEXT), Whole, NullIsDefault()] = Field(
+    context_chunks: Annotated[int, Strict(), Field(ge=0, le=MAX_CONTEXT), Integral, NullIsDefault()] = Field(
         0, description="Number of neighbouring chunks to return with each result, before it and after it."
     )
     rerank: Annotated[bool, Strict(), NullIsDefault()] = Field(

@@ -1,8 +1,8 @@
-"""Every error that a caller may see.
+"""All errors that a client can see.
 
-Core raises these; one handler in ``app.api.errors`` renders them as RFC 9457 problem details. An error
-carries its HTTP status, a stable ``code`` for programs and a ``detail`` for people. Nothing of a store's
-own message goes into ``detail``: it may echo somebody's data.
+The core raises them, and one handler in ``app.api.errors`` renders them as RFC 9457 problem details. An error has its
+HTTP status, a stable ``code`` for programs and a ``detail`` for people. ``detail`` contains nothing of a store's own
+message, since that can contain another account's data.
 """
 
 from collections.abc import Sequence
@@ -13,33 +13,33 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class ErrorLocation:
-    """One spot of a request that is wrong: where (``body.chunks.0.text``) and why."""
+    """Where a request is not valid (``loc``, such as ``body.chunks.0.text``) and why (``msg``)."""
 
     loc: str
     msg: str
 
 
 class AppError(Exception):
-    """Base of all errors with a meaning for the caller."""
+    """Base class of all errors that a client can see."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Internal error"
     challenge: str | None = None
-    """For the header WWW-Authenticate."""
+    """The value of the header WWW-Authenticate."""
 
-    def __init__(self, detail: str, *, places: Sequence[ErrorLocation] = (), retry_after: int | None = None) -> None:
+    def __init__(self, detail: str, *, locations: Sequence[ErrorLocation] = (), retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.places = tuple(places)
+        self.locations = tuple(locations)
         self.retry_after = retry_after
         self.more: dict[str, object] = {}
-        """Members of the problem document that only this error has."""
+        """Further members of the problem document."""
 
-    def at(self, place: str) -> "AppError":
-        """The same error, its detail beginning with the place that it is about."""
+    def prefixed(self, location: str) -> "AppError":
+        """A copy of the error whose detail begins with ``location``."""
         error = copy(self)
-        error.detail = f"{place}: {self.detail}"
+        error.detail = f"{location}: {self.detail}"
         error.args = (error.detail,)
         return error
 
@@ -53,29 +53,29 @@ class MalformedBody(AppError):
 
 
 class UnsupportedMode(InvalidInput):
-    code, title = "unsupported_mode", "This Milvus cannot search so"
+    code, title = "unsupported_mode", "Search mode not supported by this collection"
 
 
 class IdempotencyKeyReused(InvalidInput):
-    code, title = "idempotency_key_reused", "This key belongs to another request"
+    code, title = "idempotency_key_reused", "Idempotency-Key belongs to another request"
 
 
 class TextTooLong(InvalidInput):
-    code, title = "text_too_long", "Text is longer than the embedding model reads"
+    code, title = "text_too_long", "Text is too long for the embedding model"
 
 
 class TextRefused(InvalidInput):
-    code, title = "text_refused", "The embedding provider refuses this text"
+    code, title = "text_refused", "The embedding provider rejected this text"
 
 
 class MetadataTooLarge(InvalidInput):
-    code, title = "metadata_too_large", "Metadata would grow too large"
+    code, title = "metadata_too_large", "Metadata would become too large"
 
 
 class Unauthorized(AppError):
-    """No key, or one that is not let in; RFC 6750 has the challenges."""
+    """No API key, or one that is not valid. The challenges are those of RFC 6750."""
 
-    status, code, title = 401, "unauthorized", "A valid API key is needed"
+    status, code, title = 401, "unauthorized", "A valid API key is required"
     challenge = 'Bearer realm="chat-memory", error="invalid_token"'
 
 
@@ -100,7 +100,7 @@ class BodyTooSlow(AppError):
 
 
 class EncodingUnsupported(AppError):
-    status, code, title = 415, "encoding_unsupported", "Compressed bodies are not read"
+    status, code, title = 415, "encoding_unsupported", "Compressed bodies are not supported"
 
 
 class RateLimited(AppError):
@@ -108,25 +108,25 @@ class RateLimited(AppError):
 
 
 class AnswerTooLarge(AppError):
-    status, code, title = 422, "answer_too_large", "Answer would hold too much text"
+    status, code, title = 422, "answer_too_large", "Response would contain too much text"
 
 
 class TooManyWrites(AppError):
-    status, code, title = 429, "too_many_writes", "Too many writes at a time"
+    status, code, title = 429, "too_many_writes", "Too many concurrent writes"
     calls = "writes"
 
 
 class TooManyReads(AppError):
-    status, code, title = 429, "too_many_reads", "Too many reads at a time"
+    status, code, title = 429, "too_many_reads", "Too many concurrent reads"
     calls = "reads"
 
 
 class HostNotAllowed(AppError):
-    status, code, title = 403, "host_not_allowed", "Server is not called by this name"
+    status, code, title = 403, "host_not_allowed", "Host is not allowed"
 
 
 class OriginNotAllowed(AppError):
-    status, code, title = 403, "origin_not_allowed", "Pages of this origin may not call"
+    status, code, title = 403, "origin_not_allowed", "Origin is not allowed"
 
 
 class BotNotFound(AppError):
@@ -138,7 +138,7 @@ class DocumentNotFound(AppError):
 
 
 class ModelNotFound(AppError):
-    status, code, title = 404, "model_not_found", "This server runs another embedding model"
+    status, code, title = 404, "model_not_found", "Model is not available on this server"
 
 
 class Conflict(AppError):
@@ -146,7 +146,7 @@ class Conflict(AppError):
 
 
 class BotExists(Conflict):
-    code, title = "bot_exists", "Bot exists with other values"
+    code, title = "bot_exists", "Bot exists with different values"
 
 
 class CollectionNameTaken(Conflict):
@@ -158,7 +158,7 @@ class DocumentChanged(Conflict):
 
 
 class RequestInFlight(Conflict):
-    code, title = "request_in_flight", "The first request with this key is at work"
+    code, title = "request_in_flight", "A request with this Idempotency-Key is in progress"
 
     def __init__(
         self, detail: str = "A request with this Idempotency-Key is still in progress, or was cut off a moment ago."
@@ -171,46 +171,46 @@ class ModelMismatch(Conflict):
 
 
 class MigrationInProgress(Conflict):
-    code, title = "reembed_in_progress", "The bot is being moved to another model"
+    code, title = "reembed_in_progress", "Bot is being re-embedded with another model"
 
 
 class CollectionForeign(Conflict):
-    code, title = "collection_foreign", "Milvus collection of that name is not ours"
+    code, title = "collection_foreign", "Milvus collection belongs to another application"
 
 
 class Unavailable(AppError):
-    """Something this server needs is away or too busy. Trying again later may succeed."""
+    """Something that this server needs is unavailable or overloaded. A later attempt may succeed."""
 
     status, code, title = 503, "unavailable", "Temporarily unavailable"
 
-    def __init__(self, detail: str, *, places: Sequence[ErrorLocation] = (), retry_after: int = 2) -> None:
-        super().__init__(detail, places=places, retry_after=retry_after)
+    def __init__(self, detail: str, *, locations: Sequence[ErrorLocation] = (), retry_after: int = 2) -> None:
+        super().__init__(detail, locations=locations, retry_after=retry_after)
 
 
 class DatabaseUnavailable(Unavailable):
-    code, title = "database_unavailable", "PostgreSQL is away"
+    code, title = "database_unavailable", "PostgreSQL is unavailable"
 
 
 class DatabaseRightsMissing(Unavailable):
-    """Until an operator has granted them, trying again does not help."""
+    """A further attempt fails as well until an operator has granted the rights."""
 
-    code, title = "database_rights_missing", "PostgreSQL does not allow this to the server's role"
+    code, title = "database_rights_missing", "The server's PostgreSQL role lacks rights"
 
-    def __init__(self, detail: str, *, places: Sequence[ErrorLocation] = (), retry_after: int = 60) -> None:
-        super().__init__(detail, places=places, retry_after=retry_after)
+    def __init__(self, detail: str, *, locations: Sequence[ErrorLocation] = (), retry_after: int = 60) -> None:
+        super().__init__(detail, locations=locations, retry_after=retry_after)
 
 
 class VectorIndexUnavailable(Unavailable):
-    code, title = "vector_index_unavailable", "Milvus is away"
+    code, title = "vector_index_unavailable", "Milvus is unavailable"
 
 
 class StorageFull(Unavailable):
-    """A store's disk has no space left. Nothing was stored; reads go on."""
+    """A store's disk is full. Nothing was stored; reads still work."""
 
-    code, title = "storage_full", "No space left to store this"
+    code, title = "storage_full", "No disk space left"
 
-    def __init__(self, detail: str, *, places: Sequence[ErrorLocation] = (), retry_after: int = 10) -> None:
-        super().__init__(detail, places=places, retry_after=retry_after)
+    def __init__(self, detail: str, *, locations: Sequence[ErrorLocation] = (), retry_after: int = 10) -> None:
+        super().__init__(detail, locations=locations, retry_after=retry_after)
 
 
 class DatabaseFull(StorageFull, DatabaseUnavailable): ...
@@ -220,13 +220,13 @@ class VectorIndexFull(StorageFull, VectorIndexUnavailable): ...
 
 
 class CollectionUnverified(VectorIndexUnavailable):
-    """The bot's collection may have lost rows, and is compared with PostgreSQL before it is searched again."""
+    """The bot's collection may have lost rows. It is compared with PostgreSQL before it is searched again."""
 
     code, title = "index_rebuilding", "The bot's index is being checked"
 
 
 class IndexRebuilding(Unavailable):
-    """Vectors of this bot are missing in Milvus. ``progress``: (chunks that are indexed, chunks of the bot)."""
+    """Vectors of this bot are missing in Milvus. ``progress``: (indexed chunks, all chunks of the bot)."""
 
     code, title = "index_rebuilding", "The bot's index is being rebuilt"
 
@@ -236,7 +236,7 @@ class IndexRebuilding(Unavailable):
 
 
 class EmbedderUnavailable(Unavailable):
-    code, title = "embedder_unavailable", "The embedder is away"
+    code, title = "embedder_unavailable", "The embedder is unavailable"
 
 
 class RerankerUnavailable(Unavailable):
@@ -244,9 +244,9 @@ class RerankerUnavailable(Unavailable):
 
 
 class LeaseLost(Unavailable):
-    """This write took longer than its lease and was undone by recovery."""
+    """This write took longer than its lease, and recovery undid it."""
 
-    code, title = "lease_lost", "The write was undone, try again"
+    code, title = "lease_lost", "The write was undone"
 
 
 class CollectionMoved(Unavailable):
@@ -262,17 +262,19 @@ class CollectionMoved(Unavailable):
 
 
 class InstallationForeign(Unavailable):
-    """Milvus belongs to another database. ``lines`` is for the operator: whose it is, and what to do."""
+    """Milvus belongs to another database. ``lines`` tells the operator which one it is and what to do."""
 
     code, title = "installation_foreign", "Milvus belongs to another installation"
 
     def __init__(self, lines: str) -> None:
-        super().__init__("Another installation uses this server's Milvus. Its log says what to do.", retry_after=60)
+        super().__init__(
+            "Another installation uses this server's Milvus. The server's log says what to do.", retry_after=60
+        )
         self.lines = lines
 
 
 class GenerationsUsedUp(Unavailable):
-    code, title = "generations_used_up", "No number is left for another write"
+    code, title = "generations_used_up", "No generation number is left"
 
 
 class DeadlineExceeded(Unavailable):
@@ -280,28 +282,28 @@ class DeadlineExceeded(Unavailable):
 
 
 class Overloaded(Unavailable):
-    code, title = "overloaded", "The server holds too many bodies"
+    code, title = "overloaded", "Too many buffered bodies"
 
 
 class EmbeddingInvalid(AppError):
-    """The embedder answered, but not with a usable vector for this text."""
+    """The embedder returned no usable vector for this text."""
 
     status, code, title = 502, "embedding_invalid", "The embedder returned an unusable vector"
 
 
 class RerankInvalid(AppError):
-    """The reranker answered, but not with a usable score for each passage."""
+    """The reranker returned no usable score for some passage."""
 
     status, code, title = 502, "rerank_invalid", "The reranker returned no usable scores"
 
 
 class CollectionMissing(Exception):
-    """Milvus has no such collection. Core makes it anew or reports the bot as gone; callers never see this."""
+    """Milvus has no such collection. The core creates it again or reports that the bot was deleted. Internal."""
 
 
 class NoGeneration(Exception):
-    """The block of generations is used up, or is not this database's as it is now. Callers never see this."""
+    """The reserved block of generations is used up, or no longer belongs to this database. Internal."""
 
 
 class StartupError(Exception):
-    """The server cannot start; its message says what to do in a line or two."""
+    """The server cannot start. The message says why and what to do, in a line or two."""

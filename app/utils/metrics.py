@@ -1,7 +1,7 @@
-"""What Prometheus is told. No label says whose request it was: accounts, bots and texts stay out of here.
+"""Prometheus metrics. Labels contain no account, bot or text.
 
-Where PROMETHEUS_MULTIPROC_DIR is set before this module is imported, as ``app.serve`` does for WEB_CONCURRENCY above 1,
-the library keeps all values in files there, and any process can answer for all of them.
+If PROMETHEUS_MULTIPROC_DIR is set before this module is imported, as ``app.serve`` does for WEB_CONCURRENCY above 1,
+prometheus_client keeps all values in files there, and each process can report those of all processes.
 """
 
 import os
@@ -18,91 +18,121 @@ SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 registry = CollectorRegistry()
 
-REQUESTS = Counter(
-    "chat_memory_requests", "Requests that were answered.", ["method", "route", "status"], registry=registry
-)
+REQUESTS = Counter("chat_memory_requests", "Finished requests.", ["method", "route", "status"], registry=registry)
 REQUEST_SECONDS = Histogram(
-    "chat_memory_request_seconds", "From head to answer.", ["route"], buckets=SECONDS, registry=registry
+    "chat_memory_request_seconds",
+    "Time from the head of a request to the end of its response.",
+    ["route"],
+    buckets=SECONDS,
+    registry=registry,
 )
-IN_FLIGHT = Gauge("chat_memory_requests_in_flight", "Requests at work.", multiprocess_mode="livesum", registry=registry)
+IN_FLIGHT = Gauge(
+    "chat_memory_requests_in_flight", "Requests in progress.", multiprocess_mode="livesum", registry=registry
+)
 STAGE_SECONDS = Histogram(
     "chat_memory_stage_seconds",
-    "One stage of a request; stages overlap.",
+    "Time of one stage of a request; stages can overlap.",
     ["stage"],
     buckets=SECONDS,
     registry=registry,
 )
 QUEUE_TEXTS = Gauge(
-    "chat_memory_embed_queue_texts", "Texts that wait.", ["lane"], multiprocess_mode="livesum", registry=registry
+    "chat_memory_embed_queue_texts",
+    "Texts that wait to be embedded.",
+    ["lane"],
+    multiprocess_mode="livesum",
+    registry=registry,
 )
 QUEUE_SECONDS = Histogram(
-    "chat_memory_embed_wait_seconds", "How long texts waited.", ["lane"], buckets=SECONDS, registry=registry
+    "chat_memory_embed_wait_seconds",
+    "How long texts waited to be embedded.",
+    ["lane"],
+    buckets=SECONDS,
+    registry=registry,
 )
 BATCH_TEXTS = Histogram(
-    "chat_memory_embed_batch_texts", "Texts of a batch.", ["lane"], buckets=SIZES, registry=registry
+    "chat_memory_embed_batch_texts",
+    "Number of texts in an embedding batch.",
+    ["lane"],
+    buckets=SIZES,
+    registry=registry,
 )
 CACHED = Counter(
-    "chat_memory_embed_cache", "Texts that were looked for in the cache.", ["kind", "outcome"], registry=registry
+    "chat_memory_embed_cache", "Lookups of texts in the embedding cache.", ["kind", "outcome"], registry=registry
 )
 POOL = Gauge(
     "chat_memory_postgres_connections",
-    "Connections, by state: used, idle.",
+    "PostgreSQL connections, by state: used or idle.",
     ["state"],
     multiprocess_mode="livesum",
     registry=registry,
 )
-POOL_MOST = Gauge(
-    "chat_memory_postgres_connections_max", "Most there may be.", multiprocess_mode="livesum", registry=registry
+POOL_MAX = Gauge(
+    "chat_memory_postgres_connections_max",
+    "Maximum number of PostgreSQL connections.",
+    multiprocess_mode="livesum",
+    registry=registry,
 )
-SAGAS = Gauge("chat_memory_sagas_in_flight", "Rows of sagas.", multiprocess_mode="livemostrecent", registry=registry)
+SAGAS = Gauge(
+    "chat_memory_sagas_in_flight", "Rows in the table sagas.", multiprocess_mode="livemostrecent", registry=registry
+)
 SAGAS_EXPIRED = Gauge(
-    "chat_memory_sagas_expired", "Those past their lease.", multiprocess_mode="livemostrecent", registry=registry
+    "chat_memory_sagas_expired",
+    "Rows in the table sagas whose lease has expired.",
+    multiprocess_mode="livemostrecent",
+    registry=registry,
 )
 GARBAGE = Gauge(
-    "chat_memory_vector_gc_backlog", "Rows of vector_gc.", multiprocess_mode="livemostrecent", registry=registry
+    "chat_memory_vector_gc_backlog",
+    "Rows in the table vector_gc.",
+    multiprocess_mode="livemostrecent",
+    registry=registry,
 )
 GARBAGE_OVERDUE = Gauge(
     "chat_memory_vector_gc_overdue_seconds",
-    "For how long the oldest row of vector_gc has been due.",
+    "How long the oldest row in vector_gc has been due.",
     multiprocess_mode="livemostrecent",
     registry=registry,
 )
 STALE_KEYS = Counter(
     "chat_memory_stale_keys",
-    "Keys from Milvus that PostgreSQL did not confirm, in searches without filter.",
+    "Chunk ids from Milvus that PostgreSQL did not confirm, in searches without a filter.",
     registry=registry,
 )
 FOREIGN_ROWS = Counter(
     "chat_memory_foreign_rows",
-    "Rows from PostgreSQL that were kept back because they are another account's or bot's.",
+    "Rows from PostgreSQL that were dropped because they belong to another account or bot.",
     registry=registry,
 )
 LOOP_LAG = Histogram(
-    "chat_memory_event_loop_lag_seconds", "How late the event loop wakes.", buckets=SECONDS, registry=registry
+    "chat_memory_event_loop_lag_seconds", "Delay of the event loop.", buckets=SECONDS, registry=registry
 )
 DRAINING = Gauge(
-    "chat_memory_draining", "Processes that were told to stop.", multiprocess_mode="livesum", registry=registry
+    "chat_memory_draining",
+    "Processes that are stopping and still serve.",
+    multiprocess_mode="livesum",
+    registry=registry,
 )
 
 
 @cache
 def stage(name: str) -> Histogram:
-    """The histogram of one stage: looking up a label costs more than observing."""
+    """The histogram of one stage. It is cached because a label lookup costs more than an observation."""
     return STAGE_SECONDS.labels(name)
 
 
 def exposition() -> bytes:
-    """All metrics of this process, or of all processes that share FOLDER, as Prometheus reads them."""
+    """The metrics of this process, or of all processes that share FOLDER, in Prometheus's text format."""
     if FOLDER is None:
         return generate_latest(registry)
-    _forget_dead(FOLDER)
-    together = CollectorRegistry()
-    MultiProcessCollector(together, path=FOLDER)  # type: ignore[no-untyped-call]
-    return generate_latest(together)
+    _remove_dead_processes(FOLDER)
+    combined = CollectorRegistry()
+    MultiProcessCollector(combined, path=FOLDER)  # type: ignore[no-untyped-call]
+    return generate_latest(combined)
 
 
-def _forget_dead(folder: str) -> None:
-    """A process that was killed leaves the files of its gauges."""
+def _remove_dead_processes(folder: str) -> None:
+    """A killed process leaves the files of its gauges behind."""
     for name in os.listdir(folder):
         kind, _, pid = name.removesuffix(".db").rpartition("_")
         if kind.startswith("gauge_live") and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):

@@ -7,7 +7,8 @@ from app.config import Settings
 from app.core.connect import open_stores
 from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.services import Services, build_services
-from app.main import create_app, tune_gc
+from app.main import create_app
+from app.serve import tune_gc
 from scripts.benchmarks.embedders import Hashes
 
 
@@ -18,7 +19,7 @@ async def _services() -> AsyncIterator[Services]:
         open_stores(settings) as stores,
         build_services(settings, stores, CachingEmbedder(Hashes(), 0)) as services,
     ):
-        tune_gc()  # As app.main does for the services that it builds.
+        tune_gc()  # As app.serve does.
         yield services
 
 

@@ -56,10 +56,10 @@ class Side:
 
     @contextmanager
     def served(self, embedder: str) -> Iterator[None]:
-        """By uvicorn, so that the embedder that costs nothing can be had."""
+        """By ``python -m app.serve``; by uvicorn where the application is not the server's own."""
         port = free_port()
-        command = ["uvicorn", APPS[embedder], "--port", str(port), "--no-access-log", "--log-level", "warning"]
-        with self._process(command, port, {}):
+        uvicorn = ["uvicorn", APPS[embedder], "--port", str(port), "--no-access-log", "--log-level", "warning"]
+        with self._process(["app.serve"] if embedder != "hash" else uvicorn, port, {"PORT": str(port)}):
             try:
                 yield
             finally:

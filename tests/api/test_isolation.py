@@ -17,9 +17,7 @@ import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Mount
 
-from app.api import data, search
-from app.api.deps import OPEN, Admission, admission_of, scope_of
-from app.api.fast_route import FastPath
+from app.api.deps import OPEN, Admission, scope_of
 from app.config import Settings
 from app.core.connect import Stores
 from app.core.embedding.caching_embedder import CachingEmbedder
@@ -333,13 +331,3 @@ def test_each_route_declares_its_scope() -> None:
     changing = {path for path in found["read"] if not path.startswith(("GET ", "HEAD "))}
     assert changing == {"POST /search/query", "POST /search/batch", "POST /v1/embeddings", "POST /v1/rerank"}
     assert not any(path.startswith("GET ") for path in found["write"])
-
-
-def test_the_direct_way_has_the_routes_own_admission() -> None:
-    routes = [*search.router.routes, *data.router.routes]
-    ways = [(route, way) for route in routes if isinstance(route, APIRoute) and (way := FastPath.to(route))]
-    assert {way.route.path for _, way in ways} >= {"/search/query", "/search/batch", "/data/insert/batch"}
-    for route, way in ways:
-        assert way.admission is admission_of(route)
-    undeclared = APIRoute("/search/query", search.query, methods=["POST"])
-    assert FastPath.to(undeclared) is None

@@ -42,12 +42,12 @@ class Caller:
     account: str | None
     rank: int
 
-    def may(self, scope: Scope) -> bool:
+    def has_scope(self, scope: Scope) -> bool:
         return self.rank >= SCOPES.index(scope)
 
-    def need(self, scope: Scope) -> None:
+    def require_scope(self, scope: Scope) -> None:
         """Raises Forbidden."""
-        if not self.may(scope):
+        if not self.has_scope(scope):
             raise Forbidden(f"This call needs a key with the scope {scope!r}.", scope=scope)
 
 

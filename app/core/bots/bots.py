@@ -65,7 +65,7 @@ class Bots:
         model = self._embedders.current
         if new.dimension not in (None, model.dimension):
             detail = f"{model.model} makes vectors of {model.dimension} dimensions."
-            raise InvalidInput(detail, places=[ErrorLocation("body.dimension", detail)])
+            raise InvalidInput(detail, locations=[ErrorLocation("body.dimension", detail)])
         began_at = asyncio.get_running_loop().time()
         await failpoint("bot_create.before_register")
         saga = await self._store.insert(

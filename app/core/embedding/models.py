@@ -36,7 +36,7 @@ class Models:
             if (is_embedder_name if running.task == "embed" else is_reranker_name)(name, running.name):
                 return running
         runs = ", ".join(running.name for running in self)
-        raise ModelNotFound(f"This server runs {runs}.", places=[ErrorLocation("path.model", f"is none of {runs}")])
+        raise ModelNotFound(f"This server runs {runs}.", locations=[ErrorLocation("path.model", f"is none of {runs}")])
 
 
 def is_embedder_name(name: str, model: str) -> bool:

@@ -35,8 +35,8 @@ class PartialEmbeddingError(EmbeddingInvalid):
         ``location`` gives the place of a text in the request, such as ``body.input.3``, by its index.
         """
         first = min(self.errors)
-        error = self.errors[first].at(location(first))
-        error.places = tuple(ErrorLocation(location(index), each.detail) for index, each in self.errors.items())
+        error = self.errors[first].prefixed(location(first))
+        error.locations = tuple(ErrorLocation(location(index), each.detail) for index, each in self.errors.items())
         return error
 
 

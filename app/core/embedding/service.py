@@ -34,7 +34,7 @@ class EmbeddingService:
         name, dimension = embedder.model, embedder.dimension
         if dimensions not in (None, dimension):
             detail = f"{name} makes vectors of {dimension} dimensions and cannot shorten them."
-            raise InvalidInput(detail, places=[ErrorLocation("body.dimensions", detail)])
+            raise InvalidInput(detail, locations=[ErrorLocation("body.dimensions", detail)])
         try:
             vectors = await (embedder.embed_queries(texts) if queries else embedder.embed_documents(texts))
         except PartialEmbeddingError as exc:
@@ -46,4 +46,4 @@ class EmbeddingService:
             if is_embedder_name(model, embedder.model):
                 return embedder
         runs = " and ".join(embedder.model for embedder in self._embedders)
-        raise ModelNotFound(f"This server runs {runs}.", places=[ErrorLocation("body.model", f"is not {runs}")])
+        raise ModelNotFound(f"This server runs {runs}.", locations=[ErrorLocation("body.model", f"is not {runs}")])

@@ -43,5 +43,5 @@ class MetricsSampler:
         used, idle, most = self._pool()
         metrics.POOL.labels("used").set(used)
         metrics.POOL.labels("idle").set(idle)
-        metrics.POOL_MOST.set(most)
+        metrics.POOL_MAX.set(most)
         metrics.DRAINING.set(int(process.draining))

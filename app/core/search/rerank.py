@@ -34,7 +34,7 @@ def check_pairs(texts: int, top_n: int) -> None:
     """Raises InvalidInput when a search would rerank more pairs than MAX_PAIRS."""
     if texts * top_n > MAX_PAIRS:
         reason = f"{texts} texts of {top_n} results each are more than the {MAX_PAIRS:,} that are reranked at a time"
-        raise InvalidInput(f"body.query_texts: {reason}", places=[ErrorLocation("body.query_texts", reason)])
+        raise InvalidInput(f"body.query_texts: {reason}", locations=[ErrorLocation("body.query_texts", reason)])
 
 
 class Reranker(Protocol):
@@ -76,7 +76,7 @@ class RerankingService:
             raise ModelNotFound(NO_RERANKER)
         if model is not None and model not in (reranker.model, reranker.model.rpartition("/")[2]):
             runs = f"This server reranks with {reranker.model}."
-            raise ModelNotFound(runs, places=[ErrorLocation("body.model", f"is not {reranker.model}")])
+            raise ModelNotFound(runs, locations=[ErrorLocation("body.model", f"is not {reranker.model}")])
         scores = await reranker.scores([(query, document) for document in documents])
         ranked = sorted(enumerate(scores), key=lambda one: (-one[1], one[0]))
         return Reranking(reranker.model, ranked[:top_n])

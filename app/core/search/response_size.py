@@ -33,4 +33,4 @@ def check_bytes(size: int, place: str) -> None:
     """Raises AnswerTooLarge for ``size`` bytes of texts. ``place``: the field that asked for them."""
     if size > MAX_BYTES:
         reason = f"the answer's texts would be {size:,} bytes, and may be {MAX_BYTES:,}: ask for less"
-        raise AnswerTooLarge(f"{place}: {reason}", places=[ErrorLocation(place, reason)])
+        raise AnswerTooLarge(f"{place}: {reason}", locations=[ErrorLocation(place, reason)])

@@ -80,7 +80,7 @@ class Search:
         """
         if query.rerank:
             if self._reranker is None:
-                raise InvalidInput(NO_RERANKER, places=[ErrorLocation("body.rerank", NO_RERANKER)])
+                raise InvalidInput(NO_RERANKER, locations=[ErrorLocation("body.rerank", NO_RERANKER)])
             check_pairs(len(query.texts), self._reranker.top_n)
         self._on_search()
         results = len(query.texts) * query.limit
@@ -269,5 +269,5 @@ def _mode(query: Query, supports_lexical: bool) -> Mode:
     mode: Mode = query.mode or ("hybrid" if supports_lexical or query.dense_weight is not None else "dense")
     if mode != "dense" and not supports_lexical:
         detail = f"This bot's collection holds no words, so that {mode} mode cannot be served; use dense."
-        raise UnsupportedMode(detail, places=[ErrorLocation("body.mode", detail)])
+        raise UnsupportedMode(detail, locations=[ErrorLocation("body.mode", detail)])
     return mode

@@ -36,7 +36,7 @@ class Documents:
         document, chunks = found
         if after and chunks and chunks[0].chunk_id // CHUNKS_PER_GENERATION != after // CHUNKS_PER_GENERATION:
             changed = "The document was replaced since the previous page: start again without a cursor."
-            raise DocumentChanged(changed, places=[ErrorLocation("query.cursor", changed)])
+            raise DocumentChanged(changed, locations=[ErrorLocation("query.cursor", changed)])
         page = chunks[:limit]
         return document, page, page[-1].chunk_id if len(chunks) > limit else None
 

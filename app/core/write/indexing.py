@@ -167,7 +167,7 @@ class Indexer:
             await failpoint("write.after_embed")
         except PartialEmbeddingError as exc:
             for position, error in exc.errors.items():
-                batch.writes[position].fail(error.at(f"chunk_index {batch.chunk_index(position)}"))
+                batch.writes[position].fail(error.prefixed(f"chunk_index {batch.chunk_index(position)}"))
             return exc.vectors
         except AppError as exc:
             _fail_all(batch, exc)

@@ -173,10 +173,10 @@ def _raise_common_error(outcomes: Sequence[Outcome]) -> None:
         return
     first = errors[0]
     if all(error.status == 422 for error in errors):
-        first.places = tuple(
-            place
+        first.locations = tuple(
+            location
             for number, error in enumerate(errors)
-            for place in error.places or (ErrorLocation(f"body.documents.{number}", error.detail),)
+            for location in error.locations or (ErrorLocation(f"body.documents.{number}", error.detail),)
         )
         raise first
     if len({type(error) for error in errors}) > 1:
@@ -184,7 +184,7 @@ def _raise_common_error(outcomes: Sequence[Outcome]) -> None:
     if isinstance(first, Unavailable):
         raise first
     if first.status == 404:
-        first.places = tuple(
+        first.locations = tuple(
             ErrorLocation(f"body.documents.{number}.document.chat_bot_id", error.detail)
             for number, error in enumerate(errors)
         )

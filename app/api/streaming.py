@@ -1,0 +1,65 @@
+"""Routes that read their request body as a stream. ``app.api.bodies`` does not buffer the bodies of their requests."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.types import Scope
+
+ATTRIBUTE = "__streamed_body__"
+SCOPE_KEY = "streamed_body"
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedBody:
+    """``max_bytes`` is the longest body; None for MAX_BODY_BYTES."""
+
+    max_bytes: int | None = None
+
+
+def streamed_body(max_bytes: int | None = None) -> Callable[[Endpoint], Endpoint]:
+    """Declares that an endpoint reads its body by ``request.stream()``, in pieces as they arrive.
+
+    The endpoint takes the Request and has no body parameter. The body may be ``max_bytes`` long, MAX_BODY_BYTES if that
+    is None, and must arrive in the time that any body has; time that the endpoint spends between two pieces does not
+    count. The stream raises BodyTooLarge or BodyTooSlow. The whole request may take INGEST_TIMEOUT.
+    """
+
+    def mark(endpoint: Endpoint) -> Endpoint:
+        setattr(endpoint, ATTRIBUTE, StreamedBody(max_bytes))
+        return endpoint
+
+    return mark
+
+
+def is_streamed(scope: Scope) -> bool:
+    """Whether the body of this request is read as a stream, and so must not be read by anything but the endpoint."""
+    return SCOPE_KEY in scope
+
+
+class StreamedRoutes:
+    """Finds the StreamedBody of a request's route before the request is routed."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._contexts: Sequence[RouteContext] = list(iter_route_contexts(app.routes))
+        self._streamed = [context for context in self._contexts if _marker(context)]
+
+    def find(self, scope: Scope) -> StreamedBody | None:
+        if not self._streamed or not any(_matches(context, scope) for context in self._streamed):
+            return None
+        return next((_marker(context) for context in self._contexts if _matches(context, scope)), None)
+
+
+def _marker(context: RouteContext) -> StreamedBody | None:
+    return getattr(context.endpoint, ATTRIBUTE, None)
+
+
+def _matches(context: RouteContext, scope: Scope) -> bool:
+    if scope["method"] not in (context.methods or ()):
+        return False
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return context.path_regex.match(path) is not None
