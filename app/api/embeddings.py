@@ -1,4 +1,4 @@
-"""/v1/embeddings: the server's embedder for others, spoken as OpenAI's clients speak."""
+"""Routes of /v1/embeddings: the server's embedding model, by OpenAI's API."""
 
 from base64 import b64encode
 from typing import Literal
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1", tags=["embeddings"])
     operation_id="create_embeddings",
 )
 async def embeddings(body: EmbeddingsRequest, services: ServicesDep, limits: LimitsDep) -> Response:
-    """The vectors that this server would store for these texts, or search with. OpenAI's clients work with it."""
+    """The vectors that this server would store for these texts, or search with. Compatible with OpenAI's clients."""
     texts = body.texts()
     check_query(texts, limits)
     queries = body.input_type in QUERY_TYPES
@@ -40,7 +40,7 @@ async def embeddings(body: EmbeddingsRequest, services: ServicesDep, limits: Lim
 
 
 def _data(vectors: Vectors, encoding: Literal["float", "base64"]) -> list[dict[str, object]]:
-    # orjson writes a row of float32 as it is; through EmbeddingsAnswer 2,048 vectors would be a million Python floats.
+    # orjson writes a float32 row directly. As EmbeddingsAnswer, 2,048 vectors would be a million Python floats.
     rows = np.ascontiguousarray(vectors, dtype="<f4")
     return [
         {

@@ -1,8 +1,9 @@
-"""Closes a listening socket without resetting a connection that a client believes to have.
+"""Closes a listening socket without resetting connections that are established but not accepted yet.
 
-Linux completes handshakes by itself, and resets what is still in the queue when the last process closes the socket. A
-client whose handshake ends between a server's last accept and that close is such a one. So new handshakes are stopped
-first: a socket filter drops their first packet. The client sends it again after a second and finds the port closed.
+Linux completes TCP handshakes by itself. When the last process closes the socket, it resets the connections in the
+accept queue. Such a connection exists if its handshake ends between the server's last accept and the close. So new
+handshakes are stopped first: a socket filter drops their first packet. The client sends it again after one second and
+finds the port closed.
 """
 
 import asyncio
@@ -17,11 +18,11 @@ from pathlib import Path
 from ssl import SSLContext
 
 HANDSHAKE_SECONDS = 1.0
-"""For handshakes that have begun: a round trip, or the second packet sent once more."""
-LOOK_SECONDS = 0.02
+"""How long to wait for handshakes in progress: one round trip, or one retransmission."""
+POLL_SECONDS = 0.02
 SO_ATTACH_FILTER = 26
 SYN_RECV = "03"
-"""The state in /proc/net/tcp (include/net/tcp_states.h in Linux)."""
+"""The state in /proc/net/tcp (Linux: include/net/tcp_states.h)."""
 
 _SYN_FILTER = (
     (0x30, 0, 0, 13),  # ldb [13]: the flags in the TCP header
@@ -34,7 +35,7 @@ _SYN_FILTER = (
 
 
 def stop_handshakes(listeners: Iterable[socket.socket]) -> bool:
-    """No connection begins any more, for any process that has the socket. False where the system has no such filter."""
+    """Stops new connections for all processes that share the socket. False where the system has no such filter."""
     if sys.platform != "linux":
         return False
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *row) for row in _SYN_FILTER))
@@ -42,7 +43,7 @@ def stop_handshakes(listeners: Iterable[socket.socket]) -> bool:
     try:
         for listener in listeners:
             listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
-    except OSError:  # A sandbox that has no filters.
+    except OSError:  # Some sandboxes have no filters.
         return False
     return True
 
@@ -50,9 +51,9 @@ def stop_handshakes(listeners: Iterable[socket.socket]) -> bool:
 async def close_listener(
     server: asyncio.Server, protocol: Callable[[], asyncio.Protocol], *, shared: bool, ssl: SSLContext | None = None
 ) -> None:
-    """Stops accepting; what is in the queue is accepted before.
+    """Stops accepting connections, after those in the accept queue.
 
-    ``shared``: other processes go on accepting from the same socket, so it is left as it is.
+    ``shared``: other processes continue to accept from the same socket, so its handshakes are not stopped.
     """
     loop = asyncio.get_running_loop()
     listeners = [socket.socket(fileno=os.dup(listener.fileno())) for listener in server.sockets]
@@ -65,21 +66,21 @@ async def close_listener(
             while True:
                 accepted.append(listener.accept()[0])
     serving = (loop.connect_accepted_socket(protocol, connection, ssl=ssl) for connection in accepted)
-    await asyncio.gather(*serving, return_exceptions=True)  # A connection may be gone already.
+    await asyncio.gather(*serving, return_exceptions=True)  # A connection may be closed already.
 
 
 async def _handshakes_ended(ports: set[int]) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + HANDSHAKE_SECONDS
     while True:
-        # At least once: another core may still process a packet that arrived before the filter was set.
-        await asyncio.sleep(LOOK_SECONDS)
-        if loop.time() > end or not _handshake_under_way(ports):
+        # At least once: another core may still be processing a packet that arrived before the filter was set.
+        await asyncio.sleep(POLL_SECONDS)
+        if loop.time() > end or not _handshake_in_progress(ports):
             return
 
 
-def _handshake_under_way(ports: set[int]) -> bool:
-    """Reads the system's table of connections: half a millisecond for a thousand of them."""
+def _handshake_in_progress(ports: set[int]) -> bool:
+    """Reads the system's table of connections. This takes 0.5 ms for 1,000 connections."""
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
             for line in Path("/proc/net", table).read_text().splitlines()[1:]:

@@ -1,4 +1,4 @@
-"""What every request gets: an id, a line in the log, its place in metrics and traces, a 500 for what nobody caught."""
+"""Gives every request an id, a log line, metrics and a trace, and a 500 for an unexpected exception."""
 
 import logging
 import re
@@ -13,23 +13,22 @@ from app.api.errors import OPENAI_PATHS, internal_error, log_and_render, openai_
 from app.utils import metrics, tracing
 from app.utils.errors import AppError, StartupError
 from app.utils.lifecycle import process
-from app.utils.logging import request_id
-from app.utils.logging import summarize as without_words
+from app.utils.logging import request_id, summarize
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("app.access")
 
 STARTUP_ERROR = f"{StartupError.__module__}.{StartupError.__qualname__}: "
-SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CLIENT_CLOSED_REQUEST = 499
-"""Stands in log and metrics for a client that went away before an answer began."""
-QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
-"""Routes whose lines are for DEBUG: they are asked every few seconds."""
+"""As in nginx: for the log and metrics, if the client disconnects before the response begins."""
+PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+"""Routes that are called every few seconds. Their log lines have the level DEBUG."""
 
 
 class RequestContext:
-    """Plain ASGI: no second task a request, as BaseHTTPMiddleware would make."""
+    """ASGI middleware. BaseHTTPMiddleware would start a second task for each request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -42,42 +41,42 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        answer = ResponseWatcher(_request_id(scope), send)
-        token = request_id.set(answer.id)
+        response = ResponseWatcher(_request_id(scope), send)
+        token = request_id.set(response.id)
         openai = openai_errors.set(scope["path"].removeprefix(scope.get("root_path", "")).startswith(OPENAI_PATHS))
         metrics.IN_FLIGHT.inc()
         try:
             if tracing.running():
                 with tracing.server_span(scope["method"], scope["headers"]) as span:
-                    await self._answer(scope, receive, answer)
-                    _name(span, scope, answer.status)
+                    await self._respond(scope, receive, response)
+                    _describe_span(span, scope, response.status)
             else:
-                await self._answer(scope, receive, answer)
+                await self._respond(scope, receive, response)
         finally:
             metrics.IN_FLIGHT.dec()
-            _record(scope, answer.status, time.perf_counter() - began)
+            _record(scope, response.status, time.perf_counter() - began)
             openai_errors.reset(openai)
             request_id.reset(token)
 
-    async def _answer(self, scope: Scope, receive: Receive, answer: "ResponseWatcher") -> None:
+    async def _respond(self, scope: Scope, receive: Receive, response: "ResponseWatcher") -> None:
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, receive, response.send)
         except AppError as exc:
-            if answer.begun:
+            if response.begun:
                 raise
-            await log_and_render(exc)(scope, receive, answer.send)
+            await log_and_render(exc)(scope, receive, response.send)
         except Exception:
             log.exception("%s %s failed", scope["method"], _route(scope))
-            if answer.begun:
+            if response.begun:
                 raise
-            await internal_error()(scope, receive, answer.send)
+            await internal_error()(scope, receive, response.send)
 
 
 class ResponseWatcher:
-    """Passes an answer on, with the request's id in it."""
+    """Sends a response with the request id in a header, and remembers its status."""
 
-    def __init__(self, name: str, send: Send) -> None:
-        self.id = name
+    def __init__(self, request_id: str, send: Send) -> None:
+        self.id = request_id
         self.status = CLIENT_CLOSED_REQUEST
         self.begun = False
         self._send = send
@@ -94,15 +93,15 @@ class ResponseWatcher:
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's, if it is one that may stand in a log line, else a new one."""
+    """The client's X-Request-Id if it is safe in a log line, else a new id."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and SANE_ID.fullmatch(value):
+        if name == b"x-request-id" and VALID_REQUEST_ID.fullmatch(value):
             return str(value.decode())
     return uuid4().hex
 
 
 def _route(scope: Scope) -> str:
-    """The template of the path, such as /data/document/{doc_id}: what stands in the path itself is the caller's."""
+    """The path template, such as /data/document/{doc_id}. The path itself contains values of the client."""
     return getattr(scope.get("route"), "path", None) or "unmatched"
 
 
@@ -111,13 +110,13 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     route = _route(scope)
     metrics.REQUESTS.labels(method, route, str(status)).inc()
     metrics.REQUEST_SECONDS.labels(route).observe(seconds)
-    level = logging.DEBUG if route in QUIET and status < 400 else logging.INFO
+    level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
     if access.isEnabledFor(level):
         fields = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 3)}
         access.log(level, "%s %s %d %.1f ms", method, route, status, seconds * 1000, extra={"fields": fields})
 
 
-def _name(span: Any, scope: Scope, status: int) -> None:
+def _describe_span(span: Any, scope: Scope, status: int) -> None:
     route = _route(scope)
     span.update_name(f"{scope['method']} {route}")
     span.set_attribute("http.request.method", scope["method"])
@@ -127,16 +126,16 @@ def _name(span: Any, scope: Scope, status: int) -> None:
 
 
 def _shorten_startup_error(send: Send) -> Send:
-    """Leaves of a traceback that ends in a StartupError its one line, which says what to do; of another the places.
+    """Reduces the traceback of a StartupError to its message, and of any other exception to its code locations.
 
-    A driver's own words may quote a setting, a password included.
+    The message of a driver can contain a setting, even a password.
     """
 
     async def send_shortened(message: Message) -> None:
         if message["type"] == "lifespan.startup.failed":
             _, found, line = message.get("message", "").rpartition(STARTUP_ERROR)
-            exc = sys.exc_info()[1]  # The framework sends this while it handles it.
-            message = {**message, "message": line.strip() if found or exc is None else without_words(exc)}
+            exc = sys.exc_info()[1]  # Starlette sends this while it handles the exception.
+            message = {**message, "message": line.strip() if found or exc is None else summarize(exc)}
         await send(message)
 
     return send_shortened

@@ -1,4 +1,4 @@
-"""/v1/models: what this server runs, told as OpenAI's clients ask for it."""
+"""Routes of /v1/models: the models that this server runs, by OpenAI's API."""
 
 from typing import Annotated
 
@@ -12,19 +12,23 @@ from app.models.openai_models import Model, ModelList
 router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[READ])
 
 ModelPath = Annotated[
-    str, Path(description="As in the list, or as /v1/embeddings and /v1/rerank take it.", examples=["use-multilingual"])
+    str,
+    Path(
+        description="An id of the list, or a name that /v1/embeddings or /v1/rerank accepts.",
+        examples=["use-multilingual"],
+    ),
 ]
 
 
 @router.get("/models", responses=error_responses(*COMMON_ERRORS), operation_id="list_models")
 async def list_models(services: ServicesDep) -> ModelList:
-    """The models of this server: the embedding model first, the reranker last."""
+    """The models of this server: the embedding model is the first, the reranker the last."""
     return ModelList(data=[_model(running) for running in services.models])
 
 
 @router.get("/models/{model:path}", responses=error_responses(404, *COMMON_ERRORS), operation_id="get_model")
 async def get_model(model: ModelPath, services: ServicesDep) -> Model:
-    """One of them."""
+    """One model of this server."""
     return _model(services.models.find(model))
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI makes of the routes, and what is true of all of them."""
+"""The OpenAPI document: what FastAPI generates from the routes, and what all routes have in common."""
 
 import json
 from typing import Any
@@ -14,18 +14,18 @@ from app.core.access.api_keys import Scope
 from app.models.problem import OpenAIProblem, Problem
 
 DESCRIPTION = """\
-Gives chatbots a memory to search: register a bot, insert documents as metadata and text chunks, ask questions.
+A multi-tenant RAG backend for chatbots: register a bot, insert documents as metadata and text chunks, search them.
 
-The examples follow one another on a fresh server: **Create collection**, **Insert document**, **Search**. Errors are
-`application/problem+json` (RFC 9457) with a `code` for programs and a `detail` for people. Every answer carries its
+On a new server the examples work in this order: **Create collection**, **Insert document**, **Search**. Errors are
+`application/problem+json` (RFC 9457) with a `code` for programs and a `detail` for people. Every response has the
 request's id in the header `X-Request-Id`. Times named `..._ms` are in milliseconds."""
 
 TAGS = [
-    {"name": "collection", "description": "Bots. Each has a Milvus collection and PostgreSQL partitions of its own."},
-    {"name": "data", "description": "Documents, made of metadata and text chunks."},
-    {"name": "search", "description": "Questions to one bot, answered with the chunks that fit best."},
-    {"name": "embeddings", "description": "The server's embedding model for others, as OpenAI's clients speak."},
-    {"name": "rerank", "description": "The server's reranker for others, as clients of Cohere's and Jina's speak."},
+    {"name": "collection", "description": "Bots. Each bot has its own Milvus collection and PostgreSQL partitions."},
+    {"name": "data", "description": "Documents: metadata and text chunks."},
+    {"name": "search", "description": "Searches in the documents of one bot."},
+    {"name": "embeddings", "description": "The server's embedding model, compatible with OpenAI's API."},
+    {"name": "rerank", "description": "The server's reranker, compatible with the APIs of Cohere and Jina."},
     {"name": "health", "description": "For orchestrators and load balancers."},
     {"name": "metrics", "description": "For Prometheus."},
 ]
@@ -41,30 +41,30 @@ LINKS = {
         "delete_document": OF_DOCUMENT,
     },
 }
-"""Which calls take what a 201 returned."""
+"""Calls that take ids from a response with status 201."""
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer <API key>"},
     "header": {
         "type": "apiKey",
         "in": "header",
         "name": "X-API-Key",
-        "description": "The same key.",
+        "description": "The same API key in another header.",
     },
 }
-KEYLESS = frozenset({"live"})
-MORE_WITH_KEY = {"health": "read", "ready": "read", "metrics": "admin"}
+NO_KEY = frozenset({"live"})
+OPTIONAL_KEY = {"health": "read", "ready": "read", "metrics": "admin"}
 REF = "#/components/schemas/{model}"
 
 
 def install(app: FastAPI) -> None:
-    """Makes ``app.openapi()``, and so /openapi.json, return the completed document."""
+    """Makes ``app.openapi()`` return the complete document."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own way to extend it
+    app.openapi = openapi  # type: ignore[method-assign] # As FastAPI's documentation says
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
@@ -78,49 +78,48 @@ def _document(app: FastAPI) -> dict[str, Any]:
     models = models_json_schema([(Problem, "serialization"), (OpenAIProblem, "serialization")], ref_template=REF)
     schemas.update(models[1]["$defs"])
     for schema in schemas.values():
-        _tell_defaults(schema)
+        _describe_defaults(schema)
     for path, methods in document["paths"].items():
         for operation in methods.values():
             operation["summary"] = operation["operationId"].replace("_", " ").capitalize()
-            answers = operation["responses"]
-            answers["500"] = problem_response(500)
+            responses = operation["responses"]
+            responses["500"] = problem_response(500)
             _secure(operation, scopes[operation["operationId"]])
             if "requestBody" in operation:
-                answers["400"] = problem_response(400)
+                responses["400"] = problem_response(400)
             if path.startswith(OPENAI_PATHS):
-                for answer in answers.values():
-                    if PROBLEM_JSON in answer["content"]:
-                        answer["content"] = {PROBLEM_JSON: {"schema": {"$ref": REF.format(model="OpenAIProblem")}}}
-            operation["responses"] = dict(sorted(answers.items()))
+                for response in responses.values():
+                    if PROBLEM_JSON in response["content"]:
+                        response["content"] = {PROBLEM_JSON: {"schema": {"$ref": REF.format(model="OpenAIProblem")}}}
+            operation["responses"] = dict(sorted(responses.items()))
             if links := LINKS.get(operation["operationId"]):
-                answers["201"]["links"] = {
+                responses["201"]["links"] = {
                     name: {"operationId": name, "parameters": parameters} for name, parameters in links.items()
                 }
             for parameter in operation.get("parameters", ()):
                 if examples := parameter["schema"].get("examples"):
-                    parameter["example"] = examples[0]  # Swagger UI fills in no other.
+                    parameter["example"] = examples[0]  # Swagger UI uses only this one.
     document["components"]["securitySchemes"] = SCHEMES
     return document
 
 
-def _tell_defaults(schema: dict[str, Any]) -> None:
-    """In the description alone: clients that are generated would send each default, or ask for the field."""
+def _describe_defaults(schema: dict[str, Any]) -> None:
+    """Moves each default into the description. Generated clients would send defaults, or require the fields."""
     for name, field in schema.get("properties", {}).items():
         default = field.pop("default", None)
         if name not in schema.get("required", ()) and default not in (None, ""):
-            said = f"{field.get('description', '')} Left out: {json.dumps(default)}."
-            field["description"] = said.strip()
+            field["description"] = f"{field.get('description', '')} Default: {json.dumps(default)}.".strip()
 
 
 def _secure(operation: dict[str, Any], declared: Scope | None) -> None:
-    """Says which key a call takes; an empty requirement says that it may go without."""
+    """Declares the API key that a call requires. An empty requirement means that the key is optional."""
     name = operation["operationId"]
-    if name in KEYLESS:
+    if name in NO_KEY:
         return
-    scope = MORE_WITH_KEY.get(name, declared)
+    scope = OPTIONAL_KEY.get(name, declared)
     assert scope is not None, f"{name} declares no scope"
     requirements: list[dict[str, list[str]]] = [{scheme: [scope]} for scheme in SCHEMES]
-    if name in MORE_WITH_KEY:
+    if name in OPTIONAL_KEY:
         requirements.insert(0, {})
     else:
         operation["responses"] |= {status: problem_response(int(status)) for status in ("401", "403")}

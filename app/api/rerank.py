@@ -1,4 +1,4 @@
-"""/v1/rerank: the server's reranker for others, spoken as clients of Cohere's and Jina's speak."""
+"""Routes of /v1/rerank: the server's reranker, by the API of Cohere and Jina."""
 
 from fastapi import APIRouter
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1", tags=["rerank"])
     operation_id="rerank",
 )
 async def rerank(body: RerankRequest, services: ServicesDep, limits: LimitsDep) -> RerankAnswer:
-    """Ranks passages by how well they answer a question, with the reranker that searches use."""
+    """Ranks passages by their relevance to a query, with the reranker that searches use."""
     check_query([body.query, *body.documents], limits)
     ranking = await services.reranking.rank(body.model, body.query, body.documents, body.top_n)
     results = [

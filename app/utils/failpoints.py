@@ -1,6 +1,6 @@
-"""Named points before and after every step of every operation, at which tests crash, fail or delay the server.
+"""Fail points: names before and after each step of each operation, where tests crash, fail or delay the server.
 
-Nothing in ``app`` installs a hook, and no setting does: in production ``failpoint`` finds none and returns.
+No code in ``app`` and no setting installs a hook. In production, ``failpoint`` finds no hook and returns.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ from contextlib import suppress
 Hook = Callable[[str], Awaitable[None]]
 
 POINTS = (
-    # Documents: insert, batch and PUT take the same steps.
+    # Documents: insert, batch insert and PUT have the same steps.
     "write.before_t1",
     "write.after_t1",
     "write.before_embed",
@@ -38,7 +38,7 @@ POINTS = (
     "bot_delete.before_drop",
     "bot_delete.after_drop",
     "bot_delete.after_partitions",
-    # Moving a bot to another model.
+    # Re-embedding a bot with another model.
     "reembed.before_begin",
     "reembed.after_begin",
     "reembed.after_collection",
@@ -49,7 +49,7 @@ POINTS = (
     "reembed.after_switch",
     "reembed.before_abort",
     "reembed.after_abort",
-    # Making vectors again that Milvus lost.
+    # Rebuilding vectors that Milvus lost.
     "rebuild.before_collection",
     "rebuild.after_collection",
     "rebuild.after_switch",
@@ -57,7 +57,7 @@ POINTS = (
     "rebuild.after_upsert",
     "rebuild.before_finish",
     "rebuild.after_finish",
-    # What runs behind the calls.
+    # Background work.
     "drop_collection.before",
     "drop_collection.after",
     "recovery.before_compensate",
@@ -76,13 +76,13 @@ _hooks: list[Hook] = []
 
 
 async def failpoint(point: str) -> None:
-    """Tells the hook, if a test has installed one, that ``point`` is reached. What the hook raises goes on."""
+    """Calls the hooks that tests have installed. Raises what a hook raises."""
     for hook in _hooks:
         await hook(point)
 
 
 def install(hook: Hook) -> Callable[[], None]:
-    """For tests alone: calls ``hook`` at every point until the returned function is called."""
+    """Only for tests: ``hook`` is called at every point until the returned function is called."""
     _hooks.append(hook)
 
     def remove() -> None:

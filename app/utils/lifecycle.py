@@ -1,5 +1,4 @@
-"""Whether this process has been told to stop. It goes on serving for a while, so that whoever sends it requests can
-notice and send them elsewhere."""
+"""Whether this process is draining: it was told to stop, and still serves so that a load balancer can notice it."""
 
 
 class Lifecycle:
@@ -8,4 +7,4 @@ class Lifecycle:
 
 
 process = Lifecycle()
-"""This process's own: a signal is for the process, whatever runs in it."""
+"""The state of this process, since signals are for the whole process."""

@@ -1,7 +1,7 @@
-"""Log lines, for people or as JSON, each with the id of the request that caused it.
+"""Log lines as text or as JSON, each with the id of its request.
 
-What users send must not get into a log: no text, no key, no vector. A driver's message may quote them, so of exceptions
-that are not our own only the class and the places are written.
+User data must not get into a log: no text, no API key, no vector. The message of a driver's exception can contain them.
+So for exceptions of other libraries, only the class and the code locations are written.
 """
 
 import logging
@@ -19,17 +19,17 @@ request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 LogFormat = Literal["text", "json"]
 TEXT = "%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s"
-TELLING = (AppError, StartupError, OSError)
-"""Exceptions whose messages are ours or the system's."""
+SAFE_EXCEPTIONS = (AppError, StartupError, OSError)
+"""Exceptions whose messages come from this package or from the operating system."""
 
 
 def summarize(exc: BaseException) -> str:
-    """The chain of exceptions with their places, oldest first, without the words of others."""
+    """The chain of exceptions with their code locations, oldest first, without messages of other libraries."""
     return "\n".join(line.rstrip("\n") for line in _lines(exc, set()))
 
 
 def _lines(exc: BaseException, seen: set[int]) -> list[str]:
-    """``seen``: ids of what has been told, for pymilvus raises errors ``from`` themselves."""
+    """``seen`` has the ids of the exceptions so far, since pymilvus raises exceptions ``from`` themselves."""
     seen.add(id(exc))
     lines = []
     before = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
@@ -38,7 +38,7 @@ def _lines(exc: BaseException, seen: set[int]) -> list[str]:
     lines += traceback.format_tb(exc.__traceback__)
     name = f"{type(exc).__module__}.{type(exc).__qualname__}"
     code = getattr(exc, "sqlstate", None)
-    detail = f": {exc}" if isinstance(exc, TELLING) else f" (SQLSTATE {code})" if isinstance(code, str) else ""
+    detail = f": {exc}" if isinstance(exc, SAFE_EXCEPTIONS) else f" (SQLSTATE {code})" if isinstance(code, str) else ""
     lines.append(name + detail)
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
@@ -74,7 +74,7 @@ class _Formatter(logging.Formatter):
 
 
 def configure(level: str, style: LogFormat = "text") -> None:
-    """Sends this package's records to stderr. Other libraries' warnings come too, their chatter does not."""
+    """Sends this package's log records to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(style))
     app = logging.getLogger("app")
@@ -84,7 +84,7 @@ def configure(level: str, style: LogFormat = "text") -> None:
 
 
 def uvicorn_config(level: str, style: LogFormat) -> dict[str, Any]:
-    """For logging.config: the server's own lines, and what other libraries warn of, in the same form."""
+    """For logging.config: lines of uvicorn, and warnings of other libraries, in the same format."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

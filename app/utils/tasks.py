@@ -1,19 +1,19 @@
-"""Tasks that are left behind."""
+"""Helpers for asyncio tasks."""
 
 import asyncio
 from typing import Any
 
 
 def cancel_quietly(task: "asyncio.Future[Any]") -> None:
-    """Cancels a task whose outcome nobody wants any more, its error neither."""
+    """Cancels a task whose result and error are no longer needed."""
     if task.done():
-        _look_at_error(task)
+        _retrieve_exception(task)
         return
-    task.add_done_callback(_look_at_error)
+    task.add_done_callback(_retrieve_exception)
     task.cancel()
 
 
-def _look_at_error(task: "asyncio.Future[Any]") -> None:
-    """asyncio complains of an error that nobody has looked at."""
+def _retrieve_exception(task: "asyncio.Future[Any]") -> None:
+    """asyncio logs the exception of a task if it was never retrieved."""
     if not task.cancelled():
         task.exception()

@@ -1,6 +1,6 @@
-"""Spans for OpenTelemetry, one a request and one for each of its stages. Nothing of it is imported unless it is wanted.
+"""OpenTelemetry spans: one for each request and one for each of its stages. The library is imported only if needed.
 
-Spans carry names, routes, statuses and durations; never what a user has sent.
+Spans have names, routes, statuses and durations, but no user data.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,12 +10,15 @@ from typing import Any
 from app.utils.errors import StartupError
 
 _tracer: Any = None
-"""None: traces are off."""
+"""None if tracing is off."""
 _provider: Any = None
 
 
 def start(endpoint: str) -> None:
-    """Sends spans to ``endpoint`` by OTLP over HTTP; OpenTelemetry's other variables count too. Raises StartupError."""
+    """Sends spans to ``endpoint`` by OTLP over HTTP. OpenTelemetry's other environment variables apply as well.
+
+    Raises StartupError if the library is not installed.
+    """
     global _tracer, _provider
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -31,7 +34,7 @@ def start(endpoint: str) -> None:
 
 
 def stop() -> None:
-    """Sends what is left. Waits for the collector."""
+    """Sends the remaining spans and waits for the collector."""
     global _tracer, _provider
     if _provider is not None:
         _provider.shutdown()
@@ -44,7 +47,7 @@ def running() -> bool:
 
 @contextmanager
 def server_span(name: str, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Any]:
-    """A request's span, under the caller's if the headers name one. Only while ``running()``."""
+    """The span of a request; a child of the client's span if the headers name one. Only while ``running()``."""
     from opentelemetry.trace import SpanKind
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -62,6 +65,6 @@ def server_span(name: str, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[A
 
 @contextmanager
 def stage_span(stage: str) -> Iterator[None]:
-    """Under the span that is current. Only while ``running()``."""
+    """A child of the current span. Only while ``running()``."""
     with _tracer.start_as_current_span(stage, record_exception=False, set_status_on_exception=False):
         yield

@@ -1,4 +1,4 @@
-"""Unicode as it is compared: in NFC, and blank where no character shows."""
+"""Unicode helpers: NFC, in which text is compared, and blank text, which has no visible character."""
 
 import unicodedata
 from typing import Any
@@ -9,12 +9,12 @@ def is_nfc(text: str) -> bool:
 
 
 def nfc(text: str) -> str:
-    """The text in Normalization Form C (https://unicode.org/reports/tr15/). One that is in it comes back as it is."""
+    """The text in Normalization Form C (https://unicode.org/reports/tr15/); the same object if it is in NFC."""
     return text if is_nfc(text) else unicodedata.normalize("NFC", text)
 
 
 class CollidingKeys(ValueError):
-    """Two keys of one object are equal in NFC. ``key`` is what both become."""
+    """Two keys of one JSON object are equal in NFC. ``key`` is their common form."""
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
@@ -22,7 +22,7 @@ class CollidingKeys(ValueError):
 
 
 def nfc_json(value: Any) -> Any:
-    """The same JSON with all keys and strings in NFC. Raises CollidingKeys. Recurses: bound the depth first."""
+    """The same JSON with all keys and strings in NFC. Raises CollidingKeys. Recursive: limit the depth before."""
     match value:
         case str():
             return nfc(value)
@@ -55,14 +55,14 @@ def _characters(ranges: str) -> set[str]:
     return found
 
 
-SHOWS_NOTHING = frozenset(
+INVISIBLE = frozenset(
     _characters(f"{_DEFAULT_IGNORABLE} {_BRAILLE_BLANK} {_ANNOTATION_MARKS}")
     | {char for char in map(chr, range(0x3001)) if char.isspace() or unicodedata.category(char) == "Cc"}
 )
-"""White space, control characters, and what is drawn as nothing: zero-width spaces and joiners, fillers, marks of
-direction, variation selectors, tags."""
+"""White space, control characters, and characters that are drawn as nothing: zero-width spaces and joiners, fillers,
+direction marks, variation selectors, tags."""
 
 
 def blank(text: str) -> bool:
-    """Whether no character of it shows."""
-    return not text or (text[0] in SHOWS_NOTHING and all(map(SHOWS_NOTHING.__contains__, text)))
+    """Whether no character of the text is visible."""
+    return not text or (text[0] in INVISIBLE and all(map(INVISIBLE.__contains__, text)))

@@ -1,10 +1,10 @@
-"""URIs of settings, which may hold a password."""
+"""URIs in settings, which can contain a password."""
 
 import re
 
 
 def printable(uri: str) -> str:
-    """The scheme and the host alone: no user, password, path or query. Without the host where that is not certain."""
+    """Only the scheme and the host: no user, password, path or query. Without the host if it is ambiguous."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return uri if uri.startswith("unix:") else "(an address without a scheme)"
@@ -13,7 +13,7 @@ def printable(uri: str) -> str:
 
 
 def checked_uri(uri: str) -> str:
-    """``uri``, if its host is where a parser looks for it. Raises ValueError, whose message quotes nothing of it."""
+    """``uri``, if its host is unambiguous. Raises ValueError with a message that contains no part of it."""
     if "://" not in uri:
         return uri
     if "@" in printable(uri) or printable(uri).endswith("://..."):

@@ -90,8 +90,8 @@ async def test_another_model_is_not_found(official: openai.AsyncOpenAI, name: st
 @pytest.mark.parametrize(
     ("given", "place"),
     [
-        ({"input": [1, 2, 3]}, "body.input: must be text: arrays of tokens"),
-        ({"input": [[1, 2], [3]]}, "body.input: must be text: arrays of tokens"),
+        ({"input": [1, 2, 3]}, "body.input: must be text: token ids"),
+        ({"input": [[1, 2], [3]]}, "body.input: must be text: token ids"),
         ({"input": []}, "body.input"),
         ({"input": ""}, "body.input.0"),
         ({"input": ["fine", " "]}, "body.input.1"),

@@ -102,7 +102,7 @@ def test_bounds_have_the_names_that_clients_know() -> None:
             assert not {"ge", "gt", "le", "lt"} & schema.keys(), schema
     assert schemas["ChunkIn"]["properties"]["chunk_index"] == {
         "type": "integer", "minimum": 0, "exclusiveMaximum": 65_536, "title": "Chunk Index",
-        "description": "Place in the document, each only once; gaps are allowed.",
+        "description": "Position in the document. Each can be used once; gaps are allowed.",
     }  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def test_clients_send_no_defaults_and_may_send_null() -> None:
             if name in names and field not in schema.get("required", ()) and (name, field) not in JSON_VALUES:
                 assert {"type": "null"} in described.get("anyOf", ()), (name, field)
     limit = document["components"]["schemas"]["SearchQuery"]["properties"]["limit"]
-    assert limit["description"] == "Most results of a query. Left out: 5."
+    assert limit["description"] == "Most results of a query. Default: 5."
 
 
 def test_every_union_has_a_name() -> None:

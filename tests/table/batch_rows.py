@@ -37,7 +37,7 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
     "chunk without text": ("chunks.0.text", KeyError, "chunks.0.text", "required"),
     "text that is a number": ("chunks.0.text", 7, "chunks.0.text", "valid string"),
     "no chunks": ("chunks", [], "chunks", "at least 1"),
-    "chunk_index twice": ("chunks.1.chunk_index", 0, "chunks", "stands at positions 0 and 1"),
+    "chunk_index twice": ("chunks.1.chunk_index", 0, "chunks", "is used at positions 0 and 1"),
     "chunk_index too large": ("chunks.1.chunk_index", 65_536, "chunks.1.chunk_index", "less than 65536"),
     "unknown field": ("document.colour", "red", "document.colour", "not permitted"),
     "bot that is no UUID": ("document.chat_bot_id", "x", "document.chat_bot_id", "UUID"),

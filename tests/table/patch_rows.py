@@ -57,7 +57,7 @@ ROWS: list[Row] = [
     refused("metadata that is no object", {"metadata": "x"}, "valid dictionary", f"{LOC}.metadata"),
     refused("metadata that is null", {"metadata": None}, "valid dictionary", f"{LOC}.metadata"),
     refused("metadata that is empty", {"metadata": {}}, "nothing to update"),
-    refused("a key twice", {"other": 1, "metadata": {"other": 2}}, "the key other of metadata twice"),
+    refused("a key twice", {"other": 1, "metadata": {"other": 2}}, "the metadata key other twice"),
     refused("a title that is emptied", {"title": None}, "valid string", f"{LOC}.title"),
     Row("patch", "the key author is found", search({"type": "eq", "key": "metadata.author", "value": "m"}), 200,
         titles("t"), GIVEN),
