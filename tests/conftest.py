@@ -18,7 +18,6 @@ import pytest
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Embedder
 from app.core.ports import VectorIndex
 from app.core.services import Services, build_services
@@ -27,6 +26,7 @@ from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.migrations import migrate
 from app.main import create_app
 from tests.containers import docker_answers, postgres_container
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
 from tests.neighbour import Neighbour, neighbour
 from tests.order import position

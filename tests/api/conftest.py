@@ -8,13 +8,13 @@ import pytest
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
 from tests.api.contents import contents
 from tests.api.rejections import FilledServer
 from tests.conftest import fresh_database, in_process, register
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
 
 

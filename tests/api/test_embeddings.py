@@ -7,9 +7,9 @@ import numpy as np
 import openai
 import pytest
 
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
+from tests.doubles.hash_embedder import HashEmbedder
 
 TEXTS = ["광화문은 경복궁의 남쪽 정문이다.", "경복궁은 화요일에 문을 닫는다.", "A third."]
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 import httpx
 import pytest
 
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.ports import UnverifiedCollection
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
 from app.utils.errors import StorageFull, VectorIndexUnavailable
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
 
 RAISE_DISK_FULL = """

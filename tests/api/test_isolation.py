@@ -21,7 +21,6 @@ from app.api.deps import OPEN, Admission, scope_of
 from app.config import Settings
 from app.core.connect import Stores
 from app.core.embedding.caching_embedder import CachingEmbedder
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
 from app.core.services import Services, build_services
 from app.core.stores.postgres.database import Database
@@ -34,6 +33,7 @@ from app.utils import metrics
 from tests.api.contents import contents
 from tests.api.keys import bearer, make_key
 from tests.conftest import BotClient, in_process, register
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
 
 DOCUMENT = create_app().openapi()

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
 from app.core.services import Services
 from tests.conftest import BotClient, in_process
+from tests.doubles.hash_embedder import HashEmbedder
 
 LIMITS = {
     "max_body_bytes": 4096,

@@ -12,7 +12,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.config import Settings
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from app.utils import logging as our_logging
@@ -20,6 +19,7 @@ from app.utils import metrics
 from app.utils.lifecycle import process
 from tests.api.keys import make_key
 from tests.conftest import BotClient, in_process
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
 
 OPS = Path(__file__).resolve().parents[2] / "docs" / "ops"

@@ -9,9 +9,9 @@ import httpx
 import numpy as np
 import pytest
 
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.search.retrieval import SPARE_HITS
 from tests.conftest import BotClient, register
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
 
 MODES = ("dense", "lexical", "hybrid")

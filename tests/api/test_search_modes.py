@@ -49,7 +49,7 @@ async def test_lexical_mode_needs_no_embedder(bot: BotClient, monkeypatch: pytes
     async def away(self: object, text: str) -> Vectors:
         raise AssertionError("the embedder was asked")
 
-    monkeypatch.setattr("app.core.embedding.hash_embedder.HashEmbedder.embed_queries", away)
+    monkeypatch.setattr("tests.doubles.hash_embedder.HashEmbedder.embed_queries", away)
     assert texts(await bot.search("케이블카", mode="lexical")) == [PALACE[1]]
 
 

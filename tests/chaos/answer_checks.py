@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import numpy as np
 
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
 from tests.chaos.chunk_text import ChunkLabel, parse_chunk_text, title
 from tests.chaos.model import Bot, Document, Violation
+from tests.doubles.hash_embedder import HashEmbedder
 
 _embedder = HashEmbedder()
 

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 from app.config import Settings
 from app.core.bots.bots import NewBot
 from app.core.connect import Stores
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.search.query import Query
 from app.core.services import Services, model_migrator_over
 from app.core.stores.postgres.bots import BotStore
@@ -23,6 +22,7 @@ from app.utils.errors import AppError
 from app.utils.failpoints import install
 from app.utils.stopwatch import Stopwatch
 from tests.chaos.chunk_text import UNEMBEDDABLE
+from tests.doubles.hash_embedder import HashEmbedder
 
 OLD, NEW = ("old one", "old two", "old three"), ("new one", "new two")
 ACCOUNT = "chatty"

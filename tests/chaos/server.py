@@ -18,7 +18,6 @@ import uvicorn
 
 from app.config import Settings
 from app.core.connect import open_stores
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
@@ -29,6 +28,7 @@ from app.utils.failpoints import install
 from tests.chaos.breaks import break_statements, shorten_collector_pause
 from tests.chaos.chunk_text import UNEMBEDDABLE
 from tests.chaos.fault import Fault, FaultInjector
+from tests.doubles.hash_embedder import HashEmbedder
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.core.connect import Stores
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services
 from app.core.stores.address import PostgresAddress
 from app.utils.errors import (
@@ -30,6 +29,7 @@ from tests.chaos import operations
 from tests.chaos.killed_operation import LOST_REPLY, KilledOperation, run_until_killed, services_over, stores_at
 from tests.chaos.operations import ENDLESS, EXPECTED, MIGRATIONS, NEW, OLD, PASSES, Operation, Target, document, new_bot
 from tests.conftest import fresh_database, until
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.lite_server import LiteServer
 
 _context = multiprocessing.get_context("forkserver")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.ports import ChunkIds, Vectors
 from tests.conftest import BotClient
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
 
 NOT_OTHER = {"type": "not", "filter": {"type": "eq", "key": "metadata.other", "value": 1}}

@@ -13,7 +13,6 @@ import pytest
 from app.config import Settings
 from app.core.bots.bots import NewBot
 from app.core.connect import Stores
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.operations.model_migration import MigrationResult, ModelMigrator
 from app.core.ports import VectorIndex
 from app.core.search.query import Query, Result
@@ -37,6 +36,7 @@ from app.utils.errors import (
 )
 from app.utils.stopwatch import Stopwatch
 from tests.conftest import until
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, index_keys
 from tests.lite_server import LiteServer
 from tests.milvus_index import connect_index

@@ -23,7 +23,6 @@ from pymilvus import MilvusClient
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.embedded.postgres_process import EmbeddedPostgres
@@ -31,6 +30,7 @@ from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.migrations import migrate
 from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.conftest import BotClient, in_process, register, until
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.lite_server import LiteServer
 from tests.milvus_index import connect_index
 from tests.milvus_server import MilvusServer

@@ -14,7 +14,6 @@ import pytest
 
 from app.config import Settings
 from app.core.connect import Stores
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
@@ -24,6 +23,7 @@ from app.core.stores.postgres.rights import check_rights
 from app.schemas.queries import SQL
 from app.utils.errors import DatabaseRightsMissing, StartupError
 from tests.conftest import BotClient, fresh_database, in_process, register, until
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
 from tests.integration.conftest import assert_at_rest
 from tests.integration.test_schema import ROOT, run, session

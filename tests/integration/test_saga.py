@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from app.core.bots.bots import NewBot
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.services import Services
 from app.core.stores.postgres.database import Database
@@ -25,6 +24,7 @@ from app.utils.errors import (
 )
 from app.utils.stopwatch import Stopwatch
 from tests.conftest import BotClient, register, until
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, expire, no_work_left
 
 BAD = "no vector for this"

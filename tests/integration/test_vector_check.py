@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.operations.vector_check import VectorCheck, tolerance
@@ -17,6 +16,7 @@ from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.verify import VerifyStore
 from app.utils.errors import ModelMismatch
 from tests.conftest import BotClient
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.integration.conftest import FaultyIndex, assert_at_rest
 
 

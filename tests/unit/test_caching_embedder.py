@@ -8,11 +8,11 @@ import pytest
 
 from app.core.embedding.cache import ENTRY_BYTES, VectorCache
 from app.core.embedding.caching_embedder import CachingEmbedder
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.long_text import halves, merged, split
 from app.core.embedding.port import PartialEmbeddingError, Vectors, stack_or_raise
 from app.core.embedding.queue.batch_queue import BatchLimits, BatchQueue, Lane
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid, TextRefused
+from tests.doubles.hash_embedder import HashEmbedder
 
 
 class Scripted(HashEmbedder):

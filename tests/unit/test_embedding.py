@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from app.core.embedding.hash_embedder import HashEmbedder
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.embedding.providers.use_multilingual import UseMultilingual
 from app.core.embedding.queue.batch_queue import BatchLimits, Lane
 from app.core.embedding.queue.workers import DOCUMENTS_NICE, Encode, WorkerPool
 from app.core.embedding.validation import normalized
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid
+from tests.doubles.hash_embedder import HashEmbedder
 
 
 class GatedModel:

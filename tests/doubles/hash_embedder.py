@@ -1,4 +1,4 @@
-"""An embedder without a model, for tests and benchmarks: deterministic, fast, similar for texts that share letters."""
+"""An embedder without a model: deterministic, fast, similar for texts that share letters."""
 
 from collections.abc import Sequence
 from zlib import crc32
