@@ -41,8 +41,8 @@ async def test_the_same_insert_twice_is_one_document_and_one_answer(bot: BotClie
 
 
 @pytest.mark.parametrize("path", ["/data/insert", "/data/insert/batch"])
-async def test_the_direct_way_and_fastapis_know_the_same_keys(bot: BotClient, path: str) -> None:
-    """A content type with a parameter is not taken directly."""
+async def test_the_fast_path_and_fastapi_share_keys(bot: BotClient, path: str) -> None:
+    """FastRoute leaves a content type with a parameter to FastAPI."""
     document = bot.body("경복궁", "한강", metadata={"n": 1.5}, tags=["x"])
     body = json.dumps(document if path == "/data/insert" else {"documents": [document]})
     types = ["application/json", "application/json; charset=utf-8"]

@@ -175,7 +175,7 @@ async def test_an_account_has_so_many_writes_at_a_time(bot: BotClient, embedder:
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"content-type": "application/json; charset=utf-8"}], ids=["direct", "FastAPI"]
+    "headers", [{}, {"content-type": "application/json; charset=utf-8"}], ids=["fast path", "FastAPI"]
 )
 async def test_an_account_has_so_many_reads_at_a_time(
     bot: BotClient, embedder: SlowEmbedder, headers: dict[str, str]

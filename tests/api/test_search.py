@@ -30,8 +30,8 @@ async def plant(index: MemoryIndex, bot: BotClient, doc_id: int, query: str, cou
 
 
 @pytest.mark.parametrize("path", ["query", "batch"])
-async def test_the_direct_way_and_fastapis_give_the_same_answer(bot: BotClient, path: str) -> None:
-    """A content type with a parameter is not taken directly."""
+async def test_the_fast_path_and_fastapi_give_the_same_response(bot: BotClient, path: str) -> None:
+    """FastRoute leaves a content type with a parameter to FastAPI."""
     metadata = {"n": 1.5, "big": 2**63 - 1, "nested": {"a": [None, True, "줄\n"]}, "tiny": 1e-7}
     await bot.insert("서울 광화문", "서울 경복궁", title='"제목"', metadata=metadata, tags=["x"])
     asked = {"query_text": "서울"} if path == "query" else {"query_texts": ["서울", "부산"]}
