@@ -63,8 +63,11 @@ class Admission:
             yield
             return
         reads: ConcurrencyLimiter = request.state.reads
-        async with reads.slot(request, caller.account):
+        key = await reads.acquire(request, caller.account)
+        try:
             yield
+        finally:
+            reads.release(key)
 
 
 async def _open() -> None:

@@ -54,10 +54,13 @@ class IdempotentResponder:
             return orjson.dumps(build(outcomes))
 
         writes: ConcurrencyLimiter = self._request.state.writes
-        async with writes.slot(self._request, account):
+        slot = await writes.acquire(self._request, account)
+        try:
             key = self._idempotency_key
             idempotent = None if key is None else IdempotentRequest(key, self._request_sha256(), render)
             outcomes = await run(idempotent)
+        finally:
+            writes.release(slot)
         stored = idempotent.answer if idempotent else None
         headers = {"Idempotency-Replayed": "true"} if idempotent and idempotent.replayed else None
         return Response(render(outcomes) if stored is None else stored, status, headers, "application/json")

@@ -3,8 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,9 +92,8 @@ class ConcurrencyLimiter:
         self._error = error
         self._running: Counter[str] = Counter()
 
-    @asynccontextmanager
-    async def slot(self, request: Request, account: str | None) -> AsyncIterator[None]:
-        """Holds one of the account's slots, or of the client's address where there is no account.
+    async def acquire(self, request: Request, account: str | None) -> str:
+        """Takes one of the account's slots, or of the client's address where there is no account: the key to release.
 
         Raises TooManyWrites or TooManyReads, after a delay.
         """
@@ -104,12 +102,12 @@ class ConcurrencyLimiter:
             await _delay_rejection()
             raise self._error(f"This account already has {self._limit} {self._error.calls} in progress.", retry_after=1)
         self._running[key] += 1
-        try:
-            yield
-        finally:
-            self._running[key] -= 1
-            if not self._running[key]:
-                del self._running[key]
+        return key
+
+    def release(self, key: str) -> None:
+        self._running[key] -= 1
+        if not self._running[key]:
+            del self._running[key]
 
 
 async def _limits(request: Request) -> Limits:
