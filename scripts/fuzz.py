@@ -20,6 +20,9 @@ from typing import Any
 from scripts.own_server import ROOT, own_folder, own_key, server_in
 
 BOT = "f0220000-0000-4000-8000-000000000001"
+WORKERS = "1"
+"""Threads of Schemathesis. Hypothesis sets the recursion limit of the whole process while a thread draws a value. With
+two threads one can lower the limit while the other is deep in the recursive schema of a filter."""
 
 
 def main() -> int:
@@ -80,7 +83,7 @@ def _round(address: str, key: str, seed: int, phases: str, examples: int, counts
         "FUZZ_KEY": key,
     }
     done = subprocess.run(
-        [*schemathesis, *run, "--workers", "2", "--continue-on-failure", "--warnings", "off"],
+        [*schemathesis, *run, "--workers", WORKERS, "--continue-on-failure", "--warnings", "off"],
         cwd=counts.parent,
         env=environment,
         check=False,
