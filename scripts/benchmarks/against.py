@@ -26,7 +26,7 @@ from scripts.benchmarks.figures import Table, machine
 from scripts.benchmarks.pairs import Block, Comparison, Pair, compare
 from scripts.benchmarks.sides import Side, opened_sides
 from scripts.benchmarks.world import BATCH, document, new_bot
-from scripts.demo_korquad import paragraphs
+from scripts.korquad import paragraphs
 
 WARM_UP, WARM_UP_BATCHES = 60, 8
 STARTS = 6
