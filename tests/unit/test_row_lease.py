@@ -20,18 +20,14 @@ async def taken() -> bool:
 
 
 async def test_counted_from_before_the_call_that_got_it() -> None:
-    lease = RowLease(HOUR, held, "The move")
     now = asyncio.get_running_loop().time()
-    lease.began(now)
-    lease.check()
-    lease.began(now - HOUR.total_seconds())
+    RowLease(HOUR, held, "The move", now).check()
     with pytest.raises(LeaseLost, match="The move was paused"):
-        lease.check()
+        RowLease(HOUR, held, "The move", now - HOUR.total_seconds()).check()
 
 
 async def test_one_that_another_process_has_is_lost_at_once() -> None:
-    lease = RowLease(HOUR, taken, "The rebuild")
-    lease.began(asyncio.get_running_loop().time())
+    lease = RowLease(HOUR, taken, "The rebuild", asyncio.get_running_loop().time())
     assert not await lease.renew()
     with pytest.raises(LeaseLost, match="The rebuild"):
         lease.check()
@@ -46,7 +42,7 @@ async def test_renewed_until_another_process_has_it_also_after_an_outage() -> No
             raise answer
         return answer
 
-    lease = RowLease(timedelta(milliseconds=3), renew, "The move")
+    lease = RowLease(timedelta(milliseconds=3), renew, "The move", asyncio.get_running_loop().time())
     async with asyncio.timeout(10):
         await lease.renew_forever()
     assert next(answers, None) is None

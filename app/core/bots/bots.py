@@ -12,9 +12,11 @@ from functools import partial
 from uuid import UUID
 
 from app.core.embedding.registry import EmbedderRegistry
-from app.core.ports import BotPort, SagaLeases, VectorIndex
+from app.core.leases.leases import Leases
+from app.core.ports import BotPort, VectorIndex
 from app.schemas.rows import CREATE_BOT, DROP_COLLECTION, Bot, BotCounts, BotSaga
 from app.utils.errors import (
+    AppError,
     BotExists,
     BotNotFound,
     CollectionForeign,
@@ -47,7 +49,7 @@ class Bots:
     """``deadline``: seconds that a deletion waits for other sagas before it leaves the rest to recovery."""
 
     def __init__(
-        self, store: BotPort, index: VectorIndex, embedders: EmbedderRegistry, leases: SagaLeases, *, deadline: float
+        self, store: BotPort, index: VectorIndex, embedders: EmbedderRegistry, leases: Leases, *, deadline: float
     ) -> None:
         self._store = store
         self._index = index
@@ -98,13 +100,13 @@ class Bots:
         """
         return await self._with_collection(await self.get(bot_id, account))
 
-    async def usable_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot | Exception]:
+    async def usable_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot | AppError]:
         """As ``usable`` for several bots; the value of a bot that is not usable is its error."""
         found = await self._store.get_many(bot_ids, account)
         results = await asyncio.gather(*(self._with_collection(bot) for bot in found.values()), return_exceptions=True)
-        outcome: dict[UUID, Bot | Exception] = {bot_id: BotNotFound(NOT_FOUND) for bot_id in bot_ids}
+        outcome: dict[UUID, Bot | AppError] = {bot_id: BotNotFound(NOT_FOUND) for bot_id in bot_ids}
         for bot_id, result in zip(found, results, strict=True):
-            if isinstance(result, BaseException) and not isinstance(result, Exception):
+            if isinstance(result, BaseException) and not isinstance(result, AppError):
                 raise result
             outcome[bot_id] = result
         return outcome

@@ -10,16 +10,13 @@ from app.utils.errors import DatabaseUnavailable, LeaseLost
 
 class RowLease:
     """``renew``: extends the row's lease to ``length`` from now; false if another process has taken it. ``work``: the
-    subject of an error message, for what is done under the lease."""
+    subject of an error message, for what is done under the lease. ``requested_at``: the event loop's time before
+    PostgreSQL was asked for the lease, which began later."""
 
-    def __init__(self, length: timedelta, renew: Callable[[], Awaitable[bool]], work: str) -> None:
+    def __init__(self, length: timedelta, renew: Callable[[], Awaitable[bool]], work: str, requested_at: float) -> None:
         self._seconds = length.total_seconds()
         self._renew = renew
         self._work = work
-        self._until = 0.0
-
-    def began(self, requested_at: float) -> None:
-        """``requested_at``: the event loop's time before PostgreSQL was asked for the lease, which began later."""
         self._until = requested_at + self._seconds
 
     def check(self) -> None:

@@ -8,12 +8,10 @@ from uuid import UUID
 import numpy as np
 
 from app.core.embedding.port import Embedder, PartialEmbeddingError
+from app.core.operations.verify import present_keys
 from app.core.ports import ModelMigrationPort, VectorIndex, VerifyPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, SourceChunk
 from app.utils.failpoints import failpoint
-
-MAX_RANGES = 64
-"""Key ranges in one call of ``VectorIndex.present``."""
 
 
 class Copier:
@@ -36,15 +34,7 @@ class Copier:
 
     async def present(self, collection: str, page: Sequence[SourceChunk]) -> set[int]:
         """The keys in the collection that belong to the generations of these chunks."""
-        generations = sorted({chunk.generation for chunk in page})
-        found: set[int] = set()
-        for start in range(0, len(generations), MAX_RANGES):
-            ranges = [
-                (generation * CHUNKS_PER_GENERATION, (generation + 1) * CHUNKS_PER_GENERATION)
-                for generation in generations[start : start + MAX_RANGES]
-            ]
-            found |= await self._index.present(collection, ranges)
-        return found
+        return await present_keys(self._index, collection, {chunk.generation for chunk in page})
 
     async def copy(
         self,

@@ -20,8 +20,8 @@ POLL_SECONDS = 0.1
 async def migration_lease(store: ModelMigrationPort, bot_id: UUID, length: timedelta) -> AsyncIterator[RowLease]:
     """Holds and renews the lease inside the block. Raises MigrationInProgress when another process holds it."""
     token = uuid4()
-    lease = RowLease(length, lambda: store.renew_lease(bot_id, token, length), "The migration")
-    lease.began(await _take(store, bot_id, token, length))
+    requested_at = await _take(store, bot_id, token, length)
+    lease = RowLease(length, lambda: store.renew_lease(bot_id, token, length), "The migration", requested_at)
     renewing = asyncio.create_task(lease.renew_forever())
     try:
         yield lease

@@ -167,8 +167,7 @@ class Rebuilder:
         work = await self._store.claim(token, self._lease, bot_id=bot_id)
         if work is None:
             return False
-        run = _Run(work, token, self._lease, self._store)
-        run.lease.began(requested_at)
+        run = _Run(work, token, self._lease, self._store, requested_at)
         renewing = asyncio.create_task(run.lease.renew_forever())
         try:
             done = await self._fill(run, on_progress)
@@ -266,8 +265,10 @@ async def _forever(one_round: Callable[[], Awaitable[None]], pause: float) -> No
 class _Run:
     """A rebuild that this process has claimed, and its lease."""
 
-    def __init__(self, work: Rebuild, token: UUID, lease: timedelta, store: RebuildPort) -> None:
+    def __init__(self, work: Rebuild, token: UUID, lease: timedelta, store: RebuildPort, requested_at: float) -> None:
         self.work = work
         self.token = token
         self.done = 0
-        self.lease = RowLease(lease, lambda: store.renew(work.bot_id, token, lease, self.done), "The rebuild")
+        self.lease = RowLease(
+            lease, lambda: store.renew(work.bot_id, token, lease, self.done), "The rebuild", requested_at
+        )

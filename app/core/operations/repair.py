@@ -85,16 +85,15 @@ class Repairer:
 
     async def repair_found(self, bot_id: UUID, findings: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
         """As ``repair_bot``, for the findings of another check, all of one kind."""
-        state = next((state for state in await self._store.bots() if state.bot_id == bot_id), None)
         batch: list[Finding] = []
         async for finding in findings:
             batch.append(finding)
-            if len(batch) == BATCH_FINDINGS and state is not None:
-                async for repaired in self._repair(state, batch):
+            if len(batch) == BATCH_FINDINGS:
+                async for repaired in self._repair(bot_id, batch):
                     yield repaired
                 batch = []
-        if batch and state is not None:
-            async for repaired in self._repair(state, batch):
+        if batch:
+            async for repaired in self._repair(bot_id, batch):
                 yield repaired
 
     async def _repair_once(self, state: BotState) -> AsyncIterator[Finding]:
@@ -103,15 +102,15 @@ class Repairer:
             batch = waiting.setdefault(finding.kind, [])
             batch.append(finding)
             if len(batch) == BATCH_FINDINGS:
-                async for repaired in self._repair(state, waiting.pop(finding.kind)):
+                async for repaired in self._repair(state.bot_id, waiting.pop(finding.kind)):
                     yield repaired
         for batch in waiting.values():
-            async for repaired in self._repair(state, batch):
+            async for repaired in self._repair(state.bot_id, batch):
                 yield repaired
 
-    async def _repair(self, state: BotState, findings: Sequence[Finding]) -> AsyncIterator[Finding]:
+    async def _repair(self, bot_id: UUID, findings: Sequence[Finding]) -> AsyncIterator[Finding]:
         try:
-            bot = await self._bots.get(state.bot_id, None)
+            bot = await self._bots.get(bot_id, None)
         except BotNotFound:
             return  # It was deleted meanwhile.
         await failpoint("repair.before")

@@ -67,7 +67,7 @@ class VectorCheck:
                 now = await self._bots.get(bot_id, None)
                 if now is None or now.milvus_collection != bot.milvus_collection:
                     return  # It was migrated to another model, which has embedded every text again.
-                if chunk.chunk_id in await self._store.current_keys(bot_id, [chunk.doc_id]):
+                if await self._store.chunks_of_keys(bot_id, [chunk.chunk_id]):
                     vector = f"vector {chunk.chunk_id} in {bot.milvus_collection}"
                     detail = f"{vector} differs by {distance:.3f} from that of its text"
                     yield Finding("vector_mismatch", bot_id, detail, chunk.chunk_id, chunk.doc_id)

@@ -4,13 +4,16 @@ The stores are read at different moments, so what looks wrong is read again befo
 Milvus, then PostgreSQL, then Milvus again; lost vectors from PostgreSQL, then Milvus, then PostgreSQL again.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
 from app.core.ports import VectorIndex, VerifyPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, BotState
 from app.utils.errors import CollectionMissing, CollectionMoved
+
+MAX_RANGES = 64
+"""Key ranges in one call of ``VectorIndex.present``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,9 @@ class Verifier:
         async for page in self._index.scan(bot.collection_name):
             unknown = await self._store.unknown_keys(bot.bot_id, bot.collection_name, page)
             # A key whose row of vector_gc was completed since the page was read is gone from Milvus too.
-            still = await self._present(bot, sorted({key // CHUNKS_PER_GENERATION for key in unknown}))
+            still = await present_keys(
+                self._index, bot.collection_name, {key // CHUNKS_PER_GENERATION for key in unknown}
+            )
             if unknown & still:
                 await self._check_unmoved(bot)
             for key in sorted(unknown & still):
@@ -107,8 +112,8 @@ class Verifier:
         """(chunk_id, doc_id)"""
         async for doc_ids in self._store.document_pages(bot.bot_id):
             expected = await self._store.current_keys(bot.bot_id, doc_ids)
-            generations = sorted({key // CHUNKS_PER_GENERATION for key in expected})
-            missing = expected.keys() - await self._present(bot, generations)
+            generations = {key // CHUNKS_PER_GENERATION for key in expected}
+            missing = expected.keys() - await present_keys(self._index, bot.collection_name, generations)
             if missing:
                 lost = missing & (await self._store.current_keys(bot.bot_id, doc_ids)).keys()
                 if lost:
@@ -124,12 +129,14 @@ class Verifier:
         if now is None or now.collection_name != bot.collection_name:
             raise CollectionMoved()
 
-    async def _present(self, bot: BotState, generations: list[int]) -> set[int]:
-        found: set[int] = set()
-        for start in range(0, len(generations), 64):
-            spans = [
-                (generation * CHUNKS_PER_GENERATION, (generation + 1) * CHUNKS_PER_GENERATION)
-                for generation in generations[start : start + 64]
-            ]
-            found |= await self._index.present(bot.collection_name, spans)
-        return found
+
+async def present_keys(index: VectorIndex, collection: str, generations: Iterable[int]) -> set[int]:
+    """The keys of these generations that the collection has."""
+    ordered, found = sorted(generations), set[int]()
+    for start in range(0, len(ordered), MAX_RANGES):
+        ranges = [
+            (generation * CHUNKS_PER_GENERATION, (generation + 1) * CHUNKS_PER_GENERATION)
+            for generation in ordered[start : start + MAX_RANGES]
+        ]
+        found |= await index.present(collection, ranges)
+    return found

@@ -9,7 +9,7 @@ time. Its outcome is then unknown: it may have been committed.
 """
 
 from app.core.ports.access import ApiKeyPort
-from app.core.ports.bots import BotPort, SagaLeases
+from app.core.ports.bots import BotPort
 from app.core.ports.documents import DocumentPort
 from app.core.ports.operations import (
     BacklogPort,
@@ -60,7 +60,6 @@ __all__ = [
     "NormalizePort",
     "RebuildPort",
     "RenderAnswer",
-    "SagaLeases",
     "UnverifiedCollection",
     "VectorIndex",
     "Vectors",

@@ -1,25 +1,11 @@
 """What core expects of the record about bots: the registry, and the sagas of whole bots."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
 from app.schemas.rows import Bot, BotCounts, BotSaga
-
-
-class SagaLeases(Protocol):
-    """The leases of the sagas that this process runs. ``token`` marks them, ``length`` is a lease's duration."""
-
-    token: UUID
-    length: timedelta
-
-    def holding(self, generations: Sequence[int], since: float | None = None) -> AbstractContextManager[None]:
-        """Renews the leases of these sagas while inside. ``since``: the event loop's time before they were taken."""
-
-    def alive(self, generations: Iterable[int]) -> bool:
-        """Whether the leases of all these sagas are certain not to have expired."""
 
 
 class BotPort(Protocol):

@@ -87,8 +87,7 @@ class Generations:
 
         Raises InstallationForeign, GenerationsUsedUp, Unavailable.
         """
-        if self._foreign:
-            raise self._foreign
+        self.check()
         for _ in range(BEGIN_ATTEMPTS):
             try:
                 return await begin()

@@ -107,12 +107,12 @@ class Ingest:
                 outcomes[number] = outcome
         return outcomes
 
-    async def _read_bots(self, account: str | None, wanted: Collection[UUID]) -> dict[UUID, Bot | Exception]:
+    async def _read_bots(self, account: str | None, wanted: Collection[UUID]) -> dict[UUID, Bot | AppError]:
         return await self._bots.usable_many(list(wanted), account) if wanted else {}
 
     async def _insert_into(
         self,
-        bots: Mapping[UUID, Bot | Exception],
+        bots: Mapping[UUID, Bot | AppError],
         account: str | None,
         documents: Sequence[Entry],
         timings: Stopwatch,
@@ -125,12 +125,7 @@ class Ingest:
                 continue
             bot_id, document = entry
             bot = bots[bot_id]
-            if isinstance(bot, AppError):
-                slots.append(Outcome(None, bot))
-            elif isinstance(bot, Exception):
-                raise bot
-            else:
-                slots.append(Write(bot, document))
+            slots.append(Outcome(None, bot) if isinstance(bot, AppError) else Write(bot, document))
         outcomes = await self._run(slots, timings, request)
         for bot, same in groupby((slot for slot in slots if isinstance(slot, Write)), key=lambda write: write.bot):
             key = (bot.bot_id, account)

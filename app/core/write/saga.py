@@ -114,8 +114,8 @@ class Saga:
             if any(write.moved for write in live(begun)):  # Then T2 has finished none of them.
                 for write in begun:
                     write.fail(CollectionMoved())
-            with timings.measure("postgres"):
-                if failed := [write for write in begun if write.error is not None]:
+            if failed := [write for write in begun if write.error is not None]:
+                with timings.measure("postgres"):
                     await self._compensate(failed)
 
     async def _finish(
@@ -136,9 +136,7 @@ class Saga:
                 bot = bots[write.bot.bot_id]
                 if isinstance(bot, AppError):
                     write.fail(bot)
-                elif isinstance(bot, Exception):
-                    raise bot
-            found = {bot_id: bot for bot_id, bot in bots.items() if not isinstance(bot, Exception)}
+            found = {bot_id: bot for bot_id, bot in bots.items() if not isinstance(bot, AppError)}
             if again := live(moved):
                 await self._generations.within_block(
                     len(again),

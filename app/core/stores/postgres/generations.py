@@ -1,7 +1,6 @@
 """GenerationPort on PostgreSQL: ``installation`` and ``generation_blocks``."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from uuid import UUID
 
 import asyncpg
@@ -19,13 +18,17 @@ class GenerationStore:
     def __init__(self, db: Database, folder: str = "") -> None:
         self._db = db
         self._folder = folder
+        self._can_identify = True
 
     async def state(self) -> GenerationState:
         system = ""
         # Every role may call this function unless that was revoked. Without it the name alone tells databases apart.
-        with suppress(DatabaseRightsMissing, asyncpg.UndefinedFunctionError):
-            row = await self._db.fetchrow(SQL["system_identifier"])
-            system = row["system_identifier"] if row else ""
+        if self._can_identify:
+            try:
+                row = await self._db.fetchrow(SQL["system_identifier"])
+                system = row["system_identifier"] if row else ""
+            except (DatabaseRightsMissing, asyncpg.UndefinedFunctionError):
+                self._can_identify = False  # Each refusal is an error in the log.
         await self._db.execute(SQL["make_installation"])
         async with self._db.snapshot() as conn:
             row = await conn.fetchrow(SQL["generation_state"])
