@@ -531,11 +531,12 @@ CROSS JOIN LATERAL (
     WHERE d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16 AND (/*filter*/ true)
     OFFSET 0
 ) AS d
-WHERE $4::timestamptz IS NULL OR EXISTS (
-    SELECT FROM bot_registry
-    WHERE bot_id = $1 AND state = 'active' AND created_at = $4 AND milvus_timestamp = $5::bigint
-      AND coalesce(milvus_collection, collection_name) = $6::text
-      AND NOT EXISTS (SELECT FROM index_rebuilds WHERE bot_id = $1));
+WHERE $4::timestamptz IS NULL OR (
+    EXISTS (
+        SELECT FROM bot_registry
+        WHERE bot_id = $1 AND state = 'active' AND created_at = $4 AND milvus_timestamp = $5::bigint
+          AND coalesce(milvus_collection, collection_name) = $6::text)
+    AND NOT EXISTS (SELECT FROM index_rebuilds WHERE bot_id = $1));
 
 -- name: current_chunks_of_documents
 -- As current_chunks; in the same snapshot also all current chunks of the documents $4, with text and metadata.

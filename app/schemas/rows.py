@@ -73,6 +73,10 @@ class Bot:
     rebuild: Progress | None = None
     """Set while vectors of this bot are missing in Milvus."""
 
+    def __hash__(self) -> int:
+        """Of two fields, as each search hashes its bot several times; equality compares all."""
+        return hash((self.bot_id, self.milvus_timestamp))
+
 
 CREATE_BOT, DELETE_BOT, DROP_COLLECTION = "create_bot", "delete_bot", "drop_collection"
 """The operations of a BotSaga."""
