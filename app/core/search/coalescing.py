@@ -30,11 +30,12 @@ class RequestCoalescer(Generic[K, T, R]):
 
     async def __call__(self, key: K, item: T) -> R:
         """The item's result. Raises what ``run`` raises. A cancelled caller does not disturb the others."""
-        if self._running.get(key, 0) >= self._max_concurrency:
+        running = self._running.get(key, 0)
+        if running >= self._max_concurrency:
             future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(key, deque()).append((item, future))
             return await future
-        self._running[key] = self._running.get(key, 0) + 1
+        self._running[key] = running + 1
         try:
             return (await self._run(key, (item,)))[0]
         finally:

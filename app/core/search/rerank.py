@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from app.core.embedding.models import is_reranker_name
 from app.utils.errors import ErrorLocation, InvalidInput, ModelNotFound, RerankerUnavailable
 
 NO_RERANKER = "This server has no reranker: start it with RERANK_MODEL or RERANK_URL set."
@@ -74,7 +75,7 @@ class RerankingService:
         reranker = self._reranker
         if reranker is None:
             raise ModelNotFound(NO_RERANKER)
-        if model is not None and model not in (reranker.model, reranker.model.rpartition("/")[2]):
+        if model is not None and not is_reranker_name(model, reranker.model):
             runs = f"This server reranks with {reranker.model}."
             raise ModelNotFound(runs, locations=[ErrorLocation("body.model", f"is not {reranker.model}")])
         scores = await reranker.scores([(query, document) for document in documents])
