@@ -23,6 +23,8 @@ SMALL_BYTES = 64 << 10
 SMALL_SHARE = 8
 """A body of at most SMALL_BYTES, and at most this part of MAX_BODY_BYTES, is always buffered. Otherwise a few clients
 with large, slow bodies would keep all searches out. MAX_CONNECTIONS limits what all small bodies take together."""
+BUFFERED_BODY = "buffered_body"
+"""The key of the ASGI scope under which a buffered body stands."""
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1 << 20
 """After a rejection, so much of the body is still read and dropped. If a server closes a connection that has unread
@@ -71,8 +73,9 @@ class BodyGuard:
             await self._stream(streamed, headers, max_bytes, scope, receive, send)
         elif body is not None:
             try:
+                scope[BUFFERED_BODY] = body
                 message: Message = {"type": "http.request", "body": body, "more_body": False}
-                await self._app(scope, receive_once(message, receive), send)
+                await self._app(scope, _receive_once(message, receive), send)
             finally:
                 self._buffered -= _billable(len(body), limits)
 
@@ -208,7 +211,7 @@ def _too_slow() -> BodyTooSlow:
     return BodyTooSlow("The body did not arrive in time.")
 
 
-def receive_once(message: Message, receive: Receive) -> Receive:
+def _receive_once(message: Message, receive: Receive) -> Receive:
     """Returns ``message`` once, then what ``receive`` returns."""
     received = False
 

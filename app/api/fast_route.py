@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
 
+from app.api.bodies import BUFFERED_BODY
 from app.api.deps import insert_body, insert_many_body
 from app.api.idempotency import IDEMPOTENCY_KEY, IdempotentResponder, idempotent_responder
 from app.models.inserts import Insert, InsertMany
@@ -123,7 +124,9 @@ class FastPath:
                 idempotency_keys.append(value)
         if content_types != [b"application/json"]:
             return None
-        content = await request.body()
+        content: bytes | None = request.scope.get(BUFFERED_BODY)
+        if content is None:  # A request without a body, or an application without BodyGuard.
+            content = await request.body()
         body = self._read_body(content)
         if body is None:
             return None

@@ -5,6 +5,7 @@ treats this server's responses as the site's own, but its Host header still has 
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -57,6 +58,7 @@ def _check(headers: Iterable[tuple[bytes, bytes]], hosts: frozenset[str]) -> Hos
     return None
 
 
+@lru_cache(64)
 def _name(url: str) -> str | None:
     """The host of a URL without port and brackets; None if it has no host."""
     try:

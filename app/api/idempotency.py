@@ -32,7 +32,7 @@ IdempotencyKey = Annotated[
 class IdempotentResponder:
     """Runs a write and builds its response, once for each Idempotency-Key. Limits an account's concurrent writes."""
 
-    def __init__(self, request: Request, idempotency_key: str | None, body: bytes = b"") -> None:
+    def __init__(self, request: Request, idempotency_key: str | None, body: bytes) -> None:
         self._request = request
         self._idempotency_key = idempotency_key
         self._body = body

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from app.api.errors import error_location
 from app.api.streaming import is_streamed
+from app.models.fields import TEXT_CHARS
 from app.models.inserts import InvalidItem, Item
 from app.models.search import MAX_LIMIT
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
@@ -154,6 +155,8 @@ def check_document(item: Item, limits: Limits) -> None:
 
 def _check(item: Item, limits: Limits, where: str) -> None:
     _check_metadata(item.document.metadata, limits, f"{where}.document.metadata")
+    if limits.text_chars >= TEXT_CHARS:  # The models have checked TEXT_CHARS.
+        return
     for position, chunk in enumerate(item.chunks):
         if len(chunk.text) > limits.text_chars:
             text = f"is longer than {limits.text_chars:,} characters"

@@ -108,8 +108,8 @@ def _route(scope: Scope) -> str:
 def _record(scope: Scope, status: int, seconds: float) -> None:
     method = scope["method"] if scope["method"] in METHODS else "OTHER"
     route = _route(scope)
-    metrics.REQUESTS.labels(method, route, str(status)).inc()
-    metrics.REQUEST_SECONDS.labels(route).observe(seconds)
+    metrics.requests(method, route, status).inc()
+    metrics.request_seconds(route).observe(seconds)
     level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
     if access.isEnabledFor(level):
         fields = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 3)}

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.routing import Match
 from starlette.types import Scope
 
 ATTRIBUTE = "__streamed_body__"
@@ -59,7 +60,4 @@ def _marker(context: RouteContext) -> StreamedBody | None:
 
 
 def _matches(context: RouteContext, scope: Scope) -> bool:
-    if scope["method"] not in (context.methods or ()):
-        return False
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return context.path_regex.match(path) is not None
+    return context.matches(scope)[0] is Match.FULL

@@ -115,10 +115,20 @@ DRAINING = Gauge(
 )
 
 
+# Cached, because a label lookup costs more than an observation.
 @cache
 def stage(name: str) -> Histogram:
-    """The histogram of one stage. It is cached because a label lookup costs more than an observation."""
     return STAGE_SECONDS.labels(name)
+
+
+@cache
+def requests(method: str, route: str, status: int) -> Counter:
+    return REQUESTS.labels(method, route, str(status))
+
+
+@cache
+def request_seconds(route: str) -> Histogram:
+    return REQUEST_SECONDS.labels(route)
 
 
 def exposition() -> bytes:

@@ -1,7 +1,6 @@
 """Measures how long the stages of a request take."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,11 +16,11 @@ class Stopwatch:
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._sums: dict[str, float] = {}
-        self._running: Counter[str] = Counter()
+        self._running: dict[str, int] = {}
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        self._running[stage] += 1
+        self._running[stage] = self._running.get(stage, 0) + 1
         start = time.perf_counter()
         self._add(stage, -start)
         try:
@@ -38,7 +37,10 @@ class Stopwatch:
 
     def __getitem__(self, stage: str) -> float:
         """Milliseconds spent in ``stage``, rounded to the microsecond; 0 if it never ran."""
-        return round((self._sums.get(stage, 0.0) + self._running[stage] * time.perf_counter()) * 1000, 3)
+        seconds = self._sums.get(stage, 0.0)
+        if running := self._running.get(stage):
+            seconds += running * time.perf_counter()
+        return round(seconds * 1000, 3)
 
     @property
     def total(self) -> float:
