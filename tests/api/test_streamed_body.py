@@ -70,7 +70,7 @@ def routes(reader: Reader) -> APIRouter:
     return router
 
 
-@pytest.fixture(params=[{}, {"account_rate": "100/second"}], ids=["", "with a rate"])
+@pytest.fixture(params=[{}, {"rate_limit": "100/second"}], ids=["", "with a rate"])
 async def served(request: pytest.FixtureRequest, reader: Reader) -> AsyncIterator[ASGIApp]:
     @asynccontextmanager
     async def services() -> AsyncIterator[Services]:
