@@ -7,7 +7,17 @@ from app.api.auth import AccountDep
 from app.api.deps import READ, WRITE, AccountQuery, BotPath, ServicesDep
 from app.api.errors import BODY_ERRORS, COMMON_ERRORS, error_responses
 from app.core.bots.bots import NewBot
-from app.models.collection import DEFAULT_ACCOUNT, BotCreated, BotDeleted, BotDetail, BotInfo, BotList, CreateBot
+from app.models.collection import (
+    DEFAULT_ACCOUNT,
+    BotCreated,
+    BotDeleted,
+    BotDetail,
+    BotInfo,
+    BotList,
+    BotUpdated,
+    CreateBot,
+    UpdateBot,
+)
 from app.schemas.rows import Bot
 from app.utils.stopwatch import Stopwatch
 
@@ -70,6 +80,18 @@ async def get(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> 
             "vector_gc_backlog": counts.vector_gc,
         }
     )
+
+
+@router.patch(
+    "/{chat_bot_id:bot}",
+    dependencies=[WRITE],
+    responses=error_responses(404, *BODY_ERRORS),
+    operation_id="update_collection",
+)
+async def update(bot_id: BotPath, body: UpdateBot, services: ServicesDep, account: AccountDep) -> BotUpdated:
+    """Changes fields of a bot. The fields that the body does not have stay as they are."""
+    bot = await services.bots.update(bot_id, account.resolve(body.account_name), body.changes)
+    return BotUpdated.model_validate(_fields(bot))
 
 
 @router.delete(

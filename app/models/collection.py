@@ -1,13 +1,15 @@
 """Request and response bodies of /collection."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, Strict
+from pydantic import ConfigDict, Field, Strict, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.models.base import Request, Response
 from app.models.fields import AccountName, BotName, CollectionName, Integral, Milliseconds
+from app.schemas.rows import BotChanges
 
 DEFAULT_ACCOUNT = "chatty"
 EXAMPLE_BOT = "7f3c1e9a-2b4d-4c6e-8f10-1a2b3c4d5e6f"
@@ -64,6 +66,28 @@ class BotDetail(BotInfo):
     chunk_count: int
     sagas_in_flight: int = Field(description="Writes of this bot that are not finished or undone yet.")
     vector_gc_backlog: int = Field(description="Generations whose vectors are not removed from Milvus yet.")
+
+
+class UpdateBot(Request):
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "examples": [{"bot_name": "서울 여행 봇"}]})
+
+    account_name: AccountName | None = None
+    bot_name: BotName | None = Field(None, description="The new name.")
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.changes:
+            raise PydanticCustomError("nothing_to_update", "contains nothing to update")
+        return self
+
+    @property
+    def changes(self) -> BotChanges:
+        fields = {"bot_name": self.bot_name}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+class BotUpdated(BotInfo):
+    status: Literal["success"] = "success"
 
 
 class BotDeleted(Response):

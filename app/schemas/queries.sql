@@ -90,6 +90,12 @@ FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
 ORDER BY created_at, bot_id;
 
+-- name: update_bot
+-- $3: new values by column. The others stay.
+UPDATE bot_registry SET bot_name = coalesce($3::jsonb ->> 'bot_name', bot_name)
+WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2)
+RETURNING bot_id, account_name;
+
 -- name: bot_state
 SELECT state, coalesce(milvus_collection, collection_name) AS milvus_collection, dimension
 FROM bot_registry WHERE bot_id = $1;

@@ -78,6 +78,9 @@ class Bot:
         return hash((self.bot_id, self.milvus_timestamp))
 
 
+BotChanges = dict[str, Any]
+"""New values by column of ``bot_registry``: bot_name."""
+
 CREATE_BOT, DELETE_BOT, DROP_COLLECTION = "create_bot", "delete_bot", "drop_collection"
 """The operations of a BotSaga."""
 

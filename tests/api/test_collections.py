@@ -61,6 +61,38 @@ async def test_foreign_collection_is_refused_and_left_alone(
     assert await contents(db, index) == before
 
 
+async def test_renamed_bot(client: httpx.AsyncClient, bot: BotClient) -> None:
+    await bot.insert("one")
+    before = (await client.get(f"/collection/{bot.bot_id}")).json()
+    answer = await client.patch(f"/collection/{bot.bot_id}", json={"bot_name": "새 이름"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {key: before[key] for key in answer.json()} | {"bot_name": "새 이름"}
+    assert (await client.get(f"/collection/{bot.bot_id}")).json() == before | {"bot_name": "새 이름"}
+    assert len(await bot.search("one")) == 1
+    # Its registration, sent again, now has another name than the bot.
+    first = {"chat_bot_id": str(bot.bot_id), "collection_name": before["collection_name"]}
+    for name, status in ((before["bot_name"], 409), ("새 이름", 200)):
+        again = await client.post("/collection/create", json={**first, "bot_name": name})
+        assert again.status_code == status, again.text
+
+
+async def test_a_bot_is_not_updated(client: httpx.AsyncClient, bot: BotClient) -> None:
+    url, before = f"/collection/{bot.bot_id}", (await client.get(f"/collection/{bot.bot_id}")).json()
+    for wrong, status, loc in (
+        ({}, 422, "body"),
+        ({"bot_name": None}, 422, "body"),
+        ({"bot_name": " "}, 422, "body.bot_name"),
+        ({"bot_name": "x", "dimension": 3}, 422, "body.dimension"),
+        ({"bot_name": "x", "account_name": "another"}, 404, None),
+    ):
+        answer = await client.patch(url, json=wrong)
+        assert answer.status_code == status, answer.text
+        if loc:
+            assert [error["loc"] for error in answer.json()["errors"]] == [loc]
+    assert (await client.patch(f"/collection/{uuid4()}", json={"bot_name": "x"})).status_code == 404
+    assert (await client.get(url)).json() == before
+
+
 async def test_counts_and_lists(client: httpx.AsyncClient) -> None:
     mine = await register(client, account_name="mine", bot_name="one")
     other = await register(client, account_name="other")

@@ -83,7 +83,7 @@ def walls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 def take_down_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = {name: sql.replace(ACCOUNT, "($2::text IS NULL OR true)") for name, sql in SQL.items() if ACCOUNT in sql}
-    assert cut.keys() == {"get_bot", "get_bots", "lock_bot_for_deletion"}
+    assert cut.keys() == {"get_bot", "get_bots", "lock_bot_for_deletion", "update_bot"}
     cut["list_bots"] = SQL["list_bots"].replace("account_name = $1)", "true)")
     for name, sql in cut.items():
         assert sql != SQL[name]

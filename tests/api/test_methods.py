@@ -7,7 +7,7 @@ import pytest
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("OPTIONS", "/collection/7f3c1e9a-2b4d-4c6e-8f10-1a2b3c4d5e6f", "GET, DELETE"),
+        ("OPTIONS", "/collection/7f3c1e9a-2b4d-4c6e-8f10-1a2b3c4d5e6f", "GET, PATCH, DELETE"),
         ("POST", "/data/document/1", "GET, PUT, DELETE"),
         ("GET", "/collection/create", "POST"),
         ("DELETE", "/collection/list", "GET"),

@@ -1,5 +1,6 @@
 """What BotPort and GarbagePort promise, held against plain memory and PostgreSQL alike."""
 
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -38,6 +39,18 @@ async def test_registered_twice_is_registered_once(record: Record) -> None:
     with pytest.raises(CollectionNameTaken):
         await record.bots.insert(uuid4(), "x", bot.collection_name, "y", TOKEN, HOUR)
     assert [found.bot_id for found in await record.bots.list(None)] == [bot.bot_id]
+
+
+async def test_a_bot_is_renamed(record: Record) -> None:
+    bot = await record.bot("me")
+    assert await record.bots.update(bot.bot_id, "me", {"bot_name": "새 이름"})
+    renamed = await record.bots.get(bot.bot_id, None)
+    assert renamed == replace(bot, bot_name="새 이름")
+    assert not await record.bots.update(bot.bot_id, "you", {"bot_name": "x"})
+    assert not await record.bots.update(uuid4(), None, {"bot_name": "x"})
+    assert await record.bots.update(bot.bot_id, None, {})
+    await record.bots.begin_deletion(bot.bot_id, None, TOKEN, HOUR)
+    assert not await record.bots.update(bot.bot_id, "me", {"bot_name": "x"})
 
 
 async def test_accounts_are_apart(record: Record) -> None:

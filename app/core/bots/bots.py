@@ -14,7 +14,7 @@ from uuid import UUID
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
 from app.core.ports import BotPort, VectorIndex
-from app.schemas.rows import CREATE_BOT, DROP_COLLECTION, Bot, BotCounts, BotSaga
+from app.schemas.rows import CREATE_BOT, DROP_COLLECTION, Bot, BotChanges, BotCounts, BotSaga
 from app.utils.errors import (
     AppError,
     BotExists,
@@ -79,11 +79,9 @@ class Bots:
             if saga is not None:
                 await self._store.end_saga(saga, self._leases.token)  # The bot's deletion waits for it.
             raise BotExists("A bot with this chat_bot_id is being deleted.")
-        if (bot.bot_name, bot.collection_name, bot.account_name) != (
-            new.bot_name,
-            new.collection_name,
-            new.account_name,
-        ):
+        existing = (bot.bot_name, bot.collection_name, bot.account_name)
+        # A bot that is new may have been renamed already.
+        if saga is None and existing != (new.bot_name, new.collection_name, new.account_name):
             raise BotExists("A bot with this chat_bot_id exists and has other values.")
         if saga is not None:
             try:
@@ -121,6 +119,12 @@ class Bots:
         if bot is None:
             raise BotNotFound(NOT_FOUND)
         return bot
+
+    async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> Bot:
+        """Changes columns of the bot's row; the bot as it is then. Raises BotNotFound."""
+        if not await self._store.update(bot_id, account, changes):
+            raise BotNotFound(NOT_FOUND)
+        return await self.get(bot_id, account)
 
     async def list(self, account: str | None) -> Sequence[Bot]:
         return await self._store.list(account)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
-from app.schemas.rows import Bot, BotCounts, BotSaga
+from app.schemas.rows import Bot, BotChanges, BotCounts, BotSaga
 
 
 class BotPort(Protocol):
@@ -20,6 +20,9 @@ class BotPort(Protocol):
 
     async def list(self, account: str | None) -> Sequence[Bot]:
         """All bots of the account, oldest first, without their ``in_flight_generations``."""
+
+    async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> bool:
+        """Sets the columns in ``changes``; False when the account has no such bot."""
 
     async def counts(self, bot_id: UUID) -> BotCounts:
         """What the bot holds and its backlog; all 0 for an unknown bot."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
-from app.schemas.rows import CREATE_BOT, DELETE_BOT, DROP_COLLECTION, Bot, BotCounts, BotSaga
+from app.schemas.rows import CREATE_BOT, DELETE_BOT, DROP_COLLECTION, Bot, BotChanges, BotCounts, BotSaga
 from app.utils.errors import CollectionNameTaken
 from tests.doubles.memory_store.tables import BotRow, Partition, Tables
 
@@ -40,6 +40,14 @@ class MemoryBotStore:
             if (bot := self._tables.active(bot_id, account))
         ]
         return sorted(bots, key=lambda bot: (bot.created_at, bot.bot_id))
+
+    async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> bool:
+        bot = self._tables.active(bot_id, account)
+        if bot is None:
+            return False
+        for column, value in changes.items():
+            setattr(bot, column, value)
+        return True
 
     async def counts(self, bot_id: UUID) -> BotCounts:
         documents = self._tables.partition(bot_id).documents.values()

@@ -8,9 +8,15 @@ import asyncpg
 
 from app.core.stores.postgres.connection import Connection, LockNotGranted
 from app.core.stores.postgres.database import Database
-from app.core.stores.postgres.tenant_guard import only_account, only_bot
+from app.core.stores.postgres.tenant_guard import (
+    TenantMismatch,
+    check_only_account,
+    check_only_bot,
+    only_account,
+    only_bot,
+)
 from app.schemas.queries import SQL
-from app.schemas.rows import CREATE_BOT, DELETE_BOT, Bot, BotCounts, BotSaga, Progress
+from app.schemas.rows import CREATE_BOT, DELETE_BOT, Bot, BotChanges, BotCounts, BotSaga, Progress
 from app.utils.errors import CollectionNameTaken
 
 # While this waits for a lock on the parent tables, every reader waits behind it: so it gives up soon and tries again.
@@ -34,6 +40,16 @@ class BotStore:
 
     async def list(self, account: str | None) -> Sequence[Bot]:
         return [_bot(row) for row in only_account(await self._db.fetch(SQL["list_bots"], account), account)]
+
+    async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> bool:
+        try:
+            async with self._db.transaction() as conn:
+                rows = await conn.fetch(SQL["update_bot"], bot_id, account, changes)
+                check_only_bot(rows, bot_id)
+                check_only_account(rows, account)
+        except TenantMismatch:
+            return False
+        return bool(rows)
 
     async def counts(self, bot_id: UUID) -> BotCounts:
         row = await self._db.fetchrow(SQL["bot_counts"], bot_id)

@@ -41,6 +41,12 @@ def check_only_bot(rows: Sequence[asyncpg.Record], bot_id: UUID) -> None:
         raise TenantMismatch
 
 
+def check_only_account(rows: Sequence[asyncpg.Record], account: str | None) -> None:
+    """For rows that were changed. Raises TenantMismatch."""
+    if len(only_account(rows, account)) < len(rows):
+        raise TenantMismatch
+
+
 def _report(foreign: int) -> None:
     if foreign:
         metrics.FOREIGN_ROWS.inc(foreign)
