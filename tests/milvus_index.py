@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from app.core.search.lexical import lexical_text
+from app.core.analyzers.analyzers import lexical_text
 from app.core.stores.milvus.index import MilvusIndex
 
 connect_index = partial(MilvusIndex.connect, analyzer=lexical_text)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.config import Settings
+from app.core.analyzers.analyzers import lexical_text
 from app.core.ports import VectorIndex
-from app.core.search.lexical import lexical_text
 from app.core.stores.address import MilvusTls, PostgresAddress, PostgresTls
 from app.core.stores.embedded.stores import embedded_stores
 from app.core.stores.milvus.index import MilvusIndex

@@ -57,8 +57,8 @@ WHERE p.oid IN ('make_bot_partitions'::regproc, 'drop_bot_partitions'::regproc)
 -- ---------------------------------------------------------------- bots
 
 -- name: insert_bot
-INSERT INTO bot_registry (bot_id, bot_name, collection_name, account_name)
-VALUES ($1, $2, $3, $4)
+INSERT INTO bot_registry (bot_id, bot_name, collection_name, account_name, analyzer_version, title_in_lexical)
+VALUES ($1, $2, $3, $4, $5, $6)
 -- Without a conflict target: of two equal registrations at a time, either unique index may report the conflict.
 ON CONFLICT DO NOTHING
 RETURNING bot_id;
@@ -67,7 +67,7 @@ RETURNING bot_id;
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       chunks_done, chunks_total,
+       analyzer_version, title_in_lexical, chunks_done, chunks_total,
        ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
            AS in_flight_generations
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
@@ -77,7 +77,7 @@ WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       chunks_done, chunks_total
+       analyzer_version, title_in_lexical, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
@@ -85,7 +85,7 @@ WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR ac
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       chunks_done, chunks_total
+       analyzer_version, title_in_lexical, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
 ORDER BY created_at, bot_id;
@@ -684,7 +684,9 @@ DELETE FROM reembed_leases WHERE bot_id = $1 AND lease_token = $2;
 -- Waits for every transaction that has the bot locked for use, and blocks new ones. The following statements see what
 -- the earlier transactions did, and later transactions see what this one does.
 SELECT embedding_model, dimension, coalesce(milvus_collection, collection_name) AS milvus_collection,
-       next_collection, next_model, next_dimension, pg_advisory_xact_lock(hashtextextended('bot ' || bot_id, 0)) AS turn
+       next_collection, next_model, next_dimension, coalesce(next_analyzer_version, 1) AS next_analyzer_version,
+       coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
+       pg_advisory_xact_lock(hashtextextended('bot ' || bot_id, 0)) AS turn
 FROM bot_registry
 WHERE bot_id = $1 AND state = 'active'
 FOR UPDATE;
@@ -693,12 +695,14 @@ FOR UPDATE;
 -- The name is unique: no bot can have claimed it, and no other deployment on the same Milvus has it.
 UPDATE bot_registry
 SET next_collection = format('r%s_%s', nextval('generation_seq'), replace(gen_random_uuid()::text, '-', '')),
-    next_model = $2, next_dimension = $3
+    next_model = $2, next_dimension = $3, next_analyzer_version = $4, next_title_in_lexical = $5
 WHERE bot_id = $1
 RETURNING next_collection;
 
 -- name: get_migration
-SELECT next_collection AS collection_name, next_model AS embedding_model, next_dimension AS dimension
+-- A server of an earlier version writes words as the first analyzer makes them.
+SELECT next_collection AS collection_name, next_model AS embedding_model, next_dimension AS dimension,
+       coalesce(next_analyzer_version, 1) AS analyzer_version, coalesce(next_title_in_lexical, false) AS title_in_lexical
 FROM bot_registry
 WHERE bot_id = $1 AND state = 'active' AND next_collection IS NOT NULL;
 
@@ -734,11 +738,16 @@ ORDER BY c.chunk_id;
 -- name: cut_over_collection
 UPDATE bot_registry
 SET milvus_collection = next_collection, embedding_model = next_model, dimension = next_dimension,
-    milvus_timestamp = greatest(milvus_timestamp, $2), next_collection = NULL, next_model = NULL, next_dimension = NULL
+    analyzer_version = coalesce(next_analyzer_version, 1), title_in_lexical = coalesce(next_title_in_lexical, false),
+    milvus_timestamp = greatest(milvus_timestamp, $2), next_collection = NULL, next_model = NULL, next_dimension = NULL,
+    next_analyzer_version = NULL, next_title_in_lexical = NULL
 WHERE bot_id = $1;
 
 -- name: abort_migration
-UPDATE bot_registry SET next_collection = NULL, next_model = NULL, next_dimension = NULL WHERE bot_id = $1;
+UPDATE bot_registry
+SET next_collection = NULL, next_model = NULL, next_dimension = NULL, next_analyzer_version = NULL,
+    next_title_in_lexical = NULL
+WHERE bot_id = $1;
 
 -- name: begin_replacement
 -- A collection with a unique name. If the process dies before the bot has it, recovery drops it.

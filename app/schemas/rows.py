@@ -72,6 +72,10 @@ class Bot:
     """Generations (equal to the doc_ids) of new documents that are being written. Filled by ``BotPort.get`` only."""
     rebuild: Progress | None = None
     """Set while vectors of this bot are missing in Milvus."""
+    analyzer_version: int = 1
+    """Of the words in ``milvus_collection``, and so of the queries to it."""
+    title_in_lexical: bool = False
+    """Whether the lexical field of each chunk begins with the title of its document."""
 
     def __hash__(self) -> int:
         """Of two fields, as each search hashes its bot several times; equality compares all."""
@@ -255,11 +259,16 @@ class VectorGarbage:
 
 @dataclass(frozen=True, slots=True)
 class ModelMigration:
-    """An unfinished migration of a bot to another model: the collection that is being filled, and its model."""
+    """An unfinished migration of a bot to another model: the collection that is being filled, its model and its words.
+
+    ``analyzer_version``, ``title_in_lexical``: as in Bot.
+    """
 
     collection_name: str
     embedding_model: str
     dimension: int
+    analyzer_version: int = 1
+    title_in_lexical: bool = False
 
 
 @dataclass(frozen=True, slots=True)

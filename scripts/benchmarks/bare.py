@@ -15,8 +15,8 @@ from uuid import UUID, uuid4
 import asyncpg
 from pymilvus import AsyncMilvusClient
 
+from app.core.analyzers.analyzers import lexical_text
 from app.core.embedding.port import Embedder
-from app.core.search.lexical import lexical_text
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus.index import MilvusIndex
 from app.core.stores.postgres.database import _leave_as_it_is, _prepare_connection

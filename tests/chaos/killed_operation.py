@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from app.config import Settings
+from app.core.analyzers.analyzers import lexical_text
 from app.core.connect import Stores
-from app.core.search.lexical import lexical_text
 from app.core.services import Services, build_services
 from app.core.stores.address import PostgresAddress
 from app.core.stores.milvus.index import MilvusIndex

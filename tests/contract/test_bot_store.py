@@ -184,3 +184,16 @@ async def test_a_bot_that_is_active_is_not_ended(record: Record) -> None:
     await record.written(write)
     assert await record.bots.finish_deletion(bot.bot_id)
     assert await record.texts(bot.bot_id, write.doc_id) == ["a"]
+
+
+async def test_how_words_are_made_is_in_the_bots_row(record: Record) -> None:
+    earlier, newer = uuid4(), uuid4()
+    await record.bots.insert(earlier, "name", "collection_a", "account", TOKEN, HOUR)
+    await record.bots.insert(
+        newer, "name", "collection_b", "account", TOKEN, HOUR, analyzer_version=7, title_in_lexical=True
+    )
+    found = await record.bots.get_many([earlier, newer], None)
+    assert {bot: (row.analyzer_version, row.title_in_lexical) for bot, row in found.items()} == {
+        earlier: (1, False),
+        newer: (7, True),
+    }

@@ -302,3 +302,16 @@ async def test_a_deleted_bot_ends_its_migration(record: Record) -> None:
     ]
     assert await record.bots.finish_deletion(bot.bot_id)
     assert await record.bots.collections(bot.bot_id, 1) == []
+
+
+async def test_words_change_with_the_collection(record: Record) -> None:
+    bot = await record.bot()
+    begun = await record.migrations.begin(bot.bot_id, "new", 32, analyzer_version=7, title_in_lexical=True)
+    assert begun
+    assert (begun.analyzer_version, begun.title_in_lexical) == (7, True)
+    assert await record.migrations.begin(bot.bot_id, "new", 32, analyzer_version=8) == begun
+    assert await record.migrations.migration(bot.bot_id) == begun
+    before = await now(record, bot.bot_id)
+    assert (before.analyzer_version, before.title_in_lexical) == (1, False)
+    moved = await cut_over(record, bot, begun)
+    assert (moved.analyzer_version, moved.title_in_lexical) == (7, True)

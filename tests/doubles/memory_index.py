@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.core.analyzers.analyzers import NEWEST, tokens
 from app.core.ports import ChunkIds, Hit, KeyRange, UnverifiedCollection, Vectors
-from app.core.search.lexical import tokens
 from app.schemas import milvus as schema
 from app.schemas.rows import Reservation
 from app.utils.errors import CollectionForeign, CollectionMissing
@@ -26,6 +26,12 @@ class _Collection:
         self.dimension = dimension
         self.supports_lexical = supports_lexical
         self.rows: dict[int, _Row] = {}  # by chunk_id
+        self.analyzer_version: int | None = None
+
+    def check_analyzer(self, version: int) -> None:
+        """Raises AssertionError for another version than the one that the collection was used with before."""
+        assert self.analyzer_version in (None, version), (self.analyzer_version, version)
+        self.analyzer_version = version
 
 
 class MemoryMarker:
@@ -87,6 +93,7 @@ class MemoryIndex:
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
         *,
+        analyzer_version: int = NEWEST,
         fresh: bool = False,
     ) -> int:
         found = self._get(collection)
@@ -94,8 +101,11 @@ class MemoryIndex:
             raise ValueError(f"expected ({len(chunk_ids)}, {found.dimension}) embeddings, got {embeddings.shape}")
         units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
         given = [""] * len(chunk_ids) if texts is None else texts
+        if texts is not None and found.supports_lexical:
+            found.check_analyzer(analyzer_version)
         for chunk_id, doc_id, unit, text in zip(chunk_ids.tolist(), doc_ids.tolist(), units, given, strict=True):
-            found.rows[chunk_id] = _Row(doc_id, unit, Counter(tokens(text)) if found.supports_lexical else Counter())
+            words = Counter(tokens(text, analyzer_version)) if found.supports_lexical else Counter[str]()
+            found.rows[chunk_id] = _Row(doc_id, unit, words)
         return 0
 
     async def delete(self, collection: str, chunk_ids: Sequence[int]) -> None:
@@ -126,6 +136,7 @@ class MemoryIndex:
         texts: Sequence[str],
         k: int,
         *,
+        analyzer_version: int = NEWEST,
         guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,
@@ -134,8 +145,10 @@ class MemoryIndex:
         found = self._get(collection)
         if not found.supports_lexical:
             raise ValueError(f"collection {collection} has no lexical field")
+        found.check_analyzer(analyzer_version)
         hits = (
-            _best(found, _bm25(found, Counter(tokens(text))), k, doc_ids, chunk_ids, exclude_ranges) for text in texts
+            _best(found, _bm25(found, Counter(tokens(text, analyzer_version))), k, doc_ids, chunk_ids, exclude_ranges)
+            for text in texts
         )
         return [[hit for hit in best if hit.score > 0] for best in hits]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from app.config import Settings
+from app.core.analyzers.analyzers import NEWEST
 from app.core.ports import ChunkIds, VectorIndex, Vectors
 from app.core.stores.postgres.database import Database
 from app.utils.errors import VectorIndexUnavailable
@@ -32,7 +33,7 @@ class FaultyIndex(MemoryIndex):
         super().__init__()
         self.fault: Literal["before", "after", "later"] | None = None
         self.only: str | None = None  # The one collection that fails; all, when None.
-        self._late: list[tuple[str, ChunkIds, ChunkIds, Vectors, Sequence[str] | None]] = []
+        self._late: list[tuple[str, ChunkIds, ChunkIds, Vectors, Sequence[str] | None, int]] = []
 
     async def upsert(
         self,
@@ -42,20 +43,23 @@ class FaultyIndex(MemoryIndex):
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
         *,
+        analyzer_version: int = NEWEST,
         fresh: bool = False,
     ) -> int:
         failing = self.fault is not None and self.only in (None, collection)
         if failing and self.fault == "later":
-            self._late.append((collection, chunk_ids, doc_ids, embeddings, texts))
+            self._late.append((collection, chunk_ids, doc_ids, embeddings, texts, analyzer_version))
         if not failing or self.fault == "after":
-            await super().upsert(collection, chunk_ids, doc_ids, embeddings, texts, fresh=fresh)
+            await super().upsert(
+                collection, chunk_ids, doc_ids, embeddings, texts, analyzer_version=analyzer_version, fresh=fresh
+            )
         if failing:
             raise VectorIndexUnavailable("Milvus did not answer in time.")
         return 0
 
     async def land(self) -> None:
-        for write in self._late:
-            await super().upsert(*write)
+        for *write, version in self._late:
+            await super().upsert(*write, analyzer_version=version)
         self._late.clear()
 
 

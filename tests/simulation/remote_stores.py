@@ -7,6 +7,7 @@ from uuid import UUID
 
 import numpy as np
 
+from app.core.analyzers.analyzers import NEWEST
 from app.core.embedding.port import Vectors
 from app.core.ports import KeyRange, UnverifiedCollection
 from app.schemas.rows import GenerationBlock, Reservation, WriteRow
@@ -115,6 +116,7 @@ class Index:
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
         *,
+        analyzer_version: int = NEWEST,
         fresh: bool = False,
     ) -> int:
         def write(count: int) -> int:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.search.lexical import MAX_BYTES, estimated_bm25, lexical_text, tokens
+from app.core.analyzers.analyzers import MAX_BYTES, NEWEST, lexical_text, tokens
+from app.core.search.lexical import estimated_bm25
 from tests.doubles.memory_index import MemoryIndex
 
 
@@ -24,26 +25,26 @@ from tests.doubles.memory_index import MemoryIndex
     ],
 )
 def test_tokens(text: str, expected: list[str]) -> None:
-    assert list(tokens(text)) == expected
+    assert tokens(text, 1) == expected
 
 
 @pytest.mark.parametrize("character", ["가", "漢", "\U00020000", "\ufdfa", "\u3300", "\ufdfc", "a", "한 "])
 def test_the_longest_chunk_fits(character: str) -> None:
     text = (character * 8192)[:8192]
-    found = lexical_text(text)
+    found = lexical_text(text, 1)
     assert len(found.encode()) <= MAX_BYTES
-    whole = " ".join(tokens(text))
+    whole = " ".join(tokens(text, 1))
     assert whole.startswith(found)
     assert found == whole or len(found.encode()) > MAX_BYTES - 100
     # No token of a chunk of common characters is left out.
     assert found == whole or character not in "가漢a한 "
 
 
-@given(st.text(max_size=300))
-def test_milvus_lite_splits_it_into_the_same_tokens(text: str) -> None:
+@given(st.text(max_size=300), st.integers(1, NEWEST))
+def test_milvus_lite_splits_it_into_the_same_tokens(text: str, version: int) -> None:
     from milvus_lite.analyzer.standard import StandardAnalyzer
 
-    assert StandardAnalyzer().tokenize(lexical_text(text)) == list(tokens(text))
+    assert StandardAnalyzer().tokenize(lexical_text(text, version)) == tokens(text, version)
 
 
 async def test_bm25_is_estimated_from_what_was_scored() -> None:
@@ -57,9 +58,9 @@ async def test_bm25_is_estimated_from_what_was_scored() -> None:
     exact = {hit.chunk_id: hit.score for hit in hits}
     known, unknown = list(exact)[::2], list(exact)[1::2]
     scored = [(texts[key], exact[key]) for key in known]
-    estimated = estimated_bm25("사과 rare common", [texts[key] for key in unknown], scored)
+    estimated = estimated_bm25("사과 rare common", [texts[key] for key in unknown], scored, NEWEST)
     assert np.allclose(estimated, [exact[key] for key in unknown], rtol=0.05)
-    assert estimated_bm25("사과", ["배나무", "사과"], scored)[0] == 0
-    assert estimated_bm25("unheard", ["unheard of"], scored)[0] > 0
-    assert estimated_bm25("사과", ["사과"], [])[0] > 0
-    assert estimated_bm25("!", ["사과"], []) == [0.0]
+    assert estimated_bm25("사과", ["배나무", "사과"], scored, NEWEST)[0] == 0
+    assert estimated_bm25("unheard", ["unheard of"], scored, NEWEST)[0] > 0
+    assert estimated_bm25("사과", ["사과"], [], NEWEST)[0] > 0
+    assert estimated_bm25("!", ["사과"], [], NEWEST) == [0.0]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
+from app.core.analyzers.analyzers import NEWEST
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
 from app.core.ports import BotPort, VectorIndex
@@ -71,7 +72,13 @@ class Bots:
         began_at = asyncio.get_running_loop().time()
         await failpoint("bot_create.before_register")
         saga = await self._store.insert(
-            new.bot_id, new.bot_name, new.collection_name, new.account_name, self._leases.token, self._leases.length
+            new.bot_id,
+            new.bot_name,
+            new.collection_name,
+            new.account_name,
+            self._leases.token,
+            self._leases.length,
+            analyzer_version=NEWEST,
         )
         await failpoint("bot_create.after_register")
         bot = await self._store.get(new.bot_id, None)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -12,6 +13,13 @@ from app.core.operations.verify import present_keys
 from app.core.ports import ModelMigrationPort, VectorIndex, VerifyPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, SourceChunk
 from app.utils.failpoints import failpoint
+
+
+class Target(NamedTuple):
+    """A collection that is filled, and the analyzer of its words."""
+
+    collection: str
+    analyzer_version: int
 
 
 class Copier:
@@ -39,7 +47,7 @@ class Copier:
     async def copy(
         self,
         bot_id: UUID,
-        collection: str,
+        target: Target,
         embedder: Embedder,
         chunks: Sequence[SourceChunk],
         check: Callable[[], None],
@@ -49,17 +57,17 @@ class Copier:
         A document that was deleted before the upsert may have been collected too early; one that is deleted later is
         collected as usual. Returns the upsert's timestamp. Raises as ``write``.
         """
-        timestamp = await self.write(collection, embedder, chunks, check)
+        timestamp = await self.write(target, embedder, chunks, check)
         if self._points:
             await failpoint(f"{self._points}.after_upsert")
         current = await self._verify.current_keys(bot_id, sorted({chunk.doc_id for chunk in chunks}))
         gone = {chunk.generation: chunk.chunk_span for chunk in chunks if chunk.chunk_id not in current}
         if gone:
-            await self._store.enqueue_vector_gc(bot_id, collection, gone)
+            await self._store.enqueue_vector_gc(bot_id, target.collection, gone)
         return timestamp
 
     async def write(
-        self, collection: str, embedder: Embedder, chunks: Sequence[SourceChunk], check: Callable[[], None]
+        self, target: Target, embedder: Embedder, chunks: Sequence[SourceChunk], check: Callable[[], None]
     ) -> int:
         """Embeds and upserts the chunks; returns the upsert's timestamp.
 
@@ -75,7 +83,10 @@ class Copier:
         if self._points:
             await failpoint(f"{self._points}.before_upsert")
         check()
-        return await self._index.upsert(collection, keys, doc_ids, vectors, [chunk.text for chunk in chunks])
+        texts = [chunk.text for chunk in chunks]
+        return await self._index.upsert(
+            target.collection, keys, doc_ids, vectors, texts, analyzer_version=target.analyzer_version
+        )
 
     async def collect_orphans(self, bot_id: UUID, collection: str, started: float) -> None:
         """Collects what an interrupted run has copied and was then deleted.

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
+from app.core.analyzers.analyzers import NEWEST
 from app.core.embedding.port import Embedder
 from app.core.leases.leases import Leases
 from app.core.leases.row_lease import RowLease
-from app.core.operations.copying import Copier
+from app.core.operations.copying import Copier, Target
 from app.core.operations.migration_lease import migration_lease
 from app.core.ports import BotPort, Cutover, ModelMigrationPort, VectorIndex, VerifyPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, ModelMigration, SourceChunk
@@ -65,6 +66,10 @@ class _Run:
     keys: set[int] = field(default_factory=set)
     timestamp: int = 0
     copied: int = 0
+
+    @property
+    def target(self) -> Target:
+        return Target(self.migration.collection_name, self.migration.analyzer_version)
 
     def add(self, keys: Sequence[int]) -> None:
         self.keys.update(key for key in keys if key >= self.first * CHUNKS_PER_GENERATION)
@@ -123,7 +128,9 @@ class ModelMigrator:
         started = asyncio.get_running_loop().time()
         async with migration_lease(self._store, bot_id, self._leases.length) as lease:
             await failpoint("reembed.before_begin")
-            migration = await self._store.begin(bot_id, self._embedder.model, self._embedder.dimension)
+            migration = await self._store.begin(
+                bot_id, self._embedder.model, self._embedder.dimension, analyzer_version=NEWEST
+            )
             if migration is None:
                 return None
             await failpoint("reembed.after_begin")
@@ -179,8 +186,7 @@ class ModelMigrator:
 
     async def _copy(self, run: _Run, embedder: Embedder, chunks: Sequence[SourceChunk]) -> None:
         if chunks:
-            collection = run.migration.collection_name
-            timestamp = await self._copier.copy(run.bot_id, collection, embedder, chunks, run.lease.check)
+            timestamp = await self._copier.copy(run.bot_id, run.target, embedder, chunks, run.lease.check)
             run.wrote(chunks, timestamp)
 
     async def _cut_over(self, run: _Run, embedder: Embedder, progress: Progress) -> int:
@@ -230,8 +236,7 @@ class ModelMigrator:
             chunks = await cutover.chunks_of_keys(missing)
             try:
                 async with asyncio.timeout(MAX_CUTOVER_SECONDS):
-                    collection = run.migration.collection_name
-                    timestamp = await self._copier.write(collection, embedder, chunks, run.lease.check)
+                    timestamp = await self._copier.write(run.target, embedder, chunks, run.lease.check)
                 run.wrote(chunks, timestamp)
             except TimeoutError as exc:
                 raise _CutoverTooLarge from exc

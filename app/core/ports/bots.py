@@ -28,7 +28,16 @@ class BotPort(Protocol):
         """What the bot holds and its backlog; all 0 for an unknown bot."""
 
     async def insert(
-        self, bot_id: UUID, bot_name: str, collection_name: str, account: str, token: UUID, lease: timedelta
+        self,
+        bot_id: UUID,
+        bot_name: str,
+        collection_name: str,
+        account: str,
+        token: UUID,
+        lease: timedelta,
+        *,
+        analyzer_version: int = 1,
+        title_in_lexical: bool = False,
     ) -> int | None:
         """Registers the bot, makes its partitions and begins the saga CREATE_BOT that makes its collection.
 

@@ -134,8 +134,10 @@ class ModelMigrationPort(Protocol):
     async def release_lease(self, bot_id: UUID, token: UUID) -> None:
         """Ends the lease. No effect when it is not ``token``'s."""
 
-    async def begin(self, bot_id: UUID, model: str, dimension: int) -> ModelMigration | None:
-        """Begins the migration to this model, or finds it begun.
+    async def begin(
+        self, bot_id: UUID, model: str, dimension: int, *, analyzer_version: int = 1, title_in_lexical: bool = False
+    ) -> ModelMigration | None:
+        """Begins the migration to this model, or finds it begun, possibly with words that are made in another way.
 
         None when the bot has this model already, or has no vectors yet. From the commit on, vectors of deleted
         documents are collected from the new collection too. Raises MigrationInProgress when a migration to another

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.core.analyzers.analyzers import NEWEST
 from app.schemas.rows import Reservation
 
 Vectors = NDArray[np.float32]
@@ -15,8 +16,9 @@ KeyRange = tuple[int, int]
 """Chunk ids from the first, inclusive, to the second, exclusive."""
 
 
-Analyzer = Callable[[str], str]
-"""Turns a text into what the lexical field stores and searches: its tokens, separated by blanks."""
+Analyzer = Callable[[str, int], str]
+"""Turns a text into what the lexical field stores and searches: its tokens, separated by blanks. The second argument is
+the version of the analyzer. All texts of a collection, and all queries to it, have to have the same."""
 
 
 class Hit(NamedTuple):
@@ -105,11 +107,13 @@ class VectorIndex(Protocol):
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
         *,
+        analyzer_version: int = NEWEST,
         fresh: bool = False,
     ) -> int:
         """Writes ``embeddings`` (n, dimension) under ``chunk_ids`` (n,), in requests of at most 16 MB.
 
         ``texts``: the chunks' texts for the lexical field. Without them lexical search does not find these chunks.
+        ``analyzer_version``: the collection's.
         ``fresh``: nothing was ever written under these keys, so no old row has to be deleted.
         Returns the write's timestamp, which a search takes as ``guarantee_timestamp``, or 0 if the index has no
         timestamps because its writes are visible at once.
@@ -142,6 +146,7 @@ class VectorIndex(Protocol):
         texts: Sequence[str],
         k: int,
         *,
+        analyzer_version: int = NEWEST,
         guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,

@@ -119,13 +119,14 @@ class Completion:
                 least = request.min_similarity
                 pair.dense = _merge(pair.dense or [], [hit for hit in hits if least is None or hit.score >= least], k)
         if request.lexical:
+            version = request.bot.analyzer_version
             for pair, text in zip(merged, request.texts, strict=True):
                 scored = [
                     (row.chunk.text, hit.score)
                     for hit in islice(pair.lexical or (), SCORED_TEXTS)
                     if (row := completed.rows.get(hit.chunk_id)) and row.chunk
                 ]
-                scores = zip(added, estimated_bm25(text, list(added.values()), scored), strict=True)
+                scores = zip(added, estimated_bm25(text, list(added.values()), scored, version), strict=True)
                 pair.lexical = _merge(pair.lexical or [], (Hit(key, score) for key, score in scores if score > 0), k)
         return merged
 

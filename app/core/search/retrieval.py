@@ -43,6 +43,9 @@ BatchKey = tuple[str, int, tuple[KeyRange, ...]]
 Searches with ``allowed_ids`` do not: PostgreSQL named the ids, and it names no unfinished documents.
 """
 
+LexicalBatchKey = tuple[str, int, tuple[KeyRange, ...], int]
+"""The same, and the version of the analyzer."""
+
 
 @dataclass(slots=True)
 class RetrievalResult:
@@ -225,11 +228,13 @@ class Retrieval:
         with timings.measure("lexical"):
             if allowed_ids is None:
                 key = (request.bot.milvus_collection, k, tuple(request.exclude_ranges))
-                return await self._lexical_batcher(key, (request.texts, guarantee_timestamp))
+                version = request.bot.analyzer_version
+                return await self._lexical_batcher((*key, version), (request.texts, guarantee_timestamp))
             return await self._index.search_lexical(
                 request.bot.milvus_collection,
                 request.texts,
                 k,
+                analyzer_version=request.bot.analyzer_version,
                 guarantee_timestamp=guarantee_timestamp,
                 doc_ids=None if request.filters_chunks else allowed_ids,
                 chunk_ids=allowed_ids if request.filters_chunks else None,
@@ -249,14 +254,19 @@ class Retrieval:
         return [[next(hits) for _ in vectors] for vectors, _ in calls]
 
     async def _search_lexical_batch(
-        self, key: BatchKey, calls: Sequence[tuple[Sequence[str], int]]
+        self, key: LexicalBatchKey, calls: Sequence[tuple[Sequence[str], int]]
     ) -> Sequence[list[list[Hit]]]:
-        collection, k, exclude_ranges = key
+        collection, k, exclude_ranges, version = key
         all_texts = [text for texts, _ in calls for text in texts]
         newest = max(guarantee_timestamp for _, guarantee_timestamp in calls)
         hits = iter(
             await self._index.search_lexical(
-                collection, all_texts, k, guarantee_timestamp=newest, exclude_ranges=exclude_ranges
+                collection,
+                all_texts,
+                k,
+                analyzer_version=version,
+                guarantee_timestamp=newest,
+                exclude_ranges=exclude_ranges,
             )
         )
         return [[next(hits) for _ in texts] for texts, _ in calls]

@@ -191,6 +191,7 @@ class Indexer:
             batch.doc_ids,
             vectors,
             batch.texts,
+            analyzer_version=bot.analyzer_version,
             fresh=True,  # No generation is written twice.
         )
         try:

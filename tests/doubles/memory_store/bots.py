@@ -59,13 +59,30 @@ class MemoryBotStore:
         )
 
     async def insert(
-        self, bot_id: UUID, bot_name: str, collection_name: str, account: str, token: UUID, lease: timedelta
+        self,
+        bot_id: UUID,
+        bot_name: str,
+        collection_name: str,
+        account: str,
+        token: UUID,
+        lease: timedelta,
+        *,
+        analyzer_version: int = 1,
+        title_in_lexical: bool = False,
     ) -> int | None:
         if bot_id in self._tables.bots:
             return None
         if any(bot.collection_name == collection_name for bot in self._tables.bots.values()):
             raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.")
-        self._tables.bots[bot_id] = BotRow(bot_id, bot_name, collection_name, account, self._tables.now())
+        self._tables.bots[bot_id] = BotRow(
+            bot_id,
+            bot_name,
+            collection_name,
+            account,
+            self._tables.now(),
+            analyzer_version=analyzer_version,
+            title_in_lexical=title_in_lexical,
+        )
         self._tables.partitions[bot_id] = Partition()
         return self._tables.begin_saga(CREATE_BOT, bot_id, token, lease).generation
 

@@ -38,7 +38,9 @@ class MemoryModelMigrationStore:
     def _holds(self, bot_id: UUID, token: UUID) -> bool:
         return bot_id in self._tables.migration_leases and self._tables.migration_leases[bot_id][0] == token
 
-    async def begin(self, bot_id: UUID, model: str, dimension: int) -> ModelMigration | None:
+    async def begin(
+        self, bot_id: UUID, model: str, dimension: int, *, analyzer_version: int = 1, title_in_lexical: bool = False
+    ) -> ModelMigration | None:
         bot = self._bot(bot_id)
         if bot.next is not None:
             if (bot.next.embedding_model, bot.next.dimension) != (model, dimension):
@@ -46,7 +48,8 @@ class MemoryModelMigrationStore:
             return bot.next
         if (bot.embedding_model, bot.dimension) in ((model, dimension), (None, None)):
             return None
-        bot.next = ModelMigration(f"r{self._tables.next_generation()}_{uuid4().hex}", model, dimension)
+        name = f"r{self._tables.next_generation()}_{uuid4().hex}"
+        bot.next = ModelMigration(name, model, dimension, analyzer_version, title_in_lexical)
         return bot.next
 
     async def migration(self, bot_id: UUID) -> ModelMigration | None:
@@ -135,5 +138,7 @@ class MemoryCutover:
         saga.collection_name = bot.collection
         bot.milvus_collection, bot.next = self._migration.collection_name, None
         bot.embedding_model, bot.dimension = self._migration.embedding_model, self._migration.dimension
+        bot.analyzer_version = self._migration.analyzer_version
+        bot.title_in_lexical = self._migration.title_in_lexical
         bot.milvus_timestamp = max(bot.milvus_timestamp, timestamp)
         self._tables.rebuilds.pop(bot.bot_id, None)

@@ -23,6 +23,8 @@ class BotRow:
     milvus_timestamp: int = 0
     milvus_collection: str | None = None
     next: ModelMigration | None = None
+    analyzer_version: int = 1
+    title_in_lexical: bool = False
 
     @property
     def collection(self) -> str:
@@ -41,6 +43,8 @@ class BotRow:
             f"documents_{self.bot_id.hex}",
             self.collection,
             rebuild=rebuild,
+            analyzer_version=self.analyzer_version,
+            title_in_lexical=self.title_in_lexical,
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import numpy as np
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
+from app.core.analyzers.analyzers import NEWEST
 from app.core.ports import Analyzer, ChunkIds, Hit, KeyRange, UnverifiedCollection, Vectors
 from app.core.stores.address import MilvusTls
 from app.core.stores.milvus.collections import MilvusCollections
@@ -207,6 +208,7 @@ class MilvusIndex:
         embeddings: Vectors,
         texts: Sequence[str] | None = None,
         *,
+        analyzer_version: int = NEWEST,
         fresh: bool = False,
     ) -> int:
         count, dimension = embeddings.shape
@@ -218,7 +220,11 @@ class MilvusIndex:
         words = None
         if info.supports_lexical:
             # In a thread: a long text takes half a millisecond, and hundreds would block the event loop.
-            words = [""] * count if texts is None else await self._in_thread(lambda: [*map(self._analyzer, texts)])
+            words = (
+                [""] * count
+                if texts is None
+                else await self._in_thread(partial(self._analyzed, texts, analyzer_version))
+            )
         timestamp = 0
         for rows in request_slices(dimension, count, words):
             request = insert_request(
@@ -261,6 +267,7 @@ class MilvusIndex:
         texts: Sequence[str],
         k: int,
         *,
+        analyzer_version: int = NEWEST,
         guarantee_timestamp: int = 0,
         doc_ids: Sequence[int] | None = None,
         chunk_ids: Sequence[int] | None = None,
@@ -270,7 +277,7 @@ class MilvusIndex:
         if not await self.supports_lexical(collection):
             raise ValueError(f"collection {collection} has no lexical field")
         scope = SearchScope(doc_ids, chunk_ids, exclude_ranges)
-        return await self._search.lexical(collection, texts, k, guarantee_timestamp, scope)
+        return await self._search.lexical(collection, texts, k, analyzer_version, guarantee_timestamp, scope)
 
     async def embeddings(
         self, collection: str, chunk_ids: Sequence[int], *, guarantee_timestamp: int = 0
@@ -349,6 +356,9 @@ class MilvusIndex:
             dimension = schema.described_dimension(description)
             self._infos[collection] = CollectionInfo(dimension or 0, schema.described_lexical(description))
         return self._infos[collection]
+
+    def _analyzed(self, texts: Sequence[str], version: int) -> list[str]:
+        return [self._analyzer(text, version) for text in texts]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

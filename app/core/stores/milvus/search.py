@@ -87,10 +87,11 @@ class MilvusSearch:
         collection: str,
         texts: Sequence[str],
         k: int,
+        analyzer_version: int,
         guarantee_timestamp: int,
         scope: SearchScope,
     ) -> list[list[Hit]]:
-        queries = [self._analyzer(text) for text in texts]
+        queries = [self._analyzer(text, analyzer_version) for text in texts]
         data = [query for query in queries if query]  # A text without tokens finds nothing and is not sent.
         if scope.is_empty or not data:
             return [[] for _ in queries]

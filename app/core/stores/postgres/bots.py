@@ -57,10 +57,20 @@ class BotStore:
         return BotCounts(**row)
 
     async def insert(
-        self, bot_id: UUID, bot_name: str, collection_name: str, account: str, token: UUID, lease: timedelta
+        self,
+        bot_id: UUID,
+        bot_name: str,
+        collection_name: str,
+        account: str,
+        token: UUID,
+        lease: timedelta,
+        *,
+        analyzer_version: int = 1,
+        title_in_lexical: bool = False,
     ) -> int | None:
+        row = (bot_id, bot_name, collection_name, account, analyzer_version, title_in_lexical)
         async with self._db.transaction() as conn:
-            if await conn.fetchval(SQL["insert_bot"], bot_id, bot_name, collection_name, account) is not None:
+            if await conn.fetchval(SQL["insert_bot"], *row) is not None:
                 return await self._begin(conn, CREATE_BOT, bot_id, token, lease)
             if await conn.fetchrow(SQL["bot_state"], bot_id) is None:
                 raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.")

@@ -36,7 +36,9 @@ class ModelMigrationStore:
     async def release_lease(self, bot_id: UUID, token: UUID) -> None:
         await self._db.execute(SQL["release_migration_lease"], bot_id, token)
 
-    async def begin(self, bot_id: UUID, model: str, dimension: int) -> ModelMigration | None:
+    async def begin(
+        self, bot_id: UUID, model: str, dimension: int, *, analyzer_version: int = 1, title_in_lexical: bool = False
+    ) -> ModelMigration | None:
         async with self._db.transaction() as conn:
             row = await self._lock(conn, bot_id)
             if row["next_collection"] is not None:
@@ -45,12 +47,12 @@ class ModelMigrationStore:
                         f"A migration of bot {bot_id} to {row['next_model']} is unfinished: finish it with --to that "
                         "model, or abort it with --abort."
                     )
-                return ModelMigration(row["next_collection"], model, dimension)
+                words = (row["next_analyzer_version"], row["next_title_in_lexical"])
+                return ModelMigration(row["next_collection"], model, dimension, *words)
             if (row["embedding_model"], row["dimension"]) in ((model, dimension), (None, None)):
                 return None
-            return ModelMigration(
-                await conn.fetchval(SQL["begin_migration"], bot_id, model, dimension), model, dimension
-            )
+            target = (model, dimension, analyzer_version, title_in_lexical)
+            return ModelMigration(await conn.fetchval(SQL["begin_migration"], bot_id, *target), *target)
 
     async def migration(self, bot_id: UUID) -> ModelMigration | None:
         row = await self._db.fetchrow(SQL["get_migration"], bot_id)
