@@ -1,9 +1,13 @@
 """Routes of /collection: bots."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.api.auth import AccountDep
+from app.api.cursors import CURSOR_CHARS, decode_cursor, encode_cursor, read_time
 from app.api.deps import READ, WRITE, AccountQuery, BotPath, ServicesDep
 from app.api.errors import BODY_ERRORS, COMMON_ERRORS, error_responses
 from app.core.bots.bots import NewBot
@@ -12,16 +16,35 @@ from app.models.collection import (
     BotCreated,
     BotDeleted,
     BotDetail,
-    BotInfo,
     BotList,
     BotUpdated,
     CreateBot,
+    ListedBot,
     UpdateBot,
 )
 from app.schemas.rows import Bot
+from app.utils.errors import ErrorLocation, InvalidInput
 from app.utils.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/collection", tags=["collection"])
+
+
+MAX_BOTS = 1_000
+MAX_COUNTED_BOTS = 100
+"""Bots of a page with counts: each is counted by a statement of its own, which reads one partition."""
+BotPageSize = Annotated[
+    int | None,
+    Query(
+        ge=1,
+        le=MAX_BOTS,
+        description=f"Maximum number of bots per page. Default: all. With counts: at most {MAX_COUNTED_BOTS}, also by "
+        "default.",
+    ),
+]
+BotCursor = Annotated[
+    str | None,
+    Query(max_length=CURSOR_CHARS, description="next_cursor of the previous page; leave it out for the first page."),
+]
 
 
 class _BotSegment(StringConvertor):
@@ -56,10 +79,26 @@ async def create(body: CreateBot, services: ServicesDep, account: AccountDep, re
 @router.get(
     "/list", dependencies=[READ], responses=error_responses(404, *COMMON_ERRORS), operation_id="list_collections"
 )
-async def list_bots(services: ServicesDep, account: AccountQuery) -> BotList:
+async def list_bots(
+    services: ServicesDep,
+    account: AccountQuery,
+    limit: BotPageSize = None,
+    cursor: BotCursor = None,
+    counts: Annotated[bool, Query(description="Count the documents and chunks of each bot.")] = False,
+) -> BotList:
     """The bots of the account, oldest first. Without API keys and without account_name: the bots of all accounts."""
-    bots = [BotInfo.model_validate(_fields(bot)) for bot in await services.bots.list(account)]
-    return BotList(total=len(bots), bots=bots)
+    if counts:
+        limit = _limit_with_counts(limit)
+    after = decode_cursor(cursor, account, "query.cursor", read_time, UUID) if cursor is not None else None
+    page = await services.bots.list(account, (after[0], after[1]) if after else None, limit, with_counts=counts)
+    bots = [_fields(bot) for bot in page.bots]
+    for bot, numbers in zip(bots, page.counts or (), strict=False):
+        bot |= {"document_count": numbers.documents, "chunk_count": numbers.chunks}
+    return BotList(
+        total=page.total,
+        bots=[ListedBot.model_validate(bot) for bot in bots],
+        next_cursor=encode_cursor(account, page.last.created_at, page.last.bot_id) if page.last else None,
+    )
 
 
 @router.get(
@@ -108,6 +147,13 @@ async def delete(bot_id: BotPath, services: ServicesDep, account: AccountQuery) 
     timings = Stopwatch()
     await services.bots.delete(bot_id, account)
     return BotDeleted(chat_bot_id=bot_id, total_time_ms=timings.total)
+
+
+def _limit_with_counts(limit: int | None) -> int:
+    if limit is not None and limit > MAX_COUNTED_BOTS:
+        reason = f"with counts a page has at most {MAX_COUNTED_BOTS} bots"
+        raise InvalidInput(f"query.limit: {reason}", locations=[ErrorLocation("query.limit", reason)])
+    return limit or MAX_COUNTED_BOTS
 
 
 def _fields(bot: Bot) -> dict[str, object]:

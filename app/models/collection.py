@@ -54,10 +54,16 @@ class BotInfo(Response):
     created_at: datetime
 
 
+class ListedBot(BotInfo):
+    document_count: int | None = Field(None, description="null unless `counts` is true.")
+    chunk_count: int | None = Field(None, description="null unless `counts` is true.")
+
+
 class BotList(Response):
     status: Literal["success"] = "success"
-    total: int
-    bots: list[BotInfo]
+    total: int = Field(description="Number of all bots of the account.")
+    bots: list[ListedBot]
+    next_cursor: str | None = Field(description="The cursor of the next page; null on the last page.")
 
 
 class BotDetail(BotInfo):

@@ -88,7 +88,14 @@ SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimensi
        analyzer_version, title_in_lexical, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
-ORDER BY created_at, bot_id;
+  AND ($2::timestamptz IS NULL OR (created_at, bot_id) > ($2, $3::uuid))
+ORDER BY created_at, bot_id
+LIMIT $4;
+
+-- name: count_bots
+SELECT account_name, count(*) AS bots FROM bot_registry
+WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
+GROUP BY account_name;
 
 -- name: update_bot
 -- $3: new values by column. The others stay.

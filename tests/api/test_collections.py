@@ -106,7 +106,38 @@ async def test_counts_and_lists(client: httpx.AsyncClient) -> None:
     assert [bot["chat_bot_id"] for bot in listed["bots"]] == [str(mine.bot_id)]
     everything = (await client.get("/collection/list")).json()
     assert [bot["chat_bot_id"] for bot in everything["bots"]] == [str(mine.bot_id), str(other.bot_id)]
-    assert everything["total"] == 2
+    assert (everything["total"], everything["next_cursor"]) == (2, None)
+    assert [bot["document_count"] for bot in everything["bots"]] == [None, None]
+    counted = (await client.get("/collection/list", params={"counts": "true"})).json()
+    assert [(bot["document_count"], bot["chunk_count"]) for bot in counted["bots"]] == [(2, 3), (0, 0)]
+
+
+async def test_bots_in_pages(client: httpx.AsyncClient) -> None:
+    bots = [str((await register(client, account_name="mine")).bot_id) for _ in range(5)]
+    await register(client, account_name="other")
+    params: dict[str, str] = {"account_name": "mine", "limit": "2", "counts": "true"}
+    found, sizes = [], []
+    while True:
+        page = (await client.get("/collection/list", params=params)).json()
+        assert page["total"] == 5
+        sizes.append(len(page["bots"]))
+        found += [bot["chat_bot_id"] for bot in page["bots"]]
+        if page["next_cursor"] is None:
+            break
+        params["cursor"] = page["next_cursor"]
+    assert (found, sizes) == (bots, [2, 2, 1])
+    for wrong in (
+        {"cursor": params["cursor"], "account_name": "other"},
+        {"cursor": "x"},
+        {"cursor": ""},
+        {"cursor": "W10"},
+        {"limit": "0"},
+        {"limit": "1001"},
+        {"limit": "101", "counts": "true"},
+    ):
+        answer = await client.get("/collection/list", params=wrong)
+        assert answer.status_code == 422, answer.text
+        assert [error["loc"] for error in answer.json()["errors"]] == [f"query.{next(iter(wrong))}"]
 
 
 async def test_deleted_bot_leaves_nothing(

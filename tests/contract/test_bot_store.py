@@ -53,6 +53,21 @@ async def test_a_bot_is_renamed(record: Record) -> None:
     assert not await record.bots.update(bot.bot_id, "me", {"bot_name": "x"})
 
 
+async def test_bots_in_pages(record: Record) -> None:
+    bots = [await record.bot("me") for _ in range(5)]
+    other = await record.bot("you")
+    ordered = sorted(bots, key=lambda bot: (bot.created_at, bot.bot_id))
+    after, found = None, []
+    while page := await record.bots.list("me", after, 2):
+        assert len(page) <= 2
+        found += page
+        after = (page[-1].created_at, page[-1].bot_id)
+    assert [bot.bot_id for bot in found] == [bot.bot_id for bot in ordered]
+    assert [await record.bots.count(account) for account in ("me", "you", "nobody", None)] == [5, 1, 0, 6]
+    await record.bots.begin_deletion(other.bot_id, None, TOKEN, HOUR)
+    assert await record.bots.count(None) == 5
+
+
 async def test_accounts_are_apart(record: Record) -> None:
     mine, yours = await record.bot("me"), await record.bot("you")
     assert await record.bots.get(yours.bot_id, "me") is None

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from uuid import UUID
 
@@ -44,6 +45,19 @@ class NewBot:
     collection_name: str
     account_name: str
     dimension: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BotPage:
+    """A page of an account's bots. ``total``: how many it has in all. ``counts``: of each bot, if requested.
+
+    ``last``: the bot that the next page begins behind; None on the last page.
+    """
+
+    bots: Sequence[Bot]
+    total: int
+    counts: Sequence[BotCounts] | None
+    last: Bot | None
 
 
 class Bots:
@@ -133,8 +147,24 @@ class Bots:
             raise BotNotFound(NOT_FOUND)
         return await self.get(bot_id, account)
 
-    async def list(self, account: str | None) -> Sequence[Bot]:
-        return await self._store.list(account)
+    async def list(
+        self,
+        account: str | None,
+        after: tuple[datetime, UUID] | None = None,
+        limit: int | None = None,
+        *,
+        with_counts: bool = False,
+    ) -> BotPage:
+        """At most ``limit`` of the account's bots behind ``after``, in the order of (``created_at``, ``bot_id``)."""
+        found = await self._store.list(account, after, None if limit is None else limit + 1)
+        bots = found[:limit]
+        is_complete = after is None and len(bots) == len(found)
+        return BotPage(
+            bots,
+            len(bots) if is_complete else await self._store.count(account),
+            [await self._store.counts(bot.bot_id) for bot in bots] if with_counts else None,
+            bots[-1] if len(bots) < len(found) else None,
+        )
 
     async def delete(self, bot_id: UUID, account: str | None) -> None:
         """Removes the bot's row, partitions and collection. From the first step on the bot is unknown to all calls.

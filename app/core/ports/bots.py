@@ -1,7 +1,7 @@
 """What core expects of the record about bots: the registry, and the sagas of whole bots."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -18,8 +18,16 @@ class BotPort(Protocol):
     async def get_many(self, bot_ids: Sequence[UUID], account: str | None) -> dict[UUID, Bot]:
         """Those of the bots that exist, by bot_id, without their ``in_flight_generations``."""
 
-    async def list(self, account: str | None) -> Sequence[Bot]:
-        """All bots of the account, oldest first, without their ``in_flight_generations``."""
+    async def list(
+        self, account: str | None, after: tuple[datetime, UUID] | None = None, limit: int | None = None
+    ) -> Sequence[Bot]:
+        """The account's bots in the order of (``created_at``, ``bot_id``), without their ``in_flight_generations``.
+
+        Only those behind ``after``, and at most ``limit`` of them.
+        """
+
+    async def count(self, account: str | None) -> int:
+        """The number of all bots of the account."""
 
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> bool:
         """Sets the columns in ``changes``; False when the account has no such bot."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.schemas.rows import CREATE_BOT, DELETE_BOT, DROP_COLLECTION, Bot, BotChanges, BotCounts, BotSaga
@@ -33,13 +33,18 @@ class MemoryBotStore:
         found = ((bot_id, self._tables.active(bot_id, account)) for bot_id in bot_ids)
         return {bot_id: bot.bot(self._tables.progress(bot_id)) for bot_id, bot in found if bot}
 
-    async def list(self, account: str | None) -> Sequence[Bot]:
+    async def list(
+        self, account: str | None, after: tuple[datetime, UUID] | None = None, limit: int | None = None
+    ) -> Sequence[Bot]:
         bots = [
             bot.bot(self._tables.progress(bot_id))
             for bot_id in self._tables.bots
-            if (bot := self._tables.active(bot_id, account))
+            if (bot := self._tables.active(bot_id, account)) and (after is None or (bot.created_at, bot_id) > after)
         ]
-        return sorted(bots, key=lambda bot: (bot.created_at, bot.bot_id))
+        return sorted(bots, key=lambda bot: (bot.created_at, bot.bot_id))[:limit]
+
+    async def count(self, account: str | None) -> int:
+        return len(await self.list(account))
 
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> bool:
         bot = self._tables.active(bot_id, account)

@@ -1,7 +1,7 @@
 """BotPort on PostgreSQL: ``bot_registry``, and the sagas of whole bots."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -38,8 +38,15 @@ class BotStore:
         rows = only_account(await self._db.fetch(SQL["get_bots"], bot_ids, account), account)
         return {row["bot_id"]: _bot(row) for row in rows}
 
-    async def list(self, account: str | None) -> Sequence[Bot]:
-        return [_bot(row) for row in only_account(await self._db.fetch(SQL["list_bots"], account), account)]
+    async def list(
+        self, account: str | None, after: tuple[datetime, UUID] | None = None, limit: int | None = None
+    ) -> Sequence[Bot]:
+        rows = await self._db.fetch(SQL["list_bots"], account, *(after or (None, None)), limit)
+        return [_bot(row) for row in only_account(rows, account)]
+
+    async def count(self, account: str | None) -> int:
+        rows = await self._db.fetch(SQL["count_bots"], account)
+        return sum(row["bots"] for row in only_account(rows, account))
 
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> bool:
         try:
