@@ -4,10 +4,11 @@ BM25: Milvus Lite scores each segment and the rows that are not flushed with sep
 if it were alone in a collection. This class uses the statistics of the whole collection, as a Milvus server does.
 
 Speed: Milvus Lite loops over all rows in Python and unpacks each hit with its vector, 20 ms for 100 hits. This class
-works on arrays, and computes which rows are current once after each write.
+works on arrays, and computes which rows are current once after each write. It takes inserts as arrays too.
 
 Flush: Milvus Lite swaps the memtable before the new segment is visible, so for a moment a search misses acknowledged
-rows. This class makes searches wait until the flush has ended.
+rows. This class makes searches wait until the flush has ended. The first search by words after a flush would have to
+sort all words of the new segment, so the collection's thread does it.
 """
 
 import math
@@ -16,12 +17,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from milvus_lite.constants import DEFAULT_PARTITION
+from milvus_lite.engine.operation import InsertOp
+from milvus_lite.index.spec import IndexSpec
 from milvus_lite.search.filter import evaluate_mask
+from milvus_lite.storage.segment import Segment
 
 from app.core.stores.milvus_lite.durable import DurableCollection
 from app.core.stores.milvus_lite.read_write_lock import ReadWriteLock
-from app.core.stores.milvus_lite.rows import Bools, Floats, Rows, View, current
-from app.schemas.milvus import BM25_B, BM25_K1, EMBEDDING, LEXICAL_SPARSE
+from app.core.stores.milvus_lite.rows import Bools, Floats, Rows, View, current, sparse_vector
+from app.schemas.milvus import BM25_B, BM25_K1, CHUNK_ID, DOC_ID, EMBEDDING, LEXICAL, LEXICAL_SPARSE
 
 Hits = list[dict[str, Any]]
 FAST_PATH = {
@@ -47,7 +53,7 @@ class LiteCollection(DurableCollection):
         with self._rows_lock.read():
             given = {name for name, value in kwargs.items() if value}
             if not args and given <= FAST_PATH and kwargs.get("anns_field") in (EMBEDDING, LEXICAL_SPARSE):
-                return self._search_fast(**kwargs)
+                return [_hits(*found) for found in self._search_fast(**kwargs)]
             return super().search(*args, **kwargs)  # type: ignore[no-any-return]
 
     def query(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
@@ -58,9 +64,71 @@ class LiteCollection(DurableCollection):
         with self._rows_lock.read():
             return super().get(*args, **kwargs)  # type: ignore[no-any-return]
 
+    def best(
+        self, queries: Any, top_k: int, field: str, expression: str | None, params: dict[str, Any]
+    ) -> list[tuple[Floats, Any]]:
+        """For each query the scores and keys of its ``top_k`` best rows, best first. Raises MilvusLiteError.
+
+        ``queries``: vectors (queries, dimension), or texts for the lexical field. ``params``: of the vector index.
+        """
+        with self._rows_lock.read():
+            return self._search_fast(queries, top_k, field, expression, search_params=params)
+
+    def takes(self, dimension: int, *, has_words: bool) -> bool:
+        """Whether ``insert_columns`` takes vectors of this dimension, with or without words."""
+        fields = [CHUNK_ID, DOC_ID, EMBEDDING, *([LEXICAL, LEXICAL_SPARSE] if has_words else [])]
+        return self._wal_data_schema.names == ["_seq", "_partition", *fields] and self.dimension == dimension
+
+    @property
+    def dimension(self) -> int:
+        """Of the embeddings; 0 if the collection has none."""
+        schema = self._wal_data_schema
+        return int(schema.field(EMBEDDING).type.list_size) if EMBEDDING in schema.names else 0
+
+    def insert_columns(
+        self, chunk_ids: Sequence[int], doc_ids: Sequence[int], vectors: Floats, words: Sequence[str] | None
+    ) -> None:
+        """Milvus Lite's ``insert`` for columns of equal lengths. Raises what a failed write or flush raises."""
+        rows = len(vectors)
+        first = self._next_seq
+        columns = {
+            "_seq": np.arange(first, first + rows, dtype=np.uint64),
+            "_partition": [DEFAULT_PARTITION] * rows,
+            CHUNK_ID: list(chunk_ids),
+            DOC_ID: list(doc_ids),
+            EMBEDDING: pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
+        }
+        if words is not None:
+            analyzer = self._bm25_analyzers[LEXICAL_SPARSE]
+            columns |= {LEXICAL: list(words), LEXICAL_SPARSE: [sparse_vector(analyzer.analyze(text)) for text in words]}
+        batch = pa.RecordBatch.from_pydict(columns, schema=self._wal_data_schema)
+        self._next_seq += rows
+        self._apply(InsertOp(partition=DEFAULT_PARTITION, batch=batch))
+        if self._should_flush():
+            self._trigger_flush()
+
     def _trigger_flush(self) -> None:
         with self._rows_lock.write():
             super()._trigger_flush()
+
+    def _bg_compact_and_index(self) -> None:
+        """Milvus Lite's work after a flush, in a thread of the collection."""
+        self._prepare_searches()
+        super()._bg_compact_and_index()
+        self._prepare_searches()
+
+    def _prepare_searches(self) -> None:
+        """Computes what the next search needs, if the collection has been searched since it was opened."""
+        if self._view is None:
+            return
+        with self._rows_lock.read():
+            for source in self._current_view().sources:
+                source.prepare()
+
+    def _build_or_load_segment_index(self, seg: Segment, spec: IndexSpec) -> None:
+        """Not for a segment that is searched exhaustively: building takes longer than all else of a load."""
+        if spec.field_name != EMBEDDING or seg.num_rows > EXACT_ROWS:
+            super()._build_or_load_segment_index(seg, spec)
 
     def live_keys(self) -> set[int]:
         with self._rows_lock.read():
@@ -80,7 +148,7 @@ class LiteCollection(DurableCollection):
         timezone: str | None = None,
         search_params: dict[str, Any] | None = None,
         **_: Any,
-    ) -> list[Hits]:
+    ) -> list[tuple[Floats, Any]]:
         self._require_loaded()
         self.resolve_search_metric(anns_field, None)
         compiled = self._compile_filter(expr, timezone=timezone) if expr else None
@@ -187,14 +255,18 @@ def _top(scores: Floats, keys: Any, top_k: int) -> tuple[Floats, Any]:
     return scores[kept], keys[kept]
 
 
-def _merged(parts: Sequence[tuple[Floats, Any]], top_k: int) -> Hits:
-    """The ``top_k`` best hits of all parts, best first; ties by key."""
+def _merged(parts: Sequence[tuple[Floats, Any]], top_k: int) -> tuple[Floats, Any]:
+    """Scores and keys of the ``top_k`` best hits of all parts, best first; ties by key."""
     if not parts:
-        return []
+        return np.zeros(0), np.zeros(0, np.int64)
     scores = np.concatenate([part[0] for part in parts])
     keys = np.concatenate([part[1] for part in parts])
     order = np.lexsort((keys, -scores))[:top_k]
+    return scores[order], keys[order]
+
+
+def _hits(scores: Floats, keys: Any) -> Hits:
+    """As Milvus Lite's search returns them."""
     return [
-        {"id": key, "distance": score, "entity": {}}
-        for key, score in zip(keys[order].tolist(), scores[order].tolist(), strict=True)
+        {"id": key, "distance": score, "entity": {}} for key, score in zip(keys.tolist(), scores.tolist(), strict=True)
     ]

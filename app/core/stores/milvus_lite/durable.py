@@ -47,7 +47,8 @@ def _write_table(table: pa.Table, path: str) -> None:
     """pyarrow's ``write_table``, but atomic: a repeated flush may write a file again that a search has open."""
     partial = f"{path}.tmp"  # If a kill leaves this file, Milvus Lite's recovery removes it.
     try:
-        pq.write_table(table, partial)
+        # A dictionary of vectors holds each number again; without it a flush takes a fifth of the time.
+        pq.write_table(table, partial, use_dictionary=False)
         os.replace(partial, path)
     except BaseException:
         with suppress(OSError):

@@ -42,10 +42,24 @@ class Rows:
     def norms(self) -> Floats:
         return np.asarray(np.linalg.norm(self.vectors, axis=1))
 
+    def prepare(self) -> None:
+        """Computes what a search needs, so that no search has to."""
+        _ = self.norms
+        if self._words is not None:
+            _ = self.postings
+
     @cached_property
     def postings(self) -> "Postings":
         assert self._words is not None
         return Postings(self.table.column(self._words).to_pylist())
+
+
+def sparse_vector(terms: Sequence[int]) -> bytes:
+    """The vector of a text's words, each given by its number: pairs of a term and how often it occurs, by term."""
+    numbers, counts = np.unique(np.array(terms, "<u4"), return_counts=True)
+    pairs = np.empty(len(numbers), PAIR)
+    pairs["term"], pairs["frequency"] = numbers, counts
+    return pairs.tobytes()
 
 
 class Postings:
@@ -56,18 +70,22 @@ class Postings:
         counts = np.array([len(vector) // PAIR.itemsize for vector in vectors], np.int64)
         pairs = np.frombuffer(b"".join(vectors), PAIR)
         rows = np.repeat(np.arange(len(vectors)), counts)
-        order = np.argsort(pairs["term"], kind="stable")
+        # Sorted as numbers of a term and a place: several times faster than argsort.
+        sorted_pairs = np.sort((pairs["term"].astype(np.uint64) << 32) | np.arange(len(pairs), dtype=np.uint64))
+        order = (sorted_pairs & 0xFFFFFFFF).astype(np.int64)
+        terms = (sorted_pairs >> 32).astype(np.uint32)
         self._rows, self._frequencies = rows[order], pairs["frequency"][order].astype(np.float64)
-        terms, starts = np.unique(pairs["term"][order], return_index=True)
-        ends = np.append(starts, len(order))[1:]
-        self._ranges = dict(zip(terms.tolist(), zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
-        self.lengths: Floats = np.zeros(len(vectors))
-        np.add.at(self.lengths, rows, pairs["frequency"])
+        starts = np.flatnonzero(np.diff(terms, prepend=~terms[:1]))
+        self._terms, self._starts = terms[starts], np.append(starts, len(terms))
+        self.lengths: Floats = np.bincount(rows, pairs["frequency"], len(vectors)).astype(float)
 
     def find(self, term: int) -> tuple[Integers, Floats] | None:
         """Row numbers, each once, and the frequency of the term in each; None if no row contains it."""
-        found = self._ranges.get(term)
-        return None if found is None else (self._rows[slice(*found)], self._frequencies[slice(*found)])
+        place = int(np.searchsorted(self._terms, np.uint32(term)))
+        if place == len(self._terms) or self._terms[place] != term:
+            return None
+        found = slice(self._starts[place], self._starts[place + 1])
+        return self._rows[found], self._frequencies[found]
 
 
 @dataclass(frozen=True)
