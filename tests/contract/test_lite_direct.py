@@ -12,7 +12,7 @@ from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import milvus_pb2
 
 from app.core.stores.milvus.packing import insert_request, search_request
-from app.core.stores.milvus_lite import direct, patches
+from app.core.stores.milvus_lite import collection, direct, patches
 from app.core.stores.milvus_lite.collection import LiteCollection
 from app.core.stores.milvus_lite.rows import sparse_vector
 from app.core.stores.milvus_lite.server import Lite, SerialServicer
@@ -28,8 +28,7 @@ class Service:
     """Milvus Lite's service without a socket, with one loaded collection."""
 
     def __init__(self, folder: Path, *, lexical: bool) -> None:
-        self.lite = Lite(str(folder))
-        self.calls = SerialServicer(self.lite)
+        self.open(folder)
         fields = schema.collection_schema(8, lexical=lexical)
         self.call("CreateCollection", Prepare.create_collection_request("c", fields))
         for field in (schema.EMBEDDING, schema.LEXICAL_SPARSE) if lexical else (schema.EMBEDDING,):
@@ -38,6 +37,10 @@ class Service:
                 "CreateIndex", Prepare.create_index_request("c", field, index.get_index_configs(), index_name=field)
             )
         self.call("LoadCollection", milvus_pb2.LoadCollectionRequest(collection_name="c"))
+
+    def open(self, folder: Path) -> None:
+        self.lite = Lite(str(folder))
+        self.calls = SerialServicer(self.lite)
 
     @property
     def collection(self) -> LiteCollection:
@@ -120,3 +123,28 @@ def test_a_search_of_another_dimension_is_left_to_milvus_lite(service: Service) 
     service.call("Insert", _insert(TEXTS if service.collection._bm25_analyzers else None))
     request = search_request("c", schema.EMBEDDING, VECTORS[:1, :4], 3, schema.search_params(3), "", 0)
     assert service.calls.Search(request, CONTEXT).status.code
+
+
+def test_a_broken_index_file_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection, "EXACT_ROWS", 1)
+    service = Service(tmp_path, lexical=False)
+    service.call("Insert", _insert(None))
+    service.collection.flush()
+    service.collection._wait_for_bg()
+    service.lite.close()
+    (index,) = tmp_path.glob("collections/c/partitions/*/indexes/*")
+    whole = index.read_bytes()
+    index.write_bytes(whole[: len(whole) // 2])
+    service.open(tmp_path)
+    service.call("LoadCollection", milvus_pb2.LoadCollectionRequest(collection_name="c"))
+    request = search_request("c", schema.EMBEDDING, VECTORS[1:2], 1, schema.search_params(1), "", 0)
+    assert [key for key, _ in service.hits(request)] == [KEYS[1]]
+    assert index.read_bytes() == whole
+    service.lite.close()
+
+
+def test_a_small_segment_gets_no_index(service: Service, tmp_path: Path) -> None:
+    service.call("Insert", _insert(TEXTS if service.collection._bm25_analyzers else None))
+    service.collection.flush()
+    service.collection._wait_for_bg()
+    assert not list(tmp_path.glob("collections/c/partitions/*/indexes/*"))

@@ -189,15 +189,3 @@ async def test_half_a_record_that_a_kill_left(rows: Rows) -> None:
     await rows.restart()
     await rows.check()
     assert await rows.unverified_collections() == [UnverifiedCollection(rows.name, 0, True, True)]
-
-
-async def test_half_an_index_file(rows: Rows) -> None:
-    async def indexed() -> bool:
-        return any(rows.folder.glob("partitions/*/indexes/*"))
-
-    await until(indexed)
-    rows.server.kill()
-    for file in rows.folder.glob("partitions/*/indexes/*"):
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    await rows.restart()
-    await rows.check()
