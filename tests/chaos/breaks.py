@@ -3,6 +3,8 @@
 ``lite-write-lock`` and ``lite-full-disk`` are broken in Milvus Lite's own process: see broken_lite.py.
 """
 
+from typing import Any
+
 from app.schemas.queries import SQL
 
 LITE_WRITE_LOCK = "lite-write-lock"
@@ -44,6 +46,13 @@ def shorten_collector_pause() -> None:
 def break_statements(name: str) -> None:
     for statement, (old, new) in _REPLACEMENTS.get(name, {}).items():
         _replace(statement, old, new)
+
+
+def replace(owner: type, name: str, new: Any) -> None:
+    """Replaces a member of the class. Raises LookupError if the class has no member of this name of its own."""
+    if name not in vars(owner):
+        raise LookupError(f"{owner.__name__} has no {name!r} any more")
+    setattr(owner, name, new)
 
 
 def _replace(statement: str, old: str, new: str) -> None:

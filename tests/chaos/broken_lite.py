@@ -13,7 +13,7 @@ from milvus_lite.storage import wal
 
 from app.core.stores.milvus_lite import server as lite_server
 from app.core.stores.milvus_lite.durable import DurableCollection
-from tests.chaos.breaks import LITE_FULL_DISK, LITE_WRITE_LOCK
+from tests.chaos.breaks import LITE_FULL_DISK, LITE_WRITE_LOCK, replace
 
 
 @contextmanager
@@ -29,11 +29,13 @@ def _late_open(*args: Any) -> IO[Any]:
 
 def break_lite(name: str) -> None:
     if name == LITE_WRITE_LOCK:
-        lite_server.SerialServicer.alone = _together  # type: ignore[method-assign]
+        replace(lite_server.SerialServicer, "write_lock", _together)
+        if "open" not in wal.WAL.write_insert.__code__.co_names:
+            raise LookupError("Milvus Lite's log does not call open() any more")
         wal.open = _late_open  # type: ignore[attr-defined]
     elif name == LITE_FULL_DISK:
         for method in ("_apply", "_trigger_flush"):
-            setattr(DurableCollection, method, getattr(Collection, method))
+            replace(DurableCollection, method, getattr(Collection, method))
 
 
 if __name__ == "__main__":

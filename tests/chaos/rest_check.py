@@ -18,6 +18,7 @@ from tests.chaos.processes import StoreProcesses
 
 DRAIN_SECONDS = 30.0
 CHUNKS_PER_GENERATION = 65536
+PAGE_ROWS = 8192
 INSTALLATION = "chat_memory_installation"
 """The collection of reserved generations. It does not belong to a bot."""
 _BACKLOG = """
@@ -132,11 +133,20 @@ class RestCheck:
         return found
 
     def _rows(self, collection: str) -> list[dict[str, Any]]:
+        """All rows, page by page: a query returns at most 16,384. The options make it return the smallest keys."""
         assert self._milvus is not None
-        fields = ["chunk_id", "doc_id", "embedding"]
-        rows: list[dict[str, Any]] = self._milvus.query(
-            collection, filter="chunk_id >= 0", output_fields=fields, limit=16384, consistency_level="Strong"
-        )
+        rows: list[dict[str, Any]] = []
+        last = -1
+        while page := self._milvus.query(
+            collection,
+            filter=f"chunk_id > {last}",
+            output_fields=["chunk_id", "doc_id", "embedding"],
+            limit=PAGE_ROWS,
+            iterator="True",
+            reduce_stop_for_best="True",
+        ):
+            rows += page
+            last = max(row["chunk_id"] for row in page)
         return rows
 
     def _check_bots(
