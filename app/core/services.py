@@ -281,7 +281,6 @@ async def build_services(
         RebuildStore(stores.db),
         chunks,
         bots,
-        verifier,
         stores.index,
         embedders,
         Copier(chunks, verify_store, stores.index, stores.late_write_window, "rebuild"),
@@ -290,6 +289,8 @@ async def build_services(
         lease=leases.length,
         interval=settings.recovery_interval_seconds,
         check=settings.index_check_interval_seconds,
+        # A claim of garbage, then a call, which is shorter than the window, then the window.
+        settling=leases.length + 2 * stores.late_write_window,
     )
     repairer = Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery, rebuilder)
     index_check = IndexCheck(

@@ -266,11 +266,12 @@ LIMIT 500
 FOR UPDATE SKIP LOCKED;
 
 -- name: claim_expired_bot_saga
+-- The one whose lease expired first: sagas that wait for another one, and fail, come after it.
 UPDATE sagas SET lease_token = $1, lease_until = now() + $2::interval
 WHERE generation = (
     SELECT generation FROM sagas
     WHERE operation <> 'write' AND lease_until < now()
-    ORDER BY generation
+    ORDER BY lease_until
     LIMIT 1
     FOR UPDATE SKIP LOCKED)
 RETURNING generation, operation, bot_id, collection_name;
@@ -309,14 +310,12 @@ SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[])
 ON CONFLICT DO NOTHING;
 
 -- name: doubt_counts
--- Before the jump to generation $1: the generations up to there may have been given out before a restore. After a
--- crash a sequence may be up to 32 numbers ahead.
-INSERT INTO index_checks AS c (bot_id, checked_at, lost_from, lost_below)
-SELECT b.bot_id, '-infinity', greatest(s.last_value - 31, 1), $1
+-- Before the jump to generation $1: the generations up to there may have been given out before a restore.
+INSERT INTO index_checks (bot_id, checked_at, lost_below)
+SELECT b.bot_id, '-infinity', $1
 FROM bot_registry b CROSS JOIN generation_seq s
 WHERE b.embedding_model IS NOT NULL AND s.last_value < $1
-ON CONFLICT (bot_id) DO UPDATE
-SET checked_at = '-infinity', lost_from = least(c.lost_from, excluded.lost_from), lost_below = excluded.lost_below;
+ON CONFLICT (bot_id) DO UPDATE SET checked_at = '-infinity', lost_below = excluded.lost_below;
 
 -- name: jump_to_generation
 -- It never moves backwards.
@@ -808,6 +807,7 @@ UPDATE index_rebuilds SET lease_token = NULL, lease_until = NULL WHERE bot_id = 
 DELETE FROM index_rebuilds WHERE bot_id = $1 AND ($2::uuid IS NULL OR lease_token = $2) RETURNING bot_id;
 
 -- name: claim_index_check
+-- settled: the jump, if there was one, is longer ago than $2.
 INSERT INTO index_checks AS c (bot_id)
 SELECT b.bot_id FROM bot_registry b LEFT JOIN index_checks last USING (bot_id)
 WHERE b.state = 'active' AND b.embedding_model IS NOT NULL
@@ -816,11 +816,13 @@ WHERE b.state = 'active' AND b.embedding_model IS NOT NULL
 ORDER BY last.checked_at NULLS FIRST, b.bot_id
 LIMIT 1
 ON CONFLICT (bot_id) DO UPDATE SET checked_at = now() WHERE c.checked_at < now() - $1::interval
-RETURNING bot_id, lost_from, lost_below;
+RETURNING bot_id, coalesce(lost_below, 0) AS lost_below, NOT EXISTS (
+    SELECT FROM generation_blocks
+    WHERE first_generation = lost_below AND reserved_at > now() - $2::interval) AS settled;
 
 -- name: trust_counts
 -- Unless PostgreSQL was restored again.
-UPDATE index_checks SET lost_from = NULL, lost_below = NULL WHERE bot_id = $1 AND lost_below = $2;
+UPDATE index_checks SET lost_below = NULL WHERE bot_id = $1 AND lost_below = $2;
 
 -- name: drop_collection_later
 -- By recovery, when its lease has expired.

@@ -273,12 +273,15 @@ class ModelMigration:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A bot whose rows in Milvus have to be counted. A restore of PostgreSQL may have lost generations in
-    [``lost_from``, ``lost_below``), of which Milvus may still have rows; 0 and 0: none."""
+    """A bot whose rows in Milvus have to be counted.
+
+    ``lost_below``: 0, or PostgreSQL may have been restored and may have lost generations below this one. Then the
+    count proves nothing. ``settled``: that is so long ago that no delete from before it can still take effect.
+    """
 
     bot_id: UUID
-    lost_from: int
     lost_below: int
+    settled: bool
 
 
 @dataclass(frozen=True, slots=True)

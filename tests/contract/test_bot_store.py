@@ -129,6 +129,15 @@ async def test_expired_bot_sagas_are_claimed_once_oldest_first(record: Record) -
     assert not await record.bots.creation_in_flight(first)
 
 
+async def test_a_saga_that_failed_again_lets_the_others_go_first(record: Record) -> None:
+    """One that waits for another saga would keep it from being claimed otherwise."""
+    bots = [uuid4(), uuid4()]
+    for number, bot_id in enumerate(bots):
+        await record.bots.insert(bot_id, "a", f"c_{number}", "x", uuid4(), 2 * PAST)
+    claimed = [await record.bots.claim_expired(TOKEN, PAST) for _ in range(2)]
+    assert [saga.bot_id for saga in claimed if saga] == bots
+
+
 async def test_sagas_count_as_forgotten_after_their_grace(record: Record) -> None:
     bot = await record.bot()
     old, fresh = Write(bot, document("a")), Write(bot, document("b"))

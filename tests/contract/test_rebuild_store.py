@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 from app.core.write.write import Write
-from app.schemas.rows import Bot, Progress
+from app.schemas.rows import Bot, Check, GenerationBlock, Progress
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 
 TOKEN, OTHER = uuid4(), uuid4()
@@ -123,12 +123,35 @@ async def test_a_bot_with_a_write_under_way_has_something_to_lose(record: Record
 
 async def test_each_bot_is_counted_by_one_process_at_a_time(record: Record) -> None:
     bots = {(await filled(record))[0].bot_id for _ in range(2)}
-    checks = [await record.rebuilds.claim_check(HOUR) for _ in range(2)]
+    checks = [await record.rebuilds.claim_check(HOUR, NO_TIME) for _ in range(2)]
     assert {check.bot_id for check in checks if check} == bots
-    assert await record.rebuilds.claim_check(HOUR) is None
-    again = await record.rebuilds.claim_check(NO_TIME)
+    assert await record.rebuilds.claim_check(HOUR, NO_TIME) is None
+    again = await record.rebuilds.claim_check(NO_TIME, NO_TIME)
     assert again
     assert again.bot_id in bots
+
+
+async def test_counts_are_doubted_after_a_jump_until_they_are_trusted(record: Record) -> None:
+    bot, _ = await filled(record)
+    claimed = [await record.rebuilds.claim_check(HOUR, HOUR)]
+    newest = (await record.generations.state()).last
+    for first in (newest + 10, newest + 30):
+        await record.generations.use(GenerationBlock(uuid4(), first, first + 9))
+        claimed += [await record.rebuilds.claim_check(HOUR, HOUR), await record.rebuilds.claim_check(NO_TIME, NO_TIME)]
+    assert [check and (check.lost_below, check.settled) for check in claimed] == [
+        (0, True),
+        (newest + 10, False),
+        (newest + 10, True),
+        (newest + 30, False),
+        (newest + 30, True),
+    ]
+    before, now = claimed[2], claimed[4]
+    assert before is not None
+    assert now is not None
+    await record.rebuilds.trust_counts(before)  # Of the first jump: no effect.
+    assert await record.rebuilds.claim_check(NO_TIME, NO_TIME) == now
+    await record.rebuilds.trust_counts(now)
+    assert await record.rebuilds.claim_check(NO_TIME, NO_TIME) == Check(bot.bot_id, 0, True)
 
 
 async def test_a_move_to_another_model_ends_a_rebuild(record: Record) -> None:
@@ -145,7 +168,7 @@ async def test_a_move_to_another_model_ends_a_rebuild(record: Record) -> None:
 async def test_a_bot_that_goes_takes_its_rebuild_along(record: Record) -> None:
     bot, _ = await filled(record)
     await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
-    await record.rebuilds.claim_check(HOUR)
+    await record.rebuilds.claim_check(HOUR, NO_TIME)
     await record.bots.begin_deletion(bot.bot_id, None, TOKEN, HOUR)
     assert await record.bots.finish_deletion(bot.bot_id)
     assert await record.rebuilds.all() == {}

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,6 @@ class Process:
             Database(self, world.rebuilds),
             chunks,
             self.bots,
-            self.verifier,
             index,
             embedders,
             Copier(chunks, verify, index, timedelta(seconds=LATE_WRITE_WINDOW)),
@@ -105,14 +104,23 @@ class Process:
             lease=timedelta(seconds=LEASE),
             interval=1.0,
             check=CHECK,
+            settling=timedelta(seconds=LEASE + 2 * LATE_WRITE_WINDOW),
         )
         self.repairer = Repairer(self.verifier, verify, documents, self.bots, saga, index, recovery, rebuilder)
-        loops = [leases.renew_forever(), recovery.run_forever()]
-        if not world.reserved:
-            loops += [self.generations.run_forever()]
-            loops += [rebuilder.check_forever(), rebuilder.rebuild_forever()]
-        for coro in loops:
-            self.spawn(coro)
+        loops = [leases.renew_forever, recovery.run_forever]
+        if world.reserved:
+            self._run(loops)
+        else:
+            loops += [self.generations.run_forever, rebuilder.check_forever, rebuilder.rebuild_forever]
+            self.spawn(self._open(loops))
+
+    async def _open(self, loops: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        await self.generations.open()
+        self._run(loops)
+
+    def _run(self, loops: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        for loop in loops:
+            self.spawn(loop())
 
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         return self.world.loop.create_task(coro, context=self._context.copy())

@@ -176,7 +176,9 @@ class World:
     def _quiet(self) -> None:
         tables = self.tables
         deadline = self.loop.time() + QUIET_WITHIN
-        if not self.loop.run_until(lambda: not (tables.sagas or tables.garbage or tables.rebuilds), deadline):
+        if not self.loop.run_until(
+            lambda: not (tables.restored or tables.sagas or tables.garbage or tables.rebuilds), deadline
+        ):
             raise Violation(f"work is left: {tables.sagas} {tables.garbage} {tables.rebuilds}")
 
     def lose(self, how: str, bot: int) -> None:

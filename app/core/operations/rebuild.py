@@ -22,7 +22,6 @@ from app.core.embedding.port import Embedder
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.row_lease import RowLease
 from app.core.operations.copying import Copier, Target
-from app.core.operations.verify import Verifier
 from app.core.ports import ModelMigrationPort, RebuildPort, VectorIndex
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Check, Progress, Rebuild
@@ -63,14 +62,14 @@ class RebuildLimit:
 
 class Rebuilder:
     """``interval``: seconds between two searches for bots to rebuild. ``check``: seconds between two counts of a bot's
-    rows, by any of the servers."""
+    rows, by any of the servers. ``settling``: how long after a restore of PostgreSQL a delete from before it may still
+    take effect in Milvus."""
 
     def __init__(
         self,
         store: RebuildPort,
         chunks: ModelMigrationPort,
         bots: Bots,
-        verifier: Verifier,
         index: VectorIndex,
         embedders: EmbedderRegistry,
         copier: Copier,
@@ -80,11 +79,11 @@ class Rebuilder:
         lease: timedelta,
         interval: float,
         check: float,
+        settling: timedelta,
     ) -> None:
         self._store = store
         self._chunks = chunks
         self._bots = bots
-        self._verifier = verifier
         self._index = index
         self._embedders = embedders
         self._copier = copier
@@ -93,6 +92,7 @@ class Rebuilder:
         self._lease = lease
         self._interval = interval
         self._check = timedelta(seconds=check)
+        self._settling = settling
         self._logged_refusals: set[UUID] = set()
 
     async def rebuild_forever(self) -> None:
@@ -111,50 +111,48 @@ class Rebuilder:
 
     async def check_all(self) -> None:
         """Checks each bot that is due."""
-        while (check := await self._store.claim_check(self._check)) is not None:
+        while (check := await self._store.claim_check(self._check, self._settling)) is not None:
             await self.check(check)
 
     async def check(self, check: Check) -> bool:
         """Whether Milvus has all vectors of the bot; if not, the bot is marked to be rebuilt.
 
         The counts alone prove nothing, as documents are added and deleted between them. Fewer rows than chunks are a
-        reason to look which chunks are missing. Rows that should not exist can hide a loss. After a restore of
-        PostgreSQL, which brings back documents whose vectors are gone, this looks for such rows.
+        reason to look which chunks are missing. Rows that should not exist can hide a loss. A restore of PostgreSQL
+        brings back documents whose vectors are gone, and leaves such rows. After it keys are compared, until no delete
+        from before it can take effect any more.
         """
-        complete = await self._is_complete(check)
-        if check.lost_below:
-            await self._store.trust_counts(check)
-        return complete
-
-    async def _is_complete(self, check: Check) -> bool:
         bot_id = check.bot_id
         try:
             bot, counts = await self._bots.get_with_counts(bot_id, None)
-            if await self._index.count(bot.milvus_collection) >= counts.chunks and not await self._has_lost(check, bot):
+            if not check.lost_below and await self._index.count(bot.milvus_collection) >= counts.chunks:
                 return True
             unverified = await self._index.unverified_collections()
             if any(each.name == bot.milvus_collection for each in unverified):
                 return True  # IndexCheck compares it.
-            state = next((state for state in await self._verifier.bots() if state.bot_id == bot_id), None)
-            if state is None or not await self._verifier.lacks_vectors(state):
-                return True
-            if await self._store.begin_in_place(bot_id, bot.milvus_collection):
-                log.warning("bot %s: Milvus lost vectors of collection %s", bot_id, bot.milvus_collection)
-            return False
+            if await self._lacks_vectors(bot):
+                if await self._store.begin_in_place(bot_id, bot.milvus_collection):
+                    log.warning("bot %s: Milvus lost vectors of collection %s", bot_id, bot.milvus_collection)
+                return False
         except CollectionMissing:
             with suppress(CollectionMoved, BotNotFound):
                 await self._bots.ensure_collection(bot)
             return False
         except (BotNotFound, CollectionMoved):
             return True
+        if check.lost_below and check.settled:
+            await self._store.trust_counts(check)
+        return True
 
-    async def _has_lost(self, check: Check, bot: Bot) -> bool:
-        """Whether Milvus has rows of generations that a restore of PostgreSQL may have lost."""
-        if not check.lost_below:
-            return False
-        lost = (check.lost_from * CHUNKS_PER_GENERATION, check.lost_below * CHUNKS_PER_GENERATION)
-        async for _ in self._index.scan(bot.milvus_collection, page=1, key_range=lost):
-            return True
+    async def _lacks_vectors(self, bot: Bot) -> bool:
+        """Whether a current chunk has no row in the bot's collection: by keys, from PostgreSQL, Milvus, PostgreSQL."""
+        missing = set(await self._chunks.keys_from(bot.bot_id, 0))
+        async for page in self._index.scan(bot.milvus_collection):
+            missing.difference_update(page)
+        keys = sorted(missing)
+        for start in range(0, len(keys), BATCH_CHUNKS):
+            if await self._chunks.chunks_of_keys(bot.bot_id, keys[start : start + BATCH_CHUNKS]):
+                return True
         return False
 
     async def rebuild(self, bot_id: UUID, on_progress: OnProgress = lambda _: None) -> bool:

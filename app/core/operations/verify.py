@@ -81,12 +81,6 @@ class Verifier:
                 return
             bot = now  # It has another collection now.
 
-    async def lacks_vectors(self, bot: BotState) -> bool:
-        """Whether a current chunk has no vector. Raises CollectionMissing, CollectionMoved."""
-        async for _ in self._losses(bot):
-            return True
-        return False
-
     async def _compare(self, bot: BotState) -> AsyncIterator[Finding]:
         """Raises CollectionMoved when something is found in a collection that is not the bot's any more."""
         async for key in self._orphans(bot):

@@ -22,6 +22,7 @@ from app.core.ports.operations import (
     VerifyPort,
 )
 from app.core.ports.vector_index import (
+    DELETE_KEYS,
     Analyzer,
     ChunkIds,
     Hit,
@@ -41,6 +42,7 @@ from app.core.ports.writes import (
 )
 
 __all__ = [
+    "DELETE_KEYS",
     "Analyzer",
     "ApiKeyPort",
     "BacklogPort",

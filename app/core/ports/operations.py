@@ -96,11 +96,15 @@ class RebuildPort(Protocol):
         False, with nothing done, when ``collection`` is not the bot's, or the rebuild is not ``token``'s.
         """
 
-    async def claim_check(self, interval: timedelta) -> Check | None:
-        """Claims a bot whose rows were not counted within ``interval``, the one that has waited longest."""
+    async def claim_check(self, interval: timedelta, settling: timedelta) -> Check | None:
+        """Claims a bot whose rows were not counted within ``interval``, the one that has waited longest.
+
+        ``settling``: how long after a restore a delete from before it may take effect.
+        """
 
     async def trust_counts(self, check: Check) -> None:
-        """Forgets the generations that a restore may have lost: whether their rows hide a loss has been checked."""
+        """Forgets that PostgreSQL may have been restored: the bot has been compared since. No effect if it was restored
+        again."""
 
 
 class Cutover(Protocol):

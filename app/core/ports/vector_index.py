@@ -15,6 +15,8 @@ ChunkIds = NDArray[np.int64]
 KeyRange = tuple[int, int]
 """Chunk ids from the first, inclusive, to the second, exclusive."""
 
+DELETE_KEYS = 2_048
+"""Keys per delete request. Milvus Lite (3.2.2) blocks other requests meanwhile: 0.4 s for 5,000, 3.3 s for 61,000."""
 
 Analyzer = Callable[[str, int], str]
 """Turns a text into what the lexical field stores and searches: its tokens, separated by blanks. The second argument is

@@ -13,7 +13,7 @@ from itertools import groupby
 
 from app.core.bots.bots import Bots
 from app.core.leases.leases import Leases
-from app.core.ports import BotPort, GarbagePort, IdempotencyPort, VectorIndex, WritePort
+from app.core.ports import DELETE_KEYS, BotPort, GarbagePort, IdempotencyPort, VectorIndex, WritePort
 from app.schemas.rows import VectorGarbage
 from app.utils.errors import AppError, CollectionMissing
 from app.utils.failpoints import failpoint
@@ -85,11 +85,15 @@ class Recovery:
             await failpoint("recovery.after_claim")
             await self._bots.resume(saga)
         await self._sweep_keys()
-        while claimed := await self._garbage.claim(self._claim):
+        while True:
+            until = asyncio.get_running_loop().time() + self._claim.total_seconds()
+            claimed = await self._garbage.claim(self._claim)
+            if not claimed:
+                return
             await failpoint("gc.after_claim")
             by_collection = sorted(claimed, key=lambda row: row.collection_name)
             for collection, rows in groupby(by_collection, key=lambda row: row.collection_name):
-                await self._collect(collection, list(rows))
+                await self._collect(collection, list(rows), until)
 
     async def _sweep_keys(self) -> None:
         if time.monotonic() >= self._next_sweep:
@@ -102,12 +106,20 @@ class Recovery:
         keys = [key for row in rows if row.chunk_span <= WIDE_SPAN for key in range(*row.span)]
         return keys + sorted(await self._index.present(collection, wide)) if wide else keys
 
-    async def _collect(self, collection: str, rows: Sequence[VectorGarbage]) -> None:
-        """Deletes by key. A row is complete when no late write can come and Milvus was then read without its keys."""
+    async def _collect(self, collection: str, rows: Sequence[VectorGarbage], until: float) -> None:
+        """Deletes by key. A row is complete when no late write can come and Milvus was then read without its keys.
+
+        No delete begins after ``until``, when the claim ends. A restore of PostgreSQL may have made the generations
+        current again, and ``Rebuilder`` waits only so long for deletes from before it.
+        """
         final = [row for row in rows if row.window_passed]
         await failpoint("gc.before_delete")
         try:
-            await self._index.delete(collection, await self._keys_of(collection, rows))
+            keys = await self._keys_of(collection, rows)
+            for start in range(0, len(keys), DELETE_KEYS):
+                if asyncio.get_running_loop().time() >= until:
+                    return
+                await self._index.delete(collection, keys[start : start + DELETE_KEYS])
             left = await self._index.present(collection, [row.span for row in final]) if final else set()
         except CollectionMissing:
             left = set()

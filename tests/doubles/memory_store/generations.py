@@ -61,8 +61,7 @@ class MemoryGenerationStore:
         tables.blocks += [one for one in (*older, block) if one.block_id not in known]
         for bot in tables.bots.values():
             if bot.embedding_model and tables.last_generation < first:
-                lost_from = tables.doubts.get(bot.bot_id, (tables.last_generation + 1, 0))[0]
-                tables.doubts[bot.bot_id] = (lost_from, first)
+                tables.doubts[bot.bot_id] = (first, tables.now())
                 tables.checks.pop(bot.bot_id, None)
         tables.first_in_block, tables.last_in_block = first, block.last
         tables.last_generation = max(tables.last_generation, first - 1)

@@ -55,7 +55,7 @@ class MemoryRebuildStore:
         bot.milvus_timestamp = max(bot.milvus_timestamp, timestamp)
         return True
 
-    async def claim_check(self, interval: timedelta) -> Check | None:
+    async def claim_check(self, interval: timedelta, settling: timedelta) -> Check | None:
         now, never = self._tables.now(), datetime.min.replace(tzinfo=self._tables.now().tzinfo)
         due = [
             (self._tables.checks.get(bot.bot_id, never), bot.bot_id)
@@ -66,8 +66,9 @@ class MemoryRebuildStore:
         if bot_id is None or (checked_at != never and checked_at >= now - interval):
             return None
         self._tables.checks[bot_id] = now
-        return Check(bot_id, *self._tables.doubts.get(bot_id, (0, 0)))
+        lost_below, jumped_at = self._tables.doubts.get(bot_id, (0, never))
+        return Check(bot_id, lost_below, jumped_at <= now - settling)
 
     async def trust_counts(self, check: Check) -> None:
-        if self._tables.doubts.get(check.bot_id, (0, 0))[1] == check.lost_below:
-            self._tables.doubts.pop(check.bot_id, None)
+        if check.bot_id in self._tables.doubts and self._tables.doubts[check.bot_id][0] == check.lost_below:
+            del self._tables.doubts[check.bot_id]

@@ -160,7 +160,7 @@ class Tables:
         self.migration_leases: dict[UUID, tuple[UUID, datetime]] = {}
         self.rebuilds: dict[UUID, RebuildRow] = {}
         self.checks: dict[UUID, datetime] = {}
-        self.doubts: dict[UUID, tuple[int, int]] = {}
+        self.doubts: dict[UUID, tuple[int, datetime]] = {}
         self.last_generation = 0
         self.installation_id = uuid4()
         self.database = "memory"

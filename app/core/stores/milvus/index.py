@@ -17,7 +17,7 @@ import numpy as np
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 
 from app.core.analyzers.analyzers import NEWEST
-from app.core.ports import Analyzer, ChunkIds, Hit, KeyRange, UnverifiedCollection, Vectors
+from app.core.ports import DELETE_KEYS, Analyzer, ChunkIds, Hit, KeyRange, UnverifiedCollection, Vectors
 from app.core.stores.address import MilvusTls
 from app.core.stores.milvus.collections import MilvusCollections
 from app.core.stores.milvus.driver import (
@@ -37,9 +37,6 @@ from app.schemas import milvus as schema
 from app.utils.errors import CollectionForeign, StartupError, VectorIndexUnavailable
 
 T = TypeVar("T")
-
-DELETE_KEYS = 2_048
-"""Keys per delete request. Milvus Lite (3.2.2) blocks other requests meanwhile: 0.4 s for 5,000, 3.3 s for 61,000."""
 
 log = logging.getLogger(__name__)
 

@@ -47,9 +47,9 @@ class RebuildStore:
             await conn.execute(SQL["advance_milvus_timestamp"], bot_id, timestamp)
         return True
 
-    async def claim_check(self, interval: timedelta) -> Check | None:
-        row = await self._db.fetchrow(SQL["claim_index_check"], interval)
-        return Check(row["bot_id"], row["lost_from"] or 0, row["lost_below"] or 0) if row else None
+    async def claim_check(self, interval: timedelta, settling: timedelta) -> Check | None:
+        row = await self._db.fetchrow(SQL["claim_index_check"], interval, settling)
+        return Check(**row) if row else None
 
     async def trust_counts(self, check: Check) -> None:
         await self._db.execute(SQL["trust_counts"], check.bot_id, check.lost_below)
