@@ -183,18 +183,6 @@ async def test_requests_of_several_callers_are_shared_and_few_at_a_time(opened: 
     assert (server.most_at_once, len(server.requests)) == (3, 4)
 
 
-async def test_a_batch_waits_for_more_texts_until_it_is_full(opened: Open, server: OpenAIServer) -> None:
-    embedder = await opened(Tuning(batch_wait=60), embedding_batch_size=len(TEXTS))
-    await asyncio.gather(*(embedder.embed_documents([text]) for text in TEXTS))
-    assert [sorted(body["input"]) for body in server.requests] == [sorted(TEXTS)]
-
-
-async def test_a_batch_that_is_not_full_is_sent_when_its_wait_is_over(opened: Open, server: OpenAIServer) -> None:
-    embedder = await opened(Tuning(batch_wait=0.05))
-    await embedder.embed_documents(TEXTS)
-    assert [body["input"] for body in server.requests] == [TEXTS]
-
-
 async def test_a_full_queue_refuses_at_once_and_a_cancelled_call_leaves_it(opened: Open, server: OpenAIServer) -> None:
     embedder = await opened(Tuning(queue_texts=4), openai_max_concurrency=1)
     server.gate.clear()

@@ -167,15 +167,13 @@ def test_the_queue_takes_queries_first_and_texts_of_like_length_together() -> No
     queue.add(["q"], [1], Lane.QUERY, now=0)
     taken = [[text[0] for item in queue.take(0) for text in item.texts] for _ in range(6)]
     assert taken == [["q"], ["a", "b"], ["d"], ["e", "c"], [], []]
-    assert queue.due_in(0) is None
 
 
-def test_a_batch_waits_no_longer_than_is_set() -> None:
-    queue = BatchQueue(BatchLimits(texts=2, weight=100, wait=5))
-    queue.add(["a"], [1], Lane.DOCUMENTS, now=10)
-    assert (queue.due_in(11), queue.take(11)) == (4, [])
-    queue.add(["b"], [1], Lane.DOCUMENTS, now=12)
-    assert queue.due_in(12) == 0
-    assert len(queue.take(12)) == 2
-    queue.add(["c"], [1], Lane.DOCUMENTS, now=20)
-    assert len(queue.take(25)) == 1
+def test_calls_behind_a_batch_that_was_cancelled_are_taken_at_once() -> None:
+    queue = BatchQueue(BatchLimits(texts=2, weight=100))
+    gone = queue.add(["a", "b", "c", "d"], [1] * 4, Lane.DOCUMENTS, now=0)
+    queue.add(["e"], [1], Lane.DOCUMENTS, now=0)
+    for item in gone:  # As asyncio does, before the call itself can drop its items.
+        item.results.cancel()
+    assert [item.texts for item in queue.take(0)] == [["e"]]
+    assert queue.take(0) == []

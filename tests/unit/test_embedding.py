@@ -154,17 +154,6 @@ async def test_calls_share_a_batch(pool: WorkerPool, model: GatedModel) -> None:
     assert model.batches[1:] == [["a", "b"], ["long" * 20], ["c", "d"], ["long" * 25]]
 
 
-async def test_a_batch_waits_for_company_until_it_is_full(model: GatedModel) -> None:
-    pool = WorkerPool(lambda: model, threads=1, limits=BatchLimits(texts=2, weight=100, wait=60))
-    await asyncio.gather(pool.encode(["a"], Lane.DOCUMENTS), pool.encode(["b"], Lane.DOCUMENTS))
-    assert model.batches == [["a", "b"]]
-    await pool.close()
-    pool = WorkerPool(lambda: model, threads=1, limits=BatchLimits(texts=2, weight=100, wait=0.01))
-    await pool.encode(["c"], Lane.DOCUMENTS)
-    assert model.batches[1:] == [["c"]]
-    await pool.close()
-
-
 async def test_a_missing_vector_is_no_answer(pool: WorkerPool) -> None:
     with pytest.raises(PartialEmbeddingError) as caught:
         await pool.encode(["short", "other"], Lane.DOCUMENTS)

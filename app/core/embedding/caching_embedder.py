@@ -8,7 +8,7 @@ from app.core.embedding.cache import VectorCache
 from app.core.embedding.port import Embedder, PartialEmbeddingError, TextResult, TextResults, Vectors, stack_or_raise
 from app.core.embedding.validation import normalized
 from app.utils import metrics
-from app.utils.errors import AppError, EmbeddingInvalid
+from app.utils.errors import AppError
 
 Call = Callable[[Sequence[str]], Awaitable[Vectors]]
 
@@ -74,12 +74,9 @@ class CachingEmbedder:
         try:
             return normalized(await provider(texts), len(texts), self.dimension)
         except PartialEmbeddingError as exc:
-            results: list[TextResult] = [exc.errors.get(index, EmbeddingInvalid("")) for index in range(len(texts))]
-            valid = [index for index in range(len(texts)) if index not in exc.errors]
-            if valid:
-                vectors = normalized(exc.vectors[valid], len(valid), self.dimension)
-                for index, result in zip(valid, vectors, strict=True):
-                    results[index] = result
-            return results
+            results: dict[int, TextResult] = dict(exc.errors)
+            if valid := [index for index in range(len(texts)) if index not in exc.errors]:
+                results.update(zip(valid, normalized(exc.vectors[valid], len(valid), self.dimension), strict=True))
+            return [results[index] for index in range(len(texts))]
         except AppError as exc:
             return [exc] * len(texts)

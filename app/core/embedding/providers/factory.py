@@ -15,12 +15,11 @@ LEASE_SHARE = 2 / 3
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """Values that no setting changes, only tests. ``batch_wait`` and ``breaker_pause`` in seconds.
+    """Values that no setting changes, only tests. ``breaker_pause`` in seconds.
 
     ``queue_texts``: texts of documents that may wait; None: 32,768 for a provider over the network, else 8,192.
     """
 
-    batch_wait: float = 0.0
     queue_texts: int | None = None
     breaker_failures: int = 5
     breaker_pause: float = 5.0
@@ -50,9 +49,7 @@ async def open_embedder(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> 
 
 def _provider(settings: Settings, tuning: Tuning) -> Embedder:
     """Imports only the provider's own module: torch alone takes seconds to import."""
-    queue = QueueOptions(
-        batch_texts=settings.embedding_batch_size, batch_wait=tuning.batch_wait, queue_texts=tuning.queue_texts
-    )
+    queue = QueueOptions(batch_texts=settings.embedding_batch_size, queue_texts=tuning.queue_texts)
     match settings.embedding_model:
         case "bge-m3":
             from app.core.embedding.providers.bge_m3 import BgeM3

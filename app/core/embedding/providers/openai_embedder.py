@@ -86,7 +86,6 @@ class OpenAIEmbedder:
             limits=BatchLimits(
                 endpoint.request_texts,
                 endpoint.request_tokens,
-                wait=queue.batch_wait,
                 by_length=False,
                 queue=queue.queue_texts or QUEUE_TEXTS,
             ),

@@ -56,7 +56,6 @@ class TorchEmbedder:
         limits = BatchLimits(
             batch_texts,
             BATCH_CHARS * batch_texts // BATCH_TEXTS,
-            wait=queue.batch_wait,
             queue=queue.queue_texts or DOCUMENT_TEXTS,
         )
         self._pool = WorkerPool(self._load, threads=1, limits=limits)

@@ -42,7 +42,6 @@ class UseMultilingual:
         limits = BatchLimits(
             queue.batch_texts or BATCH_TEXTS,
             BATCH_CHARS,
-            wait=queue.batch_wait,
             queue=queue.queue_texts or DOCUMENT_TEXTS,
         )
         self._pool = WorkerPool(self._load, threads=threads or _cores(), limits=limits, query_threads=1)

@@ -40,8 +40,6 @@ class BatchLimits:
     """Texts of a batch."""
     weight: int
     """Total weight of a batch, in characters or tokens. A heavier text is a batch of its own."""
-    wait: float = 0.0
-    """Seconds that a batch that is not full waits for more texts."""
     by_length: bool = True
     """Put only texts of similar weight in one batch, because the model pads each to the longest."""
     queue: int = DOCUMENT_TEXTS
@@ -53,7 +51,6 @@ class QueueOptions:
     """The values of BatchLimits that callers may choose; None means the provider's default."""
 
     batch_texts: int | None = None
-    batch_wait: float = 0.0
     queue_texts: int | None = None
 
 
@@ -130,19 +127,10 @@ class BatchQueue:
             self._count(lane, -sum(len(item.texts) for item in waiting if item.age in cancelled))
             waiting[:] = [item for item in waiting if item.age not in cancelled]
 
-    def due_in(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> float | None:
-        """Seconds until ``take`` returns a batch of these lanes; None if nothing waits there."""
-        delays = [
-            0.0 if not self._limits.wait or self._is_full(items) else max(0.0, items[0].since + self._limits.wait - now)
-            for lane in lanes
-            if (items := self._items[lane])
-        ]
-        return min(delays, default=None)
-
     def take(self, now: float, lanes: Sequence[Lane] = tuple(Lane)) -> list[QueueItem]:
-        """Removes the next batch that is due and returns its items, marked as running; all of one lane. Else empty."""
+        """Removes the next batch and returns its items, marked as running; all of one lane. Empty if nothing waits."""
         for lane in lanes:
-            if self._items[lane] and self.due_in(now, [lane]) == 0:
+            while self._items[lane]:
                 batch = list(self._batch(self._items[lane]))
                 self._turn[lane] = batch[0].turn
                 for item in batch:
@@ -165,12 +153,6 @@ class BatchQueue:
     def _count(self, lane: Lane, texts: int) -> None:
         self._texts[lane] += texts
         QUEUE_TEXTS[lane].inc(texts)
-
-    def _is_full(self, items: list[QueueItem]) -> bool:
-        """Whether waiting cannot make the next batch larger."""
-        batch = list(self._batch(items))
-        texts, weight = sum(len(item.texts) for item in batch), sum(item.weight for item in batch)
-        return texts >= self._limits.texts or weight >= self._limits.weight or len(batch) < len(items)
 
     def _batch(self, items: list[QueueItem]) -> Iterator[QueueItem]:
         """The first item, and those of the next ones that fit into a batch with it."""

@@ -22,7 +22,6 @@ class Dispatcher:
         self._queue = BatchQueue(limits)
         self._free = {Lane.QUERY: max_concurrency, Lane.DOCUMENTS: max(1, max_concurrency - 1)}
         self._running: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def encode(self, texts: Sequence[str], weights: Sequence[int], lane: Lane) -> TextResults:
@@ -48,8 +47,6 @@ class Dispatcher:
     async def close(self) -> None:
         """Fails the calls that wait or run."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
         for item in self._queue.clear():
             _fail(item)
         for task in self._running:
@@ -57,7 +54,7 @@ class Dispatcher:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _start_batches(self) -> None:
-        """Starts the batches that are due, and sets a timer for the next one."""
+        """Starts the batches that wait, as far as requests are free."""
         if self._closed:
             return
         now = time.monotonic()
@@ -70,11 +67,6 @@ class Dispatcher:
             for lane in _occupied_lanes(batch[0].lane):
                 self._free[lane] -= 1
             task.add_done_callback(lambda task, lane=batch[0].lane: self._done(task, lane))  # type: ignore[misc]
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if (lanes := self._free_lanes()) and (delay := self._queue.due_in(now, lanes)):
-            self._timer = asyncio.get_running_loop().call_later(delay, self._start_batches)
 
     def _free_lanes(self) -> list[Lane]:
         if self._free[Lane.QUERY] <= 0:

@@ -109,7 +109,7 @@ class WorkerPool:
             while not self._closed:
                 if batch := self._queue.take(time.monotonic(), lanes):
                     return batch
-                self._changed.wait(self._queue.due_in(time.monotonic(), lanes))
+                self._changed.wait()
             return []
 
     def _run(self, loaded: Future[None], lanes: Sequence[Lane]) -> None:
