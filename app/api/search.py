@@ -23,6 +23,7 @@ from app.models.search import (
     SearchResult,
     SearchTimings,
 )
+from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils import metrics
 from app.utils.stopwatch import Stopwatch
 
@@ -96,6 +97,7 @@ async def _search(
         where=body.filter.to_core() if body.filter else None,
         score_threshold=body.score_threshold,
         group_by_document=body.group_by_document,
+        distinct=body.distinct,
         context_chunks=body.context_chunks,
         rerank=body.rerank,
         allow_partial=body.allow_partial,
@@ -157,7 +159,7 @@ def _result(result: Result) -> SearchResult:
         }
         for near in result.context
     ]
-    return {
+    answer: SearchResult = {
         "chunk_id": chunk.chunk_id,
         "doc_id": chunk.doc_id,
         "chunk_index": chunk.chunk_index,
@@ -178,3 +180,12 @@ def _result(result: Result) -> SearchResult:
             "created_at": chunk.created_at,
         },
     }
+    if result.duplicates is not None:
+        answer["duplicates"] = {
+            "count": result.duplicates.count,
+            "chunks": [
+                {"doc_id": doc_id, "chunk_id": chunk_id, "chunk_index": chunk_id % CHUNKS_PER_GENERATION}
+                for doc_id, chunk_id in result.duplicates.chunks
+            ],
+        }
+    return answer

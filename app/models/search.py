@@ -53,6 +53,11 @@ class SearchOptions(Request):
     group_by_document: Annotated[bool, Strict(), NullIsDefault()] = Field(
         False, description="Return the best chunk of each document, for up to `limit` documents."
     )
+    distinct: Annotated[bool, Strict(), NullIsDefault()] = Field(
+        False,
+        description="Of chunks with equal texts return only the best; its `duplicates` names the others. Texts are "
+        "compared after NFKC, with each run of white space as one blank.",
+    )
     context_chunks: Annotated[int, Strict(), Field(ge=0, le=MAX_CONTEXT), Integral, NullIsDefault()] = Field(
         0, description="Number of neighbouring chunks to return with each result, before it and after it."
     )
@@ -133,6 +138,17 @@ class ContextChunk(TypedDict):
     page_number: int | None
 
 
+class DuplicateChunk(TypedDict):
+    doc_id: int
+    chunk_id: int
+    chunk_index: int
+
+
+class ChunkDuplicates(TypedDict):
+    count: Annotated[int, Field(description="Chunks with the text of this result, among those that were looked at.")]
+    chunks: Annotated[list[DuplicateChunk], Field(description="The best of them, at most 10.")]
+
+
 class SearchResult(TypedDict):
     chunk_id: int
     doc_id: int
@@ -155,6 +171,7 @@ class SearchResult(TypedDict):
         list[ContextChunk] | None,
         Field(description="The chunk and its neighbours in order; null unless `context_chunks` was given."),
     ]
+    duplicates: NotRequired[Annotated[ChunkDuplicates, Field(description="Only with `distinct`.")]]
     document: SearchDocument
 
 

@@ -590,6 +590,13 @@ LEFT JOIN LATERAL (
 ) AS g ON true
 WHERE (SELECT true FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id) IS NULL;
 
+-- name: chunk_texts
+SELECT c.bot_id, c.chunk_id, c.text
+FROM unnest($2::bigint[]) AS k (chunk_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id OFFSET 0
+) AS c;
+
 -- name: neighbouring_chunks
 -- Up to $3 chunks before and up to $3 after each of the keys $2, within its generation.
 SELECT n.bot_id, k.chunk_id AS neighbour_of, n.chunk_id, n.chunk_index, n.text, n.page_number

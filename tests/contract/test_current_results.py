@@ -33,3 +33,17 @@ async def test_a_fifth_deleted_or_replaced_a_moment_ago(bot: BotClient, index: V
             found = await bot.search(old[number], mode=mode, limit=LIMIT)
             assert len(found) == LIMIT
             assert {str(result["chunk_text"]) for result in found} <= current
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+async def test_a_distinct_search_asks_for_more(bot: BotClient, index: VectorIndex, mode: str) -> None:
+    """More chunks of one text than the candidates that are looked at first."""
+    if mode != "dense" and not index.bm25:
+        pytest.skip("this Milvus has no BM25")
+    equal = [bot.body("이야기 하나 옛말") for _ in range(120)]
+    others = [bot.body(f"이야기 둘 {number}") for number in range(4)]
+    answer = await bot.http.post("/data/insert/batch", json={"documents": [*equal, *others]})
+    assert answer.json()["success_count"] == 124
+    found = await bot.search("이야기 하나 옛말", mode=mode, distinct=True)
+    assert len({result["chunk_text"] for result in found}) == len(found) == 5
+    assert found[0]["duplicates"]["count"] == 119  # type: ignore[index]

@@ -58,6 +58,16 @@ async def test_texts_are_measured_without_being_read(record: Record) -> None:
     assert await record.documents.text_bytes(bot.bot_id, [], 1) == 0
 
 
+async def test_texts_of_chunks(record: Record) -> None:
+    bot, other = await record.bot(), await record.bot()
+    mine, foreign = Write(bot, document("a", "나")), Write(other, document("d"))
+    await record.written(mine, foreign)
+    a, b = mine.chunk_ids
+    found = await record.documents.texts(bot.bot_id, [b, a, a + 2, foreign.chunk_ids[0]])
+    assert found == {a: "a", b: "나"}
+    assert await record.documents.texts(bot.bot_id, []) == {}
+
+
 async def test_neighbours_are_of_the_same_generation(record: Record) -> None:
     bot = await record.bot()
     first, second = Write(bot, document(*"abcde")), Write(bot, document("f"))

@@ -157,6 +157,7 @@ HOT = {
     "stale_chunks": ([1, 2], "c"),
     "neighbouring_chunks": ([1, 2], 5),
     "text_bytes": ([1, 2], 5),
+    "chunk_texts": ([1, 2],),
     "matching_documents": (0, 5),
     "matching_chunks": (0, 5),
     "lock_documents": ([1],),

@@ -66,7 +66,7 @@ def null(name: str, call: Call, status: int, answer: Any, *then: tuple[Call, int
 
 
 OPTIONS = ("account_name", "limit", "mode", "dense_weight", "filter", "score_threshold", "group_by_document",
-           "context_chunks", "rerank", "allow_partial")  # fmt: skip
+           "distinct", "context_chunks", "rerank", "allow_partial")  # fmt: skip
 FIELDS: dict[str, None] = dict.fromkeys(("file_path", "file_type", "author", "tags", "metadata"))
 EMPTY = {"document": {"file_path": None, "file_type": None, "author": None, "tags": [], "metadata": {}}}
 NULL: list[Row] = [

@@ -67,6 +67,9 @@ class DocumentPort(Protocol):
     async def text_bytes(self, bot_id: UUID, chunk_ids: Sequence[int], distance: int) -> int:
         """Bytes of UTF-8 in the texts of these chunks and of their ``neighbours``, counted once per result."""
 
+    async def texts(self, bot_id: UUID, chunk_ids: Sequence[int]) -> dict[int, str]:
+        """The texts of those of the chunks that exist, by chunk_id."""
+
     async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], distance: int) -> dict[int, Sequence[Chunk]]:
         """By chunk_id, up to ``distance`` chunks before it and up to ``distance`` after it in its document, in order.
 

@@ -20,6 +20,7 @@ class Query:
     ``account`` None: of any account. ``limit``: most results for each text. ``mode`` None: hybrid if the bot's
     collection supports it, else dense. ``score_threshold``: least cosine similarity. ``context_chunks``: neighbours on
     each side of a result. ``allow_partial``: search even while vectors of the bot are missing and being rebuilt.
+    ``distinct``: of chunks with equal texts only the best.
     """
 
     bot_id: UUID
@@ -31,9 +32,18 @@ class Query:
     where: Filter | None = None
     score_threshold: float | None = None
     group_by_document: bool = False
+    distinct: bool = False
     context_chunks: int = 0
     rerank: bool = False
     allow_partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Chunks with the text of a result. ``count``: how many. ``chunks``: (doc_id, chunk_id) of the best of them."""
+
+    count: int
+    chunks: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,7 @@ class Result:
     ``score`` ranks it: the reranker's score if it was reranked, 0..1 in hybrid mode, else the score of the mode.
     ``dense_score``: cosine similarity, None in lexical mode. ``lexical_score``: BM25, None if the chunk is not in the
     lexical list. ``context``: the chunk and its neighbours in order, empty unless the query asks for them.
+    ``duplicates``: None unless the query is ``distinct``.
     """
 
     chunk: SearchChunk
@@ -51,6 +62,7 @@ class Result:
     lexical_score: float | None
     rerank_score: float | None = None
     context: Sequence[Chunk] = ()
+    duplicates: Duplicates | None = None
 
 
 @dataclass(slots=True)

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, VectorIndex
 from app.core.search.completion import cosine
+from app.core.search.distinct import DistinctRanking, distinct_ranking, text_keys
 from app.core.search.fusion import RankedChunk, best_per_document, relative_score_fusion
 from app.core.search.hits import RetrievalRequest
 from app.core.search.query import Mode, Query, Result
@@ -39,16 +41,30 @@ class Ranker:
         Raises ChunkReplaced, but not if ``request.hydrate`` is "all".
         """
         rankings = await self._rank(query, mode, request, found, timings)
+        distinct: Sequence[DistinctRanking] | None = None
+        if query.distinct:
+            distinct = await self._distinct(query, request, found, rankings, timings)
+            rankings = [one.best for one in distinct]
+        elif query.group_by_document:
+            doc_ids = _doc_ids(found)
+            rankings = [best_per_document(ranking, doc_ids) for ranking in rankings]
+        rankings = [ranking[: request.limit] for ranking in rankings]
         await self._hydrate(request, found, rankings, timings)
         if mode == "hybrid":
             rankings = await self._with_cosines(request, found, rankings, timings)
-        return [
+        results = [
             [
                 Result(chunk, ranked.score, ranked.dense, ranked.lexical)
                 for ranked in ranking
                 if (chunk := found.rows[ranked.chunk_id].chunk) is not None
             ]
             for ranking in rankings
+        ]
+        if distinct is None:
+            return results
+        return [
+            [replace(one, duplicates=ranking.duplicates(one.chunk.chunk_id, found.rows)) for one in of_text]
+            for ranking, of_text in zip(distinct, results, strict=True)
         ]
 
     async def _rank(
@@ -57,10 +73,20 @@ class Ranker:
         rankings = [relative_score_fusion(pair.dense, pair.lexical, request.dense_weight) for pair in found.lists]
         if mode == "hybrid" and query.score_threshold is not None:
             rankings = await self._above_threshold(query.score_threshold, request, found, rankings, timings)
-        if query.group_by_document:
-            doc_ids = {key: row.doc_id for key, row in found.rows.items()}
-            rankings = [best_per_document(ranking, doc_ids) for ranking in rankings]
-        return [ranking[: request.limit] for ranking in rankings]
+        return rankings
+
+    async def _distinct(
+        self,
+        query: Query,
+        request: RetrievalRequest,
+        found: RetrievalResult,
+        rankings: Rankings,
+        timings: Stopwatch,
+    ) -> list[DistinctRanking]:
+        with timings.measure("postgres"):
+            keys = await text_keys(self._documents, request.bot.bot_id, found.rows, rankings)
+        doc_ids = _doc_ids(found) if query.group_by_document else None
+        return [distinct_ranking(ranking, keys, doc_ids) for ranking in rankings]
 
     async def _above_threshold(
         self,
@@ -144,3 +170,7 @@ class Ranker:
                 return await self._embedders.of(request.bot).embed_documents([chunk.text for chunk in chunks])
         except PartialEmbeddingError as exc:
             raise EmbedderUnavailable("A chunk that has just been replaced could not be compared. Try again.") from exc
+
+
+def _doc_ids(found: RetrievalResult) -> dict[int, int]:
+    return {key: row.doc_id for key, row in found.rows.items()}

@@ -11,6 +11,7 @@ from app.core.embedding.port import Embedder, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, VectorIndex
 from app.core.search.coalescing import RequestCoalescer
+from app.core.search.distinct import CANDIDATES, wider_request
 from app.core.search.filter_plan import FilterPlanner
 from app.core.search.fusion import DEFAULT_DENSE_WEIGHT
 from app.core.search.hits import RetrievalRequest
@@ -174,8 +175,13 @@ class Search:
     async def _results(
         self, query: Query, mode: Mode, request: RetrievalRequest, trace: Trace, timings: Stopwatch
     ) -> list[list[Result]]:
-        found = await self._planner.retrieve(request, trace, timings)
-        return await self._ranker.results(query, mode, request, found, timings)
+        while True:
+            found = await self._planner.retrieve(request, trace, timings)
+            results = await self._ranker.results(query, mode, request, found, timings)
+            wider = wider_request(request, found.lists, results) if query.distinct else None
+            if wider is None:
+                return results
+            request = wider
 
     async def _embedded(self, embedder: Embedder, texts: Sequence[str], timings: Stopwatch) -> asyncio.Future[Vectors]:
         """The vectors as a finished future: cheaper than a task if the search has nothing else to do until then."""
@@ -203,6 +209,7 @@ class Search:
         limit = query.limit
         if query.rerank and self._reranker is not None:
             limit = max(limit, self._reranker.top_n)
+        candidates = max(limit, HYBRID_CANDIDATES) if mode == "hybrid" else limit
         return RetrievalRequest(
             bot=bot,
             optimistic=is_optimistic,
@@ -210,7 +217,7 @@ class Search:
             texts=query.texts,
             vectors=embedding,
             lexical=mode != "dense",
-            candidates=max(limit, HYBRID_CANDIDATES) if mode == "hybrid" else limit,
+            candidates=max(candidates, CANDIDATES) if query.distinct else candidates,
             min_documents=limit if query.group_by_document else 1,
             limit=limit,
             dense_weight=DEFAULT_DENSE_WEIGHT if query.dense_weight is None else query.dense_weight,

@@ -118,6 +118,10 @@ class MemoryDocumentStore:
         beside = (await self.neighbours(bot_id, chunk_ids, distance)).values() if distance else ()
         return sum(len(text.encode()) for text in [*own, *(chunk.text for near in beside for chunk in near)])
 
+    async def texts(self, bot_id: UUID, chunk_ids: Sequence[int]) -> dict[int, str]:
+        chunks = self._tables.partition(bot_id).chunks
+        return {chunk_id: chunks[chunk_id].chunk.text for chunk_id in chunk_ids if chunk_id in chunks}
+
     async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], distance: int) -> dict[int, Sequence[Chunk]]:
         chunks = self._tables.partition(bot_id).chunks
         found: dict[int, Sequence[Chunk]] = {}

@@ -107,6 +107,10 @@ class DocumentStore:
         row = await self._db.fetchrow(SQL["text_bytes"], bot_id, chunk_ids, distance)
         return int(row["bytes"]) if row else 0
 
+    async def texts(self, bot_id: UUID, chunk_ids: Sequence[int]) -> dict[int, str]:
+        rows = only_bot(await self._db.fetch(SQL["chunk_texts"], bot_id, chunk_ids), bot_id)
+        return {row["chunk_id"]: row["text"] for row in rows}
+
     async def neighbours(self, bot_id: UUID, chunk_ids: Sequence[int], distance: int) -> dict[int, Sequence[Chunk]]:
         rows = only_bot(await self._db.fetch(SQL["neighbouring_chunks"], bot_id, chunk_ids, distance), bot_id)
         groups = itertools.groupby(rows, lambda row: row["neighbour_of"])
