@@ -70,7 +70,15 @@ async def create(body: CreateBot, services: ServicesDep, account: AccountDep, re
     """Registers a bot and creates its partitions and its collection. The same body again has no effect and is a 200."""
     owner = account.resolve(body.account_name) or DEFAULT_ACCOUNT
     bot, is_new = await services.bots.create(
-        NewBot(body.chat_bot_id, body.bot_name, body.collection_name, owner, body.dimension)
+        NewBot(
+            bot_id=body.chat_bot_id,
+            bot_name=body.bot_name,
+            collection_name=body.collection_name,
+            account_name=owner,
+            dimension=body.dimension,
+            default_mode=body.mode,
+            default_dense_weight=body.dense_weight,
+        )
     )
     response.status_code = 201 if is_new else 200
     return BotCreated.model_validate(_fields(bot))
@@ -166,4 +174,6 @@ def _fields(bot: Bot) -> dict[str, object]:
         "dimension": bot.dimension,
         "embedding_model": bot.embedding_model,
         "created_at": bot.created_at,
+        "mode": bot.default_mode,
+        "dense_weight": bot.default_dense_weight,
     }

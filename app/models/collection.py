@@ -12,6 +12,15 @@ from app.models.fields import AccountName, BotName, CollectionName, Integral, Mi
 from app.schemas.rows import BotChanges
 
 DEFAULT_ACCOUNT = "chatty"
+DEFAULT_DENSE_WEIGHT = 0.3
+"""For descriptions only. tests/unit/test_fusion.py compares it with the core's."""
+DEFAULT_MODE = "The mode of searches that name none."
+SERVERS_MODE = "hybrid if the bot's collection supports lexical search, else dense"
+DEFAULT_WEIGHT = "The weight of the dense score in searches in hybrid mode that name none."
+
+SearchMode = Literal["dense", "lexical", "hybrid"]
+DenseWeight = Annotated[float, Strict(), Field(ge=0, le=1)]
+
 EXAMPLE_BOT = "7f3c1e9a-2b4d-4c6e-8f10-1a2b3c4d5e6f"
 
 
@@ -31,6 +40,8 @@ class CreateBot(Request):
     dimension: Annotated[int, Strict(), Field(ge=1, le=32_768), Integral] | None = Field(
         None, description="Optional. Must be the dimension of the embedding model."
     )
+    mode: SearchMode | None = Field(None, description=f"{DEFAULT_MODE} Default: {SERVERS_MODE}.")
+    dense_weight: DenseWeight | None = Field(None, description=f"{DEFAULT_WEIGHT} Default: {DEFAULT_DENSE_WEIGHT}.")
 
 
 class BotCreated(Response):
@@ -52,6 +63,8 @@ class BotInfo(Response):
     dimension: int | None = Field(description="null until the bot is used for the first time.")
     embedding_model: str | None = Field(description="null until the bot is used for the first time.")
     created_at: datetime
+    mode: SearchMode | None = Field(description=f"{DEFAULT_MODE} null: {SERVERS_MODE}.")
+    dense_weight: float | None = Field(description=f"{DEFAULT_WEIGHT} null: {DEFAULT_DENSE_WEIGHT}.")
 
 
 class ListedBot(BotInfo):
@@ -79,6 +92,8 @@ class UpdateBot(Request):
 
     account_name: AccountName | None = None
     bot_name: BotName | None = Field(None, description="The new name.")
+    mode: SearchMode | None = Field(None, description=f"{DEFAULT_MODE} null: {SERVERS_MODE}.")
+    dense_weight: DenseWeight | None = Field(None, description=f"{DEFAULT_WEIGHT} null: {DEFAULT_DENSE_WEIGHT}.")
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
@@ -88,8 +103,10 @@ class UpdateBot(Request):
 
     @property
     def changes(self) -> BotChanges:
-        fields = {"bot_name": self.bot_name}
-        return {name: value for name, value in fields.items() if value is not None}
+        """A bot_name of null is omitted, as elsewhere. null as a default sets it back to the server's."""
+        name = {} if self.bot_name is None else {"bot_name": self.bot_name}
+        given = self.model_fields_set & {"mode", "dense_weight"}
+        return {**name, **{f"default_{field}": getattr(self, field) for field in given}}
 
 
 class BotUpdated(BotInfo):

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from app.models.base import Request
-from app.models.collection import EXAMPLE_BOT
+from app.models.collection import DEFAULT_DENSE_WEIGHT, EXAMPLE_BOT, SERVERS_MODE, DenseWeight, SearchMode
 from app.models.fields import AccountName, Integral, Milliseconds, NullIsDefault, QueryText
 from app.models.filters import BoundedFilter
 
@@ -25,9 +25,6 @@ MAX_QUERIES = 64
 MAX_CONTEXT = 20
 DEFAULT_LIMIT = 5
 
-DEFAULT_DENSE_WEIGHT = 0.3
-"""For descriptions only. tests/unit/test_fusion.py compares it with the core's."""
-
 Plan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
 Limit = Annotated[int, Strict(), Field(ge=1, le=MAX_LIMIT), Integral]
 
@@ -36,11 +33,11 @@ class SearchOptions(Request):
     account_name: AccountName | None = None
     chat_bot_id: UUID
     limit: Annotated[Limit, NullIsDefault()] = Field(DEFAULT_LIMIT, description="Most results of a query.")
-    mode: Literal["dense", "lexical", "hybrid"] | None = Field(
-        None, description="Default: hybrid if the bot's collection supports lexical search, else dense."
-    )
-    dense_weight: Annotated[float, Strict(), Field(ge=0, le=1)] | None = Field(
-        None, description=f"Weight of the dense score in hybrid mode. Default: {DEFAULT_DENSE_WEIGHT}."
+    mode: SearchMode | None = Field(None, description=f"Default: the bot's `mode`; without one {SERVERS_MODE}.")
+    dense_weight: DenseWeight | None = Field(
+        None,
+        description="Weight of the dense score in hybrid mode, which it asks for if no mode is given. Default: the "
+        f"bot's `dense_weight`; without one {DEFAULT_DENSE_WEIGHT}.",
     )
     filter: BoundedFilter | None = Field(
         None,
@@ -204,7 +201,7 @@ class SearchTimings(TypedDict):
 class SearchAnswer(TypedDict):
     status: Literal["success"]
     query: str
-    mode: Literal["dense", "lexical", "hybrid"]
+    mode: SearchMode
     embedding_time_ms: Milliseconds
     vector_search_time_ms: Milliseconds
     postgres_query_time_ms: Milliseconds
@@ -226,7 +223,7 @@ class SearchBatchAnswer(TypedDict):
     """``answers`` in the order of the queries."""
 
     status: Literal["success"]
-    mode: Literal["dense", "lexical", "hybrid"]
+    mode: SearchMode
     embedding_time_ms: Milliseconds
     vector_search_time_ms: Milliseconds
     postgres_query_time_ms: Milliseconds

@@ -57,8 +57,9 @@ WHERE p.oid IN ('make_bot_partitions'::regproc, 'drop_bot_partitions'::regproc)
 -- ---------------------------------------------------------------- bots
 
 -- name: insert_bot
-INSERT INTO bot_registry (bot_id, bot_name, collection_name, account_name, analyzer_version, title_in_lexical)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO bot_registry (bot_id, bot_name, collection_name, account_name, analyzer_version, title_in_lexical,
+                          default_mode, default_dense_weight)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 -- Without a conflict target: of two equal registrations at a time, either unique index may report the conflict.
 ON CONFLICT DO NOTHING
 RETURNING bot_id;
@@ -67,7 +68,7 @@ RETURNING bot_id;
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, chunks_done, chunks_total,
+       analyzer_version, title_in_lexical, default_mode, default_dense_weight, chunks_done, chunks_total,
        ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
            AS in_flight_generations
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
@@ -77,7 +78,7 @@ WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, chunks_done, chunks_total
+       analyzer_version, title_in_lexical, default_mode, default_dense_weight, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
@@ -85,7 +86,7 @@ WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR ac
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, chunks_done, chunks_total
+       analyzer_version, title_in_lexical, default_mode, default_dense_weight, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
   AND ($2::timestamptz IS NULL OR (created_at, bot_id) > ($2, $3::uuid))
@@ -99,7 +100,11 @@ GROUP BY account_name;
 
 -- name: update_bot
 -- $3: new values by column. The others stay.
-UPDATE bot_registry SET bot_name = coalesce($3::jsonb ->> 'bot_name', bot_name)
+UPDATE bot_registry
+SET bot_name = coalesce($3::jsonb ->> 'bot_name', bot_name),
+    default_mode = CASE WHEN $3 ? 'default_mode' THEN $3 ->> 'default_mode' ELSE default_mode END,
+    default_dense_weight = CASE WHEN $3 ? 'default_dense_weight' THEN ($3 ->> 'default_dense_weight')::float8
+                                ELSE default_dense_weight END
 WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2)
 RETURNING bot_id, account_name;
 
@@ -526,8 +531,8 @@ LIMIT $3;
 
 -- name: current_chunks
 -- The chunks of the keys $2 that are current and pass the filter. Text and metadata only for the keys that $3 has
--- too. No rows if $4 to $6 are given and the bot's row has other values; the bot's other identifying columns never
--- change. OFFSET 0 forces one lookup by key per chunk: before the first ANALYZE of a partition the planner takes
+-- too. No rows if $4 to $8 are given and the bot's row has other values; of its other columns a search needs none that
+-- can change. OFFSET 0 forces one lookup by key per chunk: before the first ANALYZE of a partition the planner takes
 -- bot_id for selective, and a join would read the whole partition.
 SELECT c.chunk_id, c.doc_id, c.chunk_index, k.chunk_id = ANY ($3::bigint[]) AS hydrate,
        CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN c.text END AS text, c.page_number,
@@ -547,7 +552,8 @@ WHERE $4::timestamptz IS NULL OR (
     EXISTS (
         SELECT FROM bot_registry
         WHERE bot_id = $1 AND state = 'active' AND created_at = $4 AND milvus_timestamp = $5::bigint
-          AND coalesce(milvus_collection, collection_name) = $6::text)
+          AND coalesce(milvus_collection, collection_name) = $6::text
+          AND default_mode IS NOT DISTINCT FROM $7::text AND default_dense_weight IS NOT DISTINCT FROM $8::float8)
     AND NOT EXISTS (SELECT FROM index_rebuilds WHERE bot_id = $1));
 
 -- name: current_chunks_of_documents

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
@@ -35,6 +35,10 @@ DOCUMENT_COLUMNS = (
 )
 CHUNK_TABLE = "document_chunks"
 CHUNK_COLUMNS = ("bot_id", "chunk_id", "doc_id", "chunk_index", "text", "page_number")
+
+
+Mode = Literal["dense", "lexical", "hybrid"]
+"""How a search finds chunks: by meaning, by words, or by both."""
 
 
 class Progress(NamedTuple):
@@ -76,6 +80,9 @@ class Bot:
     """Of the words in ``milvus_collection``, and so of the queries to it."""
     title_in_lexical: bool = False
     """Whether the lexical field of each chunk begins with the title of its document."""
+    default_mode: Mode | None = None
+    default_dense_weight: float | None = None
+    """For searches that name no mode or weight. None: the server's default."""
 
     def __hash__(self) -> int:
         """Of two fields, as each search hashes its bot several times; equality compares all."""
@@ -83,7 +90,7 @@ class Bot:
 
 
 BotChanges = dict[str, Any]
-"""New values by column of ``bot_registry``: bot_name."""
+"""New values by column of ``bot_registry``: bot_name, default_mode, default_dense_weight."""
 
 CREATE_BOT, DELETE_BOT, DROP_COLLECTION = "create_bot", "delete_bot", "drop_collection"
 """The operations of a BotSaga."""

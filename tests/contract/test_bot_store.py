@@ -1,7 +1,7 @@
 """What BotPort and GarbagePort promise, held against plain memory and PostgreSQL alike."""
 
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -221,3 +221,35 @@ async def test_how_words_are_made_is_in_the_bots_row(record: Record) -> None:
         earlier: (1, False),
         newer: (7, True),
     }
+
+
+async def test_search_defaults_of_a_bot(record: Record) -> None:
+    plain, chosen = uuid4(), uuid4()
+    await record.bots.insert(plain, "name", "collection_a", "account", TOKEN, HOUR)
+    await record.bots.insert(
+        chosen, "name", "collection_b", "account", TOKEN, HOUR, default_mode="hybrid", default_dense_weight=0.7
+    )
+
+    async def defaults(bot_id: UUID) -> tuple[str | None, float | None]:
+        bot = await record.bots.get(bot_id, None)
+        assert bot is not None
+        return bot.default_mode, bot.default_dense_weight
+
+    assert (await defaults(plain), await defaults(chosen)) == ((None, None), ("hybrid", 0.7))
+    assert await record.bots.update(plain, None, {"default_mode": "dense"})
+    assert await record.bots.update(chosen, None, {"default_mode": None, "default_dense_weight": 1 / 3})
+    assert (await defaults(plain), await defaults(chosen)) == (("dense", None), (None, 1 / 3))
+    assert await record.bots.update(chosen, None, {"bot_name": "new"})
+    assert await defaults(chosen) == (None, 1 / 3)
+
+
+async def test_a_bot_with_other_defaults_is_not_the_expected_one(record: Record) -> None:
+    bot = await record.bot()
+    write = Write(bot, document("a"))
+    await record.written(write)
+    keys = list(write.chunk_ids)
+    for changes in ({"default_mode": "dense"}, {"default_dense_weight": 0.5}, {"default_mode": None}):
+        before = await record.bots.get(bot.bot_id, None)
+        assert (await record.documents.current_chunks(bot.bot_id, keys, keys, None, before)).keys() == set(keys)
+        await record.bots.update(bot.bot_id, None, changes)
+        assert await record.documents.current_chunks(bot.bot_id, keys, keys, None, before) == {}

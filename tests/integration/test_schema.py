@@ -152,7 +152,7 @@ HOT = {
     "get_document": (1,),
     "get_document_chunks": (1, 0, 10),
     "list_documents": (0, 10),
-    "current_chunks": ([1, 2], [1], datetime.now(UTC), 7, "c"),
+    "current_chunks": ([1, 2], [1], datetime.now(UTC), 7, "c", "dense", 0.5),
     "current_chunks_of_documents": ([1, 2], [1], [3]),
     "stale_chunks": ([1, 2], "c"),
     "neighbouring_chunks": ([1, 2], 5),
@@ -304,7 +304,7 @@ async def test_confirming_keys_reads_no_more_than_the_keys(db: Database) -> None
         bot,
     )
     keys = [number << 16 for number in range(1, 6)]
-    values = (bot, keys, keys, None, None, None)
+    values = (bot, keys, keys, None, None, None, None, None)
     row = await db.fetchrow("EXPLAIN (ANALYZE, FORMAT JSON) " + SQL["current_chunks"], *values)
     assert row is not None
     plans = [json.loads(row[0])[0]["Plan"]]

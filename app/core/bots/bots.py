@@ -13,15 +13,17 @@ from functools import partial
 from uuid import UUID
 
 from app.core.analyzers.analyzers import NEWEST
+from app.core.bots.modes import check_mode
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
 from app.core.ports import BotPort, VectorIndex
-from app.schemas.rows import CREATE_BOT, DROP_COLLECTION, Bot, BotChanges, BotCounts, BotSaga
+from app.schemas.rows import CREATE_BOT, DROP_COLLECTION, Bot, BotChanges, BotCounts, BotSaga, Mode
 from app.utils.errors import (
     AppError,
     BotExists,
     BotNotFound,
     CollectionForeign,
+    CollectionMissing,
     CollectionMoved,
     DatabaseRightsMissing,
     ErrorLocation,
@@ -40,11 +42,24 @@ NOT_FOUND = "There is no bot with this chat_bot_id."
 
 @dataclass(frozen=True, slots=True)
 class NewBot:
+    """``default_mode`` and ``default_dense_weight`` None: not named."""
+
     bot_id: UUID
     bot_name: str
     collection_name: str
     account_name: str
     dimension: int | None = None
+    default_mode: Mode | None = None
+    default_dense_weight: float | None = None
+
+    def agrees_with(self, bot: Bot) -> bool:
+        """Whether the bot has all values that are named here."""
+        return (
+            (bot.bot_name, bot.collection_name, bot.account_name)
+            == (self.bot_name, self.collection_name, self.account_name)
+            and self.default_mode in (None, bot.default_mode)
+            and self.default_dense_weight in (None, bot.default_dense_weight)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +91,14 @@ class Bots:
     async def create(self, new: NewBot) -> tuple[Bot, bool]:
         """Registers the bot and creates its collection. Returns the bot and whether it is new.
 
-        Raises InvalidInput for a dimension other than the model's, BotExists, CollectionNameTaken and
+        Raises InvalidInput for a dimension other than the model's, UnsupportedMode, BotExists, CollectionNameTaken and
         CollectionForeign. After each of these nothing is stored.
         """
         model = self._embedders.current
         if new.dimension not in (None, model.dimension):
             detail = f"{model.model} makes vectors of {model.dimension} dimensions."
             raise InvalidInput(detail, locations=[ErrorLocation("body.dimension", detail)])
+        check_mode(new.default_mode, self._index.bm25)
         began_at = asyncio.get_running_loop().time()
         await failpoint("bot_create.before_register")
         saga = await self._store.insert(
@@ -93,6 +109,8 @@ class Bots:
             self._leases.token,
             self._leases.length,
             analyzer_version=NEWEST,
+            default_mode=new.default_mode,
+            default_dense_weight=new.default_dense_weight,
         )
         await failpoint("bot_create.after_register")
         bot = await self._store.get(new.bot_id, None)
@@ -100,9 +118,8 @@ class Bots:
             if saga is not None:
                 await self._store.end_saga(saga, self._leases.token)  # The bot's deletion waits for it.
             raise BotExists("A bot with this chat_bot_id is being deleted.")
-        existing = (bot.bot_name, bot.collection_name, bot.account_name)
-        # A bot that is new may have been renamed already.
-        if saga is None and existing != (new.bot_name, new.collection_name, new.account_name):
+        # A bot that is new may have been changed already.
+        if saga is None and not new.agrees_with(bot):
             raise BotExists("A bot with this chat_bot_id exists and has other values.")
         if saga is not None:
             try:
@@ -142,7 +159,9 @@ class Bots:
         return bot
 
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> Bot:
-        """Changes columns of the bot's row; the bot as it is then. Raises BotNotFound."""
+        """Changes columns of the bot's row; the bot as it is then. Raises BotNotFound, UnsupportedMode."""
+        if (mode := changes.get("default_mode")) not in (None, "dense"):
+            check_mode(mode, await self._supports_lexical(await self.get(bot_id, account)))
         if not await self._store.update(bot_id, account, changes):
             raise BotNotFound(NOT_FOUND)
         return await self.get(bot_id, account)
@@ -178,6 +197,12 @@ class Bots:
         with self._leases.holding([saga]):
             await failpoint("bot_delete.after_mark")
             await self._remove(bot_id)
+
+    async def _supports_lexical(self, bot: Bot) -> bool:
+        try:
+            return await self._index.supports_lexical(bot.milvus_collection)
+        except CollectionMissing:  # It is made when it is needed.
+            return self._index.bm25
 
     async def ensure_collection(self, bot: Bot) -> None:
         """Creates the missing collection of a registered bot. Raises BotNotFound, CollectionForeign.

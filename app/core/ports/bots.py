@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from app.schemas.rows import Bot, BotChanges, BotCounts, BotSaga
+from app.schemas.rows import Bot, BotChanges, BotCounts, BotSaga, Mode
 
 
 class BotPort(Protocol):
@@ -46,6 +46,8 @@ class BotPort(Protocol):
         *,
         analyzer_version: int = 1,
         title_in_lexical: bool = False,
+        default_mode: Mode | None = None,
+        default_dense_weight: float | None = None,
     ) -> int | None:
         """Registers the bot, makes its partitions and begins the saga CREATE_BOT that makes its collection.
 

@@ -6,9 +6,8 @@ from typing import Literal
 from uuid import UUID
 
 from app.schemas.filter_tree import Filter
-from app.schemas.rows import Chunk, Progress, SearchChunk
+from app.schemas.rows import Chunk, Mode, Progress, SearchChunk
 
-Mode = Literal["dense", "lexical", "hybrid"]
 FilterPlan = Literal["documents_first", "search_first", "documents_in_slices", "nothing_matches"]
 """How a filter was applied: see ``app.core.search.filter_plan``."""
 
@@ -17,8 +16,8 @@ FilterPlan = Literal["documents_first", "search_first", "documents_in_slices", "
 class Query:
     """One or more query texts for one bot; each text gets its own results, under the same options.
 
-    ``account`` None: of any account. ``limit``: most results for each text. ``mode`` None: hybrid if the bot's
-    collection supports it, else dense. ``score_threshold``: least cosine similarity. ``context_chunks``: neighbours on
+    ``account`` None: of any account. ``limit``: most results for each text. ``mode`` and ``dense_weight`` None: the
+    bot's defaults. ``score_threshold``: least cosine similarity. ``context_chunks``: neighbours on
     each side of a result. ``allow_partial``: search even while vectors of the bot are missing and being rebuilt.
     ``distinct``: of chunks with equal texts only the best.
     """

@@ -11,9 +11,10 @@ from app.core.search.completion import cosine
 from app.core.search.distinct import DistinctRanking, distinct_ranking, text_keys
 from app.core.search.fusion import RankedChunk, best_per_document, relative_score_fusion
 from app.core.search.hits import RetrievalRequest
-from app.core.search.query import Mode, Query, Result
+from app.core.search.query import Query, Result
 from app.core.search.response_size import check_bytes, is_large
 from app.core.search.retrieval import RetrievalResult
+from app.schemas.rows import Mode
 from app.utils.errors import EmbedderUnavailable
 from app.utils.stopwatch import Stopwatch
 

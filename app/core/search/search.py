@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.core.bots.bot_cache import StableValueCache
 from app.core.bots.bots import Bots
+from app.core.bots.modes import check_mode
 from app.core.embedding.port import Embedder, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, VectorIndex
@@ -15,20 +16,19 @@ from app.core.search.distinct import CANDIDATES, wider_request
 from app.core.search.filter_plan import FilterPlanner
 from app.core.search.fusion import DEFAULT_DENSE_WEIGHT
 from app.core.search.hits import RetrievalRequest
-from app.core.search.query import Mode, Query, Result, SearchResults, Trace
+from app.core.search.query import Query, Result, SearchResults, Trace
 from app.core.search.ranking import ChunkReplaced, Ranker
 from app.core.search.rerank import NO_RERANKER, Reranker, check_pairs
 from app.core.search.response_size import MAX_LARGE_ANSWERS, AnswerThrottle, check_bytes, is_large
 from app.core.search.retrieval import Retrieval, in_flight_key_ranges
 from app.schemas.filter_tree import Normalized, references_chunks
-from app.schemas.rows import Bot, Chunk
+from app.schemas.rows import Bot, Chunk, Mode
 from app.utils.errors import (
     AppError,
     CollectionMissing,
     CollectionMoved,
     ErrorLocation,
     InvalidInput,
-    UnsupportedMode,
     VectorIndexUnavailable,
 )
 from app.utils.stopwatch import Stopwatch
@@ -115,12 +115,13 @@ class Search:
             cached = None
         try:
             # With a single model, embedding need not wait for the bot's row.
-            if query.mode != "lexical" and (only := self._embedders.only):
-                if query.mode == "dense" and cached is not None:
+            mode = _wanted_mode(query, cached)
+            if mode != "lexical" and (only := self._embedders.only):
+                if mode == "dense" and cached is not None:
                     embedding = await self._embedded(only, query.texts, timings)
                 else:
                     embedding = asyncio.create_task(self._embed(only, query.texts, timings))
-            if cached is not None and (embedding is not None or query.mode == "lexical"):
+            if cached is not None and (embedding is not None or mode == "lexical"):
                 try:
                     optimistic_outcome = await self._answer(query, cached, True, embedding, timings)
                     # Without timestamps an unchanged row does not prove that dropped keys were stale.
@@ -138,7 +139,7 @@ class Search:
                 if isinstance(optimistic_outcome, AppError):
                     raise optimistic_outcome
                 return optimistic_outcome
-            if query.mode != "lexical" and embedding is None:
+            if _wanted_mode(query, bot) != "lexical" and embedding is None:
                 embedding = asyncio.create_task(self._embed(self._embedders.of(bot), query.texts, timings))
             return await self._answer(query, bot, False, embedding, timings)
         finally:
@@ -156,8 +157,8 @@ class Search:
         embedding: asyncio.Future[Vectors] | None,
         timings: Stopwatch,
     ) -> SearchResults:
-        mode = _mode(query, await self._supports_lexical(bot))
-        request = self._request(query, mode, bot, is_optimistic, embedding)
+        mode = _mode(query, bot, await self._supports_lexical(bot))
+        request = self._request(query, mode, bot, is_optimistic, None if mode == "lexical" else embedding)
         trace = Trace()
         try:
             results = await self._results(query, mode, request, trace, timings)
@@ -220,7 +221,7 @@ class Search:
             candidates=max(candidates, CANDIDATES) if query.distinct else candidates,
             min_documents=limit if query.group_by_document else 1,
             limit=limit,
-            dense_weight=DEFAULT_DENSE_WEIGHT if query.dense_weight is None else query.dense_weight,
+            dense_weight=_dense_weight(query, bot),
             min_similarity=query.score_threshold if mode == "dense" else None,
             where=query.where if bot.unicode_normalized or query.where is None else Normalized(query.where),
             filters_chunks=query.where is not None and references_chunks(query.where),
@@ -270,11 +271,23 @@ class Search:
         return [[with_context(result) for result in found] for found in results]
 
 
-def _mode(query: Query, supports_lexical: bool) -> Mode:
-    """The query's mode or the bot's default. Raises UnsupportedMode."""
-    # A dense_weight asks for hybrid mode.
-    mode: Mode = query.mode or ("hybrid" if supports_lexical or query.dense_weight is not None else "dense")
-    if mode != "dense" and not supports_lexical:
-        detail = f"This bot's collection holds no words, so that {mode} mode cannot be served; use dense."
-        raise UnsupportedMode(detail, locations=[ErrorLocation("body.mode", detail)])
+def _wanted_mode(query: Query, bot: Bot | None) -> Mode | None:
+    """The query's mode, or the bot's default. None: neither names one, or the bot is not known yet."""
+    if query.mode is None and query.dense_weight is not None:
+        return "hybrid"  # A dense_weight asks for it.
+    return query.mode or (bot.default_mode if bot else None)
+
+
+def _mode(query: Query, bot: Bot, supports_lexical: bool) -> Mode:
+    """The mode of the search. Raises UnsupportedMode, and InvalidInput for a threshold in lexical mode."""
+    mode = _wanted_mode(query, bot) or ("hybrid" if supports_lexical else "dense")
+    check_mode(mode, supports_lexical)
+    if mode == "lexical" and query.score_threshold is not None:
+        detail = "The bot's default mode is lexical, which computes no cosine similarity: name another mode."
+        raise InvalidInput(detail, locations=[ErrorLocation("body.score_threshold", detail)])
     return mode
+
+
+def _dense_weight(query: Query, bot: Bot) -> float:
+    given = bot.default_dense_weight if query.dense_weight is None else query.dense_weight
+    return DEFAULT_DENSE_WEIGHT if given is None else given

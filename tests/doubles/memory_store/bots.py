@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.schemas.rows import CREATE_BOT, DELETE_BOT, DROP_COLLECTION, Bot, BotChanges, BotCounts, BotSaga
+from app.schemas.rows import CREATE_BOT, DELETE_BOT, DROP_COLLECTION, Bot, BotChanges, BotCounts, BotSaga, Mode
 from app.utils.errors import CollectionNameTaken
 from tests.doubles.memory_store.tables import BotRow, Partition, Tables
 
@@ -74,6 +74,8 @@ class MemoryBotStore:
         *,
         analyzer_version: int = 1,
         title_in_lexical: bool = False,
+        default_mode: Mode | None = None,
+        default_dense_weight: float | None = None,
     ) -> int | None:
         if bot_id in self._tables.bots:
             return None
@@ -87,6 +89,8 @@ class MemoryBotStore:
             self._tables.now(),
             analyzer_version=analyzer_version,
             title_in_lexical=title_in_lexical,
+            default_mode=default_mode,
+            default_dense_weight=default_dense_weight,
         )
         self._tables.partitions[bot_id] = Partition()
         return self._tables.begin_saga(CREATE_BOT, bot_id, token, lease).generation

@@ -160,10 +160,18 @@ class MemoryDocumentStore:
         row = self._tables.active(bot.bot_id)
         if row is None or bot.bot_id in self._tables.rebuilds:
             return False
-        return (row.created_at, row.milvus_timestamp, row.collection) == (
+        return (
+            row.created_at,
+            row.milvus_timestamp,
+            row.collection,
+            row.default_mode,
+            row.default_dense_weight,
+        ) == (
             bot.created_at,
             bot.milvus_timestamp,
             bot.milvus_collection,
+            bot.default_mode,
+            bot.default_dense_weight,
         )
 
     def _document(self, bot_id: UUID, doc_id: int) -> DocumentRow | None:

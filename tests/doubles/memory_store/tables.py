@@ -6,7 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, GenerationBlock, ModelMigration, Progress
+from app.schemas.rows import (
+    CHUNKS_PER_GENERATION,
+    Bot,
+    Chunk,
+    Document,
+    GenerationBlock,
+    Mode,
+    ModelMigration,
+    Progress,
+)
 from app.utils.errors import NoGeneration
 
 
@@ -25,6 +34,8 @@ class BotRow:
     next: ModelMigration | None = None
     analyzer_version: int = 1
     title_in_lexical: bool = False
+    default_mode: Mode | None = None
+    default_dense_weight: float | None = None
 
     @property
     def collection(self) -> str:
@@ -45,6 +56,8 @@ class BotRow:
             rebuild=rebuild,
             analyzer_version=self.analyzer_version,
             title_in_lexical=self.title_in_lexical,
+            default_mode=self.default_mode,
+            default_dense_weight=self.default_dense_weight,
         )
 
 

@@ -16,7 +16,7 @@ from app.core.stores.postgres.tenant_guard import (
     only_bot,
 )
 from app.schemas.queries import SQL
-from app.schemas.rows import CREATE_BOT, DELETE_BOT, Bot, BotChanges, BotCounts, BotSaga, Progress
+from app.schemas.rows import CREATE_BOT, DELETE_BOT, Bot, BotChanges, BotCounts, BotSaga, Mode, Progress
 from app.utils.errors import CollectionNameTaken
 
 # While this waits for a lock on the parent tables, every reader waits behind it: so it gives up soon and tries again.
@@ -74,8 +74,11 @@ class BotStore:
         *,
         analyzer_version: int = 1,
         title_in_lexical: bool = False,
+        default_mode: Mode | None = None,
+        default_dense_weight: float | None = None,
     ) -> int | None:
-        row = (bot_id, bot_name, collection_name, account, analyzer_version, title_in_lexical)
+        words = (analyzer_version, title_in_lexical)
+        row = (bot_id, bot_name, collection_name, account, *words, default_mode, default_dense_weight)
         async with self._db.transaction() as conn:
             if await conn.fetchval(SQL["insert_bot"], *row) is not None:
                 return await self._begin(conn, CREATE_BOT, bot_id, token, lease)

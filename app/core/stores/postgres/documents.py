@@ -91,11 +91,17 @@ class DocumentStore:
             found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), doc_ids, *values)
             return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
         row = (
-            (expected_bot.created_at, expected_bot.milvus_timestamp, expected_bot.milvus_collection)
+            (
+                expected_bot.created_at,
+                expected_bot.milvus_timestamp,
+                expected_bot.milvus_collection,
+                expected_bot.default_mode,
+                expected_bot.default_dense_weight,
+            )
             if expected_bot
-            else (None, None, None)
+            else (None, None, None, None, None)
         )
-        sql, values = _filtered(SQL["current_chunks"], where, first_param=7)
+        sql, values = _filtered(SQL["current_chunks"], where, first_param=9)
         found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), *row, *values)
         return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
 
