@@ -28,12 +28,73 @@ def test_tokens(text: str, expected: list[str]) -> None:
     assert tokens(text, 1) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("제3조", ["3", "제3", "3조"]),
+        ("물은", ["물", "물은"]),
+        ("한 달", ["한", "달", "한달"]),
+        ("5만 원", ["5", "5만", "원", "만원"]),
+        ("水を飲む", ["水を", "を飲", "飲む", "水", "飲"]),
+        ("ABC-1234", ["abc", "1234", "abc1234"]),
+        ("get_user_name", ["get", "user", "nam", "getusernam", "getuser", "usernam"]),
+        ("010-1234-5678", ["010", "1234", "5678", "01012345678", "0101234", "12345678"]),
+        ("C++, C#, C", ["c\u1429\u1429", "c\u2d4c", "c"]),
+        ("3.5%", ["3\ua4f85"]),
+        ("01월", ["1", "1월"]),
+        ("12,000원", ["12000", "12000원"]),
+        ("Straße Café cafe\u0301", ["strass", "caf", "caf"]),
+        ("soft\u00adhyphen zero\u200bwidth", ["softhyphen", "zerowidth"]),
+        ("batteries battery running runs", ["batteri", "batteri", "run", "run"]),
+        ("?! ... \n _", []),
+    ],
+)
+def test_tokens_of_units(text: str, expected: list[str]) -> None:
+    assert tokens(text, 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "right", "wrong"),
+    [
+        ("제3조", "제3조 목적", "제15조 제2항 및 제33조의 3년"),
+        ("3월 15일", "3월 15일에 열린다", "15월 3일에 열린다"),
+        ("5만원", "회비 5만 원", "회비 7만 원"),
+        ("한달", "기간은 한 달", "기간은 두 달"),
+        ("물", "물은 100도에서 끓는다", "불은 100도에서 끓는다"),
+        ("물이", "물은 100도에서 끓는다", "불이 100도에서 끓는다"),
+        ("水", "水を飲む", "酒を飲む"),
+        ("iPhone", "iPhone15 케이스", "Galaxy15 케이스"),
+        ("iphone 15", "iPhone15 케이스", "iPhone 14 케이스 15개"),
+        ("ABC-1234", "품번 ABC1234", "품번 ABD1234"),
+        ("abc1234", "품번 ABC-1234", "품번 ABC-1243"),
+        ("01012345678", "전화 010-1234-5678", "전화 010-1234-5687"),
+        ("get_user_name", "getUserName(id)", "setUserName(id)"),
+        ("getusername", "getUserName(id)", "getUserEmail(id)"),
+        ("C++", "C++ 과정", "C# 과정"),
+        ("C#", "C# 과정", "C 과정"),
+        ("C", "C 과정", "C++ 과정"),
+        ("strasse", "Hauptstr. oder Straße", "Hauptstr. oder Gasse"),
+        ("동시성", "동\u00ad시\u200b성 제어", "동기 시각 제어"),
+    ],
+)
+async def test_the_same_thing_in_another_way(query: str, right: str, wrong: str) -> None:
+    index, texts = MemoryIndex(), [wrong, right, "그 밖의 글", "another text"]
+    await index.create("c", 2)
+    keys = np.arange(len(texts))
+    await index.upsert("c", keys, keys, np.ones((len(texts), 2), np.float32), texts, analyzer_version=2)
+    (hits,) = await index.search_lexical("c", [query], 4, analyzer_version=2)
+    assert hits
+    assert hits[0].chunk_id == 1
+    assert len(hits) < 2 or hits[0].score > hits[1].score
+
+
 @pytest.mark.parametrize("character", ["가", "漢", "\U00020000", "\ufdfa", "\u3300", "\ufdfc", "a", "한 "])
-def test_the_longest_chunk_fits(character: str) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_longest_chunk_fits(character: str, version: int) -> None:
     text = (character * 8192)[:8192]
-    found = lexical_text(text, 1)
+    found = lexical_text(text, version)
     assert len(found.encode()) <= MAX_BYTES
-    whole = " ".join(tokens(text, 1))
+    whole = " ".join(tokens(text, version))
     assert whole.startswith(found)
     assert found == whole or len(found.encode()) > MAX_BYTES - 100
     # No token of a chunk of common characters is left out.

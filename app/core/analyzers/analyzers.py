@@ -9,12 +9,12 @@ only split the text at the blanks.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from app.core.analyzers import pairs
+from app.core.analyzers import pairs, units
 
 MAX_BYTES: Final = 65_535
 """Milvus's longest VARCHAR, in bytes of UTF-8 (https://milvus.io/docs/limitations.md)."""
 
-_TOKENS: Final[dict[int, Callable[[str], Iterable[str]]]] = {1: pairs.tokens}
+_TOKENS: Final[dict[int, Callable[[str], Iterable[str]]]] = {1: pairs.tokens, 2: units.tokens}
 
 NEWEST: Final = max(_TOKENS)
 """The version that new bots get, and others by ``reindex`` or a model migration."""
@@ -28,9 +28,9 @@ def tokens(text: str, version: int) -> list[str]:
 def lexical_text(text: str, version: int) -> str:
     """The tokens joined with blanks, in at most MAX_BYTES bytes of UTF-8.
 
-    The 8,192 characters of a chunk make at most 57,336 bytes as bigrams of Hangul, Kana or common Han. Rare Han, with
-    four bytes each, and characters that NFKC expands can exceed MAX_BYTES. Then the last tokens are left out, and the
-    text is found by the others.
+    The 8,192 characters of a chunk make at most 57,336 bytes as pairs of Hangul, Kana or common Han. Rare Han, with
+    four bytes each, characters that NFKC expands, and the second analyzer's further tokens can exceed MAX_BYTES. Then
+    the last tokens, which are the least useful ones, are left out, and the text is found by the others.
     """
     joined = " ".join(_TOKENS[version](text))
     if len(joined) * 4 <= MAX_BYTES:
