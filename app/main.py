@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from app.api import collection, data, docs, embeddings, errors, health, metrics, openai_models, openapi, rerank, search
+from app.api import (
+    collection,
+    data,
+    docs,
+    documents,
+    embeddings,
+    errors,
+    health,
+    metrics,
+    openai_models,
+    openapi,
+    rerank,
+    search,
+)
 from app.api.auth import Authentication
 from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
@@ -82,7 +95,7 @@ def create_app(
         app.add_middleware(middleware)
     errors.install(app)
     # The order of the routers matters: a request is matched against the routes one after the other.
-    for module in (search, data, collection, embeddings, rerank, openai_models, health, metrics):
+    for module in (search, data, documents, collection, embeddings, rerank, openai_models, health, metrics):
         app.include_router(module.router)
     docs.install(app)
     openapi.install(app)

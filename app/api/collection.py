@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.api.auth import AccountDep
-from app.api.cursors import CURSOR_CHARS, decode_cursor, encode_cursor, read_time
+from app.api.cursors import decode_cursor, encode_cursor, read_time
 from app.api.deps import READ, WRITE, AccountQuery, BotPath, ServicesDep
 from app.api.errors import BODY_ERRORS, COMMON_ERRORS, error_responses
 from app.core.bots.bots import NewBot
@@ -22,6 +22,7 @@ from app.models.collection import (
     ListedBot,
     UpdateBot,
 )
+from app.models.fields import CURSOR_CHARS
 from app.schemas.rows import Bot
 from app.utils.errors import ErrorLocation, InvalidInput
 from app.utils.stopwatch import Stopwatch

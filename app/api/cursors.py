@@ -11,9 +11,6 @@ import orjson
 from app.models.fields import INT64_MAX, storable
 from app.utils.errors import ErrorLocation, InvalidInput
 
-CURSOR_CHARS = 8_192
-"""Maximum length of a cursor."""
-
 Reader = Callable[[Any], Any]
 """Makes a part of a position from JSON. Raises ValueError or TypeError for what ``encode_cursor`` never writes."""
 

@@ -42,6 +42,7 @@ from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.garbage import GarbageStore
 from app.core.stores.postgres.idempotency import IdempotencyStore
+from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.normalize import NormalizeStore
 from app.core.stores.postgres.rebuild import RebuildStore
@@ -51,6 +52,7 @@ from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.documents import Documents
 from app.core.write.generations import TakeOver
 from app.core.write.ingest import Ingest
+from app.core.write.listing import Listing
 from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
 from app.schemas.queries import SQL
@@ -72,6 +74,7 @@ class Services:
     bots: Bots
     ingest: Ingest
     documents: Documents
+    listing: Listing
     search: Search
     embed: EmbeddingService
     reranking: RerankingService
@@ -316,6 +319,7 @@ async def build_services(
             bots=bots,
             ingest=Ingest(bots, saga, keys),
             documents=Documents(bots, documents, recovery),
+            listing=Listing(bots, ListingStore(stores.db)),
             search=Search(
                 bots,
                 documents,

@@ -28,6 +28,8 @@ TEXT_CHARS = 8_192
 """Maximum length of the text of a chunk or a query. Longer text is rejected, never cut."""
 CHUNKS_PER_DOCUMENT = 65_536
 DOCUMENTS_PER_BATCH = 1_000
+CURSOR_CHARS = 8_192
+"""Maximum length of a cursor. A title is at most 512 characters."""
 
 
 def storable(text: str) -> str:

@@ -527,6 +527,46 @@ WHERE bot_id = $1 AND doc_id > $2
 ORDER BY doc_id
 LIMIT $3;
 
+-- name: query_documents
+-- Documents that pass the filter and come after a place in the order. With no index on the order all of them are sorted.
+SELECT d.bot_id, d.doc_id, d.title, d.file_path, d.file_type, d.author, d.tags, d.metadata, d.chunk_count, d.created_at,
+       d.updated_at, /*sorted*/ d.doc_id AS sort_value
+FROM documents d
+WHERE d.bot_id = $1 AND (/*after*/ true) AND (/*filter*/ true)
+ORDER BY /*order*/ d.doc_id
+LIMIT $2;
+
+-- name: count_documents
+SELECT count(*) AS documents FROM documents d WHERE d.bot_id = $1 AND (/*filter*/ true);
+
+-- name: facets_of_tags
+WITH counted AS (
+    SELECT v.value, count(*) AS documents
+    FROM documents d CROSS JOIN LATERAL (SELECT DISTINCT unnest(/*key*/ d.tags)) AS v (value)
+    WHERE d.bot_id = $1 AND (/*filter*/ true)
+    GROUP BY v.value
+)
+SELECT value, documents, count(*) OVER () AS all_values, (sum(documents) OVER ())::bigint AS all_documents
+FROM counted
+ORDER BY documents DESC, value COLLATE "C"
+LIMIT $2;
+
+-- name: facets
+-- Documents are grouped by all that they hold under the key; then arrays are split. Few groups hold most documents.
+WITH grouped AS (
+    SELECT /*key*/ d.title AS held, count(*) AS documents FROM documents d
+    WHERE d.bot_id = $1 AND (/*filter*/ true)
+    GROUP BY 1
+), counted AS (
+    SELECT v.value, sum(g.documents)::bigint AS documents
+    FROM grouped g CROSS JOIN LATERAL (/*values*/ SELECT g.held AS value) AS v
+    GROUP BY v.value
+)
+SELECT value, documents, count(*) OVER () AS all_values, (sum(documents) OVER ())::bigint AS all_documents
+FROM counted
+ORDER BY documents DESC, value::text COLLATE "C"
+LIMIT $2;
+
 -- ---------------------------------------------------------------- search
 
 -- name: current_chunks

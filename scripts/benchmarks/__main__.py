@@ -22,6 +22,7 @@ from scripts.benchmarks import (
     filters,
     fresh,
     ingest,
+    listing,
     partitions,
     queue,
     reembed,
@@ -38,7 +39,7 @@ from scripts.benchmarks.world import DATABASE, opened_world
 
 HISTORY = Path(__file__).parents[2] / "docs" / "benchmarks-history.jsonl"
 FEWEST_PAIRS = 20
-PROGRAMS: tuple[ModuleType, ...] = (embedding, queue, torch_embedding, filters, reembed, cache_timing, rls)
+PROGRAMS: tuple[ModuleType, ...] = (embedding, queue, torch_embedding, filters, listing, reembed, cache_timing, rls)
 """Benchmarks that print by themselves: each has ``add_options(parser)`` and ``main(options)``, the exit code."""
 Options = argparse.Namespace
 Run = Callable[[Options], Awaitable[list[Table]]]

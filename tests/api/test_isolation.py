@@ -96,6 +96,7 @@ def take_down_bots(monkeypatch: pytest.MonkeyPatch) -> None:
         "get_document",
         "get_document_chunks",
         "list_documents",
+        "query_documents",
         "current_chunks",
         "neighbouring_chunks",
         "matching_documents",
@@ -223,7 +224,9 @@ async def test_nothing_of_the_other_is_read_or_found(
         found = await me.bot.search("text of theirs", **options)
         assert [one["chunk_text"] for one in found] == ["text of mine"]
     listed = (await me.http.get("/data/documents", params={"chat_bot_id": str(me.bot.bot_id)})).json()
-    assert [document["doc_id"] for document in listed["documents"]] == [me.doc_id]
+    queried = (await me.http.post("/data/documents/query", json={"chat_bot_id": str(me.bot.bot_id)})).json()
+    for found_documents in (listed["documents"], queried["documents"]):
+        assert [document["doc_id"] for document in found_documents] == [me.doc_id]
 
     store, bot_id = DocumentStore(db, timedelta(0)), me.bot.bot_id
     assert await store.current_chunks(bot_id, [theirs], [theirs], None) == {}
@@ -329,5 +332,6 @@ def test_each_route_declares_its_scope() -> None:
             found.setdefault(scope_of(route), set()).add(f"{method} {route.path}")
     assert {path.partition(" ")[2] for path in found[None]} == OPEN_ROUTES
     changing = {path for path in found["read"] if not path.startswith(("GET ", "HEAD "))}
-    assert changing == {"POST /search/query", "POST /search/batch", "POST /v1/embeddings", "POST /v1/rerank"}
+    assert changing == {"POST /search/query", "POST /search/batch", "POST /v1/embeddings", "POST /v1/rerank",
+                        "POST /data/documents/query", "POST /data/documents/facets"}  # fmt: skip
     assert not any(path.startswith("GET ") for path in found["write"])

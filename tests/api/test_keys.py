@@ -195,6 +195,8 @@ def test_what_each_scope_is_for() -> None:
         "get_collection",
         "get_document",
         "list_documents",
+        "query_documents",
+        "count_facets",
         "search",
         "search_batch",
         "create_embeddings",

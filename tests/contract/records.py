@@ -12,6 +12,7 @@ from app.core.ports import (
     GarbagePort,
     GenerationPort,
     IdempotencyPort,
+    ListingPort,
     ModelMigrationPort,
     RebuildPort,
     VerifyPort,
@@ -23,6 +24,7 @@ from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.garbage import GarbageStore
 from app.core.stores.postgres.generations import GenerationStore
 from app.core.stores.postgres.idempotency import IdempotencyStore
+from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.verify import VerifyStore
@@ -37,6 +39,7 @@ from tests.doubles.memory_store import (
     MemoryGarbageStore,
     MemoryGenerationStore,
     MemoryIdempotencyStore,
+    MemoryListingStore,
     MemoryModelMigrationStore,
     MemoryRebuildStore,
     MemoryVerifyStore,
@@ -63,6 +66,7 @@ class Record:
     migrations: ModelMigrationPort
     generations: GenerationPort
     rebuilds: RebuildPort
+    listing: ListingPort
     keys: Callable[[timedelta], IdempotencyPort]
     """The store of idempotency keys that keeps them for the given time."""
 
@@ -79,6 +83,7 @@ class Record:
             ModelMigrationStore(db, NO_TIME),
             GenerationStore(db),
             RebuildStore(db),
+            ListingStore(db),
             partial(IdempotencyStore, db),
         )
 
@@ -96,6 +101,7 @@ class Record:
             MemoryModelMigrationStore(tables, NO_TIME),
             MemoryGenerationStore(tables),
             MemoryRebuildStore(tables),
+            MemoryListingStore(tables, matches),
             partial(MemoryIdempotencyStore, tables),
         )
 

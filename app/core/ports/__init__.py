@@ -11,6 +11,7 @@ time. Its outcome is then unknown: it may have been committed.
 from app.core.ports.access import ApiKeyPort
 from app.core.ports.bots import BotPort
 from app.core.ports.documents import DocumentPort
+from app.core.ports.listing import ListingPort
 from app.core.ports.operations import (
     BacklogPort,
     Cutover,
@@ -57,6 +58,7 @@ __all__ = [
     "Hit",
     "IdempotencyPort",
     "KeyRange",
+    "ListingPort",
     "MarkerPort",
     "ModelMigrationPort",
     "NormalizePort",

@@ -5,6 +5,7 @@ from tests.doubles.memory_store.documents import MemoryDocumentStore
 from tests.doubles.memory_store.garbage import MemoryGarbageStore
 from tests.doubles.memory_store.generations import MemoryGenerationStore
 from tests.doubles.memory_store.idempotency import MemoryIdempotencyStore
+from tests.doubles.memory_store.listing import MemoryListingStore
 from tests.doubles.memory_store.model_migrations import MemoryModelMigrationStore
 from tests.doubles.memory_store.rebuild import MemoryRebuildStore
 from tests.doubles.memory_store.tables import Tables
@@ -17,6 +18,7 @@ __all__ = [
     "MemoryGarbageStore",
     "MemoryGenerationStore",
     "MemoryIdempotencyStore",
+    "MemoryListingStore",
     "MemoryModelMigrationStore",
     "MemoryRebuildStore",
     "MemoryVerifyStore",
