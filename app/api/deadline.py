@@ -9,8 +9,9 @@ from app.api.streaming import is_streamed
 from app.utils.errors import DeadlineExceeded
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-LONG_PATHS = ("/data/insert", "/v1/embeddings", "/collection")
-"""Paths of calls that embed many texts, or that wait until Milvus has created or dropped a collection."""
+LONG_PATHS = ("/data/insert", "/v1/embeddings", "/collection", "/data/documents/delete", "/data/documents/metadata")
+"""Paths of calls that embed many texts, that wait until Milvus has created or dropped a collection, or that change many
+documents."""
 
 
 class Deadline:

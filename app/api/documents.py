@@ -7,12 +7,24 @@ from fastapi import APIRouter
 
 from app.api.auth import AccountDep
 from app.api.cursors import decode_cursor, encode_cursor, read_integer, read_text, read_time
-from app.api.deps import READ, ServicesDep
+from app.api.deps import READ, WRITE, ServicesDep
 from app.api.errors import BODY_ERRORS, error_responses
-from app.models.data import DocumentOut
-from app.models.listing import CountFacets, DocumentPage, FacetCount, FacetCounts, QueryDocuments
+from app.api.limits import LimitsDep, check_updates
+from app.models.data import DocumentOut, chosen_updates
+from app.models.listing import (
+    CountFacets,
+    DeleteByFilter,
+    DeletedByFilter,
+    DocumentPage,
+    FacetCount,
+    FacetCounts,
+    PatchByFilter,
+    PatchedByFilter,
+    QueryDocuments,
+)
 from app.schemas.filters import COLUMNS, Kind
 from app.schemas.listing import Order, Place
+from app.utils.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/data/documents", tags=["data"])
 
@@ -65,4 +77,57 @@ async def facets(body: CountFacets, services: ServicesDep, account: AccountDep) 
         values=[FacetCount.model_validate(value) for value in found.values],
         other_values=found.other_values,
         other_documents=found.other_documents,
+    )
+
+
+@router.post(
+    "/delete", dependencies=[WRITE], responses=error_responses(404, *BODY_ERRORS), operation_id="delete_by_filter"
+)
+async def delete(body: DeleteByFilter, services: ServicesDep, account: AccountDep) -> DeletedByFilter:
+    """Deletes the documents that match a filter, in parts. After a 503 or a lost connection, send the call again."""
+    timings = Stopwatch()
+    owner = account.resolve(body.account_name)
+    with timings.measure("postgres"):
+        done = await services.by_filter.delete(
+            body.chat_bot_id, owner, body.filter.to_core(), body.max_documents, dry_run=body.dry_run
+        )
+    return DeletedByFilter(
+        matching_documents=done.matching,
+        deleted_documents=len(done.chunks),
+        deleted_chunks=sum(done.chunks.values()),
+        postgres_time_ms=timings["postgres"],
+        total_time_ms=timings.total,
+    )
+
+
+@router.patch(
+    "/metadata", dependencies=[WRITE], responses=error_responses(404, *BODY_ERRORS), operation_id="patch_by_filter"
+)
+async def patch(body: PatchByFilter, services: ServicesDep, account: AccountDep, limits: LimitsDep) -> PatchedByFilter:
+    """Changes the metadata of the documents that match a filter, in parts, each document once.
+
+    After a 503 or a lost connection, send the call again.
+    """
+    timings = Stopwatch()
+    fields, metadata = chosen_updates(body.metadata_updates)
+    check_updates(metadata, limits)
+    with timings.measure("postgres"):
+        done = await services.by_filter.patch(
+            body.chat_bot_id,
+            account.resolve(body.account_name),
+            body.filter.to_core(),
+            fields,
+            metadata,
+            body.max_documents,
+            limits.metadata_bytes,
+            dry_run=body.dry_run,
+        )
+    return PatchedByFilter(
+        status="partial" if done.too_large else "success",
+        matching_documents=done.matching,
+        changed_documents=len(done.changed),
+        unchanged_documents=len(done.unchanged),
+        too_large=list(done.too_large),
+        postgres_time_ms=timings["postgres"],
+        total_time_ms=timings.total,
     )

@@ -49,6 +49,7 @@ from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.write.bulk_throttle import BulkWriteThrottle
+from app.core.write.by_filter import ByFilter
 from app.core.write.documents import Documents
 from app.core.write.generations import TakeOver
 from app.core.write.ingest import Ingest
@@ -75,6 +76,7 @@ class Services:
     ingest: Ingest
     documents: Documents
     listing: Listing
+    by_filter: ByFilter
     search: Search
     embed: EmbeddingService
     reranking: RerankingService
@@ -313,13 +315,15 @@ async def build_services(
     ]
     if settings.index_check_interval_seconds:
         loops += [rebuilder.check_forever(), rebuilder.rebuild_forever()]
+    of_documents = Documents(bots, documents, recovery)
     async with _running(*loops):
         yield Services(
             keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.api_key_cache_ttl),
             bots=bots,
             ingest=Ingest(bots, saga, keys),
-            documents=Documents(bots, documents, recovery),
+            documents=of_documents,
             listing=Listing(bots, ListingStore(stores.db)),
+            by_filter=ByFilter(bots, documents, of_documents),
             search=Search(
                 bots,
                 documents,

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.models.base import Request, Response
 from app.models.collection import EXAMPLE_BOT
-from app.models.data import DocumentOut
+from app.models.data import DeleteTimes, DocumentOut, MetadataUpdates
 from app.models.fields import CURSOR_CHARS, AccountName, Integral, NullIsDefault
 from app.models.filter_values import kind_of
 from app.models.filters import BoundedFilter, Filter, FilterKey
@@ -16,6 +16,8 @@ from app.schemas.filter_tree import references_chunks
 from app.schemas.listing import FACET_CHARS, FacetKey, SortKey
 
 MAX_PAGE = 1_000
+MAX_BY_FILTER = 100_000
+"""Most documents that one call may change. Their ids are kept in memory."""
 EXAMPLE_FILTER: dict[str, JsonValue] = {"type": "contains", "key": "tags", "value": "seoul"}
 
 
@@ -64,6 +66,53 @@ def _countable(key: FacetKey) -> FacetKey:
     if kind_of(key) in ("time", "integer"):
         raise PydanticCustomError("facet_key", "its values are not counted: use tags, a text field or metadata.<name>")
     return key
+
+
+class ByFilter(Request):
+    account_name: AccountName | None = None
+    chat_bot_id: UUID
+    filter: DocumentFilter = Field(description="As in searches, without page_number.")
+    max_documents: Annotated[int, Strict(), Field(ge=1, le=MAX_BY_FILTER), Integral] = Field(
+        description="If more documents match, the answer is a 422 and nothing is done."
+    )
+    dry_run: Annotated[bool, Strict(), NullIsDefault()] = Field(False, description="Only count what matches.")
+
+
+EXAMPLE_BY_FILTER: dict[str, JsonValue] = {
+    "chat_bot_id": EXAMPLE_BOT,
+    "filter": EXAMPLE_FILTER,
+    "max_documents": 100,
+    "dry_run": True,
+}
+
+
+class DeleteByFilter(ByFilter):
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_BY_FILTER]})
+
+
+class DeletedByFilter(DeleteTimes):
+    status: Literal["success"] = "success"
+    matching_documents: int = Field(description="Documents that matched at the beginning.")
+    deleted_documents: int
+    deleted_chunks: int
+
+
+class PatchByFilter(ByFilter):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{**EXAMPLE_BY_FILTER, "metadata_updates": {"reviewed": True}}]}
+    )
+
+    metadata_updates: MetadataUpdates
+
+
+class PatchedByFilter(DeleteTimes):
+    status: Literal["success", "partial"] = Field(description="partial: some documents are in `too_large`.")
+    matching_documents: int = Field(description="Documents that matched at the beginning.")
+    changed_documents: int
+    unchanged_documents: int = Field(description="Documents that had these values already.")
+    too_large: list[int] = Field(
+        description="doc_ids of documents that stay as they are, because their metadata would become too large."
+    )
 
 
 class CountFacets(Request):

@@ -460,10 +460,10 @@ WITH old AS (
 SELECT chunk_count FROM old;
 
 -- name: lock_documents
--- The bot is locked first, as in T2.
+-- The bot is locked first, as in T2. A row that was changed while this waited for it must pass the filter as it is now.
 WITH bot AS MATERIALIZED (SELECT bot_id FROM bot_registry WHERE bot_id = $1 FOR KEY SHARE)
 SELECT d.bot_id, d.doc_id FROM documents d JOIN bot ON bot.bot_id = d.bot_id
-WHERE d.bot_id = $1 AND d.doc_id = ANY ($2::bigint[])
+WHERE d.bot_id = $1 AND d.doc_id = ANY ($2::bigint[]) AND (/*filter*/ true)
 ORDER BY d.doc_id
 FOR UPDATE OF d;
 
@@ -501,6 +501,29 @@ SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
     updated_at = now()
 WHERE bot_id = $1 AND doc_id = $2
 RETURNING bot_id, updated_at, CASE WHEN octet_length(metadata::text) > $15 THEN metadata END AS large_metadata;
+
+-- name: patch_documents
+-- As patch_document, for the documents $2, which are locked. A document that has these values already stays as it is.
+UPDATE documents d
+SET title = n.title, file_path = n.file_path, file_type = n.file_type, author = n.author, tags = n.tags,
+    metadata = n.metadata, updated_at = now()
+FROM (
+    SELECT doc_id,
+           CASE WHEN $3::boolean THEN $4::text ELSE title END      AS title,
+           CASE WHEN $5::boolean THEN $6::text ELSE file_path END  AS file_path,
+           CASE WHEN $7::boolean THEN $8::text ELSE file_type END  AS file_type,
+           CASE WHEN $9::boolean THEN $10::text ELSE author END    AS author,
+           CASE WHEN $11::boolean THEN $12::text[] ELSE tags END   AS tags,
+           (metadata - ARRAY(SELECT k FROM jsonb_object_keys(metadata) AS k
+                             WHERE k IS NOT NFC NORMALIZED AND normalize(k, NFC) = ANY ($16::text[]))
+            || $13::jsonb) - $14::text[]                           AS metadata
+    FROM documents
+    WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[])
+) AS n
+WHERE d.bot_id = $1 AND d.doc_id = n.doc_id
+  AND (d.title, d.file_path, d.file_type, d.author, d.tags, d.metadata)
+      IS DISTINCT FROM (n.title, n.file_path, n.file_type, n.author, n.tags, n.metadata)
+RETURNING d.bot_id, d.doc_id, CASE WHEN octet_length(d.metadata::text) > $15 THEN d.metadata END AS large_metadata;
 
 -- name: get_document
 SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at

@@ -203,6 +203,15 @@ class Document:
     updated_at: datetime
 
 
+class PatchedDocuments(NamedTuple):
+    """doc_ids of one PATCH of many: ``unchanged`` had the values already, and the metadata of ``too_large`` would have
+    become too large."""
+
+    changed: Sequence[int] = ()
+    unchanged: Sequence[int] = ()
+    too_large: Sequence[int] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     chunk_id: int

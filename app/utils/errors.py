@@ -72,6 +72,10 @@ class MetadataTooLarge(InvalidInput):
     code, title = "metadata_too_large", "Metadata would become too large"
 
 
+class TooManyDocuments(InvalidInput):
+    code, title = "too_many_documents", "The filter matches more documents than allowed"
+
+
 class Unauthorized(AppError):
     """No API key, or one that is not valid. The challenges are those of RFC 6750."""
 

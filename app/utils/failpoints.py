@@ -27,6 +27,8 @@ POINTS = (
     "generations.after_use",
     "delete.before",
     "delete.after",
+    "patch_many.before",
+    "patch_many.after",
     # Bots.
     "bot_create.before_register",
     "bot_create.after_register",

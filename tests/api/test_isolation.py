@@ -103,6 +103,7 @@ def take_down_bots(monkeypatch: pytest.MonkeyPatch) -> None:
         "lock_documents",
         "delete_documents",
         "patch_document",
+        "patch_documents",
     ):
         cut = re.sub(r"\b(\w+\.)?bot_id = \$1", "$1::uuid IS NOT NULL", SQL[name])
         assert cut != SQL[name], name

@@ -1,6 +1,6 @@
 """Compares one answer with the model: it may show only what was current during the request, of one version and bot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -86,6 +86,18 @@ def check_results(
     possible = sought.content.possible(start, end)
     if len(possible) == 1 and (version := next(iter(possible))) is not None and text in sought.texts(version):
         raise Violation(3, f"a search did not find {text!r}, only {sorted(found)}", sought.history)
+
+
+def check_walk(bot: Bot, doc_ids: Sequence[int], start: float, end: float) -> None:
+    """The doc_ids of all pages of this bot, in their order."""
+    if len(set(doc_ids)) < len(doc_ids):
+        raise Violation(3, f"a walk over {bot.history.name} showed a document twice: {doc_ids}", bot.history)
+    for document in bot.known():
+        possible = document.content.possible(start, end)
+        if None not in possible and document.doc_id not in doc_ids:
+            raise Violation(3, f"a walk from {start:.3f} skipped {document.history.name}", document.history)
+        if possible == {None} and document.doc_id in doc_ids:
+            raise Violation(2, f"a walk from {start:.3f} showed {document.history.name}", document.history)
 
 
 def _label(bot: Bot, text: str) -> ChunkLabel:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import httpx
 
-from tests.chaos.answer_checks import check_document, check_results
+from tests.chaos.answer_checks import check_document, check_results, check_walk
 from tests.chaos.chunk_text import UNEMBEDDABLE, title
 from tests.chaos.model import Bot, Document, History, Op, Violation, now
 
@@ -135,6 +135,21 @@ class Client:
         op = document.patch.write(value)
         await self._write("PATCH", path, [op], document.history, json=body, final=(404,))
 
+    async def patch_by_filter(self, documents: list[Document]) -> None:
+        """Changes what the filter tests."""
+        bot, value = documents[0].bot, f"f{self.random.getrandbits(64):x}"
+        ops = [document.patch.write(value) for document in documents]
+        other = {"type": "ne", "key": "metadata.patch", "value": value}
+        body = {
+            "chat_bot_id": str(bot.bot_id),
+            "filter": {"type": "and", "filters": [_among([document.doc_id for document in documents]), other]},
+            "max_documents": len(documents),
+            "metadata_updates": {"patch": value},
+        }
+        for document in documents:
+            document.history.add(f"named in a patch by filter: {value}")
+        await self._write("PATCH", "/data/documents/metadata", ops, bot.history, json=body, final=(404,))
+
     async def delete(self, document: Document) -> None:
         op = document.content.write(None)
         document.patch.join(op)
@@ -149,8 +164,13 @@ class Client:
             document.patch.join(ops[-1])
             document.history.add("named in a batch delete")
         bot = documents[0].bot
-        body = {"chat_bot_id": str(bot.bot_id), "doc_ids": [document.doc_id for document in documents]}
-        answer = await self._write("POST", "/data/document/delete/batch", ops, bot.history, json=body, final=(404,))
+        doc_ids = [document.doc_id for document in documents]
+        path = "/data/document/delete/batch"
+        chosen: dict[str, Any] = {"doc_ids": doc_ids}
+        if self.random.random() < 0.5:
+            path, chosen = "/data/documents/delete", {"filter": _among(doc_ids), "max_documents": len(doc_ids)}
+        body = {"chat_bot_id": str(bot.bot_id), **chosen}
+        answer = await self._write("POST", path, ops, bot.history, json=body, final=(404,))
         for document in documents:
             document.history.add(f"batch delete: {answer.text if answer is not None else 'no answer'}")
 
@@ -172,6 +192,27 @@ class Client:
         answer = await self._read("GET", f"/data/document/{document.doc_id}", params=params)
         if answer is not None:
             check_document(document, answer, start, now())
+
+    async def walk(self, bot: Bot) -> None:
+        """All pages of the bot's documents."""
+        start, doc_ids = now(), list[int]()
+        body: dict[str, Any] = {
+            "chat_bot_id": str(bot.bot_id),
+            "sort": self.random.choice(("doc_id", "created_at")),
+            "order": self.random.choice(("asc", "desc")),
+            "limit": 5,
+        }
+        while (answer := await self._read("POST", "/data/documents/query", json=body)) is not None:
+            if answer.status_code != 200:
+                if not bot.exists.saw(None, start, now()):
+                    raise Violation(3, f"a page of {bot.history.name} was answered with {answer.text}", bot.history)
+                return
+            page = answer.json()
+            doc_ids += [document["doc_id"] for document in page["documents"]]
+            body["cursor"] = page["next_cursor"]
+            if body["cursor"] is None:
+                check_walk(bot, doc_ids, start, now())
+                return
 
     # ------------------------------------------------------------------ internals
 
@@ -275,6 +316,10 @@ class Client:
             self.world.doubts += 1
         for op in ops:
             {"acknowledged": op.acknowledge, "doubt": op.doubt, "failed": op.fail}[outcome]()
+
+
+def _among(doc_ids: list[int | None]) -> dict[str, Any]:
+    return {"type": "in", "key": "doc_id", "value": doc_ids}
 
 
 def _outcome(status: int, code: str) -> str:

@@ -17,6 +17,7 @@ from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.write.write import Write
+from app.schemas.filter_tree import Column, Condition
 from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
 from app.utils.errors import AppError
 from app.utils.failpoints import install
@@ -24,6 +25,7 @@ from app.utils.stopwatch import Stopwatch
 from tests.chaos.chunk_text import UNEMBEDDABLE
 from tests.doubles.hash_embedder import HashEmbedder
 
+HAS_TITLE = Condition("eq", Column("title"), "title")
 OLD, NEW = ("old one", "old two", "old three"), ("new one", "new two")
 ACCOUNT = "chatty"
 
@@ -84,6 +86,15 @@ async def delete(services: Services, stores: Stores, target: Target) -> object:
 
 async def delete_batch(services: Services, stores: Stores, target: Target) -> object:
     return await services.documents.delete_many(target.bot_id, None, target.doc_ids)
+
+
+async def delete_by_filter(services: Services, stores: Stores, target: Target) -> object:
+    return await services.by_filter.delete(target.bot_id, None, HAS_TITLE, 100)
+
+
+async def patch_by_filter(services: Services, stores: Stores, target: Target) -> object:
+    """It changes what it filters by."""
+    return await services.by_filter.patch(target.bot_id, None, HAS_TITLE, {"title": "patched"}, {}, 100)
 
 
 async def repair(services: Services, stores: Stores, target: Target) -> object:
@@ -207,6 +218,8 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     insert_unembeddable: ("write.before_compensate", "write.after_compensate"),
     delete: ("delete.before", "delete.after"),
     delete_batch: ("delete.before", "delete.after"),
+    delete_by_filter: ("delete.before", "delete.after"),
+    patch_by_filter: ("patch_many.before", "patch_many.after"),
     repair: ("repair.before", *_WRITE, "repair.after"),
     rebuild: ("rebuild.before_upsert", "rebuild.after_upsert", "rebuild.before_finish", "rebuild.after_finish"),
     rebuild_lost: (
@@ -263,6 +276,7 @@ EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...]
     replace: ({OLD: 2}, {OLD: 1, NEW: 1}),
     delete: ({OLD: 2}, {OLD: 1}),
     delete_batch: ({OLD: 2}, {}),
+    delete_by_filter: ({OLD: 2}, {}),
     collect: ({OLD: 2}, {OLD: 1, NEW: 1}),
     overtaken: ({OLD: 2}, {OLD: 2, NEW: 1}),
 }

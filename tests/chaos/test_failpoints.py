@@ -296,4 +296,4 @@ async def assert_readable(services: Services, target: Target, operation: Operati
         assert all(any(texts <= version for version in whole) for texts in by_document.values())
     else:
         assert all(texts in whole for texts in by_document.values())
-    assert by_document or operation is operations.delete_batch
+    assert by_document or operation in (operations.delete_batch, operations.delete_by_filter)

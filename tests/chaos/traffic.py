@@ -21,7 +21,9 @@ WEIGHTS = {
     "replace": 14,
     "patch": 5,
     "delete": 4,
-    "delete_batch": 2,
+    "delete_batch": 3,
+    "patch_by_filter": 2,
+    "walk": 5,
     "insert_unembeddable": 1,
     "create_bot": 1,
     "delete_bot": 1,
@@ -104,13 +106,16 @@ class Traffic:
             await client.batch(random.choices(bots, k=random.randint(2, 6)))
         elif name == "search":
             await client.search(bot, random.choice(known) if known else None)
+        elif name == "walk":
+            await client.walk(bot)
         elif known:
             await self._on_document(client, name, known)
 
     async def _on_document(self, client: Client, name: str, known: list[Document]) -> None:
         document = client.random.choice(known)
-        if name == "delete_batch":
-            await client.delete_batch(client.random.sample(known, min(len(known), 5)))
+        if name in ("delete_batch", "patch_by_filter"):
+            several = client.random.sample(known, min(len(known), 5))
+            await (client.delete_batch if name == "delete_batch" else client.patch_by_filter)(several)
         else:
             await {"replace": client.replace, "patch": client.patch, "delete": client.delete, "get": client.get}[name](
                 document

@@ -75,6 +75,15 @@ class Searched:
 
 
 @dataclass(slots=True)
+class Walk:
+    """All pages of a bot's documents, one after the other: the doc_ids in the order in which they came."""
+
+    span: Span
+    bot: int
+    doc_ids: list[int]
+
+
+@dataclass(slots=True)
 class BotHistory:
     number: int
     bot_id: UUID
@@ -91,6 +100,7 @@ class History:
     unsure: list[Version] = field(default_factory=list)  # Inserts whose doc_id no client knows.
     reads: list[Read] = field(default_factory=list)
     searches: list[Searched] = field(default_factory=list)
+    walks: list[Walk] = field(default_factory=list)
     lacking: list[tuple[int, list[float]]] = field(default_factory=list)
     """(number of the bot, [from, to]): when Milvus lacked rows and the loss was not detected yet."""
     current: dict[int, list[float]] = field(default_factory=dict)

@@ -4,7 +4,7 @@ import numpy as np
 
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from tests.simulation.embedder import embedding
-from tests.simulation.history import DocumentHistory, Found, History, Read, Searched, Span, Version
+from tests.simulation.history import DocumentHistory, Found, History, Read, Searched, Span, Version, Walk
 from tests.simulation.world import Violation, World
 
 TOLERANCE = 1e-4
@@ -23,6 +23,8 @@ def check_history(history: History) -> None:
     for search in history.searches:
         _check_shown(history, search, by_text, unsure)
         _check_complete(history, search, by_text)
+    for walk in history.walks:
+        _check_walk(history, walk)
     for bot in history.bots:
         for span in bot.unknown_to:
             made = any(create.done_before(span.start) for create in bot.creates)
@@ -46,6 +48,18 @@ def _check_read(history: History, read: Read) -> None:
     if not any(version.texts == read.texts for version in _allowed(document, read.span)):
         raise Violation(f"document {read.doc_id} was {read.texts} at {read.span.start:.3f}")
     _check_patch(document, read)
+
+
+def _check_walk(history: History, walk: Walk) -> None:
+    """Invariant 3 on a listing: what is there from its first page to its last is in it, and nothing twice."""
+    where = f"walk over bot {walk.bot} from {walk.span.start:.3f} to {walk.span.end:.3f}"
+    if len(set(walk.doc_ids)) < len(walk.doc_ids):
+        raise Violation(f"{where} repeats a document: {walk.doc_ids}")
+    for doc_id, document in history.documents.items():
+        if document.bot == walk.bot and doc_id not in walk.doc_ids and _must_exist(history, document, walk.span):
+            raise Violation(f"{where} skips document {doc_id}")
+        if doc_id in walk.doc_ids and (document.bot != walk.bot or _must_be_gone(history, document, walk.span)):
+            raise Violation(f"{where} shows document {doc_id}, which was deleted or is another bot's")
 
 
 def _check_patch(document: DocumentHistory, read: Read) -> None:

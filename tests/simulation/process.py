@@ -20,9 +20,11 @@ from app.core.operations.verify import Verifier
 from app.core.ports import BeginResult, FinishResult
 from app.core.search.search import Search
 from app.core.write.bulk_throttle import BulkWriteThrottle
+from app.core.write.by_filter import ByFilter
 from app.core.write.documents import Documents
 from app.core.write.generations import Generations
 from app.core.write.ingest import Ingest
+from app.core.write.listing import Listing
 from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
 from app.schemas.rows import Reservation, WriteRow
@@ -80,6 +82,8 @@ class Process:
         saga = Saga(writes, self.bots, index, embedders, leases, throttle, self.generations)
         self.ingest = Ingest(self.bots, saga, world.keys)
         self.documents = Documents(self.bots, documents, recovery)
+        self.by_filter = ByFilter(self.bots, documents, self.documents, part=2)
+        self.listing = Listing(self.bots, Database(self, world.listing))
         limit = RebuildLimit(embedders, frozenset(), 0)
         self.search = Search(
             self.bots,

@@ -3,12 +3,15 @@
 import asyncio
 from random import Random
 
+from app.schemas.listing import Order
 from tests.simulation.faults import PATIENCE, Faults
 from tests.simulation.invariants import check_history, check_loop, check_nothing_is_missing, check_rest
 from tests.simulation.workload import EVERYTHING, Clients
 from tests.simulation.world import Violation, World, internal_errors
 
 CLIENTS, REQUESTS = 3, 8
+MORE = 0.25
+"""How often a request is followed by one that lists, patches or deletes documents by filter."""
 LOSSES = ("all", "one", "one", "some", "some")
 LONG = 120.0
 """Seconds after which a client that still waits counts as forgotten by the server."""
@@ -125,9 +128,24 @@ async def client(world: World, clients: Clients, random: Random, number: int) ->
         if number >= bots or await clients.create(number):
             break
         await asyncio.sleep(0.5)
+    more = Random(f"more {world.seed} {number}")  # Drawn separately, so that the kept seeds do not change.
     for _ in range(REQUESTS):
         await asyncio.sleep(random.expovariate(3.0))
         await step(clients, random, random.randrange(bots))
+        if not world.reserved and more.random() < MORE:
+            await by_filter(clients, more, more.randrange(bots))
+
+
+async def by_filter(clients: Clients, random: Random, bot: int) -> None:
+    known = clients.doc_ids(bot)
+    some = random.sample(known, min(len(known), random.randint(1, 5)))
+    what = random.random()
+    if what < 0.4:
+        await clients.walk(bot, Order(random.choice(("doc_id", "created_at")), random.random() < 0.5))
+    elif what < 0.7 and some:
+        await clients.patch_matching(bot, some)
+    elif some:
+        await clients.delete_matching(bot, some, random.randrange(2))
 
 
 async def step(clients: Clients, random: Random, bot: int) -> None:

@@ -9,17 +9,20 @@ from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from app.core.bots.bots import Bots
 from app.core.write import generations
 from app.core.write.recovery import Recovery
+from app.schemas.listing import ListedDocument
 from app.schemas.rows import Bot, Check, GenerationBlock, IdempotencyKey, VectorGarbage
 from app.utils.errors import RequestInFlight
 from tests.doubles.memory_store import (
     MemoryDocumentStore,
     MemoryGenerationStore,
+    MemoryListingStore,
     MemoryRebuildStore,
     MemoryWriteStore,
     idempotency,
@@ -174,6 +177,33 @@ def change_checks(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     monkeypatch.setattr(MemoryRebuildStore, "claim_check", changed)
 
 
+def without_the_doc_id_in_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of documents with the same created_at, those on the next page are skipped."""
+    query = MemoryListingStore.query
+
+    async def by_value(self: MemoryListingStore, *args: Any, **kwargs: Any) -> Sequence[ListedDocument]:
+        bot_id, where, order, after, limit = args
+        if after is not None:
+            after = after._replace(doc_id=0 if order.descending else 2**62)
+        return await query(self, bot_id, where, order, after, limit, **kwargs)
+
+    monkeypatch.setattr(MemoryListingStore, "query", by_value)
+
+
+def without_the_filter_of_a_delete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is chosen by doc_id is deleted, whatever else the filter tests."""
+
+    async def chosen(self: MemoryDocumentStore, bot_id: UUID, where: Any, _after: int, _limit: int) -> Sequence[int]:
+        ids = next((condition.value for condition in where.filters if condition.op == "in"), [])
+        return self._existing(bot_id, ids, None)
+
+    existing = MemoryDocumentStore._existing
+    monkeypatch.setattr(MemoryDocumentStore, "matching_documents", chosen)
+    monkeypatch.setattr(
+        MemoryDocumentStore, "_existing", lambda self, bot_id, doc_ids, _where: existing(self, bot_id, doc_ids, None)
+    )
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -186,6 +216,8 @@ def change_checks(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
         without_the_mark_in_rows,
         without_a_new_collection,
         without_doubting_counts_after_a_restore,
+        without_the_doc_id_in_a_place,
+        without_the_filter_of_a_delete,
     ],
 )
 def test_broken_design_is_found(broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,23 +1,30 @@
 """The requests of the simulated clients, and what they record of them."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 from uuid import UUID
 
 from app.core.bots.bots import NewBot
 from app.core.search.query import Query
 from app.core.write.idempotency import IdempotentRequest
-from app.schemas.filter_tree import Condition, MetadataPath
+from app.schemas.filter_tree import And, Column, Condition, MetadataPath
+from app.schemas.listing import Order
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.errors import AppError, BotNotFound, DatabaseUnavailable, DocumentNotFound, Unavailable
 from app.utils.stopwatch import Stopwatch
 from tests.simulation.embedder import UNUSABLE
-from tests.simulation.history import BotHistory, DocumentHistory, Found, History, Read, Searched, Span, Version
+from tests.simulation.history import BotHistory, DocumentHistory, Found, History, Read, Searched, Span, Version, Walk
 from tests.simulation.process import Process, ProcessDied
 from tests.simulation.world import Violation, World
 
 T = TypeVar("T")
+
+
+def _among(doc_ids: list[int]) -> Condition:
+    return Condition("in", Column("doc_id"), doc_ids)
+
+
 EVERYTHING = 200
 """More chunks than a run has: a search with this limit must find all."""
 
@@ -33,6 +40,7 @@ class Clients:
         self._texts = 0
         self._reuse_names = reuse_names
         self._keys = keys
+        self._patches = 0
 
     def restart_history(self) -> None:
         """After a restore clients rely on what PostgreSQL holds now; everything else that they did may be lost."""
@@ -184,6 +192,70 @@ class Clients:
             span.end, span.outcome = whole.end, whole.outcome
             if whole.outcome == "done" and doc_id not in (deleted or ()):
                 span.outcome = "failed"  # It was deleted before.
+
+    async def delete_matching(self, bot: int, doc_ids: list[int], kind: int) -> None:
+        """Deletes those of the documents that have this kind, by a filter."""
+        matching = [doc_id for doc_id in doc_ids if self._history.documents[doc_id].versions[0].kind == kind]
+        spans = [self._span(self._history.documents[doc_id].deletes) for doc_id in matching]
+        where = And((_among(doc_ids), Condition("eq", MetadataPath(("kind",)), kind)))
+        whole = Span(self.world.loop.time())
+        answer = await self._ask(
+            whole,
+            f"delete matching {matching}",
+            lambda process: process.by_filter.delete(self._bot_id(bot), None, where, EVERYTHING),
+            unknown=(Unavailable,),  # Some parts may have been done.
+            bot=bot,
+        )
+        self._end(zip(matching, spans, strict=True), whole, set() if answer is None else set(answer.chunks))
+
+    async def patch_matching(self, bot: int, doc_ids: list[int]) -> None:
+        """Patches the documents by a filter on what the PATCH changes."""
+        self._patches += 1
+        value = 1000 + self._patches
+        spans = [Span(self.world.loop.time()) for _ in doc_ids]
+        for doc_id, span in zip(doc_ids, spans, strict=True):
+            self._history.documents[doc_id].patches.append((span, value))
+        where = And((_among(doc_ids), Condition("ne", MetadataPath(("patched",)), value)))
+        whole = Span(self.world.loop.time())
+        answer = await self._ask(
+            whole,
+            f"patch matching {doc_ids} {value}",
+            lambda process: process.by_filter.patch(self._bot_id(bot), None, where, {}, {"patched": value}, EVERYTHING),
+            unknown=(Unavailable,),
+            bot=bot,
+        )
+        self._end(zip(doc_ids, spans, strict=True), whole, set() if answer is None else set(answer.changed))
+
+    @staticmethod
+    def _end(spans: Iterable[tuple[int, Span]], whole: Span, done: set[int]) -> None:
+        """Gives each document the outcome of the whole request; one that is not in ``done`` was deleted before."""
+        for doc_id, span in spans:
+            span.end, span.outcome = whole.end, whole.outcome
+            if whole.outcome == "done" and doc_id not in done:
+                span.outcome = "failed"
+
+    async def walk(self, bot: int, order: Order) -> None:
+        """Reads all documents in pages. After several pages without an answer the client gives up."""
+        whole, doc_ids, after = Span(self.world.loop.time()), list[int](), None
+        failures = 0
+        while failures < 5:
+            page = await self._ask(
+                Span(self.world.loop.time()),
+                f"page of bot {bot} after {after}",
+                lambda process, after=after: process.listing.page(  # type: ignore[misc]
+                    self._bot_id(bot), self._account(bot), None, order, after, 2
+                ),
+                bot=bot,
+            )
+            if page is None:
+                failures += 1
+                continue
+            doc_ids += [document.doc_id for document in page.documents]
+            after = page.next
+            if after is None:
+                whole.end, whole.outcome = self.world.loop.time(), "done"
+                self._history.walks.append(Walk(whole, bot, doc_ids))
+                return
 
     async def get(self, bot: int, doc_id: int) -> None:
         span = Span(self.world.loop.time())

@@ -17,6 +17,7 @@ from tests.doubles.memory_store import (
     MemoryGarbageStore,
     MemoryGenerationStore,
     MemoryIdempotencyStore,
+    MemoryListingStore,
     MemoryModelMigrationStore,
     MemoryRebuildStore,
     MemoryVerifyStore,
@@ -69,6 +70,7 @@ class World:
         self.tables = Tables(lambda: EPOCH + timedelta(seconds=self.loop.time()))
         self.milvus = SimulatedMilvus(self.loop.time, self.random, faults.lag)
         self.documents = MemoryDocumentStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW), matches)
+        self.listing = MemoryListingStore(self.tables, matches)
         self.writes = MemoryWriteStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
         self.bots = MemoryBotStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
         self.garbage = MemoryGarbageStore(self.tables)

@@ -7,14 +7,14 @@ from uuid import UUID
 
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
-from app.schemas.rows import Bot, Chunk, CurrentChunk, Document, StaleChunk
+from app.schemas.rows import Bot, Chunk, CurrentChunk, Document, PatchedDocuments, StaleChunk
 
 
 class DocumentPort(Protocol):
     """A chunk is current when its generation is the one that its document's row names."""
 
-    async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
-        """Deletes those of the documents that exist, for every reader at once.
+    async def delete(self, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None = None) -> dict[int, int]:
+        """Deletes those of the documents that exist and pass the filter, for every reader at once.
 
         Returns {doc_id: number of its chunks}. Their generations go to ``vector_gc``.
         """
@@ -32,6 +32,22 @@ class DocumentPort(Protocol):
 
         Returns the new ``updated_at``; None when there is no such document. Raises MetadataTooLarge, with nothing
         changed, when ``merge`` would make metadata larger than ``metadata_bytes``.
+        """
+
+    async def patch_many(
+        self,
+        bot_id: UUID,
+        doc_ids: Sequence[int],
+        columns: dict[str, Any],
+        merge: dict[str, Any],
+        remove: Sequence[str],
+        where: Filter | None = None,
+        metadata_bytes: int = METADATA_BYTES,
+    ) -> PatchedDocuments:
+        """As ``patch``, for those of the documents that exist and pass the filter.
+
+        A document that has these values already keeps its ``updated_at``; one whose metadata would become larger than
+        ``metadata_bytes`` is not changed.
         """
 
     async def get(

@@ -7,9 +7,11 @@ from uuid import UUID
 
 from app.core.bots.bots import Bots
 from app.core.ports import DocumentPort
+from app.core.write.listing import as_stored
 from app.core.write.recovery import Recovery
+from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
-from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Document
+from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Document, PatchedDocuments
 from app.utils.errors import DocumentChanged, DocumentNotFound, ErrorLocation
 from app.utils.failpoints import failpoint
 
@@ -64,13 +66,29 @@ class Documents:
         than ``metadata_bytes``.
         """
         await self._bots.get(bot_id, account)
-        columns = {name: [] if name == "tags" and value is None else value for name, value in fields.items()}
-        merge = {key: value for key, value in metadata.items() if value is not None}
-        remove = [key for key, value in metadata.items() if value is None]
-        updated_at = await self._store.patch(bot_id, doc_id, columns, merge, remove, metadata_bytes)
+        updated_at = await self._store.patch(bot_id, doc_id, *_changes(fields, metadata), metadata_bytes)
         if updated_at is None:
             raise _not_found(doc_id)
         return updated_at
+
+    async def patch_many(
+        self,
+        bot_id: UUID,
+        account: str | None,
+        doc_ids: Sequence[int],
+        fields: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        where: Filter | None,
+        metadata_bytes: int = METADATA_BYTES,
+    ) -> PatchedDocuments:
+        """As ``patch``, for documents that exist and pass the filter. One that is too large fails alone."""
+        bot = await self._bots.get(bot_id, account)
+        await failpoint("patch_many.before")
+        patched = await self._store.patch_many(
+            bot_id, doc_ids, *_changes(fields, metadata), as_stored(where, bot), metadata_bytes
+        )
+        await failpoint("patch_many.after")
+        return patched
 
     async def delete(self, bot_id: UUID, account: str | None, doc_id: int) -> int:
         """Deletes the document; returns the number of its chunks."""
@@ -79,15 +97,29 @@ class Documents:
             raise _not_found(doc_id)
         return deleted[doc_id]
 
-    async def delete_many(self, bot_id: UUID, account: str | None, doc_ids: Sequence[int]) -> dict[int, int]:
-        """Deletes those of the documents that exist, and soon their vectors; {doc_id: number of its chunks}."""
-        await self._bots.get(bot_id, account)
+    async def delete_many(
+        self, bot_id: UUID, account: str | None, doc_ids: Sequence[int], where: Filter | None = None
+    ) -> dict[int, int]:
+        """Deletes those of the documents that exist and pass the filter, and soon their vectors.
+
+        Returns {doc_id: number of its chunks}.
+        """
+        bot = await self._bots.get(bot_id, account)
         await failpoint("delete.before")
-        deleted = await self._store.delete(bot_id, doc_ids)
+        deleted = await self._store.delete(bot_id, doc_ids, as_stored(where, bot))
         await failpoint("delete.after")
         if deleted:
             self._recovery.wake()
         return deleted
+
+
+def _changes(
+    fields: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """What a PATCH sets, merges into metadata and removes from it, as the store takes it."""
+    columns = {name: [] if name == "tags" and value is None else value for name, value in fields.items()}
+    merge = {key: value for key, value in metadata.items() if value is not None}
+    return columns, merge, [key for key, value in metadata.items() if value is None]
 
 
 def _not_found(doc_id: int) -> DocumentNotFound:

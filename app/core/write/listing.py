@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 from uuid import UUID
 
 from app.core.bots.bots import Bots
@@ -54,6 +55,10 @@ class Listing:
         return await self._store.facets(bot_id, as_stored(where, bot), key, limit, in_nfc=bot.unicode_normalized)
 
 
+@overload
+def as_stored(where: Filter, bot: Bot) -> Filter: ...
+@overload
+def as_stored(where: Filter | None, bot: Bot) -> Filter | None: ...
 def as_stored(where: Filter | None, bot: Bot) -> Filter | None:
     """The filter for the rows of this bot, which normalizes their text if they may not be in NFC."""
     return where if where is None or bot.unicode_normalized else Normalized(where)

@@ -1,15 +1,24 @@
 """DocumentPort in plain memory."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, CurrentChunk, Document, SearchChunk, StaleChunk
-from app.utils.errors import CollectionMoved
+from app.schemas.rows import (
+    CHUNKS_PER_GENERATION,
+    Bot,
+    Chunk,
+    CurrentChunk,
+    Document,
+    PatchedDocuments,
+    SearchChunk,
+    StaleChunk,
+)
+from app.utils.errors import CollectionMoved, MetadataTooLarge
 from app.utils.unicode import is_nfc, nfc
 from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
 
@@ -28,14 +37,19 @@ class MemoryDocumentStore:
         self._late_write_window = late_write_window
         self._matches = matches
 
-    async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
+    async def delete(self, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None = None) -> dict[int, int]:
         documents = self._tables.partition(bot_id).documents
         deleted = {}
-        for doc_id in sorted(set(doc_ids)):
-            if (document := documents.pop(doc_id, None)) is not None:
-                self._tables.discard(bot_id, document, self._late_write_window)
-                deleted[doc_id] = document.chunk_count
+        for doc_id in self._existing(bot_id, doc_ids, where):
+            document = documents.pop(doc_id)
+            self._tables.discard(bot_id, document, self._late_write_window)
+            deleted[doc_id] = document.chunk_count
         return deleted
+
+    def _existing(self, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None) -> list[int]:
+        documents = self._tables.partition(bot_id).documents
+        found = (doc_id for doc_id in sorted(set(doc_ids)) if doc_id in documents)
+        return [doc_id for doc_id in found if where is None or self._matches(where, asdict(documents[doc_id]))]
 
     async def patch(
         self,
@@ -62,6 +76,32 @@ class MemoryDocumentStore:
         document.metadata = merged
         document.updated_at = self._tables.now()
         return document.updated_at
+
+    async def patch_many(
+        self,
+        bot_id: UUID,
+        doc_ids: Sequence[int],
+        columns: dict[str, Any],
+        merge: dict[str, Any],
+        remove: Sequence[str],
+        where: Filter | None = None,
+        metadata_bytes: int = METADATA_BYTES,
+    ) -> PatchedDocuments:
+        changed, unchanged, too_large = [], [], []
+        documents = self._tables.partition(bot_id).documents
+        for doc_id in self._existing(bot_id, doc_ids, where):
+            before = replace(documents[doc_id])
+            try:
+                await self.patch(bot_id, doc_id, columns, merge, remove, metadata_bytes)
+            except MetadataTooLarge:
+                too_large.append(doc_id)
+                continue
+            if replace(documents[doc_id], updated_at=before.updated_at) == before:
+                documents[doc_id].updated_at = before.updated_at
+                unchanged.append(doc_id)
+            else:
+                changed.append(doc_id)
+        return PatchedDocuments(changed, unchanged, too_large)
 
     async def get(
         self, bot_id: UUID, doc_id: int, after: int = 0, limit: int | None = None

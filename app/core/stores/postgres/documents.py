@@ -7,13 +7,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.filter_sql import compile_filter
 from app.core.stores.postgres.tenant_guard import TenantMismatch, check_only_bot, only_bot
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
+from app.schemas.metadata import metadata_bytes as metadata_length
 from app.schemas.queries import SQL
-from app.schemas.rows import Bot, Chunk, CurrentChunk, Document, SearchChunk, StaleChunk
+from app.schemas.rows import Bot, Chunk, CurrentChunk, Document, PatchedDocuments, SearchChunk, StaleChunk
 from app.utils.errors import CollectionMoved
 
 PATCH_COLUMNS = ("title", "file_path", "file_type", "author", "tags")
@@ -31,11 +33,10 @@ class DocumentStore:
         self._db = db
         self._late_write_window = late_write_window
 
-    async def delete(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
+    async def delete(self, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None = None) -> dict[int, int]:
         try:
             async with self._db.transaction() as conn:
-                locked = only_bot(await conn.fetch(SQL["lock_documents"], bot_id, doc_ids), bot_id)
-                own = [row["doc_id"] for row in locked]
+                own = await _lock(conn, bot_id, doc_ids, where)
                 rows = await conn.fetch(SQL["delete_documents"], bot_id, own, self._late_write_window)
                 check_only_bot(rows, bot_id)
         except TenantMismatch:
@@ -51,8 +52,7 @@ class DocumentStore:
         remove: Sequence[str],
         metadata_bytes: int = METADATA_BYTES,
     ) -> datetime | None:
-        flags_and_values = [item for name in PATCH_COLUMNS for item in (name in columns, columns.get(name))]
-        values = (bot_id, doc_id, *flags_and_values, merge, remove, metadata_bytes, [*merge, *remove])
+        values = (bot_id, doc_id, *_patch_values(columns, merge, remove, metadata_bytes))
         try:
             async with self._db.transaction() as conn:
                 rows = await conn.fetch(SQL["patch_document"], *values)
@@ -62,6 +62,38 @@ class DocumentStore:
         except TenantMismatch:
             return None
         return rows[0]["updated_at"] if rows else None
+
+    async def patch_many(
+        self,
+        bot_id: UUID,
+        doc_ids: Sequence[int],
+        columns: dict[str, Any],
+        merge: dict[str, Any],
+        remove: Sequence[str],
+        where: Filter | None = None,
+        metadata_bytes: int = METADATA_BYTES,
+    ) -> PatchedDocuments:
+        values = _patch_values(columns, merge, remove, metadata_bytes)
+        too_large: set[int] = set()
+        try:
+            async with self._db.transaction() as conn:
+                own = await _lock(conn, bot_id, doc_ids, where)
+                while True:
+                    try:
+                        async with conn.transaction():
+                            fitting = [doc_id for doc_id in own if doc_id not in too_large]
+                            rows = await conn.fetch(SQL["patch_documents"], bot_id, fitting, *values)
+                            check_only_bot(rows, bot_id)
+                            if merge and (found := _too_large(rows, metadata_bytes)):
+                                raise _TooLarge
+                        break
+                    except _TooLarge:
+                        too_large |= found
+        except TenantMismatch:
+            return PatchedDocuments()
+        changed = {row["doc_id"] for row in rows}
+        unchanged = [doc_id for doc_id in own if doc_id not in changed and doc_id not in too_large]
+        return PatchedDocuments(sorted(changed), unchanged, sorted(too_large))
 
     async def get(
         self, bot_id: UUID, doc_id: int, after: int = 0, limit: int | None = None
@@ -136,6 +168,28 @@ class DocumentStore:
         if row and row["milvus_collection"] != collection:
             raise CollectionMoved()
         return row["milvus_timestamp"] if row else 0
+
+
+class _TooLarge(Exception):
+    """Rolls back a PATCH of many documents, to repeat it without those that would become too large."""
+
+
+async def _lock(conn: Connection, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None) -> list[int]:
+    """Locks those of the bot's documents that exist and pass the filter."""
+    sql, values = _filtered(SQL["lock_documents"], where, first_param=3)
+    return [row["doc_id"] for row in only_bot(await conn.fetch(sql, bot_id, doc_ids, *values), bot_id)]
+
+
+def _patch_values(
+    columns: dict[str, Any], merge: dict[str, Any], remove: Sequence[str], metadata_bytes: int
+) -> tuple[Any, ...]:
+    flags_and_values = [item for name in PATCH_COLUMNS for item in (name in columns, columns.get(name))]
+    return (*flags_and_values, merge, remove, metadata_bytes, [*merge, *remove])
+
+
+def _too_large(rows: Iterable[Any], most: int) -> set[int]:
+    measured = ((row["doc_id"], row["large_metadata"]) for row in rows)
+    return {doc_id for doc_id, metadata in measured if metadata is not None and metadata_length(metadata) > most}
 
 
 def _document(row: Any) -> Document:
