@@ -49,6 +49,10 @@ def read_text(value: Any) -> str:
     return storable(value)
 
 
+def optional(read: Reader) -> Reader:
+    return lambda value: None if value is None else read(value)
+
+
 def read_time(value: Any) -> datetime:
     time = datetime.fromisoformat(value)
     if time.tzinfo is None:

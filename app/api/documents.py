@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from app.api.auth import AccountDep
-from app.api.cursors import decode_cursor, encode_cursor, read_integer, read_text, read_time
+from app.api.cursors import decode_cursor, encode_cursor, optional, read_integer, read_text, read_time
 from app.api.deps import READ, WRITE, ServicesDep
 from app.api.errors import BODY_ERRORS, error_responses
 from app.api.limits import LimitsDep, check_updates
@@ -46,7 +46,9 @@ async def query(body: QueryDocuments, services: ServicesDep, account: AccountDep
     same_query = ("documents", body.chat_bot_id, body.sort, body.order, where)
     after = None
     if body.cursor is not None:
-        readers = READERS[COLUMNS[body.sort].kind], read_integer
+        column = COLUMNS[body.sort]
+        read = READERS[column.kind] if column.required else optional(READERS[column.kind])
+        readers = read, read_integer
         after = Place(*decode_cursor(body.cursor, same_query, "body.cursor", *readers))
     page = await services.listing.page(
         body.chat_bot_id,

@@ -10,7 +10,7 @@ from app.schemas.filter_tree import Column, MetadataPath
 from app.schemas.rows import Document
 
 SortKey = Literal["doc_id", "created_at", "updated_at", "title"]
-"""Columns of ``app.schemas.filters.COLUMNS`` that are never NULL."""
+"""Columns of ``app.schemas.filters.COLUMNS``. A column that can be NULL is sorted in two parts: see ``Place``."""
 SORT_KEYS: Final[tuple[SortKey, ...]] = get_args(SortKey)
 
 
@@ -22,9 +22,12 @@ class Order(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A document's place in an order: its value in the column (int, str or aware datetime) and its doc_id."""
+    """A document's place in an order: its value in the column (int, str or aware datetime) and its doc_id.
 
-    value: int | str | datetime
+    Documents without a value, None, come last in both directions.
+    """
+
+    value: int | str | datetime | None
     doc_id: int
 
 
@@ -56,6 +59,8 @@ class Facets(NamedTuple):
 
 AFTER: Final = "({x}, d.doc_id) {operator} ({value}, {doc_id})"
 AFTER_DOC_ID: Final = "d.doc_id {operator} {doc_id}"
+PRESENT: Final = "{x} IS NOT NULL AND {after}"
+ABSENT: Final = "{x} IS NULL AND {after}"
 ORDER_BY: Final = "{x}{direction}, d.doc_id{direction}"
 ORDER_BY_DOC_ID: Final = "d.doc_id{direction}"
 

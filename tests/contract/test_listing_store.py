@@ -2,7 +2,7 @@
 
 import random
 from datetime import UTC, datetime, timedelta
-from typing import Any, get_args
+from typing import Any, cast, get_args
 from uuid import uuid4
 
 import pytest
@@ -53,6 +53,21 @@ async def test_pages_have_each_document_once_and_in_order(record: Record, order:
         places = [(getattr(one.document, order.key), one.document.doc_id) for one in found]
         assert [one.place for one in found] == places
         assert places == sorted(places, reverse=order.descending)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+async def test_documents_without_a_value_come_last(record: Record, descending: bool) -> None:
+    bot = await record.bot()
+    for author in ("b", None, "a", None, None, "b"):
+        await record.written(Write(bot, document("x", author=author)))
+    order = Order(cast("SortKey", "author"), descending)
+    for size in (1, 2, 4, 100):
+        found = await walked(record, bot, None, order, size)
+        values = [one.document.author for one in found]
+        assert values == [*(["b", "b", "a"] if descending else ["a", "b", "b"]), None, None, None]
+        for value in ("b", None):
+            ids = [one.document.doc_id for one in found if one.document.author == value]
+            assert ids == sorted(ids, reverse=descending)
 
 
 async def test_a_filter(record: Record) -> None:

@@ -35,9 +35,11 @@ class MemoryListingStore:
             return Place(value if in_nfc else nfc_json(value), row.doc_id)
 
         found = [ListedDocument(row.document(), place(row)) for row in self._passing(bot_id, where)]
-        found.sort(key=lambda one: one.place, reverse=order.descending)
+        present = sorted((one for one in found if one.place.value is not None), key=lambda one: one.place)
+        absent = sorted((one for one in found if one.place.value is None), key=lambda one: one.place.doc_id)
+        found = [*present[::-1], *absent[::-1]] if order.descending else [*present, *absent]
         if after is not None:
-            found = [one for one in found if (one.place < after if order.descending else one.place > after)]
+            found = [one for one in found if _follows(one.place, after, order.descending)]
         return found[:limit]
 
     async def count(self, bot_id: UUID, where: Filter | None) -> int:
@@ -57,6 +59,13 @@ class MemoryListingStore:
     def _passing(self, bot_id: UUID, where: Filter | None) -> Collection[DocumentRow]:
         documents = self._tables.partition(bot_id).documents.values()
         return [row for row in documents if where is None or self._matches(where, asdict(row))]
+
+
+def _follows(place: Place, after: Place, descending: bool) -> bool:
+    if (place.value is None) != (after.value is None):
+        return place.value is None
+    one, other = (place.doc_id, after.doc_id) if place.value is None else (place, after)
+    return one < other if descending else one > other  # type: ignore[operator]
 
 
 NOTHING: list[Any] = []

@@ -29,8 +29,29 @@ class ListingStore:
         *,
         in_nfc: bool = True,
     ) -> Sequence[ListedDocument]:
+        column = _columns(in_nfc)[order.key]
+        found: list[ListedDocument] = []
+        if after is None or after.value is not None:
+            found += await self._page(bot_id, where, order, column, after, limit, present=True)
+        if not column.required and len(found) < limit:
+            after = after if after and after.value is None else None
+            found += await self._page(bot_id, where, order, column, after, limit - len(found), present=False)
+        return found
+
+    async def _page(
+        self,
+        bot_id: UUID,
+        where: Filter | None,
+        order: Order,
+        column: filters.ColumnShape,
+        after: Place | None,
+        limit: int,
+        *,
+        present: bool,
+    ) -> list[ListedDocument]:
+        """Documents whose column has a value, or those whose column is NULL, in the order of their doc_id."""
         statement = _Statement("query_documents", [bot_id, limit])
-        statement.sort(order, after, in_nfc)
+        statement.sort(order, column, after, present)
         statement.filter(where)
         rows = only_bot(await self._db.fetch(statement.sql, *statement.values), bot_id)
         return [_listed(row) for row in rows]
@@ -68,21 +89,21 @@ class _Statement:
             self.sql = self.sql.replace(FILTER_PLACEHOLDER, condition)
             self.values += values
 
-    def sort(self, order: Order, after: Place | None, in_nfc: bool) -> None:
-        column = _columns(in_nfc)[order.key]
-        x, by_id = column.ordered, order.key == "doc_id"
+    def sort(self, order: Order, column: filters.ColumnShape, after: Place | None, present: bool) -> None:
+        x, by_id = column.ordered, order.key == "doc_id" or not present
         direction = " DESC" if order.descending else ""
         order_by = (listing.ORDER_BY_DOC_ID if by_id else listing.ORDER_BY).format(x=x, direction=direction)
         self.sql = self.sql.replace("/*sorted*/ d.doc_id", x).replace("/*order*/ d.doc_id", order_by)
-        if after is None:
-            return
-        template = listing.AFTER_DOC_ID if by_id else listing.AFTER
-        condition = template.format(
-            x=x,
-            operator="<" if order.descending else ">",
-            value="" if by_id else self._param(after.value, column.type),
-            doc_id=self._param(after.doc_id, "bigint"),
-        )
+        condition = "true"
+        if after is not None:
+            condition = (listing.AFTER_DOC_ID if by_id else listing.AFTER).format(
+                x=x,
+                operator="<" if order.descending else ">",
+                value="" if by_id else self._param(after.value, column.type),
+                doc_id=self._param(after.doc_id, "bigint"),
+            )
+        if not column.required:
+            condition = (listing.PRESENT if present else listing.ABSENT).format(x=x, after=condition)
         self.sql = self.sql.replace("/*after*/ true", condition)
 
     def key(self, key: FacetKey, in_nfc: bool) -> None:
