@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# pymilvus 3.0.2 with milvus-lite 3.2.2 and with the Milvus server 2.3.5 of the PyPI package `milvus`.
+#
+# Guess: get(ids=[..]) returns one row for each id, in the order asked, so that it can be zipped with the ids.
+# Seen: so does Lite, even for an id asked twice. The server returns each row once, ordered by key: zipped with the
+#   ids, texts get other documents' keys.
+# Output:
+#   lite 3.2.2: get 3, 1, 3: [3, 1, 3]
+#   server 2.3.5: get 3, 1, 3: [1, 3]
+set -euo pipefail
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+python3 -m venv "$folder/venv"
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check pymilvus==3.0.2 milvus-lite==3.2.2 milvus==2.3.5
+cat >"$folder/probe.py" <<'PY'
+import logging
+import sys
+
+from milvus import default_server
+from pymilvus import DataType, MilvusClient, MilvusException
+
+logging.disable(logging.CRITICAL)
+
+
+def collection(client: MilvusClient) -> None:
+    index = client.prepare_index_params()
+    index.add_index("vector", index_type="FLAT", metric_type="COSINE")
+    schema = client.create_schema(enable_dynamic_field=True)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("text", DataType.VARCHAR, max_length=10)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
+    client.create_collection("docs", schema=schema, index_params=index, consistency_level="Strong")
+
+
+def probe(name: str, client: MilvusClient) -> None:
+    collection(client)
+    client.insert("docs", [{"id": key, "text": "a", "vector": [1.0, 0.0]} for key in (1, 2, 3)])
+    print(f"{name}: get 3, 1, 3: {[row['id'] for row in client.get('docs', ids=[3, 1, 3])]}")
+
+
+lite = MilvusClient(sys.argv[1] + "/lite.db")
+probe("lite 3.2.2", lite)
+lite.close()
+default_server.set_base_dir(sys.argv[1] + "/server")
+default_server.start()
+try:
+    probe("server 2.3.5", MilvusClient(f"http://127.0.0.1:{default_server.listen_port}"))
+finally:
+    default_server.stop()
+PY
+"$folder/venv/bin/python" -W ignore "$folder/probe.py" "$folder" 2>"$folder/err" | tee "$folder/out" || { cat "$folder/err" >&2; exit 1; }
+diff "$folder/out" - <<'EXPECTED'
+lite 3.2.2: get 3, 1, 3: [3, 1, 3]
+server 2.3.5: get 3, 1, 3: [1, 3]
+EXPECTED
