@@ -14,7 +14,6 @@ from starlette.types import Scope as HttpScope
 from app.api.bodies import parse_body_headers, reject
 from app.api.limits import hit_or_delay, rate_limit_key
 from app.core.access.api_keys import UNRESTRICTED, ApiKeyAuthenticator, Caller, Scope
-from app.core.bots.bots import NOT_FOUND
 from app.core.embedding.cache import cache_account
 from app.utils.errors import AppError, BotNotFound, ErrorLocation, KeyMissing, Unauthorized
 
@@ -112,7 +111,7 @@ class Account:
         """
         if self._own is None or account in (None, self._own):
             return self._own or account
-        raise BotNotFound(NOT_FOUND, locations=[ErrorLocation(location, NOT_FOUND) for location in locations])
+        raise BotNotFound(locations=[ErrorLocation(location, BotNotFound.DETAIL) for location in locations])
 
 
 async def callers_account(request: Request) -> Account:

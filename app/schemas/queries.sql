@@ -977,11 +977,13 @@ WHERE c.bot_id = $1 AND c.chunk_id = ANY ($2::bigint[])
 SELECT make_bot_partitions($1);
 
 -- name: all_bots
+-- With $1 only that bot.
 SELECT bot_id, coalesce(milvus_collection, collection_name) AS collection_name, state, embedding_model, next_model,
        EXISTS (SELECT FROM index_rebuilds r WHERE r.bot_id = b.bot_id) AS is_rebuilding,
        to_regclass(format('%I', bot_partition_name('documents', bot_id))) IS NOT NULL
            AND to_regclass(format('%I', bot_partition_name('document_chunks', bot_id))) IS NOT NULL AS has_partitions
 FROM bot_registry b
+WHERE $1::uuid IS NULL OR bot_id = $1
 ORDER BY bot_id;
 
 -- name: bots_to_normalize

@@ -135,6 +135,10 @@ class OriginNotAllowed(AppError):
 
 class BotNotFound(AppError):
     status, code, title = 404, "bot_not_found", "No such bot"
+    DETAIL = "There is no bot with this chat_bot_id."
+
+    def __init__(self, detail: str = DETAIL, *, locations: Sequence[ErrorLocation] = ()) -> None:
+        super().__init__(detail, locations=locations)
 
 
 class DocumentNotFound(AppError):

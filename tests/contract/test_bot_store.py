@@ -199,6 +199,10 @@ async def test_verify_names_what_is_unknown(record: Record) -> None:
     assert [(state.bot_id, state.state, state.has_partitions) for state in await record.verify.bots()] == [
         (bot.bot_id, "active", True)
     ]
+    another = await record.bot()
+    assert [state.bot_id for state in await record.verify.bots()] == sorted([bot.bot_id, another.bot_id])
+    assert [state.bot_id for state in await record.verify.bots(bot.bot_id)] == [bot.bot_id]
+    assert await record.verify.bots(uuid4()) == []
 
 
 async def test_a_bot_that_is_active_is_not_ended(record: Record) -> None:

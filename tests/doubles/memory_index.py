@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.core.analyzers.analyzers import NEWEST, tokens
-from app.core.ports import ChunkIds, Hit, KeyRange, UnverifiedCollection, Vectors
+from app.core.ports import ChunkIds, Hit, KeyRange, UnverifiedCollection, Vectors, by_rank
 from app.schemas import milvus as schema
 from app.schemas.rows import Reservation
 from app.utils.errors import CollectionForeign, CollectionMissing
@@ -210,7 +210,7 @@ def _best(
         and (keys is None or chunk_id in keys)
         and not any(first <= chunk_id < end for first, end in exclude_ranges)
     ]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
+    return sorted(hits, key=by_rank)[:k]
 
 
 def _cosine(unit: Vectors) -> Callable[[_Row], float]:

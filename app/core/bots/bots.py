@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 """Pause between two looks at sagas of other processes."""
-NOT_FOUND = "There is no bot with this chat_bot_id."
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,7 @@ class Bots:
         """As ``usable`` for several bots; the value of a bot that is not usable is its error."""
         found = await self._store.get_many(bot_ids, account)
         results = await asyncio.gather(*(self._with_collection(bot) for bot in found.values()), return_exceptions=True)
-        outcome: dict[UUID, Bot | AppError] = {bot_id: BotNotFound(NOT_FOUND) for bot_id in bot_ids}
+        outcome: dict[UUID, Bot | AppError] = {bot_id: BotNotFound() for bot_id in bot_ids}
         for bot_id, result in zip(found, results, strict=True):
             if isinstance(result, BaseException) and not isinstance(result, AppError):
                 raise result
@@ -155,7 +154,7 @@ class Bots:
         """The bot's row. ``account`` None: of any account. Raises BotNotFound."""
         bot = await self._store.get(bot_id, account)
         if bot is None:
-            raise BotNotFound(NOT_FOUND)
+            raise BotNotFound()
         return bot
 
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> Bot:
@@ -163,7 +162,7 @@ class Bots:
         if (mode := changes.get("default_mode")) not in (None, "dense"):
             check_mode(mode, await self._supports_lexical(await self.get(bot_id, account)))
         if not await self._store.update(bot_id, account, changes):
-            raise BotNotFound(NOT_FOUND)
+            raise BotNotFound()
         return await self.get(bot_id, account)
 
     async def list(
@@ -193,7 +192,7 @@ class Bots:
         await failpoint("bot_delete.before_mark")
         saga = await self._store.begin_deletion(bot_id, account, self._leases.token, self._leases.length)
         if saga is None:
-            raise BotNotFound(NOT_FOUND)
+            raise BotNotFound()
         with self._leases.holding([saga]):
             await failpoint("bot_delete.after_mark")
             await self._remove(bot_id)
@@ -274,12 +273,12 @@ class Bots:
         began_at = asyncio.get_running_loop().time()
         saga = await self._store.begin_creation(bot.bot_id, self._leases.token, self._leases.length)
         if saga is None:
-            raise BotNotFound(NOT_FOUND)
+            raise BotNotFound()
         # From here on no deletion can finish. The bot may have been deleted and registered again before.
         now = await self._store.get(bot.bot_id, None)
         if now is None or now.collection_name != bot.collection_name:
             await self._store.end_saga(saga, self._leases.token)
-            raise BotNotFound(NOT_FOUND)
+            raise BotNotFound()
         if now.milvus_collection != bot.milvus_collection or now.created_at != bot.created_at:
             await self._store.end_saga(saga, self._leases.token)
             raise CollectionMoved()

@@ -77,11 +77,10 @@ class Repairer:
         again = True
         while again:
             again = False
-            for state in await self._store.bots():
-                if state.bot_id == bot_id:
-                    async for repaired in self._repair_once(state):
-                        again = again or repaired.kind in HIDES_OTHERS
-                        yield repaired
+            for state in await self._store.bots(bot_id):
+                async for repaired in self._repair_once(state):
+                    again = again or repaired.kind in HIDES_OTHERS
+                    yield repaired
 
     async def repair_found(self, bot_id: UUID, findings: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
         """As ``repair_bot``, for the findings of another check, all of one kind."""

@@ -116,7 +116,7 @@ class Verifier:
                     yield key, expected[key]
 
     async def _now(self, bot: BotState) -> BotState | None:
-        return next((now for now in await self._store.bots() if now.bot_id == bot.bot_id), None)
+        return next(iter(await self._store.bots(bot.bot_id)), None)
 
     async def _check_unmoved(self, bot: BotState) -> None:
         now = await self._now(bot)

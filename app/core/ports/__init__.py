@@ -32,6 +32,7 @@ from app.core.ports.vector_index import (
     UnverifiedCollection,
     VectorIndex,
     Vectors,
+    by_rank,
 )
 from app.core.ports.writes import (
     BeginResult,
@@ -70,4 +71,5 @@ __all__ = [
     "VerifyPort",
     "WriteFailure",
     "WritePort",
+    "by_rank",
 ]

@@ -179,8 +179,8 @@ class ModelMigrationPort(Protocol):
 class VerifyPort(Protocol):
     """Reads that compare the stores and take no locks, and PostgreSQL's part of a repair."""
 
-    async def bots(self) -> Sequence[BotState]:
-        """All bots, whatever their state, by bot_id."""
+    async def bots(self, only: UUID | None = None) -> Sequence[BotState]:
+        """All bots, or ``only`` this one, whatever their state, by bot_id."""
 
     async def unknown_keys(self, bot_id: UUID, collection: str, keys: Sequence[int]) -> set[int]:
         """The keys that belong to no chunk, visible or being written, and whose generation is not on ``vector_gc``."""

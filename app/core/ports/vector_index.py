@@ -33,6 +33,11 @@ class Hit(NamedTuple):
     score: float
 
 
+def by_rank(hit: Hit) -> tuple[float, int]:
+    """The key that sorts hits: the best first, equal scores by key."""
+    return -hit.score, hit.chunk_id
+
+
 class UnverifiedCollection(NamedTuple):
     """A collection that must be compared with PostgreSQL: a write failed, or its process was killed during one.
 

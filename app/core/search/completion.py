@@ -14,7 +14,7 @@ import numpy as np
 
 from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
-from app.core.ports import DocumentPort, Hit
+from app.core.ports import DocumentPort, Hit, by_rank
 from app.core.search.hits import HitLists, RetrievalRequest, keys_to_hydrate, take_all_confirmed
 from app.core.search.lexical import estimated_bm25
 from app.schemas.rows import CurrentChunk
@@ -143,7 +143,7 @@ def _merge(hits: list[Hit], added: Iterable[Hit], k: int) -> list[Hit]:
     Nothing is added below the end of a full list of ``k`` hits: chunks that Milvus did not return may rank there.
     """
     last = hits[-1].score if len(hits) >= k else -np.inf
-    return sorted([*hits, *(hit for hit in added if hit.score >= last)], key=lambda hit: (-hit.score, hit.chunk_id))
+    return sorted([*hits, *(hit for hit in added if hit.score >= last)], key=by_rank)
 
 
 def _best_lexical_keys(lists: Iterable[HitLists]) -> set[int]:

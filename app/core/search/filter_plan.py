@@ -8,7 +8,7 @@ documents_in_slices  post-filtering found too few: Milvus searches all passing d
 
 from collections.abc import Sequence
 
-from app.core.ports import DocumentPort, Hit
+from app.core.ports import DocumentPort, Hit, by_rank
 from app.core.search.hits import HitLists, RetrievalRequest, take_confirmed
 from app.core.search.query import Trace
 from app.core.search.retrieval import Retrieval, RetrievalResult
@@ -87,4 +87,4 @@ def _merged(one: HitLists, other: HitLists) -> HitLists:
 def _merged_hits(some: list[Hit] | None, more: list[Hit] | None) -> list[Hit] | None:
     if some is None or more is None:
         return some
-    return sorted([*some, *more], key=lambda hit: (-hit.score, hit.chunk_id))
+    return sorted([*some, *more], key=by_rank)

@@ -96,7 +96,7 @@ def _set_generation(request: IdempotentRequest | None, result: BeginResult) -> N
 def _error(failure: WriteFailure, write: Write) -> AppError:
     match failure:
         case WriteFailure.BOT_NOT_FOUND:
-            return BotNotFound("There is no bot with this chat_bot_id.")
+            return BotNotFound()
         case WriteFailure.DOCUMENT_NOT_FOUND:
             return DocumentNotFound(f"This bot has no document {write.doc_id}.")
         case WriteFailure.DOCUMENT_CHANGED:

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from app.core.stores.postgres.model_migrations import NOT_FOUND
 from app.schemas.rows import DROP_COLLECTION, BotSaga, ModelMigration, SourceChunk
 from app.utils.errors import BotNotFound, CollectionMoved, MigrationInProgress
 from tests.doubles.memory_store.tables import BotRow, Tables
@@ -97,7 +96,7 @@ class MemoryModelMigrationStore:
     def _bot(self, bot_id: UUID) -> BotRow:
         bot = self._tables.active(bot_id)
         if bot is None:
-            raise BotNotFound(NOT_FOUND)
+            raise BotNotFound()
         return bot
 
     def _current(self, bot_id: UUID) -> list[SourceChunk]:

@@ -15,7 +15,7 @@ class MemoryVerifyStore:
         self._tables = tables
         self._grace = timedelta(seconds=lease_seconds)
 
-    async def bots(self) -> Sequence[BotState]:
+    async def bots(self, only: UUID | None = None) -> Sequence[BotState]:
         return [
             BotState(
                 bot_id,
@@ -27,6 +27,7 @@ class MemoryVerifyStore:
                 bot_id in self._tables.partitions,
             )
             for bot_id, bot in sorted(self._tables.bots.items())
+            if only in (None, bot_id)
         ]
 
     async def unknown_keys(self, bot_id: UUID, collection: str, keys: Sequence[int]) -> set[int]:

@@ -9,7 +9,7 @@ import numpy as np
 from pymilvus import AsyncMilvusClient
 from pymilvus.grpc_gen.milvus_pb2 import SearchRequest
 
-from app.core.ports import Analyzer, Hit, KeyRange, Vectors
+from app.core.ports import Analyzer, Hit, KeyRange, Vectors, by_rank
 from app.core.stores.milvus.driver import search
 from app.core.stores.milvus.packing import scores_by_key, search_request
 from app.schemas import milvus as schema
@@ -160,4 +160,4 @@ def _consistency(guarantee_timestamp: int) -> Mapping[str, Any]:
 
 
 def _best(hits: list[Hit], k: int) -> list[Hit]:
-    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
+    return sorted(hits, key=by_rank)[:k]

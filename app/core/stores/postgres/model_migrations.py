@@ -13,7 +13,6 @@ from app.schemas.queries import SQL
 from app.schemas.rows import DROP_COLLECTION, BotSaga, ModelMigration, SourceChunk
 from app.utils.errors import BotNotFound, CollectionMoved, MigrationInProgress
 
-NOT_FOUND = "There is no bot with this chat_bot_id."
 CUTOVER_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
 
 
@@ -101,7 +100,7 @@ class ModelMigrationStore:
     async def _lock(conn: Connection, bot_id: UUID) -> asyncpg.Record:
         row = await conn.fetchrow(SQL["lock_bot_exclusively"], bot_id)
         if row is None:
-            raise BotNotFound(NOT_FOUND)
+            raise BotNotFound()
         return row
 
 

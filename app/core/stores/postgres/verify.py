@@ -18,8 +18,8 @@ class VerifyStore:
         self._db = db
         self._grace = timedelta(seconds=lease_seconds)
 
-    async def bots(self) -> Sequence[BotState]:
-        return [BotState(**row) for row in await self._db.fetch(SQL["all_bots"])]
+    async def bots(self, only: UUID | None = None) -> Sequence[BotState]:
+        return [BotState(**row) for row in await self._db.fetch(SQL["all_bots"], only)]
 
     async def unknown_keys(self, bot_id: UUID, collection: str, keys: Sequence[int]) -> set[int]:
         return {row["chunk_id"] for row in await self._db.fetch(SQL["unknown_keys"], bot_id, keys, collection)}
