@@ -9,21 +9,39 @@ import pytest
 
 from app.config import Settings
 from app.core.analyzers.analyzers import NEWEST
+from app.core.embedding.port import PartialEmbeddingError
 from app.core.ports import ChunkIds, VectorIndex, Vectors
 from app.core.stores.postgres.database import Database
-from app.utils.errors import VectorIndexUnavailable
+from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid, VectorIndexUnavailable
 from app.utils.failpoints import install
 from tests.conftest import until
+from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
 
 COLLECTIONS = (
     "SELECT coalesce(milvus_collection, collection_name) AS collection_name, embedding_model FROM bot_registry"
 )
+BAD = "no vector for this"
 Hook = Callable[[str], Awaitable[None]]
 
 
 class Crash(BaseException):
     """The process died here: no handler of ours may run further."""
+
+
+class FaultyEmbedder(HashEmbedder):
+    """No vector for the text BAD; ``away`` takes it away altogether."""
+
+    away = False
+
+    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        if self.away:
+            raise EmbedderUnavailable("Too many texts wait to be embedded.", retry_after=5)
+        vectors = await super().embed_documents(texts)
+        errors = {index: EmbeddingInvalid("no vector") for index, text in enumerate(texts) if text == BAD}
+        if errors:
+            raise PartialEmbeddingError(vectors, errors)
+        return vectors
 
 
 class FaultyIndex(MemoryIndex):
