@@ -124,5 +124,7 @@ def keys_to_hydrate(request: RetrievalRequest, lists: Iterable[HitLists]) -> set
     return {
         ranked.chunk_id
         for pair in lists
-        for ranked in relative_score_fusion(pair.dense, pair.lexical, request.dense_weight)[: request.limit]
+        for ranked in relative_score_fusion(pair.dense, pair.lexical, request.dense_weight, request.candidates)[
+            : request.limit
+        ]
     }

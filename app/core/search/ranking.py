@@ -71,7 +71,10 @@ class Ranker:
     async def _rank(
         self, query: Query, mode: Mode, request: RetrievalRequest, found: RetrievalResult, timings: Stopwatch
     ) -> Rankings:
-        rankings = [relative_score_fusion(pair.dense, pair.lexical, request.dense_weight) for pair in found.lists]
+        rankings = [
+            relative_score_fusion(pair.dense, pair.lexical, request.dense_weight, request.candidates)
+            for pair in found.lists
+        ]
         if mode == "hybrid" and query.score_threshold is not None:
             rankings = await self._above_threshold(query.score_threshold, request, found, rankings, timings)
         return rankings
