@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from app.config import Settings
 from app.core.access.api_keys import SCOPES, Scope
 from app.core.connect import open_stores
 from app.core.operations.model_migration import ModelMigrator
+from app.core.operations.questions import read_questions
 from app.core.operations.repair import Repairer
 from app.core.operations.vector_check import VectorCheck
 from app.core.operations.verify import Finding, Verifier
@@ -184,6 +186,24 @@ async def normalize(settings: Settings, bot_ids: Sequence[UUID] | None) -> int:
     return collisions
 
 
+async def calibrate(settings: Settings, bot_id: UUID, path: Path) -> None:
+    """Calibrates confidence for the model of the bot, and prints the coefficients and how well they do."""
+    questions = read_questions(path)
+    async with open_services(settings) as services:
+        with tqdm(total=len(questions), desc="search", unit="question", disable=None) as progress:
+            done = await services.calibrator.run(bot_id, questions, progress.update)
+    print(
+        f"{done.model}: {done.questions} questions, {done.there} with an answer, of which {done.right} were found first"
+    )
+    print(f"with_similarity {_numbers(done.calibration.with_similarity)} AUC {done.auc:.3f}")
+    print(f"words_only      {_numbers(done.calibration.words_only)} AUC {done.words_auc:.3f}")
+    print(f"stored; bots of this model: {done.bots}")
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
 async def create_key(settings: Settings, account: str, scopes: Sequence[Scope], note: str, days: float | None) -> None:
     """Prints only the key on standard output, for scripts."""
     async with open_keys(settings) as admin:
@@ -291,6 +311,16 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--abort", action="store_true", help="abort an unfinished move and drop its new collection")
     normalize = commands.add_parser("normalize", help="rewrite stored names in Unicode NFC")
     normalize.add_argument("bots", nargs="*", type=UUID, metavar="BOT", help="default: each bot that needs it")
+    calibrate = commands.add_parser("calibrate", help="calibrate confidence for the embedding model of a bot")
+    calibrate.add_argument("bot", type=UUID, metavar="BOT", help="chat_bot_id of a bot that has the answers")
+    calibrate.add_argument(
+        "--questions",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help='lines like {"question": "..", "doc_id": 1}, with "passage": ".." for a part of the answering text, '
+        'or with "doc_id": null where the bot has no answer',
+    )
     adopt = commands.add_parser("adopt", help="make a Milvus of another installation belong to this database")
     adopt.add_argument(
         "--keep-vectors",
@@ -324,6 +354,9 @@ def main() -> int:
             return 0
         if arguments.command == "keys":
             return _keys(settings, arguments)
+        if arguments.command == "calibrate":
+            asyncio.run(calibrate(settings, arguments.bot, arguments.questions))
+            return 0
         if arguments.command == "normalize":
             return 1 if asyncio.run(normalize(settings, arguments.bots or None)) else 0
         if arguments.command == "reembed":

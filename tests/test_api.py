@@ -154,7 +154,7 @@ def _comparable(value: Any, key: str = "") -> Any:
         return [_comparable(item) for item in value]
     if CHANGING.search(key):
         return type(value).__name__
-    return round(value, 2) if key.endswith("score") and value is not None else value
+    return round(value, 2) if key.endswith(("score", "confidence")) and value is not None else value
 
 
 def test_korean_readme_has_the_same_examples() -> None:

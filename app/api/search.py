@@ -100,6 +100,7 @@ async def _search(
         distinct=body.distinct,
         context_chunks=body.context_chunks,
         rerank=body.rerank,
+        min_confidence=body.min_confidence,
         allow_partial=body.allow_partial,
     )
     try:
@@ -167,6 +168,8 @@ def _result(result: Result) -> SearchResult:
         "dense_score": result.dense_score,
         "lexical_score": result.lexical_score,
         "rerank_score": result.rerank_score,
+        "lexical_coverage": result.lexical_coverage,
+        "confidence": result.confidence,
         "chunk_text": chunk.text,
         "page_number": chunk.page_number,
         "context": context or None,

@@ -21,6 +21,7 @@ from app.core.embedding.providers.model_settings import settings_for
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.embedding.service import EmbeddingService
 from app.core.leases.leases import Leases
+from app.core.operations.calibrate import Calibrator
 from app.core.operations.copying import Copier
 from app.core.operations.health import Health
 from app.core.operations.index_check import IndexCheck
@@ -33,6 +34,7 @@ from app.core.operations.vector_check import VectorCheck
 from app.core.operations.verify import Verifier
 from app.core.ports import VectorIndex
 from app.core.search.cross_encoder import CrossEncoderReranker
+from app.core.search.relevance import Relevance
 from app.core.search.rerank import Reranker, RerankingService
 from app.core.search.search import Search
 from app.core.stores.postgres.api_keys import KeyStore
@@ -46,6 +48,7 @@ from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.normalize import NormalizeStore
 from app.core.stores.postgres.rebuild import RebuildStore
+from app.core.stores.postgres.statistics import StatisticsStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.write.bulk_throttle import BulkWriteThrottle
@@ -86,6 +89,7 @@ class Services:
     vector_check: VectorCheck
     repairer: Repairer
     metrics_sampler: MetricsSampler
+    calibrator: Calibrator
 
 
 @asynccontextmanager
@@ -305,11 +309,25 @@ async def build_services(
         interval=settings.recovery_interval_seconds,
         claim=settings.saga_lease_seconds,
     )
+    statistics = StatisticsStore(stores.db)
+    relevance = Relevance(statistics)
+    search = Search(
+        bots,
+        documents,
+        stores.index,
+        embedders,
+        reranker,
+        on_search=throttle.note_search,
+        large_answers=BulkWriteThrottle(0, LARGE_ANSWER_REST, LARGE_ANSWER_MAX_REST_SECONDS),
+        rebuild_error=limit.error,
+        relevance=relevance,
+    )
     metrics_sampler = MetricsSampler(BacklogStore(stores.db), stores.db.pool_state)
     loops = [
         leases.renew_forever(),
         recovery.run_forever(),
         index_check.run_forever(),
+        relevance.refresh_forever(),
         metrics_sampler.run_forever(),
         generations.run_forever(),
     ]
@@ -324,16 +342,7 @@ async def build_services(
             documents=of_documents,
             listing=Listing(bots, ListingStore(stores.db)),
             by_filter=ByFilter(bots, documents, of_documents),
-            search=Search(
-                bots,
-                documents,
-                stores.index,
-                embedders,
-                reranker,
-                on_search=throttle.note_search,
-                large_answers=BulkWriteThrottle(0, LARGE_ANSWER_REST, LARGE_ANSWER_MAX_REST_SECONDS),
-                rebuild_error=limit.error,
-            ),
+            search=search,
             embed=EmbeddingService(embedders),
             reranking=RerankingService(reranker),
             models=Models(embedders, None if reranker is None else reranker.model),
@@ -342,6 +351,7 @@ async def build_services(
             vector_check=VectorCheck(verify_store, bot_store, stores.index, embedders),
             repairer=repairer,
             metrics_sampler=metrics_sampler,
+            calibrator=Calibrator(bots, search, relevance, statistics),
         )
 
 

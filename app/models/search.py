@@ -62,6 +62,10 @@ class SearchOptions(Request):
         False, description="Rerank the best results with the server's reranker (RERANK_MODEL or RERANK_URL)."
     )
 
+    min_confidence: Annotated[float, Strict(), Field(ge=0, le=1)] | None = Field(
+        None,
+        description="Minimum confidence of a result. 422 if the bot's model has no calibration.",
+    )
     allow_partial: Annotated[bool, Strict(), NullIsDefault()] = Field(
         False,
         description="Search even while lost vectors of the bot are being rebuilt. The answer then has `complete` and "
@@ -162,6 +166,19 @@ class SearchResult(TypedDict):
         float | None, Field(description="BM25; null in dense mode and for a chunk that lexical search did not find.")
     ]
     rerank_score: Annotated[float | None, Field(description="The reranker's score; null for a result not reranked.")]
+    lexical_coverage: Annotated[
+        float,
+        Field(
+            description="The share of the query's words, weighted by inverse document frequency, that the chunk has."
+        ),
+    ]
+    confidence: Annotated[
+        float | None,
+        Field(
+            description="How likely it is that this result or one below it answers the query; null if the bot's model "
+            "has no calibration."
+        ),
+    ]
     chunk_text: str
     page_number: int | None
     context: Annotated[

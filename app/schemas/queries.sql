@@ -24,7 +24,9 @@ FROM (VALUES ('alembic_version', 'SELECT'),
              ('api_keys', 'SELECT, INSERT, UPDATE'),
              ('bot_collections', 'SELECT'),
              ('bot_registry', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('calibrations', 'SELECT, INSERT, UPDATE'),
              ('document_chunks', 'SELECT, INSERT, DELETE'),
+             ('term_counts', 'SELECT, INSERT, UPDATE'),
              ('documents', 'SELECT, INSERT, UPDATE, DELETE'),
              ('generation_blocks', 'SELECT, INSERT'),
              ('idempotency_keys', 'SELECT, INSERT, UPDATE, DELETE'),
@@ -68,7 +70,7 @@ RETURNING bot_id;
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, default_mode, default_dense_weight, chunks_done, chunks_total,
+       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight, chunks_done, chunks_total,
        ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
            AS in_flight_generations
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
@@ -78,7 +80,7 @@ WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, default_mode, default_dense_weight, chunks_done, chunks_total
+       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
@@ -86,7 +88,7 @@ WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR ac
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, default_mode, default_dense_weight, chunks_done, chunks_total
+       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
   AND ($2::timestamptz IS NULL OR (created_at, bot_id) > ($2, $3::uuid))
@@ -594,7 +596,7 @@ LIMIT $2;
 
 -- name: current_chunks
 -- The chunks of the keys $2 that are current and pass the filter. Text and metadata only for the keys that $3 has
--- too. No rows if $4 to $8 are given and the bot's row has other values; of its other columns a search needs none that
+-- too. No rows if $4 to $9 are given and the bot's row has other values; of its other columns a search needs none that
 -- can change. OFFSET 0 forces one lookup by key per chunk: before the first ANALYZE of a partition the planner takes
 -- bot_id for selective, and a join would read the whole partition.
 SELECT c.chunk_id, c.doc_id, c.chunk_index, k.chunk_id = ANY ($3::bigint[]) AS hydrate,
@@ -616,7 +618,8 @@ WHERE $4::timestamptz IS NULL OR (
         SELECT FROM bot_registry
         WHERE bot_id = $1 AND state = 'active' AND created_at = $4 AND milvus_timestamp = $5::bigint
           AND coalesce(milvus_collection, collection_name) = $6::text
-          AND default_mode IS NOT DISTINCT FROM $7::text AND default_dense_weight IS NOT DISTINCT FROM $8::float8)
+          AND statistics_version IS NOT DISTINCT FROM $7::uuid
+          AND default_mode IS NOT DISTINCT FROM $8::text AND default_dense_weight IS NOT DISTINCT FROM $9::float8)
     AND NOT EXISTS (SELECT FROM index_rebuilds WHERE bot_id = $1));
 
 -- name: current_chunks_of_documents
@@ -717,6 +720,87 @@ LIMIT $3;
 -- name: milvus_timestamp
 SELECT milvus_timestamp, coalesce(milvus_collection, collection_name) AS milvus_collection
 FROM bot_registry WHERE bot_id = $1 AND state = 'active';
+
+-- ---------------------------------------------------------------- confidence
+
+-- name: get_statistics
+SELECT b.bot_id, b.statistics_version, b.analyzer_version, b.title_in_lexical, f.sampled, f.terms, c.with_similarity,
+       c.words_only
+FROM bot_registry b
+LEFT JOIN term_counts f
+       ON f.bot_id = b.bot_id AND f.analyzer_version = b.analyzer_version AND f.title_in_lexical = b.title_in_lexical
+LEFT JOIN calibrations c ON c.embedding_model = b.embedding_model AND c.dimension = b.dimension
+                        AND c.analyzer_version = b.analyzer_version
+WHERE b.bot_id = $1 AND b.state = 'active';
+
+-- name: size_of_bot
+-- Its chunks, counted up to $2, and the pages of its partition.
+SELECT (SELECT count(*) FROM (SELECT FROM document_chunks WHERE bot_id = $1 LIMIT $2) AS c)::integer AS chunks,
+       (coalesce(pg_relation_size(to_regclass(format('%I', bot_partition_name('document_chunks', $1)))), 0)
+        / current_setting('block_size')::integer)::integer AS pages;
+
+-- name: first_chunks
+-- At most $2 current chunks of a bot that has hardly more.
+SELECT c.bot_id, d.title, c.text
+FROM document_chunks c
+JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
+WHERE c.bot_id = $1
+LIMIT $2;
+
+-- name: sampled_chunks
+-- At most $2 current chunks, drawn from about $3 percent of the pages.
+WITH drawn AS MATERIALIZED (
+    SELECT chunk_id FROM document_chunks TABLESAMPLE SYSTEM ($3::real) WHERE bot_id = $1 ORDER BY random() LIMIT $2
+)
+SELECT c.bot_id, d.title, c.text
+FROM drawn
+CROSS JOIN LATERAL (
+    SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = drawn.chunk_id OFFSET 0
+) AS c
+CROSS JOIN LATERAL (
+    SELECT * FROM documents d WHERE d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16 OFFSET 0
+) AS d;
+
+-- name: store_frequencies
+-- Unless the bot's statistics are not those of version $2 any more, or its words are made in another way.
+WITH bot AS (
+    UPDATE bot_registry SET statistics_version = gen_random_uuid()
+    WHERE bot_id = $1 AND state = 'active' AND statistics_version IS NOT DISTINCT FROM $2
+      AND analyzer_version = $3 AND title_in_lexical = $4
+    RETURNING bot_id
+)
+INSERT INTO term_counts (bot_id, analyzer_version, title_in_lexical, sampled, terms, chunks, pages)
+SELECT bot_id, $3, $4, $5, $6, $7, $8 FROM bot
+ON CONFLICT (bot_id) DO UPDATE
+SET analyzer_version = excluded.analyzer_version, title_in_lexical = excluded.title_in_lexical,
+    sampled = excluded.sampled, terms = excluded.terms, chunks = excluded.chunks, pages = excluded.pages,
+    sampled_at = now(), checked_at = now()
+RETURNING bot_id;
+
+-- name: claim_frequency_check
+-- No row if a server has checked within the last $2.
+UPDATE term_counts f SET checked_at = now()
+FROM bot_registry b
+WHERE f.bot_id = $1 AND b.bot_id = $1 AND b.state = 'active' AND f.checked_at < now() - $2::interval
+RETURNING b.statistics_version, b.analyzer_version, b.title_in_lexical, f.chunks, f.pages,
+          extract(epoch FROM now() - f.sampled_at)::float8 AS age;
+
+-- name: store_calibration
+INSERT INTO calibrations (embedding_model, dimension, analyzer_version, with_similarity, words_only)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (embedding_model, dimension, analyzer_version) DO UPDATE
+SET with_similarity = excluded.with_similarity, words_only = excluded.words_only, calibrated_at = now();
+
+-- name: renew_statistics_versions
+-- Of the bots that a calibration is for. They are locked in the order in which other statements lock them.
+WITH locked AS (
+    SELECT bot_id FROM bot_registry
+    WHERE embedding_model = $1 AND dimension = $2 AND analyzer_version = $3
+    ORDER BY bot_id
+    FOR NO KEY UPDATE
+)
+UPDATE bot_registry b SET statistics_version = gen_random_uuid() FROM locked WHERE b.bot_id = locked.bot_id
+RETURNING b.bot_id;
 
 -- ---------------------------------------------------------------- vector_gc
 

@@ -80,6 +80,8 @@ class Bot:
     """Of the words in ``milvus_collection``, and so of the queries to it."""
     title_in_lexical: bool = False
     """Whether the lexical field of each chunk begins with the title of its document."""
+    statistics_version: UUID | None = None
+    """Another one whenever the bot's ``BotStatistics`` change; None before they were computed."""
     default_mode: Mode | None = None
     default_dense_weight: float | None = None
     """For searches that name no mode or weight. None: the server's default."""
@@ -255,6 +257,63 @@ class StaleChunk(NamedTuple):
     chunk_id: int
     doc_id: int | None
     chunk_count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Coefficients of the two logistic regressions behind ``confidence``: ``app.core.search.confidence``.
+
+    ``with_similarity``: of 1, coverage, missing, covered and cosine similarity. ``words_only``: the same without the
+    last, for lexical mode.
+    """
+
+    with_similarity: tuple[float, float, float, float, float]
+    words_only: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TermCounts:
+    """In how many of the ``sampled`` chunks of a bot each term occurs.
+
+    ``terms``: n hashes of 4 bytes, ascending, then n counts of 2 bytes, little-endian.
+    """
+
+    sampled: int
+    terms: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BotStatistics:
+    """What coverage and confidence of a bot's results are computed from.
+
+    ``version``: None before ``counts`` were stored first. ``counts``: None if there are none for the bot's present
+    analyzer. ``calibration``: None if none was stored for the bot's model.
+    """
+
+    version: UUID | None
+    analyzer_version: int
+    title_in_lexical: bool
+    counts: TermCounts | None
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True, slots=True)
+class BotSize:
+    """``chunks``: counted up to a limit. ``pages``: of the table that holds them, which grow with them."""
+
+    chunks: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleAge:
+    """A bot's stored sample: version and analyzer of its ``BotStatistics``, the bot's size then, ``age`` in seconds."""
+
+    version: UUID | None
+    analyzer_version: int
+    title_in_lexical: bool
+    size: BotSize
+    age: float
 
 
 @dataclass(frozen=True, slots=True)

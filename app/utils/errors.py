@@ -56,6 +56,10 @@ class UnsupportedMode(InvalidInput):
     code, title = "unsupported_mode", "Search mode not supported by this collection"
 
 
+class NotCalibrated(InvalidInput):
+    code, title = "not_calibrated", "Confidence is not calibrated for this model"
+
+
 class IdempotencyKeyReused(InvalidInput):
     code, title = "idempotency_key_reused", "Idempotency-Key belongs to another request"
 

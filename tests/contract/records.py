@@ -15,6 +15,7 @@ from app.core.ports import (
     ListingPort,
     ModelMigrationPort,
     RebuildPort,
+    StatisticsPort,
     VerifyPort,
     WritePort,
 )
@@ -27,6 +28,7 @@ from app.core.stores.postgres.idempotency import IdempotencyStore
 from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
+from app.core.stores.postgres.statistics import StatisticsStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.write.transactions import WriteTransactions
@@ -42,6 +44,7 @@ from tests.doubles.memory_store import (
     MemoryListingStore,
     MemoryModelMigrationStore,
     MemoryRebuildStore,
+    MemoryStatisticsStore,
     MemoryVerifyStore,
     MemoryWriteStore,
     Tables,
@@ -67,6 +70,7 @@ class Record:
     generations: GenerationPort
     rebuilds: RebuildPort
     listing: ListingPort
+    statistics: StatisticsPort
     keys: Callable[[timedelta], IdempotencyPort]
     """The store of idempotency keys that keeps them for the given time."""
 
@@ -84,6 +88,7 @@ class Record:
             GenerationStore(db),
             RebuildStore(db),
             ListingStore(db),
+            StatisticsStore(db),
             partial(IdempotencyStore, db),
         )
 
@@ -102,6 +107,7 @@ class Record:
             MemoryGenerationStore(tables),
             MemoryRebuildStore(tables),
             MemoryListingStore(tables, matches),
+            MemoryStatisticsStore(tables),
             partial(MemoryIdempotencyStore, tables),
         )
 

@@ -156,7 +156,7 @@ HOT = {
     "count_documents": (),
     "facets": (10,),
     "facets_of_tags": (10,),
-    "current_chunks": ([1, 2], [1], datetime.now(UTC), 7, "c", "dense", 0.5),
+    "current_chunks": ([1, 2], [1], datetime.now(UTC), 7, "c", None, "dense", 0.5),
     "current_chunks_of_documents": ([1, 2], [1], [3]),
     "stale_chunks": ([1, 2], "c"),
     "neighbouring_chunks": ([1, 2], 5),
@@ -187,6 +187,9 @@ HOT = {
     "set_bot_model": ("m", 2),
     "current_chunk_ids": ([1],),
     "sampled_keys": (10,),
+    "size_of_bot": (10,),
+    "first_chunks": (10,),
+    "sampled_chunks": (10, 5.0),
     "wrong_chunk_counts": (),
     "stray_chunks": (),
     "recount_chunks": ([1],),
@@ -309,7 +312,7 @@ async def test_confirming_keys_reads_no_more_than_the_keys(db: Database) -> None
         bot,
     )
     keys = [number << 16 for number in range(1, 6)]
-    values = (bot, keys, keys, None, None, None, None, None)
+    values = (bot, keys, keys, None, None, None, None, None, None)
     row = await db.fetchrow("EXPLAIN (ANALYZE, FORMAT JSON) " + SQL["current_chunks"], *values)
     assert row is not None
     plans = [json.loads(row[0])[0]["Plan"]]

@@ -18,6 +18,7 @@ from app.core.operations.rebuild import Rebuilder, RebuildLimit
 from app.core.operations.repair import Repairer
 from app.core.operations.verify import Verifier
 from app.core.ports import BeginResult, FinishResult
+from app.core.search.relevance import Relevance
 from app.core.search.search import Search
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.by_filter import ByFilter
@@ -93,6 +94,7 @@ class Process:
             on_search=throttle.note_search,
             large_answers=BulkWriteThrottle(0),
             rebuild_error=limit.error,
+            relevance=Relevance(world.statistics),  # Without faults: it reads, and what it stores has no invariant.
         )
         verify, chunks = Database(self, world.verify), Database(self, world.chunks)
         self.verifier = Verifier(verify, index)

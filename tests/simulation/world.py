@@ -20,6 +20,7 @@ from tests.doubles.memory_store import (
     MemoryListingStore,
     MemoryModelMigrationStore,
     MemoryRebuildStore,
+    MemoryStatisticsStore,
     MemoryVerifyStore,
     MemoryWriteStore,
     Tables,
@@ -82,6 +83,7 @@ class World:
             self.tables.blocks.append(GenerationBlock(UUID(int=1), 1, 1 << 30))
             self.tables.last_in_block = 1 << 30
         self.rebuilds = MemoryRebuildStore(self.tables)
+        self.statistics = MemoryStatisticsStore(self.tables)
         self.chunks = MemoryModelMigrationStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
         self.ever_paused = False
         self.ever_restored = False

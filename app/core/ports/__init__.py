@@ -22,6 +22,7 @@ from app.core.ports.operations import (
     RebuildPort,
     VerifyPort,
 )
+from app.core.ports.statistics import StatisticsPort
 from app.core.ports.vector_index import (
     DELETE_KEYS,
     Analyzer,
@@ -65,6 +66,7 @@ __all__ = [
     "NormalizePort",
     "RebuildPort",
     "RenderAnswer",
+    "StatisticsPort",
     "UnverifiedCollection",
     "VectorIndex",
     "Vectors",

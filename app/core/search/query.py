@@ -17,9 +17,9 @@ class Query:
     """One or more query texts for one bot; each text gets its own results, under the same options.
 
     ``account`` None: of any account. ``limit``: most results for each text. ``mode`` and ``dense_weight`` None: the
-    bot's defaults. ``score_threshold``: least cosine similarity. ``context_chunks``: neighbours on
-    each side of a result. ``allow_partial``: search even while vectors of the bot are missing and being rebuilt.
-    ``distinct``: of chunks with equal texts only the best.
+    bot's defaults. ``score_threshold``: least cosine similarity. ``context_chunks``: neighbours on each side of a
+    result. ``min_confidence``: least confidence of a result. ``allow_partial``: search even while vectors of the bot
+    are missing and being rebuilt. ``distinct``: of chunks with equal texts only the best.
     """
 
     bot_id: UUID
@@ -34,6 +34,7 @@ class Query:
     distinct: bool = False
     context_chunks: int = 0
     rerank: bool = False
+    min_confidence: float | None = None
     allow_partial: bool = False
 
 
@@ -51,7 +52,9 @@ class Result:
 
     ``score`` ranks it: the reranker's score if it was reranked, 0..1 in hybrid mode, else the score of the mode.
     ``dense_score``: cosine similarity, None in lexical mode. ``lexical_score``: BM25, None if the chunk is not in the
-    lexical list. ``context``: the chunk and its neighbours in order, empty unless the query asks for them.
+    lexical list. ``lexical_coverage``: the share of the query's idf that the chunk covers, 0..1. ``confidence``: how
+    likely it is that this result or one below it answers the query, 0..1; None if the bot's model has no calibration.
+    ``context``: the chunk and its neighbours in order, empty unless the query asks for them.
     ``duplicates``: None unless the query is ``distinct``.
     """
 
@@ -60,6 +63,8 @@ class Result:
     dense_score: float | None
     lexical_score: float | None
     rerank_score: float | None = None
+    lexical_coverage: float = 0.0
+    confidence: float | None = None
     context: Sequence[Chunk] = ()
     duplicates: Duplicates | None = None
 

@@ -1,4 +1,4 @@
-"""The read path: embeds the query, retrieves and ranks chunks, reranks them and adds their neighbours."""
+"""The read path: embeds the query, retrieves and ranks chunks, reranks and rates them, and adds their neighbours."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ from app.core.search.fusion import DEFAULT_DENSE_WEIGHT
 from app.core.search.hits import RetrievalRequest
 from app.core.search.query import Query, Result, SearchResults, Trace
 from app.core.search.ranking import ChunkReplaced, Ranker
+from app.core.search.relevance import Relevance
 from app.core.search.rerank import NO_RERANKER, Reranker, check_pairs
 from app.core.search.response_size import MAX_LARGE_ANSWERS, AnswerThrottle, check_bytes, is_large
 from app.core.search.retrieval import Retrieval, in_flight_key_ranges
@@ -58,6 +59,7 @@ class Search:
         on_search: Callable[[], None],
         large_answers: AnswerThrottle,
         rebuild_error: Callable[[Bot], AppError],
+        relevance: Relevance,
     ) -> None:
         self._bots = bots
         self._documents = documents
@@ -68,6 +70,7 @@ class Search:
         self._large_answers = large_answers
         self._large_slots = asyncio.Semaphore(MAX_LARGE_ANSWERS)
         self._rebuild_error = rebuild_error
+        self._relevance = relevance
         self._planner = FilterPlanner(documents, Retrieval(bots, documents, index, embedders))
         self._ranker = Ranker(documents, index, embedders)
         self._bot_reader = RequestCoalescer(self._read_bot)
@@ -77,7 +80,8 @@ class Search:
         """For each text the best ``limit`` current chunks, or documents, best first.
 
         Raises UnsupportedMode, InvalidInput, AnswerTooLarge, BotNotFound, ModelMismatch, PartialEmbeddingError,
-        RerankInvalid, IndexRebuilding, and Unavailable when a store, the embedder or the reranker is unavailable.
+        RerankInvalid, NotCalibrated, IndexRebuilding, and Unavailable when a store, the embedder or the reranker is
+        unavailable.
         """
         if query.rerank:
             if self._reranker is None:
@@ -169,6 +173,7 @@ class Search:
             results = await self._results(query, mode, again, trace, timings)
         if query.rerank:
             results = await self._reranked(query, results, timings)
+        results = await self._relevance.rate(query, bot, results)
         if query.context_chunks:
             results = await self._with_context(bot, results, query.context_chunks, timings)
         return SearchResults(mode, results, trace, bot.rebuild)

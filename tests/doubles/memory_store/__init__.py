@@ -8,6 +8,7 @@ from tests.doubles.memory_store.idempotency import MemoryIdempotencyStore
 from tests.doubles.memory_store.listing import MemoryListingStore
 from tests.doubles.memory_store.model_migrations import MemoryModelMigrationStore
 from tests.doubles.memory_store.rebuild import MemoryRebuildStore
+from tests.doubles.memory_store.statistics import MemoryStatisticsStore
 from tests.doubles.memory_store.tables import Tables
 from tests.doubles.memory_store.verify import MemoryVerifyStore
 from tests.doubles.memory_store.writes import MemoryWriteStore
@@ -21,6 +22,7 @@ __all__ = [
     "MemoryListingStore",
     "MemoryModelMigrationStore",
     "MemoryRebuildStore",
+    "MemoryStatisticsStore",
     "MemoryVerifyStore",
     "MemoryWriteStore",
     "Tables",

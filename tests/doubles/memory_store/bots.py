@@ -158,6 +158,7 @@ class MemoryBotStore:
             tables.rebuilds.pop(bot_id, None)
             tables.checks.pop(bot_id, None)
             tables.doubts.pop(bot_id, None)
+            tables.frequencies.pop(bot_id, None)
         return True
 
     async def has_chunks(self, bot_id: UUID) -> bool:

@@ -204,12 +204,14 @@ class MemoryDocumentStore:
             row.created_at,
             row.milvus_timestamp,
             row.collection,
+            row.statistics_version,
             row.default_mode,
             row.default_dense_weight,
         ) == (
             bot.created_at,
             bot.milvus_timestamp,
             bot.milvus_collection,
+            bot.statistics_version,
             bot.default_mode,
             bot.default_dense_weight,
         )

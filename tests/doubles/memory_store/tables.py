@@ -9,12 +9,15 @@ from uuid import UUID, uuid4
 from app.schemas.rows import (
     CHUNKS_PER_GENERATION,
     Bot,
+    BotSize,
+    Calibration,
     Chunk,
     Document,
     GenerationBlock,
     Mode,
     ModelMigration,
     Progress,
+    TermCounts,
 )
 from app.utils.errors import NoGeneration
 
@@ -36,6 +39,7 @@ class BotRow:
     title_in_lexical: bool = False
     default_mode: Mode | None = None
     default_dense_weight: float | None = None
+    statistics_version: UUID | None = None
 
     @property
     def collection(self) -> str:
@@ -58,6 +62,7 @@ class BotRow:
             title_in_lexical=self.title_in_lexical,
             default_mode=self.default_mode,
             default_dense_weight=self.default_dense_weight,
+            statistics_version=self.statistics_version,
         )
 
 
@@ -152,6 +157,16 @@ class RebuildRow:
     lease_until: datetime | None = None
 
 
+@dataclass(slots=True)
+class FrequencyRow:
+    analyzer_version: int
+    title_in_lexical: bool
+    counts: TermCounts
+    size: BotSize
+    sampled_at: datetime
+    checked_at: datetime
+
+
 def wall_clock() -> datetime:
     return datetime.now(UTC)
 
@@ -174,6 +189,8 @@ class Tables:
         self.rebuilds: dict[UUID, RebuildRow] = {}
         self.checks: dict[UUID, datetime] = {}
         self.doubts: dict[UUID, tuple[int, datetime]] = {}
+        self.frequencies: dict[UUID, FrequencyRow] = {}
+        self.calibrations: dict[tuple[str | None, int | None, int], Calibration] = {}
         self.last_generation = 0
         self.installation_id = uuid4()
         self.database = "memory"

@@ -122,18 +122,11 @@ class DocumentStore:
             sql, values = _filtered(SQL["current_chunks_of_documents"], where, first_param=5)
             found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), doc_ids, *values)
             return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
-        row = (
-            (
-                expected_bot.created_at,
-                expected_bot.milvus_timestamp,
-                expected_bot.milvus_collection,
-                expected_bot.default_mode,
-                expected_bot.default_dense_weight,
-            )
-            if expected_bot
-            else (None, None, None, None, None)
-        )
-        sql, values = _filtered(SQL["current_chunks"], where, first_param=9)
+        row: Sequence[Any] = (None, None, None, None, None, None)
+        if bot := expected_bot:
+            settings = (bot.statistics_version, bot.default_mode, bot.default_dense_weight)
+            row = (bot.created_at, bot.milvus_timestamp, bot.milvus_collection, *settings)
+        sql, values = _filtered(SQL["current_chunks"], where, first_param=10)
         found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), *row, *values)
         return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
 

@@ -1,0 +1,10 @@
+"""What the confidence of results is computed from."""
+
+from migrations.sql_file import run_sql_file
+
+revision = "0013"
+down_revision = "0014"
+
+
+def upgrade() -> None:
+    run_sql_file("0013_confidence.sql")
