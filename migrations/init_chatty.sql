@@ -493,7 +493,7 @@ ALTER TABLE bot_registry
 
 UPDATE alembic_version SET version_num='0014' WHERE alembic_version.version_num = '0012';
 
--- Running upgrade 0014 -> 0013
+-- Running upgrade 0014 -> 0015
 
 -- What lexical_coverage and confidence of a bot's results are computed from. statistics_version: a new value whenever the
 -- bot's row of term_counts or its calibration changes, so that all servers use the same. NULL: neither so far.
@@ -530,7 +530,7 @@ CREATE TABLE calibrations (
 );
 
 
-UPDATE alembic_version SET version_num='0013' WHERE alembic_version.version_num = '0014';
+UPDATE alembic_version SET version_num='0015' WHERE alembic_version.version_num = '0014';
 
 COMMIT;
 

@@ -2,9 +2,9 @@
 
 from migrations.sql_file import run_sql_file
 
-revision = "0013"
+revision = "0015"
 down_revision = "0014"
 
 
 def upgrade() -> None:
-    run_sql_file("0013_confidence.sql")
+    run_sql_file("0015_confidence.sql")
