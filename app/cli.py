@@ -37,6 +37,7 @@ from app.models.fields import AccountName
 from app.schemas.rows import Progress
 from app.settings_check import checked_settings, settings_warnings
 from app.settings_page import settings_page
+from app.tune import tune
 from app.utils.errors import AppError, ModelMismatch, StartupError
 from app.utils.logging import configure
 
@@ -312,15 +313,18 @@ def _parser() -> argparse.ArgumentParser:
     normalize = commands.add_parser("normalize", help="rewrite stored names in Unicode NFC")
     normalize.add_argument("bots", nargs="*", type=UUID, metavar="BOT", help="default: each bot that needs it")
     calibrate = commands.add_parser("calibrate", help="calibrate confidence for the embedding model of a bot")
-    calibrate.add_argument("bot", type=UUID, metavar="BOT", help="chat_bot_id of a bot that has the answers")
-    calibrate.add_argument(
-        "--questions",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help='lines like {"question": "..", "doc_id": 1}, with "passage": ".." for a part of the answering text, '
-        'or with "doc_id": null where the bot has no answer',
-    )
+    tune = commands.add_parser("tune", help="measure which mode and dense_weight answer a bot's questions best")
+    for command in (calibrate, tune):
+        command.add_argument("bot", type=UUID, metavar="BOT", help="chat_bot_id of a bot that has the answers")
+        command.add_argument(
+            "--questions",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help='lines like {"question": "..", "doc_id": 1}; instead of doc_id "title", or "passage" for a part of '
+            'the answering text; "doc_id": null where the bot has no answer',
+        )
+    tune.add_argument("--apply", action="store_true", help="make the best the bot's default")
     adopt = commands.add_parser("adopt", help="make a Milvus of another installation belong to this database")
     adopt.add_argument(
         "--keep-vectors",
@@ -356,6 +360,9 @@ def main() -> int:
             return _keys(settings, arguments)
         if arguments.command == "calibrate":
             asyncio.run(calibrate(settings, arguments.bot, arguments.questions))
+            return 0
+        if arguments.command == "tune":
+            print(*asyncio.run(tune(settings, arguments.bot, arguments.questions, arguments.apply)), sep="\n")
             return 0
         if arguments.command == "normalize":
             return 1 if asyncio.run(normalize(settings, arguments.bots or None)) else 0

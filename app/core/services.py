@@ -30,6 +30,7 @@ from app.core.operations.model_migration import ModelMigrator
 from app.core.operations.normalize import Normalizer
 from app.core.operations.rebuild import Rebuilder, RebuildLimit
 from app.core.operations.repair import Repairer
+from app.core.operations.tuning import Tuner
 from app.core.operations.vector_check import VectorCheck
 from app.core.operations.verify import Verifier
 from app.core.ports import VectorIndex
@@ -90,6 +91,7 @@ class Services:
     repairer: Repairer
     metrics_sampler: MetricsSampler
     calibrator: Calibrator
+    tuner: Tuner
 
 
 @asynccontextmanager
@@ -352,6 +354,7 @@ async def build_services(
             repairer=repairer,
             metrics_sampler=metrics_sampler,
             calibrator=Calibrator(bots, search, relevance, statistics),
+            tuner=Tuner(bots, search),
         )
 
 

@@ -160,7 +160,7 @@ class Bots:
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> Bot:
         """Changes columns of the bot's row; the bot as it is then. Raises BotNotFound, UnsupportedMode."""
         if (mode := changes.get("default_mode")) not in (None, "dense"):
-            check_mode(mode, await self._supports_lexical(await self.get(bot_id, account)))
+            check_mode(mode, await self.supports_lexical(await self.get(bot_id, account)))
         if not await self._store.update(bot_id, account, changes):
             raise BotNotFound()
         return await self.get(bot_id, account)
@@ -197,7 +197,8 @@ class Bots:
             await failpoint("bot_delete.after_mark")
             await self._remove(bot_id)
 
-    async def _supports_lexical(self, bot: Bot) -> bool:
+    async def supports_lexical(self, bot: Bot) -> bool:
+        """Whether the bot can be searched in lexical and hybrid mode."""
         try:
             return await self._index.supports_lexical(bot.milvus_collection)
         except CollectionMissing:  # It is made when it is needed.

@@ -104,7 +104,8 @@ class Calibrator:
             best = [(result, question.has_answer) for result in results[:1]]
             if question.has_answer:
                 best += [(result, False) for result in wrong[:1]]
-            group = crc32(str(question.doc_id or question.passage or question.text).encode())
+            answer_of = question.doc_id or question.passage or question.title or question.text
+            group = crc32(str(answer_of).encode())
             matches = await self._relevance.matches(question.text, bot, [result.chunk for result, _ in best])
             for (result, is_there), match in zip(best, matches, strict=True):
                 assert result.dense_score is not None  # In hybrid and in dense mode.

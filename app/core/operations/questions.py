@@ -2,6 +2,7 @@
 
 {"question": "경복궁은 언제 쉬나요?", "doc_id": 4711}
 {"question": "경복궁은 언제 쉬나요?", "passage": "화요일에 문을 닫는다"}
+{"question": "경복궁은 언제 쉬나요?", "title": "경복궁 안내"}
 {"question": "달의 지름은?", "doc_id": null}
 """
 
@@ -11,25 +12,31 @@ from typing import Any, NamedTuple
 
 from app.core.search.query import Result
 from app.utils.errors import InvalidInput
+from app.utils.unicode import nfc
 
-KEYS = {"question", "doc_id", "passage"}
+ANSWERS = ("doc_id", "passage", "title")
+KEYS = {"question", *ANSWERS}
 
 
 class Question(NamedTuple):
-    """``doc_id`` or ``passage`` name the answer: a document, or a text that a right chunk contains. Both None: the bot
-    has no answer."""
+    """``doc_id``, ``title`` or ``passage`` name the answer: a document, or a text that a right chunk contains. All
+    None: the bot has no answer. ``line``: where it is in its file."""
 
     text: str
     doc_id: int | None = None
     passage: str | None = None
+    title: str | None = None
+    line: int = 0
 
     @property
     def has_answer(self) -> bool:
-        return self.doc_id is not None or self.passage is not None
+        return (self.doc_id, self.passage, self.title) != (None, None, None)
 
     def is_answered_by(self, result: Result) -> bool:
         if self.passage is not None:
             return self.passage in result.chunk.text
+        if self.title is not None:
+            return self.title == result.chunk.title
         return self.doc_id == result.chunk.doc_id
 
 
@@ -43,7 +50,7 @@ def read_questions(path: Path) -> list[Question]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                found.append(_question(json.loads(line)))
+                found.append(_question(json.loads(line))._replace(line=number))
             except ValueError as exc:
                 raise InvalidInput(f"{path}, line {number}: {exc}") from exc
     return found
@@ -54,13 +61,15 @@ def _question(value: Any) -> Question:
         raise ValueError('should be an object with "question"')
     if unknown := value.keys() - KEYS:
         raise ValueError(f"unknown key {min(unknown)!r}")
-    doc_id, passage = value.get("doc_id"), value.get("passage")
-    if "doc_id" not in value and "passage" not in value:
-        raise ValueError('should have "doc_id" or "passage", null if the bot has no answer')
+    named = [key for key in ANSWERS if key in value]
+    if not named:
+        raise ValueError('should have "doc_id", "passage" or "title", null if the bot has no answer')
+    if len([key for key in named if value[key] is not None]) > 1:
+        raise ValueError(f"should have one of {', '.join(named)}")
+    doc_id, passage, title = (value.get(key) for key in ANSWERS)
     if doc_id is not None and (not isinstance(doc_id, int) or isinstance(doc_id, bool)):
         raise ValueError('"doc_id" should be a number or null')
-    if passage is not None and (not isinstance(passage, str) or not passage.strip()):
-        raise ValueError('"passage" should be a text or null')
-    if doc_id is not None and passage is not None:
-        raise ValueError('should have "doc_id" or "passage", not both')
-    return Question(value["question"], doc_id, passage)
+    for key, text in (("passage", passage), ("title", title)):
+        if text is not None and (not isinstance(text, str) or not text.strip()):
+            raise ValueError(f'"{key}" should be a text or null')
+    return Question(value["question"], doc_id, passage, title and nfc(title))
