@@ -532,5 +532,14 @@ CREATE TABLE calibrations (
 
 UPDATE alembic_version SET version_num='0015' WHERE alembic_version.version_num = '0014';
 
+-- Running upgrade 0015 -> 0019
+
+-- The least confidence of results in searches of the bot that name none. NULL: results are not cut.
+ALTER TABLE bot_registry
+    ADD COLUMN default_min_confidence double precision CHECK (default_min_confidence BETWEEN 0 AND 1);
+
+
+UPDATE alembic_version SET version_num='0019' WHERE alembic_version.version_num = '0015';
+
 COMMIT;
 

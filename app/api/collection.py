@@ -79,6 +79,7 @@ async def create(body: CreateBot, services: ServicesDep, account: AccountDep, re
             dimension=body.dimension,
             default_mode=body.mode,
             default_dense_weight=body.dense_weight,
+            default_min_confidence=body.min_confidence,
         )
     )
     response.status_code = 201 if is_new else 200
@@ -138,7 +139,7 @@ async def get(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> 
 )
 async def update(bot_id: BotPath, body: UpdateBot, services: ServicesDep, account: AccountDep) -> BotUpdated:
     """Changes fields of a bot. The fields that the body does not have stay as they are."""
-    bot = await services.bots.update(bot_id, account.resolve(body.account_name), body.changes)
+    bot = await services.bot_settings.update(bot_id, account.resolve(body.account_name), body.changes)
     return BotUpdated.model_validate(_fields(bot))
 
 
@@ -177,4 +178,5 @@ def _fields(bot: Bot) -> dict[str, object]:
         "created_at": bot.created_at,
         "mode": bot.default_mode,
         "dense_weight": bot.default_dense_weight,
+        "min_confidence": bot.default_min_confidence,
     }

@@ -34,6 +34,7 @@ from app.core.operations.tuning import Tuner
 from app.core.operations.vector_check import VectorCheck
 from app.core.operations.verify import Verifier
 from app.core.ports import VectorIndex
+from app.core.search.bot_settings import BotSettings
 from app.core.search.cross_encoder import CrossEncoderReranker
 from app.core.search.relevance import Relevance
 from app.core.search.rerank import Reranker, RerankingService
@@ -92,6 +93,7 @@ class Services:
     metrics_sampler: MetricsSampler
     calibrator: Calibrator
     tuner: Tuner
+    bot_settings: BotSettings
 
 
 @asynccontextmanager
@@ -355,6 +357,7 @@ async def build_services(
             metrics_sampler=metrics_sampler,
             calibrator=Calibrator(bots, search, relevance, statistics),
             tuner=Tuner(bots, search),
+            bot_settings=BotSettings(bots, relevance),
         )
 
 

@@ -16,10 +16,12 @@ DEFAULT_DENSE_WEIGHT = 0.3
 """For descriptions only. tests/unit/test_fusion.py compares it with the core's."""
 DEFAULT_MODE = "The mode of searches that name none."
 SERVERS_MODE = "hybrid if the bot's collection supports lexical search, else dense"
+DEFAULT_CONFIDENCE = "The minimum confidence of results in searches that name none."
 DEFAULT_WEIGHT = "The weight of the dense score in searches in hybrid mode that name none."
 
 SearchMode = Literal["dense", "lexical", "hybrid"]
 DenseWeight = Annotated[float, Strict(), Field(ge=0, le=1)]
+MinConfidence = Annotated[float, Strict(), Field(ge=0, le=1)]
 
 EXAMPLE_BOT = "7f3c1e9a-2b4d-4c6e-8f10-1a2b3c4d5e6f"
 
@@ -42,6 +44,9 @@ class CreateBot(Request):
     )
     mode: SearchMode | None = Field(None, description=f"{DEFAULT_MODE} Default: {SERVERS_MODE}.")
     dense_weight: DenseWeight | None = Field(None, description=f"{DEFAULT_WEIGHT} Default: {DEFAULT_DENSE_WEIGHT}.")
+    min_confidence: MinConfidence | None = Field(
+        None, description=f"{DEFAULT_CONFIDENCE} Default: results are not cut."
+    )
 
 
 class BotCreated(Response):
@@ -65,6 +70,7 @@ class BotInfo(Response):
     created_at: datetime
     mode: SearchMode | None = Field(description=f"{DEFAULT_MODE} null: {SERVERS_MODE}.")
     dense_weight: float | None = Field(description=f"{DEFAULT_WEIGHT} null: {DEFAULT_DENSE_WEIGHT}.")
+    min_confidence: float | None = Field(description=f"{DEFAULT_CONFIDENCE} null: results are not cut.")
 
 
 class ListedBot(BotInfo):
@@ -94,6 +100,7 @@ class UpdateBot(Request):
     bot_name: BotName | None = Field(None, description="The new name.")
     mode: SearchMode | None = Field(None, description=f"{DEFAULT_MODE} null: {SERVERS_MODE}.")
     dense_weight: DenseWeight | None = Field(None, description=f"{DEFAULT_WEIGHT} null: {DEFAULT_DENSE_WEIGHT}.")
+    min_confidence: MinConfidence | None = Field(None, description=f"{DEFAULT_CONFIDENCE} null: results are not cut.")
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
@@ -105,7 +112,7 @@ class UpdateBot(Request):
     def changes(self) -> BotChanges:
         """A bot_name of null is omitted, as elsewhere. null as a default sets it back to the server's."""
         name = {} if self.bot_name is None else {"bot_name": self.bot_name}
-        given = self.model_fields_set & {"mode", "dense_weight"}
+        given = self.model_fields_set & {"mode", "dense_weight", "min_confidence"}
         return {**name, **{f"default_{field}": getattr(self, field) for field in given}}
 
 

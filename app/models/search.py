@@ -15,7 +15,14 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from app.models.base import Request
-from app.models.collection import DEFAULT_DENSE_WEIGHT, EXAMPLE_BOT, SERVERS_MODE, DenseWeight, SearchMode
+from app.models.collection import (
+    DEFAULT_DENSE_WEIGHT,
+    EXAMPLE_BOT,
+    SERVERS_MODE,
+    DenseWeight,
+    MinConfidence,
+    SearchMode,
+)
 from app.models.fields import AccountName, Integral, Milliseconds, NullIsDefault, QueryText
 from app.models.filters import BoundedFilter
 
@@ -62,9 +69,10 @@ class SearchOptions(Request):
         False, description="Rerank the best results with the server's reranker (RERANK_MODEL or RERANK_URL)."
     )
 
-    min_confidence: Annotated[float, Strict(), Field(ge=0, le=1)] | None = Field(
+    min_confidence: MinConfidence | None = Field(
         None,
-        description="Minimum confidence of a result. 422 if the bot's model has no calibration.",
+        description="Minimum confidence of a result. 422 if the bot's model has no calibration. Default: the bot's "
+        "`min_confidence`; without one results are not cut.",
     )
     allow_partial: Annotated[bool, Strict(), NullIsDefault()] = Field(
         False,

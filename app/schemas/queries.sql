@@ -60,8 +60,8 @@ WHERE p.oid IN ('make_bot_partitions'::regproc, 'drop_bot_partitions'::regproc)
 
 -- name: insert_bot
 INSERT INTO bot_registry (bot_id, bot_name, collection_name, account_name, analyzer_version, title_in_lexical,
-                          default_mode, default_dense_weight)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                          default_mode, default_dense_weight, default_min_confidence)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 -- Without a conflict target: of two equal registrations at a time, either unique index may report the conflict.
 ON CONFLICT DO NOTHING
 RETURNING bot_id;
@@ -70,7 +70,8 @@ RETURNING bot_id;
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight, chunks_done, chunks_total,
+       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight,
+       default_min_confidence, chunks_done, chunks_total,
        ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
            AS in_flight_generations
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
@@ -80,7 +81,8 @@ WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight, chunks_done, chunks_total
+       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight,
+       default_min_confidence, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
@@ -88,7 +90,8 @@ WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR ac
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight, chunks_done, chunks_total
+       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight,
+       default_min_confidence, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
   AND ($2::timestamptz IS NULL OR (created_at, bot_id) > ($2, $3::uuid))
@@ -106,7 +109,9 @@ UPDATE bot_registry
 SET bot_name = coalesce($3::jsonb ->> 'bot_name', bot_name),
     default_mode = CASE WHEN $3 ? 'default_mode' THEN $3 ->> 'default_mode' ELSE default_mode END,
     default_dense_weight = CASE WHEN $3 ? 'default_dense_weight' THEN ($3 ->> 'default_dense_weight')::float8
-                                ELSE default_dense_weight END
+                                ELSE default_dense_weight END,
+    default_min_confidence = CASE WHEN $3 ? 'default_min_confidence' THEN ($3 ->> 'default_min_confidence')::float8
+                                  ELSE default_min_confidence END
 WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2)
 RETURNING bot_id, account_name;
 
@@ -596,7 +601,7 @@ LIMIT $2;
 
 -- name: current_chunks
 -- The chunks of the keys $2 that are current and pass the filter. Text and metadata only for the keys that $3 has
--- too. No rows if $4 to $9 are given and the bot's row has other values; of its other columns a search needs none that
+-- too. No rows if $4 to $10 are given and the bot's row has other values; of its other columns a search needs none that
 -- can change. OFFSET 0 forces one lookup by key per chunk: before the first ANALYZE of a partition the planner takes
 -- bot_id for selective, and a join would read the whole partition.
 SELECT c.chunk_id, c.doc_id, c.chunk_index, k.chunk_id = ANY ($3::bigint[]) AS hydrate,
@@ -619,7 +624,8 @@ WHERE $4::timestamptz IS NULL OR (
         WHERE bot_id = $1 AND state = 'active' AND created_at = $4 AND milvus_timestamp = $5::bigint
           AND coalesce(milvus_collection, collection_name) = $6::text
           AND statistics_version IS NOT DISTINCT FROM $7::uuid
-          AND default_mode IS NOT DISTINCT FROM $8::text AND default_dense_weight IS NOT DISTINCT FROM $9::float8)
+          AND default_mode IS NOT DISTINCT FROM $8::text AND default_dense_weight IS NOT DISTINCT FROM $9::float8
+          AND default_min_confidence IS NOT DISTINCT FROM $10::float8)
     AND NOT EXISTS (SELECT FROM index_rebuilds WHERE bot_id = $1));
 
 -- name: current_chunks_of_documents

@@ -84,7 +84,8 @@ class Bot:
     """Another one whenever the bot's ``BotStatistics`` change; None before they were computed."""
     default_mode: Mode | None = None
     default_dense_weight: float | None = None
-    """For searches that name no mode or weight. None: the server's default."""
+    default_min_confidence: float | None = None
+    """For searches that name none. None: the server's default."""
 
     def __hash__(self) -> int:
         """Of two fields, as each search hashes its bot several times; equality compares all."""
@@ -92,7 +93,8 @@ class Bot:
 
 
 BotChanges = dict[str, Any]
-"""New values by column of ``bot_registry``: bot_name, default_mode, default_dense_weight."""
+"""New values by column of ``bot_registry``: bot_name, default_mode, default_dense_weight,
+default_min_confidence."""
 
 CREATE_BOT, DELETE_BOT, DROP_COLLECTION = "create_bot", "delete_bot", "drop_collection"
 """The operations of a BotSaga."""

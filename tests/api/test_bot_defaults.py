@@ -8,10 +8,13 @@ import httpx
 import pytest
 
 from app.config import Settings
+from app.core.analyzers.analyzers import NEWEST
 from app.core.connect import Stores
 from app.core.embedding.port import Embedder, Vectors
+from app.core.search.confidence import SHIPPED
 from app.core.services import build_services
 from app.core.stores.postgres.database import Database
+from app.schemas.rows import Calibration
 from app.utils.errors import EmbedderUnavailable
 from tests.conftest import BotClient, in_process, register
 from tests.doubles.memory_index import MemoryIndex
@@ -38,9 +41,9 @@ async def shown(bot: BotClient) -> dict[str, Any]:
     (listed,) = [
         one for one in (await bot.http.get("/collection/list")).json()["bots"] if one["chat_bot_id"] == str(bot.bot_id)
     ]
-    names = ("mode", "dense_weight")
+    names = ("mode", "dense_weight", "min_confidence")
     assert {name: listed[name] for name in names} == {name: found[name] for name in names}
-    return {name: found[name] for name in names}
+    return {name: found[name] for name in names if name != "min_confidence" or found[name] is not None}
 
 
 def scores(found: dict[str, Any]) -> list[tuple[int, float]]:
@@ -118,6 +121,7 @@ async def test_null_sets_a_default_back_and_what_is_omitted_stays(bot: BotClient
         ({"mode": "best"}, "body.mode"),
         ({"dense_weight": 1.1}, "body.dense_weight"),
         ({"dense_weight": "0.5"}, "body.dense_weight"),
+        ({"min_confidence": -0.1}, "body.min_confidence"),
         ({"dense_weight": True}, "body.dense_weight"),
         ({"mode": "dense", "weight": 1}, "body.weight"),
         ({}, "body"),
@@ -201,3 +205,38 @@ class TestWithoutWords:
         assert (await answer(bot, mode="dense"))["status"] == "success"
         await patch(bot, mode=None)
         assert (await answer(bot))["mode"] == "dense"
+
+
+class TestMinConfidence:
+    """On a model with the calibration that the default model has."""
+
+    @pytest.fixture(autouse=True)
+    def calibrated(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(SHIPPED, ("hash", 64, NEWEST), Calibration((-9.0, 20.0, 0.0, 0.0, 0.0), (-9.0, 20.0, 0, 0)))
+
+    async def test_a_search_is_cut_by_its_bots_default(self, client: httpx.AsyncClient) -> None:
+        bot = await register(client, min_confidence=0.5)
+        await bot.insert(*TEXTS)
+        assert await shown(bot) == {"mode": None, "dense_weight": None, "min_confidence": 0.5}
+        uncut = await answer(bot, min_confidence=0)
+        assert len(uncut["results"]) == 3
+        expected = [one["chunk_id"] for one in uncut["results"] if one["confidence"] >= 0.5]
+        assert 0 < len(expected) < 3
+        assert [one["chunk_id"] for one in (await answer(bot))["results"]] == expected
+        await patch(bot, min_confidence=None)
+        assert scores(await answer(bot)) == scores(uncut)
+        await patch(bot, min_confidence=1, mode="dense")
+        assert scores(await answer(bot)) == scores(await answer(bot, min_confidence=1, mode="dense"))
+        assert (await answer(bot, "아무 상관 없는 물음"))["results"] == []
+
+
+async def test_min_confidence_needs_a_calibration(bot: BotClient) -> None:
+    await bot.insert(*TEXTS)
+    problem = await patch(bot, 422, min_confidence=0.5)
+    assert (problem["code"], problem["errors"][0]["loc"]) == ("not_calibrated", "body.min_confidence")
+    assert await shown(bot) == {"mode": None, "dense_weight": None}
+    await patch(bot, min_confidence=None)
+    other = await register(bot.http, min_confidence=0.5)
+    await other.insert(*TEXTS)
+    assert (await answer(other))["code"] == "not_calibrated"
+    assert (await bot.http.patch(f"/collection/{uuid4()}", json={"min_confidence": 0.5})).status_code == 404

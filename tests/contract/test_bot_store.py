@@ -252,7 +252,12 @@ async def test_a_bot_with_other_defaults_is_not_the_expected_one(record: Record)
     write = Write(bot, document("a"))
     await record.written(write)
     keys = list(write.chunk_ids)
-    for changes in ({"default_mode": "dense"}, {"default_dense_weight": 0.5}, {"default_mode": None}):
+    for changes in (
+        {"default_mode": "dense"},
+        {"default_dense_weight": 0.5},
+        {"default_mode": None},
+        {"default_min_confidence": 0.5},
+    ):
         before = await record.bots.get(bot.bot_id, None)
         assert (await record.documents.current_chunks(bot.bot_id, keys, keys, None, before)).keys() == set(keys)
         await record.bots.update(bot.bot_id, None, changes)

@@ -41,7 +41,7 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class NewBot:
-    """``default_mode`` and ``default_dense_weight`` None: not named."""
+    """The defaults of searches are None if they are not named."""
 
     bot_id: UUID
     bot_name: str
@@ -50,6 +50,7 @@ class NewBot:
     dimension: int | None = None
     default_mode: Mode | None = None
     default_dense_weight: float | None = None
+    default_min_confidence: float | None = None
 
     def agrees_with(self, bot: Bot) -> bool:
         """Whether the bot has all values that are named here."""
@@ -58,6 +59,7 @@ class NewBot:
             == (self.bot_name, self.collection_name, self.account_name)
             and self.default_mode in (None, bot.default_mode)
             and self.default_dense_weight in (None, bot.default_dense_weight)
+            and self.default_min_confidence in (None, bot.default_min_confidence)
         )
 
 
@@ -110,6 +112,7 @@ class Bots:
             analyzer_version=NEWEST,
             default_mode=new.default_mode,
             default_dense_weight=new.default_dense_weight,
+            default_min_confidence=new.default_min_confidence,
         )
         await failpoint("bot_create.after_register")
         bot = await self._store.get(new.bot_id, None)

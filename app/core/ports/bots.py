@@ -48,6 +48,7 @@ class BotPort(Protocol):
         title_in_lexical: bool = False,
         default_mode: Mode | None = None,
         default_dense_weight: float | None = None,
+        default_min_confidence: float | None = None,
     ) -> int | None:
         """Registers the bot, makes its partitions and begins the saga CREATE_BOT that makes its collection.
 

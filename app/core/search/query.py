@@ -16,10 +16,10 @@ FilterPlan = Literal["documents_first", "search_first", "documents_in_slices", "
 class Query:
     """One or more query texts for one bot; each text gets its own results, under the same options.
 
-    ``account`` None: of any account. ``limit``: most results for each text. ``mode`` and ``dense_weight`` None: the
-    bot's defaults. ``score_threshold``: least cosine similarity. ``context_chunks``: neighbours on each side of a
-    result. ``min_confidence``: least confidence of a result. ``allow_partial``: search even while vectors of the bot
-    are missing and being rebuilt. ``distinct``: of chunks with equal texts only the best.
+    ``account`` None: of any account. ``limit``: most results for each text. ``mode``, ``dense_weight`` and
+    ``min_confidence`` None: the bot's defaults. ``score_threshold``: least cosine similarity. ``distinct``: of chunks
+    with equal texts only the best. ``context_chunks``: neighbours on each side of a result. ``min_confidence``: least
+    confidence of a result. ``allow_partial``: search even while vectors of the bot are missing and being rebuilt.
     """
 
     bot_id: UUID

@@ -173,6 +173,8 @@ class Search:
             results = await self._results(query, mode, again, trace, timings)
         if query.rerank:
             results = await self._reranked(query, results, timings)
+        if query.min_confidence is None and bot.default_min_confidence is not None:
+            query = replace(query, min_confidence=bot.default_min_confidence)
         results = await self._relevance.rate(query, bot, results)
         if query.context_chunks:
             results = await self._with_context(bot, results, query.context_chunks, timings)

@@ -76,6 +76,7 @@ class MemoryBotStore:
         title_in_lexical: bool = False,
         default_mode: Mode | None = None,
         default_dense_weight: float | None = None,
+        default_min_confidence: float | None = None,
     ) -> int | None:
         if bot_id in self._tables.bots:
             return None
@@ -91,6 +92,7 @@ class MemoryBotStore:
             title_in_lexical=title_in_lexical,
             default_mode=default_mode,
             default_dense_weight=default_dense_weight,
+            default_min_confidence=default_min_confidence,
         )
         self._tables.partitions[bot_id] = Partition()
         return self._tables.begin_saga(CREATE_BOT, bot_id, token, lease).generation

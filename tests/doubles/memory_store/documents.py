@@ -207,6 +207,7 @@ class MemoryDocumentStore:
             row.statistics_version,
             row.default_mode,
             row.default_dense_weight,
+            row.default_min_confidence,
         ) == (
             bot.created_at,
             bot.milvus_timestamp,
@@ -214,6 +215,7 @@ class MemoryDocumentStore:
             bot.statistics_version,
             bot.default_mode,
             bot.default_dense_weight,
+            bot.default_min_confidence,
         )
 
     def _document(self, bot_id: UUID, doc_id: int) -> DocumentRow | None:

@@ -39,6 +39,7 @@ class BotRow:
     title_in_lexical: bool = False
     default_mode: Mode | None = None
     default_dense_weight: float | None = None
+    default_min_confidence: float | None = None
     statistics_version: UUID | None = None
 
     @property
@@ -62,6 +63,7 @@ class BotRow:
             title_in_lexical=self.title_in_lexical,
             default_mode=self.default_mode,
             default_dense_weight=self.default_dense_weight,
+            default_min_confidence=self.default_min_confidence,
             statistics_version=self.statistics_version,
         )
 

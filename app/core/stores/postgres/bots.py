@@ -76,9 +76,11 @@ class BotStore:
         title_in_lexical: bool = False,
         default_mode: Mode | None = None,
         default_dense_weight: float | None = None,
+        default_min_confidence: float | None = None,
     ) -> int | None:
         words = (analyzer_version, title_in_lexical)
-        row = (bot_id, bot_name, collection_name, account, *words, default_mode, default_dense_weight)
+        defaults = (default_mode, default_dense_weight, default_min_confidence)
+        row = (bot_id, bot_name, collection_name, account, *words, *defaults)
         async with self._db.transaction() as conn:
             if await conn.fetchval(SQL["insert_bot"], *row) is not None:
                 return await self._begin(conn, CREATE_BOT, bot_id, token, lease)

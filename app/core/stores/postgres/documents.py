@@ -122,11 +122,11 @@ class DocumentStore:
             sql, values = _filtered(SQL["current_chunks_of_documents"], where, first_param=5)
             found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), doc_ids, *values)
             return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
-        row: Sequence[Any] = (None, None, None, None, None, None)
+        row: Sequence[Any] = (None, None, None, None, None, None, None)
         if bot := expected_bot:
-            settings = (bot.statistics_version, bot.default_mode, bot.default_dense_weight)
-            row = (bot.created_at, bot.milvus_timestamp, bot.milvus_collection, *settings)
-        sql, values = _filtered(SQL["current_chunks"], where, first_param=10)
+            settings = (bot.default_mode, bot.default_dense_weight, bot.default_min_confidence)
+            row = (bot.created_at, bot.milvus_timestamp, bot.milvus_collection, bot.statistics_version, *settings)
+        sql, values = _filtered(SQL["current_chunks"], where, first_param=11)
         found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), *row, *values)
         return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
 
