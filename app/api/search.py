@@ -181,6 +181,7 @@ def _result(result: Result) -> SearchResult:
             "tags": chunk.tags,
             "metadata": chunk.metadata,
             "created_at": chunk.created_at,
+            "updated_at": chunk.updated_at,
         },
     }
     if result.duplicates is not None:

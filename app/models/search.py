@@ -138,6 +138,7 @@ class SearchDocument(TypedDict):
     tags: list[str]
     metadata: dict[str, Any]
     created_at: datetime
+    updated_at: datetime
 
 
 class ContextChunk(TypedDict):

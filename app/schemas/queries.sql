@@ -608,7 +608,7 @@ SELECT c.chunk_id, c.doc_id, c.chunk_index, k.chunk_id = ANY ($3::bigint[]) AS h
        CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN c.text END AS text, c.page_number,
        d.title, d.file_type, d.file_path, d.author, d.tags,
        CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN d.metadata END AS metadata,
-       d.created_at, c.bot_id, d.bot_id AS document_bot_id
+       d.created_at, d.updated_at, c.bot_id, d.bot_id AS document_bot_id
 FROM unnest($2::bigint[]) AS k (chunk_id)
 CROSS JOIN LATERAL (
     SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id OFFSET 0
@@ -643,7 +643,7 @@ WITH keys AS (
 )
 SELECT c.chunk_id, c.doc_id, c.chunk_index, w.hydrate, CASE WHEN w.hydrate THEN c.text END AS text, c.page_number,
        d.title, d.file_type, d.file_path, d.author, d.tags, CASE WHEN w.hydrate THEN d.metadata END AS metadata,
-       d.created_at, c.bot_id, d.bot_id AS document_bot_id
+       d.created_at, d.updated_at, c.bot_id, d.bot_id AS document_bot_id
 FROM keys AS k
 CROSS JOIN LATERAL (
     SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id OFFSET 0

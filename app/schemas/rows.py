@@ -240,6 +240,7 @@ class SearchChunk:
     tags: list[str]
     metadata: dict[str, Any]
     created_at: datetime
+    updated_at: datetime
 
 
 class CurrentChunk(NamedTuple):

@@ -68,7 +68,7 @@ async def test_answer_is_complete(bot: BotClient) -> None:
     (result,) = found["results"]
     assert result["score"] == pytest.approx(1)
     document = result.pop("document")
-    assert document.pop("created_at")
+    assert document.pop("created_at") == document.pop("updated_at")
     assert document == {
         "title": "제목", "file_path": "/a", "file_type": "txt", "author": "나", "tags": ["x"], "metadata": {"n": 1}
     }  # fmt: skip
@@ -76,7 +76,7 @@ async def test_answer_is_complete(bot: BotClient) -> None:
     chunk_id = doc_id * 65_536
     assert result == {
         "chunk_id": chunk_id, "doc_id": doc_id, "chunk_index": 0, "chunk_text": "서울", "page_number": None,
-        "lexical_score": None, "rerank_score": None, "context": None,
+        "lexical_score": None, "rerank_score": None, "lexical_coverage": 1.0, "confidence": None, "context": None,
     }  # fmt: skip
 
 
@@ -224,3 +224,12 @@ async def test_allow_partial_on_a_complete_bot(bot: BotClient) -> None:
 
 def _query(bot: BotClient) -> dict[str, object]:
     return {"chat_bot_id": str(bot.bot_id), "query_text": "글"}
+
+
+async def test_a_result_says_when_its_document_changed(bot: BotClient) -> None:
+    doc_id = await bot.insert("서울")
+    changes = {"chat_bot_id": str(bot.bot_id), "metadata_updates": {"n": 1}}
+    patched = (await bot.http.patch(f"/data/document/{doc_id}/metadata", json=changes)).json()
+    (result,) = await bot.search("서울")
+    document: dict[str, str] = result["document"]  # type: ignore[assignment]
+    assert document["updated_at"] == patched["updated_at"] > document["created_at"]

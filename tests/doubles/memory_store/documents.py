@@ -241,4 +241,5 @@ def _search_chunk(chunk: Chunk, document: DocumentRow) -> SearchChunk:
         tags=list(document.tags),
         metadata=dict(document.metadata),
         created_at=document.created_at,
+        updated_at=document.updated_at,
     )
