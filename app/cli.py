@@ -161,6 +161,36 @@ async def _move(migrator: ModelMigrator, bot_id: UUID) -> str:
     )
 
 
+async def reindex(settings: Settings, bot_ids: Sequence[UUID] | None, titles: bool | None) -> int:
+    """Writes the words of bots (None: all that need it) again, a line for each. Returns how many of all were not."""
+    failed = 0
+    async with open_model_migrator(settings, None, NICENESS) as migrator:
+        for bot_id in await migrator.outdated() if bot_ids is None else bot_ids:
+            try:
+                print(f"bot={bot_id} {await _reindex(migrator, bot_id, titles)}")
+            except AppError as exc:
+                if bot_ids is not None:
+                    raise
+                failed += 1
+                print(f"bot={bot_id} not reindexed: {exc.detail}")
+    return failed
+
+
+async def _reindex(migrator: ModelMigrator, bot_id: UUID, titles: bool | None) -> str:
+    started = time.perf_counter()
+    with tqdm(total=await migrator.chunks(bot_id), desc="reindex", unit="chunk", disable=None) as progress:
+        done = await migrator.reindex(bot_id, progress.update, titles=titles)
+    if done is None:
+        return "nothing to reindex: it has no vectors yet"
+    how = "resumed and reindexed" if done.resumed else "reindexed"
+    with_titles = "with titles" if done.migration.title_in_lexical else "without titles"
+    return (
+        f"{how} by analyzer {done.migration.analyzer_version} {with_titles}: {done.copied} chunks in "
+        f"{time.perf_counter() - started:.1f} s, {done.embedded} of them embedded because Milvus lacked their vectors, "
+        f"{done.late} while writers waited"
+    )
+
+
 async def abort(settings: Settings, bot_ids: Sequence[UUID] | None) -> int:
     """Aborts unfinished moves."""
     async with open_model_migrator(settings, None) as migrator:
@@ -310,6 +340,17 @@ def _parser() -> argparse.ArgumentParser:
     action = reembed.add_mutually_exclusive_group(required=True)
     action.add_argument("--to", metavar="MODEL", help="provider, provider:model or provider:model#dimension")
     action.add_argument("--abort", action="store_true", help="abort an unfinished move and drop its new collection")
+    reindex = commands.add_parser(
+        "reindex", help="write the words of bots again with the newest analyzer, while servers run; embeds nothing"
+    )
+    bots = reindex.add_mutually_exclusive_group(required=True)
+    bots.add_argument("bots", nargs="*", default=[], type=UUID, metavar="BOT", help="chat_bot_id")
+    bots.add_argument("--all", action="store_true", help="every bot whose words are of an earlier analyzer")
+    reindex.add_argument(
+        "--titles",
+        choices=("on", "off"),
+        help="whether titles find chunks by their words; default: as before, on for bots of the first analyzer",
+    )
     normalize = commands.add_parser("normalize", help="rewrite stored names in Unicode NFC")
     normalize.add_argument("bots", nargs="*", type=UUID, metavar="BOT", help="default: each bot that needs it")
     calibrate = commands.add_parser("calibrate", help="calibrate confidence for the embedding model of a bot")
@@ -366,6 +407,10 @@ def main() -> int:
             return 0
         if arguments.command == "normalize":
             return 1 if asyncio.run(normalize(settings, arguments.bots or None)) else 0
+        if arguments.command == "reindex":
+            titles = None if arguments.titles is None else arguments.titles == "on"
+            chosen = None if arguments.all else arguments.bots
+            return 1 if asyncio.run(reindex(settings, chosen, titles)) else 0
         if arguments.command == "reembed":
             bots = None if arguments.all else arguments.bots
             if arguments.abort:

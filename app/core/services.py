@@ -32,6 +32,7 @@ from app.core.operations.rebuild import Rebuilder, RebuildLimit
 from app.core.operations.repair import Repairer
 from app.core.operations.tuning import Tuner
 from app.core.operations.vector_check import VectorCheck
+from app.core.operations.vector_source import EmbedderOf
 from app.core.operations.verify import Verifier
 from app.core.ports import VectorIndex
 from app.core.search.bot_settings import BotSettings
@@ -62,6 +63,8 @@ from app.core.write.listing import Listing
 from app.core.write.recovery import Recovery
 from app.core.write.saga import Saga
 from app.schemas.queries import SQL
+from app.schemas.rows import Bot
+from app.utils.errors import ModelMismatch
 
 LARGE_ANSWER_REST, LARGE_ANSWER_MAX_REST_SECONDS = 8.0, 2.0
 """Of BulkWriteThrottle, longer than for writes: a large answer is still being written after its search has ended."""
@@ -159,7 +162,7 @@ async def _open_embedders(settings: Settings) -> EmbedderRegistry:
 
 @asynccontextmanager
 async def open_model_migrator(settings: Settings, model: str | None, niceness: int = 0) -> AsyncIterator[ModelMigrator]:
-    """For the command line, with or without running servers. ``model``: by name; None to abort migrations only.
+    """For the command line, with or without running servers. ``model``: by name; None to reindex or abort.
 
     ``niceness`` is added to that of this process.
     """
@@ -173,14 +176,26 @@ async def open_model_migrator(settings: Settings, model: str | None, niceness: i
         if model is not None:
             embedder = await open_embedder(settings_for(settings, model))
             stack.push_async_callback(embedder.close)
-        yield await stack.enter_async_context(model_migrator_over(settings, stores, embedder))
+        opened: list[EmbedderRegistry] = []
+
+        async def embedder_of(bot: Bot) -> Embedder:
+            if not opened:
+                opened.append(await _open_embedders(settings))
+                stack.push_async_callback(opened[0].close)
+            return opened[0].of(bot)
+
+        yield await stack.enter_async_context(model_migrator_over(settings, stores, embedder, embedder_of))
 
 
 @asynccontextmanager
 async def model_migrator_over(
-    settings: Settings, stores: Stores, embedder: Embedder | None
+    settings: Settings, stores: Stores, embedder: Embedder | None, embedder_of: EmbedderOf | None = None
 ) -> AsyncIterator[ModelMigrator]:
-    """A migrator over open stores, whose leases are renewed."""
+    """A migrator over open stores, whose leases are renewed. ``embedder_of``: see ModelMigrator."""
+
+    async def unavailable(bot: Bot) -> Embedder:
+        raise ModelMismatch(f"A vector of bot {bot.bot_id} is missing in Milvus, and there is no embedder.")
+
     bot_store = BotStore(stores.db, stores.late_write_window)
     leases = Leases(WriteStore(stores.db, stores.late_write_window), settings.saga_lease_seconds)
     async with _running(leases.renew_forever()):
@@ -190,6 +205,7 @@ async def model_migrator_over(
             VerifyStore(stores.db, settings.saga_lease_seconds),
             stores.index,
             embedder,
+            embedder_of or unavailable,
             leases,
             late_write_window=stores.late_write_window,
             # A write that has read the old row ends within its lease, or loses it.

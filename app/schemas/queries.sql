@@ -855,7 +855,8 @@ DELETE FROM reembed_leases WHERE bot_id = $1 AND lease_token = $2;
 -- name: lock_bot_exclusively
 -- Waits for every transaction that has the bot locked for use, and blocks new ones. The following statements see what
 -- the earlier transactions did, and later transactions see what this one does.
-SELECT embedding_model, dimension, coalesce(milvus_collection, collection_name) AS milvus_collection,
+SELECT embedding_model, dimension, coalesce(milvus_collection, collection_name) AS milvus_collection, milvus_timestamp,
+       analyzer_version, title_in_lexical,
        next_collection, next_model, next_dimension, coalesce(next_analyzer_version, 1) AS next_analyzer_version,
        coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
        pg_advisory_xact_lock(hashtextextended('bot ' || bot_id, 0)) AS turn
@@ -885,7 +886,7 @@ SELECT least((SELECT min(generation) FROM sagas WHERE bot_id = $1 AND operation 
              (SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM generation_seq));
 
 -- name: page_of_current_chunks
-SELECT c.chunk_id, c.doc_id, c.text, d.chunk_span
+SELECT c.chunk_id, c.doc_id, d.title, c.text, d.chunk_span
 FROM document_chunks c
 JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
 WHERE c.bot_id = $1 AND c.chunk_id > $2
@@ -901,7 +902,7 @@ WHERE c.bot_id = $1 AND c.chunk_id >= $2
 ORDER BY c.chunk_id;
 
 -- name: chunks_by_key
-SELECT c.chunk_id, c.doc_id, c.text, d.chunk_span
+SELECT c.chunk_id, c.doc_id, d.title, c.text, d.chunk_span
 FROM document_chunks c
 JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
 WHERE c.bot_id = $1 AND c.chunk_id = ANY ($2::bigint[])

@@ -379,10 +379,12 @@ class Rebuild:
 
 @dataclass(frozen=True, slots=True)
 class SourceChunk:
-    """A current chunk that may be copied to a collection. ``chunk_span``: of its generation."""
+    """A current chunk that may be copied to a collection. ``title``: of its document. ``chunk_span``: of its
+    generation."""
 
     chunk_id: int
     doc_id: int
+    title: str
     text: str
     chunk_span: int
 

@@ -25,6 +25,11 @@ def tokens(text: str, version: int) -> list[str]:
     return list(_TOKENS[version](text))
 
 
+def with_title(title: str, text: str) -> str:
+    """What is analyzed for a chunk where the title of its document is part of the lexical field."""
+    return f"{title}\n{text}"
+
+
 def lexical_text(text: str, version: int) -> str:
     """The tokens joined with blanks, in at most MAX_BYTES bytes of UTF-8.
 

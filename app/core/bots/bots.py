@@ -48,6 +48,8 @@ class NewBot:
     collection_name: str
     account_name: str
     dimension: int | None = None
+    title_in_lexical: bool = True
+    """Whether the words of a document's title find each of its chunks."""
     default_mode: Mode | None = None
     default_dense_weight: float | None = None
     default_min_confidence: float | None = None
@@ -113,6 +115,7 @@ class Bots:
             default_mode=new.default_mode,
             default_dense_weight=new.default_dense_weight,
             default_min_confidence=new.default_min_confidence,
+            title_in_lexical=new.title_in_lexical,
         )
         await failpoint("bot_create.after_register")
         bot = await self._store.get(new.bot_id, None)

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import numpy as np
 
-from app.core.embedding.port import Embedder, PartialEmbeddingError
+from app.core.analyzers.analyzers import with_title
+from app.core.operations.vector_source import VectorSource
 from app.core.operations.verify import present_keys
 from app.core.ports import ModelMigrationPort, VectorIndex, VerifyPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, SourceChunk
@@ -16,10 +17,11 @@ from app.utils.failpoints import failpoint
 
 
 class Target(NamedTuple):
-    """A collection that is filled, and the analyzer of its words."""
+    """A collection that is filled, and how its words are made."""
 
     collection: str
     analyzer_version: int
+    title_in_lexical: bool
 
 
 class Copier:
@@ -48,16 +50,16 @@ class Copier:
         self,
         bot_id: UUID,
         target: Target,
-        embedder: Embedder,
+        source: VectorSource,
         chunks: Sequence[SourceChunk],
         check: Callable[[], None],
     ) -> int:
-        """Embeds and upserts the chunks; then collects those whose documents were deleted meanwhile.
+        """Upserts the chunks with vectors of the source; then collects those whose documents were deleted meanwhile.
 
         A document that was deleted before the upsert may have been collected too early; one that is deleted later is
         collected as usual. Returns the upsert's timestamp. Raises as ``write``.
         """
-        timestamp = await self.write(target, embedder, chunks, check)
+        timestamp = await self.write(target, source, chunks, check)
         if self._points:
             await failpoint(f"{self._points}.after_upsert")
         current = await self._verify.current_keys(bot_id, sorted({chunk.doc_id for chunk in chunks}))
@@ -67,23 +69,21 @@ class Copier:
         return timestamp
 
     async def write(
-        self, target: Target, embedder: Embedder, chunks: Sequence[SourceChunk], check: Callable[[], None]
+        self, target: Target, source: VectorSource, chunks: Sequence[SourceChunk], check: Callable[[], None]
     ) -> int:
-        """Embeds and upserts the chunks; returns the upsert's timestamp.
+        """Upserts the chunks with the vectors of the source; returns the upsert's timestamp.
 
         ``check`` is called before the write to Milvus, and raises LeaseLost when another process may have taken over.
-        Raises the error of a text that the model does not take, and names the chunk in it.
+        Raises the errors of the source.
         """
-        try:
-            vectors = await embedder.embed_documents([chunk.text for chunk in chunks])
-        except PartialEmbeddingError as exc:
-            raise exc.located(lambda index: _location(chunks[index])) from exc
+        vectors = await source.vectors(chunks)
         keys = np.array([chunk.chunk_id for chunk in chunks], np.int64)
         doc_ids = np.array([chunk.doc_id for chunk in chunks], np.int64)
         if self._points:
             await failpoint(f"{self._points}.before_upsert")
         check()
-        texts = [chunk.text for chunk in chunks]
+        titles = target.title_in_lexical
+        texts = [with_title(chunk.title, chunk.text) if titles else chunk.text for chunk in chunks]
         return await self._index.upsert(
             target.collection, keys, doc_ids, vectors, texts, analyzer_version=target.analyzer_version
         )
@@ -107,7 +107,3 @@ class Copier:
         """Waits until no write can take effect any more that was in flight at that time of the event loop."""
         until = since + self._late_write_window.total_seconds()
         await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
-
-
-def _location(chunk: SourceChunk) -> str:
-    return f"document {chunk.doc_id}, chunk_index {chunk.chunk_id % CHUNKS_PER_GENERATION}"

@@ -1,7 +1,8 @@
-"""Migrates a bot to another embedding model, while it is searched and written to.
+"""Migrates a bot to another embedding model, or only its words to another analyzer (reindex), while it is searched and
+written to.
 
     begin       from now on, vectors of deleted documents are collected from the new collection too
-    copy        embeds every current chunk from its text in PostgreSQL, page by page
+    copy        embeds every current chunk from its text in PostgreSQL, page by page; a reindex takes along its vector
     catch up    copies what became current meanwhile, until little is left
     cut over    one transaction that blocks writers: copies what is left, then changes collection and model together
 
@@ -10,9 +11,10 @@ use the old collection until they read the bot's row again, so recovery drops it
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from app.core.analyzers.analyzers import NEWEST
@@ -21,6 +23,7 @@ from app.core.leases.leases import Leases
 from app.core.leases.row_lease import RowLease
 from app.core.operations.copying import Copier, Target
 from app.core.operations.migration_lease import migration_lease
+from app.core.operations.vector_source import EmbedderOf, Embedding, StoredVectors, VectorSource
 from app.core.ports import BotPort, Cutover, ModelMigrationPort, VectorIndex, VerifyPort
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, ModelMigration, SourceChunk
 from app.utils.errors import (
@@ -35,10 +38,12 @@ from app.utils.failpoints import failpoint
 
 BATCH_CHUNKS = 128
 """Chunks that are read, embedded and upserted together; more where the embedder takes more texts in one call."""
+REINDEX_CHUNKS = 512
+"""Chunks whose vectors are read and upserted together."""
 MAX_CUTOVER_CHUNKS = 32
 """Chunks that may be left for the cut-over, during which writers wait."""
 MAX_CUTOVER_SECONDS = 2.0
-"""How long writers may wait for these chunks to be embedded."""
+"""How long writers may wait for these chunks to be embedded or read."""
 MAX_CUTOVERS = 100
 
 Progress = Callable[[int], object]
@@ -47,12 +52,14 @@ Progress = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class MigrationResult:
-    """What a run did. ``copied``: chunks that it embedded. ``late``: those of them that writers waited for."""
+    """What a run did. ``copied``: chunks that it wrote. ``late``: those of them that writers waited for.
+    ``embedded``: those that were embedded."""
 
     migration: ModelMigration
     resumed: bool
     copied: int
     late: int
+    embedded: int
 
 
 @dataclass(slots=True)
@@ -63,13 +70,15 @@ class _Run:
     migration: ModelMigration
     first: int
     lease: RowLease
+    source: VectorSource
+    page: int
     keys: set[int] = field(default_factory=set)
     timestamp: int = 0
     copied: int = 0
 
     @property
     def target(self) -> Target:
-        return Target(self.migration.collection_name, self.migration.analyzer_version)
+        return Target(self.migration.collection_name, self.migration.analyzer_version, self.migration.title_in_lexical)
 
     def add(self, keys: Sequence[int]) -> None:
         self.keys.update(key for key in keys if key >= self.first * CHUNKS_PER_GENERATION)
@@ -88,8 +97,10 @@ class _CutoverTooLarge(Exception):
 
 
 class ModelMigrator:
-    """``late_write_window``: how long after the end of its call a write to Milvus may still take effect. ``grace``: how
-    long the old collection is kept for processes that read the bot's row before the cut-over."""
+    """``embedder``: to migrate to; None for all other methods. ``embedder_of``: opens the embedder of vectors that a
+    reindex does not find. ``late_write_window``: how long after the end of its call a write to Milvus may still take
+    effect. ``grace``: how long the old collection is kept for processes that read the bot's row before the cut-over.
+    """
 
     def __init__(
         self,
@@ -98,6 +109,7 @@ class ModelMigrator:
         verify: VerifyPort,
         index: VectorIndex,
         embedder: Embedder | None,
+        embedder_of: EmbedderOf,
         leases: Leases,
         *,
         late_write_window: timedelta,
@@ -108,11 +120,16 @@ class ModelMigrator:
         self._copier = Copier(store, verify, index, late_write_window, "reembed")
         self._index = index
         self._embedder = embedder
+        self._embedder_of = embedder_of
         self._leases = leases
         self._grace = grace
 
     async def bots(self) -> Sequence[Bot]:
         return await self._bots.list(None)
+
+    async def outdated(self) -> Sequence[UUID]:
+        """The bots whose words come from an earlier analyzer."""
+        return [bot.bot_id for bot in await self._bots.list(None) if bot.analyzer_version < NEWEST]
 
     async def chunks(self, bot_id: UUID) -> int:
         """How many chunks the bot has."""
@@ -125,30 +142,56 @@ class ModelMigrator:
         of a text that the model does not take. After any error, and after a crash, another call resumes the migration.
         """
         assert self._embedder is not None
+        begin = partial(self._store.begin, bot_id, self._embedder.model, self._embedder.dimension)
+        source, page = Embedding(self._embedder), max(BATCH_CHUNKS, self._embedder.call_texts)
+        return await self._migrate(bot_id, partial(begin, analyzer_version=NEWEST), source, page, progress)
+
+    async def reindex(
+        self, bot_id: UUID, progress: Progress = lambda _: None, *, titles: bool | None = None
+    ) -> MigrationResult | None:
+        """Writes all words of the bot again, with the newest analyzer; None if the bot has no vectors yet.
+
+        ``titles``: whether words of titles are among them; None: as before, and yes for a bot of the first analyzer.
+        The vectors are taken along; one that Milvus does not have is embedded. Raises as ``run``, and ModelMismatch if
+        a vector is missing and the embedder is another model than the bot's.
+        """
+        bot = await self._bots.get(bot_id, None)
+        if bot is None:
+            raise BotNotFound("There is no bot with this chat_bot_id.")
+        begin = partial(self._store.begin_reindex, bot_id, analyzer_version=NEWEST, title_in_lexical=titles)
+        source = StoredVectors(self._bots, self._index, self._embedder_of, bot)
+        return await self._migrate(bot_id, begin, source, REINDEX_CHUNKS, progress)
+
+    async def _migrate(
+        self,
+        bot_id: UUID,
+        begin: Callable[[], Awaitable[ModelMigration | None]],
+        source: VectorSource,
+        page: int,
+        progress: Progress,
+    ) -> MigrationResult | None:
         started = asyncio.get_running_loop().time()
         async with migration_lease(self._store, bot_id, self._leases.length) as lease:
             await failpoint("reembed.before_begin")
-            migration = await self._store.begin(
-                bot_id, self._embedder.model, self._embedder.dimension, analyzer_version=NEWEST
-            )
+            migration = await begin()
             if migration is None:
                 return None
             await failpoint("reembed.after_begin")
             resumed = migration.collection_name in await self._index.collections()
             await self._make_collection(bot_id, migration)
             await failpoint("reembed.after_collection")
-            run = _Run(bot_id, migration, await self._store.low_watermark(bot_id), lease)
+            run = _Run(bot_id, migration, await self._store.low_watermark(bot_id), lease, source, page)
             try:
-                await self._copy_all(run, self._embedder, resumed, progress)
+                await self._copy_all(run, resumed, progress)
                 if resumed:
                     await self._copier.collect_orphans(bot_id, migration.collection_name, started)
-                late = await self._cut_over(run, self._embedder, progress)
+                late = await self._cut_over(run, progress)
             except CollectionMissing as exc:
                 if await self._bots.get(bot_id, None) is None:
                     raise BotNotFound("The bot was deleted during the migration.") from exc
                 raise VectorIndexUnavailable("The new collection was dropped: run this again.") from exc
             await failpoint("reembed.after_switch")
-            return MigrationResult(migration, resumed, run.copied, late)
+            return MigrationResult(migration, resumed, run.copied, late, source.embedded)
 
     async def abort(self, bot_id: UUID) -> ModelMigration | None:
         """Aborts an unfinished migration and drops its collection; None when there is none. Raises as ``run``."""
@@ -175,29 +218,31 @@ class ModelMigrator:
             await self._index.create(migration.collection_name, migration.dimension)
             await self._bots.end_saga(saga, self._leases.token)
 
-    async def _copy_all(self, run: _Run, embedder: Embedder, resumed: bool, progress: Progress) -> None:
+    async def _copy_all(self, run: _Run, resumed: bool, progress: Progress) -> None:
         after = 0
-        while page := await self._store.chunk_page(run.bot_id, after, max(BATCH_CHUNKS, embedder.call_texts)):
+        while page := await self._store.chunk_page(run.bot_id, after, run.page):
+            began_at = asyncio.get_running_loop().time()
             after = page[-1].chunk_id
             present = await self._copier.present(run.migration.collection_name, page) if resumed else set()
             run.add([chunk.chunk_id for chunk in page if chunk.chunk_id in present])
-            await self._copy(run, embedder, [chunk for chunk in page if chunk.chunk_id not in present])
+            await self._copy(run, [chunk for chunk in page if chunk.chunk_id not in present])
             progress(len(page))
+            await asyncio.sleep(run.source.pause * (asyncio.get_running_loop().time() - began_at))
 
-    async def _copy(self, run: _Run, embedder: Embedder, chunks: Sequence[SourceChunk]) -> None:
+    async def _copy(self, run: _Run, chunks: Sequence[SourceChunk]) -> None:
         if chunks:
-            timestamp = await self._copier.copy(run.bot_id, run.target, embedder, chunks, run.lease.check)
+            timestamp = await self._copier.copy(run.bot_id, run.target, run.source, chunks, run.lease.check)
             run.wrote(chunks, timestamp)
 
-    async def _cut_over(self, run: _Run, embedder: Embedder, progress: Progress) -> int:
+    async def _cut_over(self, run: _Run, progress: Progress) -> int:
         """Catches up and cuts over, as often as it takes; returns how many chunks writers waited for."""
         for _ in range(MAX_CUTOVERS):
-            if await self._catch_up(run, embedder, progress) > MAX_CUTOVER_CHUNKS:
+            if await self._catch_up(run, progress) > MAX_CUTOVER_CHUNKS:
                 continue
             await failpoint("reembed.before_switch")
             try:
                 async with self._store.cut_over(run.bot_id, run.migration) as cutover:
-                    late = await self._copy_rest(run, embedder, cutover)
+                    late = await self._copy_rest(run, cutover)
                     await failpoint("reembed.in_switch")
                     await cutover.complete(run.timestamp, self._grace)
                 return late
@@ -214,29 +259,29 @@ class ModelMigrator:
                     raise
         raise Unavailable("Documents are written faster than they are embedded: run this again when fewer are written.")
 
-    async def _catch_up(self, run: _Run, embedder: Embedder, progress: Progress) -> int:
+    async def _catch_up(self, run: _Run, progress: Progress) -> int:
         """Copies what became current since ``run.first`` was read; returns how many chunks that were."""
         first = await self._store.low_watermark(run.bot_id)
         missing = run.missing(await self._store.keys_from(run.bot_id, run.first * CHUNKS_PER_GENERATION))
-        size = max(BATCH_CHUNKS, embedder.call_texts)
-        for start in range(0, len(missing), size):
-            keys = missing[start : start + size]
-            await self._copy(run, embedder, await self._store.chunks_of_keys(run.bot_id, keys))
+        for start in range(0, len(missing), run.page):
+            keys = missing[start : start + run.page]
+            await self._copy(run, await self._store.chunks_of_keys(run.bot_id, keys))
         progress(len(missing))
         run.first = first
         run.keys = {key for key in run.keys if key >= first * CHUNKS_PER_GENERATION}
         return len(missing)
 
-    async def _copy_rest(self, run: _Run, embedder: Embedder, cutover: Cutover) -> int:
+    async def _copy_rest(self, run: _Run, cutover: Cutover) -> int:
         """Copies what is left while writers wait. A connection is held meanwhile, so this is limited."""
         missing = run.missing(await cutover.keys_from(run.first * CHUNKS_PER_GENERATION))
         if len(missing) > MAX_CUTOVER_CHUNKS:
             raise _CutoverTooLarge
         if missing:
             chunks = await cutover.chunks_of_keys(missing)
+            source = run.source.at(cutover.milvus_timestamp)
             try:
                 async with asyncio.timeout(MAX_CUTOVER_SECONDS):
-                    timestamp = await self._copier.write(run.target, embedder, chunks, run.lease.check)
+                    timestamp = await self._copier.write(run.target, source, chunks, run.lease.check)
                 run.wrote(chunks, timestamp)
             except TimeoutError as exc:
                 raise _CutoverTooLarge from exc

@@ -22,6 +22,7 @@ from app.core.embedding.port import Embedder
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.row_lease import RowLease
 from app.core.operations.copying import Copier, Target
+from app.core.operations.vector_source import Embedding
 from app.core.ports import ModelMigrationPort, RebuildPort, VectorIndex
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Check, Progress, Rebuild
@@ -199,7 +200,8 @@ class Rebuilder:
         work = run.work
         bot = await self._bots.get(work.bot_id, None)
         embedder = self._embedders.of(bot)
-        target = Target(bot.milvus_collection, bot.analyzer_version)
+        target = Target(bot.milvus_collection, bot.analyzer_version, bot.title_in_lexical)
+        source = Embedding(embedder)
         collection, size = target.collection, max(BATCH_CHUNKS, embedder.call_texts)
         resumed, started = work.attempts > 1, asyncio.get_running_loop().time()
         log.warning("bot %s: indexing %d chunks again in %s", bot.bot_id, work.chunks_total, collection)
@@ -217,7 +219,7 @@ class Rebuilder:
                 present = await self._copier.present(collection, page) if resumed or work.in_place else set()
                 if missing := [chunk for chunk in page if chunk.chunk_id not in present]:
                     async with self._throttle.slot(len(missing), Stopwatch()):
-                        copied_at = await self._copier.copy(bot.bot_id, target, embedder, missing, run.lease.check)
+                        copied_at = await self._copier.copy(bot.bot_id, target, source, missing, run.lease.check)
                     timestamp = max(timestamp, copied_at)
                     copied += len(missing)
                 run.done = min(run.done + len(page), work.chunks_total)

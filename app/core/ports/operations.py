@@ -108,7 +108,12 @@ class RebuildPort(Protocol):
 
 
 class Cutover(Protocol):
-    """The transaction of a cut-over. No other process writes to the bot while it runs."""
+    """The transaction of a cut-over. No other process writes to the bot while it runs.
+
+    ``milvus_timestamp``: of the newest write to the old collection.
+    """
+
+    milvus_timestamp: int
 
     async def keys_from(self, first: int) -> Sequence[int]:
         """Keys of current chunks from ``first`` on, ascending."""
@@ -139,13 +144,28 @@ class ModelMigrationPort(Protocol):
         """Ends the lease. No effect when it is not ``token``'s."""
 
     async def begin(
-        self, bot_id: UUID, model: str, dimension: int, *, analyzer_version: int = 1, title_in_lexical: bool = False
+        self,
+        bot_id: UUID,
+        model: str,
+        dimension: int,
+        *,
+        analyzer_version: int = 1,
+        title_in_lexical: bool | None = None,
     ) -> ModelMigration | None:
         """Begins the migration to this model, or finds it begun, possibly with words that are made in another way.
 
+        ``title_in_lexical`` None: as the bot has it; a bot of the first analyzer gets titles.
         None when the bot has this model already, or has no vectors yet. From the commit on, vectors of deleted
         documents are collected from the new collection too. Raises MigrationInProgress when a migration to another
         model was begun.
+        """
+
+    async def begin_reindex(
+        self, bot_id: UUID, *, analyzer_version: int, title_in_lexical: bool | None
+    ) -> ModelMigration | None:
+        """Begins a migration to the bot's own model, whose words are made in this way, or finds it begun.
+
+        None when the bot has no vectors yet. Raises MigrationInProgress when another migration was begun.
         """
 
     async def migration(self, bot_id: UUID) -> ModelMigration | None:

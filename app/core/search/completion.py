@@ -12,12 +12,13 @@ from itertools import islice
 
 import numpy as np
 
+from app.core.analyzers.analyzers import with_title
 from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, Hit, by_rank
 from app.core.search.hits import HitLists, RetrievalRequest, keys_to_hydrate, take_all_confirmed
 from app.core.search.lexical import estimated_bm25
-from app.schemas.rows import CurrentChunk
+from app.schemas.rows import Bot, CurrentChunk, SearchChunk
 from app.utils.stopwatch import Stopwatch
 
 MAX_PASSES = 8
@@ -119,14 +120,16 @@ class Completion:
                 least = request.min_similarity
                 pair.dense = _merge(pair.dense or [], [hit for hit in hits if least is None or hit.score >= least], k)
         if request.lexical:
-            version = request.bot.analyzer_version
+            bot = request.bot
+            words = {key: _lexical_text(bot, row.chunk) for key, row in completed.rows.items() if row.chunk}
             for pair, text in zip(merged, request.texts, strict=True):
                 scored = [
-                    (row.chunk.text, hit.score)
+                    (words[hit.chunk_id], hit.score)
                     for hit in islice(pair.lexical or (), SCORED_TEXTS)
-                    if (row := completed.rows.get(hit.chunk_id)) and row.chunk
+                    if hit.chunk_id in words
                 ]
-                scores = zip(added, estimated_bm25(text, list(added.values()), scored, version), strict=True)
+                estimated = estimated_bm25(text, [words[key] for key in added], scored, bot.analyzer_version)
+                scores = zip(added, estimated, strict=True)
                 pair.lexical = _merge(pair.lexical or [], (Hit(key, score) for key, score in scores if score > 0), k)
         return merged
 
@@ -144,6 +147,10 @@ def _merge(hits: list[Hit], added: Iterable[Hit], k: int) -> list[Hit]:
     """
     last = hits[-1].score if len(hits) >= k else -np.inf
     return sorted([*hits, *(hit for hit in added if hit.score >= last)], key=by_rank)
+
+
+def _lexical_text(bot: Bot, chunk: SearchChunk) -> str:
+    return with_title(chunk.title, chunk.text) if bot.title_in_lexical else chunk.text
 
 
 def _best_lexical_keys(lists: Iterable[HitLists]) -> set[int]:

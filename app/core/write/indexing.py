@@ -12,6 +12,7 @@ from uuid import UUID
 
 import numpy as np
 
+from app.core.analyzers.analyzers import with_title
 from app.core.bots.bots import Bots
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
@@ -52,6 +53,13 @@ class ChunkBatch(NamedTuple):
 
     def chunk_index(self, position: int) -> int:
         return int(self.chunk_ids[position]) % CHUNKS_PER_GENERATION
+
+    @property
+    def lexical_texts(self) -> Sequence[str]:
+        """What is analyzed for the lexical field. All writes are of one bot."""
+        if not self.writes[0].bot.title_in_lexical:
+            return self.texts
+        return [with_title(write.document.title, text) for write, text in zip(self.writes, self.texts, strict=True)]
 
     def by_bot(self, vectors: Vectors) -> list[tuple["ChunkBatch", Vectors]]:
         """The chunks of live writes and their vectors, by bot."""
@@ -190,7 +198,7 @@ class Indexer:
             batch.chunk_ids,
             batch.doc_ids,
             vectors,
-            batch.texts,
+            batch.lexical_texts,
             analyzer_version=bot.analyzer_version,
             fresh=True,  # No generation is written twice.
         )

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
+from app.core.stores.postgres.model_migrations import has_titles
 from app.schemas.rows import DROP_COLLECTION, BotSaga, ModelMigration, SourceChunk
 from app.utils.errors import BotNotFound, CollectionMoved, MigrationInProgress
 from tests.doubles.memory_store.tables import BotRow, Tables
@@ -38,7 +39,13 @@ class MemoryModelMigrationStore:
         return bot_id in self._tables.migration_leases and self._tables.migration_leases[bot_id][0] == token
 
     async def begin(
-        self, bot_id: UUID, model: str, dimension: int, *, analyzer_version: int = 1, title_in_lexical: bool = False
+        self,
+        bot_id: UUID,
+        model: str,
+        dimension: int,
+        *,
+        analyzer_version: int = 1,
+        title_in_lexical: bool | None = None,
     ) -> ModelMigration | None:
         bot = self._bot(bot_id)
         if bot.next is not None:
@@ -48,7 +55,22 @@ class MemoryModelMigrationStore:
         if (bot.embedding_model, bot.dimension) in ((model, dimension), (None, None)):
             return None
         name = f"r{self._tables.next_generation()}_{uuid4().hex}"
-        bot.next = ModelMigration(name, model, dimension, analyzer_version, title_in_lexical)
+        titles = has_titles(bot.analyzer_version, bot.title_in_lexical, title_in_lexical)
+        bot.next = ModelMigration(name, model, dimension, analyzer_version, titles)
+        return bot.next
+
+    async def begin_reindex(
+        self, bot_id: UUID, *, analyzer_version: int, title_in_lexical: bool | None
+    ) -> ModelMigration | None:
+        bot = self._bot(bot_id)
+        if bot.embedding_model is None or bot.dimension is None:
+            return None
+        titles = has_titles(bot.analyzer_version, bot.title_in_lexical, title_in_lexical)
+        target = (bot.embedding_model, bot.dimension, analyzer_version, titles)
+        if bot.next is None:
+            bot.next = ModelMigration(f"r{self._tables.next_generation()}_{uuid4().hex}", *target)
+        elif bot.next != ModelMigration(bot.next.collection_name, *target):
+            raise MigrationInProgress(f"Another migration of bot {bot_id} is unfinished.")
         return bot.next
 
     async def migration(self, bot_id: UUID) -> ModelMigration | None:
@@ -101,7 +123,7 @@ class MemoryModelMigrationStore:
 
     def _current(self, bot_id: UUID) -> list[SourceChunk]:
         found = (
-            SourceChunk(chunk.chunk_id, document.doc_id, chunk.text, document.chunk_span)
+            SourceChunk(chunk.chunk_id, document.doc_id, document.title, chunk.text, document.chunk_span)
             for document, chunk in self._tables.current(bot_id)
         )
         return sorted(found, key=lambda chunk: chunk.chunk_id)
@@ -117,6 +139,7 @@ class MemoryCutover:
         self._tables = tables
         self._bot = bot
         self._migration = migration
+        self.milvus_timestamp = bot.milvus_timestamp
         self._first = 0
         self._seen: Sequence[int] | None = None
 

@@ -46,7 +46,9 @@ class MemoryVerifyStore:
 
     def _copied(self, bot_id: UUID) -> list[SourceChunk]:
         current = self._tables.current(bot_id)
-        found = (SourceChunk(chunk.chunk_id, row.doc_id, chunk.text, row.chunk_span) for row, chunk in current)
+        found = (
+            SourceChunk(chunk.chunk_id, row.doc_id, row.title, chunk.text, row.chunk_span) for row, chunk in current
+        )
         return sorted(found, key=lambda copied: copied.chunk_id)
 
     async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:

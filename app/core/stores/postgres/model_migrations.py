@@ -16,6 +16,15 @@ from app.utils.errors import BotNotFound, CollectionMoved, MigrationInProgress
 CUTOVER_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
 
 
+TARGET = ("model", "dimension", "analyzer_version", "title_in_lexical")
+
+
+def has_titles(analyzer_version: int, title_in_lexical: bool, wanted: bool | None) -> bool:
+    """Whether a bot's next collection has titles. ``wanted`` None: as before, or as a new bot if it is of a time before
+    there was a choice."""
+    return (title_in_lexical or analyzer_version == 1) if wanted is None else wanted
+
+
 class ModelMigrationStore:
     """``late_write_window``: how long after the end of its call a write to Milvus may still take effect."""
 
@@ -36,7 +45,13 @@ class ModelMigrationStore:
         await self._db.execute(SQL["release_migration_lease"], bot_id, token)
 
     async def begin(
-        self, bot_id: UUID, model: str, dimension: int, *, analyzer_version: int = 1, title_in_lexical: bool = False
+        self,
+        bot_id: UUID,
+        model: str,
+        dimension: int,
+        *,
+        analyzer_version: int = 1,
+        title_in_lexical: bool | None = None,
     ) -> ModelMigration | None:
         async with self._db.transaction() as conn:
             row = await self._lock(conn, bot_id)
@@ -50,8 +65,28 @@ class ModelMigrationStore:
                 return ModelMigration(row["next_collection"], model, dimension, *words)
             if (row["embedding_model"], row["dimension"]) in ((model, dimension), (None, None)):
                 return None
-            target = (model, dimension, analyzer_version, title_in_lexical)
+            titles = has_titles(row["analyzer_version"], row["title_in_lexical"], title_in_lexical)
+            target = (model, dimension, analyzer_version, titles)
             return ModelMigration(await conn.fetchval(SQL["begin_migration"], bot_id, *target), *target)
+
+    async def begin_reindex(
+        self, bot_id: UUID, *, analyzer_version: int, title_in_lexical: bool | None
+    ) -> ModelMigration | None:
+        async with self._db.transaction() as conn:
+            row = await self._lock(conn, bot_id)
+            if row["embedding_model"] is None:
+                return None
+            titles = has_titles(row["analyzer_version"], row["title_in_lexical"], title_in_lexical)
+            target = (row["embedding_model"], row["dimension"], analyzer_version, titles)
+            name = row["next_collection"]
+            if name is None:
+                name = await conn.fetchval(SQL["begin_migration"], bot_id, *target)
+            elif tuple(row[f"next_{column}"] for column in TARGET) != target:
+                raise MigrationInProgress(
+                    f"Another migration of bot {bot_id} is unfinished: finish it, or abort it with reembed {bot_id} "
+                    "--abort."
+                )
+            return ModelMigration(name, *target)
 
     async def migration(self, bot_id: UUID) -> ModelMigration | None:
         row = await self._db.fetchrow(SQL["get_migration"], bot_id)
@@ -85,7 +120,7 @@ class ModelMigrationStore:
             row = await self._lock(conn, bot_id)
             if row["next_collection"] != migration.collection_name:
                 raise CollectionMoved(f"The migration of bot {bot_id} was ended by another process.")
-            yield CutoverTransaction(conn, bot_id, row["milvus_collection"])
+            yield CutoverTransaction(conn, bot_id, row["milvus_collection"], row["milvus_timestamp"])
 
     async def abort(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga | None:
         async with self._db.transaction() as conn:
@@ -107,7 +142,8 @@ class ModelMigrationStore:
 class CutoverTransaction:
     """Cutover on a connection that has locked the bot's row."""
 
-    def __init__(self, conn: Connection, bot_id: UUID, old_collection: str) -> None:
+    def __init__(self, conn: Connection, bot_id: UUID, old_collection: str, milvus_timestamp: int) -> None:
+        self.milvus_timestamp = milvus_timestamp
         self._conn = conn
         self._bot_id = bot_id
         self._old_collection = old_collection
