@@ -61,6 +61,7 @@ from app.core.write.generations import TakeOver
 from app.core.write.ingest import Ingest
 from app.core.write.listing import Listing
 from app.core.write.recovery import Recovery
+from app.core.write.retitling import Retitling
 from app.core.write.saga import Saga
 from app.schemas.queries import SQL
 from app.schemas.rows import Bot
@@ -353,7 +354,7 @@ async def build_services(
     ]
     if settings.index_check_interval_seconds:
         loops += [rebuilder.check_forever(), rebuilder.rebuild_forever()]
-    of_documents = Documents(bots, documents, recovery)
+    of_documents = Documents(bots, documents, recovery, Retitling(bots, documents, stores.index, saga))
     async with _running(*loops):
         yield Services(
             keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.api_key_cache_ttl),

@@ -27,6 +27,7 @@ from app.core.write.generations import Generations
 from app.core.write.ingest import Ingest
 from app.core.write.listing import Listing
 from app.core.write.recovery import Recovery
+from app.core.write.retitling import Retitling
 from app.core.write.saga import Saga
 from app.schemas.rows import Reservation, WriteRow
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
@@ -82,7 +83,7 @@ class Process:
         )
         saga = Saga(writes, self.bots, index, embedders, leases, throttle, self.generations)
         self.ingest = Ingest(self.bots, saga, world.keys)
-        self.documents = Documents(self.bots, documents, recovery)
+        self.documents = Documents(self.bots, documents, recovery, Retitling(self.bots, documents, index, saga))
         self.by_filter = ByFilter(self.bots, documents, self.documents, part=2)
         self.listing = Listing(self.bots, Database(self, world.listing))
         limit = RebuildLimit(embedders, frozenset(), 0)

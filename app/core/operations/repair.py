@@ -13,9 +13,10 @@ from app.core.operations.rebuild import OnProgress, Rebuilder
 from app.core.operations.verify import Finding, Verifier
 from app.core.ports import DocumentPort, VectorIndex, VerifyPort
 from app.core.write.recovery import Recovery
+from app.core.write.retitling import rewrite
 from app.core.write.saga import Saga
 from app.core.write.write import Write
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, BotState, Chunk, Document, NewChunk, NewDocument
+from app.schemas.rows import Bot, BotState
 from app.utils.errors import BotNotFound, CollectionMoved, DocumentChanged
 from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch
@@ -146,7 +147,7 @@ class Repairer:
         for doc_id in dict.fromkeys(finding.doc_id for finding in findings if finding.doc_id):
             found = await self._documents.get(bot.bot_id, doc_id)
             if found is not None and found[1]:
-                writes.append(_rewrite(bot, *found))
+                writes.append(rewrite(bot, *found))
         if writes:
             await self._saga.run(writes, Stopwatch())
         for write in writes:
@@ -156,16 +157,3 @@ class Repairer:
 
 def _keys(findings: Sequence[Finding]) -> list[int]:
     return [finding.key for finding in findings if finding.key is not None]
-
-
-def _rewrite(bot: Bot, document: Document, chunks: Sequence[Chunk]) -> Write:
-    new = NewDocument(
-        title=document.title,
-        chunks=[NewChunk(chunk.chunk_index, chunk.text, chunk.page_number) for chunk in chunks],
-        file_path=document.file_path,
-        file_type=document.file_type,
-        author=document.author,
-        tags=document.tags,
-        metadata=document.metadata,
-    )
-    return Write(bot, new, document.doc_id, rewrites=chunks[0].chunk_id // CHUNKS_PER_GENERATION)

@@ -9,6 +9,7 @@ from app.core.bots.bots import Bots
 from app.core.ports import DocumentPort
 from app.core.write.listing import as_stored
 from app.core.write.recovery import Recovery
+from app.core.write.retitling import Retitling
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
 from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Document, PatchedDocuments
@@ -19,10 +20,11 @@ from app.utils.failpoints import failpoint
 class Documents:
     """All methods raise BotNotFound; those on one document also DocumentNotFound."""
 
-    def __init__(self, bots: Bots, store: DocumentPort, recovery: Recovery) -> None:
+    def __init__(self, bots: Bots, store: DocumentPort, recovery: Recovery, retitling: Retitling) -> None:
         self._bots = bots
         self._store = store
         self._recovery = recovery
+        self._retitling = retitling
 
     async def get(
         self, bot_id: UUID, account: str | None, doc_id: int, after: int, limit: int
@@ -62,14 +64,19 @@ class Documents:
     ) -> datetime:
         """Sets ``fields`` and merges ``metadata`` into the document's; None empties a field or removes a key.
 
-        Returns the new ``updated_at``. Raises MetadataTooLarge, with nothing changed, when metadata would become larger
-        than ``metadata_bytes``.
+        A new title is also written to the words of the chunks, where the bot's words have titles. Returns the new
+        ``updated_at``. Raises MetadataTooLarge, with nothing changed, when metadata would become larger than
+        ``metadata_bytes``, and the errors of ``Retitling.write_words``.
         """
-        await self._bots.get(bot_id, account)
+        bot = await self._bots.get(bot_id, account)
         updated_at = await self._store.patch(bot_id, doc_id, *_changes(fields, metadata), metadata_bytes)
         if updated_at is None:
             raise _not_found(doc_id)
-        return updated_at
+        if "title" not in fields or not bot.title_in_lexical:
+            return updated_at
+        await self._retitling.write_words(bot_id, [doc_id])
+        found = await self._store.get(bot_id, doc_id, 0, 1)
+        return found[0].updated_at if found else updated_at
 
     async def patch_many(
         self,
@@ -88,6 +95,8 @@ class Documents:
             bot_id, doc_ids, *_changes(fields, metadata), as_stored(where, bot), metadata_bytes
         )
         await failpoint("patch_many.after")
+        if "title" in fields and bot.title_in_lexical:  # A call that was cut off finds its titles unchanged.
+            await self._retitling.write_words(bot_id, [*patched.changed, *patched.unchanged])
         return patched
 
     async def delete(self, bot_id: UUID, account: str | None, doc_id: int) -> int:
