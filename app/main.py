@@ -28,6 +28,7 @@ from app.api.bodies import BodyGuard
 from app.api.deadline import Deadline
 from app.api.deps import State
 from app.api.hosts import HostGuard, allowed_hosts
+from app.api.integrations import dify, mcp, vector_store_files, vector_stores
 from app.api.limits import ConcurrencyLimiter, Limits
 from app.api.middleware import RequestContext
 from app.config import Settings
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+INTEGRATIONS = (dify, vector_stores, vector_store_files, mcp)
 NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 """FastAPI's telemetry would put exceptions, and so user data, into traces. Ours is in app.utils.tracing."""
 
@@ -61,7 +63,7 @@ def create_app(
         if settings is None:
             for line in settings_warnings():
                 log.warning(line)
-        async with _traced(chosen), services or open_services(chosen) as opened:
+        async with _traced(chosen), services or open_services(chosen) as opened, mcp.mcp_sessions() as sessions:
             await _check_keys(chosen, opened)
             log.info("ready")
             yield State(
@@ -74,6 +76,7 @@ def create_app(
                 authenticator=None if chosen.auth_disabled else opened.keys,
                 health_open=chosen.health_open,
                 docs=chosen.docs,
+                mcp=sessions,
             )
 
     app = FastAPI(
@@ -95,7 +98,7 @@ def create_app(
         app.add_middleware(middleware)
     errors.install(app)
     # The order of the routers matters: a request is matched against the routes one after the other.
-    for module in (search, data, documents, collection, embeddings, rerank, openai_models, health, metrics):
+    for module in (search, data, documents, collection, embeddings, rerank, openai_models, *INTEGRATIONS, health, metrics):
         app.include_router(module.router)
     docs.install(app)
     openapi.install(app)

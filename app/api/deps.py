@@ -19,6 +19,7 @@ from app.models.fields import INT64_MAX, AccountName
 from app.models.inserts import Insert, InsertMany
 
 if TYPE_CHECKING:
+    from app.api.integrations.mcp import McpSessions
     from app.api.rate_limiter import RateLimiter
 
 
@@ -34,6 +35,7 @@ class State(TypedDict):
     authenticator: ApiKeyAuthenticator | None
     health_open: bool
     docs: Literal["open", "key", "off"]
+    mcp: "McpSessions"
 
 
 async def _services(request: Request) -> Services:
@@ -44,11 +46,14 @@ async def _services(request: Request) -> Services:
 class Admission:
     """The dependency by which a route declares the scope that it needs. It also limits rates and concurrent reads.
 
+    ``any_input``: the route takes any query parameters and any body.
+
     Concurrent writes are limited by ``IdempotentResponder``.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, *, any_input: bool = False) -> None:
         self.scope = scope
+        self._any_input = any_input
 
     async def __call__(self, request: Request) -> AsyncIterator[None]:
         """Holds the caller's place among the concurrent reads until the response is sent.
@@ -58,7 +63,8 @@ class Admission:
         caller = await caller_of(request)
         caller.require_scope(self.scope)
         await hit_rate_limit(request)
-        await check_parameters(request)
+        if not self._any_input:
+            await check_parameters(request)
         if self.scope != "read":
             yield
             return

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from app.api.error_forms import ErrorContent, error_form
 from app.utils.errors import AppError, ErrorLocation, InvalidInput, MalformedBody, StorageFull
 from app.utils.logging import request_id
 
@@ -24,13 +24,8 @@ COMMON_ERRORS = (422, 429, 503)
 BODY_ERRORS = (408, 413, 415, *COMMON_ERRORS)
 """Errors that every call with a body can return."""
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
-OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-OPENAI_PATHS = "/v1/"
 NOT_JSON = "send JSON, with the header Content-Type: application/json"
 NOT_UTF8 = "is not UTF-8: send JSON encoded as UTF-8, not as EUC-KR or CP949"
-
-openai_errors: ContextVar[bool] = ContextVar("openai_errors", default=False)
-"""Whether the request is for one of OPENAI_PATHS. OpenAI's clients show only the member ``error`` of an error."""
 
 
 def problem(
@@ -43,6 +38,9 @@ def problem(
     headers: dict[str, str] | None = None,
     more: Mapping[str, object] | None = None,
 ) -> JSONResponse:
+    added: Mapping[str, object] = {}
+    if form := error_form.get():
+        status, added = form(ErrorContent(status, code, detail, locations, headers or {}))
     body: dict[str, Any] = {
         "type": f"urn:problem:{code}",
         "title": title,
@@ -54,13 +52,7 @@ def problem(
     if locations:
         body["errors"] = [{"loc": location.loc, "msg": location.msg} for location in locations[:MAX_LOCATIONS]]
     body.update(more or {})
-    if openai_errors.get():
-        body["error"] = {
-            "message": detail,
-            "type": OPENAI_TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error"),
-            "param": locations[0].loc.removeprefix("body.") if locations and status != 400 else None,
-            "code": code,
-        }
+    body.update(added)
     return JSONResponse(body, status, headers, PROBLEM_JSON)
 
 

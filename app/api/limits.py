@@ -163,9 +163,9 @@ def _check(item: Item, limits: Limits, where: str) -> None:
             raise _invalid(f"{where}.chunks.{position}.text", text)
 
 
-def check_updates(metadata: dict[str, Any], limits: Limits) -> None:
+def check_updates(metadata: dict[str, Any], limits: Limits, where: str = "body.metadata_updates") -> None:
     """Raises InvalidInput. The metadata that results from a PATCH is checked where it is stored."""
-    _check_metadata(metadata, limits, "body.metadata_updates")
+    _check_metadata(metadata, limits, where)
 
 
 def _check_metadata(metadata: dict[str, Any], limits: Limits, where: str) -> None:

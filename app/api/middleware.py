@@ -9,7 +9,8 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import OPENAI_PATHS, internal_error, log_and_render, openai_errors
+from app.api.error_forms import error_form, form_of
+from app.api.errors import internal_error, log_and_render
 from app.utils import metrics, tracing
 from app.utils.errors import AppError, StartupError
 from app.utils.lifecycle import process
@@ -43,7 +44,7 @@ class RequestContext:
         began = time.perf_counter()
         response = ResponseWatcher(_request_id(scope), send)
         token = request_id.set(response.id)
-        openai = openai_errors.set(scope["path"].removeprefix(scope.get("root_path", "")).startswith(OPENAI_PATHS))
+        form = error_form.set(form_of(scope["path"].removeprefix(scope.get("root_path", ""))))
         metrics.IN_FLIGHT.inc()
         try:
             if tracing.running():
@@ -55,7 +56,7 @@ class RequestContext:
         finally:
             metrics.IN_FLIGHT.dec()
             _record(scope, response.status, time.perf_counter() - began)
-            openai_errors.reset(openai)
+            error_form.reset(form)
             request_id.reset(token)
 
     async def _respond(self, scope: Scope, receive: Receive, response: "ResponseWatcher") -> None:

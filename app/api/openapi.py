@@ -9,7 +9,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic.json_schema import models_json_schema
 
 from app.api.deps import scope_of
-from app.api.errors import OPENAI_PATHS, PROBLEM_JSON, problem_response
+from app.api.error_forms import OPENAI_PATHS
+from app.api.errors import PROBLEM_JSON, problem_response
 from app.core.access.api_keys import Scope
 from app.models.problem import OpenAIProblem, Problem
 

@@ -103,6 +103,13 @@ async def _search(
         min_confidence=body.min_confidence,
         allow_partial=body.allow_partial,
     )
+    return await run_query(services, query, timings, location)
+
+
+async def run_query(
+    services: Services, query: Query, timings: Stopwatch, location: Callable[[int], str]
+) -> SearchResults:
+    """Searches. ``location``: where the request has the text with this index."""
     try:
         answer = await services.search.query(query, timings)
     except PartialEmbeddingError as exc:
@@ -110,6 +117,11 @@ async def _search(
     if query.where is None:
         metrics.STALE_KEYS.inc(answer.trace.dropped)
     return answer
+
+
+def confidence(result: Result) -> float:
+    """The score for APIs that promise 0..1: the fused score, or a cosine similarity that is not negative."""
+    return min(1.0, max(0.0, result.score))
 
 
 class _Share(TypedDict, total=False):

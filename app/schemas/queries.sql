@@ -103,6 +103,10 @@ SELECT account_name, count(*) AS bots FROM bot_registry
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
 GROUP BY account_name;
 
+-- name: find_bot
+SELECT bot_id, account_name FROM bot_registry
+WHERE collection_name = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
+
 -- name: update_bot
 -- $3: new values by column. The others stay.
 UPDATE bot_registry
@@ -555,6 +559,13 @@ SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chun
 FROM documents
 WHERE bot_id = $1 AND doc_id > $2
 ORDER BY doc_id
+LIMIT $3;
+
+-- name: list_documents_before
+SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
+FROM documents
+WHERE bot_id = $1 AND doc_id < $2
+ORDER BY doc_id DESC
 LIMIT $3;
 
 -- name: query_documents

@@ -52,6 +52,12 @@ class MalformedBody(AppError):
     status, code, title = 400, "malformed_body", "The body could not be read"
 
 
+class NotServed(AppError):
+    """A part of another API that this server does not have."""
+
+    status, code, title = 400, "not_served", "Not served here"
+
+
 class UnsupportedMode(InvalidInput):
     code, title = "unsupported_mode", "Search mode not supported by this collection"
 

@@ -83,7 +83,7 @@ def walls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 def take_down_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = {name: sql.replace(ACCOUNT, "($2::text IS NULL OR true)") for name, sql in SQL.items() if ACCOUNT in sql}
-    assert cut.keys() == {"get_bot", "get_bots", "lock_bot_for_deletion", "update_bot"}
+    assert cut.keys() == {"get_bot", "get_bots", "lock_bot_for_deletion", "update_bot", "find_bot"}
     cut["list_bots"] = SQL["list_bots"].replace("account_name = $1)", "true)")
     for name, sql in cut.items():
         assert sql != SQL[name]
@@ -96,7 +96,8 @@ def take_down_bots(monkeypatch: pytest.MonkeyPatch) -> None:
         "get_document",
         "get_document_chunks",
         "list_documents",
-        "query_documents",
+                        "POST /data/documents/query", "POST /data/documents/facets",
+        "list_documents_before",
         "current_chunks",
         "neighbouring_chunks",
         "matching_documents",
@@ -315,6 +316,82 @@ async def test_a_vector_is_kept_for_its_account(db: Database, index: MemoryIndex
         assert await searched(0, bots[0])
 
 
+DIFY = "/integrations/dify/retrieval"
+STORES = "/v1/vector_stores"
+STORE = f"{STORES}/vs_HEX"
+FILE = f"{STORE}/files/file-DOC"
+MCP = {"/mcp", "/mcp/", "/mcp/{chat_bot_id}", "/mcp/{chat_bot_id}/"}
+"""``tests/clients/test_mcp.py`` tests what their tools show to another account."""
+INTEGRATION_READS = {DIFY, f"{DIFY}/", f"{STORES}/{{vector_store_id}}/search", *MCP}
+INTEGRATIONS: dict[str, tuple[str, str, Any]] = {
+    "dify by id": ("POST", DIFY, {"knowledge_id": "BOT", "query": "text"}),
+    "dify by name": ("POST", DIFY, {"knowledge_id": "bot_HEX", "query": "text"}),
+    "get store": ("GET", STORE, None),
+    "get store by its UUID": ("GET", f"{STORES}/BOT", None),
+    "modify store": ("POST", STORE, {"name": "other"}),
+    "modify store in a way that is not served": ("POST", STORE, {"metadata": {}}),
+    "delete store": ("DELETE", STORE, None),
+    "search store": ("POST", f"{STORE}/search", {"query": "text"}),
+    "list files": ("GET", f"{STORE}/files", None),
+    "list files up to one": ("GET", f"{STORE}/files?order=asc&before=file-DOC", None),
+    "get file": ("GET", FILE, None),
+    "get content": ("GET", f"{FILE}/content", None),
+    "modify file": ("POST", FILE, {"attributes": {"a": 1}}),
+    "modify no attributes": ("POST", FILE, {"attributes": None}),
+    "delete file": ("DELETE", FILE, None),
+}
+"""Calls of other APIs: method, path, body. BOT, HEX and DOC stand for the bot's id in two forms and the doc_id."""
+
+
+def integration_request(name: str, bot_id: UUID, doc_id: int) -> dict[str, Any]:
+    method, path, body = INTEGRATIONS[name]
+
+    def filled(text: str) -> str:
+        return text.replace("BOT", str(bot_id)).replace("HEX", bot_id.hex).replace("DOC", str(doc_id))
+
+    content = None if body is None else filled(json.dumps(body))
+    return {"method": method, "url": filled(path), "content": content, "headers": {"Content-Type": "application/json"}}
+
+
+@pytest.mark.parametrize("name", INTEGRATIONS)
+async def test_the_others_ids_over_other_apis_are_as_ids_that_do_not_exist(
+    tenants: tuple[Tenant, Tenant], db: Database, index: MemoryIndex, walls: str, name: str
+) -> None:
+    me, other = tenants
+    before = await contents(db, index)
+    absent = uuid4()
+    found = await me.http.request(**integration_request(name, other.bot.bot_id, other.doc_id))
+    missing = await me.http.request(**integration_request(name, absent, other.doc_id))
+    assert found.status_code == 404, found.text
+    assert "theirs" not in found.text
+    assert comparable(found, other.bot.bot_id, other.doc_id) == comparable(missing, absent, other.doc_id)
+    if "/file-DOC" in INTEGRATIONS[name][1]:
+        found = await me.http.request(**integration_request(name, me.bot.bot_id, other.doc_id))
+        missing = await me.http.request(**integration_request(name, me.bot.bot_id, ABSENT_DOC))
+        assert found.status_code == 404, found.text
+        assert comparable(found, me.bot.bot_id, other.doc_id) == comparable(missing, me.bot.bot_id, ABSENT_DOC)
+    assert await contents(db, index) == before
+    mine = await me.http.request(**integration_request(name, me.bot.bot_id, me.doc_id))
+    assert mine.status_code in (200, 201), mine.text
+
+
+async def test_a_cursor_of_another_account_is_unknown(tenants: tuple[Tenant, Tenant], walls: str) -> None:
+    me, other = tenants
+    for cursor in ("after", "before"):
+        found = await me.http.get(STORES, params={cursor: f"vs_{other.bot.bot_id.hex}"})
+        missing = await me.http.get(STORES, params={cursor: f"vs_{uuid4().hex}"})
+        assert found.status_code == 404
+        assert found.json() | {"request_id": ""} == missing.json() | {"request_id": ""}
+    listed = (await me.http.get(STORES)).json()
+    assert [store["chat_bot_id"] for store in listed["data"]] == [str(me.bot.bot_id)]
+
+
+async def test_the_same_store_of_two_accounts_is_two(tenants: tuple[Tenant, Tenant]) -> None:
+    for headers in ({}, {"Idempotency-Key": "same"}):
+        mine, theirs = [(await one.http.post(STORES, json={"name": "same"}, headers=headers)).json() for one in tenants]
+        assert mine["id"] != theirs["id"]
+
+
 OPEN_ROUTES = {"/health", "/health/ready", "/health/live", "/metrics", "/openapi.json", "/docs", "/redoc"}
 
 
@@ -334,5 +411,6 @@ def test_each_route_declares_its_scope() -> None:
     assert {path.partition(" ")[2] for path in found[None]} == OPEN_ROUTES
     changing = {path for path in found["read"] if not path.startswith(("GET ", "HEAD "))}
     assert changing == {"POST /search/query", "POST /search/batch", "POST /v1/embeddings", "POST /v1/rerank",
-                        "POST /data/documents/query", "POST /data/documents/facets"}  # fmt: skip
+                        "POST /data/documents/query", "POST /data/documents/facets",
+                        *(f"POST {path}" for path in INTEGRATION_READS)}  # fmt: skip
     assert not any(path.startswith("GET ") for path in found["write"])

@@ -68,6 +68,16 @@ async def test_bots_in_pages(record: Record) -> None:
     assert await record.bots.count(None) == 5
 
 
+async def test_a_bot_is_found_by_its_collection_name(record: Record) -> None:
+    mine, yours = await record.bot("me"), await record.bot("you")
+    assert await record.bots.find(mine.collection_name, "me") == mine.bot_id
+    assert await record.bots.find(mine.collection_name, None) == mine.bot_id
+    assert await record.bots.find(yours.collection_name, "me") is None
+    assert await record.bots.find("unknown", None) is None
+    await record.bots.begin_deletion(mine.bot_id, None, TOKEN, HOUR)
+    assert await record.bots.find(mine.collection_name, "me") is None
+
+
 async def test_accounts_are_apart(record: Record) -> None:
     mine, yours = await record.bot("me"), await record.bot("you")
     assert await record.bots.get(yours.bot_id, "me") is None

@@ -105,6 +105,10 @@ async def test_list_pages_ascend(record: Record) -> None:
     page = await record.documents.list(bot.bot_id, 0, 3)
     assert [found.title for found in page] == ["0", "1", "2"]
     rest = await record.documents.list(bot.bot_id, page[-1].doc_id, 3)
+    every = [*page, *rest]
+    assert await record.documents.list_before(bot.bot_id, 2**62, 10) == every[::-1]
+    assert await record.documents.list_before(bot.bot_id, every[-1].doc_id, 1) == [every[-2]]
+    assert await record.documents.list_before(bot.bot_id, every[0].doc_id, 10) == []
     assert [found.title for found in rest] == ["3", "4"]
 
 

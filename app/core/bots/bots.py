@@ -152,6 +152,10 @@ class Bots:
             outcome[bot_id] = result
         return outcome
 
+    async def counts(self, bot_id: UUID) -> BotCounts:
+        """All 0 for an unknown bot."""
+        return await self._store.counts(bot_id)
+
     async def get_with_counts(self, bot_id: UUID, account: str | None) -> tuple[Bot, BotCounts]:
         """The bot, its numbers of documents and chunks, and its backlog. Raises BotNotFound."""
         return await self.get(bot_id, account), await self._store.counts(bot_id)
@@ -162,6 +166,21 @@ class Bots:
         if bot is None:
             raise BotNotFound()
         return bot
+
+    async def resolve(self, name: str, account: str | None) -> UUID:
+        """The bot_id of the bot with this bot_id or collection_name. Raises BotNotFound.
+
+        A bot_id is not looked up: the caller's next step does that.
+        """
+        if "-" in name:  # As no collection_name has it.
+            try:
+                return UUID(name)
+            except ValueError:
+                raise BotNotFound(NOT_FOUND) from None
+        bot_id = await self._store.find(name, account)
+        if bot_id is None:
+            raise BotNotFound(NOT_FOUND)
+        return bot_id
 
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> Bot:
         """Changes columns of the bot's row; the bot as it is then. Raises BotNotFound, UnsupportedMode."""

@@ -29,6 +29,9 @@ class BotPort(Protocol):
     async def count(self, account: str | None) -> int:
         """The number of all bots of the account."""
 
+    async def find(self, collection_name: str, account: str | None) -> UUID | None:
+        """The bot_id of the account's bot with this ``collection_name``; None when there is none."""
+
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> bool:
         """Sets the columns in ``changes``; False when the account has no such bot."""
 

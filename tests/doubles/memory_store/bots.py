@@ -46,6 +46,9 @@ class MemoryBotStore:
     async def count(self, account: str | None) -> int:
         return len(await self.list(account))
 
+    async def find(self, collection_name: str, account: str | None) -> UUID | None:
+        return next((bot.bot_id for bot in await self.list(account) if bot.collection_name == collection_name), None)
+
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> bool:
         bot = self._tables.active(bot_id, account)
         if bot is None:

@@ -48,6 +48,10 @@ class BotStore:
         rows = await self._db.fetch(SQL["count_bots"], account)
         return sum(row["bots"] for row in only_account(rows, account))
 
+    async def find(self, collection_name: str, account: str | None) -> UUID | None:
+        rows = only_account(await self._db.fetch(SQL["find_bot"], collection_name, account), account)
+        return rows[0]["bot_id"] if rows else None
+
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> bool:
         try:
             async with self._db.transaction() as conn:
