@@ -98,7 +98,18 @@ def create_app(
         app.add_middleware(middleware)
     errors.install(app)
     # The order of the routers matters: a request is matched against the routes one after the other.
-    for module in (search, data, documents, collection, embeddings, rerank, openai_models, *INTEGRATIONS, health, metrics):
+    for module in (
+        search,
+        data,
+        documents,
+        collection,
+        embeddings,
+        rerank,
+        openai_models,
+        *INTEGRATIONS,
+        health,
+        metrics,
+    ):
         app.include_router(module.router)
     docs.install(app)
     openapi.install(app)

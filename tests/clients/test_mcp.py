@@ -42,7 +42,7 @@ async def test_the_tools_of_all_bots(platform: Platform, http: httpx.Client, bot
         inserted = await client.call_tool("insert_document", given)
         assert not inserted.is_error, inserted
         doc_id = inserted.structured_content["doc_id"]
-        found = await client.call_tool("search", {"chat_bot_id": bot, "query": "언제 쉬나요?", "limit": 1})
+        found = await client.call_tool("search", {"chat_bot_id": bot, "query": "화요일에 쉬나요?", "limit": 1})
         (result,) = found.structured_content["results"]
         assert (result["doc_id"], result["text"], result["metadata"]) == (doc_id, "화요일에 쉰다.", {"n": 1})
         assert json.loads(found.content[0].text) == found.structured_content
