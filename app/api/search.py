@@ -120,8 +120,8 @@ async def run_query(
 
 
 def confidence(result: Result) -> float:
-    """The score for APIs that promise 0..1: the fused score, or a cosine similarity that is not negative."""
-    return min(1.0, max(0.0, result.score))
+    """The score for APIs that promise 0..1: the confidence; without a calibration the score, cut to 0..1."""
+    return min(1.0, max(0.0, result.score)) if result.confidence is None else result.confidence
 
 
 class _Share(TypedDict, total=False):

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from fastapi import Depends, Path
 
-from app.core.bots.bots import NOT_FOUND
 from app.models.fields import INT64_MAX
 from app.utils.errors import BotNotFound, DocumentNotFound
 
@@ -28,7 +27,7 @@ def bot_of(store: str) -> UUID:
     try:
         return UUID(store.removeprefix(STORE_PREFIX))
     except ValueError:
-        raise BotNotFound(NOT_FOUND) from None
+        raise BotNotFound() from None
 
 
 def document_of(file: str) -> int:

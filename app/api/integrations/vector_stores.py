@@ -10,7 +10,6 @@ from app.api.deps import READ, WRITE, Admission, ServicesDep
 from app.api.integrations.openai_ids import StorePath, bot_of, file_id, store_id
 from app.api.limits import LimitsDep, check_answer, check_query
 from app.api.search import confidence, run_query
-from app.core.bots.bots import NOT_FOUND
 from app.core.bots.derived import create_derived
 from app.core.search import query as core
 from app.core.services import Services
@@ -61,7 +60,7 @@ def _place(bots: Sequence[Bot], store: str, location: str) -> int:
     for number, bot in enumerate(bots):
         if bot.bot_id == bot_of(store):
             return number
-    raise BotNotFound(NOT_FOUND, locations=[ErrorLocation(location, NOT_FOUND)])
+    raise BotNotFound(locations=[ErrorLocation(location, BotNotFound.DETAIL)])
 
 
 @router.post("/vector_stores", dependencies=[WRITE])

@@ -176,10 +176,10 @@ class Bots:
             try:
                 return UUID(name)
             except ValueError:
-                raise BotNotFound(NOT_FOUND) from None
+                raise BotNotFound() from None
         bot_id = await self._store.find(name, account)
         if bot_id is None:
-            raise BotNotFound(NOT_FOUND)
+            raise BotNotFound()
         return bot_id
 
     async def update(self, bot_id: UUID, account: str | None, changes: BotChanges) -> Bot:
