@@ -46,7 +46,7 @@ def _table(tuning: Tuning, given: int) -> Iterator[str]:
     yield f"best: {_name(best.setting)}; recall@1 is known to \u00b1{_margin(tuning):.3f}"
     if tuning.never_found:
         lines = ", ".join(str(question.line) for question in tuning.never_found[:SHOWN_LINES])
-        yield f"{len(tuning.never_found)} questions were answered with no setting, the first in lines {lines}"
+        yield f"questions that no setting answered: {len(tuning.never_found)}, the first in lines {lines}"
 
 
 def _margin(tuning: Tuning) -> float:

@@ -134,7 +134,7 @@ async def get(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> 
 @router.patch(
     "/{chat_bot_id:bot}",
     dependencies=[WRITE],
-    responses=error_responses(404, *BODY_ERRORS),
+    responses=error_responses(404, 409, *BODY_ERRORS),
     operation_id="update_collection",
 )
 async def update(bot_id: BotPath, body: UpdateBot, services: ServicesDep, account: AccountDep) -> BotUpdated:

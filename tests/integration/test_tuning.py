@@ -89,7 +89,7 @@ async def test_the_command(
     table = await tune(settings, bot.bot_id, file, False)
     assert table[0].startswith("2 of 2 questions")
     assert len(table) == 1 + 11 + 2
-    assert table[-1] == "1 questions were answered with no setting, the first in lines 2"
+    assert table[-1] == "questions that no setting answered: 1, the first in lines 2"
     assert (await services.bots.get(bot.bot_id, None)).default_mode is None
     applied = await tune(settings, bot.bot_id, file, True)
     best = applied[-3].removeprefix("best: ").partition(";")[0]
