@@ -70,7 +70,8 @@ RETURNING bot_id;
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight,
+       analyzer_version, title_in_lexical, coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
+       statistics_version, default_mode, default_dense_weight,
        default_min_confidence, chunks_done, chunks_total,
        ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
            AS in_flight_generations
@@ -81,7 +82,8 @@ WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight,
+       analyzer_version, title_in_lexical, coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
+       statistics_version, default_mode, default_dense_weight,
        default_min_confidence, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
@@ -90,7 +92,8 @@ WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR ac
 SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
-       analyzer_version, title_in_lexical, statistics_version, default_mode, default_dense_weight,
+       analyzer_version, title_in_lexical, coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
+       statistics_version, default_mode, default_dense_weight,
        default_min_confidence, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)

@@ -80,6 +80,8 @@ class Bot:
     """Of the words in ``milvus_collection``, and so of the queries to it."""
     title_in_lexical: bool = False
     """Whether the lexical field of each chunk begins with the title of its document."""
+    next_title_in_lexical: bool = False
+    """The same of the collection that is being filled by a migration."""
     statistics_version: UUID | None = None
     """Another one whenever the bot's ``BotStatistics`` change; None before they were computed."""
     default_mode: Mode | None = None

@@ -146,6 +146,20 @@ async def test_a_write_that_the_switch_overtakes_has_the_new_words(place: Earlie
     await assert_like_a_fresh_bot(place)
 
 
+@pytest.mark.parametrize("point", ["reembed.after_begin", "reembed.before_switch"])
+async def test_a_title_that_is_patched_while_titles_are_added(place: EarlierPlace, at, point: str) -> None:  # type: ignore[no-untyped-def]
+    await fill(place, TEXTS[:2])
+    (row,) = await place.stores.db.fetch("SELECT doc_id FROM document_chunks WHERE text = $1", TEXTS[0])
+
+    async def patch() -> None:
+        await place.services.documents.patch(place.bot_id, None, row["doc_id"], {"title": "새것"}, {})
+
+    at(point, patch)
+    await place.reindex()
+    assert [text for text, _ in await place.lexical("새것")] == [TEXTS[0]]
+    assert [text for text, _ in await place.lexical("규정")] == [TEXTS[1]]
+
+
 async def test_a_vector_that_is_missing_is_embedded(place: EarlierPlace) -> None:
     await fill(place, TEXTS[:3])
     (row,) = await place.stores.db.fetch("SELECT chunk_id FROM document_chunks WHERE text = $1", TEXTS[0])

@@ -73,11 +73,11 @@ class Documents:
         ``updated_at``. Raises MetadataTooLarge, with nothing changed, when metadata would become larger than
         ``metadata_bytes``, and the errors of ``Retitling.write_words``.
         """
-        bot = await self._bots.get(bot_id, account)
+        await self._bots.get(bot_id, account)
         updated_at = await self._store.patch(bot_id, doc_id, *_changes(fields, metadata), metadata_bytes)
         if updated_at is None:
             raise _not_found(doc_id)
-        if "title" not in fields or not bot.title_in_lexical:
+        if "title" not in fields:
             return updated_at
         await self._retitling.write_words(bot_id, [doc_id])
         found = await self._store.get(bot_id, doc_id, 0, 1)
@@ -100,7 +100,7 @@ class Documents:
             bot_id, doc_ids, *_changes(fields, metadata), as_stored(where, bot), metadata_bytes
         )
         await failpoint("patch_many.after")
-        if "title" in fields and bot.title_in_lexical:  # A call that was cut off finds its titles unchanged.
+        if "title" in fields:  # A call that was cut off finds its titles unchanged.
             await self._retitling.write_words(bot_id, [*patched.changed, *patched.unchanged])
         return patched
 

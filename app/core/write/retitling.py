@@ -42,12 +42,15 @@ class Retitling:
 
     async def _write_again(self, bot_id: UUID, doc_id: int) -> bool:
         """False if the document was replaced meanwhile."""
-        bot = await self._bots.usable(bot_id, None)
-        if not bot.title_in_lexical or not await self._supports_lexical(bot):
+        bot = await self._bots.get(bot_id, None)
+        # Beside a migration that turns titles on: this row was read after the title was changed, so the migration reads
+        # the new title, or copies the new generation.
+        if not (bot.title_in_lexical or bot.next_title_in_lexical):
             return True
         found = await self._documents.get(bot_id, doc_id)
-        if found is None or not found[1]:
+        if found is None or not found[1] or not await self._supports_lexical(bot):
             return True
+        bot = await self._bots.usable(bot_id, None)
         write = rewrite(bot, *found)
         await self._saga.run([write], Stopwatch())
         if isinstance(write.error, DocumentChanged):

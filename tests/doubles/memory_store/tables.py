@@ -61,6 +61,7 @@ class BotRow:
             rebuild=rebuild,
             analyzer_version=self.analyzer_version,
             title_in_lexical=self.title_in_lexical,
+            next_title_in_lexical=self.next is not None and self.next.title_in_lexical,
             default_mode=self.default_mode,
             default_dense_weight=self.default_dense_weight,
             default_min_confidence=self.default_min_confidence,
