@@ -13,6 +13,7 @@ from functools import partial
 from app.config import PAID, Settings
 from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
 from app.core.bots.bots import Bots
+from app.core.bots.recent_vectors import RecentVectors
 from app.core.connect import Stores, open_postgres, open_stores
 from app.core.embedding.models import Models
 from app.core.embedding.port import Embedder
@@ -285,6 +286,7 @@ async def build_services(
         claim=settings.saga_lease_seconds,
     )
     throttle = BulkWriteThrottle()
+    recent = RecentVectors(leases.token)
     generations = stores.generations()
 
     async def ping_milvus() -> None:
@@ -302,7 +304,7 @@ async def build_services(
         timeout=settings.health_timeout,
     )
     await generations.open()
-    saga = Saga(writes, bots, stores.index, embedders, leases, throttle, generations)
+    saga = Saga(writes, bots, stores.index, embedders, leases, throttle, generations, recent)
     verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
     verifier = Verifier(verify_store, stores.index)
     chunks = ModelMigrationStore(stores.db, stores.late_write_window)
@@ -342,6 +344,7 @@ async def build_services(
         large_answers=BulkWriteThrottle(0, LARGE_ANSWER_REST, LARGE_ANSWER_MAX_REST_SECONDS),
         rebuild_error=limit.error,
         relevance=relevance,
+        recent=recent,
     )
     metrics_sampler = MetricsSampler(BacklogStore(stores.db), stores.db.pool_state)
     loops = [

@@ -67,7 +67,8 @@ ON CONFLICT DO NOTHING
 RETURNING bot_id;
 
 -- name: get_bot
-SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
+SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp,
+       last_writer, foreign_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
        analyzer_version, title_in_lexical, coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
@@ -79,7 +80,8 @@ FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
 -- name: get_bots
-SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
+SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp,
+       last_writer, foreign_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
        analyzer_version, title_in_lexical, coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
@@ -89,7 +91,8 @@ FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
 -- name: list_bots
-SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp, created_at,
+SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimension, milvus_timestamp,
+       last_writer, foreign_timestamp, created_at,
        bot_partition_name('documents', bot_id) AS partition_name,
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
        analyzer_version, title_in_lexical, coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
@@ -169,14 +172,25 @@ WHERE bot_id = $1 AND embedding_model IS NULL;
 SELECT bot_id FROM bot_registry WHERE bot_id = ANY ($1::uuid[]) ORDER BY bot_id FOR NO KEY UPDATE;
 
 -- name: advance_milvus_timestamps
-UPDATE bot_registry r SET milvus_timestamp = w.milvus_timestamp
+-- $3: the writer. Where another one was last, what he and others have raised is foreign to this one; that is noted even
+-- if this write has the older timestamp.
+UPDATE bot_registry r
+SET foreign_timestamp = CASE WHEN r.last_writer = $3::uuid THEN r.foreign_timestamp ELSE r.milvus_timestamp END,
+    last_writer = $3, milvus_timestamp = greatest(r.milvus_timestamp, w.milvus_timestamp)
 FROM unnest($1::uuid[], $2::bigint[]) AS w (bot_id, milvus_timestamp)
-WHERE r.bot_id = w.bot_id AND r.milvus_timestamp < w.milvus_timestamp;
+WHERE r.bot_id = w.bot_id AND (r.milvus_timestamp < w.milvus_timestamp OR r.last_writer IS DISTINCT FROM $3);
 
 -- name: advance_milvus_timestamp
 -- For one bot, in one statement that does not wait for the disk: set_config lasts until its commit.
-UPDATE bot_registry SET milvus_timestamp = $2
-WHERE bot_id = $1 AND milvus_timestamp < $2 AND set_config('synchronous_commit', 'off', true) IS NOT NULL;
+UPDATE bot_registry
+SET foreign_timestamp = CASE WHEN last_writer = $3::uuid THEN foreign_timestamp ELSE milvus_timestamp END,
+    last_writer = $3, milvus_timestamp = greatest(milvus_timestamp, $2)
+WHERE bot_id = $1 AND (milvus_timestamp < $2 OR last_writer IS DISTINCT FROM $3)
+  AND set_config('synchronous_commit', 'off', true) IS NOT NULL;
+
+-- name: raise_milvus_timestamp
+-- By a rebuild, whose end makes the last writer unknown (migration 0020).
+UPDATE bot_registry SET milvus_timestamp = greatest(milvus_timestamp, $2) WHERE bot_id = $1;
 
 -- name: creation_in_flight
 SELECT EXISTS (SELECT FROM sagas WHERE bot_id = $1 AND operation = 'create_bot');
@@ -221,9 +235,9 @@ RETURNING generation;
 -- There are fewer rows than writes if the block of generations is used up, or was not reserved by this database as
 -- it is now.
 INSERT INTO sagas (generation, operation, bot_id, doc_id, previous_generation, chunk_span, collection_name,
-                   lease_token, lease_until)
+                   lease_token, lease_until, names_writer)
 SELECT w.generation, 'write', w.bot_id, coalesce(w.doc_id, w.generation), w.previous_generation, w.chunk_span,
-       w.collection_name, $6, now() + $7::interval
+       w.collection_name, $6, now() + $7::interval, true
 FROM (SELECT nextval('generation_seq') AS generation, * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[],
                                                                     $4::integer[], $5::text[])
           AS u (bot_id, doc_id, previous_generation, chunk_span, collection_name) OFFSET 0) AS w
@@ -615,9 +629,9 @@ LIMIT $2;
 
 -- name: current_chunks
 -- The chunks of the keys $2 that are current and pass the filter. Text and metadata only for the keys that $3 has
--- too. No rows if $4 to $10 are given and the bot's row has other values; of its other columns a search needs none that
--- can change. OFFSET 0 forces one lookup by key per chunk: before the first ANALYZE of a partition the planner takes
--- bot_id for selective, and a join would read the whole partition.
+-- too. No rows if $4 to $11, an ExpectedBot, are given and the bot's row does not meet them; of its other columns a
+-- search needs none that can change. OFFSET 0 forces one lookup by key per chunk: before the first ANALYZE of a
+-- partition the planner takes bot_id for selective, and a join would read the whole partition.
 SELECT c.chunk_id, c.doc_id, c.chunk_index, k.chunk_id = ANY ($3::bigint[]) AS hydrate,
        CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN c.text END AS text, c.page_number,
        d.title, d.file_type, d.file_path, d.author, d.tags,
@@ -635,11 +649,12 @@ CROSS JOIN LATERAL (
 WHERE $4::timestamptz IS NULL OR (
     EXISTS (
         SELECT FROM bot_registry
-        WHERE bot_id = $1 AND state = 'active' AND created_at = $4 AND milvus_timestamp = $5::bigint
-          AND coalesce(milvus_collection, collection_name) = $6::text
-          AND statistics_version IS NOT DISTINCT FROM $7::uuid
-          AND default_mode IS NOT DISTINCT FROM $8::text AND default_dense_weight IS NOT DISTINCT FROM $9::float8
-          AND default_min_confidence IS NOT DISTINCT FROM $10::float8)
+        WHERE bot_id = $1 AND state = 'active' AND created_at = $4
+          AND coalesce(milvus_collection, collection_name) = $5::text
+          AND statistics_version IS NOT DISTINCT FROM $6::uuid
+          AND default_mode IS NOT DISTINCT FROM $7::text AND default_dense_weight IS NOT DISTINCT FROM $8::float8
+          AND default_min_confidence IS NOT DISTINCT FROM $9::float8
+          AND (milvus_timestamp <= $10::bigint OR last_writer = $11::uuid AND foreign_timestamp <= $10))
     AND NOT EXISTS (SELECT FROM index_rebuilds WHERE bot_id = $1));
 
 -- name: current_chunks_of_documents
@@ -737,8 +752,8 @@ WHERE d.bot_id = $1 AND d.doc_id > $2 AND (/*filter*/ true)
 ORDER BY d.doc_id
 LIMIT $3;
 
--- name: milvus_timestamp
-SELECT milvus_timestamp, coalesce(milvus_collection, collection_name) AS milvus_collection
+-- name: write_timestamps
+SELECT milvus_timestamp, last_writer, foreign_timestamp, coalesce(milvus_collection, collection_name) AS milvus_collection
 FROM bot_registry WHERE bot_id = $1 AND state = 'active';
 
 -- ---------------------------------------------------------------- confidence

@@ -52,6 +52,35 @@ class Progress(NamedTuple):
         return min(1.0, self.done / self.total) if self.total else 1.0
 
 
+class WriteTimestamps(NamedTuple):
+    """Milvus's timestamps of a bot's writes.
+
+    ``newest``: no acknowledged write has a newer one. ``last_writer``: the lease token of the process that raised it
+    last; None if that is not known. ``foreign``: no write of another process than ``last_writer`` has a newer one.
+    """
+
+    newest: int
+    last_writer: UUID | None = None
+    foreign: int = 0
+
+
+class ExpectedBot(NamedTuple):
+    """What the row of a bot must still be for a search's result to be complete and as the row asks.
+
+    Its writes have timestamps up to ``guarantee_timestamp``, or it was ``writer`` who wrote last, and the writes of all
+    others have.
+    """
+
+    created_at: datetime
+    milvus_collection: str
+    statistics_version: UUID | None
+    default_mode: Mode | None
+    default_dense_weight: float | None
+    default_min_confidence: float | None
+    guarantee_timestamp: int
+    writer: UUID | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Bot:
     """A bot's row.
@@ -76,6 +105,9 @@ class Bot:
     """Generations (equal to the doc_ids) of new documents that are being written. Filled by ``BotPort.get`` only."""
     rebuild: Progress | None = None
     """Set while vectors of this bot are missing in Milvus."""
+    last_writer: UUID | None = None
+    foreign_timestamp: int = 0
+    """See ``WriteTimestamps``."""
     analyzer_version: int = 1
     """Of the words in ``milvus_collection``, and so of the queries to it."""
     title_in_lexical: bool = False
@@ -88,6 +120,10 @@ class Bot:
     default_dense_weight: float | None = None
     default_min_confidence: float | None = None
     """For searches that name none. None: the server's default."""
+
+    @property
+    def timestamps(self) -> WriteTimestamps:
+        return WriteTimestamps(self.milvus_timestamp, self.last_writer, self.foreign_timestamp)
 
     def __hash__(self) -> int:
         """Of two fields, as each search hashes its bot several times; equality compares all."""

@@ -68,7 +68,7 @@ async def _bulk(options: Options) -> list[Table]:
 async def _fresh(options: Options) -> list[Table]:
     if options.milvus != "server":
         raise SystemExit("Milvus Lite has no time tick: scripts/bench fresh --milvus lite needs --against COMMIT.")
-    return await fresh.measure(options.ticks, options.queries)
+    return await fresh.measure(options.ticks, options.queries, options.processes, options.mixed_seconds)
 
 
 async def _partitions(options: Options) -> list[Table]:
@@ -99,7 +99,7 @@ async def _all(options: Options) -> list[Table]:
         "ingest": ["--singles", "48"],
         "bots": ["--counts", "1,5", "--chunks", "600", "--queries", "200"],
         "bulk": ["--queries", "100"],
-        "fresh": ["--ticks", "200,50", "--queries", "50"],
+        "fresh": ["--ticks", "200", "--queries", "50", "--mixed-seconds", "3"],
         "partitions": ["--bots", "20", "--documents", "3000", "--counts", "10,100,500", "--repeats", "200"],
         "soak": ["--minutes", "1"],
         "startup": [],
@@ -169,6 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     one = question("fresh", _fresh, stores, fresh.__doc__, versions)
     one.add_argument("--ticks", type=_numbers, default=[200, 100, 50, 20], help="ms (default: 200,100,50,20)")
     one.add_argument("--queries", type=int, default=200, help="(default: %(default)s)")
+    one.add_argument("--processes", type=_numbers, default=[1, 2], help="of the server (default: 1,2)")
+    one.add_argument("--mixed-seconds", type=float, default=10, help="of a round of the mixed load; 0 for none")
     one = question("partitions", _partitions, output, partitions.__doc__)
     one.add_argument("--bots", type=int, default=100, help="(default: %(default)s)")
     one.add_argument("--documents", type=int, default=30_000, help="of each bot (default: %(default)s)")

@@ -260,7 +260,7 @@ class _Counted(dict[str, str]):
         self._calls = calls
 
     def __getitem__(self, name: str) -> str:
-        if name in ("current_chunks", "neighbouring_chunks", "matching_documents", "milvus_timestamp"):
+        if name in ("current_chunks", "neighbouring_chunks", "matching_documents", "write_timestamps"):
             self._calls.append(name)
         return super().__getitem__(name)
 

@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from app.core.bots.recent_vectors import Snapshot
 from app.core.write.write import Write
 from app.schemas.rows import CREATE_BOT, DELETE_BOT
 from app.utils.errors import CollectionNameTaken
@@ -269,6 +270,8 @@ async def test_a_bot_with_other_defaults_is_not_the_expected_one(record: Record)
         {"default_min_confidence": 0.5},
     ):
         before = await record.bots.get(bot.bot_id, None)
-        assert (await record.documents.current_chunks(bot.bot_id, keys, keys, None, before)).keys() == set(keys)
+        assert before is not None
+        expected = Snapshot(before.milvus_timestamp).expected(before)
+        assert (await record.documents.current_chunks(bot.bot_id, keys, keys, None, expected)).keys() == set(keys)
         await record.bots.update(bot.bot_id, None, changes)
-        assert await record.documents.current_chunks(bot.bot_id, keys, keys, None, before) == {}
+        assert await record.documents.current_chunks(bot.bot_id, keys, keys, None, expected) == {}

@@ -1,12 +1,12 @@
 """What DocumentPort promises of reads: confirmed chunks, pages, neighbours and filters, in memory and in PostgreSQL."""
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from app.core.write.write import Write
 from app.schemas.filter_tree import Column, Condition, MetadataPath
-from app.schemas.rows import NewChunk, NewDocument
+from app.schemas.rows import Bot, ExpectedBot, NewChunk, NewDocument, WriteTimestamps
 from app.utils.errors import CollectionMoved
 from tests.contract.records import HOUR, NO_TIME, Record, document
 
@@ -177,8 +177,56 @@ async def test_timestamps_only_rise(record: Record) -> None:
     bot, other = await record.bot(), await record.bot()
     await record.writes.finish([], TOKEN, {bot.bot_id: 7, other.bot_id: 3, uuid4(): 9})
     await record.writes.finish([], TOKEN, {bot.bot_id: 5, other.bot_id: 4})
-    assert await record.documents.milvus_timestamp(bot.bot_id, bot.milvus_collection) == 7
-    assert await record.documents.milvus_timestamp(other.bot_id, other.milvus_collection) == 4
-    assert await record.documents.milvus_timestamp(uuid4(), "any") == 0
+    assert await timestamps(record, bot) == (7, TOKEN, 0)
+    assert await timestamps(record, other) == (4, TOKEN, 0)
+    assert await record.documents.write_timestamps(uuid4(), "any") == (0, None, 0)
     with pytest.raises(CollectionMoved):
-        await record.documents.milvus_timestamp(bot.bot_id, other.milvus_collection)
+        await record.documents.write_timestamps(bot.bot_id, other.milvus_collection)
+
+
+async def timestamps(record: Record, bot: Bot) -> WriteTimestamps:
+    found = await record.documents.write_timestamps(bot.bot_id, bot.milvus_collection)
+    row = await record.bots.get(bot.bot_id, None)
+    assert row is not None
+    assert row.timestamps == found
+    return found
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["one bot", "two bots"])
+async def test_a_change_of_writer_makes_older_writes_foreign(record: Record, others: int) -> None:
+    """Also if the new writer's timestamp is the older one: then only the writer changes."""
+    bot = await record.bot()
+    beside = {(await record.bot()).bot_id: 1 for _ in range(others)}
+    one, two = uuid4(), uuid4()
+    for timestamp, writer, expected in (
+        (10, one, (10, one, 0)),
+        (12, one, (12, one, 0)),
+        (11, two, (12, two, 12)),
+        (15, two, (15, two, 12)),
+        (14, two, (15, two, 12)),
+        (13, one, (15, one, 15)),
+        (20, one, (20, one, 15)),
+    ):
+        await record.writes.finish([], writer, {bot.bot_id: timestamp} | beside)
+        assert await timestamps(record, bot) == expected
+
+
+async def test_a_row_is_as_expected_if_its_writes_are_covered(record: Record) -> None:
+    write = Write(await record.bot(), document("a"))
+    await record.written(write)
+    bot_id, me, other = write.bot.bot_id, uuid4(), uuid4()
+    await record.writes.finish([], other, {bot_id: 10})
+    await record.writes.finish([], me, {bot_id: 20})
+    bot = await record.bots.get(bot_id, None)
+    assert bot is not None
+
+    async def is_as_expected(guarantee: int, writer: UUID | None, collection: str = bot.milvus_collection) -> bool:
+        expected = ExpectedBot(bot.created_at, collection, None, None, None, None, guarantee, writer)
+        return bool(await record.documents.current_chunks(bot_id, write.chunk_ids, set(), None, expected))
+
+    assert await is_as_expected(20, None)
+    assert not await is_as_expected(19, None)
+    assert await is_as_expected(10, me)
+    assert not await is_as_expected(9, me)
+    assert not await is_as_expected(19, other)
+    assert not await is_as_expected(20, me, "another_collection")

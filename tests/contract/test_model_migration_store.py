@@ -94,7 +94,7 @@ async def test_cut_over_changes_collection_and_model_together(record: Record) ->
     moved = await cut_over(record, bot, migration, timestamp=9)
     assert moved.collection_name == bot.collection_name
     assert (moved.milvus_collection, moved.embedding_model, moved.dimension) == (migration.collection_name, "new", 32)
-    assert moved.milvus_timestamp == 9
+    assert moved.timestamps == (9, None, 0)  # The one who copied is not the one who wrote last.
     assert await record.bots.state(bot.bot_id) == ("active", migration.collection_name, 32)
     assert await record.migrations.migration(bot.bot_id) is None
     with pytest.raises(CollectionMoved):

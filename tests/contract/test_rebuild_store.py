@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 from app.core.write.write import Write
-from app.schemas.rows import Bot, Check, GenerationBlock, Progress
+from app.schemas.rows import Bot, Check, ExpectedBot, GenerationBlock, Progress
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 
 TOKEN, OTHER = uuid4(), uuid4()
@@ -39,18 +39,20 @@ async def test_a_bot_says_how_far_its_rebuild_is(record: Record) -> None:
     assert (work.bot_id, work.in_place, work.chunks_total, work.attempts) == (bot.bot_id, True, 2, 1)
     assert await record.rebuilds.renew(bot.bot_id, TOKEN, HOUR, 1)
     assert (await now(record, bot)).rebuild == Progress(1, 2)
+    await record.writes.finish([], OTHER, {bot.bot_id: 70})
     assert await record.rebuilds.finish(bot.bot_id, bot.milvus_collection, TOKEN, 77)
     whole = await now(record, bot)
-    assert (whole.rebuild, whole.milvus_timestamp) == (None, 77)
+    assert (whole.rebuild, whole.timestamps) == (None, (77, None, 0))
     assert not (await record.verify.bots())[0].is_rebuilding
 
 
 async def test_what_a_search_assumed_does_not_hold_any_more(record: Record) -> None:
     """Its confirmation looks, so that a row which is remembered hides no loss."""
     bot, write = await filled(record)
-    assert await record.documents.current_chunks(bot.bot_id, write.chunk_ids, set(), None, bot)
+    expected = ExpectedBot(bot.created_at, bot.milvus_collection, None, None, None, None, bot.milvus_timestamp)
+    assert await record.documents.current_chunks(bot.bot_id, write.chunk_ids, set(), None, expected)
     await record.rebuilds.begin_in_place(bot.bot_id, bot.milvus_collection)
-    assert await record.documents.current_chunks(bot.bot_id, write.chunk_ids, set(), None, bot) == {}
+    assert await record.documents.current_chunks(bot.bot_id, write.chunk_ids, set(), None, expected) == {}
     assert len(await record.documents.current_chunks(bot.bot_id, write.chunk_ids, set(), None)) == 2
 
 

@@ -166,7 +166,7 @@ async def test_more_writes_than_server_connections_do_not_wait_for_each_other(po
 
     async with asyncio.timeout(8):
         await asyncio.gather(*(write(number) for number in range(16)))
-    assert await record.documents.milvus_timestamp(bot.bot_id, bot.milvus_collection) == 16
+    assert (await record.documents.write_timestamps(bot.bot_id, bot.milvus_collection)).newest == 16
 
 
 async def test_an_empty_database_is_migrated_through_it(

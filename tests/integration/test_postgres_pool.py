@@ -82,5 +82,5 @@ async def test_writes_with_timestamps_need_one_connection_at_a_time(address: Pos
 
     async with asyncio.timeout(15):
         await asyncio.gather(*(write(number) for number in range(16)))
-    assert await record.documents.milvus_timestamp(bots[0].bot_id, bots[0].milvus_collection) == 16
+    assert (await record.documents.write_timestamps(bots[0].bot_id, bots[0].milvus_collection)).newest == 16
     await database.close()

@@ -157,7 +157,7 @@ HOT = {
     "count_documents": (),
     "facets": (10,),
     "facets_of_tags": (10,),
-    "current_chunks": ([1, 2], [1], datetime.now(UTC), 7, "c", None, "dense", 0.5, 0.5),
+    "current_chunks": ([1, 2], [1], datetime.now(UTC), "c", None, "dense", 0.5, 0.5, 7, UUID(int=1)),
     "current_chunks_of_documents": ([1, 2], [1], [3]),
     "stale_chunks": ([1, 2], "c"),
     "neighbouring_chunks": ([1, 2], 5),
@@ -313,7 +313,7 @@ async def test_confirming_keys_reads_no_more_than_the_keys(db: Database) -> None
         bot,
     )
     keys = [number << 16 for number in range(1, 6)]
-    values = (bot, keys, keys, *[None] * 7)
+    values = (bot, keys, keys, *[None] * 8)
     row = await db.fetchrow("EXPLAIN (ANALYZE, FORMAT JSON) " + SQL["current_chunks"], *values)
     assert row is not None
     plans = [json.loads(row[0])[0]["Plan"]]

@@ -11,6 +11,7 @@ from weakref import WeakSet
 import numpy as np
 
 from app.core.bots.bots import Bots
+from app.core.bots.recent_vectors import RecentVectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
 from app.core.operations.copying import Copier
@@ -81,7 +82,8 @@ class Process:
         self.generations = Generations(
             Database(self, world.generations), index.marker, random=world.random, first_block=FIRST_BLOCK
         )
-        saga = Saga(writes, self.bots, index, embedders, leases, throttle, self.generations)
+        recent = RecentVectors(leases.token)
+        saga = Saga(writes, self.bots, index, embedders, leases, throttle, self.generations, recent)
         self.ingest = Ingest(self.bots, saga, world.keys)
         self.documents = Documents(self.bots, documents, recovery, Retitling(self.bots, documents, index, saga))
         self.by_filter = ByFilter(self.bots, documents, self.documents, part=2)
@@ -96,6 +98,7 @@ class Process:
             large_answers=BulkWriteThrottle(0),
             rebuild_error=limit.error,
             relevance=Relevance(world.statistics),  # Without faults: it reads, and what it stores has no invariant.
+            recent=recent,
         )
         verify, chunks = Database(self, world.verify), Database(self, world.chunks)
         self.verifier = Verifier(verify, index)

@@ -3,7 +3,7 @@
 Searches and writes keep the rows of bots in it (docs/decisions/0010-shortcuts.md, 0011-shortcuts-of-a-write.md).
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -32,9 +32,13 @@ class BoundedCache(Generic[K, V]):
 
 
 class StableValueCache(Generic[K, V]):
-    """Keeps the last value of each key, and whether it equalled the one before."""
+    """Keeps the last value of each key, and whether it equalled the one before.
 
-    def __init__(self) -> None:
+    ``essence``: the part of a value that is compared; by default all of it.
+    """
+
+    def __init__(self, essence: Callable[[V], object] = lambda value: value) -> None:
+        self._essence = essence
         self._observed = BoundedCache[K, tuple[V, bool]]()
 
     def stable_value(self, key: K) -> V | None:
@@ -45,4 +49,5 @@ class StableValueCache(Generic[K, V]):
     def observe(self, key: K, value: V) -> None:
         """Records the value that was just read."""
         last = self._observed.get(key)
-        self._observed.put(key, (value, last is not None and last[0] == value))
+        is_stable = last is not None and self._essence(last[0]) == self._essence(value)
+        self._observed.put(key, (value, is_stable))

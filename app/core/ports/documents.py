@@ -7,7 +7,15 @@ from uuid import UUID
 
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
-from app.schemas.rows import Bot, Chunk, CurrentChunk, Document, PatchedDocuments, StaleChunk
+from app.schemas.rows import (
+    Chunk,
+    CurrentChunk,
+    Document,
+    ExpectedBot,
+    PatchedDocuments,
+    StaleChunk,
+    WriteTimestamps,
+)
 
 
 class DocumentPort(Protocol):
@@ -70,14 +78,14 @@ class DocumentPort(Protocol):
         chunk_ids: Sequence[int],
         hydrate: Collection[int],
         where: Filter | None,
-        expected_bot: Bot | None = None,
+        expected_bot: ExpectedBot | None = None,
         doc_ids: Sequence[int] = (),
     ) -> dict[int, CurrentChunk]:
         """The chunks of ``chunk_ids`` that are current and pass the filter, by chunk_id.
 
         Those in ``hydrate`` come with text and document columns. With ``expected_bot`` the result is empty unless the
-        bot's row still equals it; its ``in_flight_generations`` are not compared. With ``doc_ids`` all current chunks
-        of these documents are added, with text, and ``expected_bot`` is ignored.
+        bot's row meets it and its vectors are not being rebuilt. With ``doc_ids`` all current chunks of these documents
+        are added, with text, and ``expected_bot`` is ignored.
         """
 
     async def stale_chunks(self, bot_id: UUID, collection: str, chunk_ids: Sequence[int]) -> Sequence[StaleChunk]:
@@ -101,8 +109,8 @@ class DocumentPort(Protocol):
     async def matching_chunks(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
         """At most ``limit`` ids of current chunks above ``after`` that pass a filter on chunk columns, ascending."""
 
-    async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
-        """Milvus's timestamp of the bot's newest write; 0 when the bot does not exist.
+    async def write_timestamps(self, bot_id: UUID, collection: str) -> WriteTimestamps:
+        """Milvus's timestamps of the bot's writes; the newest is 0 when the bot does not exist.
 
         Raises CollectionMoved when the bot has another collection than ``collection``: newer writes went there.
         """

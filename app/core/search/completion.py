@@ -15,8 +15,8 @@ import numpy as np
 from app.core.analyzers.analyzers import with_title
 from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
-from app.core.ports import DocumentPort, Hit, by_rank
-from app.core.search.hits import HitLists, RetrievalRequest, keys_to_hydrate, take_all_confirmed
+from app.core.ports import DocumentPort, Hit
+from app.core.search.hits import HitLists, RetrievalRequest, keys_to_hydrate, merge_hits, take_all_confirmed
 from app.core.search.lexical import estimated_bm25
 from app.schemas.rows import Bot, CurrentChunk, SearchChunk
 from app.utils.stopwatch import Stopwatch
@@ -47,6 +47,7 @@ class Completion:
     async def complete(
         self,
         request: RetrievalRequest,
+        raw: Sequence[HitLists],
         lists: Sequence[HitLists],
         k: int,
         rows: dict[int, CurrentChunk],
@@ -55,7 +56,8 @@ class Completion:
     ) -> Completed | None:
         """``lists`` with the current chunks of replaced documents merged in.
 
-        ``lists``: as Milvus returned them for top ``k``. ``rows``: the confirmed chunks among them.
+        ``raw``: the lists as Milvus returned them for top ``k``. ``lists``: the same with the process's recent vectors.
+        ``rows``: the confirmed chunks among them.
         Returns None, and the search has to be repeated, if more than ``max_chunks`` chunks would have to be embedded or
         if a key's document is not known any more. Raises Unavailable when PostgreSQL or the embedder is unavailable.
         """
@@ -65,7 +67,7 @@ class Completion:
         looked_up: set[int] = set()
         replaced: dict[int, int] = {}  # Number of chunks by doc_id.
         for _ in range(MAX_PASSES):
-            confirmed = take_all_confirmed(request, lists, completed.lists, k, completed.rows)
+            confirmed = take_all_confirmed(request, raw, completed.lists, k, completed.rows)
             unconfirmed = {key for pair in confirmed for one in pair for key in one.unconfirmed} - looked_up
             if not unconfirmed:
                 return completed
@@ -90,7 +92,7 @@ class Completion:
             added = {key: row.chunk.text for key, row in completed.rows.items() if key not in milvus_keys and row.chunk}
             if not await self._embed(request, completed.vectors, added, timings):
                 return None
-            completed.lists = await self._merged(request, lists, k, completed, added)
+            completed.lists = await self._merged(request, raw, lists, k, completed, added)
         return None
 
     async def _embed(
@@ -110,27 +112,34 @@ class Completion:
         return True
 
     async def _merged(
-        self, request: RetrievalRequest, lists: Sequence[HitLists], k: int, completed: Completed, added: dict[int, str]
+        self,
+        request: RetrievalRequest,
+        raw: Sequence[HitLists],
+        lists: Sequence[HitLists],
+        k: int,
+        completed: Completed,
+        added: dict[int, str],
     ) -> list[HitLists]:
         """``lists`` with the added chunks, each in its place."""
         merged = [HitLists(pair.dense, pair.lexical) for pair in lists]
         if request.vectors is not None:
-            for pair, query in zip(merged, await request.vectors, strict=True):
+            for pair, found, query in zip(merged, raw, await request.vectors, strict=True):
                 hits = [Hit(key, cosine(completed.vectors[key], query)) for key in added]
                 least = request.min_similarity
-                pair.dense = _merge(pair.dense or [], [hit for hit in hits if least is None or hit.score >= least], k)
+                near = [hit for hit in hits if least is None or hit.score >= least]
+                pair.dense = merge_hits(pair.dense or [], near, found.dense or [], k)
         if request.lexical:
             bot = request.bot
             words = {key: _lexical_text(bot, row.chunk) for key, row in completed.rows.items() if row.chunk}
-            for pair, text in zip(merged, request.texts, strict=True):
+            for pair, found, text in zip(merged, raw, request.texts, strict=True):
                 scored = [
                     (words[hit.chunk_id], hit.score)
                     for hit in islice(pair.lexical or (), SCORED_TEXTS)
                     if hit.chunk_id in words
                 ]
                 estimated = estimated_bm25(text, [words[key] for key in added], scored, bot.analyzer_version)
-                scores = zip(added, estimated, strict=True)
-                pair.lexical = _merge(pair.lexical or [], (Hit(key, score) for key, score in scores if score > 0), k)
+                shared = [Hit(key, score) for key, score in zip(added, estimated, strict=True) if score > 0]
+                pair.lexical = merge_hits(pair.lexical or [], shared, found.lexical or [], k)
         return merged
 
 
@@ -138,15 +147,6 @@ def cosine(one: Vectors, other: Vectors) -> float:
     """Cosine similarity of two vectors (dimension,), -1..1."""
     similarity = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
     return max(-1.0, min(1.0, similarity))
-
-
-def _merge(hits: list[Hit], added: Iterable[Hit], k: int) -> list[Hit]:
-    """Milvus's hits and the added ones, best first.
-
-    Nothing is added below the end of a full list of ``k`` hits: chunks that Milvus did not return may rank there.
-    """
-    last = hits[-1].score if len(hits) >= k else -np.inf
-    return sorted([*hits, *(hit for hit in added if hit.score >= last)], key=by_rank)
 
 
 def _lexical_text(bot: Bot, chunk: SearchChunk) -> str:

@@ -1,15 +1,16 @@
 """The request to both stores, and the lists of hits that come back."""
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from app.core.embedding.port import Vectors
-from app.core.ports import Hit, KeyRange
+from app.core.ports import Hit, KeyRange, by_rank
 from app.core.search.fusion import relative_score_fusion
 from app.schemas.filter_tree import Filter
-from app.schemas.rows import Bot, CurrentChunk
+from app.schemas.rows import Bot, CurrentChunk, WriteTimestamps
 
 Hydrate = Literal["none", "likely", "all"]
 """Which hits get their texts in the statement that confirms them: none, the likely winners, or all."""
@@ -19,9 +20,9 @@ Hydrate = Literal["none", "likely", "all"]
 class RetrievalRequest:
     """What to retrieve from ``bot`` for each of ``texts``.
 
-    ``optimistic``: ``bot`` comes from the cache and has to be validated. ``guarantee_timestamp``: the search sees all
-    writes up to it. ``vectors``: (n, dimension), possibly still pending; None if no dense list is wanted. ``lexical``:
-    whether lexical lists are wanted.
+    ``optimistic``: ``bot`` comes from the cache and has to be validated. ``timestamps``: of the bot's row; the search
+    sees all writes that they cover. ``vectors``: (n, dimension), possibly still pending; None if no dense list is
+    wanted. ``lexical``: whether lexical lists are wanted.
 
     Each list needs ``candidates`` confirmed hits from at least ``min_documents`` documents. ``limit``: results for each
     text in the end. ``min_similarity``: least cosine similarity in the dense list. ``where``: the filter.
@@ -31,7 +32,7 @@ class RetrievalRequest:
 
     bot: Bot
     optimistic: bool
-    guarantee_timestamp: int
+    timestamps: WriteTimestamps
     texts: Sequence[str]
     vectors: asyncio.Future[Vectors] | None
     lexical: bool
@@ -111,6 +112,18 @@ def take_all_confirmed(
         ]
         for before, after in zip(raw, merged, strict=True)
     ]
+
+
+def merge_hits(hits: list[Hit], added: Iterable[Hit], from_milvus: Sequence[Hit], k: int) -> list[Hit]:
+    """``hits`` and the added ones, best first; a key that both have counts once, with the score in ``hits``.
+
+    Nothing is added below the end of a full list ``from_milvus`` of ``k`` hits: chunks that Milvus did not return may
+    rank there.
+    """
+    last = from_milvus[-1].score if len(from_milvus) >= k else -math.inf
+    known = {hit.chunk_id for hit in hits}
+    new = [hit for hit in added if hit.score >= last and hit.chunk_id not in known]
+    return sorted([*hits, *new], key=by_rank) if new else hits
 
 
 def keys_to_hydrate(request: RetrievalRequest, lists: Iterable[HitLists]) -> set[int]:

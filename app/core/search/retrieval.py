@@ -12,13 +12,21 @@ from uuid import UUID
 import numpy as np
 
 from app.core.bots.bots import Bots
+from app.core.bots.recent_vectors import RecentVectors, Snapshot
 from app.core.embedding.port import Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, Hit, KeyRange, VectorIndex
 from app.core.search.coalescing import RequestCoalescer
 from app.core.search.completion import Completion
-from app.core.search.hits import ConfirmedHits, HitLists, RetrievalRequest, keys_to_hydrate, take_all_confirmed
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, CurrentChunk
+from app.core.search.hits import (
+    ConfirmedHits,
+    HitLists,
+    RetrievalRequest,
+    keys_to_hydrate,
+    merge_hits,
+    take_all_confirmed,
+)
+from app.schemas.rows import CHUNKS_PER_GENERATION, CurrentChunk, ExpectedBot, WriteTimestamps
 from app.utils.errors import CollectionMissing, Unavailable
 from app.utils.stopwatch import Stopwatch
 
@@ -68,8 +76,16 @@ class RetrievalResult:
 class Retrieval:
     """Stages in ``timings``: dense and lexical, which overlap, and postgres."""
 
-    def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex, embedders: EmbedderRegistry) -> None:
+    def __init__(
+        self,
+        bots: Bots,
+        documents: DocumentPort,
+        index: VectorIndex,
+        embedders: EmbedderRegistry,
+        recent: RecentVectors,
+    ) -> None:
         self._completion = Completion(documents, embedders)
+        self._recent = recent
         self._bots = bots
         self._documents = documents
         self._index = index
@@ -85,40 +101,48 @@ class Retrieval:
         ``allowed_ids`` limits the search to these documents, or to these chunks if the request ``filters_chunks``.
         None searches the whole collection; a filter is then applied to the hits (post-filtering).
 
-        A key is unconfirmed because it is stale, or because its document was replaced after the guarantee timestamp was
-        read. In the second case the new vectors are in Milvus, but this search may not have seen them. If the bot's
-        timestamp still equals the guarantee, nothing was written since, and the key is stale. Otherwise the document
-        comes from PostgreSQL if it is small, or from a search under the newer timestamp. Without timestamps, on Milvus
-        Lite, a second search is cheap: a key that is unconfirmed twice is stale.
+        A key is unconfirmed because it is stale, or because its document was replaced after the bot's timestamps were
+        read. In the second case the new vectors are in Milvus, but this search may not have seen them. If the bot's row
+        is unchanged, but for writes of this process that were looked at, the key is stale. Otherwise the document comes
+        from PostgreSQL if it is small, or from a search under the newer timestamps. Without timestamps, on Milvus Lite,
+        a second search is cheap: a key that is unconfirmed twice is stale.
 
         With post-filtering most unconfirmed keys are current but fail the filter. A list that stays too short at
         Milvus's top-k limit makes the result incomplete. Raises CollectionMoved when the bot has another collection by
         now, and Unavailable when more documents were replaced or deleted than MAX_ROUNDS searches can make up for.
         """
         k = min(request.candidates + SPARE_HITS, MAX_TOP_K)
-        guarantee_timestamp = request.guarantee_timestamp
+        timestamps = request.timestamps
         post_filter = request.where is not None and allowed_ids is None
         unconfirmed_before: set[int] = set()
         result = RetrievalResult([])
         for result.rounds in range(1, MAX_ROUNDS + 1):
-            raw = await self._search(request, k, guarantee_timestamp, allowed_ids, timings)
-            lists: Sequence[HitLists] = raw
+            snapshot = self._snapshot(request, timestamps)
+            raw = await self._search(request, k, snapshot.guarantee_timestamp, allowed_ids, timings)
+            with_recent = await _with_recent(request, raw, k, snapshot, allowed_ids)
+            lists: Sequence[HitLists] = with_recent
             with timings.measure("postgres"):
-                result.rows = await self._confirmed(request, lists)
+                result.rows = await self._confirmed(request, lists, snapshot)
+            has_all_own = self._recent.is_unchanged(request.bot.milvus_collection, snapshot)
             result.bot_unchanged = request.optimistic and bool(result.rows)
             confirmed = take_all_confirmed(request, raw, lists, k, result.rows)
             unconfirmed = {key for pair in confirmed for one in pair for key in one.unconfirmed}
             result.dropped = len(unconfirmed)
-            newest = guarantee_timestamp
             # is_current: every unconfirmed key is stale, or its document's current chunks were added.
-            is_current = unconfirmed <= unconfirmed_before or (result.bot_unchanged and guarantee_timestamp > 0)
+            is_current = unconfirmed <= unconfirmed_before or (
+                result.bot_unchanged and timestamps.newest > 0 and has_all_own
+            )
             if not is_current:
                 with timings.measure("postgres"):
-                    newest = await self._documents.milvus_timestamp(request.bot.bot_id, request.bot.milvus_collection)
-                is_current = 0 < newest <= guarantee_timestamp
-            if not is_current and (newest or result.rounds > 1 or post_filter):
+                    timestamps = await self._documents.write_timestamps(
+                        request.bot.bot_id, request.bot.milvus_collection
+                    )
+                is_current = timestamps.newest > 0 and snapshot.covers(timestamps) and has_all_own
+            if not is_current and (timestamps.newest or result.rounds > 1 or post_filter):
                 max_chunks = SMALL_COMPLETION if result.rounds <= SMALL_COMPLETION_ROUNDS else LARGE_COMPLETION
-                completed = await self._completion.complete(request, raw, k, result.rows, max_chunks, timings)
+                completed = await self._completion.complete(
+                    request, raw, with_recent, k, result.rows, max_chunks, timings
+                )
                 if completed is not None:
                     is_current = True
                     lists, result.rows, result.vectors = completed.lists, completed.rows, completed.vectors
@@ -136,16 +160,24 @@ class Retrieval:
                         return result
                 else:
                     k = min(max(k * WIDEN_FACTOR, int(request.candidates / max(share, 0.001) * 1.5)), MAX_TOP_K)
-            unconfirmed_before, guarantee_timestamp = unconfirmed, newest
+            unconfirmed_before = unconfirmed
         raise Unavailable("Too many documents of this bot were replaced or deleted during the search.")
 
-    async def _confirmed(self, request: RetrievalRequest, lists: Sequence[HitLists]) -> dict[int, CurrentChunk]:
+    def _snapshot(self, request: RetrievalRequest, timestamps: WriteTimestamps) -> Snapshot:
+        """Of the recent vectors. Words are found by Milvus alone, so a search by words waits for every write."""
+        if request.lexical:
+            return Snapshot(timestamps.newest)
+        return self._recent.snapshot(request.bot.milvus_collection, timestamps)
+
+    async def _confirmed(
+        self, request: RetrievalRequest, lists: Sequence[HitLists], snapshot: Snapshot
+    ) -> dict[int, CurrentChunk]:
         """The current chunks among the hits. Spare hits are looked up only if they may be needed."""
         all_lists = [hits for pair in lists for hits in pair.each()]
         hydrate = keys_to_hydrate(request, lists)
         needs_spare = request.where is not None or request.min_documents > 1
         keys = {hit.chunk_id for hits in all_lists for hit in (hits if needs_spare else hits[: request.candidates])}
-        expected_bot = request.bot if request.optimistic else None
+        expected_bot = snapshot.expected(request.bot) if request.optimistic else None
         if request.where is not None:
             return await self._documents.current_chunks(
                 request.bot.bot_id, list(keys), hydrate, request.where, expected_bot
@@ -160,7 +192,7 @@ class Retrieval:
         return rows
 
     async def _confirm_batch(
-        self, batch: tuple[UUID, Bot | None], calls: Sequence[tuple[set[int], set[int]]]
+        self, batch: tuple[UUID, ExpectedBot | None], calls: Sequence[tuple[set[int], set[int]]]
     ) -> Sequence[dict[int, CurrentChunk]]:
         """Every call gets the rows of all calls."""
         bot_id, expected_bot = batch
@@ -270,6 +302,22 @@ class Retrieval:
             )
         )
         return [[next(hits) for _ in texts] for texts, _ in calls]
+
+
+async def _with_recent(
+    request: RetrievalRequest, raw: list[HitLists], k: int, snapshot: Snapshot, allowed_ids: Sequence[int] | None
+) -> list[HitLists]:
+    """The lists from Milvus with this process's recent vectors merged in."""
+    if not snapshot.parts or request.vectors is None:
+        return raw
+    doc_ids, chunk_ids = (None, allowed_ids) if request.filters_chunks else (allowed_ids, None)
+    least = -1.0 if request.min_similarity is None else request.min_similarity
+    merged: list[HitLists] = []
+    for pair, query in zip(raw, await asyncio.shield(request.vectors), strict=True):
+        near = [hit for hit in snapshot.nearest(query, doc_ids, chunk_ids) if hit.score >= least]
+        dense = pair.dense or []
+        merged.append(HitLists(merge_hits(dense, near, dense, k), pair.lexical))
+    return merged
 
 
 def in_flight_key_ranges(generations: Iterable[int]) -> list[KeyRange]:

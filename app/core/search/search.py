@@ -8,6 +8,7 @@ from uuid import UUID
 from app.core.bots.bot_cache import StableValueCache
 from app.core.bots.bots import Bots
 from app.core.bots.modes import check_mode
+from app.core.bots.recent_vectors import RecentVectors
 from app.core.embedding.port import Embedder, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, VectorIndex
@@ -45,7 +46,8 @@ class Search:
     """Stages in ``timings``: embedding, dense, lexical, cosines, postgres, filter (a part of postgres), rerank.
 
     Embedding, lexical search and filtering overlap, and so do dense and lexical search. ``on_search`` is called for
-    each search. ``rebuild_error`` returns the error for a bot whose index is incomplete.
+    each search. ``rebuild_error`` returns the error for a bot whose index is incomplete. ``recent``: what this process
+    has just written.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Search:
         large_answers: AnswerThrottle,
         rebuild_error: Callable[[Bot], AppError],
         relevance: Relevance,
+        recent: RecentVectors,
     ) -> None:
         self._bots = bots
         self._documents = documents
@@ -71,10 +74,11 @@ class Search:
         self._large_slots = asyncio.Semaphore(MAX_LARGE_ANSWERS)
         self._rebuild_error = rebuild_error
         self._relevance = relevance
-        self._planner = FilterPlanner(documents, Retrieval(bots, documents, index, embedders))
+        self._planner = FilterPlanner(documents, Retrieval(bots, documents, index, embedders, recent))
         self._ranker = Ranker(documents, index, embedders)
         self._bot_reader = RequestCoalescer(self._read_bot)
-        self._bot_cache = StableValueCache[tuple[UUID, str | None], Bot]()
+        self._recent = recent
+        self._bot_cache = StableValueCache[tuple[UUID, str | None], Bot](recent.without_own_writes)
 
     async def query(self, query: Query, timings: Stopwatch) -> SearchResults:
         """For each text the best ``limit`` current chunks, or documents, best first.
@@ -116,7 +120,8 @@ class Search:
         cached = self._bot_cache.stable_value(key)
         if cached is not None and (cached.in_flight_generations or cached.rebuild):
             # What was in flight may have finished: the search would exclude its chunks or be refused for no reason.
-            cached = None
+            own = self._recent.without_own_writes(cached)
+            cached = None if own.in_flight_generations or own.rebuild else replace(cached, in_flight_generations=())
         try:
             # With a single model, embedding need not wait for the bot's row.
             mode = _wanted_mode(query, cached)
@@ -168,8 +173,8 @@ class Search:
             results = await self._results(query, mode, request, trace, timings)
         except ChunkReplaced:
             with timings.measure("postgres"):
-                newest = await self._documents.milvus_timestamp(bot.bot_id, bot.milvus_collection)
-            again = replace(request, guarantee_timestamp=newest, hydrate="all")
+                timestamps = await self._documents.write_timestamps(bot.bot_id, bot.milvus_collection)
+            again = replace(request, timestamps=timestamps, hydrate="all")
             results = await self._results(query, mode, again, trace, timings)
         if query.rerank:
             results = await self._reranked(query, results, timings)
@@ -221,7 +226,7 @@ class Search:
         return RetrievalRequest(
             bot=bot,
             optimistic=is_optimistic,
-            guarantee_timestamp=bot.milvus_timestamp,
+            timestamps=bot.timestamps,
             texts=query.texts,
             vectors=embedding,
             lexical=mode != "dense",

@@ -14,6 +14,7 @@ import numpy as np
 
 from app.core.analyzers.analyzers import with_title
 from app.core.bots.bots import Bots
+from app.core.bots.recent_vectors import RecentVectors
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
@@ -97,12 +98,14 @@ class Indexer:
         embedders: EmbedderRegistry,
         leases: Leases,
         throttle: BulkWriteThrottle,
+        recent: RecentVectors,
     ) -> None:
         self._bots = bots
         self._index = index
         self._embedders = embedders
         self._leases = leases
         self._throttle = throttle
+        self._recent = recent
 
     def _by_embedder(self, writes: Sequence[Write]) -> dict[Embedder, list[Write]]:
         groups: dict[Embedder, list[Write]] = {}
@@ -214,6 +217,8 @@ class Indexer:
                     timestamp = await upsert()
                 except CollectionMissing as exc:
                     raise VectorIndexUnavailable("The bot's collection was dropped during the write.") from exc
+            if timestamp:
+                self._recent.add(bot.milvus_collection, timestamp, batch.chunk_ids, batch.doc_ids, vectors)
             await failpoint("write.after_upsert")
         except CollectionMoved:
             for write in batch.writes:

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from uuid import UUID
 
 from app.core.bots.bots import Bots
+from app.core.bots.recent_vectors import RecentVectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
 from app.core.ports import VectorIndex, WritePort
@@ -49,13 +50,14 @@ class Saga:
         leases: Leases,
         throttle: BulkWriteThrottle,
         generations: Generations,
+        recent: RecentVectors,
     ) -> None:
         self._store = store
         self._transactions = WriteTransactions(store)
         self._bots = bots
         self._leases = leases
         self._generations = generations
-        self._indexer = Indexer(bots, index, embedders, leases, throttle)
+        self._indexer = Indexer(bots, index, embedders, leases, throttle, recent)
 
     async def run(self, writes: Sequence[Write], timings: Stopwatch, request: IdempotentRequest | None = None) -> None:
         """Finishes each write or undoes it and sets its ``error``.

@@ -181,7 +181,7 @@ class MemoryBotStore:
             return False
         if not self._tables.end_sagas([replacement.generation], token):
             return False
-        bot.milvus_collection = replacement.collection_name
+        bot.milvus_collection, bot.last_writer = replacement.collection_name, None
         self._tables.begin_rebuild(bot_id, False)
         self._tables.begin_saga(DROP_COLLECTION, bot_id, NO_PROCESS, self._late_write_window).collection_name = lost
         return True

@@ -10,13 +10,14 @@ from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.rows import (
     CHUNKS_PER_GENERATION,
-    Bot,
     Chunk,
     CurrentChunk,
     Document,
+    ExpectedBot,
     PatchedDocuments,
     SearchChunk,
     StaleChunk,
+    WriteTimestamps,
 )
 from app.utils.errors import CollectionMoved, MetadataTooLarge
 from app.utils.unicode import is_nfc, nfc
@@ -126,10 +127,10 @@ class MemoryDocumentStore:
         chunk_ids: Sequence[int],
         hydrate: Collection[int],
         where: Filter | None,
-        expected_bot: Bot | None = None,
+        expected_bot: ExpectedBot | None = None,
         doc_ids: Sequence[int] = (),
     ) -> dict[int, CurrentChunk]:
-        if not doc_ids and expected_bot and not self._is_unchanged(expected_bot):
+        if not doc_ids and expected_bot and not self._is_expected(bot_id, expected_bot):
             return {}
         chunks = self._tables.partition(bot_id).chunks
         found: dict[int, CurrentChunk] = {}
@@ -194,33 +195,22 @@ class MemoryDocumentStore:
     def _passes(self, where: Filter, document: DocumentRow, row: ChunkRow) -> bool:
         return self._matches(where, {**asdict(document), "page_number": row.chunk.page_number})
 
-    async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
+    async def write_timestamps(self, bot_id: UUID, collection: str) -> WriteTimestamps:
         bot = self._tables.active(bot_id)
         if bot and bot.collection != collection:
             raise CollectionMoved()
-        return bot.milvus_timestamp if bot else 0
+        return bot.bot().timestamps if bot else WriteTimestamps(0)
 
-    def _is_unchanged(self, bot: Bot) -> bool:
-        row = self._tables.active(bot.bot_id)
-        if row is None or bot.bot_id in self._tables.rebuilds:
+    def _is_expected(self, bot_id: UUID, expected: ExpectedBot) -> bool:
+        row = self._tables.active(bot_id)
+        if row is None or bot_id in self._tables.rebuilds:
             return False
-        return (
-            row.created_at,
-            row.milvus_timestamp,
-            row.collection,
-            row.statistics_version,
-            row.default_mode,
-            row.default_dense_weight,
-            row.default_min_confidence,
-        ) == (
-            bot.created_at,
-            bot.milvus_timestamp,
-            bot.milvus_collection,
-            bot.statistics_version,
-            bot.default_mode,
-            bot.default_dense_weight,
-            bot.default_min_confidence,
-        )
+        if (row.created_at, row.collection, row.statistics_version) != expected[:3]:
+            return False
+        if (row.default_mode, row.default_dense_weight, row.default_min_confidence) != expected[3:6]:
+            return False
+        is_own = expected.writer is not None and row.last_writer == expected.writer
+        return (row.foreign_timestamp if is_own else row.milvus_timestamp) <= expected.guarantee_timestamp
 
     def _document(self, bot_id: UUID, doc_id: int) -> DocumentRow | None:
         return self._tables.partition(bot_id).documents.get(doc_id)

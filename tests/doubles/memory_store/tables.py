@@ -33,6 +33,8 @@ class BotRow:
     embedding_model: str | None = None
     dimension: int | None = None
     milvus_timestamp: int = 0
+    last_writer: UUID | None = None
+    foreign_timestamp: int = 0
     milvus_collection: str | None = None
     next: ModelMigration | None = None
     analyzer_version: int = 1
@@ -45,6 +47,12 @@ class BotRow:
     @property
     def collection(self) -> str:
         return self.milvus_collection or self.collection_name
+
+    def advance(self, timestamp: int, writer: UUID) -> None:
+        """Also notes the writer of an older timestamp."""
+        if self.last_writer != writer:
+            self.last_writer, self.foreign_timestamp = writer, self.milvus_timestamp
+        self.milvus_timestamp = max(self.milvus_timestamp, timestamp)
 
     def bot(self, rebuild: Progress | None = None) -> Bot:
         return Bot(
@@ -59,6 +67,8 @@ class BotRow:
             f"documents_{self.bot_id.hex}",
             self.collection,
             rebuild=rebuild,
+            last_writer=self.last_writer,
+            foreign_timestamp=self.foreign_timestamp,
             analyzer_version=self.analyzer_version,
             title_in_lexical=self.title_in_lexical,
             next_title_in_lexical=self.next is not None and self.next.title_in_lexical,

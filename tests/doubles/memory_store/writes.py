@@ -101,7 +101,7 @@ class MemoryWriteStore:
     ) -> FinishResult:
         for bot_id, timestamp in timestamps.items():
             if bot := self._tables.bots.get(bot_id):
-                bot.milvus_timestamp = max(bot.milvus_timestamp, timestamp)
+                bot.advance(timestamp, token)
         if key and not keys.lock(self._tables, key):
             return FinishResult(failed=dict.fromkeys((write.generation for write in writes), WriteFailure.LEASE_LOST))
         failed = {write.generation: WriteFailure.BOT_NOT_FOUND for write in writes if not self._is_same_bot(write)}

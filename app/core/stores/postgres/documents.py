@@ -15,7 +15,16 @@ from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.metadata import metadata_bytes as metadata_length
 from app.schemas.queries import SQL
-from app.schemas.rows import Bot, Chunk, CurrentChunk, Document, PatchedDocuments, SearchChunk, StaleChunk
+from app.schemas.rows import (
+    Chunk,
+    CurrentChunk,
+    Document,
+    ExpectedBot,
+    PatchedDocuments,
+    SearchChunk,
+    StaleChunk,
+    WriteTimestamps,
+)
 from app.utils.errors import CollectionMoved
 
 PATCH_COLUMNS = ("title", "file_path", "file_type", "author", "tags")
@@ -119,18 +128,15 @@ class DocumentStore:
         chunk_ids: Sequence[int],
         hydrate: Collection[int],
         where: Filter | None,
-        expected_bot: Bot | None = None,
+        expected_bot: ExpectedBot | None = None,
         doc_ids: Sequence[int] = (),
     ) -> dict[int, CurrentChunk]:
         if doc_ids:
             sql, values = _filtered(SQL["current_chunks_of_documents"], where, first_param=5)
             found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), doc_ids, *values)
             return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
-        row: Sequence[Any] = (None, None, None, None, None, None, None)
-        if bot := expected_bot:
-            settings = (bot.default_mode, bot.default_dense_weight, bot.default_min_confidence)
-            row = (bot.created_at, bot.milvus_timestamp, bot.milvus_collection, bot.statistics_version, *settings)
-        sql, values = _filtered(SQL["current_chunks"], where, first_param=11)
+        sql, values = _filtered(SQL["current_chunks"], where, first_param=12)
+        row = expected_bot or (None,) * len(ExpectedBot._fields)
         found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), *row, *values)
         return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
 
@@ -160,11 +166,13 @@ class DocumentStore:
         rows = only_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id, "document_bot_id")
         return [row["chunk_id"] for row in rows]
 
-    async def milvus_timestamp(self, bot_id: UUID, collection: str) -> int:
-        row = await self._db.fetchrow(SQL["milvus_timestamp"], bot_id)
+    async def write_timestamps(self, bot_id: UUID, collection: str) -> WriteTimestamps:
+        row = await self._db.fetchrow(SQL["write_timestamps"], bot_id)
         if row and row["milvus_collection"] != collection:
             raise CollectionMoved()
-        return row["milvus_timestamp"] if row else 0
+        if row is None:
+            return WriteTimestamps(0)
+        return WriteTimestamps(row["milvus_timestamp"], row["last_writer"], row["foreign_timestamp"])
 
 
 class _TooLarge(Exception):

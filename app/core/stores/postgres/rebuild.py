@@ -44,7 +44,7 @@ class RebuildStore:
                 return False
             if not await conn.fetch(SQL["end_rebuild"], bot_id, token):
                 return False
-            await conn.execute(SQL["advance_milvus_timestamp"], bot_id, timestamp)
+            await conn.execute(SQL["raise_milvus_timestamp"], bot_id, timestamp)
         return True
 
     async def claim_check(self, interval: timedelta, settling: timedelta) -> Check | None:

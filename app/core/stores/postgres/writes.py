@@ -125,7 +125,7 @@ class WriteStore:
             async with self._db.transaction() as conn:
                 return await self._finish(conn, writes, token, key, answer)
         connected = asyncio.Event()
-        advancing = asyncio.create_task(self._advance_timestamps(timestamps, connected))
+        advancing = asyncio.create_task(self._advance_timestamps(timestamps, token, connected))
         try:
             # T2 holds a connection until the timestamps are committed. So their connection is acquired before its own:
             # no task that holds a connection waits for another to become free. A pooler does not keep to that order.
@@ -175,21 +175,22 @@ class WriteStore:
             await keys.store_answer(conn, key, answer(result))
         return result
 
-    async def _advance_timestamps(self, timestamps: Mapping[UUID, int], connected: asyncio.Event) -> None:
+    async def _advance_timestamps(self, timestamps: Mapping[UUID, int], token: UUID, connected: asyncio.Event) -> None:
         """Commits before T2 and does not wait for the disk: the log is sequential, so T2's own flush covers it, and the
         bots' rows are not locked during that flush. ``connected`` is set when it has its connection, or has failed."""
         try:
             async with self._db.connection() as conn:
                 connected.set()
                 if len(timestamps) == 1:
-                    await conn.execute(SQL["advance_milvus_timestamp"], *next(iter(timestamps.items())))
+                    await conn.execute(SQL["advance_milvus_timestamp"], *next(iter(timestamps.items())), token)
                     return
                 async with conn.transaction():
                     await conn.execute("SET LOCAL synchronous_commit = off")
                     bots = sorted(timestamps)
                     # A statement of its own: an UPDATE locks rows in its plan's order, so that two batches deadlock.
                     await conn.execute(SQL["lock_bots_for_timestamps"], bots)
-                    await conn.execute(SQL["advance_milvus_timestamps"], bots, [timestamps[bot] for bot in bots])
+                    newest = [timestamps[bot] for bot in bots]
+                    await conn.execute(SQL["advance_milvus_timestamps"], bots, newest, token)
         finally:
             connected.set()
 
