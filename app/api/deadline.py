@@ -12,6 +12,9 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 LONG_PATHS = ("/data/insert", "/v1/embeddings", "/collection", "/data/documents/delete", "/data/documents/metadata")
 """Paths of calls that embed many texts, that wait until Milvus has created or dropped a collection, or that change many
 documents."""
+STORES = "/v1/vector_stores"
+MCP = "/mcp"
+"""The tools have deadlines of their own: ``app.api.integrations.mcp_server``."""
 
 
 class Deadline:
@@ -42,4 +45,9 @@ def _is_long(scope: Scope) -> bool:
     if is_streamed(scope):
         return True
     method: str = scope["method"]
-    return method not in SAFE_METHODS and (scope["path"].startswith(LONG_PATHS) or method == "PUT")
+    path: str = scope["path"]
+    if method in SAFE_METHODS:
+        return False
+    if path.startswith(STORES):
+        return path == STORES or method == "DELETE"
+    return path.startswith((*LONG_PATHS, MCP)) or method == "PUT"

@@ -3,6 +3,7 @@
 Imported at the first request of /mcp. Each request is served on its own, so any process can serve it.
 """
 
+import asyncio
 import logging
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 from app.api.auth import caller_of
 from app.api.errors import error_location
 from app.api.integrations.mcp_tools import BOT_TOOLS, TOOLS, Call, Tool
+from app.api.limits import Limits
 from app.utils.errors import AppError
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ def new_session_manager() -> StreamableHTTPSessionManager:
     server: Server[Any] = Server(
         NAME, version=VERSION, instructions=INSTRUCTIONS, on_list_tools=_list_tools, on_call_tool=_call_tool
     )
+    server.middleware.clear()  # Its spans would have what callers sent. Ours are in app.utils.tracing.
     return StreamableHTTPSessionManager(
         server,
         json_response=True,
@@ -88,8 +91,13 @@ async def _result(request: Request, params: types.CallToolRequestParams) -> Mapp
         error = exc.errors()[0]
         location = error_location(error["loc"], error["msg"])
         raise ToolError(f"{location.loc}: {location.msg}") from None
+    limits: Limits = request.state.limits
+    seconds = limits.request_seconds if tool.scope == "read" else limits.ingest_seconds
     try:
-        return await tool.run(Call(request, await caller_of(request)), arguments)
+        async with asyncio.timeout(seconds):
+            return await tool.run(Call(request, await caller_of(request)), arguments)
+    except TimeoutError as exc:
+        raise ToolError(f"The call was cancelled after {seconds:g} seconds.") from exc
     except AppError as exc:
         if exc.status >= 500:
             log.warning("%s: %s", exc.code, exc.detail, exc_info=exc.__cause__)
