@@ -923,12 +923,13 @@ ORDER BY c.chunk_id
 LIMIT $3;
 
 -- name: current_chunks_from
--- Keys from $2 on.
+-- Keys from $2 on, at most $3 of them; all with NULL.
 SELECT c.chunk_id
 FROM document_chunks c
 JOIN documents d ON d.bot_id = $1 AND d.doc_id = c.doc_id AND d.generation = c.chunk_id >> 16
 WHERE c.bot_id = $1 AND c.chunk_id >= $2
-ORDER BY c.chunk_id;
+ORDER BY c.chunk_id
+LIMIT $3;
 
 -- name: chunks_by_key
 SELECT c.chunk_id, c.doc_id, d.title, c.text, d.chunk_span

@@ -170,6 +170,7 @@ async def test_pages_show_current_chunks_in_the_order_of_their_keys(record: Reco
     keys = await record.migrations.keys_from(bot.bot_id, 0)
     assert [chunk.text for chunk in await record.migrations.chunks_of_keys(bot.bot_id, keys)] == ["c", "e"]
     assert await record.migrations.keys_from(bot.bot_id, keys[1]) == keys[1:]
+    assert await record.migrations.keys_from(bot.bot_id, 0, limit=1) == keys[:1]
     assert await record.migrations.chunks_of_keys(bot.bot_id, unfinished.chunk_ids) == []
 
 

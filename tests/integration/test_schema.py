@@ -179,7 +179,7 @@ HOT = {
     "unknown_keys": ([1], "c"),
     "enqueue_vector_gc": ([1], [1], "LATE_WRITE_WINDOW", ["c"]),
     "page_of_current_chunks": (0, 10),
-    "current_chunks_from": (1,),
+    "current_chunks_from": (1, 10),
     "chunks_by_key": ([1],),
     "page_of_documents": (0, 10),
     "end_of_page": (0, 10),

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 BATCH_CHUNKS = 64
 """Chunks that are read, embedded and upserted together; more where the embedder takes more texts in one call."""
+COMPARED_KEYS = 50_000
+"""Keys of a bot that are compared at a time, so that a bot of millions needs little memory."""
 REPAIR = "run python -m app.cli repair"
 
 OnProgress = Callable[[Progress], object]
@@ -147,13 +149,16 @@ class Rebuilder:
 
     async def _lacks_vectors(self, bot: Bot) -> bool:
         """Whether a current chunk has no row in the bot's collection: by keys, from PostgreSQL, Milvus, PostgreSQL."""
-        missing = set(await self._chunks.keys_from(bot.bot_id, 0))
-        async for page in self._index.scan(bot.milvus_collection):
-            missing.difference_update(page)
-        keys = sorted(missing)
-        for start in range(0, len(keys), BATCH_CHUNKS):
-            if await self._chunks.chunks_of_keys(bot.bot_id, keys[start : start + BATCH_CHUNKS]):
-                return True
+        first = 0
+        while keys := await self._chunks.keys_from(bot.bot_id, first, COMPARED_KEYS):
+            missing = set(keys)
+            async for page in self._index.scan(bot.milvus_collection, key_range=(keys[0], keys[-1] + 1)):
+                missing.difference_update(page)
+            lost = sorted(missing)
+            for start in range(0, len(lost), BATCH_CHUNKS):
+                if await self._chunks.chunks_of_keys(bot.bot_id, lost[start : start + BATCH_CHUNKS]):
+                    return True
+            first = keys[-1] + 1
         return False
 
     async def rebuild(self, bot_id: UUID, on_progress: OnProgress = lambda _: None) -> bool:

@@ -177,8 +177,8 @@ class ModelMigrationPort(Protocol):
     async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
         """At most ``limit`` current chunks with keys above ``after``, ascending."""
 
-    async def keys_from(self, bot_id: UUID, first: int) -> Sequence[int]:
-        """Keys of current chunks from ``first`` on, ascending."""
+    async def keys_from(self, bot_id: UUID, first: int, limit: int | None = None) -> Sequence[int]:
+        """Keys of current chunks from ``first`` on, ascending; at most ``limit`` of them."""
 
     async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
         """Those of the chunks that are current."""

@@ -85,8 +85,8 @@ class MemoryModelMigrationStore:
     async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
         return [chunk for chunk in self._current(bot_id) if chunk.chunk_id > after][:limit]
 
-    async def keys_from(self, bot_id: UUID, first: int) -> Sequence[int]:
-        return [chunk.chunk_id for chunk in self._current(bot_id) if chunk.chunk_id >= first]
+    async def keys_from(self, bot_id: UUID, first: int, limit: int | None = None) -> Sequence[int]:
+        return [chunk.chunk_id for chunk in self._current(bot_id) if chunk.chunk_id >= first][:limit]
 
     async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
         wanted = set(keys)

@@ -101,8 +101,8 @@ class ModelMigrationStore:
     async def chunk_page(self, bot_id: UUID, after: int, limit: int) -> Sequence[SourceChunk]:
         return [SourceChunk(**row) for row in await self._db.fetch(SQL["page_of_current_chunks"], bot_id, after, limit)]
 
-    async def keys_from(self, bot_id: UUID, first: int) -> Sequence[int]:
-        return [row["chunk_id"] for row in await self._db.fetch(SQL["current_chunks_from"], bot_id, first)]
+    async def keys_from(self, bot_id: UUID, first: int, limit: int | None = None) -> Sequence[int]:
+        return [row["chunk_id"] for row in await self._db.fetch(SQL["current_chunks_from"], bot_id, first, limit)]
 
     async def chunks_of_keys(self, bot_id: UUID, keys: Sequence[int]) -> Sequence[SourceChunk]:
         return [SourceChunk(**row) for row in await self._db.fetch(SQL["chunks_by_key"], bot_id, keys)]
@@ -149,7 +149,8 @@ class CutoverTransaction:
         self._old_collection = old_collection
 
     async def keys_from(self, first: int) -> Sequence[int]:
-        return [row["chunk_id"] for row in await self._conn.fetch(SQL["current_chunks_from"], self._bot_id, first)]
+        rows = await self._conn.fetch(SQL["current_chunks_from"], self._bot_id, first, None)
+        return [row["chunk_id"] for row in rows]
 
     async def chunks_of_keys(self, keys: Sequence[int]) -> Sequence[SourceChunk]:
         return [SourceChunk(**row) for row in await self._conn.fetch(SQL["chunks_by_key"], self._bot_id, keys)]
