@@ -1,8 +1,10 @@
 """lexical_coverage, confidence and min_confidence through HTTP, with a real PostgreSQL and the in-memory index."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -14,6 +16,7 @@ from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.statistics import StatisticsStore
 from app.schemas.rows import Calibration, SearchChunk
+from app.utils.errors import DatabaseFull
 from tests.conftest import BotClient, register
 from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
@@ -185,6 +188,34 @@ async def test_two_servers_that_see_a_fresh_bot_use_one_sample(
     assert statistics.version == now.statistics_version is not None
     later = [await server.matches(text, now, [chunk(PALACE[1])]) for server in servers]
     assert later == [both[0]] * 2
+
+
+async def test_a_sample_that_cannot_be_stored_is_used(
+    bot: BotClient, services: Services, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL is full or read-only: searches go on, and do not draw a sample each."""
+    await bot.insert(*PALACE)
+    draws: list[UUID] = []
+
+    class FullStore(StatisticsStore):
+        async def sample(self, bot_id: UUID, limit: int, pages: int) -> Sequence[tuple[str, str]]:
+            draws.append(bot_id)
+            return await super().sample(bot_id, limit, pages)
+
+        async def store(self, *_: object) -> bool:  # type: ignore[override]
+            raise DatabaseFull("PostgreSQL has no space left on its disk")
+
+    server, row = Relevance(FullStore(db)), await services.bots.usable(bot.bot_id, None)
+    for _ in range(3):
+        (match,) = await server.matches("남산 케이블카", row, [chunk(PALACE[1])])
+        assert match.coverage == 1
+    assert len(draws) == 1
+    monkeypatch.setattr(FullStore, "store", StatisticsStore.store)
+    monkeypatch.setattr(server._statistics, "get", lambda _key: None)  # As when it has expired.
+    await server.matches("남산 케이블카", row, [chunk(PALACE[1])])
+    found = await StatisticsStore(db).get(bot.bot_id)
+    assert found is not None
+    assert found.counts is not None
 
 
 async def test_another_analyzer_needs_another_sample(bot: BotClient, services: Services, db: Database) -> None:

@@ -7,7 +7,8 @@ import pytest
 from app.core.search.confidence import SHIPPED, likelihood, never_rising
 from app.core.search.coverage import MAX_TERMS, UNSEEN_CHUNKS, DocumentFrequencies, Match, TermCounter, terms
 from app.core.search.lru_cache import ENTRY_BYTES, LruCache
-from app.schemas.rows import Calibration, TermCounts
+from app.core.search.relevance import _differ
+from app.schemas.rows import BotSize, Calibration, TermCounts
 
 CHUNKS = ("router red", "router blue", "cable", "router")
 
@@ -100,6 +101,26 @@ def test_shipped_coefficients_have_the_signs_of_their_meaning(calibration: Calib
         assert covered > 0
         assert missing < 0
         assert all(one >= 0 for one in similarity)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ((0, 0), (1, 1), True),
+        ((10, 1), (14, 1), False),
+        ((10, 1), (15, 1), True),
+        ((15, 1), (10, 1), True),
+        ((15, 1), (11, 1), False),
+        ((300, 40), (513, 70), True),
+        ((513, 100), (513, 149), False),
+        ((513, 100), (513, 150), True),
+        ((513, 100), (513, 100), False),
+        ((513, 100), (300, 100), True),
+    ],
+)
+def test_when_a_bot_differs_from_its_sample(one: tuple[int, int], other: tuple[int, int], expected: bool) -> None:
+    """(chunks counted up to 513, pages): up to 512 chunks are compared, of larger bots the pages."""
+    assert _differ(BotSize(*one), BotSize(*other)) is expected
 
 
 def test_the_cache_evicts_what_was_used_longest_ago() -> None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -21,7 +22,7 @@ from app.core.search.coverage import DocumentFrequencies, Match, TermCounter, Te
 from app.core.search.lru_cache import LruCache
 from app.core.search.query import Query, Result
 from app.schemas.rows import Bot, BotSize, Calibration, SearchChunk, TermCounts
-from app.utils.errors import AppError, BotNotFound, ErrorLocation, NotCalibrated
+from app.utils.errors import AppError, BotNotFound, ErrorLocation, NotCalibrated, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ SAMPLE_CHARS = 1_000_000
 """A sample of long chunks has fewer of them: analyzing it takes half a second of a core, in small steps."""
 CHECK_SECONDS = 10.0
 """Pause between two looks at whether a searched bot's sample still fits."""
+UNSTORED_SECONDS = 60.0
+"""For how long a process uses a sample that it could not store."""
 MAX_AGE_SECONDS = 86_400.0
 GROWTH = 1.5
 CACHED_BYTES = 16 * 1024 * 1024
@@ -42,16 +45,26 @@ SLICE = 16
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """``frequencies``: None for a bot without chunks."""
+    """``frequencies``: None for a bot without chunks. ``expires_at``, by the loop's clock: they could not be stored, so
+    that other servers may use others; None if they are stored."""
 
     version: UUID | None
     analyzer_version: int
     title_in_lexical: bool
     frequencies: DocumentFrequencies | None
     calibration: Calibration | None
+    expires_at: float | None = None
 
 
 _Key = tuple[UUID, UUID | None, str | None, int | None, int, bool]
+
+
+class _NotStored(Exception):
+    """PostgreSQL is full or read-only, or did not answer. Searches go on with the counts."""
+
+    def __init__(self, counts: TermCounts) -> None:
+        super().__init__()
+        self.counts = counts
 
 
 class Relevance:
@@ -108,23 +121,25 @@ class Relevance:
                 continue
             size = await self._store.size(bot_id, SAMPLE_CHUNKS + 1)
             if sample.age > MAX_AGE_SECONDS or _differ(sample.size, size):
-                await self._draw(bot_id, sample.version, sample.analyzer_version, sample.title_in_lexical, size)
+                with suppress(_NotStored):
+                    await self._draw(bot_id, sample.version, sample.analyzer_version, sample.title_in_lexical, size)
 
     async def _of(self, bot: Bot, draw: bool) -> Statistics:
         """The bot's statistics. ``draw``: draws a sample if there is none."""
         words = (bot.analyzer_version, bot.title_in_lexical)
         key = (bot.bot_id, bot.statistics_version, bot.embedding_model, bot.dimension, *words)
-        self._note(bot.bot_id)
+        now = asyncio.get_running_loop().time()
+        self._note(bot.bot_id, now)
         found = self._statistics.get(key)
-        if found is None or (draw and found.frequencies is None):
+        if found is None or (draw and found.frequencies is None) or now > (found.expires_at or now):
             found = await self._reader((bot, draw), None)
-            if found.version is not None and words == (found.analyzer_version, found.title_in_lexical):
+            is_kept = found.version is not None or found.expires_at is not None
+            if is_kept and words == (found.analyzer_version, found.title_in_lexical):
                 size = 0 if found.frequencies is None else found.frequencies.nbytes
                 self._statistics.put((key[0], found.version, *key[2:]), found, size)
         return found
 
-    def _note(self, bot_id: UUID) -> None:
-        now = asyncio.get_running_loop().time()
+    def _note(self, bot_id: UUID, now: float) -> None:
         if (checked := self._checked.get(bot_id)) is None or now - checked >= CHECK_SECONDS:
             self._checked.put(bot_id, now)
             self._to_check.add(bot_id)
@@ -134,12 +149,15 @@ class Relevance:
 
     async def _read(self, bot: Bot, draw: bool) -> Statistics:
         stored = await self._store.get(bot.bot_id)
-        counts = None
+        counts = expires_at = None
         if stored is not None and stored.counts is None and draw:
             size = await self._store.size(bot.bot_id, SAMPLE_CHUNKS + 1)
             words = (stored.analyzer_version, stored.title_in_lexical)
-            counts = await self._draw(bot.bot_id, stored.version, *words, size)
-            stored = await self._store.get(bot.bot_id)
+            try:
+                counts = await self._draw(bot.bot_id, stored.version, *words, size)
+                stored = await self._store.get(bot.bot_id)
+            except _NotStored as exc:
+                counts, expires_at = exc.counts, asyncio.get_running_loop().time() + UNSTORED_SECONDS
         if stored is None:
             raise BotNotFound("There is no bot with this chat_bot_id.")
         counts = stored.counts or counts
@@ -150,12 +168,13 @@ class Relevance:
             stored.title_in_lexical,
             None if counts is None else DocumentFrequencies(counts),
             stored.calibration or shipped,
+            expires_at,
         )
 
     async def _draw(
         self, bot_id: UUID, version: UUID | None, analyzer_version: int, title_in_lexical: bool, size: BotSize
     ) -> TermCounts:
-        """Counts the terms of a sample and stores them, unless another process did meanwhile."""
+        """Counts the terms of a sample and stores them, unless another process did meanwhile. Raises _NotStored."""
         is_whole = size.chunks <= SAMPLE_CHUNKS
         sample = await self._store.sample(bot_id, SAMPLE_CHUNKS, 0 if is_whole else size.pages)
         if not sample:
@@ -168,7 +187,10 @@ class Relevance:
                 break
             await asyncio.sleep(0)
         counts = counter.result()
-        await self._store.store(bot_id, version, analyzer_version, title_in_lexical, counts, size)
+        try:
+            await self._store.store(bot_id, version, analyzer_version, title_in_lexical, counts, size)
+        except Unavailable as exc:
+            raise _NotStored(counts) from exc
         return counts
 
     async def _matches(self, text: str, statistics: Statistics, chunks: Sequence[SearchChunk]) -> list[Match]:
