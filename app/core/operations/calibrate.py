@@ -6,6 +6,7 @@ answer in the bot is an example of that too. The answers that are there and thos
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 from zlib import crc32
@@ -21,7 +22,7 @@ from app.core.search.regression import Numbers, auc, fit_signed, predict
 from app.core.search.relevance import Relevance
 from app.core.search.search import Search
 from app.schemas.rows import Bot, Calibration
-from app.utils.errors import InvalidInput
+from app.utils.errors import InvalidInput, UnsupportedMode
 from app.utils.stopwatch import Stopwatch
 
 BATCH: Final = 64
@@ -96,7 +97,12 @@ class Calibrator:
 
     async def _examples(self, bot: Bot, questions: Sequence[Question]) -> list[Example]:
         texts = [question.text for question in questions]
-        answer = await self._search.query(Query(bot.bot_id, None, texts, RESULTS), Stopwatch())
+        # Not with the bot's own mode and min_confidence.
+        query = Query(bot.bot_id, None, texts, RESULTS, "hybrid", min_confidence=0.0)
+        try:
+            answer = await self._search.query(query, Stopwatch())
+        except UnsupportedMode:
+            answer = await self._search.query(replace(query, mode="dense"), Stopwatch())
         bot = await self._bots.usable(bot.bot_id, None)
         examples: list[Example] = []
         for question, results in zip(questions, answer.results, strict=True):

@@ -79,13 +79,13 @@ class Relevance:
     async def rate(self, query: Query, bot: Bot, results: list[list[Result]]) -> list[list[Result]]:
         """The results with coverage and confidence, those below ``query.min_confidence`` left out.
 
-        Raises NotCalibrated if ``min_confidence`` is given and the bot's model has no calibration, BotNotFound and
+        Raises NotCalibrated if ``min_confidence`` is above 0 and the bot's model has no calibration, BotNotFound and
         DatabaseUnavailable.
         """
-        if not any(results) and query.min_confidence is None:
+        if not any(results) and not query.min_confidence:
             return results
         statistics = await self._of(bot, draw=any(results))
-        if query.min_confidence is not None and statistics.calibration is None:
+        if query.min_confidence and statistics.calibration is None:
             raise not_calibrated(bot)
         rated: list[list[Result]] = []
         for text, found in zip(query.texts, results, strict=True):
