@@ -10,12 +10,14 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from app.api import (
+    chunks,
     collection,
     data,
     docs,
     documents,
     embeddings,
     errors,
+    external_ids,
     health,
     metrics,
     openai_models,
@@ -102,6 +104,8 @@ def create_app(
         search,
         data,
         documents,
+        external_ids,
+        chunks,
         collection,
         embeddings,
         rerank,

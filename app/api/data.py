@@ -9,7 +9,7 @@ from app.api.auth import AccountDep
 from app.api.deps import READ, WRITE, AccountQuery, BotQuery, DocPath, InsertBody, InsertManyBody, ServicesDep
 from app.api.errors import BODY_ERRORS, COMMON_ERRORS, MAX_LOCATIONS, error_responses
 from app.api.fast_route import FastRoute
-from app.api.idempotency import ResponderDep
+from app.api.idempotency import ResponderDep, created_or_ok
 from app.api.limits import LimitsDep, check_document, check_documents, check_updates
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Outcome
@@ -33,8 +33,8 @@ from app.models.data import (
     chosen_updates,
 )
 from app.models.fields import INT64_MAX
-from app.models.inserts import InvalidItem, Item
-from app.utils.errors import AppError, ErrorLocation
+from app.models.inserts import Insert, InvalidItem, Item
+from app.utils.errors import AppError, ErrorLocation, InvalidInput
 from app.utils.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/data", tags=["data"], route_class=FastRoute)
@@ -52,7 +52,7 @@ ChunkPageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum num
     dependencies=[WRITE],
     status_code=201,
     response_model=DocumentInserted,
-    responses=error_responses(404, 409, 502, *BODY_ERRORS),
+    responses={200: {"model": DocumentInserted}, **error_responses(404, 409, 502, *BODY_ERRORS)},
     operation_id="insert_document",
 )
 async def insert(
@@ -64,14 +64,12 @@ async def insert(
     bot_id, owner, document = body.document.chat_bot_id, account.resolve(body.account_name), body.new_document()
 
     def run(idempotent: IdempotentRequest | None) -> Awaitable[Sequence[Outcome]]:
-        return services.ingest.insert(bot_id, owner, document, timings, idempotent)
+        return services.ingest.insert(bot_id, owner, document, timings, idempotent, body.on_conflict)
 
     def build(outcomes: Sequence[Outcome]) -> DocumentInserted:
-        doc_id = outcomes[0].doc_id
-        assert doc_id is not None
-        return {"status": "success", "doc_id": doc_id, "total_chunks": len(body.chunks), **_times(timings)}
+        return inserted(outcomes[0], len(body.chunks), timings)
 
-    return await respond(201, owner, run, build)
+    return await respond(201 if body.on_conflict == "error" else created_or_ok, owner, run, build)
 
 
 @router.post(
@@ -97,7 +95,7 @@ async def insert_batch(
     owner = account.resolve(body.account_name, locations)
 
     def run(idempotent: IdempotentRequest | None) -> Awaitable[Sequence[Outcome]]:
-        return services.ingest.insert_many(owner, documents, timings, idempotent)
+        return services.ingest.insert_many(owner, documents, timings, idempotent, body.on_conflict)
 
     def build(outcomes: Sequence[Outcome]) -> BatchInserted:
         results = [
@@ -112,7 +110,7 @@ async def insert_batch(
             "success_count": len(succeeded),
             "failure_count": len(results) - len(succeeded),
             "results": results,
-            **_times(timings),
+            **write_times(timings),
         }
 
     return await respond(200, owner, run, build)
@@ -175,9 +173,13 @@ async def replace(
     limits: LimitsDep,
     respond: ResponderDep,
 ) -> Response:
-    """Replaces a document's metadata and chunks. Readers see the old document or the new one, never a mix."""
+    """Replaces a document's metadata and chunks. Readers see the old document or the new one, never a mix.
+
+    A text that a chunk of the document had before is not embedded again.
+    """
     timings = Stopwatch()
     check_document(body, limits)
+    check_no_option(body)
     bot_id, owner, document = body.document.chat_bot_id, account.resolve(body.account_name), body.new_document()
 
     def run(idempotent: IdempotentRequest | None) -> Awaitable[Sequence[Outcome]]:
@@ -189,7 +191,8 @@ async def replace(
             "doc_id": doc_id,
             "deleted_chunks": outcomes[0].replaced_chunks,
             "inserted_chunks": len(body.chunks),
-            **_times(timings),
+            "embedded_chunks": outcomes[0].embedded_chunks,
+            **write_times(timings),
         }
 
     return await respond(200, owner, run, build)
@@ -259,6 +262,7 @@ def _result(index: int, item: Item | InvalidItem, outcome: Outcome) -> BatchResu
         "index": index,
         "doc_id": outcome.doc_id,
         "title": item.title,
+        "result": None if error else outcome.result,
         "total_chunks": item.total_chunks,
         "success": error is None,
         "error": _item_error(index, error) if error else None,
@@ -271,7 +275,26 @@ def _item_error(index: int, error: AppError) -> ItemError:
     return {"code": error.code, "detail": error.detail, "errors": errors}
 
 
-def _times(timings: Stopwatch) -> WriteTimes:
+def inserted(outcome: Outcome, chunks: int, timings: Stopwatch) -> DocumentInserted:
+    assert outcome.doc_id is not None
+    return {
+        "status": "success",
+        "doc_id": outcome.doc_id,
+        "result": outcome.result,
+        "total_chunks": chunks,
+        "embedded_chunks": outcome.embedded_chunks,
+        **write_times(timings),
+    }
+
+
+def check_no_option(body: Insert) -> None:
+    """Raises InvalidInput if the body of a PUT has an option of inserts."""
+    if body.on_conflict != "error":
+        reason = "is an option of inserts; PUT always replaces"
+        raise InvalidInput(f"body.on_conflict: {reason}", locations=[ErrorLocation("body.on_conflict", reason)])
+
+
+def write_times(timings: Stopwatch) -> WriteTimes:
     return {
         "postgres_insert_time_ms": timings["postgres"],
         "embedding_time_ms": timings["embedding"],

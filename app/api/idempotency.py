@@ -39,12 +39,12 @@ class IdempotentResponder:
 
     async def __call__(
         self,
-        status: int,
+        status: int | Callable[[bytes], int],
         account: str | None,
         run: Callable[[IdempotentRequest | None], Awaitable[Sequence[Outcome]]],
         build: Callable[[Sequence[Outcome]], Mapping[str, object]],
     ) -> Response:
-        """``run`` does the work, ``build`` makes the response body from its outcomes.
+        """``run`` does the work, ``build`` makes the body from its outcomes. ``status`` may depend on the body.
 
         With an Idempotency-Key, ``build`` is called inside the transaction that commits the work. Raises TooManyWrites
         if ``account``, or the client's address where there is no account, has too many writes in progress.
@@ -63,11 +63,18 @@ class IdempotentResponder:
             writes.release(slot)
         stored = idempotent.answer if idempotent else None
         headers = {"Idempotency-Replayed": "true"} if idempotent and idempotent.replayed else None
-        return Response(render(outcomes) if stored is None else stored, status, headers, "application/json")
+        content = render(outcomes) if stored is None else stored
+        return Response(content, status if isinstance(status, int) else status(content), headers, "application/json")
 
     def _request_sha256(self) -> bytes:
-        head = f"{self._request.method} {self._request.url.path}\n".encode()
+        query = f"?{self._request.url.query}" if self._request.url.query else ""
+        head = f"{self._request.method} {self._request.url.path}{query}\n".encode()
         return sha256(head + self._body).digest()
+
+
+def created_or_ok(content: bytes) -> int:
+    """201 for the body of an insert that created a document, 200 for any other."""
+    return 201 if orjson.loads(content)["result"] == "created" else 200
 
 
 async def idempotent_responder(request: Request, key: IdempotencyKey = None) -> IdempotentResponder:

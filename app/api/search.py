@@ -194,6 +194,7 @@ def _result(result: Result) -> SearchResult:
             "metadata": chunk.metadata,
             "created_at": chunk.created_at,
             "updated_at": chunk.updated_at,
+            "external_id": chunk.external_id,
         },
     }
     if result.duplicates is not None:

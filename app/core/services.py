@@ -362,7 +362,14 @@ async def build_services(
         yield Services(
             keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.api_key_cache_ttl),
             bots=bots,
-            ingest=Ingest(bots, saga, keys),
+            ingest=Ingest(
+                bots,
+                documents,
+                saga,
+                keys,
+                # An external_id that a dead process holds is free by then.
+                patience=settings.saga_lease_seconds + settings.recovery_interval_seconds,
+            ),
             documents=of_documents,
             listing=Listing(bots, ListingStore(stores.db)),
             by_filter=ByFilter(bots, documents, of_documents),

@@ -29,6 +29,7 @@ from app.models.fields import (
     Author,
     ChunkText,
     DocId,
+    ExternalId,
     FilePath,
     FileType,
     Integral,
@@ -39,7 +40,7 @@ from app.models.fields import (
     Title,
     storable_json,
 )
-from app.models.inserts import InvalidItem
+from app.models.inserts import InvalidItem, OnConflict
 
 EXAMPLE_DOC_ID = 2
 """The first document's id if the examples are run on a new server. The first bot has used generation 1."""
@@ -68,6 +69,9 @@ class DocumentIn(Request):
     metadata: Annotated[Metadata, NullIsDefault()] = Field(
         default_factory=dict, description="Any JSON object. Searches can filter by it."
     )
+    external_id: ExternalId | None = Field(
+        None, description="The document's name in its own source, such as a path or a URL. Unique within the bot."
+    )
 
 
 class ChunkIn(Request):
@@ -91,6 +95,16 @@ def _distinct(chunks: list[ChunkIn]) -> list[ChunkIn]:
     return chunks
 
 
+OnConflictField = Annotated[
+    OnConflict,
+    Field(
+        description="If the bot has a document with this external_id: error is a 409, replace puts the new one in its "
+        "place, skip leaves it as it is, replace_if_changed replaces it only if something differs."
+    ),
+    NullIsDefault(),
+]
+
+
 class DocumentWithChunks(Request):
     document: DocumentIn
     chunks: Annotated[list[ChunkIn], Field(min_length=1, max_length=CHUNKS_PER_DOCUMENT), AfterValidator(_distinct)]
@@ -100,6 +114,7 @@ class InsertDocument(DocumentWithChunks):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DOCUMENT]})
 
     account_name: AccountName | None = None
+    on_conflict: OnConflictField = "error"
 
 
 def _or_invalid_item(value: object, handler: ValidatorFunctionWrapHandler) -> object:
@@ -115,6 +130,7 @@ class InsertBatch(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [EXAMPLE_DOCUMENT]}]})
 
     account_name: AccountName | None = None
+    on_conflict: OnConflictField = "error"
     documents: Annotated[
         list[Annotated[DocumentWithChunks, WrapValidator(_or_invalid_item)]],
         Field(min_length=1, max_length=DOCUMENTS_PER_BATCH),
@@ -129,6 +145,13 @@ class InsertBatch(Request):
         return self
 
 
+Result = Annotated[
+    Literal["created", "replaced", "unchanged", "skipped"],
+    Field(description="What was done: unchanged and skipped left a stored document with this external_id as it was."),
+]
+EMBEDDED_CHUNKS = "Chunks that were embedded. A text that the replaced document had too is not embedded again."
+
+
 class WriteTimes(TypedDict):
     """Times of a write. Responses to writes are plain dictionaries, as in ``app.models.search``."""
 
@@ -141,7 +164,9 @@ class WriteTimes(TypedDict):
 class DocumentInserted(WriteTimes):
     status: Literal["success"]
     doc_id: int
+    result: Result
     total_chunks: int
+    embedded_chunks: Annotated[int, Field(description=EMBEDDED_CHUNKS)]
 
 
 class ItemErrorLocation(TypedDict):
@@ -159,6 +184,7 @@ class BatchResult(TypedDict):
     index: Annotated[int, Field(description="Position in the request's documents, from 0.")]
     doc_id: int | None
     title: Annotated[str | None, Field(description="null if the request has no valid title.")]
+    result: Result | None
     total_chunks: int
     success: bool
     error: ItemError | None
@@ -178,6 +204,36 @@ class DocumentReplaced(WriteTimes):
     doc_id: int
     deleted_chunks: int
     inserted_chunks: int
+    embedded_chunks: Annotated[int, Field(description=EMBEDDED_CHUNKS)]
+
+
+class ChunkFields(Request):
+    account_name: AccountName | None = None
+    chat_bot_id: UUID
+    text: ChunkText = Field(description="The text that is embedded and searched.")
+    page_number: Annotated[int, Strict(), Field(ge=0, le=INT32_MAX), Integral] | None = None
+
+
+class PutChunk(ChunkFields):
+    """Replaces text and page_number of a chunk."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"chat_bot_id": EXAMPLE_BOT, "text": "경복궁 안내"}]})
+
+
+class InsertChunk(ChunkFields):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"chat_bot_id": EXAMPLE_BOT, "text": "경복궁 안내"}]})
+
+    chunk_index: Annotated[int, Strict(), Field(ge=0, lt=CHUNKS_PER_DOCUMENT), Integral] | None = Field(
+        None, description="The new chunk's place. The chunks there move up by one. Default: after the last one."
+    )
+
+
+class ChunkWritten(WriteTimes):
+    status: Literal["success"]
+    doc_id: int
+    chunk_index: int
+    chunk_count: Annotated[int, Field(description="Number of all chunks of the document now.")]
+    embedded_chunks: Annotated[int, Field(description=EMBEDDED_CHUNKS)]
 
 
 class DocumentOut(Response):
@@ -191,6 +247,7 @@ class DocumentOut(Response):
     chunk_count: int
     created_at: datetime
     updated_at: datetime
+    external_id: str | None
 
 
 class ChunkOut(Response):
@@ -198,6 +255,20 @@ class ChunkOut(Response):
     chunk_index: int
     text: str
     page_number: int | None
+
+
+class ChunkDetail(Response):
+    status: Literal["success"] = "success"
+    doc_id: int
+    chunk: ChunkOut
+
+
+class ChunkList(Response):
+    status: Literal["success"] = "success"
+    doc_id: int
+    chunk_count: int = Field(description="Number of all chunks of the document.")
+    chunks: list[ChunkOut]
+    next_cursor: str | None = Field(description="The cursor of the next page; null on the last page.")
 
 
 class DocumentDetail(Response):
@@ -214,7 +285,7 @@ class DocumentList(Response):
     next_cursor: str | None = Field(description="The cursor of the next page; null on the last page.")
 
 
-FIXED_FIELDS = ("chat_bot_id", "doc_id", "chunk_count", "created_at", "updated_at")
+FIXED_FIELDS = ("chat_bot_id", "doc_id", "external_id", "chunk_count", "created_at", "updated_at")
 """Fields of a document that no request can set."""
 
 

@@ -22,6 +22,7 @@ FILE_TYPE_CHARS = 64
 AUTHOR_CHARS = 256
 TAG_CHARS = 128
 TAGS_PER_DOCUMENT = 64
+EXTERNAL_ID_CHARS = 512
 NAME_CHARS = 128
 """Of an account name."""
 TEXT_CHARS = 8_192
@@ -139,6 +140,7 @@ Title = Annotated[str, Field(min_length=1, max_length=TITLE_CHARS), NonBlank, No
 FilePath = Annotated[str, Field(max_length=FILE_PATH_CHARS), Storable, Normalized]
 FileType = Annotated[str, Field(max_length=FILE_TYPE_CHARS), Storable, Normalized]
 Author = Annotated[str, Field(max_length=AUTHOR_CHARS), Storable, Normalized]
+ExternalId = Annotated[str, Field(min_length=1, max_length=EXTERNAL_ID_CHARS), NonBlank, Normalized]
 Tag = Annotated[str, Field(min_length=1, max_length=TAG_CHARS), NonBlank, Normalized]
 Tags = Annotated[list[Tag], Field(max_length=TAGS_PER_DOCUMENT)]
 Metadata = Annotated[dict[str, Any], AfterValidator(storable_json)]

@@ -7,7 +7,7 @@ must never accept one that the model rejects. tests/unit/test_inserts.py compare
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from uuid import UUID
 
 from msgspec import Meta, MsgspecError, Struct, convert
@@ -20,6 +20,7 @@ from app.models.fields import (
     AUTHOR_CHARS,
     CHUNKS_PER_DOCUMENT,
     DOCUMENTS_PER_BATCH,
+    EXTERNAL_ID_CHARS,
     FILE_PATH_CHARS,
     FILE_TYPE_CHARS,
     INT32_MAX,
@@ -42,6 +43,8 @@ else:  # null means the default: ``_is_valid`` replaces it.
     Tags = Annotated[list[Annotated[str, Meta(max_length=TAG_CHARS)]], Meta(max_length=TAGS_PER_DOCUMENT)] | None
     Metadata = dict[str, Any] | None
 
+OnConflict = Literal["error", "replace", "skip", "replace_if_changed"]
+"""As ``app.core.write.upsert.OnConflict``."""
 ERRORS_PER_DOCUMENT = 50
 NUL = b"\\u0000"
 """The only form of NUL in JSON."""
@@ -61,6 +64,7 @@ class DocumentFields(Struct, frozen=True, forbid_unknown_fields=True):
     author: Annotated[str, Meta(max_length=AUTHOR_CHARS)] | None = None
     tags: Tags = []
     metadata: Metadata = {}
+    external_id: Annotated[str, Meta(max_length=EXTERNAL_ID_CHARS)] | None = None
 
 
 class Item(Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,8 +81,8 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True):
     def total_chunks(self) -> int:
         return len(self.chunks)
 
-    def new_document(self) -> NewDocument:
-        """The document for the core, with its chunks ordered by chunk_index."""
+    def new_document(self, external_id: str | None = None) -> NewDocument:
+        """The document for the core, with its chunks ordered by chunk_index. ``external_id``: in place of its own."""
         document, chunks = self.document, self.chunks
         if len(chunks) > 1:
             chunks = sorted(chunks, key=lambda chunk: chunk.chunk_index)
@@ -90,6 +94,7 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True):
             document.author,
             document.tags,
             document.metadata,
+            external_id or document.external_id,
         )
 
 
@@ -104,6 +109,7 @@ class Insert(Item, Body, frozen=True, forbid_unknown_fields=True):
     """The body of /data/insert and of PUT /data/document/{doc_id}."""
 
     account_name: Annotated[str, Meta(max_length=NAME_CHARS)] | None = None
+    on_conflict: OnConflict = "error"
 
     @classmethod
     def read(cls, content: bytes) -> Self | None:
@@ -146,6 +152,7 @@ def _is_printable(title: str) -> bool:
 class ManyItems(Struct, frozen=True, forbid_unknown_fields=True):
     documents: Annotated[list[Item], Meta(min_length=1, max_length=DOCUMENTS_PER_BATCH)]
     account_name: Annotated[str, Meta(max_length=NAME_CHARS)] | None = None
+    on_conflict: OnConflict = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,7 @@ class InsertMany:
 
     documents: Sequence[Item | InvalidItem]
     account_name: str | None = None
+    on_conflict: OnConflict = "error"
 
     @classmethod
     def read(cls, content: bytes) -> Self | None:
@@ -161,14 +169,16 @@ class InsertMany:
         body: ManyItems | None = _decoded(_insert_many_decoder, content)
         if body is None or sum(len(item.chunks) for item in body.documents) > CHUNKS_PER_DOCUMENT:
             return None
-        return cls(body.documents, body.account_name) if _is_valid(body.documents, body.account_name) else None
+        if not _is_valid(body.documents, body.account_name):
+            return None
+        return cls(body.documents, body.account_name, body.on_conflict)
 
     @classmethod
     def of(cls, body: "InsertBatch") -> Self:
         """The content of a validated model."""
         documents: Sequence[BaseModel | InvalidItem] = body.documents
         items = [one if isinstance(one, InvalidItem) else convert(one.model_dump(), Item) for one in documents]
-        return cls(items, body.account_name)
+        return cls(items, body.account_name, body.on_conflict)
 
 
 _insert_decoder = Decoder(Insert)
@@ -199,7 +209,10 @@ def _is_valid(items: Sequence[Item], account: str | None) -> bool:
             force_setattr(document, "metadata", {})
         if blank(document.title) or any(map(blank, document.tags)):
             return False
-        optional = (document.file_path or "", document.file_type or "", document.author or "")
+        external_id = document.external_id
+        if external_id is not None and blank(external_id):
+            return False
+        optional = (document.file_path or "", document.file_type or "", document.author or "", external_id or "")
         if not is_nfc("\n".join((document.title, *optional, *document.tags))):
             return False
         for chunk in chunks:

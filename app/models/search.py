@@ -139,6 +139,7 @@ class SearchDocument(TypedDict):
     metadata: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+    external_id: str | None
 
 
 class ContextChunk(TypedDict):

@@ -248,6 +248,36 @@ WHERE w.generation BETWEEN (
       AND (SELECT last_generation FROM installation)
 RETURNING generation;
 
+-- name: begin_writes_with_external_ids
+-- As begin_writes, where some of the documents have an external_id. A write whose external_id another saga holds gets
+-- no row. All insert in one order, so that they wait for each other and do not deadlock.
+INSERT INTO sagas (generation, operation, bot_id, doc_id, previous_generation, chunk_span, collection_name,
+                   lease_token, lease_until, names_writer, external_id)
+SELECT w.generation, 'write', w.bot_id, coalesce(w.doc_id, w.generation), w.previous_generation, w.chunk_span,
+       w.collection_name, $6, now() + $7::interval, true, w.external_id
+FROM (SELECT nextval('generation_seq') AS generation, * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[],
+                                                                    $4::integer[], $5::text[], $8::text[])
+          AS u (bot_id, doc_id, previous_generation, chunk_span, collection_name, external_id) OFFSET 0) AS w
+WHERE w.generation BETWEEN (
+          SELECT first_generation FROM installation
+          WHERE xmin = written_by::xid AND postmaster_start = pg_postmaster_start_time()
+            AND database_name = current_database())
+      AND (SELECT last_generation FROM installation)
+ORDER BY w.bot_id, w.external_id
+ON CONFLICT (bot_id, external_id) WHERE external_id IS NOT NULL DO NOTHING
+RETURNING generation, bot_id, external_id;
+
+-- name: held_external_ids
+SELECT external_id FROM sagas WHERE bot_id = $1 AND external_id = ANY ($2::text[]);
+
+-- name: documents_by_external_id
+-- OFFSET 0: as in current_chunks.
+SELECT d.bot_id, d.external_id, d.doc_id, d.generation
+FROM unnest($2::text[]) AS w (external_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM documents d WHERE d.bot_id = $1 AND d.external_id = w.external_id OFFSET 0
+) AS d;
+
 -- name: renew_leases
 -- A locked row is being ended, by T2 or by recovery. To wait for it would delay the others, and could deadlock.
 UPDATE sagas SET lease_until = now() + $3::interval
@@ -467,13 +497,13 @@ WITH old AS (
 SELECT chunk_count FROM old;
 
 -- name: switch_generation
--- As switch_document, for chunks that are written again. The row's other columns stay, with any PATCH since.
+-- As switch_document, for a write of the chunks alone. The row's other columns stay, with any PATCH since.
 WITH old AS (
     SELECT generation, chunk_count, chunk_span, updated_at FROM documents
     WHERE bot_id = $1 AND doc_id = $2 AND generation = $3
     FOR UPDATE
 ), switched AS (
-    UPDATE documents d SET generation = $4, updated_at = now()
+    UPDATE documents d SET generation = $4, updated_at = now(), chunk_count = $6, chunk_span = $7
     FROM old
     WHERE d.bot_id = $1 AND d.doc_id = $2
 ), chunks AS (
@@ -554,7 +584,8 @@ WHERE d.bot_id = $1 AND d.doc_id = n.doc_id
 RETURNING d.bot_id, d.doc_id, CASE WHEN octet_length(d.metadata::text) > $15 THEN d.metadata END AS large_metadata;
 
 -- name: get_document
-SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
+SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at,
+       external_id
 FROM documents
 WHERE bot_id = $1 AND doc_id = $2;
 
@@ -571,15 +602,41 @@ CROSS JOIN LATERAL (
 ) AS c
 ORDER BY c.chunk_id;
 
+-- name: get_document_chunk
+-- With a chunk_id of NULL if the document has no chunk $3.
+SELECT d.bot_id, c.chunk_id, c.chunk_index, c.text, c.page_number
+FROM (SELECT * FROM documents d WHERE d.bot_id = $1 AND d.doc_id = $2 OFFSET 0) AS d
+LEFT JOIN LATERAL (
+    SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = d.generation * 65536 + $3 OFFSET 0
+) AS c ON true;
+
+-- name: stored_documents
+-- Hashes of the texts, which are compared with new ones: the texts themselves may be large. OFFSET 0: as in
+-- current_chunks. A document whose chunks are all lost has empty arrays.
+SELECT d.bot_id, d.doc_id, d.title, d.file_path, d.file_type, d.author, d.tags, d.metadata, d.chunk_count,
+       d.created_at, d.updated_at, d.external_id, c.chunk_ids, c.page_numbers, c.text_hashes
+FROM unnest($2::bigint[]) AS w (doc_id)
+CROSS JOIN LATERAL (SELECT * FROM documents d WHERE d.bot_id = $1 AND d.doc_id = w.doc_id OFFSET 0) AS d
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(c.chunk_id ORDER BY c.chunk_id), '{}') AS chunk_ids,
+           coalesce(array_agg(c.page_number ORDER BY c.chunk_id), '{}') AS page_numbers,
+           coalesce(array_agg(sha256(convert_to(c.text, 'UTF8')) ORDER BY c.chunk_id), '{}') AS text_hashes
+    FROM document_chunks c
+    WHERE c.bot_id = $1 AND c.chunk_id >= d.generation * 65536 AND c.chunk_id < (d.generation + 1) * 65536
+      AND c.doc_id = d.doc_id
+) AS c;
+
 -- name: list_documents
-SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
+SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at,
+       external_id
 FROM documents
 WHERE bot_id = $1 AND doc_id > $2
 ORDER BY doc_id
 LIMIT $3;
 
 -- name: list_documents_before
-SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at
+SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at,
+       external_id
 FROM documents
 WHERE bot_id = $1 AND doc_id < $2
 ORDER BY doc_id DESC
@@ -588,7 +645,7 @@ LIMIT $3;
 -- name: query_documents
 -- Documents that pass the filter and come after a place in the order. With no index on the order all of them are sorted.
 SELECT d.bot_id, d.doc_id, d.title, d.file_path, d.file_type, d.author, d.tags, d.metadata, d.chunk_count, d.created_at,
-       d.updated_at, /*sorted*/ d.doc_id AS sort_value
+       d.updated_at, d.external_id, /*sorted*/ d.doc_id AS sort_value
 FROM documents d
 WHERE d.bot_id = $1 AND (/*after*/ true) AND (/*filter*/ true)
 ORDER BY /*order*/ d.doc_id
@@ -636,7 +693,7 @@ SELECT c.chunk_id, c.doc_id, c.chunk_index, k.chunk_id = ANY ($3::bigint[]) AS h
        CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN c.text END AS text, c.page_number,
        d.title, d.file_type, d.file_path, d.author, d.tags,
        CASE WHEN k.chunk_id = ANY ($3::bigint[]) THEN d.metadata END AS metadata,
-       d.created_at, d.updated_at, c.bot_id, d.bot_id AS document_bot_id
+       d.created_at, d.updated_at, d.external_id, c.bot_id, d.bot_id AS document_bot_id
 FROM unnest($2::bigint[]) AS k (chunk_id)
 CROSS JOIN LATERAL (
     SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id OFFSET 0
@@ -672,7 +729,7 @@ WITH keys AS (
 )
 SELECT c.chunk_id, c.doc_id, c.chunk_index, w.hydrate, CASE WHEN w.hydrate THEN c.text END AS text, c.page_number,
        d.title, d.file_type, d.file_path, d.author, d.tags, CASE WHEN w.hydrate THEN d.metadata END AS metadata,
-       d.created_at, d.updated_at, c.bot_id, d.bot_id AS document_bot_id
+       d.created_at, d.updated_at, d.external_id, c.bot_id, d.bot_id AS document_bot_id
 FROM keys AS k
 CROSS JOIN LATERAL (
     SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = k.chunk_id OFFSET 0

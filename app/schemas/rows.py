@@ -32,6 +32,7 @@ DOCUMENT_COLUMNS = (
     "metadata",
     "chunk_count",
     "chunk_span",
+    "external_id",
 )
 CHUNK_TABLE = "document_chunks"
 CHUNK_COLUMNS = ("bot_id", "chunk_id", "doc_id", "chunk_index", "text", "page_number")
@@ -188,6 +189,7 @@ class NewDocument(Struct, frozen=True):
     author: str | None = None
     tags: Sequence[str] = ()
     metadata: dict[str, Any] = {}
+    external_id: str | None = None
 
     @property
     def chunk_span(self) -> int:
@@ -201,7 +203,8 @@ class WriteRow(NamedTuple):
     ``bot_created_at`` tells the bot from one that is registered under the same bot_id later. ``collection_name``: where
     the document's vectors go. ``doc_id`` is None, and ``generation`` 0, before T1 gives out the numbers.
     ``previous_generation``: what the write replaces, known since T1; None for an insert. ``rewrites``: the generation
-    whose chunks are written again, the document's other columns staying as they are; None for any other write.
+    whose chunks are written again or changed, the document's other columns staying as they are; None for any other
+    write. The saga of a document with an ``external_id`` holds it.
     """
 
     bot_id: UUID
@@ -243,6 +246,14 @@ class Document:
     chunk_count: int
     created_at: datetime
     updated_at: datetime
+    external_id: str | None
+
+
+class ExternalIdState(NamedTuple):
+    """``doc_id``: of the document that has this external_id, if there is one. ``held``: a write of it is in flight."""
+
+    doc_id: int | None
+    held: bool
 
 
 class PatchedDocuments(NamedTuple):
@@ -262,6 +273,22 @@ class Chunk:
     page_number: int | None
 
 
+class ChunkHash(NamedTuple):
+    """A stored chunk with the SHA-256 of its text in UTF-8."""
+
+    chunk_id: int
+    page_number: int | None
+    text_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document with hashes of its chunks' texts, in the order of their keys."""
+
+    document: Document
+    chunks: Sequence[ChunkHash]
+
+
 @dataclass(frozen=True, slots=True)
 class SearchChunk:
     """A confirmed chunk with its text, and the columns of its document."""
@@ -279,6 +306,7 @@ class SearchChunk:
     metadata: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+    external_id: str | None
 
 
 class CurrentChunk(NamedTuple):

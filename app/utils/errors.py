@@ -5,10 +5,11 @@ HTTP status, a stable ``code`` for programs and a ``detail`` for people. ``detai
 message, since that can contain another account's data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar
+from uuid import UUID
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,10 @@ class DocumentNotFound(AppError):
     status, code, title = 404, "document_not_found", "No such document"
 
 
+class ChunkNotFound(AppError):
+    status, code, title = 404, "chunk_not_found", "No such chunk"
+
+
 class ModelNotFound(AppError):
     status, code, title = 404, "model_not_found", "Model is not available on this server"
 
@@ -173,6 +178,21 @@ class CollectionNameTaken(Conflict):
 
 class DocumentChanged(Conflict):
     code, title = "document_changed", "Document was changed by another request"
+
+
+class LastChunk(Conflict):
+    code, title = "last_chunk", "The document has no other chunk"
+
+
+class ExternalIdTaken(Conflict):
+    code, title = "external_id_taken", "Another document has this external_id"
+
+
+class ExternalIdInFlight(Conflict):
+    code, title = "external_id_in_flight", "Another request is writing this document"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, retry_after=1)
 
 
 class RequestInFlight(Conflict):
@@ -321,6 +341,17 @@ class CollectionMissing(Exception):
 
 class NoGeneration(Exception):
     """The reserved block of generations is used up, or no longer belongs to this database. Internal."""
+
+
+class ExternalIdsHeld(Exception):
+    """Other writes hold these external ids, or have written them since they were looked up. Internal.
+
+    ``ids``: (bot_id, external_id).
+    """
+
+    def __init__(self, ids: Collection[tuple[UUID, str]]) -> None:
+        super().__init__(f"{len(ids)} external ids")
+        self.ids = frozenset(ids)
 
 
 class StartupError(Exception):

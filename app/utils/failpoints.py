@@ -12,6 +12,7 @@ POINTS = (
     # Documents: insert, batch insert and PUT have the same steps.
     "write.before_t1",
     "write.after_t1",
+    "write.before_carry",
     "write.before_embed",
     "write.after_embed",
     "write.before_upsert",

@@ -24,6 +24,7 @@ from scripts.benchmarks import (
     ingest,
     listing,
     partitions,
+    put,
     queue,
     reembed,
     rls,
@@ -39,7 +40,17 @@ from scripts.benchmarks.world import DATABASE, opened_world
 
 HISTORY = Path(__file__).parents[2] / "docs" / "benchmarks-history.jsonl"
 FEWEST_PAIRS = 20
-PROGRAMS: tuple[ModuleType, ...] = (embedding, queue, torch_embedding, filters, listing, reembed, cache_timing, rls)
+PROGRAMS: tuple[ModuleType, ...] = (
+    embedding,
+    queue,
+    torch_embedding,
+    filters,
+    listing,
+    put,
+    reembed,
+    cache_timing,
+    rls,
+)
 """Benchmarks that print by themselves: each has ``add_options(parser)`` and ``main(options)``, the exit code."""
 Options = argparse.Namespace
 Run = Callable[[Options], Awaitable[list[Table]]]

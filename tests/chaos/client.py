@@ -87,6 +87,8 @@ class Client:
 
     async def insert(self, bot: Bot) -> None:
         document, ops, body = self._new(bot)
+        if "external_id" in body["document"]:
+            body["on_conflict"] = "replace"
 
         def stored(answer: httpx.Response) -> bool:
             document.doc_id = answer.json()["doc_id"]
@@ -219,6 +221,8 @@ class Client:
     def _new(self, bot: Bot, chunks: int | None = None) -> tuple[Document, list[Op], dict[str, Any]]:
         document = bot.new_document()
         _, ops, body = self._version(document, chunks)
+        if self.random.random() < 0.5:
+            body["document"]["external_id"] = f"document {document.label}"
         return document, ops, body
 
     def _version(self, document: Document, chunks: int | None = None) -> tuple[int, list[Op], dict[str, Any]]:

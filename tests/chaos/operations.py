@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+from msgspec.structs import replace as replace_fields
+
 from app.config import Settings
 from app.core.bots.bots import NewBot
 from app.core.connect import Stores
@@ -16,6 +18,7 @@ from app.core.stores.postgres.bots import BotStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.writes import WriteStore
+from app.core.write.chunk_edits import ReplaceChunk
 from app.core.write.write import Write
 from app.schemas.filter_tree import Column, Condition
 from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
@@ -26,7 +29,8 @@ from tests.chaos.chunk_text import UNEMBEDDABLE
 from tests.doubles.hash_embedder import HashEmbedder
 
 HAS_TITLE = Condition("eq", Column("title"), "title")
-OLD, NEW = ("old one", "old two", "old three"), ("new one", "new two")
+OLD, NEW = ("old one", "old two", "old three"), ("new one", "old two")
+EDITED = ("new one", *OLD[1:])
 ACCOUNT = "chatty"
 
 
@@ -78,6 +82,17 @@ async def batch(services: Services, stores: Stores, target: Target) -> object:
 
 async def replace(services: Services, stores: Stores, target: Target) -> object:
     return await services.ingest.replace(target.bot_id, None, target.doc_ids[0], document(NEW), Stopwatch())
+
+
+async def upsert(services: Services, stores: Stores, target: Target) -> object:
+    """An insert under an external_id that nobody has, or that its own first attempt has."""
+    new = replace_fields(document(NEW), external_id="external")
+    return await services.ingest.insert(target.bot_id, None, new, Stopwatch(), on_conflict="replace")
+
+
+async def edit_chunk(services: Services, stores: Stores, target: Target) -> object:
+    edit = ReplaceChunk(0, EDITED[0], None)
+    return await services.ingest.edit_chunks(target.bot_id, None, target.doc_ids[0], edit, Stopwatch())
 
 
 async def delete(services: Services, stores: Stores, target: Target) -> object:
@@ -214,7 +229,9 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     insert: _WRITE,
     insert_restored: ("generations.before_reserve", "generations.after_reserve", "generations.after_use"),
     batch: _WRITE,
-    replace: _WRITE,
+    replace: ("write.before_carry", *_WRITE),
+    upsert: ("write.after_t1", "write.before_t2", "write.after_t2"),
+    edit_chunk: ("write.before_carry", "write.before_t2", "write.after_t2"),
     insert_unembeddable: ("write.before_compensate", "write.after_compensate"),
     delete: ("delete.before", "delete.after"),
     delete_batch: ("delete.before", "delete.after"),
@@ -274,6 +291,8 @@ EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...]
     insert_restored: ({OLD: 2}, {OLD: 2, NEW: 1}),
     batch: ({OLD: 2}, {OLD: 2, NEW: 3}),
     replace: ({OLD: 2}, {OLD: 1, NEW: 1}),
+    upsert: ({OLD: 2}, {OLD: 2, NEW: 1}),
+    edit_chunk: ({OLD: 2}, {OLD: 1, EDITED: 1}),
     delete: ({OLD: 2}, {OLD: 1}),
     delete_batch: ({OLD: 2}, {}),
     delete_by_filter: ({OLD: 2}, {}),

@@ -27,7 +27,19 @@ from app.utils.failpoints import POINTS, install
 from app.utils.stopwatch import Stopwatch
 from tests.chaos import operations
 from tests.chaos.killed_operation import LOST_REPLY, KilledOperation, run_until_killed, services_over, stores_at
-from tests.chaos.operations import ENDLESS, EXPECTED, MIGRATIONS, NEW, OLD, PASSES, Operation, Target, document, new_bot
+from tests.chaos.operations import (
+    EDITED,
+    ENDLESS,
+    EXPECTED,
+    MIGRATIONS,
+    NEW,
+    OLD,
+    PASSES,
+    Operation,
+    Target,
+    document,
+    new_bot,
+)
 from tests.conftest import fresh_database, until
 from tests.doubles.hash_embedder import HashEmbedder
 from tests.lite_server import LiteServer
@@ -279,7 +291,7 @@ async def assert_readable(services: Services, target: Target, operation: Operati
         for doc_id in target.doc_ids:
             with suppress(DocumentNotFound):
                 _, chunks, _ = await services.documents.get(target.bot_id, None, doc_id, 0, 1000)
-                assert tuple(chunk.text for chunk in chunks) in (OLD, NEW)
+                assert tuple(chunk.text for chunk in chunks) in (OLD, NEW, EDITED)
         query = operations.query(target.bot_id, OLD[0])
         (results,) = (await services.search.query(query, Stopwatch())).results
     except BotNotFound:
@@ -291,7 +303,7 @@ async def assert_readable(services: Services, target: Target, operation: Operati
     by_document: dict[int, set[str]] = {}
     for result in results:
         by_document.setdefault(result.chunk.doc_id, set()).add(result.chunk.text)
-    whole = (set(OLD), set(NEW))
+    whole = (set(OLD), set(NEW), set(EDITED))
     if operation is operations.repair:
         assert all(any(texts <= version for version in whole) for texts in by_document.values())
     else:

@@ -1,12 +1,13 @@
 """What DocumentPort promises of reads: confirmed chunks, pages, neighbours and filters, in memory and in PostgreSQL."""
 
+from hashlib import sha256
 from uuid import UUID, uuid4
 
 import pytest
 
 from app.core.write.write import Write
 from app.schemas.filter_tree import Column, Condition, MetadataPath
-from app.schemas.rows import Bot, ExpectedBot, NewChunk, NewDocument, WriteTimestamps
+from app.schemas.rows import Bot, ChunkHash, ExpectedBot, NewChunk, NewDocument, WriteTimestamps
 from app.utils.errors import CollectionMoved
 from tests.contract.records import HOUR, NO_TIME, Record, document
 
@@ -45,6 +46,26 @@ async def test_a_document_is_read_in_pages(record: Record) -> None:
         assert found is not None
         assert found[0].chunk_count == 5
         assert "".join(chunk.text for chunk in found[1]) == expected
+
+
+async def test_stored_documents_have_the_hashes_of_their_current_texts(record: Record) -> None:
+    bot, other = await record.bot(), await record.bot()
+    old, foreign = Write(bot, document("x", "y", "z")), Write(other, document("d"))
+    await record.written(old, foreign)
+    chunks = [NewChunk(1, "a", 7), NewChunk(5, "나\n")]
+    new = Write(bot, NewDocument("new", chunks, tags=["t"]), old.doc_id)
+    await record.written(new)
+    begun = Write(bot, document("not", "visible"), old.doc_id)
+    await record.transactions.begin([begun], uuid4(), HOUR)
+    assert old.doc_id is not None
+    assert foreign.doc_id is not None
+    (stored,) = await record.documents.stored(bot.bot_id, [foreign.doc_id, old.doc_id, 10**12])
+    assert (stored.document.doc_id, stored.document.title, stored.document.tags) == (old.doc_id, "new", ["t"])
+    hashes = [sha256(chunk.text.encode()).digest() for chunk in chunks]
+    assert list(stored.chunks) == [
+        ChunkHash(key, page, text) for key, page, text in zip(new.chunk_ids, (7, None), hashes, strict=True)
+    ]
+    assert await record.documents.stored(bot.bot_id, []) == []
 
 
 async def test_texts_are_measured_without_being_read(record: Record) -> None:

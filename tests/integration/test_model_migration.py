@@ -312,8 +312,10 @@ async def test_replacement_between_milvus_and_t2_is_begun_anew(place: Place, at)
         assert await place.move()
 
     at("write.before_t2", overtake)
-    await place.services.ingest.replace(place.bot_id, None, doc_id, document("second version"), Stopwatch())
-    assert [result.chunk.text for result in await place.search("version")] == ["second version"]
+    new = document("first version", "second version")
+    (outcome,) = await place.services.ingest.replace(place.bot_id, None, doc_id, new, Stopwatch())
+    assert outcome.embedded_chunks == 2  # The old model's vector is not taken along.
+    assert await place.texts("version", 2) == ["first version", "second version"]
     await place.assert_moved()
 
 

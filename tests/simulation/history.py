@@ -26,7 +26,7 @@ class Span:
 
 @dataclass(slots=True)
 class Version:
-    """One insert or replacement of a document. Its ``texts`` are unique, so that a read shows its version."""
+    """One insert or replacement of a document. A text is in one document only, and some of each version in no other."""
 
     span: Span
     texts: list[str]
@@ -39,6 +39,7 @@ class DocumentHistory:
     versions: list[Version] = field(default_factory=list)
     deletes: list[Span] = field(default_factory=list)
     patches: list[tuple[Span, int]] = field(default_factory=list)
+    external_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +99,11 @@ class History:
     bots: list[BotHistory] = field(default_factory=list)
     documents: dict[int, DocumentHistory] = field(default_factory=dict)
     unsure: list[Version] = field(default_factory=list)  # Inserts whose doc_id no client knows.
+    upserts: dict[tuple[int, str], list[Version]] = field(default_factory=dict)
+    """By number of the bot and external_id: versions whose doc_id no client knows. They are in ``unsure``
+    too."""
+    created: set[int] = field(default_factory=set)
+    """The doc_ids of documents that an upsert is known to have created."""
     reads: list[Read] = field(default_factory=list)
     searches: list[Searched] = field(default_factory=list)
     walks: list[Walk] = field(default_factory=list)

@@ -8,15 +8,16 @@ from tests.simulation.history import DocumentHistory, Found, History, Read, Sear
 from tests.simulation.world import Violation, World
 
 TOLERANCE = 1e-4
+ByText = dict[str, tuple[DocumentHistory, list[Version]]]
+"""The document of each text, and those of its versions that have it: a replacement may keep texts."""
 
 
 def check_history(history: History) -> None:
-    by_text = {
-        text: (document, version)
-        for document in history.documents.values()
-        for version in document.versions
-        for text in version.texts
-    }
+    by_text: ByText = {}
+    for document in history.documents.values():
+        for version in document.versions:
+            for text in version.texts:
+                by_text.setdefault(text, (document, []))[1].append(version)
     unsure = {text: version for version in history.unsure for text in version.texts}
     for read in history.reads:
         _check_read(history, read)
@@ -45,9 +46,9 @@ def _check_read(history: History, read: Read) -> None:
         return
     if _must_be_gone(history, document, read.span):
         raise Violation(f"document {read.doc_id} was deleted and shown at {read.span.start:.3f}")
-    if not any(version.texts == read.texts for version in _allowed(document, read.span)):
+    if not any(version.texts == read.texts for version in _allowed(history, document, read.span)):
         raise Violation(f"document {read.doc_id} was {read.texts} at {read.span.start:.3f}")
-    _check_patch(document, read)
+    _check_patch(history, document, read)
 
 
 def _check_walk(history: History, walk: Walk) -> None:
@@ -62,13 +63,13 @@ def _check_walk(history: History, walk: Walk) -> None:
             raise Violation(f"{where} shows document {doc_id}, which was deleted or is another bot's")
 
 
-def _check_patch(document: DocumentHistory, read: Read) -> None:
+def _check_patch(history: History, document: DocumentHistory, read: Read) -> None:
     done = [(span, value) for span, value in document.patches if span.done_before(read.span.start)]
     if not done:
         return
     last, value = max(done, key=lambda patch: patch[0].end)
     others = [span for span, _ in document.patches if span is not last]
-    others += [version.span for version in document.versions]
+    others += [version.span for version in _versions(history, document)]
     if not any(other.end > last.start and other.maybe_before(read.span.end) for other in others) and (
         read.patched != value
     ):
@@ -78,7 +79,7 @@ def _check_patch(document: DocumentHistory, read: Read) -> None:
 def _check_shown(
     history: History,
     search: Searched,
-    by_text: dict[str, tuple[DocumentHistory, Version]],
+    by_text: ByText,
     unsure: dict[str, Version],
 ) -> None:
     """Invariants 2 and 4: all results were current at one moment of the request, and belong to the bot."""
@@ -106,7 +107,7 @@ def _check_found(
     history: History,
     search: Searched,
     found: Found,
-    by_text: dict[str, tuple[DocumentHistory, Version]],
+    by_text: ByText,
     unsure: dict[str, Version],
 ) -> None:
     where = f"search of bot {search.bot} at {search.span.start:.3f} shows {found.text!r}"
@@ -120,16 +121,16 @@ def _check_found(
         if unsure[found.text].span.outcome == "failed":
             raise Violation(f"{where}, whose insert had failed")
         return
-    document, version = by_text[found.text]
+    document, versions = by_text[found.text]
     if document is not history.documents.get(found.doc_id) or document.bot != search.bot:
         raise Violation(f"{where} of another document or bot")
     if _must_be_gone(history, document, search.span):
         raise Violation(f"{where}, which was deleted")
-    if version not in _allowed(document, search.span):
+    if not any(version in versions for version in _allowed(history, document, search.span)):
         raise Violation(f"{where}, which had failed or was replaced")
 
 
-def _check_complete(history: History, search: Searched, by_text: dict[str, tuple[DocumentHistory, Version]]) -> None:
+def _check_complete(history: History, search: Searched, by_text: ByText) -> None:
     """Invariant 3: what was acknowledged before the search is among its results, if the limit leaves room."""
     if len(search.results) >= search.limit or search.may_lack_vectors:
         return
@@ -141,7 +142,7 @@ def _check_complete(history: History, search: Searched, by_text: dict[str, tuple
             continue
         if not _must_exist(history, document, search.span):
             continue
-        if not any(shown.issuperset(version.texts) for version in _allowed(document, search.span)):
+        if not any(shown.issuperset(version.texts) for version in _allowed(history, document, search.span)):
             when = f"{search.span.start:.3f} to {search.span.end:.3f}"
             raise Violation(f"search of bot {search.bot} at {when} lacks document {doc_id}")
 
@@ -169,12 +170,18 @@ def _must_be_gone(history: History, document: DocumentHistory, reader: Span) -> 
     return any(span.done_before(reader.start) for span in deletes)
 
 
-def _allowed(document: DocumentHistory, reader: Span) -> list[Version]:
+def _versions(history: History, document: DocumentHistory) -> list[Version]:
+    """The document's versions, and those that may be its by the external_id."""
+    unknown = history.upserts.get((document.bot, document.external_id), ()) if document.external_id else ()
+    return [*document.versions, *unknown]
+
+
+def _allowed(history: History, document: DocumentHistory, reader: Span) -> list[Version]:
     """Versions that the reader may see: begun, not failed, and not replaced by one that was acknowledged before."""
     done = [version.span for version in document.versions if version.span.done_before(reader.start)]
     return [
         version
-        for version in document.versions
+        for version in _versions(history, document)
         if version.span.maybe_before(reader.end)
         and not (version.span.outcome == "done" and any(later.start > version.span.end for later in done))
     ]
@@ -195,6 +202,9 @@ def check_rest(world: World) -> None:
     if len(set(texts)) < len(texts):
         raise Violation("a text stands in two documents: one idempotency key had two effects")
     for bot in bots:
+        names = [document.external_id for document in tables.partition(bot.bot_id).documents.values()]
+        if any(names.count(name) > 1 for name in names if name):
+            raise Violation(f"an external_id of bot {bot.bot_name} has two documents: {names}")
         current = {chunk.chunk_id: chunk.text for _, chunk in tables.current(bot.bot_id)}
         if set(tables.partition(bot.bot_id).chunks) != set(current):
             raise Violation(

@@ -104,27 +104,14 @@ class SimulatedMilvus:
         chunk_ids: Sequence[int] | None = None,
         exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[Hit]:
-        found = self._get(collection)
-        now, wanted = self._now(), None if doc_ids is None else set(doc_ids)
-        limit = guarantee_timestamp
-        for consumed, timestamp in reversed(found.log):
-            if consumed <= now:
-                limit = max(limit, timestamp)
-                break
+        wanted = None if doc_ids is None else set(doc_ids)
         rows: list[tuple[int, Vectors]] = []
-        for key, changes in found.changes.items():
+        for key, changes in self._get(collection).changes.items():
             if any(first <= key < end for first, end in exclude_ranges) or (
                 chunk_ids is not None and key not in chunk_ids
             ):
                 continue
-            shown: Change | None = None
-            for change in changes:
-                if change.timestamp > limit:
-                    break
-                if change.vector is not None:
-                    shown = change
-                elif change.seen <= now:
-                    shown = None
+            shown = self._shown(collection, changes, guarantee_timestamp)
             if shown is not None and shown.vector is not None and (wanted is None or shown.doc_id in wanted):
                 rows.append((key, shown.vector))
         if not rows:
@@ -132,6 +119,29 @@ class SimulatedMilvus:
         scores = np.array([vector for _, vector in rows]) @ (query / np.linalg.norm(query))
         order = np.argsort(-scores, kind="stable")[:k].tolist()
         return [Hit(rows[number][0], float(scores[number])) for number in order]
+
+    def vectors(self, collection: str, chunk_ids: Sequence[int], guarantee_timestamp: int) -> dict[int, Vectors]:
+        """What a read with this guarantee returns of the keys."""
+        changes = self._get(collection).changes
+        found = {key: self._shown(collection, changes[key], guarantee_timestamp) for key in chunk_ids if key in changes}
+        return {key: row.vector for key, row in found.items() if row is not None and row.vector is not None}
+
+    def _shown(self, collection: str, changes: list[Change], guarantee_timestamp: int) -> Change | None:
+        """The change of a key that a reader with this guarantee sees."""
+        now, limit = self._now(), guarantee_timestamp
+        for consumed, timestamp in reversed(self._get(collection).log):
+            if consumed <= now:
+                limit = max(limit, timestamp)
+                break
+        shown: Change | None = None
+        for change in changes:
+            if change.timestamp > limit:
+                break
+            if change.vector is not None:
+                shown = change
+            elif change.seen <= now:
+                shown = None
+        return shown
 
     def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
         keys = self.rows(collection)

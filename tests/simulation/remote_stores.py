@@ -158,6 +158,12 @@ class Index:
         )
         return [await self._call("read", f"search {collection} {guarantee_timestamp}", search)]
 
+    async def embeddings(
+        self, collection: str, chunk_ids: Sequence[int], *, guarantee_timestamp: int = 0
+    ) -> dict[int, Vectors]:
+        vectors = partial(self._milvus.vectors, collection, chunk_ids, guarantee_timestamp)
+        return dict(await self._call("read", f"vectors {collection} {list(chunk_ids)}", vectors))
+
     async def count(self, collection: str) -> int:
         return len(await self._call("read", f"count {collection}", partial(self._milvus.rows, collection)))
 

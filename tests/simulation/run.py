@@ -149,6 +149,9 @@ async def by_filter(clients: Clients, random: Random, bot: int) -> None:
 
 
 async def step(clients: Clients, random: Random, bot: int) -> None:
+    if clients.upserts_now():
+        await clients.upsert(bot)
+        return
     known = clients.doc_ids(bot)
     what = random.random()
     if what < 0.22 or not known:

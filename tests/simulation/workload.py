@@ -1,13 +1,17 @@
 """The requests of the simulated clients, and what they record of them."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from random import Random
 from typing import Any, TypeVar
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from app.core.bots.bots import NewBot
 from app.core.search.query import Query
 from app.core.write.idempotency import IdempotentRequest
+from app.core.write.upsert import OnConflict
 from app.schemas.filter_tree import And, Column, Condition, MetadataPath
 from app.schemas.listing import Order
 from app.schemas.rows import NewChunk, NewDocument
@@ -35,12 +39,16 @@ class Clients:
     def __init__(self, world: World, bots: int, *, reuse_names: bool = False, keys: bool = True) -> None:
         self.world = world
         self._random = world.random
+        self._keeps = Random(f"what seed {world.seed} keeps")  # Drawn separately, so that other draws do not change.
         self._history = world.history
         self._history.bots = [BotHistory(number, UUID(int=number + 1)) for number in range(bots)]
         self._texts = 0
         self._reuse_names = reuse_names
         self._keys = keys
         self._patches = 0
+
+    def upserts_now(self) -> bool:
+        return self._keys and self._keeps.random() < 0.15
 
     def restart_history(self) -> None:
         """After a restore clients rely on what PostgreSQL holds now; everything else that they did may be lost."""
@@ -64,7 +72,10 @@ class Clients:
                 span, metadata = Span(now, now, "done"), document.metadata
                 version = Version(span, [text for _, text in sorted(texts[doc_id])], metadata["kind"])
                 patches = [(span, metadata["patched"])] if "patched" in metadata else []
-                history.documents[doc_id] = DocumentHistory(bot.number, [version], patches=patches)
+                external_id = document.external_id
+                history.documents[doc_id] = DocumentHistory(
+                    bot.number, [version], patches=patches, external_id=external_id
+                )
                 history.current[document.generation] = [now, float("inf")]
         shown = {text for document in history.documents.values() for text in document.versions[0].texts}
         history.unsure = [version for version in before.unsure if shown.isdisjoint(version.texts)]
@@ -157,9 +168,45 @@ class Clients:
             else:
                 version.span.outcome = "unknown" if isinstance(outcome.error, DatabaseUnavailable) else "failed"
 
+    async def upsert(self, bot: int) -> None:
+        """Inserts a document under one of few external ids."""
+        number = self._keeps.randrange(2)
+        external_id = f"external {number}"
+        on_conflict: OnConflict = self._keeps.choice(("replace", "replace", "replace_if_changed", "skip", "error"))
+        version, new = self._version(self._keeps.randint(1, 3), False, number)
+        new = replace(new, external_id=external_id)
+        unknown = self._history.upserts.setdefault((bot, external_id), [])
+        self._history.unsure.append(version)
+        unknown.append(version)
+        history = self._history
+
+        def work(process: Process) -> Coroutine[Any, Any, Any]:
+            bot_id, account = self._bot_id(bot), self._account(bot)
+            return process.ingest.insert(bot_id, account, new, Stopwatch(), None, on_conflict)
+
+        outcomes = await self._ask(version.span, f"upsert {on_conflict} {number} {version.texts}", work, bot=bot)
+        if outcomes is None:
+            return
+        doc_id, result = outcomes[0].doc_id, outcomes[0].result
+        if result == "unchanged":
+            raise Violation(f"{version.texts} were new, and the answer was that nothing changed")
+        if result == "skipped":
+            version.span.outcome = "failed"
+            return
+        history.unsure.remove(version)
+        unknown.remove(version)
+        if result == "created":
+            if doc_id in history.created:
+                raise Violation(f"document {doc_id} was created twice")
+            history.created.add(doc_id)
+        history.doc_ids.add(doc_id)
+        known = history.documents.setdefault(doc_id, DocumentHistory(bot, [], external_id=external_id))
+        known.versions.append(version)
+
     async def replace(self, bot: int, doc_id: int, chunks: int) -> None:
         document = self._history.documents[doc_id]
-        version, new = self._version(chunks, False, document.versions[0].kind)
+        kept = [text for text in document.versions[-1].texts if self._keeps.random() < 0.5] if self._keys else []
+        version, new = self._version(chunks, False, document.versions[0].kind, kept)
         document.versions.append(version)
         await self._ask(
             version.span,
@@ -370,9 +417,12 @@ class Clients:
         spans.append(Span(self.world.loop.time()))
         return spans[-1]
 
-    def _version(self, chunks: int, bad: bool, kind: int | None = None) -> tuple[Version, NewDocument]:
+    def _version(
+        self, chunks: int, bad: bool, kind: int | None = None, kept: Sequence[str] = ()
+    ) -> tuple[Version, NewDocument]:
+        """``kept``: texts of an earlier version, which the new one has too."""
         self._texts += 1
-        texts = [f"{self._texts}.{number}" for number in range(chunks)]
+        texts = [*kept, *(f"{self._texts}.{number}" for number in range(chunks))]
         if bad:
             texts[-1] += f" {UNUSABLE}"
         kind = self._random.randrange(2) if kind is None else kind

@@ -1,6 +1,6 @@
 """What core expects of the record about stored documents: reads, and changes that need no new vectors."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -12,8 +12,10 @@ from app.schemas.rows import (
     CurrentChunk,
     Document,
     ExpectedBot,
+    ExternalIdState,
     PatchedDocuments,
     StaleChunk,
+    StoredDocument,
     WriteTimestamps,
 )
 
@@ -65,6 +67,15 @@ class DocumentPort(Protocol):
 
         Both are of one moment. None when there is no such document.
         """
+
+    async def chunk(self, bot_id: UUID, doc_id: int, chunk_index: int) -> tuple[bool, Chunk | None]:
+        """Whether the document exists, and its current chunk with this index; None if it has none."""
+
+    async def stored(self, bot_id: UUID, doc_ids: Sequence[int]) -> Sequence[StoredDocument]:
+        """Those of the documents that exist, each with the hashes of its current chunks, of one moment."""
+
+    async def external_ids(self, bot_id: UUID, external_ids: Sequence[str]) -> Mapping[str, ExternalIdState]:
+        """The state of each of these external ids, which are in NFC."""
 
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
         """At most ``limit`` documents with a doc_id above ``after``, ascending."""

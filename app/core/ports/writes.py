@@ -63,8 +63,10 @@ class WritePort(Protocol):
 
         A new document takes its generation as its doc_id. A replacement takes the current generation as
         ``previous_generation``, and fails when that is not ``rewrites``. With ``key`` the request takes the key, which
-        its first begun write then represents, unless the key has an answer already. Raises IdempotencyKeyReused,
-        RequestInFlight, and NoGeneration when a block of generations has to be reserved first; with each of them
+        its first begun write then represents, unless the key has an answer already. A write of a document with an
+        ``external_id`` holds it until it ends: a write without doc_id expects that no document has it, another one that
+        it is its document's. Raises IdempotencyKeyReused, RequestInFlight, ExternalIdsHeld when this is not so or
+        another write holds it, and NoGeneration when a block of generations has to be reserved first; with each of them
         nothing is done.
         """
 
@@ -126,6 +128,12 @@ class IdempotencyPort(Protocol):
         """The stored answer of the request that used this key first; None when there is none.
 
         Raises IdempotencyKeyReused when the key was used for another request.
+        """
+
+    async def remember(self, key: IdempotencyKey, answer: bytes) -> bytes:
+        """Stores the answer of a request that had nothing to write. Returns the one that is stored, if there is one.
+
+        Raises IdempotencyKeyReused, RequestInFlight.
         """
 
     async def sweep(self) -> None:

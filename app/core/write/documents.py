@@ -13,7 +13,7 @@ from app.core.write.retitling import Retitling
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
 from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Document, PatchedDocuments
-from app.utils.errors import DocumentChanged, DocumentNotFound, ErrorLocation
+from app.utils.errors import ChunkNotFound, DocumentChanged, DocumentNotFound, ErrorLocation
 from app.utils.failpoints import failpoint
 
 
@@ -43,6 +43,24 @@ class Documents:
             raise DocumentChanged(changed, locations=[ErrorLocation("query.cursor", changed)])
         page = chunks[:limit]
         return document, page, page[-1].chunk_id if len(chunks) > limit else None
+
+    async def chunk(self, bot_id: UUID, account: str | None, doc_id: int, chunk_index: int) -> Chunk:
+        """The document's chunk with this index. Raises ChunkNotFound if it has none."""
+        await self._bots.get(bot_id, account)
+        exists, chunk = await self._store.chunk(bot_id, doc_id, chunk_index)
+        if not exists:
+            raise _not_found(doc_id)
+        if chunk is None:
+            raise ChunkNotFound(f"The document has no chunk {chunk_index}.")
+        return chunk
+
+    async def doc_id_of(self, bot_id: UUID, account: str | None, external_id: str) -> int:
+        """The document with this external_id. Raises DocumentNotFound if there is none."""
+        await self._bots.get(bot_id, account)
+        doc_id = (await self._store.external_ids(bot_id, [external_id]))[external_id].doc_id
+        if doc_id is None:
+            raise DocumentNotFound("This bot has no document with this external_id.")
+        return doc_id
 
     async def list(
         self, bot_id: UUID, account: str | None, after: int, limit: int

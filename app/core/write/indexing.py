@@ -20,6 +20,7 @@ from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
 from app.core.ports import ChunkIds, VectorIndex
 from app.core.write.bulk_throttle import BulkWriteThrottle
+from app.core.write.carrying import ChunkText, chunk_vectors
 from app.core.write.transactions import LEASE_LOST
 from app.core.write.write import Write
 from app.schemas.rows import CHUNKS_PER_GENERATION
@@ -61,6 +62,11 @@ class ChunkBatch(NamedTuple):
         if not self.writes[0].bot.title_in_lexical:
             return self.texts
         return [with_title(write.document.title, text) for write, text in zip(self.writes, self.texts, strict=True)]
+
+    @property
+    def chunk_texts(self) -> list[ChunkText]:
+        indexes = (self.chunk_ids % CHUNKS_PER_GENERATION).tolist()
+        return [*map(ChunkText, self.writes, indexes, self.texts)]
 
     def by_bot(self, vectors: Vectors) -> list[tuple["ChunkBatch", Vectors]]:
         """The chunks of live writes and their vectors, by bot."""
@@ -114,10 +120,12 @@ class Indexer:
         return groups
 
     def prefetch_vectors(self, writes: Sequence[Write], timings: Stopwatch) -> PrefetchedVectors:
-        """Starts to embed the first batch of each embedder. To be passed to ``index`` with the same writes."""
+        """Starts to make the vectors of each embedder's first batch. To be passed to ``index`` with the same writes."""
         return {
             embedder: asyncio.create_task(
-                _vectors(embedder, list(islice(_texts(group), _batch_chunks(embedder))), timings)
+                chunk_vectors(
+                    self._index, embedder, list(islice(_chunk_texts(group), _batch_chunks(embedder))), timings
+                )
             )
             for embedder, group in self._by_embedder(writes).items()
         }
@@ -174,7 +182,7 @@ class Indexer:
         """Returns vectors (len(batch.texts), dimension); marks the writes whose vectors cannot be used."""
         try:
             await failpoint("write.before_embed")
-            vectors = await (prefetched or _vectors(embedder, batch.texts, timings))
+            vectors = await (prefetched or chunk_vectors(self._index, embedder, batch.chunk_texts, timings))
             await failpoint("write.after_embed")
         except PartialEmbeddingError as exc:
             for position, error in exc.errors.items():
@@ -239,13 +247,8 @@ def _batch_chunks(embedder: Embedder) -> int:
     return max(BATCH_CHUNKS, embedder.call_texts)
 
 
-def _texts(writes: Sequence[Write]) -> Iterator[str]:
-    return (chunk.text for write in writes for chunk in write.document.chunks)
-
-
-async def _vectors(embedder: Embedder, texts: Sequence[str], timings: Stopwatch) -> Vectors:
-    with timings.measure("embedding"):
-        return await embedder.embed_documents(texts)
+def _chunk_texts(writes: Sequence[Write]) -> Iterator[ChunkText]:
+    return (ChunkText(write, chunk.chunk_index, chunk.text) for write in writes for chunk in write.document.chunks)
 
 
 def _fail_all(batch: ChunkBatch, error: AppError) -> None:

@@ -4,17 +4,28 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from app.core.bots.bot_cache import BoundedCache
 from app.core.bots.bots import Bots
-from app.core.ports import IdempotencyPort
+from app.core.ports import DocumentPort, IdempotencyPort
+from app.core.write.carrying import same_texts
+from app.core.write.chunk_edits import ChunkEdit
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.saga import Saga
-from app.core.write.write import Outcome, Write
-from app.schemas.rows import Bot, NewDocument
-from app.utils.errors import AppError, BotNotFound, ErrorLocation, Unavailable
+from app.core.write.upsert import Entry, ExternalId, OnConflict, Pauses, Upsert
+from app.core.write.write import Outcome, StoredVectors, Write
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, NewChunk, NewDocument
+from app.utils.errors import (
+    AppError,
+    BotNotFound,
+    DocumentNotFound,
+    ErrorLocation,
+    ExternalIdsHeld,
+    InvalidInput,
+    Unavailable,
+)
 from app.utils.stopwatch import Stopwatch
-
-Entry = tuple[UUID, NewDocument] | AppError
 
 
 class Ingest:
@@ -22,8 +33,13 @@ class Ingest:
     answer to send, whatever the method returns. Raises IdempotencyKeyReused, RequestInFlight.
     """
 
-    def __init__(self, bots: Bots, saga: Saga, idempotency: IdempotencyPort) -> None:
+    def __init__(
+        self, bots: Bots, documents: DocumentPort, saga: Saga, idempotency: IdempotencyPort, *, patience: float
+    ) -> None:
+        """``patience``: seconds for which a request waits for other writes of its external ids."""
+        self._patience = patience
         self._bots = bots
+        self._documents = documents
         self._saga = saga
         self._idempotency = idempotency
         self._known = BoundedCache[tuple[UUID, str | None], Bot]()
@@ -35,11 +51,12 @@ class Ingest:
         document: NewDocument,
         timings: Stopwatch,
         request: IdempotentRequest | None = None,
+        on_conflict: OnConflict = "error",
     ) -> list[Outcome]:
         """Stores one document. Raises the error because of which it is not stored."""
         if await self._answered(request, account):
             return []
-        outcomes = await self._insert(account, [(bot_id, document)], timings, request)
+        outcomes = await self._insert(account, [(bot_id, document)], timings, request, on_conflict, single=True)
         if error := outcomes[0].error:
             raise error
         return outcomes
@@ -53,14 +70,46 @@ class Ingest:
         timings: Stopwatch,
         request: IdempotentRequest | None = None,
     ) -> list[Outcome]:
-        """Replaces a document's metadata and chunks, in one step for every reader.
+        """Replaces a document's metadata and chunks, in one step for every reader. Embeds only texts that it has not.
 
         Raises DocumentNotFound, DocumentChanged when another request replaced or deleted it first, and any other error
         of the write.
         """
         if await self._answered(request, account):
             return []
-        write = Write(await self._bots.usable(bot_id, account), document, doc_id)
+        bot = await self._bots.usable(bot_id, account)
+        with timings.measure("postgres"):
+            found = await self._documents.stored(bot_id, [doc_id])
+        if document.external_id is not None:
+            document = _with_external_id_of(found[0].document if found else None, document)
+        stored = same_texts(bot.milvus_collection, found[0] if found else None, document)
+        write = Write(bot, document, doc_id, stored=stored)
+        outcomes = await self._run([write], timings, request)
+        if write.error:
+            raise write.error
+        return outcomes
+
+    async def edit_chunks(
+        self,
+        bot_id: UUID,
+        account: str | None,
+        doc_id: int,
+        edit: ChunkEdit,
+        timings: Stopwatch,
+        request: IdempotentRequest | None = None,
+    ) -> list[Outcome]:
+        """Changes chunks of a document, in one step for every reader. Its other fields stay. Embeds only a new text.
+
+        Raises DocumentNotFound, DocumentChanged as ``replace``, what ``edit`` raises, and any other error of the write.
+        """
+        if await self._answered(request, account):
+            return []
+        bot = await self._bots.usable(bot_id, account)
+        with timings.measure("postgres"):
+            found = await self._documents.get(bot_id, doc_id)
+        if found is None:
+            raise DocumentNotFound(f"This bot has no document {doc_id}.")
+        write = _edited(bot, *found, edit)
         outcomes = await self._run([write], timings, request)
         if write.error:
             raise write.error
@@ -72,6 +121,7 @@ class Ingest:
         documents: Sequence[Entry],
         timings: Stopwatch,
         request: IdempotentRequest | None = None,
+        on_conflict: OnConflict = "error",
     ) -> list[Outcome]:
         """Stores each document, or nothing of it; returns outcomes in the order of ``documents``.
 
@@ -80,14 +130,23 @@ class Ingest:
         """
         if await self._answered(request, account):
             return []
-        outcomes = await self._insert(account, documents, timings, request)
+        outcomes = await self._insert(account, documents, timings, request, on_conflict)
         _raise_common_error(outcomes)
         return outcomes
 
     async def _insert(
-        self, account: str | None, documents: Sequence[Entry], timings: Stopwatch, request: IdempotentRequest | None
+        self,
+        account: str | None,
+        documents: Sequence[Entry],
+        timings: Stopwatch,
+        request: IdempotentRequest | None,
+        on_conflict: OnConflict,
+        *,
+        single: bool = False,
     ) -> list[Outcome]:
         """Uses cached rows of bots first. Where T1 finds a bot changed, reads its row and tries its documents again."""
+        if on_conflict != "error" or any(isinstance(one, tuple) and one[1].external_id for one in documents):
+            return await self._upsert(account, documents, timings, request, on_conflict, single)
         wanted = _bots(documents)
         if request:  # Only one T1 may claim the key.
             return await self._insert_into(await self._read_bots(account, wanted), account, documents, timings, request)
@@ -106,6 +165,33 @@ class Ingest:
             for number, outcome in zip(again, redone, strict=True):
                 outcomes[number] = outcome
         return outcomes
+
+    async def _upsert(
+        self,
+        account: str | None,
+        documents: Sequence[Entry],
+        timings: Stopwatch,
+        request: IdempotentRequest | None,
+        on_conflict: OnConflict,
+        single: bool,
+    ) -> list[Outcome]:
+        """Waits for other writes of the same external ids. Each round begins every write of the request, or none."""
+        bots = await self._read_bots(account, _bots(documents))
+        upsert, pauses, given_up = (
+            Upsert(self._documents, on_conflict, single),
+            Pauses(self._patience),
+            set[ExternalId](),
+        )
+        while True:
+            with timings.measure("postgres"):
+                slots = await upsert.plan(bots, documents, pauses.over, given_up)
+            if slots is not None:
+                try:
+                    return await self._run(slots, timings, request)
+                except ExternalIdsHeld as exc:
+                    if pauses.over:
+                        given_up |= exc.ids
+            await pauses.wait()
 
     async def _read_bots(self, account: str | None, wanted: Collection[UUID]) -> dict[UUID, Bot | AppError]:
         return await self._bots.usable_many(list(wanted), account) if wanted else {}
@@ -155,7 +241,30 @@ class Ingest:
             request.outcomes = outcomes
         if writes := [slot for slot in slots if isinstance(slot, Write)]:
             await self._saga.run(writes, timings, request)
+        elif request and any(outcome.error is None for outcome in outcomes()):
+            answer = request.set_answer()
+            stored = await self._idempotency.remember(request.to_row(), answer)
+            if stored != answer:
+                request.set_replay(stored)
         return outcomes()
+
+
+def _with_external_id_of(stored: Document | None, document: NewDocument) -> NewDocument:
+    """The new document as one whose external_id stays. Raises InvalidInput if it has another one."""
+    if stored and document.external_id != stored.external_id:
+        detail = "The external_id of a document cannot be changed."
+        raise InvalidInput(detail, locations=[ErrorLocation("body.document.external_id", detail)])
+    return replace(document, external_id=None)
+
+
+def _edited(bot: Bot, document: Document, chunks: Sequence[Chunk], edit: ChunkEdit) -> Write:
+    """A write of the document's chunks as ``edit`` changes them. Raises what ``edit`` raises."""
+    edited = edit.apply([NewChunk(chunk.chunk_index, chunk.text, chunk.page_number) for chunk in chunks])
+    by_text = {chunk.text: chunk.chunk_id for chunk in chunks}
+    keys = {chunk.chunk_index: by_text[chunk.text] for chunk in edited if chunk.text in by_text}
+    generation = chunks[0].chunk_id // CHUNKS_PER_GENERATION
+    stored = StoredVectors(bot.milvus_collection, keys)
+    return Write(bot, NewDocument(document.title, edited), document.doc_id, rewrites=generation, stored=stored)
 
 
 def _bots(documents: Iterable[Entry]) -> set[UUID]:

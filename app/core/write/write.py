@@ -1,10 +1,13 @@
 """The state of one document write. Only the saga, and what it consists of, changes it."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument, WriteRow
 from app.utils.errors import AppError
+
+WriteResult = Literal["created", "replaced", "unchanged", "skipped"]
+"""unchanged: the stored document is the same. skipped: there is one, which was to stay as it is."""
 
 
 class Outcome(NamedTuple):
@@ -13,24 +16,43 @@ class Outcome(NamedTuple):
     doc_id: int | None
     error: AppError | None = None
     replaced_chunks: int = 0
+    embedded_chunks: int = 0
+    result: WriteResult = "created"
+    chunks: int = 0
+
+
+class StoredVectors(NamedTuple):
+    """Vectors that a write can take along: the keys in ``collection`` of chunks with the same text, by chunk_index."""
+
+    collection: str
+    keys: Mapping[int, int]
 
 
 class Write:
     """An insert, whose ``doc_id`` is None before T1, or a replacement of the document ``doc_id``.
 
-    ``rewrites``: a generation whose chunks are written again with the same text. Then only chunks and vectors are
+    ``rewrites``: a generation whose chunks are written again, or some of them changed. Then only chunks and vectors are
     replaced, and only if that generation is still current.
+    ``stored``: vectors that need not be embedded, as long as the bot has that collection.
     ``error``: why the write failed; no step but its compensation follows. ``moved``: its bot has another collection by
     now, so the write has to be restarted.
     """
 
     def __init__(
-        self, bot: Bot, document: NewDocument, doc_id: int | None = None, *, rewrites: int | None = None
+        self,
+        bot: Bot,
+        document: NewDocument,
+        doc_id: int | None = None,
+        *,
+        rewrites: int | None = None,
+        stored: StoredVectors | None = None,
     ) -> None:
         self.bot = bot
         self.document = document
         self.doc_id = doc_id
         self.rewrites = rewrites
+        self.stored = stored
+        self.carried_chunks = 0
         self.generation = 0
         self.previous_generation: int | None = None
         self.replaced_chunks = 0
@@ -49,7 +71,13 @@ class Write:
 
     def restart(self, generation: int, bot: Bot) -> None:
         """T1 gave out another generation, for the bot as it is now."""
-        self.generation, self.bot, self.moved = generation, bot, False
+        self.generation, self.bot, self.moved, self.carried_chunks = generation, bot, False, 0
+
+    def stored_key(self, chunk_index: int) -> int | None:
+        """The key of the vector that this chunk takes along; None if it has to be embedded."""
+        if self.stored is None or self.stored.collection != self.bot.milvus_collection:
+            return None
+        return self.stored.keys.get(chunk_index)
 
     @property
     def is_live(self) -> bool:
@@ -63,7 +91,11 @@ class Write:
 
     @property
     def outcome(self) -> Outcome:
-        return Outcome(None, self.error) if self.error else Outcome(self.doc_id, None, self.replaced_chunks)
+        if self.error:
+            return Outcome(None, self.error)
+        embedded = len(self.document.chunks) - self.carried_chunks
+        result: WriteResult = "created" if self.previous_generation is None else "replaced"
+        return Outcome(self.doc_id, None, self.replaced_chunks, embedded, result, len(self.document.chunks))
 
     def fail(self, error: AppError) -> None:
         """The first error is kept."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -11,12 +12,15 @@ from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.rows import (
     CHUNKS_PER_GENERATION,
     Chunk,
+    ChunkHash,
     CurrentChunk,
     Document,
     ExpectedBot,
+    ExternalIdState,
     PatchedDocuments,
     SearchChunk,
     StaleChunk,
+    StoredDocument,
     WriteTimestamps,
 )
 from app.utils.errors import CollectionMoved, MetadataTooLarge
@@ -112,6 +116,32 @@ class MemoryDocumentStore:
             return None
         chunks = [chunk for row, chunk in self._tables.current(bot_id) if row is document and chunk.chunk_id > after]
         return document.document(), sorted(chunks, key=lambda chunk: chunk.chunk_id)[:limit]
+
+    async def chunk(self, bot_id: UUID, doc_id: int, chunk_index: int) -> tuple[bool, Chunk | None]:
+        found = await self.get(bot_id, doc_id)
+        if found is None:
+            return False, None
+        return True, next((chunk for chunk in found[1] if chunk.chunk_index == chunk_index), None)
+
+    async def stored(self, bot_id: UUID, doc_ids: Sequence[int]) -> Sequence[StoredDocument]:
+        found = []
+        for doc_id in doc_ids:
+            if (shown := await self.get(bot_id, doc_id)) is not None:
+                document, chunks = shown
+                hashes = [
+                    ChunkHash(chunk.chunk_id, chunk.page_number, sha256(chunk.text.encode()).digest())
+                    for chunk in chunks
+                ]
+                found.append(StoredDocument(document, hashes))
+        return found
+
+    async def external_ids(self, bot_id: UUID, external_ids: Sequence[str]) -> Mapping[str, ExternalIdState]:
+        found = {}
+        for external_id in external_ids:
+            document = self._tables.by_external_id(bot_id, external_id)
+            held = self._tables.holds(bot_id, external_id)
+            found[external_id] = ExternalIdState(document.doc_id if document else None, held)
+        return found
 
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
         documents = self._tables.partition(bot_id).documents
@@ -236,4 +266,5 @@ def _search_chunk(chunk: Chunk, document: DocumentRow) -> SearchChunk:
         metadata=dict(document.metadata),
         created_at=document.created_at,
         updated_at=document.updated_at,
+        external_id=document.external_id,
     )

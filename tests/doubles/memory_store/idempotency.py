@@ -40,6 +40,12 @@ class MemoryIdempotencyStore:
         key.check_same(row.body_sha256)
         return row.response
 
+    async def remember(self, key: IdempotencyKey, answer: bytes) -> bytes:
+        if (stored := claim(self._tables, key)) is not None:
+            return stored
+        store_answer(self._tables, key, answer)
+        return answer
+
     async def sweep(self) -> None:
         oldest = self._tables.now() - self._keep
         for name, row in list(self._tables.keys.items()):

@@ -93,6 +93,7 @@ class DocumentRow:
     chunk_span: int
     created_at: datetime
     updated_at: datetime
+    external_id: str | None = None
 
     def document(self) -> Document:
         return Document(
@@ -106,6 +107,7 @@ class DocumentRow:
             self.chunk_count,
             self.created_at,
             self.updated_at,
+            self.external_id,
         )
 
 
@@ -133,6 +135,7 @@ class SagaRow:
     doc_id: int = 0
     chunk_span: int = 0
     collection_name: str | None = None
+    external_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -255,6 +258,14 @@ class Tables:
         for saga in ended:
             del self.sagas[saga.generation]
         return ended
+
+    def holds(self, bot_id: UUID, external_id: str) -> bool:
+        """Whether a write of this external_id is in flight."""
+        return any((saga.bot_id, saga.external_id) == (bot_id, external_id) for saga in self.sagas.values())
+
+    def by_external_id(self, bot_id: UUID, external_id: str) -> DocumentRow | None:
+        documents = self.partition(bot_id).documents.values()
+        return next((document for document in documents if document.external_id == external_id), None)
 
     def drop_chunks(self, bot_id: UUID, generation: int) -> None:
         chunks = self.partition(bot_id).chunks

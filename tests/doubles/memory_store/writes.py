@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.core.ports import BeginResult, FinishResult, RenderAnswer, WriteFailure
 from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, IdempotencyKey, WriteRow
+from app.utils.errors import ExternalIdsHeld
 from tests.doubles.memory_store import idempotency as keys
 from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
 
@@ -22,7 +23,20 @@ class MemoryWriteStore:
         self._tables.check_block(len(writes))
         if key and (answer := keys.claim(self._tables, key)) is not None:
             return BeginResult((), answer=answer)
+        self._check_external_ids(writes)
         return self._open([self._checked(write) for write in writes], token, lease, key)
+
+    def _check_external_ids(self, writes: Sequence[WriteRow]) -> None:
+        held: list[tuple[UUID, str]] = []
+        for write in writes:
+            external_id = write.document.external_id
+            if external_id is None or not self._is_same_bot(write):
+                continue
+            document = self._tables.by_external_id(write.bot_id, external_id)
+            if self._tables.holds(write.bot_id, external_id) or write.doc_id != (document and document.doc_id):
+                held.append((write.bot_id, external_id))
+        if held:
+            raise ExternalIdsHeld(held)
 
     def _checked(self, write: WriteRow) -> WriteRow | WriteFailure:
         if not self._is_same_bot(write):
@@ -79,6 +93,7 @@ class MemoryWriteStore:
         doc_id = generation if write.doc_id is None else write.doc_id
         saga = self._tables.begin_saga("write", write.bot_id, token, lease, generation)
         saga.doc_id, saga.chunk_span, saga.collection_name = doc_id, write.document.chunk_span, write.collection_name
+        saga.external_id = write.document.external_id
         chunks = self._tables.partition(write.bot_id).chunks
         for chunk in write.document.chunks:
             chunk_id = generation * CHUNKS_PER_GENERATION + chunk.chunk_index
@@ -141,7 +156,14 @@ class MemoryWriteStore:
             return None
         new = self._row(write, write.doc_id, old.created_at)
         if write.rewrites is not None:
-            new = replace(old, generation=new.generation, updated_at=new.updated_at)
+            new = replace(
+                old,
+                generation=new.generation,
+                updated_at=new.updated_at,
+                chunk_count=new.chunk_count,
+                chunk_span=new.chunk_span,
+            )
+        new.external_id = old.external_id
         documents[write.doc_id] = new
         self._tables.discard(write.bot_id, old, self._late_write_window)
         return old.chunk_count
@@ -198,4 +220,5 @@ class MemoryWriteStore:
             document.chunk_span,
             created_at,
             self._tables.now(),
+            document.external_id,
         )

@@ -77,6 +77,14 @@ async def search(
     return await _send(client, _search, _search_with_retries, request, timeout)
 
 
+async def query(client: AsyncMilvusClient, request: milvus_pb2.QueryRequest, timeout: float) -> milvus_pb2.QueryResults:
+    """Sends a packed request with pymilvus's retries and check of the status.
+
+    ``AsyncMilvusClient.query`` makes a dictionary for each row and a list of each vector.
+    """
+    return await _send(client, _query, _query_with_retries, request, timeout)
+
+
 async def _send(client: AsyncMilvusClient, first: Attempt, with_retries: Attempt, request: Any, timeout: float) -> Any:
     """The result of ``first`` or, if it fails and a retry is useful, of ``with_retries`` in the remaining time.
 
@@ -117,6 +125,12 @@ async def _search(handler: Any, request: milvus_pb2.SearchRequest, *, timeout: f
     return response.results
 
 
+async def _query(handler: Any, request: milvus_pb2.QueryRequest, *, timeout: float, metadata: Any) -> Any:
+    response = await handler._async_stub.Query(request, timeout=timeout, metadata=metadata)
+    check_status(response.status)
+    return response
+
+
 async def unverified_collections(client: AsyncMilvusClient, claim: float, timeout: float) -> list[UnverifiedCollection]:
     """Asks the Milvus Lite process; see ``VectorIndex.unverified_collections``."""
     rows = await _call_lite(client, UNVERIFIED_COLLECTIONS, {"claim": claim}, timeout)
@@ -139,6 +153,7 @@ async def _call_lite(client: AsyncMilvusClient, method: str, request: dict[str, 
 
 _upsert_with_retries: Attempt = retry_on_rpc_failure()(_upsert)
 _search_with_retries: Attempt = retry_on_rpc_failure()(_search)
+_query_with_retries: Attempt = retry_on_rpc_failure()(_query)
 
 
 async def with_deadline(seconds: float, request: Callable[[], Awaitable[T]]) -> T:

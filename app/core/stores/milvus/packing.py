@@ -108,6 +108,29 @@ def scores_by_key(found: schema_pb2.SearchResultData) -> list[dict[int, float]]:
     return [dict(islice(each, count)) for count in found.topks]
 
 
+def vectors_request(collection: str, expression: str, limit: int, guarantee_timestamp: int) -> milvus_pb2.QueryRequest:
+    """A query for keys and vectors of up to ``limit`` rows that match; ``guarantee_timestamp`` as in a search."""
+    return milvus_pb2.QueryRequest(
+        collection_name=collection,
+        expr=expression,
+        output_fields=[schema.CHUNK_ID, schema.EMBEDDING],
+        query_params=[common_pb2.KeyValuePair(key="limit", value=str(limit))],
+        consistency_level=ConsistencyLevel.Customized,
+        guarantee_timestamp=guarantee_timestamp or 1,
+    )
+
+
+def vectors_by_key(found: milvus_pb2.QueryResults) -> dict[int, Vectors]:
+    """The vectors (dimension,) of the rows of a ``vectors_request``, by key."""
+    fields = {field.field_name: field for field in found.fields_data}
+    keys = fields[schema.CHUNK_ID].scalars.long_data.data if fields else ()
+    if not keys:
+        return {}
+    field = fields[schema.EMBEDDING].vectors
+    vectors = np.array(field.float_vector.data, np.float32).reshape(len(keys), field.dim)
+    return dict(zip(keys, vectors, strict=True))
+
+
 def _varint(number: int) -> bytes:
     encoded = bytearray()
     while number > 0x7F:

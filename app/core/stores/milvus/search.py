@@ -10,8 +10,8 @@ from pymilvus import AsyncMilvusClient
 from pymilvus.grpc_gen.milvus_pb2 import SearchRequest
 
 from app.core.ports import Analyzer, Hit, KeyRange, Vectors, by_rank
-from app.core.stores.milvus.driver import search
-from app.core.stores.milvus.packing import scores_by_key, search_request
+from app.core.stores.milvus.driver import query, search
+from app.core.stores.milvus.packing import scores_by_key, search_request, vectors_by_key, vectors_request
 from app.schemas import milvus as schema
 
 EXACT_ROWS: Final = 2048
@@ -76,7 +76,7 @@ class MilvusSearch:
             )
         )
         if scope.is_limited and guarantee_timestamp and any(len(scores) < k for scores in found):
-            stored = await self._embeddings(collection, expression, EXACT_ROWS, _consistency(guarantee_timestamp))
+            stored = await self._embeddings(collection, expression, EXACT_ROWS, guarantee_timestamp)
             for scores, query in zip(found, queries, strict=True):
                 scores |= cosines(stored, query)
         # Rounding on the server gives 1.0000001 for equal vectors.
@@ -107,7 +107,7 @@ class MilvusSearch:
         self, collection: str, chunk_ids: Sequence[int], guarantee_timestamp: int
     ) -> dict[int, Vectors]:
         expression = f"{schema.CHUNK_ID} in [{numbers(chunk_ids)}]"
-        return await self._embeddings(collection, expression, len(chunk_ids), _consistency(guarantee_timestamp))
+        return await self._embeddings(collection, expression, len(chunk_ids), guarantee_timestamp)
 
     async def _search(self, request: SearchRequest) -> list[dict[int, float]]:
         """For each query the scores of the keys that were found."""
@@ -116,7 +116,7 @@ class MilvusSearch:
         return found or [{} for _ in range(request.nq)]
 
     async def _embeddings(
-        self, collection: str, expression: str, limit: int, consistency: Mapping[str, Any]
+        self, collection: str, expression: str, limit: int, guarantee_timestamp: int
     ) -> dict[int, Vectors]:
         """Vectors of up to ``limit`` rows that match.
 
@@ -125,19 +125,8 @@ class MilvusSearch:
         search limited to three documents found one chunk in eight. So a limited search that returns fewer than k hits
         may be incomplete. Milvus Lite has no timestamps and searches every row.
         """
-        rows = await self._read(
-            collection,
-            partial(
-                self._client.query,
-                collection,
-                filter=expression,
-                output_fields=[schema.CHUNK_ID, schema.EMBEDDING],
-                limit=limit,
-                timeout=self._timeout,
-                **consistency,
-            ),
-        )
-        return {int(row[schema.CHUNK_ID]): np.asarray(row[schema.EMBEDDING], np.float32) for row in rows}
+        request = vectors_request(collection, expression, limit, guarantee_timestamp)
+        return vectors_by_key(await self._read(collection, partial(query, self._client, request, self._timeout)))
 
 
 def cosines(stored: Mapping[int, Vectors], query: Vectors) -> dict[int, float]:
@@ -152,11 +141,6 @@ def cosines(stored: Mapping[int, Vectors], query: Vectors) -> dict[int, float]:
 def numbers(values: Sequence[int]) -> str:
     """Comma-separated. Only integers get into an expression, because Milvus Lite has no templates (filter_params)."""
     return ",".join(str(int(value)) for value in values)
-
-
-def _consistency(guarantee_timestamp: int) -> Mapping[str, Any]:
-    """Milvus takes 0 as Strong, so 0 is sent as 1, which is older than every write and means Eventually."""
-    return {"consistency_level": "Customized", "guarantee_timestamp": guarantee_timestamp or 1}
 
 
 def _best(hits: list[Hit], k: int) -> list[Hit]:

@@ -1,7 +1,7 @@
 """DocumentPort on PostgreSQL: ``documents`` and ``document_chunks``."""
 
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,12 +17,15 @@ from app.schemas.metadata import metadata_bytes as metadata_length
 from app.schemas.queries import SQL
 from app.schemas.rows import (
     Chunk,
+    ChunkHash,
     CurrentChunk,
     Document,
     ExpectedBot,
+    ExternalIdState,
     PatchedDocuments,
     SearchChunk,
     StaleChunk,
+    StoredDocument,
     WriteTimestamps,
 )
 from app.utils.errors import CollectionMoved
@@ -113,6 +116,26 @@ class DocumentStore:
                 return None
             chunks = only_bot(await conn.fetch(SQL["get_document_chunks"], bot_id, doc_id, after, limit), bot_id)
         return _document(rows[0]), [_chunk(chunk) for chunk in chunks]
+
+    async def chunk(self, bot_id: UUID, doc_id: int, chunk_index: int) -> tuple[bool, Chunk | None]:
+        rows = only_bot(await self._db.fetch(SQL["get_document_chunk"], bot_id, doc_id, chunk_index), bot_id)
+        if not rows:
+            return False, None
+        return True, None if rows[0]["chunk_id"] is None else _chunk(rows[0])
+
+    async def stored(self, bot_id: UUID, doc_ids: Sequence[int]) -> Sequence[StoredDocument]:
+        rows = only_bot(await self._db.fetch(SQL["stored_documents"], bot_id, doc_ids), bot_id)
+        return [
+            StoredDocument(_document(row), [*map(ChunkHash, row["chunk_ids"], row["page_numbers"], row["text_hashes"])])
+            for row in rows
+        ]
+
+    async def external_ids(self, bot_id: UUID, external_ids: Sequence[str]) -> Mapping[str, ExternalIdState]:
+        async with self._db.connection() as conn:
+            held = {row["external_id"] for row in await conn.fetch(SQL["held_external_ids"], bot_id, external_ids)}
+            rows = only_bot(await conn.fetch(SQL["documents_by_external_id"], bot_id, external_ids), bot_id)
+        doc_ids = {row["external_id"]: row["doc_id"] for row in rows}
+        return {name: ExternalIdState(doc_ids.get(name), name in held) for name in external_ids}
 
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
         rows = only_bot(await self._db.fetch(SQL["list_documents"], bot_id, after, limit), bot_id)

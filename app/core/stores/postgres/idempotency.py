@@ -55,5 +55,12 @@ class IdempotencyStore:
             return answer
         return None
 
+    async def remember(self, key: IdempotencyKey, answer: bytes) -> bytes:
+        async with self._db.transaction() as conn:
+            if (stored := await claim(conn, key)) is not None:
+                return stored
+            await store_answer(conn, key, answer)
+        return answer
+
     async def sweep(self) -> None:
         await self._db.execute(SQL["sweep_idempotency_keys"], self._keep)

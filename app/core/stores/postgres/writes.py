@@ -22,7 +22,7 @@ from app.schemas.rows import (
     IdempotencyKey,
     WriteRow,
 )
-from app.utils.errors import NoGeneration
+from app.utils.errors import ExternalIdsHeld, NoGeneration
 from app.utils.tasks import cancel_quietly
 
 
@@ -48,7 +48,11 @@ class WriteStore:
                     checked.append(write)
                 else:
                     checked.append(_replacing(write, await _generation(conn, write.bot_id, write.doc_id)))
-            return await self._open(conn, checked, token, lease, key)
+            _check_not_gone(writes, checked)
+            result = await self._open(conn, checked, token, lease, key)
+            # After the sagas hold the external ids: what a write that held one before has done is visible now.
+            await _check_external_ids(conn, [write for write in result.writes if isinstance(write, WriteRow)])
+            return result
 
     async def restart(
         self,
@@ -89,8 +93,7 @@ class WriteStore:
         live = [write for write in checked if isinstance(write, WriteRow)]
         if not live:
             return BeginResult(checked)
-        rows = await conn.fetch(
-            SQL["begin_writes"],
+        values = (
             [write.bot_id for write in live],
             [write.doc_id for write in live],
             [write.previous_generation for write in live],
@@ -99,6 +102,13 @@ class WriteStore:
             token,
             lease,
         )
+        external_ids = [write.document.external_id for write in live]
+        if any(external_ids):
+            rows = await conn.fetch(SQL["begin_writes_with_external_ids"], *values, external_ids)
+            if len(rows) < len(live):
+                await _check_not_held(conn, live, {(row["bot_id"], row["external_id"]) for row in rows})
+        else:
+            rows = await conn.fetch(SQL["begin_writes"], *values)
         if len(rows) < len(live):
             raise NoGeneration
         generations = iter(sorted(row["generation"] for row in rows))
@@ -200,7 +210,8 @@ class WriteStore:
         switch = (write.bot_id, write.doc_id, write.previous_generation, write.generation)
         count: int | None
         if write.rewrites is not None:
-            count = await conn.fetchval(SQL["switch_generation"], *switch, self._late_write_window)
+            shape = (len(document.chunks), document.chunk_span)
+            count = await conn.fetchval(SQL["switch_generation"], *switch, self._late_write_window, *shape)
         else:
             count = await conn.fetchval(
                 SQL["switch_document"],
@@ -252,6 +263,49 @@ async def _lock_bots(conn: Connection, writes: Sequence[WriteRow]) -> dict[UUID,
 def _is_same_bot(write: WriteRow, bots: Mapping[UUID, asyncpg.Record]) -> bool:
     bot = bots.get(write.bot_id)
     return bot is not None and bot["created_at"] == write.bot_created_at
+
+
+def _by_bot(writes: Iterable[WriteRow]) -> dict[UUID, dict[str, WriteRow]]:
+    """The writes that have an external_id, by bot and external_id."""
+    found: dict[UUID, dict[str, WriteRow]] = {}
+    for write in writes:
+        if write.document.external_id is not None:
+            found.setdefault(write.bot_id, {})[write.document.external_id] = write
+    return found
+
+
+def _check_not_gone(writes: Sequence[WriteRow], checked: Sequence[WriteRow | WriteFailure]) -> None:
+    """Raises ExternalIdsHeld if a document was deleted since its external_id was looked up."""
+    missing = [write for write, found in zip(writes, checked, strict=True) if found is WriteFailure.DOCUMENT_NOT_FOUND]
+    if gone := _by_bot(missing):
+        raise ExternalIdsHeld([(bot_id, external_id) for bot_id, ids in gone.items() for external_id in ids])
+
+
+async def _check_not_held(
+    conn: Connection, writes: Sequence[WriteRow], begun: Collection[tuple[UUID, str | None]]
+) -> None:
+    """Raises ExternalIdsHeld if other sagas hold external ids of the writes that are not in ``begun``."""
+    held: set[tuple[UUID, str]] = set()
+    for bot_id, by_external_id in _by_bot(writes).items():
+        wanted = [external_id for external_id in by_external_id if (bot_id, external_id) not in begun]
+        held |= {(bot_id, row["external_id"]) for row in await conn.fetch(SQL["held_external_ids"], bot_id, wanted)}
+    if held:
+        raise ExternalIdsHeld(held)
+
+
+async def _check_external_ids(conn: Connection, writes: Sequence[WriteRow]) -> None:
+    """Raises ExternalIdsHeld where a document was written or deleted since its external_id was looked up."""
+    changed: set[tuple[UUID, str]] = set()
+    for bot_id, by_external_id in _by_bot(writes).items():
+        rows = await conn.fetch(SQL["documents_by_external_id"], bot_id, list(by_external_id))
+        current = {row["external_id"]: (row["doc_id"], row["generation"]) for row in only_bot(rows, bot_id)}
+        for external_id, write in by_external_id.items():
+            replaced = write.previous_generation
+            expected = None if replaced is None else (write.doc_id, replaced)
+            if current.get(external_id) != expected:
+                changed.add((bot_id, external_id))
+    if changed:
+        raise ExternalIdsHeld(changed)
 
 
 async def _generation(conn: Connection, bot_id: UUID, doc_id: int) -> int | None:
@@ -308,4 +362,5 @@ def _document_record(write: WriteRow) -> tuple[object, ...]:
         document.metadata,
         len(document.chunks),
         document.chunk_span,
+        document.external_id,
     )
