@@ -31,6 +31,7 @@ COLUMNS: Final[dict[str, ColumnShape]] = {
     "file_path": ColumnShape("d.file_path", "text", "text", 'd.file_path COLLATE "C"'),
     "file_type": ColumnShape("d.file_type", "text", "text", 'd.file_type COLLATE "C"'),
     "author": ColumnShape("d.author", "text", "text", 'd.author COLLATE "C"'),
+    "external_id": ColumnShape("d.external_id", "text", "text", 'd.external_id COLLATE "C"'),
     "tags": ColumnShape("d.tags", "tags", "text[]", required=True),
     "created_at": ColumnShape("d.created_at", "time", "timestamptz", "d.created_at", required=True),
     "updated_at": ColumnShape("d.updated_at", "time", "timestamptz", "d.updated_at", required=True),

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, get_args
 from app.schemas.filter_tree import Column, MetadataPath
 from app.schemas.rows import Document
 
-SortKey = Literal["doc_id", "created_at", "updated_at", "title"]
+SortKey = Literal["doc_id", "created_at", "updated_at", "title", "external_id"]
 """Columns of ``app.schemas.filters.COLUMNS``. A column that can be NULL is sorted in two parts: see ``Place``."""
 SORT_KEYS: Final[tuple[SortKey, ...]] = get_args(SortKey)
 
@@ -59,8 +59,8 @@ class Facets(NamedTuple):
 
 AFTER: Final = "({x}, d.doc_id) {operator} ({value}, {doc_id})"
 AFTER_DOC_ID: Final = "d.doc_id {operator} {doc_id}"
-PRESENT: Final = "{x} IS NOT NULL AND {after}"
-ABSENT: Final = "{x} IS NULL AND {after}"
+PRESENT: Final = "{column} IS NOT NULL AND {after}"
+ABSENT: Final = "{column} IS NULL AND {after}"
 ORDER_BY: Final = "{x}{direction}, d.doc_id{direction}"
 ORDER_BY_DOC_ID: Final = "d.doc_id{direction}"
 

@@ -31,6 +31,9 @@ async def test_pages_in_each_order(bot: BotClient) -> None:
             assert sorted(one["doc_id"] for one in found) == ids
             values = [(one[sort], one["doc_id"]) for one in found]
             assert values == sorted(values, reverse=order == "desc")
+    named = await bot.insert("x", external_id="z")
+    found = [one async for page in pages(bot, sort="external_id", limit=2) for one in page]
+    assert [(one["external_id"], one["doc_id"]) for one in found] == [("z", named), *((None, doc_id) for doc_id in ids)]
     detail = (await bot.http.get(f"/data/document/{ids[0]}", params={"chat_bot_id": str(bot.bot_id)})).json()
     first = await query(bot, limit=1)
     assert first["documents"] == [detail["document"]]

@@ -2,7 +2,7 @@
 
 import random
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast, get_args
+from typing import Any, get_args
 from uuid import uuid4
 
 import pytest
@@ -56,18 +56,18 @@ async def test_pages_have_each_document_once_and_in_order(record: Record, order:
 
 
 @pytest.mark.parametrize("descending", [False, True])
-async def test_documents_without_a_value_come_last(record: Record, descending: bool) -> None:
+async def test_documents_without_an_external_id_come_last(record: Record, descending: bool) -> None:
     bot = await record.bot()
-    for author in ("b", None, "a", None, None, "b"):
-        await record.written(Write(bot, document("x", author=author)))
-    order = Order(cast("SortKey", "author"), descending)
+    names = ["b", None, "B", None, None, "가", "a"]
+    for name in names:
+        await record.written(Write(bot, document("x", external_id=name)))
+    order = Order("external_id", descending)
     for size in (1, 2, 4, 100):
         found = await walked(record, bot, None, order, size)
-        values = [one.document.author for one in found]
-        assert values == [*(["b", "b", "a"] if descending else ["a", "b", "b"]), None, None, None]
-        for value in ("b", None):
-            ids = [one.document.doc_id for one in found if one.document.author == value]
-            assert ids == sorted(ids, reverse=descending)
+        values = [one.document.external_id for one in found]
+        assert values == [*sorted(filter(None, names), reverse=descending), None, None, None]
+        ids = [one.document.doc_id for one in found[4:]]
+        assert ids == sorted(ids, reverse=descending)
 
 
 async def test_a_filter(record: Record) -> None:

@@ -103,7 +103,7 @@ class _Statement:
                 doc_id=self._param(after.doc_id, "bigint"),
             )
         if not column.required:
-            condition = (listing.PRESENT if present else listing.ABSENT).format(x=x, after=condition)
+            condition = (listing.PRESENT if present else listing.ABSENT).format(column=column.sql, after=condition)
         self.sql = self.sql.replace("/*after*/ true", condition)
 
     def key(self, key: FacetKey, in_nfc: bool) -> None:
