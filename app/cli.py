@@ -37,6 +37,7 @@ from app.models.fields import AccountName
 from app.schemas.rows import Progress
 from app.settings_check import checked_settings, settings_warnings
 from app.settings_page import settings_page
+from app.sync_command import sync
 from app.tune import tune
 from app.utils.errors import AppError, ModelMismatch, StartupError
 from app.utils.logging import configure
@@ -372,6 +373,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="every bot keeps its collection: use it if you know that the vectors belong to these bots",
     )
+    of_sync = commands.add_parser("sync", help="make a bot's documents equal to those of a file, while servers run")
+    of_sync.add_argument(
+        "file", type=Path, metavar="FILE.ndjson", help="a document with external_id and chunks in each line"
+    )
+    of_sync.add_argument("--bot", type=UUID, required=True, help="chat_bot_id")
+    of_sync.add_argument("--delete-missing", action="store_true", help="delete documents that the file does not have")
+    of_sync.add_argument("--dry-run", action="store_true", help="only print what would be done")
     commands.add_parser("settings", help="print every setting with its default and meaning, as Markdown")
     _add_keys(commands)
     return parser
@@ -405,6 +413,9 @@ def main() -> int:
         if arguments.command == "tune":
             print(*asyncio.run(tune(settings, arguments.bot, arguments.questions, arguments.apply)), sep="\n")
             return 0
+        if arguments.command == "sync":
+            options = {"delete_missing": arguments.delete_missing, "dry_run": arguments.dry_run}
+            return 1 if asyncio.run(sync(settings, arguments.file, arguments.bot, **options)) else 0
         if arguments.command == "normalize":
             return 1 if asyncio.run(normalize(settings, arguments.bots or None)) else 0
         if arguments.command == "reindex":

@@ -24,6 +24,7 @@ from app.api import (
     openapi,
     rerank,
     search,
+    sync,
 )
 from app.api.auth import Authentication
 from app.api.bodies import BodyGuard
@@ -106,6 +107,7 @@ def create_app(
         documents,
         external_ids,
         chunks,
+        sync,
         collection,
         embeddings,
         rerank,

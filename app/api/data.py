@@ -98,20 +98,7 @@ async def insert_batch(
         return services.ingest.insert_many(owner, documents, timings, idempotent, body.on_conflict)
 
     def build(outcomes: Sequence[Outcome]) -> BatchInserted:
-        results = [
-            _result(index, item, outcome)
-            for index, (item, outcome) in enumerate(zip(body.documents, outcomes, strict=True))
-        ]
-        succeeded = [result for result in results if result["success"]]
-        return {
-            "status": "success" if len(succeeded) == len(results) else "partial" if succeeded else "failed",
-            "total_documents": len(results),
-            "total_chunks": sum(result["total_chunks"] for result in succeeded),
-            "success_count": len(succeeded),
-            "failure_count": len(results) - len(succeeded),
-            "results": results,
-            **write_times(timings),
-        }
+        return batch_inserted(body.documents, outcomes, timings)
 
     return await respond(200, owner, run, build)
 
@@ -254,6 +241,22 @@ async def delete_batch(body: DeleteBatch, services: ServicesDep, account: Accoun
         postgres_time_ms=timings["postgres"],
         total_time_ms=timings.total,
     )
+
+
+def batch_inserted(
+    items: Sequence[Item | InvalidItem], outcomes: Sequence[Outcome], timings: Stopwatch
+) -> BatchInserted:
+    results = [_result(index, item, outcome) for index, (item, outcome) in enumerate(zip(items, outcomes, strict=True))]
+    succeeded = [result for result in results if result["success"]]
+    return {
+        "status": "success" if len(succeeded) == len(results) else "partial" if succeeded else "failed",
+        "total_documents": len(results),
+        "total_chunks": sum(result["total_chunks"] for result in succeeded),
+        "success_count": len(succeeded),
+        "failure_count": len(results) - len(succeeded),
+        "results": results,
+        **write_times(timings),
+    }
 
 
 def _result(index: int, item: Item | InvalidItem, outcome: Outcome) -> BatchResult:

@@ -9,7 +9,14 @@ from app.api.streaming import is_streamed
 from app.utils.errors import DeadlineExceeded
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-LONG_PATHS = ("/data/insert", "/v1/embeddings", "/collection", "/data/documents/delete", "/data/documents/metadata")
+LONG_PATHS = (
+    "/data/insert",
+    "/v1/embeddings",
+    "/collection",
+    "/data/documents/delete",
+    "/data/documents/metadata",
+    "/data/sync",
+)
 """Paths of calls that embed many texts, that wait until Milvus has created or dropped a collection, or that change many
 documents."""
 STORES = "/v1/vector_stores"

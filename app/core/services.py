@@ -53,8 +53,10 @@ from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.normalize import NormalizeStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.statistics import StatisticsStore
+from app.core.stores.postgres.sync import SyncStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
+from app.core.transfer.sync import Sync
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.by_filter import ByFilter
 from app.core.write.documents import Documents
@@ -87,6 +89,7 @@ class Services:
     documents: Documents
     listing: Listing
     by_filter: ByFilter
+    sync: Sync
     search: Search
     embed: EmbeddingService
     reranking: RerankingService
@@ -357,23 +360,20 @@ async def build_services(
     ]
     if settings.index_check_interval_seconds:
         loops += [rebuilder.check_forever(), rebuilder.rebuild_forever()]
+    # An external_id that a dead process holds is free by then.
+    patience = settings.saga_lease_seconds + settings.recovery_interval_seconds
+    ingest = Ingest(bots, documents, saga, keys, patience=patience)
     of_documents = Documents(bots, documents, recovery, Retitling(bots, documents, stores.index, saga))
     async with _running(*loops):
         yield Services(
             keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.api_key_cache_ttl),
             bots=bots,
-            ingest=Ingest(
-                bots,
-                documents,
-                saga,
-                keys,
-                # An external_id that a dead process holds is free by then.
-                patience=settings.saga_lease_seconds + settings.recovery_interval_seconds,
-            ),
+            ingest=ingest,
             documents=of_documents,
             listing=Listing(bots, ListingStore(stores.db)),
             by_filter=ByFilter(bots, documents, of_documents),
             search=search,
+            sync=Sync(bots, SyncStore(stores.db, stores.late_write_window), documents, ingest, recovery),
             embed=EmbeddingService(embedders),
             reranking=RerankingService(reranker),
             models=Models(embedders, None if reranker is None else reranker.model),

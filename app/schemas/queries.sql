@@ -35,6 +35,8 @@ FROM (VALUES ('alembic_version', 'SELECT'),
              ('installation', 'SELECT, INSERT, UPDATE'),
              ('reembed_leases', 'SELECT, INSERT, UPDATE, DELETE'),
              ('sagas', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('sync_missing', 'SELECT, INSERT, DELETE'),
+             ('sync_sessions', 'SELECT, INSERT, UPDATE, DELETE'),
              ('vector_gc', 'SELECT, INSERT, UPDATE, DELETE')) AS t (name, rights)
 CROSS JOIN LATERAL string_to_table(t.rights, ', ') AS r (name)
 WHERE NOT has_table_privilege(t.name, r.name)
@@ -681,6 +683,44 @@ SELECT value, documents, count(*) OVER () AS all_values, (sum(documents) OVER ()
 FROM counted
 ORDER BY documents DESC, value::text COLLATE "C"
 LIMIT $2;
+
+-- ---------------------------------------------------------------- synchronizations
+
+-- name: begin_sync
+-- Returns no row while another session has the lease.
+INSERT INTO sync_sessions AS s (bot_id, session_id, lease_until) VALUES ($1, $2, now() + $3::interval)
+ON CONFLICT (bot_id) DO UPDATE
+SET session_id = excluded.session_id, lease_until = excluded.lease_until, incomplete = false
+WHERE s.lease_until < now()
+RETURNING bot_id;
+
+-- name: forget_missing
+DELETE FROM sync_missing WHERE bot_id = $1;
+
+-- name: expect_documents
+INSERT INTO sync_missing (bot_id, external_id, doc_id)
+SELECT $1, external_id, doc_id FROM documents WHERE bot_id = $1 AND external_id IS NOT NULL;
+
+-- name: renew_sync
+-- The row is locked until the commit, so that no other session begins.
+UPDATE sync_sessions SET lease_until = now() + $3::interval, incomplete = incomplete OR $4
+WHERE bot_id = $1 AND session_id = $2
+RETURNING bot_id, incomplete;
+
+-- name: found_in_sync
+DELETE FROM sync_missing WHERE bot_id = $1 AND external_id = ANY ($2::text[]);
+
+-- name: missing_documents
+SELECT bot_id, doc_id FROM sync_missing WHERE bot_id = $1 ORDER BY doc_id LIMIT $2;
+
+-- name: count_missing
+SELECT count(*) AS documents FROM sync_missing WHERE bot_id = $1;
+
+-- name: end_missing
+DELETE FROM sync_missing WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[]);
+
+-- name: end_sync
+DELETE FROM sync_sessions WHERE bot_id = $1 AND session_id = $2 RETURNING bot_id;
 
 -- ---------------------------------------------------------------- search
 

@@ -265,6 +265,14 @@ class PatchedDocuments(NamedTuple):
     too_large: Sequence[int] = ()
 
 
+class MissingDeleted(NamedTuple):
+    """A part of the documents that a synchronization deletes. ``chunks``: {doc_id: number of chunks} of those that were
+    still there. ``left``: whether there may be more."""
+
+    chunks: dict[int, int]
+    left: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     chunk_id: int

@@ -160,6 +160,10 @@ class ChunkNotFound(AppError):
     status, code, title = 404, "chunk_not_found", "No such chunk"
 
 
+class SyncNotFound(AppError):
+    status, code, title = 404, "sync_not_found", "No such synchronization"
+
+
 class ModelNotFound(AppError):
     status, code, title = 404, "model_not_found", "Model is not available on this server"
 
@@ -193,6 +197,14 @@ class ExternalIdInFlight(Conflict):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, retry_after=1)
+
+
+class SyncInProgress(Conflict):
+    code, title = "sync_in_progress", "Bot is being synchronized by another session"
+
+
+class SyncIncomplete(Conflict):
+    code, title = "sync_incomplete", "Synchronization has a document that was not valid"
 
 
 class RequestInFlight(Conflict):

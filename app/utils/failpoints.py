@@ -30,6 +30,9 @@ POINTS = (
     "delete.after",
     "patch_many.before",
     "patch_many.after",
+    "sync.after_found",
+    "sync.before_delete",
+    "sync.after_delete",
     # Bots.
     "bot_create.before_register",
     "bot_create.after_register",

@@ -31,6 +31,7 @@ from scripts.benchmarks import (
     search,
     soak,
     startup,
+    sync,
     torch_embedding,
 )
 from scripts.benchmarks.embedders import NAMES
@@ -47,6 +48,7 @@ PROGRAMS: tuple[ModuleType, ...] = (
     filters,
     listing,
     put,
+    sync,
     reembed,
     cache_timing,
     rls,

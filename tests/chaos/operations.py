@@ -112,6 +112,15 @@ async def patch_by_filter(services: Services, stores: Stores, target: Target) ->
     return await services.by_filter.patch(target.bot_id, None, HAS_TITLE, {"title": "patched"}, {}, 100)
 
 
+async def synchronize(services: Services, stores: Stores, target: Target) -> object:
+    """The documents of the target have no external_id, and stay."""
+    await stores.db.execute("UPDATE sync_sessions SET lease_until = now() - interval '1 hour'")
+    session = await services.sync.start(target.bot_id, None)
+    named = NewDocument("title", document(NEW).chunks, external_id="new")
+    await services.sync.batch(target.bot_id, None, session, [(target.bot_id, named)], Stopwatch())
+    return await services.sync.finish(target.bot_id, None, session, delete_missing=True)
+
+
 async def repair(services: Services, stores: Stores, target: Target) -> object:
     """A vector is lost, and the document is written again."""
     first = target.doc_ids[0] * CHUNKS_PER_GENERATION
@@ -237,6 +246,7 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     delete_batch: ("delete.before", "delete.after"),
     delete_by_filter: ("delete.before", "delete.after"),
     patch_by_filter: ("patch_many.before", "patch_many.after"),
+    synchronize: ("sync.after_found", "sync.before_delete", "sync.after_delete"),
     repair: ("repair.before", *_WRITE, "repair.after"),
     rebuild: ("rebuild.before_upsert", "rebuild.after_upsert", "rebuild.before_finish", "rebuild.after_finish"),
     rebuild_lost: (
@@ -296,6 +306,7 @@ EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...]
     delete: ({OLD: 2}, {OLD: 1}),
     delete_batch: ({OLD: 2}, {}),
     delete_by_filter: ({OLD: 2}, {}),
+    synchronize: ({OLD: 2}, {OLD: 2, NEW: 1}),
     collect: ({OLD: 2}, {OLD: 1, NEW: 1}),
     overtaken: ({OLD: 2}, {OLD: 2, NEW: 1}),
 }

@@ -16,6 +16,7 @@ from app.core.ports import (
     ModelMigrationPort,
     RebuildPort,
     StatisticsPort,
+    SyncPort,
     VerifyPort,
     WritePort,
 )
@@ -29,6 +30,7 @@ from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.statistics import StatisticsStore
+from app.core.stores.postgres.sync import SyncStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.write.transactions import WriteTransactions
@@ -45,6 +47,7 @@ from tests.doubles.memory_store import (
     MemoryModelMigrationStore,
     MemoryRebuildStore,
     MemoryStatisticsStore,
+    MemorySyncStore,
     MemoryVerifyStore,
     MemoryWriteStore,
     Tables,
@@ -71,6 +74,7 @@ class Record:
     rebuilds: RebuildPort
     listing: ListingPort
     statistics: StatisticsPort
+    syncs: SyncPort
     keys: Callable[[timedelta], IdempotencyPort]
     """The store of idempotency keys that keeps them for the given time."""
 
@@ -89,6 +93,7 @@ class Record:
             RebuildStore(db),
             ListingStore(db),
             StatisticsStore(db),
+            SyncStore(db, NO_TIME),
             partial(IdempotencyStore, db),
         )
 
@@ -108,6 +113,7 @@ class Record:
             MemoryRebuildStore(tables),
             MemoryListingStore(tables, matches),
             MemoryStatisticsStore(tables),
+            MemorySyncStore(tables, NO_TIME),
             partial(MemoryIdempotencyStore, tables),
         )
 

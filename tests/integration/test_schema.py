@@ -154,6 +154,7 @@ HOT = {
     "list_documents": (0, 10),
     "list_documents_before": (2**62, 10),
     "query_documents": (10,),
+    "expect_documents": (),
     "count_documents": (),
     "facets": (10,),
     "facets_of_tags": (10,),

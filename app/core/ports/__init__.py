@@ -23,6 +23,7 @@ from app.core.ports.operations import (
     VerifyPort,
 )
 from app.core.ports.statistics import StatisticsPort
+from app.core.ports.sync import SyncPort
 from app.core.ports.vector_index import (
     DELETE_KEYS,
     Analyzer,
@@ -67,6 +68,7 @@ __all__ = [
     "RebuildPort",
     "RenderAnswer",
     "StatisticsPort",
+    "SyncPort",
     "UnverifiedCollection",
     "VectorIndex",
     "Vectors",

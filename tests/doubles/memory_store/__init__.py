@@ -9,6 +9,7 @@ from tests.doubles.memory_store.listing import MemoryListingStore
 from tests.doubles.memory_store.model_migrations import MemoryModelMigrationStore
 from tests.doubles.memory_store.rebuild import MemoryRebuildStore
 from tests.doubles.memory_store.statistics import MemoryStatisticsStore
+from tests.doubles.memory_store.sync import MemorySyncStore
 from tests.doubles.memory_store.tables import Tables
 from tests.doubles.memory_store.verify import MemoryVerifyStore
 from tests.doubles.memory_store.writes import MemoryWriteStore
@@ -23,6 +24,7 @@ __all__ = [
     "MemoryModelMigrationStore",
     "MemoryRebuildStore",
     "MemoryStatisticsStore",
+    "MemorySyncStore",
     "MemoryVerifyStore",
     "MemoryWriteStore",
     "Tables",

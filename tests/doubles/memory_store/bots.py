@@ -161,6 +161,7 @@ class MemoryBotStore:
         if (bot := tables.bots.get(bot_id)) and bot.state == "deleting":
             del tables.bots[bot_id]
             tables.rebuilds.pop(bot_id, None)
+            tables.syncs.pop(bot_id, None)
             tables.checks.pop(bot_id, None)
             tables.doubts.pop(bot_id, None)
             tables.frequencies.pop(bot_id, None)

@@ -161,6 +161,16 @@ class GarbageRow:
 
 
 @dataclass(slots=True)
+class SyncRow:
+    """``missing``: doc_ids by external_id that the client has not sent."""
+
+    session_id: UUID
+    lease_until: datetime
+    missing: dict[str, int]
+    incomplete: bool = False
+
+
+@dataclass(slots=True)
 class RebuildRow:
     bot_id: UUID
     before_generation: int
@@ -203,6 +213,7 @@ class Tables:
         self.keys: dict[tuple[str, str], KeyRow] = {}
         self.migration_leases: dict[UUID, tuple[UUID, datetime]] = {}
         self.rebuilds: dict[UUID, RebuildRow] = {}
+        self.syncs: dict[UUID, SyncRow] = {}
         self.checks: dict[UUID, datetime] = {}
         self.doubts: dict[UUID, tuple[int, datetime]] = {}
         self.frequencies: dict[UUID, FrequencyRow] = {}
