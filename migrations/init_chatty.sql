@@ -614,7 +614,7 @@ CREATE UNIQUE INDEX sagas_external_id ON sagas (bot_id, external_id) WHERE exter
 
 UPDATE alembic_version SET version_num='0021' WHERE alembic_version.version_num = '0020';
 
--- Running upgrade 0020 -> 0021
+-- Running upgrade 0021 -> 0022
 
 -- Synchronizations of a bot with the documents of a client, one of a bot at a time.
 CREATE TABLE sync_sessions (
@@ -638,7 +638,7 @@ CREATE TABLE sync_missing (
 ALTER TABLE documents ALTER COLUMN external_id TYPE text COLLATE "C";
 
 
-UPDATE alembic_version SET version_num='0021' WHERE alembic_version.version_num = '0020';
+UPDATE alembic_version SET version_num='0022' WHERE alembic_version.version_num = '0021';
 
 COMMIT;
 

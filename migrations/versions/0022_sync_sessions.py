@@ -2,9 +2,9 @@
 
 from migrations.sql_file import run_sql_file
 
-revision = "0021"
-down_revision = "0020"
+revision = "0022"
+down_revision = "0021"
 
 
 def upgrade() -> None:
-    run_sql_file("0021_sync_sessions.sql")
+    run_sql_file("0022_sync_sessions.sql")
