@@ -6,34 +6,28 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from app.config import Settings
-from app.core.access.api_keys import SCOPES, Scope
+from app.core.commands import (
+    open_adoption,
+    open_model_migrator,
+    open_normalizer,
+    open_vector_check,
+    open_verifier,
+)
 from app.core.connect import open_stores
 from app.core.operations.model_migration import ModelMigrator
 from app.core.operations.questions import read_questions
 from app.core.operations.repair import Repairer
 from app.core.operations.vector_check import VectorCheck
 from app.core.operations.verify import Finding, Verifier
-from app.core.services import (
-    Services,
-    open_adoption,
-    open_keys,
-    open_model_migrator,
-    open_normalizer,
-    open_services,
-    open_vector_check,
-    open_verifier,
-)
+from app.core.services import Services, open_services
 from app.core.stores.postgres.migrations import schema_sql
-from app.models.fields import AccountName
+from app.key_commands import add_key_commands, run_key_command
 from app.schemas.rows import Progress
 from app.settings_check import checked_settings, settings_warnings
 from app.settings_page import settings_page
@@ -236,77 +230,10 @@ def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:.3f}" for value in values)
 
 
-async def create_key(settings: Settings, account: str, scopes: Sequence[Scope], note: str, days: float | None) -> None:
-    """Prints only the key on standard output, for scripts."""
-    async with open_keys(settings) as admin:
-        key = await admin.create(account, scopes, note, None if days is None else timedelta(days=days))
-    print(f"The key of {account!r} ({', '.join(scopes)}). It cannot be shown again:", file=sys.stderr)
-    print(key)
-
-
-async def list_keys(settings: Settings, account: str | None) -> None:
-    async with open_keys(settings) as admin:
-        for key in await admin.list(account):
-            state = "usable" if key.usable else "revoked" if key.revoked_at else "expired"
-            expires = f" expires={key.expires_at:%Y-%m-%dT%H:%MZ}" if key.expires_at else ""
-            note = f" note={key.note!r}" if key.note else ""
-            scopes, created = ",".join(key.scopes), f"{key.created_at:%Y-%m-%dT%H:%MZ}"
-            print(f"{key.prefix} {state} account={key.account_name!r} scopes={scopes} created={created}{expires}{note}")
-
-
-async def revoke_key(settings: Settings, key: str) -> int:
-    async with open_keys(settings) as admin:
-        revoked = await admin.revoke(key)
-    if revoked:
-        print(f"revoked; servers accept it for at most {settings.api_key_cache_ttl:g} seconds more")
-        return 0
-    print("there is no such key, or it is revoked already", file=sys.stderr)
-    return 1
-
-
-def _keys(settings: Settings, arguments: argparse.Namespace) -> int:
-    if arguments.action == "revoke":
-        return asyncio.run(revoke_key(settings, arguments.key))
-    if arguments.action == "list":
-        asyncio.run(list_keys(settings, arguments.account))
-    else:
-        scopes = arguments.scope or ["read"]
-        asyncio.run(create_key(settings, arguments.account, scopes, arguments.note, arguments.days))
-    return 0
-
-
-def _account(text: str) -> str:
-    try:
-        return TypeAdapter(AccountName).validate_python(text)
-    except ValidationError as exc:
-        raise argparse.ArgumentTypeError(exc.errors()[0]["msg"]) from None
-
-
 def _count(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError("should be at least 1")
     return int(text)
-
-
-def _days(text: str) -> float:
-    if not 0 < float(text) <= 36_500:
-        raise argparse.ArgumentTypeError("should be above 0 and at most 36,500")
-    return float(text)
-
-
-def _add_keys(commands: Any) -> None:
-    actions = commands.add_parser("keys", help="API keys").add_subparsers(dest="action", required=True)
-    create = actions.add_parser("create", help="create a key and print it; it cannot be printed again")
-    create.add_argument("--account", required=True, type=_account, help="the account whose bots the key is for")
-    create.add_argument(
-        "--scope", action="append", choices=SCOPES, help="default: read; each scope includes those before it"
-    )
-    create.add_argument("--days", type=_days, help="days until the key expires; default: never")
-    create.add_argument("--note", default="", help="where the key is used; shown by list")
-    list_ = actions.add_parser("list", help="list all keys, also expired and revoked ones, by their first characters")
-    list_.add_argument("--account", type=_account, help="only keys of this account")
-    revoke = actions.add_parser("revoke", help="revoke a key")
-    revoke.add_argument("key", metavar="PREFIX", help="cm_ and 8 characters, as list shows it")
 
 
 async def migrate(settings: Settings) -> None:
@@ -381,7 +308,7 @@ def _parser() -> argparse.ArgumentParser:
     of_sync.add_argument("--delete-missing", action="store_true", help="delete documents that the file does not have")
     of_sync.add_argument("--dry-run", action="store_true", help="only print what would be done")
     commands.add_parser("settings", help="print every setting with its default and meaning, as Markdown")
-    _add_keys(commands)
+    add_key_commands(commands)
     return parser
 
 
@@ -406,7 +333,7 @@ def main() -> int:
             asyncio.run(adopt(settings, arguments.keep_vectors))
             return 0
         if arguments.command == "keys":
-            return _keys(settings, arguments)
+            return run_key_command(settings, arguments)
         if arguments.command == "calibrate":
             asyncio.run(calibrate(settings, arguments.bot, arguments.questions))
             return 0

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import re
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,10 +10,10 @@ from datetime import timedelta
 from functools import partial
 
 from app.config import PAID, Settings
-from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
+from app.core.access.api_keys import ApiKeyAuthenticator
 from app.core.bots.bots import Bots
 from app.core.bots.recent_vectors import RecentVectors
-from app.core.connect import Stores, open_postgres, open_stores
+from app.core.connect import Stores, open_stores
 from app.core.embedding.models import Models
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers.factory import open_embedder
@@ -27,13 +26,10 @@ from app.core.operations.copying import Copier
 from app.core.operations.health import Health
 from app.core.operations.index_check import IndexCheck
 from app.core.operations.metrics_sampler import MetricsSampler
-from app.core.operations.model_migration import ModelMigrator
-from app.core.operations.normalize import Normalizer
 from app.core.operations.rebuild import Rebuilder, RebuildLimit
 from app.core.operations.repair import Repairer
 from app.core.operations.tuning import Tuner
 from app.core.operations.vector_check import VectorCheck
-from app.core.operations.vector_source import EmbedderOf
 from app.core.operations.verify import Verifier
 from app.core.ports import VectorIndex
 from app.core.search.bot_settings import BotSettings
@@ -50,7 +46,6 @@ from app.core.stores.postgres.garbage import GarbageStore
 from app.core.stores.postgres.idempotency import IdempotencyStore
 from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
-from app.core.stores.postgres.normalize import NormalizeStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.statistics import StatisticsStore
 from app.core.stores.postgres.sync import SyncStore
@@ -60,15 +55,12 @@ from app.core.transfer.sync import Sync
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.by_filter import ByFilter
 from app.core.write.documents import Documents
-from app.core.write.generations import TakeOver
 from app.core.write.ingest import Ingest
 from app.core.write.listing import Listing
 from app.core.write.recovery import Recovery
 from app.core.write.retitling import Retitling
 from app.core.write.saga import Saga
 from app.schemas.queries import SQL
-from app.schemas.rows import Bot
-from app.utils.errors import ModelMismatch
 
 LARGE_ANSWER_REST, LARGE_ANSWER_MAX_REST_SECONDS = 8.0, 2.0
 """Of BulkWriteThrottle, longer than for writes: a large answer is still being written after its search has ended."""
@@ -109,7 +101,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """All services of a server, with the background tasks running. Raises StartupError."""
     async with AsyncExitStack() as stack:
         # The embedding model loads while the stores start.
-        loading = asyncio.create_task(_open_embedders(settings))
+        loading = asyncio.create_task(open_embedders(settings))
         try:
             stores = await stack.enter_async_context(open_stores(settings))
             embedders = await loading
@@ -153,7 +145,8 @@ async def _open_reranker(settings: Settings) -> Reranker:
     )
 
 
-async def _open_embedders(settings: Settings) -> EmbedderRegistry:
+async def open_embedders(settings: Settings) -> EmbedderRegistry:
+    """The model of EMBEDDING_MODEL and, where it is set, that of EMBEDDING_PREVIOUS_MODEL."""
     current = await open_embedder(settings)
     if settings.embedding_previous_model is None:
         return EmbedderRegistry(current)
@@ -163,98 +156,6 @@ async def _open_embedders(settings: Settings) -> EmbedderRegistry:
         await current.close()
         raise
     return EmbedderRegistry(current, previous)
-
-
-@asynccontextmanager
-async def open_model_migrator(settings: Settings, model: str | None, niceness: int = 0) -> AsyncIterator[ModelMigrator]:
-    """For the command line, with or without running servers. ``model``: by name; None to reindex or abort.
-
-    ``niceness`` is added to that of this process.
-    """
-    async with AsyncExitStack() as stack:
-        stores = await stack.enter_async_context(open_stores(settings))
-        await stores.generations().open()
-        # After the embedded stores have started, because other processes use them too. Before the model's threads are
-        # created, because they inherit it.
-        os.nice(niceness)
-        embedder = None
-        if model is not None:
-            embedder = await open_embedder(settings_for(settings, model))
-            stack.push_async_callback(embedder.close)
-        opened: list[EmbedderRegistry] = []
-
-        async def embedder_of(bot: Bot) -> Embedder:
-            if not opened:
-                opened.append(await _open_embedders(settings))
-                stack.push_async_callback(opened[0].close)
-            return opened[0].of(bot)
-
-        yield await stack.enter_async_context(model_migrator_over(settings, stores, embedder, embedder_of))
-
-
-@asynccontextmanager
-async def model_migrator_over(
-    settings: Settings, stores: Stores, embedder: Embedder | None, embedder_of: EmbedderOf | None = None
-) -> AsyncIterator[ModelMigrator]:
-    """A migrator over open stores, whose leases are renewed. ``embedder_of``: see ModelMigrator."""
-
-    async def unavailable(bot: Bot) -> Embedder:
-        raise ModelMismatch(f"A vector of bot {bot.bot_id} is missing in Milvus, and there is no embedder.")
-
-    bot_store = BotStore(stores.db, stores.late_write_window)
-    leases = Leases(WriteStore(stores.db, stores.late_write_window), settings.saga_lease_seconds)
-    async with _running(leases.renew_forever()):
-        yield ModelMigrator(
-            ModelMigrationStore(stores.db, stores.late_write_window),
-            bot_store,
-            VerifyStore(stores.db, settings.saga_lease_seconds),
-            stores.index,
-            embedder,
-            embedder_of or unavailable,
-            leases,
-            late_write_window=stores.late_write_window,
-            # A write that has read the old row ends within its lease, or loses it.
-            grace=stores.late_write_window + leases.length,
-        )
-
-
-@asynccontextmanager
-async def open_keys(settings: Settings) -> AsyncIterator[ApiKeyAdmin]:
-    """For the command line, with or without a running server. Needs no Milvus. Raises StartupError."""
-    async with open_postgres(settings) as db:
-        yield ApiKeyAdmin(KeyStore(db))
-
-
-@asynccontextmanager
-async def open_normalizer(settings: Settings) -> AsyncIterator[Normalizer]:
-    """For the command line; servers may be running. Needs only PostgreSQL. Raises StartupError."""
-    async with open_postgres(settings) as db:
-        yield Normalizer(NormalizeStore(db))
-
-
-@asynccontextmanager
-async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
-    """For the command line, with or without a running server."""
-    async with open_stores(settings) as stores:
-        yield Verifier(VerifyStore(stores.db, settings.saga_lease_seconds), stores.index)
-
-
-@asynccontextmanager
-async def open_vector_check(settings: Settings, allowed: float | None) -> AsyncIterator[tuple[Verifier, VectorCheck]]:
-    """As ``open_verifier``, with the embedding models. ``allowed``: see ``VectorCheck``."""
-    async with AsyncExitStack() as stack:
-        stores = await stack.enter_async_context(open_stores(settings))
-        embedders = await _open_embedders(settings)
-        stack.push_async_callback(embedders.close)
-        store = VerifyStore(stores.db, settings.saga_lease_seconds)
-        check = VectorCheck(store, BotStore(stores.db, stores.late_write_window), stores.index, embedders, allowed)
-        yield Verifier(store, stores.index), check
-
-
-async def open_adoption(settings: Settings, *, keep_vectors: bool) -> TakeOver:
-    """Makes Milvus belong to this database, for the command line. Raises StartupError, Unavailable."""
-    async with open_stores(settings) as stores:
-        return await stores.generations().adopt(keep_vectors=keep_vectors)
 
 
 @asynccontextmanager
@@ -364,7 +265,7 @@ async def build_services(
     patience = settings.saga_lease_seconds + settings.recovery_interval_seconds
     ingest = Ingest(bots, documents, saga, keys, patience=patience)
     of_documents = Documents(bots, documents, recovery, Retitling(bots, documents, stores.index, saga))
-    async with _running(*loops):
+    async with running(*loops):
         yield Services(
             keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.api_key_cache_ttl),
             bots=bots,
@@ -400,7 +301,7 @@ def _paid(settings: Settings, embedders: EmbedderRegistry) -> frozenset[Embedder
 
 
 @asynccontextmanager
-async def _running(*loops: Coroutine[None, None, None]) -> AsyncIterator[None]:
+async def running(*loops: Coroutine[None, None, None]) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         yield

@@ -14,7 +14,7 @@ from app.core.embedding.port import Embedder, Vectors
 from app.core.search.confidence import SHIPPED
 from app.core.services import build_services
 from app.core.stores.postgres.database import Database
-from app.schemas.rows import Calibration
+from app.schemas.operation_rows import Calibration
 from app.utils.errors import EmbedderUnavailable
 from tests.conftest import BotClient, in_process, register
 from tests.doubles.memory_index import MemoryIndex

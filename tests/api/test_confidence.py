@@ -15,7 +15,8 @@ from app.core.search.relevance import Relevance
 from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.statistics import StatisticsStore
-from app.schemas.rows import Calibration, SearchChunk
+from app.schemas.operation_rows import Calibration
+from app.schemas.rows import SearchChunk
 from app.utils.errors import DatabaseFull
 from tests.conftest import BotClient, register
 from tests.doubles.hash_embedder import HashEmbedder

@@ -9,7 +9,7 @@ from app.core.access import api_keys as keys_module
 from app.core.access.api_keys import ApiKeyAuthenticator
 from app.core.stores.postgres.api_keys import KeyStore
 from app.core.stores.postgres.database import Database
-from app.schemas.rows import StoredApiKey
+from app.schemas.operation_rows import StoredApiKey
 from app.utils.errors import DatabaseUnavailable, Unauthorized
 from tests.api.keys import make_key
 from tests.conftest import until

@@ -10,12 +10,13 @@ import httpx
 import pytest
 
 from app.config import Settings
+from app.core.commands import model_migrator_over
 from app.core.connect import Stores
 from app.core.embedding.caching_embedder import CachingEmbedder
 from app.core.embedding.providers import provider_requests
 from app.core.embedding.providers.factory import open_embedder
 from app.core.embedding.providers.model_settings import settings_for
-from app.core.services import Services, build_services, model_migrator_over
+from app.core.services import Services, build_services
 from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, in_process, register
 from tests.doubles.memory_index import MemoryIndex

@@ -11,9 +11,10 @@ from msgspec.structs import replace as replace_fields
 
 from app.config import Settings
 from app.core.bots.bots import NewBot
+from app.core.commands import model_migrator_over
 from app.core.connect import Stores
 from app.core.search.query import Query
-from app.core.services import Services, model_migrator_over
+from app.core.services import Services
 from app.core.stores.postgres.bots import BotStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore

@@ -11,7 +11,7 @@ from pymilvus import MilvusClient
 
 from app.core.ports import VectorIndex
 from app.core.stores.postgres.database import Database
-from app.schemas.rows import GenerationBlock
+from app.schemas.operation_rows import GenerationBlock
 from tests.containers import docker_answers, milvus_container
 from tests.contract.records import Record
 from tests.doubles.memory_index import MemoryIndex

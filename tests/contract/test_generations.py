@@ -7,7 +7,7 @@ import pytest
 
 from app.core.ports import VectorIndex
 from app.core.write.write import Write
-from app.schemas.rows import GenerationBlock, Reservation
+from app.schemas.operation_rows import GenerationBlock, Reservation
 from app.utils.errors import NoGeneration
 from tests.contract.conftest import DIMENSION, new_name
 from tests.contract.records import HOUR, Record, document

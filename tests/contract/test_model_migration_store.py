@@ -6,7 +6,8 @@ import pytest
 
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Write
-from app.schemas.rows import DROP_COLLECTION, Bot, ModelMigration
+from app.schemas.operation_rows import ModelMigration
+from app.schemas.rows import DROP_COLLECTION, Bot
 from app.utils.errors import BotNotFound, CollectionMoved, MigrationInProgress, RequestInFlight
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 

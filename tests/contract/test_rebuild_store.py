@@ -3,7 +3,8 @@
 from uuid import uuid4
 
 from app.core.write.write import Write
-from app.schemas.rows import Bot, Check, ExpectedBot, GenerationBlock, Progress
+from app.schemas.operation_rows import Check, GenerationBlock
+from app.schemas.rows import Bot, ExpectedBot, Progress
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 
 TOKEN, OTHER = uuid4(), uuid4()

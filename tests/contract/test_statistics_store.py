@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 
 from app.core.write.write import Write
-from app.schemas.rows import Bot, BotSize, Calibration, TermCounts
+from app.schemas.operation_rows import BotSize, Calibration, TermCounts
+from app.schemas.rows import Bot
 from tests.contract.records import HOUR, NO_TIME, Record, document
 
 COUNTS, SIZE = TermCounts(3, b"\x01\x00\x00\x00\x02\x00"), BotSize(3, 1)

@@ -10,7 +10,7 @@ import numpy as np
 from app.core.analyzers.analyzers import NEWEST, tokens
 from app.core.ports import ChunkIds, Hit, KeyRange, UnverifiedCollection, Vectors, by_rank
 from app.schemas import milvus as schema
-from app.schemas.rows import Reservation
+from app.schemas.operation_rows import Reservation
 from app.utils.errors import CollectionForeign, CollectionMissing
 
 

@@ -13,7 +13,7 @@ from app.core.bots.bots import NewBot
 from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.garbage import GarbageStore
-from app.schemas.rows import VectorGarbage
+from app.schemas.operation_rows import VectorGarbage
 from app.utils.stopwatch import Stopwatch
 from tests.conftest import BotClient, register, until
 from tests.contract.records import document

@@ -7,7 +7,8 @@ import pytest
 
 from app.core.stores.postgres.database import Database
 from app.core.write.write import Write
-from app.schemas.rows import Bot, GenerationBlock, WriteTimestamps
+from app.schemas.operation_rows import GenerationBlock
+from app.schemas.rows import Bot, WriteTimestamps
 from tests.contract.records import HOUR, Record, document
 
 ME = uuid4()

@@ -12,11 +12,12 @@ import pytest
 
 from app.config import Settings
 from app.core.bots.bots import NewBot
+from app.core.commands import model_migrator_over
 from app.core.connect import Stores
 from app.core.operations.model_migration import MigrationResult, ModelMigrator
 from app.core.ports import VectorIndex
 from app.core.search.query import Query, Result
-from app.core.services import Services, build_services, model_migrator_over
+from app.core.services import Services, build_services
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.writes import WriteStore

@@ -14,7 +14,7 @@ from app.core.operations.normalize import Normalizer
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.normalize import NormalizeStore
-from app.schemas.rows import DocumentFields
+from app.schemas.operation_rows import DocumentFields
 from tests.conftest import BotClient
 
 NAME, KEY = "보고서", "부서"

@@ -17,7 +17,7 @@ from app.core.stores.postgres.database import Database, Guards
 from app.core.stores.postgres.migrations import bring_up_to_date, migrate
 from app.core.stores.postgres.role_settings import check_role_settings
 from app.core.write.write import Write
-from app.schemas.rows import GenerationBlock
+from app.schemas.operation_rows import GenerationBlock
 from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.conftest import fresh_database, until
 from tests.contract.records import HOUR, Record, document

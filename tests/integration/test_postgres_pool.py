@@ -12,7 +12,7 @@ from app.core.stores.postgres import database as postgres
 from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.database import Database
 from app.core.write.write import Write
-from app.schemas.rows import GenerationBlock
+from app.schemas.operation_rows import GenerationBlock
 from app.utils.errors import DatabaseUnavailable
 from tests.contract.records import HOUR, Record, document
 

@@ -10,9 +10,10 @@ import pytest
 from app.config import Settings
 from app.core.analyzers.analyzers import NEWEST
 from app.core.bots.bots import NewBot
+from app.core.commands import model_migrator_over
 from app.core.connect import Stores
 from app.core.search.query import Query
-from app.core.services import build_services, model_migrator_over
+from app.core.services import build_services
 from app.core.stores.postgres.database import Database
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.errors import IndexRebuilding, MigrationInProgress, ModelMismatch

@@ -14,8 +14,8 @@ from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.migrations import migrate
 from app.core.write.write import Write
+from app.schemas.operation_rows import GenerationBlock
 from app.schemas.queries import SQL
-from app.schemas.rows import GenerationBlock
 from tests.conftest import until
 from tests.contract.records import Record, document
 from tests.integration.test_schema import session

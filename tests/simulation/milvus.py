@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 
 from app.core.ports import ChunkIds, Hit, KeyRange, Vectors
-from app.schemas.rows import Reservation
+from app.schemas.operation_rows import Reservation
 from app.utils.errors import CollectionForeign, CollectionMissing
 
 

@@ -30,7 +30,8 @@ from app.core.write.listing import Listing
 from app.core.write.recovery import Recovery
 from app.core.write.retitling import Retitling
 from app.core.write.saga import Saga
-from app.schemas.rows import Reservation, WriteRow
+from app.schemas.operation_rows import Reservation
+from app.schemas.rows import WriteRow
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
 from tests.simulation.faults import CHECK, LANDS_LATE, LATE_WRITE_WINDOW, LEASE, PATIENCE, Fate
 from tests.simulation.loop import OUTSIDE, OWNER

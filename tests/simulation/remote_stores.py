@@ -10,7 +10,8 @@ import numpy as np
 from app.core.analyzers.analyzers import NEWEST
 from app.core.embedding.port import Vectors
 from app.core.ports import KeyRange, UnverifiedCollection
-from app.schemas.rows import GenerationBlock, Reservation, WriteRow
+from app.schemas.operation_rows import GenerationBlock, Reservation
+from app.schemas.rows import WriteRow
 from tests.simulation.embedder import DIMENSION, embedding, raise_unusable
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from app.core.bots.bots import Bots
 from app.core.write import generations
 from app.core.write.recovery import Recovery
 from app.schemas.listing import ListedDocument
-from app.schemas.rows import Bot, Check, GenerationBlock, IdempotencyKey, VectorGarbage
+from app.schemas.operation_rows import Check, GenerationBlock, VectorGarbage
+from app.schemas.rows import Bot, IdempotencyKey
 from app.utils.errors import RequestInFlight
 from tests.doubles.memory_store import (
     MemoryDocumentStore,

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from app.schemas.rows import GenerationBlock
+from app.schemas.operation_rows import GenerationBlock
 from tests.doubles.memory_store import (
     MemoryBotStore,
     MemoryDocumentStore,

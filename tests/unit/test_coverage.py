@@ -8,7 +8,7 @@ from app.core.search.confidence import SHIPPED, likelihood, never_rising
 from app.core.search.coverage import MAX_TERMS, UNSEEN_CHUNKS, DocumentFrequencies, Match, TermCounter, terms
 from app.core.search.lru_cache import ENTRY_BYTES, LruCache
 from app.core.search.relevance import _differ
-from app.schemas.rows import BotSize, Calibration, TermCounts
+from app.schemas.operation_rows import BotSize, Calibration, TermCounts
 
 CHUNKS = ("router red", "router blue", "cable", "router")
 

@@ -10,7 +10,8 @@ import pytest
 
 from app.core.write import generations
 from app.core.write.generations import FIRST_BLOCK, Generations
-from app.schemas.rows import MAX_GENERATION, GenerationBlock, Reservation
+from app.schemas.operation_rows import GenerationBlock, Reservation
+from app.schemas.rows import MAX_GENERATION
 from app.utils.errors import GenerationsUsedUp, InstallationForeign, NoGeneration, StartupError
 from tests.contract.records import HOUR, NO_TIME
 from tests.doubles.memory_index import MemoryIndex

@@ -11,7 +11,7 @@ import pytest
 
 from app.core.ports import DELETE_KEYS
 from app.core.write.recovery import Recovery
-from app.schemas.rows import VectorGarbage
+from app.schemas.operation_rows import VectorGarbage
 
 CLAIM = 30.0
 ROWS = [

@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Literal
 
 from app.core.ports import ApiKeyPort
-from app.schemas.rows import ListedApiKey, StoredApiKey
+from app.schemas.operation_rows import ListedApiKey, StoredApiKey
 from app.utils.errors import DatabaseUnavailable, Forbidden, Unauthorized
 
 Scope = Literal["read", "write", "admin"]

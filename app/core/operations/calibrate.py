@@ -21,7 +21,8 @@ from app.core.search.query import Query
 from app.core.search.regression import Numbers, auc, fit_signed, predict
 from app.core.search.relevance import Relevance
 from app.core.search.search import Search
-from app.schemas.rows import Bot, Calibration
+from app.schemas.operation_rows import Calibration
+from app.schemas.rows import Bot
 from app.utils.errors import InvalidInput, UnsupportedMode
 from app.utils.stopwatch import Stopwatch
 

@@ -12,7 +12,8 @@ from app.core.analyzers.analyzers import with_title
 from app.core.operations.vector_source import VectorSource
 from app.core.operations.verify import present_keys
 from app.core.ports import ModelMigrationPort, VectorIndex, VerifyPort
-from app.schemas.rows import CHUNKS_PER_GENERATION, SourceChunk
+from app.schemas.operation_rows import SourceChunk
+from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.failpoints import failpoint
 
 

@@ -25,7 +25,8 @@ from app.core.operations.copying import Copier, Target
 from app.core.operations.migration_lease import migration_lease
 from app.core.operations.vector_source import EmbedderOf, Embedding, StoredVectors, VectorSource
 from app.core.ports import BotPort, Cutover, ModelMigrationPort, VectorIndex, VerifyPort
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, ModelMigration, SourceChunk
+from app.schemas.operation_rows import ModelMigration, SourceChunk
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot
 from app.utils.errors import (
     BotNotFound,
     CollectionMissing,

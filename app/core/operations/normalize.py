@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from app.core.ports import NormalizePort
-from app.schemas.rows import DocumentFields
+from app.schemas.operation_rows import DocumentFields
 from app.utils.unicode import CollidingKeys, nfc, nfc_json
 
 PAGE_DOCUMENTS = 500

@@ -25,7 +25,8 @@ from app.core.operations.copying import Copier, Target
 from app.core.operations.vector_source import Embedding
 from app.core.ports import ModelMigrationPort, RebuildPort, VectorIndex
 from app.core.write.bulk_throttle import BulkWriteThrottle
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Check, Progress, Rebuild
+from app.schemas.operation_rows import Check, Rebuild
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Progress
 from app.utils.errors import AppError, BotNotFound, CollectionMissing, CollectionMoved, IndexRebuilding
 from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch

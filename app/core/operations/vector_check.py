@@ -13,7 +13,8 @@ from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.operations.verify import Finding
 from app.core.ports import BotPort, VectorIndex, VerifyPort
-from app.schemas.rows import Bot, SourceChunk
+from app.schemas.operation_rows import SourceChunk
+from app.schemas.rows import Bot
 from app.utils.errors import CollectionMissing
 
 PAGE: Final = 512

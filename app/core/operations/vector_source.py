@@ -7,7 +7,8 @@ import numpy as np
 
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.ports import BotPort, VectorIndex
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, SourceChunk
+from app.schemas.operation_rows import SourceChunk
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot
 from app.utils.errors import BotNotFound, CollectionMissing
 
 EmbedderOf = Callable[[Bot], Awaitable[Embedder]]

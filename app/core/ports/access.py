@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from app.schemas.rows import ListedApiKey, StoredApiKey
+from app.schemas.operation_rows import ListedApiKey, StoredApiKey
 
 
 class ApiKeyPort(Protocol):

@@ -6,21 +6,19 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from app.schemas.rows import (
+from app.schemas.operation_rows import (
     Backlog,
-    BotSaga,
-    BotState,
     Check,
     DocumentFields,
     GenerationBlock,
     GenerationState,
     ModelMigration,
     NormalizedPage,
-    Progress,
     Rebuild,
     SourceChunk,
     VectorGarbage,
 )
+from app.schemas.rows import BotSaga, BotState, Progress
 
 
 class GarbagePort(Protocol):

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
-from app.schemas.rows import BotSize, BotStatistics, Calibration, SampleAge, TermCounts
+from app.schemas.operation_rows import BotSize, BotStatistics, Calibration, SampleAge, TermCounts
 
 
 class StatisticsPort(Protocol):

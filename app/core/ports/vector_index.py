@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.analyzers.analyzers import NEWEST
-from app.schemas.rows import Reservation
+from app.schemas.operation_rows import Reservation
 
 Vectors = NDArray[np.float32]
 ChunkIds = NDArray[np.int64]

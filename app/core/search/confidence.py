@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from app.core.search.coverage import Match
-from app.schemas.rows import Calibration
+from app.schemas.operation_rows import Calibration
 
 SHIPPED: Final[dict[tuple[str | None, int | None, int], Calibration]] = {
     ("use-multilingual", 512, 1): Calibration((-2.948, 3.820, -0.329, 0.469, 0.0), (-2.948, 3.820, -0.329, 0.469)),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.analyzers.analyzers import tokens
-from app.schemas.rows import TermCounts
+from app.schemas.operation_rows import TermCounts
 
 MAX_TERMS = 16_384
 """Terms of which counts are kept, the most frequent ones: 96 KB for each bot. The others count as unknown, and so they

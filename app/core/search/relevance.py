@@ -21,7 +21,8 @@ from app.core.search.confidence import SHIPPED, likelihood, never_rising
 from app.core.search.coverage import DocumentFrequencies, Match, TermCounter, Terms, terms
 from app.core.search.lru_cache import LruCache
 from app.core.search.query import Query, Result
-from app.schemas.rows import Bot, BotSize, Calibration, SearchChunk, TermCounts
+from app.schemas.operation_rows import BotSize, Calibration, TermCounts
+from app.schemas.rows import Bot, SearchChunk
 from app.utils.errors import AppError, BotNotFound, ErrorLocation, NotCalibrated, Unavailable
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
 from app.core.ports import GenerationPort, MarkerPort
-from app.schemas.rows import CHUNKS_PER_GENERATION, MAX_GENERATION, GenerationBlock, GenerationState, Reservation
+from app.schemas.operation_rows import GenerationBlock, GenerationState, Reservation
+from app.schemas.rows import CHUNKS_PER_GENERATION, MAX_GENERATION
 from app.utils.errors import AppError, GenerationsUsedUp, InstallationForeign, NoGeneration, StartupError, Unavailable
 from app.utils.failpoints import failpoint
 

@@ -14,7 +14,7 @@ from itertools import groupby
 from app.core.bots.bots import Bots
 from app.core.leases.leases import Leases
 from app.core.ports import DELETE_KEYS, BotPort, GarbagePort, IdempotencyPort, VectorIndex, WritePort
-from app.schemas.rows import VectorGarbage
+from app.schemas.operation_rows import VectorGarbage
 from app.utils.errors import AppError, CollectionMissing
 from app.utils.failpoints import failpoint
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from app.core.stores.postgres.garbage import BATCH
-from app.schemas.rows import VectorGarbage
+from app.schemas.operation_rows import VectorGarbage
 from tests.doubles.memory_store.tables import Tables
 
 

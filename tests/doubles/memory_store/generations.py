@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-from app.schemas.rows import GenerationBlock, GenerationState
+from app.schemas.operation_rows import GenerationBlock, GenerationState
 from tests.doubles.memory_store.tables import Tables
 
 

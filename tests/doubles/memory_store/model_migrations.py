@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from app.core.stores.postgres.model_migrations import has_titles
-from app.schemas.rows import DROP_COLLECTION, BotSaga, ModelMigration, SourceChunk
+from app.schemas.operation_rows import ModelMigration, SourceChunk
+from app.schemas.rows import DROP_COLLECTION, BotSaga
 from app.utils.errors import BotNotFound, CollectionMoved, MigrationInProgress
 from tests.doubles.memory_store.tables import BotRow, Tables
 

@@ -4,7 +4,8 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.schemas.rows import Check, Progress, Rebuild
+from app.schemas.operation_rows import Check, Rebuild
+from app.schemas.rows import Progress
 from tests.doubles.memory_store.tables import Tables
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from itertools import islice
 from uuid import UUID, uuid4
 
-from app.schemas.rows import BotSize, BotStatistics, Calibration, SampleAge, TermCounts
+from app.schemas.operation_rows import BotSize, BotStatistics, Calibration, SampleAge, TermCounts
 from tests.doubles.memory_store.tables import FrequencyRow, Tables
 
 CHUNKS_PER_PAGE = 10

@@ -6,19 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from app.schemas.rows import (
-    CHUNKS_PER_GENERATION,
-    Bot,
-    BotSize,
-    Calibration,
-    Chunk,
-    Document,
-    GenerationBlock,
-    Mode,
-    ModelMigration,
-    Progress,
-    TermCounts,
-)
+from app.schemas.operation_rows import BotSize, Calibration, GenerationBlock, ModelMigration, TermCounts
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, Mode, Progress
 from app.utils.errors import NoGeneration
 
 

@@ -6,7 +6,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from app.core.stores.postgres.verify import PAGE
-from app.schemas.rows import CHUNKS_PER_GENERATION, BotState, SourceChunk
+from app.schemas.operation_rows import SourceChunk
+from app.schemas.rows import CHUNKS_PER_GENERATION, BotState
 from tests.doubles.memory_store.tables import Partition, Tables
 
 

@@ -13,7 +13,8 @@ from pymilvus import AsyncMilvusClient
 from app.core.stores.milvus.collections import MilvusCollections
 from app.core.stores.milvus.driver import with_deadline
 from app.schemas import milvus as schema
-from app.schemas.rows import CHUNKS_PER_GENERATION, MAX_GENERATION, GenerationBlock, Reservation
+from app.schemas.operation_rows import GenerationBlock, Reservation
+from app.schemas.rows import CHUNKS_PER_GENERATION, MAX_GENERATION
 from app.utils.errors import CollectionMissing, VectorIndexUnavailable
 
 T = TypeVar("T")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from app.core.stores.postgres.database import Database
+from app.schemas.operation_rows import ListedApiKey, StoredApiKey
 from app.schemas.queries import SQL
-from app.schemas.rows import ListedApiKey, StoredApiKey
 
 
 class KeyStore:

@@ -1,8 +1,8 @@
 """BacklogPort on PostgreSQL."""
 
 from app.core.stores.postgres.database import Database
+from app.schemas.operation_rows import Backlog
 from app.schemas.queries import SQL
-from app.schemas.rows import Backlog
 
 
 class BacklogStore:

@@ -7,8 +7,8 @@ import asyncpg
 
 from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.database import Database
+from app.schemas.operation_rows import GenerationBlock, GenerationState
 from app.schemas.queries import SQL
-from app.schemas.rows import GenerationBlock, GenerationState
 from app.utils.errors import DatabaseRightsMissing
 
 

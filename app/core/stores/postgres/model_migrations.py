@@ -9,8 +9,9 @@ import asyncpg
 
 from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.database import Database
+from app.schemas.operation_rows import ModelMigration, SourceChunk
 from app.schemas.queries import SQL
-from app.schemas.rows import DROP_COLLECTION, BotSaga, ModelMigration, SourceChunk
+from app.schemas.rows import DROP_COLLECTION, BotSaga
 from app.utils.errors import BotNotFound, CollectionMoved, MigrationInProgress
 
 CUTOVER_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from app.core.stores.postgres.database import Database
+from app.schemas.operation_rows import DocumentFields, NormalizedPage
 from app.schemas.queries import SQL
-from app.schemas.rows import DocumentFields, NormalizedPage
 
 FIELDS = ("title", "file_path", "file_type", "author", "tags", "metadata")
 

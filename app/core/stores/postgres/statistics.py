@@ -6,8 +6,8 @@ from uuid import UUID
 
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.tenant_guard import only_bot
+from app.schemas.operation_rows import BotSize, BotStatistics, Calibration, SampleAge, TermCounts
 from app.schemas.queries import SQL
-from app.schemas.rows import BotSize, BotStatistics, Calibration, SampleAge, TermCounts
 
 SAMPLED_PAGES = 400
 """Pages that a sample is drawn from: of a table with few chunks in a page, some of the wanted number are missing."""

@@ -5,8 +5,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from app.core.stores.postgres.database import Database
+from app.schemas.operation_rows import SourceChunk
 from app.schemas.queries import SQL
-from app.schemas.rows import BotState, SourceChunk
+from app.schemas.rows import BotState
 
 PAGE = 1000
 
