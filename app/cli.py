@@ -290,8 +290,8 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             required=True,
             metavar="FILE",
-            help='lines like {"question": "..", "doc_id": 1}; instead of doc_id "title", or "passage" for a part of '
-            'the answering text; "doc_id": null where the bot has no answer',
+            help='lines like {"question": "..", "doc_id": 1}; instead of doc_id "external_id", "title", or "passage" '
+            'for a part of the answering text; "doc_id": null where the bot has no answer',
         )
     tune.add_argument("--apply", action="store_true", help="make the best the bot's default")
     adopt = commands.add_parser("adopt", help="make a Milvus of another installation belong to this database")

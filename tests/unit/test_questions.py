@@ -13,17 +13,19 @@ def test_each_way_to_name_an_answer(tmp_path: Path) -> None:
     file = tmp_path / "questions.ndjson"
     file.write_text(
         '{"question": "a", "doc_id": 7}\n\n{"question": "b", "passage": "p"}\n'
-        '{"question": "c", "title": "\u1100\u1161"}\n{"question": "d", "doc_id": null}\n',
+        '{"question": "c", "title": "\u1100\u1161"}\n{"question": "d", "doc_id": null}\n'
+        '{"question": "e", "external_id": "\u1100\u1161/1"}\n',
         encoding="utf-8",
     )
     found = read_questions(file)
-    assert [(one.text, one.doc_id, one.passage, one.title, one.line) for one in found] == [
-        ("a", 7, None, None, 1),
-        ("b", None, "p", None, 3),
-        ("c", None, None, "가", 4),
-        ("d", None, None, None, 5),
+    assert [(one.text, one.doc_id, one.passage, one.title, one.external_id, one.line) for one in found] == [
+        ("a", 7, None, None, None, 1),
+        ("b", None, "p", None, None, 3),
+        ("c", None, None, "가", None, 4),
+        ("d", None, None, None, None, 5),
+        ("e", None, None, None, "가/1", 6),
     ]
-    assert [one.has_answer for one in found] == [True, True, True, False]
+    assert [one.has_answer for one in found] == [True, True, True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,7 @@ def test_each_way_to_name_an_answer(tmp_path: Path) -> None:
         '{"question": "a", "doc_id": "1"}',
         '{"question": "a", "doc_id": true}',
         '{"question": "a", "title": ""}',
+        '{"question": "a", "external_id": 1}',
         '{"question": "a", "passage": 1}',
         '{"question": "a", "doc_id": 1, "title": "t"}',
         '{"question": "a", "doc": 1}',

@@ -1,6 +1,7 @@
 """Files of questions with known answers: one JSON object in each line.
 
 {"question": "경복궁은 언제 쉬나요?", "doc_id": 4711}
+{"question": "경복궁은 언제 쉬나요?", "external_id": "guide/palace"}
 {"question": "경복궁은 언제 쉬나요?", "passage": "화요일에 문을 닫는다"}
 {"question": "경복궁은 언제 쉬나요?", "title": "경복궁 안내"}
 {"question": "달의 지름은?", "doc_id": null}
@@ -14,29 +15,32 @@ from app.core.search.query import Result
 from app.utils.errors import InvalidInput
 from app.utils.unicode import nfc
 
-ANSWERS = ("doc_id", "passage", "title")
+ANSWERS = ("doc_id", "external_id", "passage", "title")
 KEYS = {"question", *ANSWERS}
 
 
 class Question(NamedTuple):
-    """``doc_id``, ``title`` or ``passage`` name the answer: a document, or a text that a right chunk contains. All
-    None: the bot has no answer. ``line``: where it is in its file."""
+    """The other fields name the answer: a document, or in ``passage`` a text that a right chunk contains. All None: the
+    bot has no answer. ``line``: where it is in its file."""
 
     text: str
     doc_id: int | None = None
     passage: str | None = None
     title: str | None = None
+    external_id: str | None = None
     line: int = 0
 
     @property
     def has_answer(self) -> bool:
-        return (self.doc_id, self.passage, self.title) != (None, None, None)
+        return any(answer is not None for answer in (self.doc_id, self.external_id, self.passage, self.title))
 
     def is_answered_by(self, result: Result) -> bool:
         if self.passage is not None:
             return self.passage in result.chunk.text
         if self.title is not None:
             return self.title == result.chunk.title
+        if self.external_id is not None:
+            return self.external_id == result.chunk.external_id
         return self.doc_id == result.chunk.doc_id
 
 
@@ -63,13 +67,13 @@ def _question(value: Any) -> Question:
         raise ValueError(f"unknown key {min(unknown)!r}")
     named = [key for key in ANSWERS if key in value]
     if not named:
-        raise ValueError('should have "doc_id", "passage" or "title", null if the bot has no answer')
+        raise ValueError('should have "doc_id", "external_id", "passage" or "title", null if the bot has no answer')
     if len([key for key in named if value[key] is not None]) > 1:
         raise ValueError(f"should have one of {', '.join(named)}")
-    doc_id, passage, title = (value.get(key) for key in ANSWERS)
+    doc_id, external_id, passage, title = (value.get(key) for key in ANSWERS)
     if doc_id is not None and (not isinstance(doc_id, int) or isinstance(doc_id, bool)):
         raise ValueError('"doc_id" should be a number or null')
-    for key, text in (("passage", passage), ("title", title)):
+    for key, text in (("external_id", external_id), ("passage", passage), ("title", title)):
         if text is not None and (not isinstance(text, str) or not text.strip()):
             raise ValueError(f'"{key}" should be a text or null')
-    return Question(value["question"], doc_id, passage, title and nfc(title))
+    return Question(value["question"], doc_id, passage, title and nfc(title), external_id and nfc(external_id))
