@@ -241,4 +241,4 @@ async def test_another_analyzer_needs_another_sample(bot: BotClient, services: S
 
 def chunk(text: str) -> SearchChunk:
     now = datetime.now(UTC)
-    return SearchChunk(1, 1, 0, text, None, "안내", None, None, None, [], {}, now, now)
+    return SearchChunk(1, 1, 0, text, None, "안내", None, None, None, [], {}, now, now, None)

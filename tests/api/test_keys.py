@@ -61,7 +61,7 @@ def calls() -> list[Call]:
         Call(
             operation["operationId"],
             method.upper(),
-            path.format(chat_bot_id=uuid4(), doc_id=1, model="use-multilingual"),
+            path.format(chat_bot_id=uuid4(), session_id=uuid4(), doc_id=1, chunk_index=0, model="use-multilingual"),
             "requestBody" in operation,
             operation["security"][-1]["header"][0] if "security" in operation else None,
         )

@@ -70,7 +70,8 @@ async def test_answer_is_complete(bot: BotClient) -> None:
     document = result.pop("document")
     assert document.pop("created_at") == document.pop("updated_at")
     assert document == {
-        "title": "제목", "file_path": "/a", "file_type": "txt", "author": "나", "tags": ["x"], "metadata": {"n": 1}
+        "title": "제목", "file_path": "/a", "file_type": "txt", "author": "나", "tags": ["x"], "metadata": {"n": 1},
+        "external_id": None,
     }  # fmt: skip
     assert result.pop("dense_score") == result.pop("score")
     chunk_id = doc_id * 65_536

@@ -69,7 +69,7 @@ def test_many_documents_and_one_that_cannot_be_stored(memory: ChatMemory, capsys
     assert outcomes[3].code == "invalid_input"
     assert outcomes[3].detail is not None
     assert "white space" in outcomes[3].detail
-    assert "7doc" in capsys.readouterr().err
+    assert "7/7" in capsys.readouterr().err
     assert len(list(memory.documents(bot))) == 6
 
 

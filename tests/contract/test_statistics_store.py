@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from app.core.bots.recent_vectors import Snapshot
 from app.core.write.write import Write
 from app.schemas.operation_rows import BotSize, Calibration, TermCounts
 from app.schemas.rows import Bot
@@ -62,10 +63,15 @@ async def test_the_version_of_a_row_is_checked_while_its_chunks_are_confirmed(re
     await record.written(write)
     key = write.generation << 16
     before = await again(record, bot)
-    assert list(await record.documents.current_chunks(bot.bot_id, [key], [], None, before)) == [key]
+
+    async def confirmed(expected: Bot) -> list[int]:
+        row = Snapshot(guarantee_timestamp=expected.milvus_timestamp).expected(expected)
+        return list(await record.documents.current_chunks(bot.bot_id, [key], [], None, row))
+
+    assert await confirmed(before) == [key]
     now = await stored(record, before)
-    assert not await record.documents.current_chunks(bot.bot_id, [key], [], None, before)
-    assert list(await record.documents.current_chunks(bot.bot_id, [key], [], None, now)) == [key]
+    assert not await confirmed(before)
+    assert await confirmed(now) == [key]
     assert replace(now, statistics_version=None) == before
 
 

@@ -98,7 +98,7 @@ async def test_bots_and_documents_arrive_at_a_subscriber(pair: tuple[PostgresAdd
             return sorted(await texts(), key=lambda pair: pair[1]) == expected
 
         await until(all_there, seconds=60)
-        partitions = await conn.fetch(SQL["all_bots"])
+        partitions = await conn.fetch(SQL["all_bots"], None)
         assert [row["has_partitions"] for row in partitions] == [True] * 3
         # DROP TABLE is not replicated: of a deleted bot the partitions stay, as orphans that verify names.
         await db.execute("UPDATE bot_registry SET state = 'deleting' WHERE bot_id = $1", doomed.bot_id)
