@@ -31,7 +31,7 @@ from app.core.write.recovery import Recovery
 from app.core.write.retitling import Retitling
 from app.core.write.saga import Saga
 from app.schemas.operation_rows import Reservation
-from app.schemas.rows import WriteRow
+from app.schemas.rows import WriteRow, WriteTimestamps
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
 from tests.simulation.faults import CHECK, LANDS_LATE, LATE_WRITE_WINDOW, LEASE, PATIENCE, Fate
 from tests.simulation.loop import OUTSIDE, OWNER
@@ -85,7 +85,7 @@ class Process:
         )
         recent = RecentVectors(leases.token)
         saga = Saga(writes, self.bots, index, embedders, leases, throttle, self.generations, recent)
-        self.ingest = Ingest(self.bots, documents, saga, world.keys, patience=2 * LEASE)
+        self.ingest = Ingest(self.bots, documents, saga, world.keys, patience=2 * LEASE, random=world.random)
         self.documents = Documents(self.bots, documents, recovery, Retitling(self.bots, documents, index, saga))
         self.by_filter = ByFilter(self.bots, documents, self.documents, part=2)
         self.listing = Listing(self.bots, Database(self, world.listing))
@@ -271,6 +271,8 @@ def _brief(result: Any) -> str:
     if isinstance(result, FinishResult):
         failed = {generation: failure.name for generation, failure in result.failed.items()}
         return f"failed {failed} moved {sorted(result.moved)}"[:80]
+    if isinstance(result, WriteTimestamps):
+        return str((result.newest, result.foreign))  # The token of the last writer is not the seed's.
     if isinstance(result, set) and result and isinstance(next(iter(result)), str):
         result = sorted(result)  # Their order is not the seed's.
     if isinstance(result, int | set | dict | list | str | tuple) or result is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
+from random import Random
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -34,10 +35,18 @@ class Ingest:
     """
 
     def __init__(
-        self, bots: Bots, documents: DocumentPort, saga: Saga, idempotency: IdempotencyPort, *, patience: float
+        self,
+        bots: Bots,
+        documents: DocumentPort,
+        saga: Saga,
+        idempotency: IdempotencyPort,
+        *,
+        patience: float,
+        random: Random | None = None,
     ) -> None:
         """``patience``: seconds for which a request waits for other writes of its external ids."""
         self._patience = patience
+        self._random = random or Random()  # noqa: S311 # for the length of a pause
         self._bots = bots
         self._documents = documents
         self._saga = saga
@@ -179,7 +188,7 @@ class Ingest:
         bots = await self._read_bots(account, _bots(documents))
         upsert, pauses, given_up = (
             Upsert(self._documents, on_conflict, single),
-            Pauses(self._patience),
+            Pauses(self._patience, self._random),
             set[ExternalId](),
         )
         while True:

@@ -34,10 +34,10 @@ NEEDS_EXTERNAL_ID: Final = "needs an external_id, by which the stored document i
 class Pauses:
     """Waits for other writes, for at most ``patience`` seconds in all."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: float, random: Random) -> None:
         self._until = asyncio.get_running_loop().time() + patience
         self._next = FIRST_PAUSE
-        self._random = Random()  # noqa: S311 # for the length of a pause
+        self._random = random
 
     @property
     def over(self) -> bool:
