@@ -331,12 +331,13 @@ LIMIT 500
 FOR UPDATE SKIP LOCKED;
 
 -- name: claim_expired_bot_saga
--- The one whose lease expired first: sagas that wait for another one, and fail, come after it.
+-- The one whose lease expired first: sagas that wait for another one, and fail, come after it. A renewal gives all leases
+-- of a process the same end: then creations, for which the others wait, come first.
 UPDATE sagas SET lease_token = $1, lease_until = now() + $2::interval
 WHERE generation = (
     SELECT generation FROM sagas
     WHERE operation <> 'write' AND lease_until < now()
-    ORDER BY lease_until
+    ORDER BY lease_until, operation <> 'create_bot', generation
     LIMIT 1
     FOR UPDATE SKIP LOCKED)
 RETURNING generation, operation, bot_id, collection_name;

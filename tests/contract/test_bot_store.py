@@ -149,6 +149,16 @@ async def test_a_saga_that_failed_again_lets_the_others_go_first(record: Record)
     assert [saga.bot_id for saga in claimed if saga] == bots
 
 
+async def test_of_sagas_that_expired_together_a_creation_is_claimed_before_what_waits_for_it(record: Record) -> None:
+    bot, token = await record.bot(), uuid4()
+    drop = await record.bots.begin_replacement(bot.bot_id, token, HOUR)
+    creation = await record.bots.begin_creation(bot.bot_id, token, HOUR)
+    assert creation is not None
+    await record.writes.renew([drop.generation, creation], token, PAST)  # As a process does for all its sagas.
+    claimed = [await record.bots.claim_expired(TOKEN, HOUR) for _ in range(2)]
+    assert [saga and saga.generation for saga in claimed] == [creation, drop.generation]
+
+
 async def test_sagas_count_as_forgotten_after_their_grace(record: Record) -> None:
     bot = await record.bot()
     old, fresh = Write(bot, document("a")), Write(bot, document("b"))

@@ -189,7 +189,9 @@ class MemoryBotStore:
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:
         now = self._tables.now()
-        for generation, saga in sorted(self._tables.sagas.items(), key=lambda item: item[1].lease_until):
+        for generation, saga in sorted(
+            self._tables.sagas.items(), key=lambda item: (item[1].lease_until, item[1].operation != CREATE_BOT, item[0])
+        ):
             if saga.operation != "write" and saga.lease_until < now:
                 saga.lease_token, saga.lease_until = token, now + lease
                 return BotSaga(generation, saga.operation, saga.bot_id, saga.collection_name)

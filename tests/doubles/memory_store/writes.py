@@ -101,9 +101,9 @@ class MemoryWriteStore:
         return write._replace(generation=generation, doc_id=doc_id)
 
     async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]:
-        held = self._tables.held(generations, token)
+        held, until = self._tables.held(generations, token), self._tables.now() + lease
         for saga in held:
-            saga.lease_until = self._tables.now() + lease
+            saga.lease_until = until
         return {saga.generation for saga in held}
 
     async def finish(
