@@ -16,7 +16,14 @@ from app.api.idempotency import ResponderDep, created_or_ok
 from app.api.limits import LimitsDep, check_document
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.write import Outcome
-from app.models.data import DocumentDeleted, DocumentDetail, DocumentInserted, MetadataPatched, PatchMetadata
+from app.models.data import (
+    EXAMPLE_EXTERNAL_ID,
+    DocumentDeleted,
+    DocumentDetail,
+    DocumentInserted,
+    MetadataPatched,
+    PatchMetadata,
+)
 from app.models.fields import ExternalId
 from app.utils.errors import ErrorLocation, InvalidInput
 from app.utils.stopwatch import Stopwatch
@@ -24,7 +31,7 @@ from app.utils.stopwatch import Stopwatch
 router = APIRouter(prefix="/data/document", tags=["data"])
 
 ExternalIdQuery = Annotated[
-    ExternalId, Query(description="The document's external_id, percent-encoded.", examples=["gazette/2026/1.md"])
+    ExternalId, Query(description="The document's external_id, percent-encoded.", examples=[EXAMPLE_EXTERNAL_ID])
 ]
 
 

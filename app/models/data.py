@@ -44,6 +44,7 @@ from app.models.inserts import InvalidItem, OnConflict
 
 EXAMPLE_DOC_ID = 2
 """The first document's id if the examples are run on a new server. The first bot has used generation 1."""
+EXAMPLE_EXTERNAL_ID = "guide/gyeongbokgung.txt"
 EXAMPLE_DOCUMENT: dict[str, JsonValue] = {
     "document": {
         "chat_bot_id": EXAMPLE_BOT,
@@ -51,6 +52,7 @@ EXAMPLE_DOCUMENT: dict[str, JsonValue] = {
         "file_type": "txt",
         "tags": ["seoul"],
         "metadata": {"language": "ko"},
+        "external_id": EXAMPLE_EXTERNAL_ID,
     },
     "chunks": [
         {"chunk_index": 0, "text": "광화문은 경복궁의 남쪽 정문이다.", "page_number": 1},

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
+from app.models.collection import EXAMPLE_BOT
+from app.models.data import EXAMPLE_EXTERNAL_ID
 from scripts.own_server import own_server
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -54,6 +56,7 @@ class Watched:
         self._host = urlsplit(server).netloc
         self._requests: list[Request] = []
         self.errors: list[str] = []
+        self.executed: set[str] = set()
         self.page.on("request", lambda request: self._requests.append(request))  # Playwright marks what it calls.
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
@@ -81,56 +84,96 @@ def watched(browser: Browser, server: str) -> Iterator[Watched]:
     watched.page.close()
 
 
-def execute(page: Page, tag: str, operation: str) -> tuple[str, Any]:
-    """Opens the operation, clicks "Try it out" and "Execute": the answer's status and body as the page shows them."""
-    block = page.locator(f"#operations-{tag}-{operation}")
+def execute(watched: Watched, tag: str, operation: str, **parameters: str) -> tuple[str, Any]:
+    """Opens the operation, clicks "Try it out" and "Execute": the answer's status and body as the page shows them.
+
+    ``parameters`` are typed in place of their examples. Afterwards the operation is closed, because each one that is
+    open makes the page slower.
+    """
+    block = watched.page.locator(f"#operations-{tag}-{operation}")
     block.locator(".opblock-summary-control").click()
     block.get_by_role("button", name="Try it out").click()
+    for name, value in parameters.items():
+        block.locator(f"tr[data-param-name='{name}'] input").fill(value)
     block.get_by_role("button", name="Execute").click()
     answer = block.locator(".live-responses-table .response").first
     answer.wait_for()
     status = answer.locator(".response-col_status").inner_text().split()[0]
     shown = answer.locator(".response-col_description .highlight-code code").first.inner_text()
+    if operation == "search" and "SCREENSHOT" in os.environ:
+        screenshot(watched.page, os.environ["SCREENSHOT"])
+    block.locator(".opblock-summary-control").click()
+    watched.executed.add(f"operations-{tag}-{operation}")
     return status, shown if operation == "metrics" else json.loads(shown)
+
+
+def expect(watched: Watched, operation: str, status: str, worth: dict[str, Any], **parameters: str) -> Any:
+    """Executes an operation of /data: its answer, which has this status and contains ``worth``."""
+    found, answer = execute(watched, "data", operation, **parameters)
+    assert (found, {name: answer.get(name) for name in worth}) == (status, worth), (operation, answer)
+    return answer
 
 
 def test_the_examples_work_in_the_order_of_the_page(watched: Watched, server: str) -> None:
     page = watched.page
     page.goto(f"{server}/docs")
 
-    status, bot = execute(page, "collection", "create_collection")
+    status, bot = execute(watched, "collection", "create_collection")
     assert (status, bot["collection_name"]) == ("201", "seoul_guide")
-    status, inserted = execute(page, "data", "insert_document")
+    status, inserted = execute(watched, "data", "insert_document")
     assert (status, inserted["total_chunks"]) == ("201", 2)
-    status, found = execute(page, "search", "search")
+    doc_id = inserted["doc_id"]
+    status, found = execute(watched, "search", "search")
     assert status == "200"
     assert found["results"][0]["chunk_text"] == "경복궁은 화요일에 문을 닫는다."
-    if "SCREENSHOT" in os.environ:
-        screenshot(page, os.environ["SCREENSHOT"])
 
-    status, batch = execute(page, "search", "search_batch")
+    status, batch = execute(watched, "search", "search_batch")
     assert (status, [len(answer["results"]) for answer in batch["answers"]]) == ("200", [1, 1])
-    status, listed = execute(page, "data", "list_documents")
-    assert (status, [document["doc_id"] for document in listed["documents"]]) == ("200", [inserted["doc_id"]])
-    for operation, worth in {
-        "get_document": "document", "replace_document": "inserted_chunks", "patch_document_metadata": "updated_at",
-        "delete_document": "deleted_chunks", "insert_documents": "results", "delete_documents": "not_found",
-    }.items():  # fmt: skip
-        status, answer = execute(page, "data", operation)
-        assert (status, worth in answer) == ("200", True), answer
+    for operation in ("list_documents", "query_documents"):
+        status, listed = execute(watched, "data", operation)
+        assert (status, [document["doc_id"] for document in listed["documents"]]) == ("200", [doc_id])
+    expect(watched, "count_facets", "200", {"values": [{"value": "ko", "documents": 1}]})
+    for operation in ("get_document", "get_document_by_external_id"):
+        answer = expect(watched, operation, "200", {"chunk_count": 2})
+        assert (answer["document"]["doc_id"], answer["document"]["external_id"]) == (doc_id, EXAMPLE_EXTERNAL_ID)
+    expect(watched, "patch_by_filter", "200", {"matching_documents": 1})
+    expect(watched, "delete_by_filter", "200", {"matching_documents": 1, "deleted_documents": 0})  # A dry run.
+
+    assert len(expect(watched, "list_chunks", "200", {"doc_id": doc_id, "chunk_count": 2})["chunks"]) == 2
+    assert expect(watched, "get_chunk", "200", {"doc_id": doc_id})["chunk"]["chunk_index"] == 1
+    expect(watched, "replace_chunk", "200", {"doc_id": doc_id, "chunk_index": 1, "chunk_count": 2})
+    expect(watched, "insert_chunk", "201", {"doc_id": doc_id, "chunk_index": 2, "chunk_count": 3})
+    expect(watched, "delete_chunk", "200", {"doc_id": doc_id, "chunk_index": 1, "chunk_count": 2})
+
+    expect(watched, "replace_document", "200", {"doc_id": doc_id, "inserted_chunks": 2})
+    expect(watched, "put_document_by_external_id", "200", {"doc_id": doc_id, "result": "replaced"})
+    for operation in ("patch_document_metadata", "patch_document_metadata_by_external_id"):
+        expect(watched, operation, "200", {"doc_id": doc_id})
+    expect(watched, "delete_document", "200", {"doc_id": doc_id, "deleted_chunks": 2})
+    expect(watched, "delete_documents", "200", {"status": "failed", "not_found": [doc_id]})
+    expect(watched, "insert_documents", "200", {"status": "success", "success_count": 1})
+    expect(watched, "delete_document_by_external_id", "200", {"deleted_chunks": 2})
+
+    session = expect(watched, "start_sync", "200", {"status": "success"})["session_id"]
+    answer = expect(watched, "sync_documents", "200", {"status": "success"}, session_id=session)
+    assert [result["result"] for result in answer["results"]] == ["created"]
+    expect(watched, "finish_sync", "200", {"deleted_documents": 0}, session_id=session)
+    session = page.request.post(f"{server}/data/sync", data={"chat_bot_id": EXAMPLE_BOT}).json()["session_id"]
+    expect(watched, "cancel_sync", "200", {"session_id": session}, session_id=session)
+
     for tag, operation in [
-        ("collection", "list_collections"), ("collection", "get_collection"), ("embeddings", "create_embeddings"),
-        ("embeddings", "list_models"), ("embeddings", "get_model"),
+        ("collection", "list_collections"), ("collection", "update_collection"), ("collection", "get_collection"),
+        ("embeddings", "create_embeddings"), ("embeddings", "list_models"), ("embeddings", "get_model"),
         ("health", "health"), ("health", "ready"), ("health", "live"), ("metrics", "metrics"),
         ("collection", "delete_collection"),
     ]:  # fmt: skip
-        assert execute(page, tag, operation)[0] == "200"
-    status, problem = execute(page, "rerank", "rerank")
+        assert execute(watched, tag, operation)[0] == "200", operation
+    status, problem = execute(watched, "rerank", "rerank")
     assert (status, problem["code"]) == ("404", "model_not_found")  # A fresh server has no reranker.
 
     assert watched.other_hosts == {}
     assert [text for text in watched.errors if "404" not in text] == []
-    assert page.locator(".try-out__btn").count() == page.locator(".opblock").count()
+    assert watched.executed == {block.get_attribute("id") for block in page.locator(".opblock").all()}
 
 
 def screenshot(page: Page, path: str) -> None:
