@@ -14,6 +14,7 @@ from tqdm import tqdm
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.migrations import migrate
 from app.schemas.queries import SQL
+from app.schemas.rows import ExpectedBot
 from scripts.benchmarks.figures import Table, percentile
 
 COLUMNS = "bot_id uuid NOT NULL, doc_id bigint NOT NULL, title text NOT NULL, metadata jsonb NOT NULL"
@@ -53,7 +54,7 @@ QUESTIONS = {
 KEYS = [number << 16 for number in range(1, 22)]
 STATEMENTS: dict[str, list[Any]] = {
     "get_document": [500],
-    "current_chunks": [KEYS, KEYS, None, None, None],
+    "current_chunks": [KEYS, KEYS, *(None,) * len(ExpectedBot._fields)],
 }
 """Statements of the server, with their parameters after the bot."""
 

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 from tqdm import tqdm
 
 from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
+from app.core.analyzers.analyzers import NEWEST
 from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.api_keys import KeyStore
 from app.core.stores.postgres.connection import Connection
@@ -26,6 +27,7 @@ from app.core.stores.postgres.migrations import migrate
 from app.core.stores.postgres.tenant_guard import only_account, only_bot
 from app.schemas.filter_tree import Condition, MetadataPath
 from app.schemas.queries import SQL
+from app.schemas.rows import ExpectedBot
 
 ACCOUNT = "account 0"
 HITS = 21
@@ -79,7 +81,8 @@ async def _fill(db: Database, documents: int) -> UUID:
     async with db.connection() as conn:
         for number in range(20):
             bot_id = uuid4()
-            await conn.execute(SQL["insert_bot"], bot_id, "bot", f"bot_{number}", f"account {number}")
+            names = ("bot", f"bot_{number}", f"account {number}")
+            await conn.execute(SQL["insert_bot"], bot_id, *names, NEWEST, True, None, None, None)
             count = documents if number == 0 else 100
             await conn.execute(DOCUMENTS, bot_id, count)
             await conn.execute(CHUNKS, bot_id, count)
@@ -97,7 +100,7 @@ def _statements(bot_id: UUID, documents: int) -> dict[str, Statement]:
         "get_bot": (SQL["get_bot"], (bot_id, ACCOUNT)),
         "current_chunks": (
             SQL["current_chunks"],
-            (bot_id, keys, keys[:5], None, None, None),
+            (bot_id, keys, keys[:5], *(None,) * len(ExpectedBot._fields)),
         ),
         "matching_documents": (
             SQL["matching_documents"].replace(FILTER_PLACEHOLDER, condition),
