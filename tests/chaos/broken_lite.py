@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import grpc
+from milvus_lite.engine import collection as engine
 from milvus_lite.engine.collection import Collection
 from milvus_lite.storage import wal
 
@@ -36,6 +37,8 @@ def break_lite(name: str) -> None:
     elif name == LITE_FULL_DISK:
         for method in ("_apply", "_trigger_flush"):
             replace(DurableCollection, method, getattr(Collection, method))
+        # Makes likely what may happen: a flush while the disk is full.
+        engine.MEMTABLE_MEMORY_LIMIT = 1 << 15
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def plan_round(
     random = Random(f"{seed}/{number}")
     moment = random.uniform(0.1, 0.7)
     if broken == LITE_FULL_DISK:
-        full = FullDisk(0, 2.0, None, serving=True, answers=40)
+        full = FullDisk(random.randint(0, 32) * 4096, 2.0, None, serving=True, answers=40)
         return Round(number, None, moment, store="lite_server", hot=True, full_disk=full)
     if only == DISK_FULL:
         return _full_disk(seed, number)

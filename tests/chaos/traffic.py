@@ -44,33 +44,29 @@ class Traffic:
             asyncio.create_task(self._work(Client(world, http, Random(f"{seed}/{number}")), first[number : number + 1]))
             for number in range(HOT_CLIENTS if hot else CLIENTS)
         ]
+        self._ended = asyncio.gather(*self._tasks)
+        """Done when all clients have ended, or when one of them has found a Violation, which it raises."""
 
     async def until(self, event: asyncio.Event, seconds: float) -> None:
-        """Waits for the event, at most ``seconds``. Raises the Violation that a client found."""
+        """Waits for the event or the end of all clients, at most ``seconds``. Raises the Violation of a client."""
         waiting = asyncio.create_task(event.wait())
-        try:
-            done, _ = (
-                await asyncio.wait({waiting, *self._tasks}, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-                if not event.is_set()
-                else (set(), None)
-            )
-            for task in done:
-                await task
-        finally:
-            waiting.cancel()
+        await asyncio.wait({waiting, self._ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._ended.done():
+            await self._ended
 
     async def answers(self, count: int) -> None:
         """Waits until ``count`` more calls were answered or lost."""
         wanted = self._answers + count
-        while self._answers < wanted and not all(task.done() for task in self._tasks):
-            done, _ = await asyncio.wait({*self._tasks}, timeout=0.01, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                await task
+        while self._answers < wanted and not self._ended.done():
+            await asyncio.wait({self._ended}, timeout=0.01)
+        if self._ended.done():
+            await self._ended
 
     async def stop(self) -> None:
         """Stops the clients and waits until their last calls were answered or lost."""
         self._stop = True
-        await asyncio.gather(*self._tasks)
+        await self._ended
 
     async def _work(self, client: Client, first: tuple[str, ...]) -> None:
         names, weights = list(WEIGHTS), list(WEIGHTS.values())
