@@ -1,4 +1,4 @@
-"""Measures of rankings in which each question has one right document, and of scores that tell right from wrong."""
+"""Measures of rankings in which each question has one right document."""
 
 from collections.abc import Sequence
 
@@ -23,12 +23,3 @@ def mrr_at(k: int, places: Sequence[int | None]) -> float:
 def ndcg_at(k: int, places: Sequence[int | None]) -> float:
     """Normalized discounted cumulative gain with one relevant document, so 1 / log2(place + 1)."""
     return float(np.mean([1 / np.log2(place + 1) if place is not None and place <= k else 0.0 for place in places]))
-
-
-def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """The chance that a positive value is above a negative one; equal values count half (Mann-Whitney U)."""
-    values = np.concatenate([positive, negative])
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    wins = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
-    return float(wins / (len(positive) * len(negative)))

@@ -15,11 +15,12 @@ from uuid import UUID
 
 from tqdm import tqdm
 
+from app.core.search.regression import auc
 from scripts.api_client import ApiClient
 from scripts.korquad import Paragraph
 from scripts.own_server import own_server
 from scripts.question_sets import SETS, Entry, QuestionSet
-from scripts.ranking_metrics import auc, mrr_at, ndcg_at, places, recall_at
+from scripts.ranking_metrics import mrr_at, ndcg_at, places, recall_at
 
 MODES = ("dense", "lexical", "hybrid")
 LEFT_OUT = ("number", "article")

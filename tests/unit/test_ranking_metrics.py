@@ -2,8 +2,9 @@
 
 import pytest
 
+from app.core.search.regression import auc
 from scripts.question_sets import SETS, parakqc
-from scripts.ranking_metrics import auc, mrr_at, ndcg_at, places, recall_at
+from scripts.ranking_metrics import mrr_at, ndcg_at, places, recall_at
 
 
 def test_of_one_right_document() -> None:
