@@ -1,11 +1,9 @@
 """The text that scripts load: 964 paragraphs of Korean Wikipedia with 5,774 questions, the KorQuAD 1.0 dev set."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data" / "KorQuAD_v1.0_dev.json"
 
@@ -35,8 +33,3 @@ def spread(count: int) -> list[Paragraph]:
     """``count`` paragraphs that are spread evenly over the data set."""
     everything = paragraphs()
     return everything[:: max(1, len(everything) // count)][:count]
-
-
-def recall(ranked: Iterable[Sequence[int]], right: Sequence[int], k: int) -> float:
-    """The share of questions whose right paragraph is among the first ``k`` of its ranked paragraph numbers."""
-    return float(np.mean([number in numbers[:k] for numbers, number in zip(ranked, right, strict=True)]))

@@ -28,8 +28,9 @@ from uuid import UUID
 from tqdm import tqdm
 
 from scripts.api_client import ApiClient
-from scripts.korquad import Paragraph, paragraphs, recall
+from scripts.korquad import Paragraph, paragraphs
 from scripts.own_server import environment_of, own_folder, server_in
+from scripts.ranking_metrics import places, recall_at
 from scripts.recall import BATCH, BOT, QUERIES, TOP_K, load
 
 FRESH = str(UUID(int=2))
@@ -113,8 +114,8 @@ def measure(server: ApiClient, bot: str, asked: Sequence[tuple[str, int]]) -> st
         body = {"chat_bot_id": bot, "limit": TOP_K, "mode": "dense", "query_texts": texts}
         answers = server.call("POST", "/search/batch", body)["answers"]
         ranked.extend([result["document"]["metadata"]["number"] for result in one["results"]] for one in answers)
-    right = [number for _, number in asked]
-    return f"recall@1 {recall(ranked, right, 1):.3f}  recall@{TOP_K} {recall(ranked, right, TOP_K):.3f}"
+    found = places(ranked, [number for _, number in asked])
+    return f"recall@1 {recall_at(1, found):.3f}  recall@{TOP_K} {recall_at(TOP_K, found):.3f}"
 
 
 @dataclass(frozen=True)
