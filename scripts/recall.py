@@ -101,7 +101,10 @@ class Bot:
         return statistics.median(times)
 
     def without(self, key: str, options: dict[str, Any]) -> list[list[Result]]:
-        """The first result of each question when its right document, or all of that document's article, is left out."""
+        """The results of each question when its right document, or all of that document's article, is left out.
+
+        As many as of ``ask_all``, because the confidence of the first result depends on those below it.
+        """
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for place, (_, number) in enumerate(self._set.asked):
             groups[number if key == "number" else self._set.entries[number].article].append(place)
@@ -109,7 +112,7 @@ class Bot:
         with tqdm(total=len(found), desc=f"{self._set.name} without {key}", unit="question", disable=None) as progress:
             for value, members in groups.items():
                 others = {"filter": {"type": "ne", "key": f"metadata.{key}", "value": value}}
-                answers = self.ask([self._set.asked[place][0] for place in members], {**options, **others}, 1)
+                answers = self.ask([self._set.asked[place][0] for place in members], {**options, **others}, TOP_K)
                 for place, results in zip(members, answers, strict=True):
                     found[place] = results
                 progress.update(len(members))
