@@ -25,9 +25,9 @@ def tokens(text: str, version: int) -> list[str]:
     return list(_TOKENS[version](text))
 
 
-def with_title(title: str, text: str) -> str:
-    """What is analyzed for a chunk where the title of its document is part of the lexical field."""
-    return f"{title}\n{text}"
+def analyzed_text(title: str, text: str, title_in_lexical: bool) -> str:
+    """What is analyzed for a chunk: its text, after the title of its document if that is in the lexical field."""
+    return f"{title}\n{text}" if title_in_lexical else text
 
 
 def lexical_text(text: str, version: int) -> str:

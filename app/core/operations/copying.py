@@ -8,7 +8,7 @@ from uuid import UUID
 
 import numpy as np
 
-from app.core.analyzers.analyzers import with_title
+from app.core.analyzers.analyzers import analyzed_text
 from app.core.operations.vector_source import VectorSource
 from app.core.operations.verify import present_keys
 from app.core.ports import ModelMigrationPort, VectorIndex, VerifyPort
@@ -83,8 +83,7 @@ class Copier:
         if self._points:
             await failpoint(f"{self._points}.before_upsert")
         check()
-        titles = target.title_in_lexical
-        texts = [with_title(chunk.title, chunk.text) if titles else chunk.text for chunk in chunks]
+        texts = [analyzed_text(chunk.title, chunk.text, target.title_in_lexical) for chunk in chunks]
         return await self._index.upsert(
             target.collection, keys, doc_ids, vectors, texts, analyzer_version=target.analyzer_version
         )

@@ -12,13 +12,13 @@ from itertools import islice
 
 import numpy as np
 
-from app.core.analyzers.analyzers import with_title
+from app.core.analyzers.analyzers import analyzed_text
 from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, Hit
 from app.core.search.hits import HitLists, RetrievalRequest, keys_to_hydrate, merge_hits, take_all_confirmed
 from app.core.search.lexical import estimated_bm25
-from app.schemas.rows import Bot, CurrentChunk, SearchChunk
+from app.schemas.rows import CurrentChunk
 from app.utils.stopwatch import Stopwatch
 
 MAX_PASSES = 8
@@ -130,7 +130,11 @@ class Completion:
                 pair.dense = merge_hits(pair.dense or [], near, found.dense or [], k)
         if request.lexical:
             bot = request.bot
-            words = {key: _lexical_text(bot, row.chunk) for key, row in completed.rows.items() if row.chunk}
+            words = {
+                key: analyzed_text(row.chunk.title, row.chunk.text, bot.title_in_lexical)
+                for key, row in completed.rows.items()
+                if row.chunk
+            }
             for pair, found, text in zip(merged, raw, request.texts, strict=True):
                 scored = [
                     (words[hit.chunk_id], hit.score)
@@ -147,10 +151,6 @@ def cosine(one: Vectors, other: Vectors) -> float:
     """Cosine similarity of two vectors (dimension,), -1..1."""
     similarity = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
     return max(-1.0, min(1.0, similarity))
-
-
-def _lexical_text(bot: Bot, chunk: SearchChunk) -> str:
-    return with_title(chunk.title, chunk.text) if bot.title_in_lexical else chunk.text
 
 
 def _best_lexical_keys(lists: Iterable[HitLists]) -> set[int]:

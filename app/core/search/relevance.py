@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
+from app.core.analyzers.analyzers import analyzed_text
 from app.core.bots.bot_cache import BoundedCache
 from app.core.ports import StatisticsPort
 from app.core.search.coalescing import RequestCoalescer
@@ -182,7 +183,7 @@ class Relevance:
             sample = await self._store.sample(bot_id, SAMPLE_CHUNKS, 0)
         counter, chars = TermCounter(), 0
         for title, text in sample:
-            counter.add(_lexical(title, text, title_in_lexical), analyzer_version)
+            counter.add(analyzed_text(title, text, title_in_lexical), analyzer_version)
             chars += len(text)
             if chars >= SAMPLE_CHARS:
                 break
@@ -211,7 +212,7 @@ class Relevance:
         key = (chunk.chunk_id, statistics.analyzer_version, statistics.title_in_lexical)
         found = self._terms.get(key)
         if found is None:
-            text = _lexical(chunk.title, chunk.text, statistics.title_in_lexical)
+            text = analyzed_text(chunk.title, chunk.text, statistics.title_in_lexical)
             found = terms(text, statistics.analyzer_version)
             self._terms.put(key, found, sys.getsizeof(found))
         return found
@@ -243,10 +244,6 @@ def _rated(
         for result, coverage, confidence in zip(results, coverages, confidences, strict=True)
         if least is None or confidence >= least
     ]
-
-
-def _lexical(title: str, text: str, title_in_lexical: bool) -> str:
-    return f"{title}\n{text}" if title_in_lexical else text
 
 
 def _differ(one: BotSize, other: BotSize) -> bool:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import numpy as np
 
-from app.core.analyzers.analyzers import with_title
+from app.core.analyzers.analyzers import analyzed_text
 from app.core.bots.bots import Bots
 from app.core.bots.recent_vectors import RecentVectors
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
@@ -59,9 +59,11 @@ class ChunkBatch(NamedTuple):
     @property
     def lexical_texts(self) -> Sequence[str]:
         """What is analyzed for the lexical field. All writes are of one bot."""
-        if not self.writes[0].bot.title_in_lexical:
-            return self.texts
-        return [with_title(write.document.title, text) for write, text in zip(self.writes, self.texts, strict=True)]
+        titled = self.writes[0].bot.title_in_lexical
+        return [
+            analyzed_text(write.document.title, text, titled)
+            for write, text in zip(self.writes, self.texts, strict=True)
+        ]
 
     @property
     def chunk_texts(self) -> list[ChunkText]:
