@@ -1,5 +1,8 @@
 """Lexical analysis: bigrams, whole words, and the longest text."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -119,9 +122,16 @@ async def test_bm25_is_estimated_from_what_was_scored() -> None:
     exact = {hit.chunk_id: hit.score for hit in hits}
     known, unknown = list(exact)[::2], list(exact)[1::2]
     scored = [(texts[key], exact[key]) for key in known]
-    estimated = estimated_bm25("사과 rare common", [texts[key] for key in unknown], scored, NEWEST)
+    estimated = estimates("사과 rare common", [texts[key] for key in unknown], scored)
     assert np.allclose(estimated, [exact[key] for key in unknown], rtol=0.05)
-    assert estimated_bm25("사과", ["배나무", "사과"], scored, NEWEST)[0] == 0
-    assert estimated_bm25("unheard", ["unheard of"], scored, NEWEST)[0] > 0
-    assert estimated_bm25("사과", ["사과"], [], NEWEST)[0] > 0
-    assert estimated_bm25("!", ["사과"], [], NEWEST) == [0.0]
+    assert estimates("사과", ["배나무", "사과"], scored)[0] == 0
+    assert estimates("unheard", ["unheard of"], scored)[0] > 0
+    assert estimates("사과", ["사과"], [])[0] > 0
+    assert estimates("!", ["사과"], []) == [0.0]
+
+
+def estimates(query: str, texts: Sequence[str], scored: Sequence[tuple[str, float]]) -> list[float]:
+    def counted(text: str) -> Counter[str]:
+        return Counter(tokens(text, NEWEST))
+
+    return estimated_bm25(counted(query), [*map(counted, texts)], [(counted(text), score) for text, score in scored])

@@ -6,13 +6,14 @@ document may be replaced again before that. PostgreSQL knows which document the 
 now. Their scores are computed here from their texts, and they are merged into the hits (decision 6).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 
-from app.core.analyzers.analyzers import analyzed_text
+from app.core.analyzers.analyzers import analyzed_text, tokens
 from app.core.embedding.port import PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.ports import DocumentPort, Hit
@@ -131,9 +132,9 @@ class Completion:
         if request.lexical:
             bot = request.bot
             words = {
-                key: analyzed_text(row.chunk.title, row.chunk.text, bot.title_in_lexical)
-                for key, row in completed.rows.items()
-                if row.chunk
+                key: Counter(tokens(analyzed_text(chunk.title, chunk.text, bot.title_in_lexical), bot.analyzer_version))
+                for key in added.keys() | _best_lexical_keys(lists)
+                if (row := completed.rows.get(key)) and (chunk := row.chunk)
             }
             for pair, found, text in zip(merged, raw, request.texts, strict=True):
                 scored = [
@@ -141,7 +142,8 @@ class Completion:
                     for hit in islice(pair.lexical or (), SCORED_TEXTS)
                     if hit.chunk_id in words
                 ]
-                estimated = estimated_bm25(text, [words[key] for key in added], scored, bot.analyzer_version)
+                asked = Counter(tokens(text, bot.analyzer_version))
+                estimated = estimated_bm25(asked, [words[key] for key in added], scored)
                 shared = [Hit(key, score) for key, score in zip(added, estimated, strict=True) if score > 0]
                 pair.lexical = merge_hits(pair.lexical or [], shared, found.lexical or [], k)
         return merged
