@@ -6,9 +6,9 @@ import pytest
 
 from app.core.search.confidence import SHIPPED, likelihood, never_rising
 from app.core.search.coverage import MAX_TERMS, UNSEEN_CHUNKS, DocumentFrequencies, Match, TermCounter, terms
-from app.core.search.lru_cache import ENTRY_BYTES, LruCache
-from app.core.search.relevance import _differ
+from app.core.search.relevance import ENTRY_BYTES, _differ
 from app.schemas.operation_rows import BotSize, Calibration, TermCounts
+from app.utils.lru_cache import LruCache
 
 CHUNKS = ("router red", "router blue", "cable", "router")
 
@@ -124,13 +124,14 @@ def test_when_a_bot_differs_from_its_sample(one: tuple[int, int], other: tuple[i
 
 
 def test_the_cache_evicts_what_was_used_longest_ago() -> None:
-    cache = LruCache[str, str](3 * (ENTRY_BYTES + 100))
+    sizes = {"more": 300, "huge": 10_000}
+    cache = LruCache[str, str](3 * (ENTRY_BYTES + 100), lambda value: ENTRY_BYTES + sizes.get(value, 100))
     for key in "abc":
-        cache.put(key, key, 100)
+        cache.put(key, key)
     assert cache.get("a") == "a"
-    cache.put("d", "d", 100)
+    cache.put("d", "d")
     assert [cache.get(key) for key in "abcd"] == ["a", None, "c", "d"]
-    cache.put("c", "more", 300)
+    cache.put("c", "more")
     assert [cache.get(key) for key in "acd"] == [None, "more", "d"]
-    cache.put("huge", "huge", 10_000)
+    cache.put("huge", "huge")
     assert (cache.get("huge"), cache.bytes) == (None, 0)

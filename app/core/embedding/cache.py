@@ -1,10 +1,10 @@
-"""An LRU cache of vectors, bounded in bytes."""
+"""An LRU cache of vectors."""
 
-from collections import OrderedDict
 from contextvars import ContextVar
 from hashlib import blake2b
 
 from app.core.embedding.port import Vectors
+from app.utils.lru_cache import LruCache
 
 ENTRY_BYTES = 320
 """Memory of an entry besides the vector's numbers: the array object, the key and their slots in the dictionary."""
@@ -15,14 +15,16 @@ cache_account: ContextVar[str] = ContextVar("cache_account", default="")
 whether another one has stored the same text. Empty for the server's own work and where no API key is required."""
 
 
-class VectorCache:
-    """Vectors of one model by account and text; the least recently used are evicted."""
+def _size(vector: Vectors) -> int:
+    return vector.nbytes + ENTRY_BYTES
+
+
+class VectorCache(LruCache[bytes, Vectors]):
+    """Vectors (dimension,), read-only, of one model by account and text; the least recently used are evicted."""
 
     def __init__(self, model: str, max_bytes: int) -> None:
+        super().__init__(max_bytes, _size)
         self._seed = blake2b(model.encode(), digest_size=16).digest()
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[bytes, Vectors] = OrderedDict()
-        self.bytes = 0
 
     @property
     def enabled(self) -> bool:
@@ -33,21 +35,10 @@ class VectorCache:
         scoped = f"{cache_account.get()}\0{text}"  # PostgreSQL stores no NUL, so no account's name has one.
         return blake2b(scoped.encode("utf-8", "surrogatepass"), digest_size=16, key=self._seed).digest()
 
-    def get(self, key: bytes) -> Vectors | None:
-        """The vector (dimension,), read-only, or None."""
-        vector = self._entries.get(key)
-        if vector is not None:
-            self._entries.move_to_end(key)
-        return vector
-
-    def put(self, key: bytes, vector: Vectors) -> None:
+    def put(self, key: bytes, value: Vectors) -> None:
         """Stores a copy: a row of a batch would keep the whole batch in memory."""
-        if key in self._entries or vector.nbytes + ENTRY_BYTES > self._max_bytes:
+        if key in self._entries or _size(value) > self._max_bytes:
             return
-        copy = vector.copy()
+        copy = value.copy()
         copy.setflags(write=False)
-        self._entries[key] = copy
-        self.bytes += copy.nbytes + ENTRY_BYTES
-        while self.bytes > self._max_bytes:
-            _, oldest = self._entries.popitem(last=False)
-            self.bytes -= oldest.nbytes + ENTRY_BYTES
+        super().put(key, copy)

@@ -20,11 +20,11 @@ from app.core.ports import StatisticsPort
 from app.core.search.coalescing import RequestCoalescer
 from app.core.search.confidence import SHIPPED, likelihood, never_rising
 from app.core.search.coverage import DocumentFrequencies, Match, TermCounter, Terms, terms
-from app.core.search.lru_cache import LruCache
 from app.core.search.query import Query, Result
 from app.schemas.operation_rows import BotSize, Calibration, TermCounts
 from app.schemas.rows import Bot, SearchChunk
 from app.utils.errors import AppError, BotNotFound, ErrorLocation, NotCalibrated, Unavailable
+from app.utils.lru_cache import LruCache
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ MAX_AGE_SECONDS = 86_400.0
 GROWTH = 1.5
 CACHED_BYTES = 16 * 1024 * 1024
 """Memory of each process for the terms of chunks, and as much for document frequencies."""
+ENTRY_BYTES = 400
+"""Memory of an entry besides its terms or frequencies: key, slots and objects around them."""
 DIGITS = 4
 """Of coverage and confidence in an answer."""
 SLICE = 16
@@ -73,8 +75,8 @@ class Relevance:
     def __init__(self, store: StatisticsPort) -> None:
         self._store = store
         self._reader = RequestCoalescer(self._read_batch)
-        self._statistics = LruCache[_Key, Statistics](CACHED_BYTES)
-        self._terms = LruCache[tuple[int, int, bool], Terms](CACHED_BYTES)
+        self._statistics = LruCache[_Key, Statistics](CACHED_BYTES, _statistics_bytes)
+        self._terms = LruCache[tuple[int, int, bool], Terms](CACHED_BYTES, _terms_bytes)
         self._checked = BoundedCache[UUID, float]()
         self._to_check: set[UUID] = set()
 
@@ -137,8 +139,7 @@ class Relevance:
             found = await self._reader((bot, draw), None)
             is_kept = found.version is not None or found.expires_at is not None
             if is_kept and words == (found.analyzer_version, found.title_in_lexical):
-                size = 0 if found.frequencies is None else found.frequencies.nbytes
-                self._statistics.put((key[0], found.version, *key[2:]), found, size)
+                self._statistics.put((key[0], found.version, *key[2:]), found)
         return found
 
     def _note(self, bot_id: UUID, now: float) -> None:
@@ -214,7 +215,7 @@ class Relevance:
         if found is None:
             text = analyzed_text(chunk.title, chunk.text, statistics.title_in_lexical)
             found = terms(text, statistics.analyzer_version)
-            self._terms.put(key, found, sys.getsizeof(found))
+            self._terms.put(key, found)
         return found
 
 
@@ -244,6 +245,14 @@ def _rated(
         for result, coverage, confidence in zip(results, coverages, confidences, strict=True)
         if least is None or confidence >= least
     ]
+
+
+def _statistics_bytes(statistics: Statistics) -> int:
+    return ENTRY_BYTES + (0 if statistics.frequencies is None else statistics.frequencies.nbytes)
+
+
+def _terms_bytes(of_chunk: Terms) -> int:
+    return ENTRY_BYTES + sys.getsizeof(of_chunk)
 
 
 def _differ(one: BotSize, other: BotSize) -> bool:
