@@ -6,7 +6,6 @@ answer in the bot is an example of that too. The answers that are there and thos
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 from zlib import crc32
@@ -14,19 +13,17 @@ from zlib import crc32
 import numpy as np
 
 from app.core.bots.bots import Bots
-from app.core.operations.questions import Question
+from app.core.operations.questions import Question, ask
 from app.core.ports import StatisticsPort
 from app.core.search.confidence import SIGNS, features
-from app.core.search.query import Query
+from app.core.search.query import Query, Result
 from app.core.search.regression import Numbers, auc, fit_signed, predict
 from app.core.search.relevance import Relevance
 from app.core.search.search import Search
 from app.schemas.operation_rows import Calibration
-from app.schemas.rows import Bot
-from app.utils.errors import InvalidInput, UnsupportedMode
-from app.utils.stopwatch import Stopwatch
+from app.schemas.rows import Mode
+from app.utils.errors import InvalidInput
 
-BATCH: Final = 64
 RESULTS: Final = 20
 FOLDS: Final = 5
 MIN_EXAMPLES: Final = 50
@@ -74,10 +71,11 @@ class Calibrator:
         """
         bot = await self._bots.usable(bot_id, None)
         examples: list[Example] = []
-        for start in range(0, len(questions), BATCH):
-            part = questions[start : start + BATCH]
-            examples += await self._examples(bot, part)
-            progress(len(part))
+        # Not with the bot's own mode and min_confidence.
+        mode: Mode = "hybrid" if await self._bots.supports_lexical(bot) else "dense"
+        query = Query(bot_id, None, (), RESULTS, mode, min_confidence=0.0)
+        async for answered in ask(self._search, query, questions, progress):
+            examples += await self._examples(bot_id, answered)
         right = sum(example.is_right for example in examples)
         if min(right, len(examples) - right) < MIN_EXAMPLES:
             raise InvalidInput(
@@ -96,17 +94,10 @@ class Calibrator:
         there = sum(question.has_answer for question in questions)
         return Calibrated(now.embedding_model, calibration, len(questions), there, right, both_auc, words_auc, bots)
 
-    async def _examples(self, bot: Bot, questions: Sequence[Question]) -> list[Example]:
-        texts = [question.text for question in questions]
-        # Not with the bot's own mode and min_confidence.
-        query = Query(bot.bot_id, None, texts, RESULTS, "hybrid", min_confidence=0.0)
-        try:
-            answer = await self._search.query(query, Stopwatch())
-        except UnsupportedMode:
-            answer = await self._search.query(replace(query, mode="dense"), Stopwatch())
-        bot = await self._bots.usable(bot.bot_id, None)
+    async def _examples(self, bot_id: UUID, answered: Sequence[tuple[Question, Sequence[Result]]]) -> list[Example]:
+        bot = await self._bots.usable(bot_id, None)
         examples: list[Example] = []
-        for question, results in zip(questions, answer.results, strict=True):
+        for question, results in answered:
             wrong = [result for result in results if not question.is_answered_by(result)]
             best = [(result, question.has_answer) for result in results[:1]]
             if question.has_answer:

@@ -1,4 +1,4 @@
-"""Files of questions with known answers: one JSON object in each line.
+"""Questions with known answers, asked of a bot, and their files: one JSON object in each line.
 
 {"question": "경복궁은 언제 쉬나요?", "doc_id": 4711}
 {"question": "경복궁은 언제 쉬나요?", "external_id": "guide/palace"}
@@ -8,15 +8,21 @@
 """
 
 import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from app.core.search.query import Result
+from app.core.search.query import Query, Result
+from app.core.search.search import Search
 from app.utils.errors import InvalidInput
+from app.utils.stopwatch import Stopwatch
 from app.utils.unicode import nfc
 
 ANSWERS = ("doc_id", "external_id", "passage", "title")
 KEYS = {"question", *ANSWERS}
+BATCH: Final = 32
+"""Questions that are asked together."""
 
 
 class Question(NamedTuple):
@@ -42,6 +48,20 @@ class Question(NamedTuple):
         if self.external_id is not None:
             return self.external_id == result.chunk.external_id
         return self.doc_id == result.chunk.doc_id
+
+
+async def ask(
+    search: Search, query: Query, questions: Sequence[Question], progress: Callable[[int], object]
+) -> AsyncIterator[Sequence[tuple[Question, Sequence[Result]]]]:
+    """Batches of questions, each question with the results of ``query`` for its text, one search after the other.
+
+    ``progress`` is told the size of each finished batch. Raises as ``Search.query``.
+    """
+    for start in range(0, len(questions), BATCH):
+        part = questions[start : start + BATCH]
+        answer = await search.query(replace(query, texts=[question.text for question in part]), Stopwatch())
+        yield list(zip(part, answer.results, strict=True))
+        progress(len(part))
 
 
 def read_questions(path: Path) -> list[Question]:

@@ -9,16 +9,14 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from app.core.bots.bots import Bots
-from app.core.operations.questions import Question
+from app.core.operations.questions import Question, ask
 from app.core.search.query import Query, Result
 from app.core.search.search import Search
 from app.schemas.rows import Bot, BotChanges, Mode
 from app.utils.errors import InvalidInput
-from app.utils.stopwatch import Stopwatch
 
 MAX_QUESTIONS: Final = 1_000
 """More are thinned out evenly, so that a run makes at most 11 times 32 calls of ``Search.query``."""
-BATCH: Final = 32
 TOP_K: Final = 10
 WEIGHTS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -76,11 +74,10 @@ class Tuner:
         found: set[int] = set()
         measured: list[Measured] = []
         for setting in grid:
+            query = Query(bot_id, None, (), TOP_K, mode=setting.mode, dense_weight=setting.dense_weight)
             ranks: list[int | None] = []
-            for start in range(0, len(questions), BATCH):
-                part = questions[start : start + BATCH]
-                ranks += await self._ranks(bot_id, part, setting)
-                progress(len(part))
+            async for answered in ask(self._search, query, questions, progress):
+                ranks += [_rank(question, results) for question, results in answered]
             found |= {place for place, rank in enumerate(ranks) if rank is not None}
             first = sum(rank == 1 for rank in ranks) / len(ranks)
             measured.append(Measured(setting, first, sum(1 / rank for rank in ranks if rank) / len(ranks)))
@@ -95,13 +92,6 @@ class Tuner:
             changes["default_dense_weight"] = setting.dense_weight
         return await self._bots.update(bot_id, None, changes)
 
-    async def _ranks(self, bot_id: UUID, questions: Sequence[Question], setting: Setting) -> list[int | None]:
-        """The place of each question's first right result, from 1; None if none of the first 10 is right."""
-        texts = [question.text for question in questions]
-        query = Query(bot_id, None, texts, TOP_K, mode=setting.mode, dense_weight=setting.dense_weight)
-        answer = await self._search.query(query, Stopwatch())
-        return [_rank(question, results) for question, results in zip(questions, answer.results, strict=True)]
-
 
 def thinned(questions: Sequence[Question]) -> list[Question]:
     """At most MAX_QUESTIONS of those that name their answer, evenly spread."""
@@ -111,4 +101,5 @@ def thinned(questions: Sequence[Question]) -> list[Question]:
 
 
 def _rank(question: Question, results: Sequence[Result]) -> int | None:
+    """The place of the first right result, from 1; None if none is right."""
     return next((place for place, result in enumerate(results, 1) if question.is_answered_by(result)), None)
