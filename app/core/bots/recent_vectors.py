@@ -28,7 +28,7 @@ HELD_SECONDS: Final = 1.0
 WRITE_CHUNKS: Final = 256
 """Writes of more chunks are not held."""
 COLLECTION_CHUNKS: Final = 2_048
-"""Chunks held of a collection: ranking them takes 1 ms with 512 dimensions."""
+"""Chunks held of a collection: ranking them takes 1 ms with 512 dimensions, 5 ms if each was written alone."""
 TOTAL_BYTES: Final = 64 << 20
 COLLECTIONS: Final = 4_096
 """Collections whose floor is known. The floor of a collection that was dropped from here is that of all of these."""
@@ -93,18 +93,18 @@ class Snapshot:
     ) -> list[Hit]:
         """Cosine similarity of every held chunk to ``query`` (dimension,), or of those of these documents or keys."""
         unit = query / np.linalg.norm(query)
-        hits: list[Hit] = []
-        for part in self.parts:
-            if part.units.shape[1] != len(unit):
-                continue
-            scores = np.clip(part.units @ unit, -1.0, 1.0)
-            allowed = np.ones(len(scores), bool)
-            if doc_ids is not None:
-                allowed &= np.isin(part.doc_ids, doc_ids)
-            if chunk_ids is not None:
-                allowed &= np.isin(part.chunk_ids, chunk_ids)
-            hits += map(Hit, part.chunk_ids[allowed].tolist(), scores[allowed].tolist())
-        return hits
+        parts = [part for part in self.parts if part.units.shape[1] == len(unit)]
+        if not parts:
+            return []
+        # Of all parts at once, because there may be hundreds of one chunk each.
+        keys = np.concatenate([part.chunk_ids for part in parts])
+        scores = np.clip(np.concatenate([part.units @ unit for part in parts]), -1.0, 1.0)
+        allowed = np.ones(len(scores), bool)
+        if doc_ids is not None:
+            allowed &= np.isin(np.concatenate([part.doc_ids for part in parts]), doc_ids)
+        if chunk_ids is not None:
+            allowed &= np.isin(keys, chunk_ids)
+        return [*map(Hit, keys[allowed].tolist(), scores[allowed].tolist())]
 
 
 class RecentVectors:
