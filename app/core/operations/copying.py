@@ -70,14 +70,20 @@ class Copier:
         return timestamp
 
     async def write(
-        self, target: Target, source: VectorSource, chunks: Sequence[SourceChunk], check: Callable[[], None]
+        self,
+        target: Target,
+        source: VectorSource,
+        chunks: Sequence[SourceChunk],
+        check: Callable[[], None],
+        milvus_timestamp: int | None = None,
     ) -> int:
         """Upserts the chunks with the vectors of the source; returns the upsert's timestamp.
 
+        ``milvus_timestamp``: as for ``VectorSource.vectors``.
         ``check`` is called before the write to Milvus, and raises LeaseLost when another process may have taken over.
         Raises the errors of the source.
         """
-        vectors = await source.vectors(chunks)
+        vectors = await source.vectors(chunks, milvus_timestamp)
         keys = np.array([chunk.chunk_id for chunk in chunks], np.int64)
         doc_ids = np.array([chunk.doc_id for chunk in chunks], np.int64)
         if self._points:

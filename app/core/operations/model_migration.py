@@ -279,10 +279,11 @@ class ModelMigrator:
             raise _CutoverTooLarge
         if missing:
             chunks = await cutover.chunks_of_keys(missing)
-            source = run.source.at(cutover.milvus_timestamp)
             try:
                 async with asyncio.timeout(MAX_CUTOVER_SECONDS):
-                    timestamp = await self._copier.write(run.target, source, chunks, run.lease.check)
+                    timestamp = await self._copier.write(
+                        run.target, run.source, chunks, run.lease.check, cutover.milvus_timestamp
+                    )
                 run.wrote(chunks, timestamp)
             except TimeoutError as exc:
                 raise _CutoverTooLarge from exc

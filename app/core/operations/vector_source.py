@@ -22,12 +22,12 @@ class VectorSource(Protocol):
     embedded: int
     pause: float
 
-    async def vectors(self, chunks: Sequence[SourceChunk]) -> Vectors:
-        """The vectors (n, dimension) of the chunks. Raises the error of a text that the model does not take."""
+    async def vectors(self, chunks: Sequence[SourceChunk], milvus_timestamp: int | None = None) -> Vectors:
+        """The vectors (n, dimension) of the chunks. Raises the error of a text that the model does not take.
 
-    def at(self, milvus_timestamp: int) -> "VectorSource":
-        """The source inside a cut-over: it needs no further connection. ``milvus_timestamp``: of the bot's newest
-        write."""
+        ``milvus_timestamp``: of the bot's newest write. Inside a cut-over it is given, so that no further connection is
+        needed.
+        """
 
 
 class Embedding:
@@ -39,17 +39,14 @@ class Embedding:
         self._embedder = embedder
         self.embedded = 0
 
-    async def vectors(self, chunks: Sequence[SourceChunk]) -> Vectors:
+    async def vectors(self, chunks: Sequence[SourceChunk], milvus_timestamp: int | None = None) -> Vectors:
+        del milvus_timestamp  # The texts are all that it needs.
         try:
             vectors = await self._embedder.embed_documents([chunk.text for chunk in chunks])
         except PartialEmbeddingError as exc:
             raise exc.located(lambda index: _location(chunks[index])) from exc
         self.embedded += len(chunks)
         return vectors
-
-    def at(self, milvus_timestamp: int) -> "Embedding":
-        del milvus_timestamp  # The texts are all that it needs.
-        return self
 
 
 class StoredVectors:
@@ -65,25 +62,19 @@ class StoredVectors:
         self._index = index
         self._embedder_of = embedder_of
         self._bot = bot
-        self._timestamp: int | None = None
         self.embedded = 0
 
-    def at(self, milvus_timestamp: int) -> "StoredVectors":
-        self._timestamp = milvus_timestamp
-        return self
-
-    async def vectors(self, chunks: Sequence[SourceChunk]) -> Vectors:
+    async def vectors(self, chunks: Sequence[SourceChunk], milvus_timestamp: int | None = None) -> Vectors:
         bot = self._bot
-        if self._timestamp is None:
+        if milvus_timestamp is None:
             found = await self._bots.get(bot.bot_id, None)
             if found is None:
                 raise BotNotFound("The bot was deleted meanwhile.")
             self._bot = bot = found
-        timestamp = bot.milvus_timestamp if self._timestamp is None else self._timestamp
-        self._timestamp = None
+            milvus_timestamp = bot.milvus_timestamp
         keys = [chunk.chunk_id for chunk in chunks]
         try:
-            stored = await self._index.embeddings(bot.milvus_collection, keys, guarantee_timestamp=timestamp)
+            stored = await self._index.embeddings(bot.milvus_collection, keys, guarantee_timestamp=milvus_timestamp)
         except CollectionMissing:
             stored = {}  # Milvus lost it.
         usable = {key: vector for key, vector in stored.items() if _is_usable(vector, bot)}
