@@ -264,7 +264,7 @@ async def build_services(
     # An external_id that a dead process holds is free by then.
     patience = settings.saga_lease_seconds + settings.recovery_interval_seconds
     ingest = Ingest(bots, documents, saga, keys, patience=patience)
-    of_documents = Documents(bots, documents, recovery, Retitling(bots, documents, stores.index, saga))
+    of_documents = Documents(bots, documents, recovery, Retitling(bots, documents, saga))
     async with running(*loops):
         yield Services(
             keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.api_key_cache_ttl),

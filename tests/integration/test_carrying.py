@@ -71,6 +71,20 @@ async def test_texts_may_change_places_and_leave(
     await assert_right_vectors(services, bot, db, index)
 
 
+async def test_a_new_title_embeds_nothing(
+    bot: BotClient, services: Services, db: Database, index: FaultyIndex, embedder: CountingEmbedder
+) -> None:
+    doc_id = await bot.insert(*TEXTS, "one", title="old")
+    embedder.embedded.clear()
+    body = {"chat_bot_id": str(bot.bot_id), "metadata_updates": {"title": "zebra"}}
+    answer = await bot.http.patch(f"/data/document/{doc_id}/metadata", json=body)
+    assert answer.status_code == 200, answer.text
+    assert embedder.embedded == []
+    assert len(await bot.search("zebra", mode="lexical")) == 4
+    assert (await bot.search("two", mode="dense", limit=1))[0]["chunk_index"] == 1
+    await assert_right_vectors(services, bot, db, index)
+
+
 @pytest.mark.parametrize("text", ["One", "one ", "one\n", "\u1112\u1161\u11ab"])
 async def test_a_text_that_looks_the_same_is_another(bot: BotClient, embedder: CountingEmbedder, text: str) -> None:
     """The texts of chunks are stored as they are sent, in any normal form."""

@@ -86,7 +86,7 @@ class Process:
         recent = RecentVectors(leases.token)
         saga = Saga(writes, self.bots, index, embedders, leases, throttle, self.generations, recent)
         self.ingest = Ingest(self.bots, documents, saga, world.keys, patience=2 * LEASE, random=world.random)
-        self.documents = Documents(self.bots, documents, recovery, Retitling(self.bots, documents, index, saga))
+        self.documents = Documents(self.bots, documents, recovery, Retitling(self.bots, documents, saga))
         self.by_filter = ByFilter(self.bots, documents, self.documents, part=2)
         self.listing = Listing(self.bots, Database(self, world.listing))
         limit = RebuildLimit(embedders, frozenset(), 0)

@@ -12,8 +12,8 @@ from app.core.bots.bots import Bots
 from app.core.operations.rebuild import OnProgress, Rebuilder
 from app.core.operations.verify import Finding, Verifier
 from app.core.ports import DocumentPort, VectorIndex, VerifyPort
+from app.core.write.chunk_edits import rewrite
 from app.core.write.recovery import Recovery
-from app.core.write.retitling import rewrite
 from app.core.write.saga import Saga
 from app.core.write.write import Write
 from app.schemas.rows import Bot, BotState
@@ -147,7 +147,7 @@ class Repairer:
         for doc_id in dict.fromkeys(finding.doc_id for finding in findings if finding.doc_id):
             found = await self._documents.get(bot.bot_id, doc_id)
             if found is not None and found[1]:
-                writes.append(rewrite(bot, *found))
+                writes.append(rewrite(bot, *found, carry=False))  # A stored vector may be what is wrong.
         if writes:
             await self._saga.run(writes, Stopwatch())
         for write in writes:

@@ -1,11 +1,12 @@
-"""Changes of single chunks of a document. The document is written again, and every other vector is taken along."""
+"""Writes the chunks of a stored document again: as they are, or with a single one changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk
+from app.core.write.write import StoredVectors, Write
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, NewChunk, NewDocument
 from app.utils.errors import ChunkNotFound, ErrorLocation, InvalidInput, LastChunk
 
 
@@ -68,6 +69,24 @@ class DeleteChunk:
         if len(chunks) == 1:
             raise LastChunk("A document has at least one chunk. Delete the document instead.")
         return [*chunks[:position], *chunks[position + 1 :]]
+
+
+def rewrite(
+    bot: Bot, document: Document, chunks: Sequence[Chunk], edit: ChunkEdit | None = None, *, carry: bool = True
+) -> Write:
+    """A write of the document's chunks, as they are or as ``edit`` changes them. It fails if they were replaced.
+
+    The vectors of texts that stay are taken along; without ``carry`` they are embedded. Raises what ``edit`` raises.
+    """
+    new = [NewChunk(chunk.chunk_index, chunk.text, chunk.page_number) for chunk in chunks]
+    if edit is not None:
+        new = edit.apply(new)
+    by_text = {chunk.text: chunk.chunk_id for chunk in chunks}
+    keys = {chunk.chunk_index: by_text[chunk.text] for chunk in new if chunk.text in by_text}
+    stored = StoredVectors(bot.milvus_collection, keys) if carry else None
+    # Of the document's columns only the title is read: the words have it.
+    generation = chunks[0].chunk_id // CHUNKS_PER_GENERATION
+    return Write(bot, NewDocument(document.title, new), document.doc_id, rewrites=generation, stored=stored)
 
 
 def _position(chunks: Sequence[NewChunk], chunk_index: int | None) -> int:

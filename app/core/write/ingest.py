@@ -11,12 +11,12 @@ from app.core.bots.bot_cache import BoundedCache
 from app.core.bots.bots import Bots
 from app.core.ports import DocumentPort, IdempotencyPort
 from app.core.write.carrying import same_texts
-from app.core.write.chunk_edits import ChunkEdit
+from app.core.write.chunk_edits import ChunkEdit, rewrite
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.saga import Saga
 from app.core.write.upsert import Entry, ExternalId, OnConflict, Pauses, Upsert
-from app.core.write.write import Outcome, StoredVectors, Write
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, NewChunk, NewDocument
+from app.core.write.write import Outcome, Write
+from app.schemas.rows import Bot, Document, NewDocument
 from app.utils.errors import (
     AppError,
     BotNotFound,
@@ -118,7 +118,7 @@ class Ingest:
             found = await self._documents.get(bot_id, doc_id)
         if found is None:
             raise DocumentNotFound(f"This bot has no document {doc_id}.")
-        write = _edited(bot, *found, edit)
+        write = rewrite(bot, *found, edit)
         outcomes = await self._run([write], timings, request)
         if write.error:
             raise write.error
@@ -264,16 +264,6 @@ def _with_external_id_of(stored: Document | None, document: NewDocument) -> NewD
         detail = "The external_id of a document cannot be changed."
         raise InvalidInput(detail, locations=[ErrorLocation("body.document.external_id", detail)])
     return replace(document, external_id=None)
-
-
-def _edited(bot: Bot, document: Document, chunks: Sequence[Chunk], edit: ChunkEdit) -> Write:
-    """A write of the document's chunks as ``edit`` changes them. Raises what ``edit`` raises."""
-    edited = edit.apply([NewChunk(chunk.chunk_index, chunk.text, chunk.page_number) for chunk in chunks])
-    by_text = {chunk.text: chunk.chunk_id for chunk in chunks}
-    keys = {chunk.chunk_index: by_text[chunk.text] for chunk in edited if chunk.text in by_text}
-    generation = chunks[0].chunk_id // CHUNKS_PER_GENERATION
-    stored = StoredVectors(bot.milvus_collection, keys)
-    return Write(bot, NewDocument(document.title, edited), document.doc_id, rewrites=generation, stored=stored)
 
 
 def _bots(documents: Iterable[Entry]) -> set[UUID]:

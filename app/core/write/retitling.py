@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from app.core.bots.bots import Bots
-from app.core.ports import DocumentPort, VectorIndex
+from app.core.ports import DocumentPort
+from app.core.write.chunk_edits import rewrite
 from app.core.write.saga import Saga
-from app.core.write.write import Write
-from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, NewChunk, NewDocument
-from app.utils.errors import BotNotFound, CollectionMissing, DocumentChanged, DocumentNotFound, Unavailable
+from app.utils.errors import BotNotFound, DocumentChanged, DocumentNotFound, Unavailable
 from app.utils.stopwatch import Stopwatch
 
 MAX_ATTEMPTS = 5
@@ -21,10 +20,9 @@ MAX_ATTEMPTS = 5
 
 
 class Retitling:
-    def __init__(self, bots: Bots, documents: DocumentPort, index: VectorIndex, saga: Saga) -> None:
+    def __init__(self, bots: Bots, documents: DocumentPort, saga: Saga) -> None:
         self._bots = bots
         self._documents = documents
-        self._index = index
         self._saga = saga
 
     async def write_words(self, bot_id: UUID, doc_ids: Sequence[int]) -> None:
@@ -48,9 +46,8 @@ class Retitling:
         if not (bot.title_in_lexical or bot.next_title_in_lexical):
             return True
         found = await self._documents.get(bot_id, doc_id)
-        if found is None or not found[1] or not await self._supports_lexical(bot):
+        if found is None or not found[1] or not await self._bots.supports_lexical(bot):
             return True
-        bot = await self._bots.usable(bot_id, None)
         write = rewrite(bot, *found)
         await self._saga.run([write], Stopwatch())
         if isinstance(write.error, DocumentChanged):
@@ -58,23 +55,3 @@ class Retitling:
         if write.error is not None and not isinstance(write.error, DocumentNotFound | BotNotFound):
             raise write.error
         return True
-
-    async def _supports_lexical(self, bot: Bot) -> bool:
-        try:
-            return await self._index.supports_lexical(bot.milvus_collection)
-        except CollectionMissing:
-            return True  # The saga starts a rebuild.
-
-
-def rewrite(bot: Bot, document: Document, chunks: Sequence[Chunk]) -> Write:
-    """A write of the document's chunks as they are, which fails when they were replaced meanwhile."""
-    new = NewDocument(
-        title=document.title,
-        chunks=[NewChunk(chunk.chunk_index, chunk.text, chunk.page_number) for chunk in chunks],
-        file_path=document.file_path,
-        file_type=document.file_type,
-        author=document.author,
-        tags=document.tags,
-        metadata=document.metadata,
-    )
-    return Write(bot, new, document.doc_id, rewrites=chunks[0].chunk_id // CHUNKS_PER_GENERATION)
