@@ -4,14 +4,13 @@ A document's place in an order is its value in the sorted column and, where valu
 """
 
 from datetime import datetime
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple
 
 from app.schemas.filter_tree import Column, MetadataPath
 from app.schemas.rows import Document
 
 SortKey = Literal["doc_id", "created_at", "updated_at", "title", "external_id"]
 """Columns of ``app.schemas.filters.COLUMNS``. A column that can be NULL is sorted in two parts: see ``Place``."""
-SORT_KEYS: Final[tuple[SortKey, ...]] = get_args(SortKey)
 
 
 class Order(NamedTuple):

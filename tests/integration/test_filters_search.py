@@ -174,7 +174,7 @@ async def test_the_partitions_indexes_serve_filters(bot: BotClient, db: Database
     """The server's own statement, on a partition that the trigger created."""
     from pydantic import TypeAdapter
 
-    from app.core.stores.postgres.documents import _filtered
+    from app.core.stores.postgres.documents import filtered
     from app.models.filters import BoundedFilter as FilterModel
     from app.schemas.queries import SQL
 
@@ -189,7 +189,7 @@ async def test_the_partitions_indexes_serve_filters(bot: BotClient, db: Database
     )
     await db.execute("ANALYZE documents")
     where = TypeAdapter(FilterModel).validate_json(condition).to_core()  # type: ignore[attr-defined]
-    sql, params = _filtered(SQL["matching_documents"], where, first_param=4)
+    sql, params = filtered(SQL["matching_documents"], where, first_param=4)
     plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN {sql}", bot.bot_id, 0, 1001, *params))
     name = next(name for name in ("metadata", "tags", "created_at") if name in condition)
     assert f"documents_{bot.bot_id.hex}_{name}_idx" in plan, plan

@@ -48,12 +48,9 @@ class DocumentStore:
     async def delete(self, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None = None) -> dict[int, int]:
         try:
             async with self._db.transaction() as conn:
-                own = await _lock(conn, bot_id, doc_ids, where)
-                rows = await conn.fetch(SQL["delete_documents"], bot_id, own, self._late_write_window)
-                check_only_bot(rows, bot_id)
+                return await delete_documents(conn, bot_id, doc_ids, where, self._late_write_window)
         except TenantMismatch:
             return {}
-        return {row["doc_id"]: row["chunk_count"] for row in rows}
 
     async def patch(
         self,
@@ -115,7 +112,7 @@ class DocumentStore:
             if not rows:
                 return None
             chunks = only_bot(await conn.fetch(SQL["get_document_chunks"], bot_id, doc_id, after, limit), bot_id)
-        return _document(rows[0]), [_chunk(chunk) for chunk in chunks]
+        return document_of(rows[0]), [_chunk(chunk) for chunk in chunks]
 
     async def chunk(self, bot_id: UUID, doc_id: int, chunk_index: int) -> tuple[bool, Chunk | None]:
         rows = only_bot(await self._db.fetch(SQL["get_document_chunk"], bot_id, doc_id, chunk_index), bot_id)
@@ -126,7 +123,9 @@ class DocumentStore:
     async def stored(self, bot_id: UUID, doc_ids: Sequence[int]) -> Sequence[StoredDocument]:
         rows = only_bot(await self._db.fetch(SQL["stored_documents"], bot_id, doc_ids), bot_id)
         return [
-            StoredDocument(_document(row), [*map(ChunkHash, row["chunk_ids"], row["page_numbers"], row["text_hashes"])])
+            StoredDocument(
+                document_of(row), [*map(ChunkHash, row["chunk_ids"], row["page_numbers"], row["text_hashes"])]
+            )
             for row in rows
         ]
 
@@ -139,11 +138,11 @@ class DocumentStore:
 
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
         rows = only_bot(await self._db.fetch(SQL["list_documents"], bot_id, after, limit), bot_id)
-        return [_document(row) for row in rows]
+        return [document_of(row) for row in rows]
 
     async def list_before(self, bot_id: UUID, before: int, limit: int) -> Sequence[Document]:
         rows = only_bot(await self._db.fetch(SQL["list_documents_before"], bot_id, before, limit), bot_id)
-        return [_document(row) for row in rows]
+        return [document_of(row) for row in rows]
 
     async def current_chunks(
         self,
@@ -155,10 +154,10 @@ class DocumentStore:
         doc_ids: Sequence[int] = (),
     ) -> dict[int, CurrentChunk]:
         if doc_ids:
-            sql, values = _filtered(SQL["current_chunks_of_documents"], where, first_param=5)
+            sql, values = filtered(SQL["current_chunks_of_documents"], where, first_param=5)
             found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), doc_ids, *values)
             return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
-        sql, values = _filtered(SQL["current_chunks"], where, first_param=12)
+        sql, values = filtered(SQL["current_chunks"], where, first_param=12)
         row = expected_bot or (None,) * len(ExpectedBot._fields)
         found = await self._db.fetch(sql, bot_id, chunk_ids, list(hydrate), *row, *values)
         return _current_chunks(only_bot(found, bot_id, "document_bot_id"))
@@ -181,11 +180,11 @@ class DocumentStore:
         return {chunk_id: [_chunk(row) for row in group] for chunk_id, group in groups}
 
     async def matching_documents(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
-        sql, values = _filtered(SQL["matching_documents"], where, first_param=4)
+        sql, values = filtered(SQL["matching_documents"], where, first_param=4)
         return [row["doc_id"] for row in only_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id)]
 
     async def matching_chunks(self, bot_id: UUID, where: Filter, after: int, limit: int) -> Sequence[int]:
-        sql, values = _filtered(SQL["matching_chunks"], where, first_param=4)
+        sql, values = filtered(SQL["matching_chunks"], where, first_param=4)
         rows = only_bot(await self._db.fetch(sql, bot_id, after, limit, *values), bot_id, "document_bot_id")
         return [row["chunk_id"] for row in rows]
 
@@ -202,9 +201,19 @@ class _TooLarge(Exception):
     """Rolls back a PATCH of many documents, to repeat it without those that would become too large."""
 
 
+async def delete_documents(
+    conn: Connection, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None, late_write_window: timedelta
+) -> dict[int, int]:
+    """``DocumentPort.delete`` in the caller's transaction. Raises TenantMismatch: then it has to be rolled back."""
+    own = await _lock(conn, bot_id, doc_ids, where)
+    rows = await conn.fetch(SQL["delete_documents"], bot_id, own, late_write_window)
+    check_only_bot(rows, bot_id)
+    return {row["doc_id"]: row["chunk_count"] for row in rows}
+
+
 async def _lock(conn: Connection, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None) -> list[int]:
     """Locks those of the bot's documents that exist and pass the filter."""
-    sql, values = _filtered(SQL["lock_documents"], where, first_param=3)
+    sql, values = filtered(SQL["lock_documents"], where, first_param=3)
     return [row["doc_id"] for row in only_bot(await conn.fetch(sql, bot_id, doc_ids, *values), bot_id)]
 
 
@@ -220,7 +229,7 @@ def _too_large(rows: Iterable[Any], most: int) -> set[int]:
     return {doc_id for doc_id, metadata in measured if metadata is not None and metadata_length(metadata) > most}
 
 
-def _document(row: Any) -> Document:
+def document_of(row: Any) -> Document:
     return Document(*(row[name] for name in DOCUMENT_FIELDS))
 
 
@@ -238,7 +247,7 @@ def _search_chunk(row: Any) -> SearchChunk:
     return SearchChunk(**{name: row[name] for name in SEARCH_CHUNK_FIELDS})
 
 
-def _filtered(sql: str, where: Filter | None, *, first_param: int) -> tuple[str, Sequence[object]]:
+def filtered(sql: str, where: Filter | None, *, first_param: int) -> tuple[str, Sequence[object]]:
     if where is None:
         return sql, ()
     condition, values = compile_filter(where, first_param)

@@ -5,14 +5,12 @@ from typing import Any
 from uuid import UUID
 
 from app.core.stores.postgres.database import Database
-from app.core.stores.postgres.documents import DOCUMENT_FIELDS, FILTER_PLACEHOLDER
-from app.core.stores.postgres.filter_sql import compile_filter
+from app.core.stores.postgres.documents import document_of, filtered
 from app.core.stores.postgres.tenant_guard import only_bot
 from app.schemas import filters, listing
 from app.schemas.filter_tree import Column, Filter
 from app.schemas.listing import FacetKey, Facets, FacetValue, ListedDocument, Order, Place
 from app.schemas.queries import SQL
-from app.schemas.rows import Document
 
 
 class ListingStore:
@@ -84,10 +82,8 @@ class _Statement:
         self.values = values
 
     def filter(self, where: Filter | None) -> None:
-        if where is not None:
-            condition, values = compile_filter(where, len(self.values) + 1)
-            self.sql = self.sql.replace(FILTER_PLACEHOLDER, condition)
-            self.values += values
+        self.sql, values = filtered(self.sql, where, first_param=len(self.values) + 1)
+        self.values += values
 
     def sort(self, order: Order, column: filters.ColumnShape, after: Place | None, present: bool) -> None:
         x, by_id = column.ordered, order.key == "doc_id" or not present
@@ -127,4 +123,4 @@ def _columns(in_nfc: bool) -> dict[str, filters.ColumnShape]:
 
 
 def _listed(row: Any) -> ListedDocument:
-    return ListedDocument(Document(*(row[name] for name in DOCUMENT_FIELDS)), Place(row["sort_value"], row["doc_id"]))
+    return ListedDocument(document_of(row), Place(row["sort_value"], row["doc_id"]))

@@ -8,7 +8,8 @@ import asyncpg
 
 from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.database import Database
-from app.core.stores.postgres.tenant_guard import TenantMismatch, check_only_bot, only_bot
+from app.core.stores.postgres.documents import delete_documents
+from app.core.stores.postgres.tenant_guard import TenantMismatch, only_bot
 from app.schemas.queries import SQL
 from app.schemas.rows import MissingDeleted
 
@@ -63,14 +64,11 @@ class SyncStore:
                     return None
                 rows = only_bot(await conn.fetch(SQL["missing_documents"], bot_id, limit), bot_id)
                 missing = [row["doc_id"] for row in rows]
-                locked = only_bot(await conn.fetch(SQL["lock_documents"], bot_id, missing), bot_id)
-                own = [row["doc_id"] for row in locked]
-                deleted = await conn.fetch(SQL["delete_documents"], bot_id, own, self._late_write_window)
-                check_only_bot(deleted, bot_id)
+                deleted = await delete_documents(conn, bot_id, missing, None, self._late_write_window)
                 await conn.execute(SQL["end_missing"], bot_id, missing)
         except TenantMismatch:
             return None
-        return MissingDeleted({row["doc_id"]: row["chunk_count"] for row in deleted}, len(missing) == limit)
+        return MissingDeleted(deleted, len(missing) == limit)
 
     async def end(self, bot_id: UUID, session_id: UUID) -> bool:
         return bool(await self._db.fetch(SQL["end_sync"], bot_id, session_id))
