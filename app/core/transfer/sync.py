@@ -17,8 +17,7 @@ from app.core.write.ingest import Ingest
 from app.core.write.recovery import Recovery
 from app.core.write.upsert import Entry, OnConflict, Upsert
 from app.core.write.write import Outcome, Write, WriteResult
-from app.schemas.rows import Bot
-from app.utils.errors import AppError, BotNotFound, SyncIncomplete, SyncInProgress, SyncNotFound
+from app.utils.errors import AppError, SyncIncomplete, SyncInProgress, SyncNotFound
 from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch
 
@@ -69,9 +68,7 @@ class Sync:
         Each must have an external_id. The session deletes none that was named, whether it could be stored or not.
         """
         await self._bots.get(bot_id, account)
-        names = [one[1].external_id for one in documents if isinstance(one, tuple) and one[1].external_id]
-        incomplete = len(names) < len(documents)
-        _known(await self._store.found(bot_id, session_id, names, LEASE, incomplete=incomplete))
+        await self._found(bot_id, session_id, documents)
         await failpoint("sync.after_found")
         return await self._ingest.insert_many(account, documents, timings, None, ON_CONFLICT)
 
@@ -111,14 +108,16 @@ class Sync:
         self, bot_id: UUID, account: str | None, session_id: UUID, documents: Sequence[Entry]
     ) -> list[WriteResult | AppError]:
         """What ``batch`` would do with each document. Nothing is stored."""
-        bots: dict[UUID, Bot | AppError] = dict(await self._bots.usable_many([bot_id], account))
-        if isinstance(error := bots.get(bot_id, BotNotFound()), AppError):
-            raise error
+        bot = await self._bots.usable(bot_id, account)
+        await self._found(bot_id, session_id, documents)
+        planned = await Upsert(self._documents, ON_CONFLICT, False).plan({bot_id: bot}, documents, True, set())
+        return [_would_be(one) for one in planned or ()]
+
+    async def _found(self, bot_id: UUID, session_id: UUID, documents: Sequence[Entry]) -> None:
+        """Notes that the client has these documents. Raises SyncNotFound."""
         names = [one[1].external_id for one in documents if isinstance(one, tuple) and one[1].external_id]
         incomplete = len(names) < len(documents)
         _known(await self._store.found(bot_id, session_id, names, LEASE, incomplete=incomplete))
-        planned = await Upsert(self._documents, ON_CONFLICT, False).plan(bots, documents, True, set())
-        return [_would_be(one) for one in planned or ()]
 
 
 def _would_be(planned: Outcome | Write) -> WriteResult | AppError:
