@@ -472,8 +472,8 @@ UPDATE api_keys SET revoked_at = now() WHERE prefix = $1 AND revoked_at IS NULL 
 
 -- ---------------------------------------------------------------- documents
 
--- name: current_generation
-SELECT bot_id, generation FROM documents WHERE bot_id = $1 AND doc_id = $2;
+-- name: current_generations
+SELECT bot_id, doc_id, generation FROM documents WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[]);
 
 -- name: switch_document
 -- Compare-and-set from generation $3 to $4. In the same statement the old generation's chunks are deleted and its

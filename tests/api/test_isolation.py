@@ -98,7 +98,7 @@ def take_down_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def take_down_bots(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
-        "current_generation",
+        "current_generations",
         "get_document",
         "get_document_chunks",
         "list_documents",

@@ -148,7 +148,7 @@ async def add_bots(db: Database, count: int) -> list[UUID]:
 
 # Parameters after bot_id, for each statement on the partitioned tables.
 HOT = {
-    "current_generation": (1,),
+    "current_generations": ([1],),
     "get_document": (1,),
     "get_document_chunks": (1, 0, 10),
     "list_documents": (0, 10),

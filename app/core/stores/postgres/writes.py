@@ -40,6 +40,7 @@ class WriteStore:
             if key and (answer := await keys.claim(conn, key)) is not None:
                 return BeginResult((), answer=answer)
             bots = await _lock_bots(conn, writes)
+            current = await _generations(conn, writes)
             checked: list[WriteRow | WriteFailure] = []
             for write in writes:
                 if not _is_same_bot(write, bots):
@@ -47,7 +48,7 @@ class WriteStore:
                 elif write.doc_id is None:
                     checked.append(write)
                 else:
-                    checked.append(_replacing(write, await _generation(conn, write.bot_id, write.doc_id)))
+                    checked.append(_replacing(write, current.get((write.bot_id, write.doc_id))))
             _check_not_gone(writes, checked)
             result = await self._open(conn, checked, token, lease, key)
             # After the sagas hold the external ids: what a write that held one before has done is visible now.
@@ -251,7 +252,7 @@ class WriteStore:
 
     async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None:
         async with self._db.connection() as conn:
-            return await _generation(conn, bot_id, doc_id)
+            return (await _current_generations(conn, bot_id, [doc_id])).get(doc_id)
 
 
 async def _lock_bots(conn: Connection, writes: Sequence[WriteRow]) -> dict[UUID, asyncpg.Record]:
@@ -308,9 +309,22 @@ async def _check_external_ids(conn: Connection, writes: Sequence[WriteRow]) -> N
         raise ExternalIdsHeld(changed)
 
 
-async def _generation(conn: Connection, bot_id: UUID, doc_id: int) -> int | None:
-    rows = only_bot(await conn.fetch(SQL["current_generation"], bot_id, doc_id), bot_id)
-    return rows[0]["generation"] if rows else None
+async def _generations(conn: Connection, writes: Iterable[WriteRow]) -> dict[tuple[UUID, int], int]:
+    """By bot_id and doc_id, the current generations of those documents that the writes replace and that exist."""
+    replaced: dict[UUID, list[int]] = {}
+    for write in writes:
+        if write.doc_id is not None:
+            replaced.setdefault(write.bot_id, []).append(write.doc_id)
+    return {
+        (bot_id, doc_id): generation
+        for bot_id, doc_ids in replaced.items()
+        for doc_id, generation in (await _current_generations(conn, bot_id, doc_ids)).items()
+    }
+
+
+async def _current_generations(conn: Connection, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
+    rows = only_bot(await conn.fetch(SQL["current_generations"], bot_id, doc_ids), bot_id)
+    return {row["doc_id"]: row["generation"] for row in rows}
 
 
 def _replacing(write: WriteRow, generation: int | None) -> WriteRow | WriteFailure:
