@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
-MAX_STATEMENTS = 128
+MAX_STATEMENTS = 256
 """Statements whose types each connection caches: those of queries.sql, and some that are compiled from filters."""
 
 
