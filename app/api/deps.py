@@ -48,7 +48,7 @@ class Admission:
 
     ``any_input``: the route takes any query parameters and any body.
 
-    Concurrent writes are limited by ``IdempotentResponder``.
+    Concurrent writes of chunks are limited by ``IdempotentResponder``, or by the handler.
     """
 
     def __init__(self, scope: Scope, *, any_input: bool = False) -> None:
@@ -69,11 +69,8 @@ class Admission:
             yield
             return
         reads: ConcurrencyLimiter = request.state.reads
-        key = await reads.acquire(request, caller.account)
-        try:
+        async with reads.slot(request, caller.account):
             yield
-        finally:
-            reads.release(key)
 
 
 async def _open() -> None:

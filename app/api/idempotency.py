@@ -54,13 +54,10 @@ class IdempotentResponder:
             return orjson.dumps(build(outcomes))
 
         writes: ConcurrencyLimiter = self._request.state.writes
-        slot = await writes.acquire(self._request, account)
-        try:
+        async with writes.slot(self._request, account):
             key = self._idempotency_key
             idempotent = None if key is None else IdempotentRequest(key, self._request_sha256(), render)
             outcomes = await run(idempotent)
-        finally:
-            writes.release(slot)
         stored = idempotent.answer if idempotent else None
         headers = {"Idempotency-Replayed": "true"} if idempotent and idempotent.replayed else None
         content = render(outcomes) if stored is None else stored

@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,8 +94,9 @@ class ConcurrencyLimiter:
         self._error = error
         self._running: Counter[str] = Counter()
 
-    async def acquire(self, request: Request, account: str | None) -> str:
-        """Takes one of the account's slots, or of the client's address where there is no account: the key to release.
+    @asynccontextmanager
+    async def slot(self, request: Request, account: str | None) -> AsyncIterator[None]:
+        """Holds one of the account's slots, or of the client's address where there is no account.
 
         Raises TooManyWrites or TooManyReads, after a delay.
         """
@@ -103,12 +105,12 @@ class ConcurrencyLimiter:
             await _delay_rejection()
             raise self._error(f"This account already has {self._limit} {self._error.calls} in progress.", retry_after=1)
         self._running[key] += 1
-        return key
-
-    def release(self, key: str) -> None:
-        self._running[key] -= 1
-        if not self._running[key]:
-            del self._running[key]
+        try:
+            yield
+        finally:
+            self._running[key] -= 1
+            if not self._running[key]:
+                del self._running[key]
 
 
 async def _limits(request: Request) -> Limits:

@@ -3,13 +3,13 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 
 from app.api.auth import AccountDep
 from app.api.data import batch_inserted
 from app.api.deps import WRITE, AccountQuery, BotQuery, InsertManyBody, ServicesDep
 from app.api.errors import BODY_ERRORS, COMMON_ERRORS, error_responses
-from app.api.limits import LimitsDep, check_documents
+from app.api.limits import ConcurrencyLimiter, LimitsDep, check_documents
 from app.core.transfer.sync import LEASE
 from app.models.data import BatchInserted
 from app.models.inserts import Item
@@ -47,6 +47,7 @@ async def start(body: StartSync, services: ServicesDep, account: AccountDep) -> 
     operation_id="sync_documents",
 )
 async def batch(
+    request: Request,
     session_id: SessionPath,
     bot_id: BotQuery,
     body: InsertManyBody,
@@ -69,7 +70,9 @@ async def batch(
         else:
             entries.append((bot_id, one.new_document()) if isinstance(one, Item) else one)
     owner = account.resolve(body.account_name)
-    outcomes = await services.sync.batch(bot_id, owner, session_id, entries, timings)
+    writes: ConcurrencyLimiter = request.state.writes
+    async with writes.slot(request, owner):
+        outcomes = await services.sync.batch(bot_id, owner, session_id, entries, timings)
     return batch_inserted(body.documents, outcomes, timings)
 
 

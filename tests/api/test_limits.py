@@ -169,9 +169,15 @@ async def test_an_account_has_so_many_writes_at_a_time(bot: BotClient, embedder:
         while embedder.asked < 2:
             await asyncio.sleep(0)
     check(await bot.http.post("/data/insert", json=mine), 429, "too_many_writes")
+    named = {"chat_bot_id": str(bot.bot_id)}
+    session = (await bot.http.post("/data/sync", json=named)).json()["session_id"]
+    synced = {"documents": [bot.body("b", external_id="b")], "account_name": "chatty"}
+    batch = f"/data/sync/{session}/documents"
+    check(await bot.http.post(batch, params=named, json=synced), 429, "too_many_writes")
     embedder.go_on.set()
     assert [(await task).status_code for task in writing] == [201, 201]
     assert (await bot.http.post("/data/insert", json=mine)).status_code == 201
+    assert (await bot.http.post(batch, params=named, json=synced)).status_code == 200
 
 
 @pytest.mark.parametrize(

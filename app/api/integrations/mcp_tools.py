@@ -130,11 +130,8 @@ async def _inserted(call: Call, bot_id: UUID, given: models.NewDocumentArguments
     body = Insert.of(InsertDocument.model_validate({"document": {"chat_bot_id": bot_id, **fields}, "chunks": chunks}))
     check_document(body, call.limits)
     writes: ConcurrencyLimiter = call.request.state.writes
-    slot = await writes.acquire(call.request, call.account)
-    try:
+    async with writes.slot(call.request, call.account):
         outcomes = await call.services.ingest.insert(bot_id, call.account, body.new_document(), Stopwatch())
-    finally:
-        writes.release(slot)
     doc_id = outcomes[0].doc_id
     assert doc_id is not None
     return {"doc_id": doc_id, "chunks": len(chunks)}
