@@ -637,14 +637,6 @@ WHERE bot_id = $1 AND doc_id > $2
 ORDER BY doc_id
 LIMIT $3;
 
--- name: list_documents_before
-SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at,
-       external_id
-FROM documents
-WHERE bot_id = $1 AND doc_id < $2
-ORDER BY doc_id DESC
-LIMIT $3;
-
 -- name: query_documents
 -- Documents that pass the filter and come after a place in the order. With no index on the order all of them are sorted.
 SELECT d.bot_id, d.doc_id, d.title, d.file_path, d.file_type, d.author, d.tags, d.metadata, d.chunk_count, d.created_at,

@@ -102,7 +102,6 @@ def take_down_bots(monkeypatch: pytest.MonkeyPatch) -> None:
         "get_document",
         "get_document_chunks",
         "list_documents",
-        "list_documents_before",
         "query_documents",
         "current_chunks",
         "neighbouring_chunks",

@@ -7,7 +7,8 @@ import pytest
 
 from app.core.write.write import Write
 from app.schemas.filter_tree import Column, Condition, MetadataPath
-from app.schemas.rows import Bot, ChunkHash, ExpectedBot, NewChunk, NewDocument, WriteTimestamps
+from app.schemas.listing import Order, Place
+from app.schemas.rows import Bot, ChunkHash, Document, ExpectedBot, NewChunk, NewDocument, WriteTimestamps
 from app.utils.errors import CollectionMoved
 from tests.contract.records import HOUR, NO_TIME, Record, document
 
@@ -127,10 +128,16 @@ async def test_list_pages_ascend(record: Record) -> None:
     assert [found.title for found in page] == ["0", "1", "2"]
     rest = await record.documents.list(bot.bot_id, page[-1].doc_id, 3)
     every = [*page, *rest]
-    assert await record.documents.list_before(bot.bot_id, 2**62, 10) == every[::-1]
-    assert await record.documents.list_before(bot.bot_id, every[-1].doc_id, 1) == [every[-2]]
-    assert await record.documents.list_before(bot.bot_id, every[0].doc_id, 10) == []
     assert [found.title for found in rest] == ["3", "4"]
+
+    async def list_before(doc_id: int, limit: int) -> list[Document]:
+        order = Order("doc_id", descending=True)
+        found = await record.listing.query(bot.bot_id, None, order, Place(doc_id, doc_id), limit)
+        return [one.document for one in found]
+
+    assert await list_before(2**62, 10) == every[::-1]
+    assert await list_before(every[-1].doc_id, 1) == [every[-2]]
+    assert await list_before(every[0].doc_id, 10) == []
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1, ["a"]), (2, ["b"]), (3, [])])

@@ -152,7 +152,6 @@ HOT = {
     "get_document": (1,),
     "get_document_chunks": (1, 0, 10),
     "list_documents": (0, 10),
-    "list_documents_before": (2**62, 10),
     "query_documents": (10,),
     "expect_documents": (),
     "count_documents": (),

@@ -12,6 +12,8 @@ from app.api.integrations.vector_stores import Json, PageSize, list_of
 from app.api.limits import LimitsDep, check_updates
 from app.models.fields import INT64_MAX
 from app.models.vector_stores import FileStatus, ModifyFile, Order, shown_attributes
+from app.schemas.listing import Order as Direction
+from app.schemas.listing import Place
 from app.schemas.rows import Document
 from app.utils.errors import AnswerTooLarge
 
@@ -36,11 +38,10 @@ async def list_files(
     below = document_of(last) if last else INT64_MAX
     # Upwards from `above`, unless the page is to begin or to end at `below`.
     upwards = (order == "asc") == (bool(after) or not before)
-    if upwards:
-        found, _ = await services.documents.list(bot_id, owner, above, limit + 1)
-    else:
-        found = await services.documents.list_before(bot_id, owner, below, limit + 1)
-    within = [document for document in found if above < document.doc_id < below]
+    begin = above if upwards else below
+    direction = Direction("doc_id", descending=not upwards)
+    found = await services.listing.page(bot_id, owner, None, direction, Place(begin, begin), limit + 1)
+    within = [document for document in found.documents if above < document.doc_id < below]
     page = within[:limit] if upwards == (order == "asc") else within[:limit][::-1]
     if filter != "completed":  # Every document that can be seen is complete.
         return list_of([], has_more=False)

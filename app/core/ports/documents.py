@@ -80,9 +80,6 @@ class DocumentPort(Protocol):
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
         """At most ``limit`` documents with a doc_id above ``after``, ascending."""
 
-    async def list_before(self, bot_id: UUID, before: int, limit: int) -> Sequence[Document]:
-        """At most ``limit`` documents with a doc_id below ``before``, descending."""
-
     async def current_chunks(
         self,
         bot_id: UUID,

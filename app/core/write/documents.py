@@ -71,11 +71,6 @@ class Documents:
         page = documents[:limit]
         return page, page[-1].doc_id if len(documents) > limit else None
 
-    async def list_before(self, bot_id: UUID, account: str | None, before: int, limit: int) -> Sequence[Document]:
-        """At most ``limit`` documents with doc_ids below ``before``, the largest first."""
-        await self._bots.get(bot_id, account)
-        return await self._store.list_before(bot_id, before, limit)
-
     async def patch(
         self,
         bot_id: UUID,

@@ -147,10 +147,6 @@ class MemoryDocumentStore:
         documents = self._tables.partition(bot_id).documents
         return [documents[doc_id].document() for doc_id in sorted(documents) if doc_id > after][:limit]
 
-    async def list_before(self, bot_id: UUID, before: int, limit: int) -> Sequence[Document]:
-        documents = self._tables.partition(bot_id).documents
-        return [documents[doc_id].document() for doc_id in sorted(documents, reverse=True) if doc_id < before][:limit]
-
     async def current_chunks(
         self,
         bot_id: UUID,

@@ -140,10 +140,6 @@ class DocumentStore:
         rows = only_bot(await self._db.fetch(SQL["list_documents"], bot_id, after, limit), bot_id)
         return [document_of(row) for row in rows]
 
-    async def list_before(self, bot_id: UUID, before: int, limit: int) -> Sequence[Document]:
-        rows = only_bot(await self._db.fetch(SQL["list_documents_before"], bot_id, before, limit), bot_id)
-        return [document_of(row) for row in rows]
-
     async def current_chunks(
         self,
         bot_id: UUID,
