@@ -24,7 +24,7 @@ from app.models.collection import (
 )
 from app.models.fields import CURSOR_CHARS
 from app.schemas.rows import Bot
-from app.utils.errors import ErrorLocation, InvalidInput
+from app.utils.errors import InvalidInput
 from app.utils.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/collection", tags=["collection"])
@@ -162,7 +162,7 @@ async def delete(bot_id: BotPath, services: ServicesDep, account: AccountQuery) 
 def _limit_with_counts(limit: int | None) -> int:
     if limit is not None and limit > MAX_COUNTED_BOTS:
         reason = f"with counts a page has at most {MAX_COUNTED_BOTS} bots"
-        raise InvalidInput(f"query.limit: {reason}", locations=[ErrorLocation("query.limit", reason)])
+        raise InvalidInput.at("query.limit", reason)
     return limit or MAX_COUNTED_BOTS
 
 

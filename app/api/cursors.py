@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from app.models.fields import INT64_MAX, storable
-from app.utils.errors import ErrorLocation, InvalidInput
+from app.utils.errors import InvalidInput
 
 Reader = Callable[[Any], Any]
 """Makes a part of a position from JSON. Raises ValueError or TypeError for what ``encode_cursor`` never writes."""
@@ -31,9 +31,9 @@ def decode_cursor(cursor: str, query: object, location: str, *readers: Reader) -
         fingerprint, *parts = content
         position = [read(part) for read, part in zip(readers, parts, strict=True)]
     except (TypeError, ValueError):
-        raise _invalid(location, "is not a next_cursor of this call") from None
+        raise InvalidInput.at(location, "is not a next_cursor of this call") from None
     if fingerprint != _fingerprint(query):
-        raise _invalid(location, "belongs to another query: leave it out for the first page of this one")
+        raise InvalidInput.at(location, "belongs to another query: leave it out for the first page of this one")
     return position
 
 
@@ -62,7 +62,3 @@ def read_time(value: Any) -> datetime:
 
 def _fingerprint(query: object) -> str:
     return hashlib.blake2b(repr(query).encode(), digest_size=6).hexdigest()
-
-
-def _invalid(location: str, reason: str) -> InvalidInput:
-    return InvalidInput(f"{location}: {reason}", locations=[ErrorLocation(location, reason)])

@@ -33,7 +33,7 @@ from app.models.data import (
     chosen_updates,
 )
 from app.models.fields import INT64_MAX
-from app.models.inserts import Insert, InvalidItem, Item
+from app.models.inserts import InvalidItem, Item, OnConflict
 from app.utils.errors import AppError, ErrorLocation, InvalidInput
 from app.utils.stopwatch import Stopwatch
 
@@ -42,6 +42,7 @@ router = APIRouter(prefix="/data", tags=["data"], route_class=FastRoute)
 Cursor = Annotated[
     int, Query(ge=0, le=INT64_MAX, description="next_cursor of the previous page; leave it out for the first page.")
 ]
+PUT_REPLACES = "PUT always replaces"
 MAX_PAGE = 1000
 PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum number of documents per page.")]
 ChunkPageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum number of chunks per page.")]
@@ -166,7 +167,7 @@ async def replace(
     """
     timings = Stopwatch()
     check_document(body, limits)
-    check_no_option(body)
+    check_no_option(body.on_conflict, PUT_REPLACES)
     bot_id, owner, document = body.document.chat_bot_id, account.resolve(body.account_name), body.new_document()
 
     def run(idempotent: IdempotentRequest | None) -> Awaitable[Sequence[Outcome]]:
@@ -290,11 +291,10 @@ def inserted(outcome: Outcome, chunks: int, timings: Stopwatch) -> DocumentInser
     }
 
 
-def check_no_option(body: Insert) -> None:
-    """Raises InvalidInput if the body of a PUT has an option of inserts."""
-    if body.on_conflict != "error":
-        reason = "is an option of inserts; PUT always replaces"
-        raise InvalidInput(f"body.on_conflict: {reason}", locations=[ErrorLocation("body.on_conflict", reason)])
+def check_no_option(on_conflict: OnConflict, instead: str) -> None:
+    """Raises InvalidInput if a call that is no insert has this option of inserts. ``instead``: what the call does."""
+    if on_conflict != "error":
+        raise InvalidInput.at("body.on_conflict", f"is an option of inserts; {instead}")
 
 
 def write_times(timings: Stopwatch) -> WriteTimes:

@@ -84,7 +84,7 @@ async def _app_error(_: Request, exc: Exception) -> JSONResponse:
 async def _validation_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
     if exc.errors()[0]["loc"] == ("body",) and not _is_json(request):
-        return render(InvalidInput(f"body: {NOT_JSON}", locations=[ErrorLocation("body", NOT_JSON)]))
+        return render(InvalidInput.at("body", NOT_JSON))
     locations = [error_location(error["loc"], error["msg"]) for error in exc.errors()]
     first = locations[0]
     if any(error["type"] == "json_invalid" for error in exc.errors()):

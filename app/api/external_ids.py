@@ -25,7 +25,7 @@ from app.models.data import (
     PatchMetadata,
 )
 from app.models.fields import ExternalId
-from app.utils.errors import ErrorLocation, InvalidInput
+from app.utils.errors import InvalidInput
 from app.utils.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/data/document", tags=["data"])
@@ -75,11 +75,9 @@ async def put(
     """
     timings = Stopwatch()
     check_document(body, limits)
-    data.check_no_option(body)
+    data.check_no_option(body.on_conflict, data.PUT_REPLACES)
     if body.document.external_id not in (None, external_id):
-        reason = "differs from the external_id of the query"
-        location = "body.document.external_id"
-        raise InvalidInput(f"{location}: {reason}", locations=[ErrorLocation(location, reason)])
+        raise InvalidInput.at("body.document.external_id", "differs from the external_id of the query")
     bot_id, owner = body.document.chat_bot_id, account.resolve(body.account_name)
     document = body.new_document(external_id)
 

@@ -16,7 +16,7 @@ from app.models.fields import TEXT_CHARS
 from app.models.inserts import InvalidItem, Item
 from app.models.search import MAX_LIMIT
 from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
-from app.utils.errors import ErrorLocation, InvalidInput, RateLimited, TooManyReads, TooManyWrites
+from app.utils.errors import InvalidInput, RateLimited, TooManyReads, TooManyWrites
 from app.utils.unicode import nfc
 
 if TYPE_CHECKING:  # Its library is imported only where RATE_LIMIT is set.
@@ -127,9 +127,9 @@ def check_documents(items: Sequence[Item | InvalidItem], limits: Limits) -> list
     Raises InvalidInput if the batch is too large, or if none of its documents is valid.
     """
     if len(items) > limits.documents:
-        raise _invalid("body.documents", f"holds more than {limits.documents:,} documents")
+        raise InvalidInput.at("body.documents", f"holds more than {limits.documents:,} documents")
     if sum(len(item.chunks) for item in items if isinstance(item, Item)) > limits.chunks:
-        raise _invalid("body.documents", f"holds more than {limits.chunks:,} chunks")
+        raise InvalidInput.at("body.documents", f"holds more than {limits.chunks:,} chunks")
     checked = [_checked(item, limits, f"body.documents.{number}") for number, item in enumerate(items)]
     errors = [one for one in checked if isinstance(one, InvalidInput)]
     if len(errors) == len(checked):
@@ -151,7 +151,7 @@ def _checked(item: Item | InvalidItem, limits: Limits, where: str) -> Item | Inv
 def check_document(item: Item, limits: Limits) -> None:
     """Raises InvalidInput."""
     if len(item.chunks) > limits.chunks:
-        raise _invalid("body", f"holds more than {limits.chunks:,} chunks")
+        raise InvalidInput.at("body", f"holds more than {limits.chunks:,} chunks")
     _check(item, limits, "body")
 
 
@@ -162,7 +162,7 @@ def _check(item: Item, limits: Limits, where: str) -> None:
     for position, chunk in enumerate(item.chunks):
         if len(chunk.text) > limits.text_chars:
             text = f"is longer than {limits.text_chars:,} characters"
-            raise _invalid(f"{where}.chunks.{position}.text", text)
+            raise InvalidInput.at(f"{where}.chunks.{position}.text", text)
 
 
 def check_updates(metadata: dict[str, Any], limits: Limits, where: str = "body.metadata_updates") -> None:
@@ -173,22 +173,22 @@ def check_updates(metadata: dict[str, Any], limits: Limits, where: str = "body.m
 def _check_metadata(metadata: dict[str, Any], limits: Limits, where: str) -> None:
     # The models have checked METADATA_BYTES and METADATA_DEPTH.
     if limits.metadata_bytes < METADATA_BYTES and metadata_bytes(metadata) > limits.metadata_bytes:
-        raise _invalid(where, f"is larger than {limits.metadata_bytes:,} bytes of JSON")
+        raise InvalidInput.at(where, f"is larger than {limits.metadata_bytes:,} bytes of JSON")
     if limits.metadata_depth < METADATA_DEPTH and _depth(metadata) > limits.metadata_depth:
-        raise _invalid(where, f"is nested deeper than {limits.metadata_depth} levels")
+        raise InvalidInput.at(where, f"is nested deeper than {limits.metadata_depth} levels")
 
 
 def check_query(texts: Sequence[str], limits: Limits) -> None:
     """Raises InvalidInput if a text is longer than MAX_TEXT_CHARS."""
     if max(map(len, texts)) > limits.text_chars:
-        raise _invalid("body", f"holds a text longer than {limits.text_chars:,} characters")
+        raise InvalidInput.at("body", f"holds a text longer than {limits.text_chars:,} characters")
 
 
 def check_answer(texts: int, limit: int, context_chunks: int) -> None:
     """Raises InvalidInput if a response could hold more texts, context included, than MAX_LIMIT."""
     if texts * limit * (1 + 2 * context_chunks) > MAX_LIMIT:
         reason = f"with this limit a response could hold more than {MAX_LIMIT:,} texts, context included"
-        raise _invalid("body.context_chunks", reason)
+        raise InvalidInput.at("body.context_chunks", reason)
 
 
 def _depth(value: Any) -> int:
@@ -202,7 +202,3 @@ def _depth(value: Any) -> int:
         ]
         depth += 1
     return depth - 1
-
-
-def _invalid(where: str, reason: str) -> InvalidInput:
-    return InvalidInput(f"{where}: {reason}", locations=[ErrorLocation(where, reason)])

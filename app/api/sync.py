@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Request
 
 from app.api.auth import AccountDep
-from app.api.data import batch_inserted
+from app.api.data import batch_inserted, check_no_option
 from app.api.deps import WRITE, AccountQuery, BotQuery, InsertManyBody, ServicesDep
 from app.api.errors import BODY_ERRORS, COMMON_ERRORS, error_responses
 from app.api.limits import ConcurrencyLimiter, LimitsDep, check_documents
@@ -15,7 +15,7 @@ from app.models.data import BatchInserted
 from app.models.inserts import Item
 from app.models.sync import FinishSync, StartSync, SyncCancelled, SyncFinished, SyncStarted
 from app.schemas.rows import NewDocument
-from app.utils.errors import AppError, ErrorLocation, InvalidInput
+from app.utils.errors import AppError, InvalidInput
 from app.utils.stopwatch import Stopwatch
 
 router = APIRouter(prefix="/data/sync", tags=["data"])
@@ -29,7 +29,6 @@ SessionPath = Annotated[
     ),
 ]
 OTHER_BOT = "is not the bot of this session"
-ALWAYS_REPLACES = "is an option of inserts; a session always replaces what has changed"
 
 
 @router.post("", dependencies=[WRITE], responses=error_responses(404, 409, *BODY_ERRORS), operation_id="start_sync")
@@ -60,13 +59,12 @@ async def batch(
     The body and the response are those of a batch insert. To send the same documents again changes nothing.
     """
     timings = Stopwatch()
-    if body.on_conflict != "error":
-        raise InvalidInput(ALWAYS_REPLACES, locations=[ErrorLocation("body.on_conflict", ALWAYS_REPLACES)])
+    check_no_option(body.on_conflict, "a session always replaces what has changed")
     entries: list[tuple[UUID, NewDocument] | AppError] = []
     for index, one in enumerate(check_documents(body.documents, limits)):
         if isinstance(one, Item) and one.document.chat_bot_id != bot_id:
             location = f"body.documents.{index}.document.chat_bot_id"
-            entries.append(InvalidInput(f"{location}: {OTHER_BOT}", locations=[ErrorLocation(location, OTHER_BOT)]))
+            entries.append(InvalidInput.at(location, OTHER_BOT))
         else:
             entries.append((bot_id, one.new_document()) if isinstance(one, Item) else one)
     owner = account.resolve(body.account_name)

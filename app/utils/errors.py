@@ -8,7 +8,7 @@ message, since that can contain another account's data.
 from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 from uuid import UUID
 
 
@@ -47,6 +47,11 @@ class AppError(Exception):
 
 class InvalidInput(AppError):
     status, code, title = 422, "invalid_input", "Invalid input"
+
+    @classmethod
+    def at(cls, location: str, reason: str) -> Self:
+        """The value at ``location``, such as ``body.limit``, is not valid; ``reason`` goes on with the sentence."""
+        return cls(f"{location}: {reason}", locations=[ErrorLocation(location, reason)])
 
 
 class MalformedBody(AppError):

@@ -123,6 +123,7 @@ async def test_documents_that_are_not_stored_are_not_deleted(bot: BotClient) -> 
     assert (await finish(bot, session, delete=False))["deleted_documents"] == 0
     problem = await post(bot, session, {"documents": [bot.body("x", external_id="a")], "on_conflict": "skip"}, 422)
     assert problem["errors"][0]["loc"] == "body.on_conflict"
+    assert problem["detail"].startswith("body.on_conflict: is an option of inserts; ")
 
 
 async def test_another_accounts_session(services: Services, settings: Settings, db: Database) -> None:
