@@ -16,12 +16,11 @@ LONG_PATHS = (
     "/data/documents/delete",
     "/data/documents/metadata",
     "/data/sync",
+    "/mcp",
 )
 """Paths of calls that embed many texts, that wait until Milvus has created or dropped a collection, or that change many
-documents."""
+documents. The tools of /mcp also have deadlines of their own: ``app.api.integrations.mcp_server``."""
 STORES = "/v1/vector_stores"
-MCP = "/mcp"
-"""The tools have deadlines of their own: ``app.api.integrations.mcp_server``."""
 
 
 class Deadline:
@@ -57,4 +56,4 @@ def _is_long(scope: Scope) -> bool:
         return False
     if path.startswith(STORES):
         return path == STORES or method == "DELETE"
-    return path.startswith((*LONG_PATHS, MCP)) or method == "PUT"
+    return path.startswith(LONG_PATHS) or method == "PUT"

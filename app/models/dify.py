@@ -5,7 +5,7 @@ Fields that are not known are ignored: a newer Dify may send more.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, Strict, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
@@ -34,14 +34,15 @@ class Condition(_Received):
     comparison_operator: Operator
     value: str | int | float | bool | list[str | int | float] | None = None
 
+    _core: tree.Filter = PrivateAttr()
+
     @model_validator(mode="after")
-    def _is_valid(self) -> Self:
-        self.to_core()
+    def _has_a_filter(self) -> Self:
+        self._core = core_filter(_node(attribute_key(self.name), self.comparison_operator, self.value))
         return self
 
     def to_core(self) -> tree.Filter:
-        """Raises ValueError."""
-        return core_filter(_node(attribute_key(self.name), self.comparison_operator, self.value))
+        return self._core
 
 
 def _node(key: Any, operator: str, value: Any) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Arguments and results of the tools of /mcp. Their JSON Schemas are what a model sees of a tool."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import Field, Strict, WithJsonSchema
 from typing_extensions import TypedDict
 
 from app.models.base import Request
+from app.models.collection import SearchMode
 from app.models.fields import INT64_MAX, Author, ChunkText, DocId, FilePath, Metadata, QueryText, Tags, Title
 from app.models.filters import BoundedFilter
 
@@ -41,7 +42,7 @@ class OfBot(Request):
 class SearchArguments(OfBot):
     query: QueryText = Field(description="A question, or words to look for.")
     filter: ToolFilter | None = None
-    mode: Literal["dense", "lexical", "hybrid"] | None = Field(
+    mode: SearchMode | None = Field(
         None, description="By meaning, by words, or by both. Default: both, where the bot has words."
     )
     limit: Annotated[int, Strict(), Field(ge=1, le=MAX_RESULTS)] = 5
