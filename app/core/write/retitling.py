@@ -2,7 +2,7 @@
 
 PostgreSQL has the new title already. The chunks are written under a new generation, by the saga: an upsert under the
 old keys could be undone by a late write. What a saga writes has the title that the document had when its chunks were
-read; whoever changes the title later writes the chunks again after that.
+read. A later PATCH of the title writes the chunks again after it.
 """
 
 from collections.abc import Sequence
