@@ -68,6 +68,19 @@ def test_langchain_retriever_filters_and_gives_scores(bot: str) -> None:
     assert 0 <= found.metadata["score"] <= 1
 
 
+def test_langchain_finds_ids_in_a_bot_that_cuts_results() -> None:
+    name, bot_id = f"f_{uuid4().hex}", str(uuid4())
+    body = {"chat_bot_id": bot_id, "bot_name": name, "collection_name": name, "min_confidence": 1}
+    assert CLIENT._http.post("/collection/create", json=body).status_code == 201
+    store = ChatMemoryVectorStore(CLIENT, bot_id)
+    store.add_texts(["old", "other"], ids=["a", "b"])
+    store.add_texts(["new"], ids=["a"])
+    assert {one.id: one.page_content for one in store.get_by_ids(["a", "b"])} == {"a": "new", "b": "other"}
+    store.delete(["a", "b"])
+    assert list(CLIENT.documents(bot_id)) == []
+    CLIENT.delete_bot(bot_id)
+
+
 def test_llama_index_retriever(bot: str) -> None:
     (found,) = LlamaIndexRetriever(CLIENT, bot, filter=KOREAN).retrieve("쉬나요?")
     assert (found.text, found.metadata["title"]) == ("경복궁은 쉰다.", "궁")

@@ -123,12 +123,13 @@ class ChatMemoryVectorStore(VectorStore):
         return store
 
     def _find(self, ids: list[str]) -> list[Result]:
-        """The documents with these ids: a filtered search returns all that pass, whatever it searches for."""
+        """The documents with these ids: a filtered search returns all that pass, if it cuts none by confidence."""
+        options: dict[str, Any] = {"mode": "dense", "group_by_document": True, "min_confidence": 0}
         found = []
         for begin in range(0, len(ids), MAX_IDS):
             part = ids[begin : begin + MAX_IDS]
             condition = {"type": "in", "key": ["metadata", ID], "value": part}
-            found += self._client.search(self._bot, ID, 10 * MAX_IDS, condition, mode="dense", group_by_document=True)
+            found += self._client.search(self._bot, ID, 10 * MAX_IDS, condition, **options)
         return found
 
 
