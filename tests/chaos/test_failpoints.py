@@ -51,6 +51,8 @@ CASES = [(operation, point) for operation, points in PASSES.items() for point in
 BEFORE, AFTER = {OLD: 2}, {OLD: 2}
 HANG_SECONDS = 30
 """After this time an operation hangs. It says nothing of how fast it should be."""
+HOLDS_SEARCHES = ("rebuild.before_collection", "rebuild.after_collection")
+"""At these points searches of the same process wait for the collection whose creation is held up."""
 NEEDS_OWN_BOT = (operations.bot_delete, operations.reembed_abort, operations.rebuild_lost, *MIGRATIONS)
 
 
@@ -144,7 +146,11 @@ async def test_readers_see_old_or_new_during_a_delay(
     """The operation waits at the point while documents are read and searched."""
 
     async def read(services: Services) -> None:
-        await assert_readable(services, target, operation)
+        if point not in HOLDS_SEARCHES:
+            await assert_readable(services, target, operation)
+            return
+        async with services_over(env.stores) as another_process:
+            await assert_readable(another_process, target, operation)
 
     done = await run_with(env, target, operation, point, read)
     assert done is not False or operation is operations.insert_unembeddable
@@ -156,7 +162,7 @@ async def run_with(env: Environment, target: Target, operation: Operation, point
 
     Returns whether the operation was acknowledged; None when that is unknown, and for the endless ones.
     """
-    reached = asyncio.Event()
+    reached, acted = asyncio.Event(), asyncio.Event()
     problems: list[BaseException] = []
 
     async def hook(name: str) -> None:
@@ -167,6 +173,8 @@ async def run_with(env: Environment, target: Target, operation: Operation, point
             await act(services)
         except AssertionError as problem:
             problems.append(problem)
+        finally:
+            acted.set()
 
     done: bool | None = None
     async with services_over(env.stores) as services:
@@ -174,7 +182,7 @@ async def run_with(env: Environment, target: Target, operation: Operation, point
         task = asyncio.ensure_future(operation(services, env.stores, target))
         try:
             if operation in ENDLESS:
-                await asyncio.wait_for(reached.wait(), HANG_SECONDS)
+                await asyncio.wait_for(acted.wait(), HANG_SECONDS)
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
