@@ -1,23 +1,11 @@
 """Single chunks: reading, replacing, inserting and deleting them, with one embedding at most."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from app.core.embedding.port import Vectors
 from tests.conftest import BotClient
-from tests.doubles.hash_embedder import HashEmbedder
-
-
-class CountingEmbedder(HashEmbedder):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedded: list[str] = []
-
-    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        self.embedded += texts
-        return await super().embed_documents(texts)
+from tests.doubles.counting_embedder import CountingEmbedder
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ Also with one of the two walls taken down.
 
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -21,7 +21,6 @@ from app.api.deps import OPEN, Admission, scope_of
 from app.config import Settings
 from app.core.connect import Stores
 from app.core.embedding.caching_embedder import CachingEmbedder
-from app.core.embedding.port import Vectors
 from app.core.services import Services, build_services
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
@@ -33,7 +32,7 @@ from app.utils import metrics
 from tests.api.contents import contents
 from tests.api.keys import bearer, make_key
 from tests.conftest import BotClient, in_process, register
-from tests.doubles.hash_embedder import HashEmbedder
+from tests.doubles.counting_embedder import CountingEmbedder
 from tests.doubles.memory_index import MemoryIndex
 
 DOCUMENT = create_app().openapi()
@@ -278,21 +277,9 @@ async def test_an_idempotency_key_is_its_accounts(tenants: tuple[Tenant, Tenant]
 SENT_ONCE = "text that only one of them has sent"
 
 
-class Counting(HashEmbedder):
-    """Notes what it is asked to embed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        self.texts += texts
-        return await super().embed_documents(texts)
-
-
 async def test_a_vector_is_kept_for_its_account(db: Database, index: MemoryIndex, settings: Settings) -> None:
     """Of another's text it cannot be told from how long an answer takes that somebody has sent it."""
-    counting = Counting()
+    counting = CountingEmbedder()
     keyed = settings.model_copy(update={"auth_disabled": False})
     keys = [bearer(await make_key(db, account)) for account in ("mine", "theirs")]
     async with AsyncExitStack() as stack:
@@ -303,16 +290,16 @@ async def test_a_vector_is_kept_for_its_account(db: Database, index: MemoryIndex
         async def embedded(number: int, **headers: str) -> bool:
             body = {"model": "hash", "input": SENT_ONCE}
             path = "/v1/embeddings"
-            counting.texts.clear()
+            counting.embedded.clear()
             answer = await client.post(path, json=body, headers=keys[number] | headers)
             assert answer.status_code == 200, answer.text
-            return counting.texts == [SENT_ONCE]
+            return counting.embedded == [SENT_ONCE]
 
         async def searched(number: int, bot_id: UUID) -> bool:
             body = {"chat_bot_id": str(bot_id), "query_text": SENT_ONCE, "mode": "dense"}
-            counting.texts.clear()
+            counting.embedded.clear()
             assert (await client.post("/search/query", json=body, headers=keys[number])).status_code == 200
-            return counting.texts == [SENT_ONCE]
+            return counting.embedded == [SENT_ONCE]
 
         theirs = httpx.AsyncClient(transport=client._transport, base_url="http://server", headers=keys[1])
         mine = httpx.AsyncClient(transport=client._transport, base_url="http://server", headers=keys[0])

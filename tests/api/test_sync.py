@@ -1,6 +1,5 @@
 """Sessions that make a bot equal to a client's documents, through HTTP."""
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -8,27 +7,16 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.core.embedding.port import Vectors
 from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from tests.api.keys import bearer, make_key
 from tests.conftest import BotClient, in_process, register
-from tests.doubles.hash_embedder import HashEmbedder
-
-
-class Counting(HashEmbedder):
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        self.texts += texts
-        return await super().embed_documents(texts)
+from tests.doubles.counting_embedder import CountingEmbedder
 
 
 @pytest.fixture
-def embedder() -> Counting:
-    return Counting()
+def embedder() -> CountingEmbedder:
+    return CountingEmbedder()
 
 
 async def start(bot: BotClient, status: int = 200) -> dict[str, Any]:
@@ -64,9 +52,9 @@ async def names(bot: BotClient) -> list[str | None]:
     return [document["external_id"] for document in answer.json()["documents"]]
 
 
-async def test_three_syncs(bot: BotClient, embedder: Counting) -> None:
+async def test_three_syncs(bot: BotClient, embedder: CountingEmbedder) -> None:
     await bot.insert("by hand")
-    embedder.texts.clear()
+    embedder.embedded.clear()
     texts = {name: f"text of {name}" for name in "abcdef"}
     for changes, results, embedded, deleted in (
         ({}, ["created"] * 6, 6, 0),
@@ -74,11 +62,11 @@ async def test_three_syncs(bot: BotClient, embedder: Counting) -> None:
         ({"a": None, "b": "changed", "g": "new"}, ["replaced", *["unchanged"] * 4, "created"], 2, 1),
     ):
         texts = {name: text for name, text in (texts | changes).items() if text is not None}
-        embedder.texts.clear()
+        embedder.embedded.clear()
         session = (await start(bot))["session_id"]
         done = await send(bot, session, texts)
         assert [one["result"] for one in done["results"]] == results
-        assert len(embedder.texts) == embedded
+        assert len(embedder.embedded) == embedded
         assert await finish(bot, session) == {
             "status": "success",
             "deleted_documents": deleted,

@@ -13,20 +13,10 @@ from app.schemas.rows import CHUNKS_PER_GENERATION
 from app.utils.errors import CollectionMissing, EmbeddingInvalid, VectorIndexUnavailable
 from app.utils.failpoints import install
 from tests.conftest import BotClient, until
-from tests.doubles.hash_embedder import HashEmbedder
+from tests.doubles.counting_embedder import CountingEmbedder
 from tests.integration.conftest import FaultyIndex, assert_at_rest
 
 TEXTS = ("one", "two", "three")
-
-
-class CountingEmbedder(HashEmbedder):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedded: list[str] = []
-
-    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        self.embedded += texts
-        return await super().embed_documents(texts)
 
 
 @pytest.fixture
