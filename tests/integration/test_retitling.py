@@ -9,7 +9,7 @@ import pytest
 
 from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, register, until
-from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest
+from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, expire
 
 
 async def patch(bot: BotClient, doc_id: int, **updates: object) -> httpx.Response:
@@ -81,6 +81,7 @@ async def test_repeated_after_a_crash(bot: BotClient, db: Database, index: Fault
     at(point, Crash())
     with suppress(Crash):
         await patch(bot, doc_id, title="새것")
+    await expire(db)
     async with asyncio.timeout(10):
         while (await patch(bot, doc_id, title="새것")).status_code != 200:
             await asyncio.sleep(0.1)
