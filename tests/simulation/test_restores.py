@@ -9,10 +9,7 @@ from app.schemas.rows import CHUNKS_PER_GENERATION
 from tests.simulation.faults import CHECK, LATE_WRITE_WINDOW, LEASE, Faults
 from tests.simulation.invariants import check_nothing_is_missing
 from tests.simulation.run import LONG
-from tests.simulation.test_simulation import (
-    trusting_counts_while_deletes_may_be_late,
-    without_doubting_counts_after_a_restore,
-)
+from tests.simulation.test_simulation import change_checks, without_doubting_counts_after_a_restore
 from tests.simulation.workload import Clients
 from tests.simulation.world import Violation, World, internal_errors
 
@@ -93,6 +90,10 @@ def delete_from_before_a_restore_lands_after_its_first_check() -> None:
         it.world.loop.run_until(lambda: False, it.world.loop.time() + 4 * CHECK)
         it.world.rest()
         check_nothing_is_missing(it.world)
+
+
+def trusting_counts_while_deletes_may_be_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_checks(monkeypatch, settled=True)
 
 
 def test_vectors_that_an_older_backup_brought_back_hide_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,10 +164,6 @@ def without_doubting_counts_after_a_restore(monkeypatch: pytest.MonkeyPatch) -> 
     change_checks(monkeypatch, lost_below=0)
 
 
-def trusting_counts_while_deletes_may_be_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    change_checks(monkeypatch, settled=True)
-
-
 def change_checks(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     claim_check = MemoryRebuildStore.claim_check
 
