@@ -15,13 +15,6 @@ def test_of_one_right_document() -> None:
     assert ndcg_at(10, found) == pytest.approx((1 + 0.6309297) / 4)
 
 
-def test_auc() -> None:
-    assert auc([2, 3], [0, 1]) == 1
-    assert auc([0, 1], [2, 3]) == 0
-    assert auc([1, 1], [1, 1, 1]) == 0.5
-    assert auc([1, 3], [2, -float("inf")]) == 0.75
-
-
 def test_the_sets() -> None:
     for name, load in SETS.items():
         questions = load()

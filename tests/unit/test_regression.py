@@ -12,6 +12,10 @@ def test_auc_counts_pairs() -> None:
     assert auc([1.0], [0.0]) == 1
     assert auc([0.0], [1.0]) == 0
     assert auc([1.0, 1.0], [1.0]) == 0.5
+    assert auc([2, 3], [0, 1]) == 1
+    assert auc([0, 1], [2, 3]) == 0
+    assert auc([1, 1], [1, 1, 1]) == 0.5
+    assert auc([1, 3], [2, -float("inf")]) == 0.75
 
 
 def test_the_fit_finds_the_coefficients_that_drew_the_examples() -> None:
