@@ -31,9 +31,10 @@ from scripts.api_client import ApiClient
 from scripts.korquad import Paragraph, paragraphs
 from scripts.own_server import environment_of, own_folder, server_in
 from scripts.ranking_metrics import places, recall_at
-from scripts.recall import BATCH, BOT, QUERIES, TOP_K, load
+from scripts.recall import BATCH, BOT, QUERIES, load
 
 FRESH = str(UUID(int=2))
+TOP_K = 5
 LABEL = 52
 SEARCHERS, WRITERS = 3, 2
 COUNTED = re.compile(rb"(\d+)/(\d+) \[")
