@@ -6,6 +6,6 @@ saw and what is left in the stores. The same seed gives the same run on every ma
 
 Where to begin: ``loop.py`` is the event loop whose clock is virtual. ``world.py`` holds the stores, processes and
 clients of a run. ``process.py`` is a server process: it builds the core over ``remote_stores.py``, whose calls have the
-faults of ``faults.py``. ``milvus.py`` is a model of Milvus. ``workload.py`` has the clients, which record in
-``history.py`` what they did and saw.
+faults of ``faults.py``. ``milvus.py`` is a model of Milvus. ``workload.py`` has the clients. What they did
+and saw is recorded in ``history.py`` by ``requests.py``.
 """
