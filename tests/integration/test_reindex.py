@@ -20,7 +20,7 @@ from app.utils.errors import IndexRebuilding, MigrationInProgress, ModelMismatch
 from app.utils.stopwatch import Stopwatch
 from tests.conftest import until
 from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest
-from tests.integration.test_model_migration import New, Old, Place, Traffic, document
+from tests.integration.moving_bot import New, Old, Place, Traffic, document
 
 QUESTIONS = ("제3조", "물", "5만원", "한달", "abc-1234", "규정", "이야기 7")
 TEXTS = [
