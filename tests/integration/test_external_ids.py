@@ -12,7 +12,7 @@ from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.stopwatch import Stopwatch
-from tests.conftest import BotClient
+from tests.conftest import BotClient, until
 from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, expire
 
 WRITERS = 16
@@ -115,8 +115,7 @@ async def test_a_write_that_lasts_too_long_fails_the_waiting_document_alone(
     async def in_flight() -> bool:
         return bool(await db.fetch("SELECT FROM sagas"))
 
-    while not await in_flight():
-        await asyncio.sleep(0.02)
+    await until(in_flight)
     items = [bot.body("a", external_id=ID), bot.body("b", external_id="other")]
     answer = await bot.http.post("/data/insert/batch", json={"documents": items, "on_conflict": "replace"})
     results = [one["result"] or one["error"]["code"] for one in answer.json()["results"]]

@@ -18,7 +18,6 @@ from app.core.stores.postgres.database import Database
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.errors import IndexRebuilding, MigrationInProgress, ModelMismatch
 from app.utils.stopwatch import Stopwatch
-from tests.conftest import until
 from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest
 from tests.integration.moving_bot import New, Old, Place, Traffic, document
 
@@ -93,12 +92,7 @@ async def test_ranks_like_a_fresh_bot_and_embeds_nothing(place: EarlierPlace) ->
     bot = await place.services.bots.get(place.bot_id, None)
     assert (bot.analyzer_version, bot.title_in_lexical) == (NEWEST, True)
     await assert_like_a_fresh_bot(place)
-    await until(lambda: no_sagas(place))
     await assert_at_rest(place.stores.db, place.stores.index)
-
-
-async def no_sagas(place: Place) -> bool:
-    return not await place.stores.db.fetch("SELECT FROM sagas")
 
 
 @pytest.mark.parametrize("titles", [True, False])

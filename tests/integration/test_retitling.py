@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.core.stores.postgres.database import Database
-from tests.conftest import BotClient, register, until
+from tests.conftest import BotClient, register
 from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, expire
 
 
@@ -19,14 +19,6 @@ async def patch(bot: BotClient, doc_id: int, **updates: object) -> httpx.Respons
 
 async def found(bot: BotClient, text: str) -> list[object]:
     return [result["chunk_text"] for result in await bot.search(text, mode="lexical")]
-
-
-async def at_rest(db: Database, index: FaultyIndex) -> None:
-    async def no_garbage() -> bool:
-        return not await db.fetch("SELECT FROM vector_gc")
-
-    await until(no_garbage)
-    await assert_at_rest(db, index)
 
 
 async def test_found_by_the_new_title_and_not_by_the_old_one(bot: BotClient, db: Database, index: FaultyIndex) -> None:
@@ -40,7 +32,7 @@ async def test_found_by_the_new_title_and_not_by_the_old_one(bot: BotClient, db:
     stored = (await bot.http.get(f"/data/document/{doc_id}", params={"chat_bot_id": str(bot.bot_id)})).json()
     assert stored["document"]["updated_at"] == answer.json()["updated_at"]
     assert (stored["document"]["author"], stored["document"]["metadata"]) == ("가", {"color": "red"})
-    await at_rest(db, index)
+    await assert_at_rest(db, index)
 
 
 async def test_other_fields_write_nothing_to_milvus(bot: BotClient, db: Database) -> None:
@@ -72,7 +64,7 @@ async def test_by_filter(bot: BotClient, db: Database, index: FaultyIndex) -> No
     assert answer.status_code == 200, answer.text
     assert sorted(map(str, await found(bot, "새것"))) == ["글 1", "글 2"]
     assert await found(bot, "옛것") == ["글 0"]
-    await at_rest(db, index)
+    await assert_at_rest(db, index)
 
 
 @pytest.mark.parametrize("point", ["write.after_t1", "write.after_upsert", "write.after_t2"])
@@ -87,12 +79,7 @@ async def test_repeated_after_a_crash(bot: BotClient, db: Database, index: Fault
             await asyncio.sleep(0.1)
     assert await found(bot, "새것") == ["글"]
     assert await found(bot, "옛것") == []
-
-    async def no_sagas() -> bool:
-        return not await db.fetch("SELECT FROM sagas")
-
-    await until(no_sagas)
-    await at_rest(db, index)
+    await assert_at_rest(db, index)
 
 
 async def test_the_last_of_concurrent_titles_is_found(bot: BotClient) -> None:
