@@ -187,10 +187,7 @@ class Clients(Requests):
             lambda process: process.documents.delete_many(self._bot_id(bot), None, doc_ids),
             bot=bot,
         )
-        for doc_id, span in zip(doc_ids, spans, strict=True):
-            span.end, span.outcome = whole.end, whole.outcome
-            if whole.outcome == "done" and doc_id not in (deleted or ()):
-                span.outcome = "failed"  # It was deleted before.
+        self._end(zip(doc_ids, spans, strict=True), whole, set(deleted or ()))
 
     async def delete_matching(self, bot: int, doc_ids: list[int], kind: int) -> None:
         """Deletes those of the documents that have this kind, by a filter."""
