@@ -2,7 +2,6 @@
 
 import pytest
 
-from app.core.search.regression import auc
 from scripts.question_sets import SETS, parakqc
 from scripts.ranking_metrics import mrr_at, ndcg_at, places, recall_at
 
