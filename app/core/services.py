@@ -51,6 +51,8 @@ from app.core.stores.postgres.statistics import StatisticsStore
 from app.core.stores.postgres.sync import SyncStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
+from app.core.transfer.export import Exporter
+from app.core.transfer.importing import Importer
 from app.core.transfer.sync import Sync
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.by_filter import ByFilter
@@ -82,6 +84,8 @@ class Services:
     listing: Listing
     by_filter: ByFilter
     sync: Sync
+    exporter: Exporter
+    importer: Importer
     search: Search
     embed: EmbeddingService
     reranking: RerankingService
@@ -275,6 +279,8 @@ async def build_services(
             by_filter=ByFilter(bots, documents, of_documents),
             search=search,
             sync=Sync(bots, SyncStore(stores.db, stores.late_write_window), documents, ingest, recovery),
+            exporter=Exporter(bot_store, documents, stores.index),
+            importer=Importer(bots, ingest, embedders, keys, patience=patience),
             embed=EmbeddingService(embedders),
             reranking=RerankingService(reranker),
             models=Models(embedders, None if reranker is None else reranker.model),

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Tags = list[str]
     Metadata = dict[str, Any]
-else:  # null means the default: ``_is_valid`` replaces it.
+else:  # null means the default: ``is_valid`` replaces it.
     Tags = Annotated[list[Annotated[str, Meta(max_length=TAG_CHARS)]], Meta(max_length=TAGS_PER_DOCUMENT)] | None
     Metadata = dict[str, Any] | None
 
@@ -115,7 +115,7 @@ class Insert(Item, Body, frozen=True, forbid_unknown_fields=True):
     def read(cls, content: bytes) -> Self | None:
         """None if the model must validate the body, and write its errors if it has any."""
         body: Self | None = _decoded(_insert_decoder, content)
-        return body if body and _is_valid([body], body.account_name) else None
+        return body if body and is_valid([body], body.account_name) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class InsertMany:
         body: ManyItems | None = _decoded(_insert_many_decoder, content)
         if body is None or sum(len(item.chunks) for item in body.documents) > CHUNKS_PER_DOCUMENT:
             return None
-        if not _is_valid(body.documents, body.account_name):
+        if not is_valid(body.documents, body.account_name):
             return None
         return cls(body.documents, body.account_name, body.on_conflict)
 
@@ -194,7 +194,7 @@ def _decoded(decoder: Decoder[Any], content: bytes) -> Any:
         return None
 
 
-def _is_valid(items: Sequence[Item], account: str | None) -> bool:
+def is_valid(items: Sequence[Item], account: str | None) -> bool:
     """Checks the rules that the types do not have. Leaves text that is not in NFC to the model.
 
     Text has no NUL, see ``_decoded``, and no lone surrogate, which msgspec rejects.

@@ -205,6 +205,20 @@ class ListedApiKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKeyRow:
+    """An API key as it is stored. ``sha256``: of the whole key, from which the key cannot be found."""
+
+    prefix: str
+    sha256: bytes
+    account_name: str
+    scopes: Sequence[str]
+    note: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """Numbers of rows over all bots. ``overdue_seconds``: for how long the oldest row of vector_gc has been due."""
 

@@ -441,7 +441,11 @@ UPDATE idempotency_keys SET response = $3 WHERE account_name = $1 AND key = $2;
 
 -- name: sweep_idempotency_keys
 DELETE FROM idempotency_keys k
-WHERE k.created_at < now() - $1::interval AND NOT EXISTS (SELECT FROM sagas s WHERE s.generation = k.generation);
+WHERE k.created_at < now() - CASE WHEN starts_with(k.key, 'import ') THEN $2::interval ELSE $1::interval END
+  AND NOT EXISTS (SELECT FROM sagas s WHERE s.generation = k.generation);
+
+-- name: forget_idempotency_keys
+DELETE FROM idempotency_keys WHERE account_name = $1 AND starts_with(key, $2) AND response IS NOT NULL;
 
 -- ---------------------------------------------------------------- API keys
 
@@ -466,6 +470,16 @@ SELECT prefix, account_name, scopes, note, created_at, expires_at, revoked_at,
 FROM api_keys
 WHERE $1::text IS NULL OR account_name = $1
 ORDER BY created_at, prefix;
+
+-- name: all_api_keys
+SELECT prefix, sha256, account_name, scopes, note, created_at, expires_at, revoked_at FROM api_keys
+ORDER BY created_at, prefix;
+
+-- name: restore_api_key
+INSERT INTO api_keys (prefix, sha256, account_name, scopes, note, created_at, expires_at, revoked_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT DO NOTHING
+RETURNING prefix;
 
 -- name: revoke_api_key
 UPDATE api_keys SET revoked_at = now() WHERE prefix = $1 AND revoked_at IS NULL RETURNING prefix;
@@ -636,6 +650,26 @@ FROM documents
 WHERE bot_id = $1 AND doc_id > $2
 ORDER BY doc_id
 LIMIT $3;
+
+-- name: documents_with_chunks
+-- The next documents above $2 with all their chunks: at most $3, and no further one once these have $4 chunks.
+-- OFFSET 0: as in current_chunks. A document whose chunks are all lost has empty arrays.
+SELECT d.bot_id, d.doc_id, d.title, d.file_path, d.file_type, d.author, d.tags, d.metadata, d.chunk_count,
+       d.created_at, d.updated_at, d.external_id, c.chunk_ids, c.texts, c.page_numbers
+FROM (
+    SELECT d.*, sum(d.chunk_count) OVER (ORDER BY d.doc_id) - d.chunk_count AS chunks_before
+    FROM (SELECT * FROM documents d WHERE d.bot_id = $1 AND d.doc_id > $2 ORDER BY d.doc_id LIMIT $3) AS d
+) AS d
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(c.chunk_id ORDER BY c.chunk_id), '{}') AS chunk_ids,
+           coalesce(array_agg(c.text ORDER BY c.chunk_id), '{}') AS texts,
+           coalesce(array_agg(c.page_number ORDER BY c.chunk_id), '{}') AS page_numbers
+    FROM document_chunks c
+    WHERE c.bot_id = $1 AND c.chunk_id >= d.generation * 65536 AND c.chunk_id < (d.generation + 1) * 65536
+      AND c.doc_id = d.doc_id
+) AS c
+WHERE d.chunks_before < $4
+ORDER BY d.doc_id;
 
 -- name: query_documents
 -- Documents that pass the filter and come after a place in the order. With no index on the order all of them are sorted.

@@ -1,12 +1,14 @@
 """Rows that core and the stores exchange."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from app.utils.errors import IdempotencyKeyReused
 
@@ -34,6 +36,8 @@ DOCUMENT_COLUMNS = (
     "chunk_span",
     "external_id",
 )
+CREATED_AT = "created_at"
+"""Of ``documents``; now, if a row names none."""
 CHUNK_TABLE = "document_chunks"
 CHUNK_COLUMNS = ("bot_id", "chunk_id", "doc_id", "chunk_index", "text", "page_number")
 
@@ -179,8 +183,20 @@ class NewChunk(Struct, frozen=True):
     page_number: int | None = None
 
 
+class GivenVectors(NamedTuple):
+    """Vectors of unit length that came with a document: float32 (dimension,) by chunk_index, made by ``model``."""
+
+    model: str
+    dimension: int
+    by_index: Mapping[int, NDArray[np.float32]]
+
+
 class NewDocument(Struct, frozen=True):
-    """A document as a caller sends it, its chunks in the order of their chunk_index."""
+    """A document as a caller sends it, its chunks in the order of their chunk_index.
+
+    Of an imported document: ``created_at`` is kept if the document is new, and ``vectors`` are stored as they are where
+    the bot has their model. Chunks without one are embedded.
+    """
 
     title: str
     chunks: Sequence[NewChunk]
@@ -190,6 +206,8 @@ class NewDocument(Struct, frozen=True):
     tags: Sequence[str] = ()
     metadata: dict[str, Any] = {}
     external_id: str | None = None
+    created_at: datetime | None = None
+    vectors: GivenVectors | None = None
 
     @property
     def chunk_span(self) -> int:
@@ -215,6 +233,12 @@ class WriteRow(NamedTuple):
     generation: int = 0
     previous_generation: int | None = None
     rewrites: int | None = None
+
+
+IMPORT_KEYS = "import "
+"""With what the keys of imports begin. No client's key has a blank."""
+IMPORTS_KEPT = timedelta(days=30)
+"""How long an import can be continued that was stopped."""
 
 
 class IdempotencyKey(NamedTuple):

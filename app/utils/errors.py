@@ -84,6 +84,10 @@ class TextRefused(InvalidInput):
     code, title = "text_refused", "The embedding provider rejected this text"
 
 
+class VectorsDiffer(InvalidInput):
+    code, title = "vectors_differ", "Vectors of an import are not those of its texts"
+
+
 class MetadataTooLarge(InvalidInput):
     code, title = "metadata_too_large", "Metadata would become too large"
 
@@ -227,6 +231,10 @@ class ModelMismatch(Conflict):
 
 class MigrationInProgress(Conflict):
     code, title = "reembed_in_progress", "Bot is being re-embedded with another model"
+
+
+class ExportOvertaken(Conflict):
+    code, title = "export_overtaken", "Bot was deleted or moved during its export"
 
 
 class CollectionForeign(Conflict):

@@ -8,7 +8,7 @@ import pytest
 
 from app.config import Settings
 from app.core.embedding.providers.factory import open_embedder
-from app.core.operations.vector_check import tolerance
+from app.core.embedding.tolerance import tolerance
 
 TEXTS = [f"Sentence {number} about the palace " + "and its gardens " * (number % 7) for number in range(64)]
 

@@ -158,6 +158,7 @@ HOT = {
     "facets": (10,),
     "facets_of_tags": (10,),
     "stored_documents": ([1],),
+    "documents_with_chunks": (0, 10, 100),
     "get_document_chunk": (1, 0),
     "documents_by_external_id": (["a"],),
     "current_chunks": ([1, 2], [1], datetime.now(UTC), "c", None, "dense", 0.5, 0.5, 7, UUID(int=1)),

@@ -8,7 +8,8 @@ import pytest
 
 from app.core.embedding.port import Vectors
 from app.core.embedding.registry import EmbedderRegistry
-from app.core.operations.vector_check import VectorCheck, tolerance
+from app.core.embedding.tolerance import tolerance
+from app.core.operations.vector_check import VectorCheck
 from app.core.operations.verify import Finding
 from app.core.services import Services
 from app.core.stores.postgres.bots import BotStore

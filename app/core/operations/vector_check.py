@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 from uuid import UUID
 
-import numpy as np
-
-from app.core.embedding.port import PartialEmbeddingError, Vectors
+from app.core.embedding.port import PartialEmbeddingError
 from app.core.embedding.registry import EmbedderRegistry
+from app.core.embedding.tolerance import cosine, tolerance
 from app.core.operations.verify import Finding
 from app.core.ports import BotPort, VectorIndex, VerifyPort
 from app.schemas.operation_rows import SourceChunk
@@ -19,16 +18,6 @@ from app.utils.errors import CollectionMissing
 
 PAGE: Final = 512
 """Chunks that are embedded and compared together."""
-
-TOLERANCE: Final = {"use-multilingual": 1e-4, "sentence-bert": 1e-3, "bge-m3": 1e-3}
-"""By provider: how far below 1 the cosine of two vectors of one text may be. RAG_Milvus_API_Design.md, section 12."""
-REMOTE_TOLERANCE: Final = 0.01
-"""For providers over the network: their hardware, batches and number formats may change."""
-
-
-def tolerance(model: str) -> float:
-    """The tolerance for vectors of this model. ``model``: as in a bot's row, provider first."""
-    return TOLERANCE.get(model.partition(":")[0], REMOTE_TOLERANCE)
 
 
 class VectorCheck:
@@ -105,12 +94,7 @@ class VectorCheck:
         found = []
         for number, chunk in enumerate(there):
             if number not in failed:
-                distance = 1 - _cosine(vectors[number], stored[chunk.chunk_id])
+                distance = 1 - cosine(vectors[number], stored[chunk.chunk_id])
                 if not distance <= allowed:
                     found.append((chunk, distance))
         return found
-
-
-def _cosine(one: Vectors, other: Vectors) -> float:
-    a, b = one.astype(np.float64), other.astype(np.float64)
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from app.schemas.operation_rows import ListedApiKey, StoredApiKey
+from app.schemas.operation_rows import ApiKeyRow, ListedApiKey, StoredApiKey
 
 
 class ApiKeyPort(Protocol):
@@ -24,6 +24,12 @@ class ApiKeyPort(Protocol):
 
     async def list(self, account: str | None) -> Sequence[ListedApiKey]:
         """All keys of the account, or of all accounts with None, oldest first."""
+
+    async def all(self) -> Sequence[ApiKeyRow]:
+        """All keys as they are stored, oldest first."""
+
+    async def restore(self, row: ApiKeyRow) -> bool:
+        """Stores a key as it was. False, with nothing changed, when there is one with this prefix."""
 
     async def revoke(self, prefix: str) -> bool:
         """Revokes the key from now on. False when there is no such key, or it was revoked before."""

@@ -80,6 +80,14 @@ class DocumentPort(Protocol):
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
         """At most ``limit`` documents with a doc_id above ``after``, ascending."""
 
+    async def with_chunks(
+        self, bot_id: UUID, after: int, limit: int, chunks: int
+    ) -> Sequence[tuple[Document, Sequence[Chunk]]]:
+        """The next documents above doc_id ``after``, ascending, with all their chunks, of one moment.
+
+        At most ``limit``, and no further one once these have ``chunks`` chunks.
+        """
+
     async def current_chunks(
         self,
         bot_id: UUID,

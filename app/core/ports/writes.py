@@ -137,4 +137,8 @@ class IdempotencyPort(Protocol):
         """
 
     async def sweep(self) -> None:
-        """Deletes keys that are old enough and whose request is not in flight."""
+        """Deletes keys that are old enough and whose request is not in flight. Those of imports are kept for
+        IMPORTS_KEPT."""
+
+    async def forget(self, account: str, prefix: str) -> None:
+        """Deletes those of the account's keys that begin with ``prefix`` and are answered."""

@@ -1,4 +1,4 @@
-"""Vectors of chunks: those that are stored already are taken along, the rest is embedded.
+"""Vectors of chunks: those that came with the document, or are stored already, are taken; the rest is embedded.
 
 A stored vector is only a saving. One that cannot be read, or is not a vector of unit length, is embedded.
 """
@@ -54,24 +54,27 @@ def same_texts(collection: str, stored: StoredDocument | None, document: NewDocu
 async def chunk_vectors(
     index: VectorIndex, embedder: Embedder, chunks: Sequence[ChunkText], timings: Stopwatch
 ) -> Vectors:
-    """The vectors (len(chunks), dimension) in order. Counts those that were taken along in ``Write.carried_chunks``.
+    """The vectors (len(chunks), dimension) in order. Counts those that were not embedded in ``Write.carried_chunks``.
 
     Raises as ``Embedder.embed_documents``. Stages in ``timings``: embedding, milvus.
     """
     sources: dict[int, int] = {}
     keys: dict[Bot, set[int]] = {}
+    carried: dict[int, Vectors] = {}
     for position, chunk in enumerate(chunks):
         write = chunk.write
-        if write.stored is not None and (key := write.stored_key(chunk.chunk_index)) is not None:
+        if (vector := _given(chunk, embedder)) is not None:
+            carried[position] = vector
+        elif write.stored is not None and (key := write.stored_key(chunk.chunk_index)) is not None:
             sources[position] = key
             keys.setdefault(write.bot, set()).add(key)
-    if not sources:
+    if not sources and not carried:
         return await _embed(embedder, [chunk.text for chunk in chunks], timings)
     stored: dict[int, Vectors] = {}
     with timings.measure("milvus"):
         for bot, of_bot in keys.items():
             stored |= await _read(index, embedder.dimension, bot, of_bot)
-    carried = {position: stored[key] for position, key in sources.items() if key in stored}
+    carried |= {position: stored[key] for position, key in sources.items() if key in stored}
     vectors = np.zeros((len(chunks), embedder.dimension), np.float32)
     for position, vector in carried.items():
         vectors[position] = vector
@@ -86,6 +89,14 @@ async def chunk_vectors(
     return vectors
 
 
+def _given(chunk: ChunkText, embedder: Embedder) -> Vectors | None:
+    """The vector that came with the chunk, if it is of this model."""
+    given = chunk.write.document.vectors
+    if given is None or (given.model, given.dimension) != (embedder.model, embedder.dimension):
+        return None
+    return given.by_index.get(chunk.chunk_index)
+
+
 async def _read(index: VectorIndex, dimension: int, bot: Bot, keys: Collection[int]) -> Mapping[int, Vectors]:
     """The usable ones of the vectors with these keys in the bot's collection."""
     try:
@@ -94,11 +105,11 @@ async def _read(index: VectorIndex, dimension: int, bot: Bot, keys: Collection[i
     except (AppError, CollectionMissing) as exc:
         log.warning("%d stored vectors could not be read and are embedded: %s", len(keys), exc)
         return {}
-    return {key: vector for key, vector in found.items() if _is_usable(vector, dimension)}
+    return {key: vector for key, vector in found.items() if is_usable(vector, dimension)}
 
 
-def _is_usable(vector: Vectors, dimension: int) -> bool:
-    """False also for NaN."""
+def is_usable(vector: Vectors, dimension: int) -> bool:
+    """Whether it has this dimension and unit length. False also for NaN."""
     return vector.shape == (dimension,) and abs(float(vector @ vector) - 1) <= LENGTH_TOLERANCE
 
 

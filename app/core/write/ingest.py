@@ -137,11 +137,27 @@ class Ingest:
         An error in ``documents`` is the outcome of its document. When no document is stored, and all for the same
         reason, raises that error.
         """
-        if await self._answered(request, account):
-            return []
-        outcomes = await self._insert(account, documents, timings, request, on_conflict)
+        outcomes = await self.insert_each(account, documents, timings, request, on_conflict)
         _raise_common_error(outcomes)
         return outcomes
+
+    async def insert_each(
+        self,
+        account: str | None,
+        documents: Sequence[Entry],
+        timings: Stopwatch,
+        request: IdempotentRequest | None = None,
+        on_conflict: OnConflict = "error",
+        *,
+        unnamed: bool = False,
+    ) -> list[Outcome]:
+        """As ``insert_many``, but an error that all documents have is the outcome of each.
+
+        ``unnamed``: documents without an external_id are new documents, whatever ``on_conflict`` is.
+        """
+        if await self._answered(request, account):
+            return []
+        return await self._insert(account, documents, timings, request, on_conflict, unnamed=unnamed)
 
     async def _insert(
         self,
@@ -152,10 +168,12 @@ class Ingest:
         on_conflict: OnConflict,
         *,
         single: bool = False,
+        unnamed: bool = False,
     ) -> list[Outcome]:
         """Uses cached rows of bots first. Where T1 finds a bot changed, reads its row and tries its documents again."""
         if on_conflict != "error" or any(isinstance(one, tuple) and one[1].external_id for one in documents):
-            return await self._upsert(account, documents, timings, request, on_conflict, single)
+            upsert = Upsert(self._documents, on_conflict, single, unnamed=unnamed)
+            return await self._upsert(upsert, account, documents, timings, request)
         wanted = _bots(documents)
         if request:  # Only one T1 may claim the key.
             return await self._insert_into(await self._read_bots(account, wanted), account, documents, timings, request)
@@ -177,20 +195,15 @@ class Ingest:
 
     async def _upsert(
         self,
+        upsert: Upsert,
         account: str | None,
         documents: Sequence[Entry],
         timings: Stopwatch,
         request: IdempotentRequest | None,
-        on_conflict: OnConflict,
-        single: bool,
     ) -> list[Outcome]:
         """Waits for other writes of the same external ids. Each round begins every write of the request, or none."""
         bots = await self._read_bots(account, _bots(documents))
-        upsert, pauses, given_up = (
-            Upsert(self._documents, on_conflict, single),
-            Pauses(self._patience, self._random),
-            set[ExternalId](),
-        )
+        pauses, given_up = Pauses(self._patience, self._random), set[ExternalId]()
         while True:
             with timings.measure("postgres"):
                 slots = await upsert.plan(bots, documents, pauses.over, given_up)

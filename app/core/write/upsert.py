@@ -50,10 +50,11 @@ class Pauses:
 
 class Upsert:
     """Plans the inserts of one request. ``on_conflict``: for every document of it that has an external_id. ``single``:
-    the request is no batch."""
+    the request is no batch. ``unnamed``: a document without one is new, whatever ``on_conflict`` is."""
 
-    def __init__(self, store: DocumentPort, on_conflict: OnConflict, single: bool) -> None:
+    def __init__(self, store: DocumentPort, on_conflict: OnConflict, single: bool, *, unnamed: bool = False) -> None:
         self._store = store
+        self._unnamed = unnamed
         self._single = single
         self._on_conflict = on_conflict
 
@@ -124,7 +125,7 @@ class Upsert:
         if isinstance(bot, AppError):
             raise bot
         if external_id is None:
-            if self._on_conflict != "error":
+            if self._on_conflict != "error" and not self._unnamed:
                 raise self._invalid(number, NEEDS_EXTERNAL_ID)
             return Write(bot, document)
         key = (bot_id, external_id)

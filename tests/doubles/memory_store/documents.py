@@ -147,6 +147,18 @@ class MemoryDocumentStore:
         documents = self._tables.partition(bot_id).documents
         return [documents[doc_id].document() for doc_id in sorted(documents) if doc_id > after][:limit]
 
+    async def with_chunks(
+        self, bot_id: UUID, after: int, limit: int, chunks: int
+    ) -> Sequence[tuple[Document, Sequence[Chunk]]]:
+        page: list[tuple[Document, Sequence[Chunk]]] = []
+        for document in await self.list(bot_id, after, limit):
+            if sum(one.chunk_count for one, _ in page) >= chunks:
+                break
+            found = await self.get(bot_id, document.doc_id)
+            assert found is not None
+            page.append(found)
+        return page
+
     async def current_chunks(
         self,
         bot_id: UUID,

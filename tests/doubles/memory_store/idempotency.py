@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from app.schemas.rows import IdempotencyKey
+from app.schemas.rows import IMPORT_KEYS, IMPORTS_KEPT, IdempotencyKey
 from app.utils.errors import RequestInFlight
 from tests.doubles.memory_store.tables import KeyRow, Tables
 
@@ -47,7 +47,12 @@ class MemoryIdempotencyStore:
         return answer
 
     async def sweep(self) -> None:
-        oldest = self._tables.now() - self._keep
         for name, row in list(self._tables.keys.items()):
-            if row.created_at < oldest and row.generation not in self._tables.sagas:
+            keep = IMPORTS_KEPT if name[1].startswith(IMPORT_KEYS) else self._keep
+            if row.created_at < self._tables.now() - keep and row.generation not in self._tables.sagas:
+                del self._tables.keys[name]
+
+    async def forget(self, account: str, prefix: str) -> None:
+        for name, row in list(self._tables.keys.items()):
+            if name[0] == account and name[1].startswith(prefix) and row.response is not None:
                 del self._tables.keys[name]

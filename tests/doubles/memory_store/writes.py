@@ -131,7 +131,7 @@ class MemoryWriteStore:
                 continue
             if write.previous_generation is None:
                 assert write.doc_id is not None
-                document = self._row(write, write.doc_id, self._tables.now())
+                document = self._row(write, write.doc_id, write.document.created_at or self._tables.now())
                 self._tables.partition(write.bot_id).documents[write.doc_id] = document
             elif (count := self._switch(write)) is None:
                 failed[write.generation] = WriteFailure.DOCUMENT_CHANGED

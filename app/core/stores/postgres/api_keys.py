@@ -1,10 +1,11 @@
 """ApiKeyPort on PostgreSQL: ``api_keys``."""
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from datetime import timedelta
 
 from app.core.stores.postgres.database import Database
-from app.schemas.operation_rows import ListedApiKey, StoredApiKey
+from app.schemas.operation_rows import ApiKeyRow, ListedApiKey, StoredApiKey
 from app.schemas.queries import SQL
 
 
@@ -30,6 +31,12 @@ class KeyStore:
 
     async def list(self, account: str | None) -> Sequence[ListedApiKey]:
         return [ListedApiKey(**row) for row in await self._db.fetch(SQL["list_api_keys"], account)]
+
+    async def all(self) -> Sequence[ApiKeyRow]:
+        return [ApiKeyRow(**row) for row in await self._db.fetch(SQL["all_api_keys"])]
+
+    async def restore(self, row: ApiKeyRow) -> bool:
+        return await self._db.fetchrow(SQL["restore_api_key"], *astuple(row)) is not None
 
     async def revoke(self, prefix: str) -> bool:
         return await self._db.fetchrow(SQL["revoke_api_key"], prefix) is not None

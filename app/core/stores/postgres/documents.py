@@ -16,6 +16,7 @@ from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.metadata import metadata_bytes as metadata_length
 from app.schemas.queries import SQL
 from app.schemas.rows import (
+    CHUNKS_PER_GENERATION,
     Chunk,
     ChunkHash,
     CurrentChunk,
@@ -139,6 +140,21 @@ class DocumentStore:
     async def list(self, bot_id: UUID, after: int, limit: int) -> Sequence[Document]:
         rows = only_bot(await self._db.fetch(SQL["list_documents"], bot_id, after, limit), bot_id)
         return [document_of(row) for row in rows]
+
+    async def with_chunks(
+        self, bot_id: UUID, after: int, limit: int, chunks: int
+    ) -> Sequence[tuple[Document, Sequence[Chunk]]]:
+        rows = only_bot(await self._db.fetch(SQL["documents_with_chunks"], bot_id, after, limit, chunks), bot_id)
+        return [
+            (
+                document_of(row),
+                [
+                    Chunk(key, key % CHUNKS_PER_GENERATION, text, page)
+                    for key, text, page in zip(row["chunk_ids"], row["texts"], row["page_numbers"], strict=True)
+                ],
+            )
+            for row in rows
+        ]
 
     async def current_chunks(
         self,

@@ -6,7 +6,7 @@ from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.tenant_guard import only_account
 from app.schemas.queries import SQL
-from app.schemas.rows import IdempotencyKey
+from app.schemas.rows import IMPORTS_KEPT, IdempotencyKey
 from app.utils.errors import RequestInFlight
 
 
@@ -63,4 +63,7 @@ class IdempotencyStore:
         return answer
 
     async def sweep(self) -> None:
-        await self._db.execute(SQL["sweep_idempotency_keys"], self._keep)
+        await self._db.execute(SQL["sweep_idempotency_keys"], self._keep, IMPORTS_KEPT)
+
+    async def forget(self, account: str, prefix: str) -> None:
+        await self._db.execute(SQL["forget_idempotency_keys"], account, prefix)

@@ -17,6 +17,7 @@ from app.schemas.rows import (
     CHUNK_COLUMNS,
     CHUNK_TABLE,
     CHUNKS_PER_GENERATION,
+    CREATED_AT,
     DOCUMENT_COLUMNS,
     DOCUMENT_TABLE,
     IdempotencyKey,
@@ -179,8 +180,8 @@ class WriteStore:
                     replaced[write.generation] = count
         failed |= await _lost(conn, "end_sagas", _without(writes, failed), token)
         done = _without(writes, failed)
-        if new := [_document_record(write) for write in done if write.previous_generation is None]:
-            await conn.copy_records_to_table(DOCUMENT_TABLE, columns=DOCUMENT_COLUMNS, records=new)
+        if new := [write for write in done if write.previous_generation is None]:
+            await _insert_documents(conn, new)
         result = FinishResult(failed, moved, replaced)
         if key and answer and done:
             await keys.store_answer(conn, key, answer(result))
@@ -359,6 +360,15 @@ def _chunk_records(writes: Sequence[WriteRow]) -> Iterable[tuple[object, ...]]:
         for chunk in write.document.chunks:
             index = chunk.chunk_index
             yield (write.bot_id, first + index, write.doc_id, index, chunk.text, chunk.page_number)
+
+
+async def _insert_documents(conn: Connection, writes: Sequence[WriteRow]) -> None:
+    """Those with a ``created_at`` of their own, which are imported, keep it."""
+    if new := [_document_record(write) for write in writes if write.document.created_at is None]:
+        await conn.copy_records_to_table(DOCUMENT_TABLE, columns=DOCUMENT_COLUMNS, records=new)
+    if len(new) < len(writes):
+        kept = [(*_document_record(write), at) for write in writes if (at := write.document.created_at) is not None]
+        await conn.copy_records_to_table(DOCUMENT_TABLE, columns=(*DOCUMENT_COLUMNS, CREATED_AT), records=kept)
 
 
 def _document_record(write: WriteRow) -> tuple[object, ...]:

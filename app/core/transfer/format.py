@@ -1,0 +1,176 @@
+"""The lines of an exported bot: NDJSON, a manifest, then a document a line, then the end.
+
+    {"format":"chat-memory-export","version":1,"export_id":..,"bot":{..},"vectors":true,"documents":2,"chunks":3,..}
+    {"doc_id":7,"document":{"title":..},"created_at":..,"updated_at":..,"chunks":[{"chunk_index":0,"text":..,..}]}
+    {"end":true,"documents":2,"chunks":3,"vectors":3,"sha256":".."}
+
+The counts of the manifest are those of its moment, the counts of the end those of the lines. ``sha256`` is that of all
+bytes before the end's line. A file without that line, or with another hash, was cut off or changed. A vector is
+float32, little-endian, in base64. RAG_Milvus_API_Design.md, section 13, is the reference.
+"""
+
+from binascii import b2a_base64
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+import numpy as np
+import orjson
+from msgspec import Struct
+
+from app.core.embedding.port import Vectors
+from app.schemas.rows import Bot, BotCounts, Chunk, Document, Mode
+from app.utils.errors import InvalidInput
+
+FORMAT: Final = "chat-memory-export"
+VERSION: Final = 1
+VECTOR_TYPE: Final = np.dtype("<f4")
+END: Final = b'{"end"'
+NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
+
+
+class ExportedBot(Struct, frozen=True):
+    """The settings of an exported bot. ``embedding_model`` and ``dimension``: None of a bot that was never used."""
+
+    chat_bot_id: UUID
+    bot_name: str
+    collection_name: str
+    account_name: str
+    created_at: datetime
+    embedding_model: str | None
+    dimension: int | None
+    analyzer_version: int
+    title_in_lexical: bool
+    mode: Mode | None = None
+    dense_weight: float | None = None
+    min_confidence: float | None = None
+
+
+class Manifest(Struct, frozen=True):
+    """The first line. ``export_id``: another one for each export. ``documents`` and ``chunks``: at its start."""
+
+    format: str
+    version: int
+    export_id: UUID
+    exported_at: datetime
+    bot: ExportedBot
+    vectors: bool
+    documents: int
+    chunks: int
+
+    @classmethod
+    def read(cls, line: bytes) -> "Manifest":
+        """Raises InvalidInput for anything but the manifest of a version that this program can read."""
+        try:
+            manifest = _read_manifest(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            raise InvalidInput(f"The first line is not the manifest of an export: {exc}.") from exc
+        if manifest.format != FORMAT:
+            raise InvalidInput(f"The first line names another format than {FORMAT}.")
+        if manifest.version != VERSION:
+            raise InvalidInput(
+                f"The export has version {manifest.version} of the format; this program reads {VERSION}."
+            )
+        return manifest
+
+
+class End(Struct, frozen=True):
+    """The last line. ``vectors``: how many chunks have one. ``sha256``: in hexadecimal."""
+
+    end: bool
+    documents: int
+    chunks: int
+    vectors: int
+    sha256: str
+
+    @classmethod
+    def read(cls, line: bytes) -> "End | None":
+        """None for any other line."""
+        if not line.startswith(END):
+            return None
+        try:
+            return _read_end(line)
+        except msgspec.MsgspecError:
+            return None
+
+
+_read_manifest = msgspec.json.Decoder(Manifest).decode
+_read_end = msgspec.json.Decoder(End).decode
+
+
+def manifest_line(export_id: UUID, now: datetime, bot: Bot, counts: BotCounts, *, vectors: bool) -> bytes:
+    return orjson.dumps(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "export_id": export_id,
+            "exported_at": now,
+            "bot": {
+                "chat_bot_id": str(bot.bot_id),
+                "bot_name": bot.bot_name,
+                "collection_name": bot.collection_name,
+                "account_name": bot.account_name,
+                "created_at": bot.created_at,
+                "embedding_model": bot.embedding_model,
+                "dimension": bot.dimension,
+                "analyzer_version": bot.analyzer_version,
+                "title_in_lexical": bot.title_in_lexical,
+                "mode": bot.default_mode,
+                "dense_weight": bot.default_dense_weight,
+                "min_confidence": bot.default_min_confidence,
+            },
+            "vectors": vectors,
+            "documents": counts.documents,
+            "chunks": counts.chunks,
+        },
+        option=NEWLINE,
+    )
+
+
+def document_head(document: Document) -> bytes:
+    """The line up to its first chunk. After the last one follows ``DOCUMENT_TAIL``."""
+    head = orjson.dumps(
+        {
+            "doc_id": document.doc_id,
+            "document": {
+                "title": document.title,
+                "file_path": document.file_path,
+                "file_type": document.file_type,
+                "author": document.author,
+                "tags": document.tags,
+                "metadata": document.metadata,
+                "external_id": document.external_id,
+            },
+            "created_at": document.created_at,
+            "updated_at": document.updated_at,
+        }
+    )
+    return head[:-1] + b',"chunks":['
+
+
+DOCUMENT_TAIL: Final = b"]}\n"
+
+
+def chunk_items(chunks: Sequence[Chunk], vectors: Mapping[int, Vectors] | None) -> bytes:
+    """The chunks as items of an array. ``vectors`` by chunk_id; None: without the field ``vector``."""
+    items: list[dict[str, object]] = []
+    for chunk in chunks:
+        item: dict[str, object] = {
+            "chunk_index": chunk.chunk_index,
+            "text": chunk.text,
+            "page_number": chunk.page_number,
+        }
+        if vectors is not None:
+            vector = vectors.get(chunk.chunk_id)
+            item["vector"] = (
+                None if vector is None else b2a_base64(vector.astype(VECTOR_TYPE).tobytes(), newline=False).decode()
+            )
+        items.append(item)
+    return orjson.dumps(items)[1:-1]
+
+
+def end_line(documents: int, chunks: int, vectors: int, sha256: str) -> bytes:
+    counts = {"end": True, "documents": documents, "chunks": chunks, "vectors": vectors, "sha256": sha256}
+    return orjson.dumps(counts, option=NEWLINE)
