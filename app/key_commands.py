@@ -15,11 +15,14 @@ from app.core.commands import open_keys
 from app.models.fields import AccountName
 
 
-async def create_key(settings: Settings, account: str, scopes: Sequence[Scope], note: str, days: float | None) -> None:
+async def create_key(
+    settings: Settings, account: str | None, scopes: Sequence[Scope], note: str, days: float | None
+) -> None:
     """Prints only the key on standard output, for scripts."""
     async with open_keys(settings) as admin:
         key = await admin.create(account, scopes, note, None if days is None else timedelta(days=days))
-    print(f"The key of {account!r} ({', '.join(scopes)}). It cannot be shown again:", file=sys.stderr)
+    owner = "an operator" if account is None else repr(account)
+    print(f"The key of {owner} ({', '.join(scopes)}). It cannot be shown again:", file=sys.stderr)
     print(key)
 
 
@@ -30,7 +33,8 @@ async def list_keys(settings: Settings, account: str | None) -> None:
             expires = f" expires={key.expires_at:%Y-%m-%dT%H:%MZ}" if key.expires_at else ""
             note = f" note={key.note!r}" if key.note else ""
             scopes, created = ",".join(key.scopes), f"{key.created_at:%Y-%m-%dT%H:%MZ}"
-            print(f"{key.prefix} {state} account={key.account_name!r} scopes={scopes} created={created}{expires}{note}")
+            owner = "" if key.account_name is None else f" account={key.account_name!r}"
+            print(f"{key.prefix} {state}{owner} scopes={scopes} created={created}{expires}{note}")
 
 
 async def revoke_key(settings: Settings, key: str) -> int:
@@ -50,6 +54,11 @@ def run_key_command(settings: Settings, arguments: argparse.Namespace) -> int:
         asyncio.run(list_keys(settings, arguments.account))
     else:
         scopes = arguments.scope or ["read"]
+        if (arguments.account is None) != ("operator" in scopes):
+            print(
+                "a key needs --account NAME, except with --scope operator, which is for all accounts", file=sys.stderr
+            )
+            return 2
         asyncio.run(create_key(settings, arguments.account, scopes, arguments.note, arguments.days))
     return 0
 
@@ -70,9 +79,12 @@ def _days(text: str) -> float:
 def add_key_commands(commands: Any) -> None:
     actions = commands.add_parser("keys", help="API keys").add_subparsers(dest="action", required=True)
     create = actions.add_parser("create", help="create a key and print it; it cannot be printed again")
-    create.add_argument("--account", required=True, type=_account, help="the account whose bots the key is for")
+    create.add_argument("--account", type=_account, help="the account whose bots the key is for")
     create.add_argument(
-        "--scope", action="append", choices=SCOPES, help="default: read; each scope includes those before it"
+        "--scope",
+        action="append",
+        choices=SCOPES,
+        help="default: read; each scope includes those before it; operator is for the bots of every account",
     )
     create.add_argument("--days", type=_days, help="days until the key expires; default: never")
     create.add_argument("--note", default="", help="where the key is used; shown by list")

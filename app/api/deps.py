@@ -80,6 +80,7 @@ async def _open() -> None:
 ServicesDep = Annotated[Services, Depends(_services)]
 READ = Depends(Admission("read"))
 WRITE = Depends(Admission("write"))
+OPERATOR = Depends(Admission("operator"))
 """Each route that works on an account's data declares one of these."""
 OPEN = Depends(_open)
 """Declared by routes that require no API key, or that check it themselves."""

@@ -24,6 +24,8 @@ request's id in the header `X-Request-Id`. Times named `..._ms` are in milliseco
 TAGS = [
     {"name": "collection", "description": "Bots. Each bot has its own Milvus collection and PostgreSQL partitions."},
     {"name": "data", "description": "Documents: metadata and text chunks."},
+    {"name": "jobs", "description": "Work that goes on after the answer: checks, repairs, moves to another model."},
+    {"name": "keys", "description": "API keys of all accounts, for operators."},
     {"name": "search", "description": "Searches in the documents of one bot."},
     {"name": "embeddings", "description": "The server's embedding model, compatible with OpenAI's API."},
     {"name": "rerank", "description": "The server's reranker, compatible with the APIs of Cohere and Jina."},

@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 
 from app.config import PAID, Settings
-from app.core.access.api_keys import ApiKeyAuthenticator
+from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
 from app.core.bots.bots import Bots
 from app.core.bots.recent_vectors import RecentVectors
 from app.core.connect import Stores, open_stores
@@ -25,7 +25,10 @@ from app.core.operations.calibrate import Calibrator
 from app.core.operations.copying import Copier
 from app.core.operations.health import Health
 from app.core.operations.index_check import IndexCheck
+from app.core.operations.job_work import JobWork
+from app.core.operations.jobs import Jobs
 from app.core.operations.metrics_sampler import MetricsSampler
+from app.core.operations.model_migration import ModelMigrator
 from app.core.operations.rebuild import Rebuilder, RebuildLimit
 from app.core.operations.repair import Repairer
 from app.core.operations.tuning import Tuner
@@ -44,6 +47,7 @@ from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.garbage import GarbageStore
 from app.core.stores.postgres.idempotency import IdempotencyStore
+from app.core.stores.postgres.jobs import JobStore
 from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
@@ -63,6 +67,7 @@ from app.core.write.recovery import Recovery
 from app.core.write.retitling import Retitling
 from app.core.write.saga import Saga
 from app.schemas.queries import SQL
+from app.schemas.rows import Bot
 
 LARGE_ANSWER_REST, LARGE_ANSWER_MAX_REST_SECONDS = 8.0, 2.0
 """Of BulkWriteThrottle, longer than for writes: a large answer is still being written after its search has ended."""
@@ -78,6 +83,7 @@ class Services:
     """The objects that the API calls."""
 
     keys: ApiKeyAuthenticator
+    key_admin: ApiKeyAdmin
     bots: Bots
     ingest: Ingest
     documents: Documents
@@ -98,6 +104,7 @@ class Services:
     calibrator: Calibrator
     tuner: Tuner
     bot_settings: BotSettings
+    jobs: Jobs
 
 
 @asynccontextmanager
@@ -201,6 +208,9 @@ async def build_services(
         generations.check()
         await stores.index.ping()
 
+    async def embedder_of(bot: Bot) -> Embedder:
+        return embedders.of(bot)
+
     health = Health(
         {
             "postgres": lambda: stores.db.execute(SQL["ping"]),
@@ -268,10 +278,26 @@ async def build_services(
     # An external_id that a dead process holds is free by then.
     patience = settings.saga_lease_seconds + settings.recovery_interval_seconds
     ingest = Ingest(bots, documents, saga, keys, patience=patience)
+    vector_check = VectorCheck(verify_store, bot_store, stores.index, embedders)
+    tuner = Tuner(bots, search)
+    migrator = ModelMigrator(
+        chunks,
+        bot_store,
+        verify_store,
+        stores.index,
+        embedder,
+        embedder_of,
+        leases,
+        late_write_window=stores.late_write_window,
+        grace=stores.late_write_window + leases.length,  # As in app.core.commands.
+    )
+    work = JobWork(bots, verifier, vector_check, repairer, migrator, tuner)
+    jobs = Jobs(bots, JobStore(stores.db), work, leases.length)
     of_documents = Documents(bots, documents, recovery, Retitling(bots, documents, saga))
-    async with running(*loops):
+    async with running(*loops), closing(jobs):
         yield Services(
             keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.api_key_cache_ttl),
+            key_admin=ApiKeyAdmin(KeyStore(stores.db)),
             bots=bots,
             ingest=ingest,
             documents=of_documents,
@@ -286,13 +312,22 @@ async def build_services(
             models=Models(embedders, None if reranker is None else reranker.model),
             health=health,
             verifier=verifier,
-            vector_check=VectorCheck(verify_store, bot_store, stores.index, embedders),
+            vector_check=vector_check,
             repairer=repairer,
             metrics_sampler=metrics_sampler,
             calibrator=Calibrator(bots, search, relevance, statistics),
-            tuner=Tuner(bots, search),
+            tuner=tuner,
             bot_settings=BotSettings(bots, relevance),
+            jobs=jobs,
         )
+
+
+@asynccontextmanager
+async def closing(jobs: Jobs) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await jobs.close()
 
 
 async def _is_full(index: VectorIndex) -> bool:

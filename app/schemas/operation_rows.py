@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from app.schemas.rows import CHUNKS_PER_GENERATION
@@ -182,10 +182,10 @@ class GenerationState:
 
 @dataclass(frozen=True, slots=True)
 class StoredApiKey:
-    """A usable API key. ``seconds_left`` until it expires; None if it does not expire."""
+    """A usable API key. ``account_name`` None: an operator's. ``seconds_left`` until it expires; None: never."""
 
     sha256: bytes
-    account_name: str
+    account_name: str | None
     scopes: Sequence[str]
     seconds_left: float | None
 
@@ -195,13 +195,55 @@ class ListedApiKey:
     """An API key as an operator sees it. ``usable``: neither revoked nor expired."""
 
     prefix: str
-    account_name: str
+    account_name: str | None
     scopes: Sequence[str]
     note: str
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
     usable: bool
+
+
+JobKind = Literal["verify", "repair", "rebuild", "reembed", "reindex", "tune"]
+JobState = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
+JobUnit = Literal["bots", "chunks", "questions"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """``done`` of ``total`` units; ``total`` None: not known yet."""
+
+    done: int = 0
+    total: int | None = None
+    unit: JobUnit = "bots"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """``bot_id`` None: over all bots. ``state`` "interrupted": its process died or was stopped."""
+
+    job_id: UUID
+    kind: JobKind
+    bot_id: UUID | None
+    options: dict[str, Any]
+    state: JobState
+    unit: JobUnit
+    done: int
+    total: int | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    cancel_requested: bool
+    created_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How a job ended. ``error``: ``code`` and ``detail`` of a job that failed."""
+
+    state: JobState
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ FROM (VALUES ('alembic_version', 'SELECT'),
              ('index_checks', 'SELECT, INSERT, UPDATE'),
              ('index_rebuilds', 'SELECT, INSERT, UPDATE, DELETE'),
              ('installation', 'SELECT, INSERT, UPDATE'),
+             ('jobs', 'SELECT, INSERT, UPDATE, DELETE'),
              ('reembed_leases', 'SELECT, INSERT, UPDATE, DELETE'),
              ('sagas', 'SELECT, INSERT, UPDATE, DELETE'),
              ('sync_missing', 'SELECT, INSERT, DELETE'),
@@ -748,6 +749,54 @@ DELETE FROM sync_missing WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[]);
 
 -- name: end_sync
 DELETE FROM sync_sessions WHERE bot_id = $1 AND session_id = $2 RETURNING bot_id;
+
+-- ---------------------------------------------------------------- jobs
+
+-- name: end_interrupted_jobs
+-- Of this kind and bot, if its process is gone.
+UPDATE jobs SET state = 'interrupted', ended_at = lease_until
+WHERE kind = $1 AND bot_id IS NOT DISTINCT FROM $2 AND state = 'running' AND lease_until < now();
+
+-- name: forget_old_jobs
+DELETE FROM jobs WHERE ended_at < now() - $1::interval;
+
+-- name: start_job
+-- Returns no row while another job of this kind is running for the bot.
+INSERT INTO jobs (job_id, kind, bot_id, options, unit, lease_token, lease_until)
+VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval)
+ON CONFLICT DO NOTHING
+RETURNING job_id, kind, bot_id, options, state, unit, done, total, result, error, cancel_requested, created_at, ended_at;
+
+-- name: renew_job
+UPDATE jobs SET done = $3, total = $4, unit = $5, lease_until = now() + $6::interval
+WHERE job_id = $1 AND lease_token = $2 AND state = 'running'
+RETURNING cancel_requested;
+
+-- name: end_job
+UPDATE jobs SET state = $3, result = $4, error = $5, done = $6, total = $7, unit = $8, ended_at = now()
+WHERE job_id = $1 AND lease_token = $2 AND state = 'running'
+RETURNING job_id;
+
+-- name: cancel_job
+-- A job without a process ends here. $2: as in list_jobs.
+UPDATE jobs j SET cancel_requested = true,
+                  state = CASE WHEN lease_until < now() THEN 'cancelled' ELSE state END,
+                  ended_at = CASE WHEN lease_until < now() THEN now() END
+WHERE job_id = $1 AND state = 'running'
+  AND ($2::text IS NULL OR EXISTS (SELECT FROM bot_registry b WHERE b.bot_id = j.bot_id AND b.account_name = $2));
+
+-- name: list_jobs
+-- $1: of the bots of this account; NULL: all jobs. $2 and $3: only this job, only of this bot. Newest first.
+SELECT job_id, kind, j.bot_id, options,
+       CASE WHEN j.state = 'running' AND lease_until < now() THEN 'interrupted' ELSE j.state END AS state,
+       unit, done, total, result, error, cancel_requested, j.created_at,
+       CASE WHEN j.state = 'running' AND lease_until < now() THEN lease_until ELSE ended_at END AS ended_at
+FROM jobs j LEFT JOIN bot_registry b USING (bot_id)
+WHERE ($1::text IS NULL OR b.account_name = $1)
+  AND ($2::uuid IS NULL OR job_id = $2)
+  AND ($3::uuid IS NULL OR j.bot_id = $3)
+ORDER BY j.created_at DESC, job_id
+LIMIT $4;
 
 -- ---------------------------------------------------------------- search
 

@@ -145,6 +145,10 @@ class TooManyReads(AppError):
     calls = "reads"
 
 
+class TooManyJobs(AppError):
+    status, code, title = 429, "too_many_jobs", "Too many running jobs"
+
+
 class HostNotAllowed(AppError):
     status, code, title = 403, "host_not_allowed", "Host is not allowed"
 
@@ -171,6 +175,14 @@ class ChunkNotFound(AppError):
 
 class SyncNotFound(AppError):
     status, code, title = 404, "sync_not_found", "No such synchronization"
+
+
+class KeyNotFound(AppError):
+    status, code, title = 404, "key_not_found", "No such API key"
+
+
+class JobNotFound(AppError):
+    status, code, title = 404, "job_not_found", "No such job"
 
 
 class ModelNotFound(AppError):
@@ -206,6 +218,10 @@ class ExternalIdInFlight(Conflict):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, retry_after=1)
+
+
+class JobRunning(Conflict):
+    code, title = "job_running", "A job of this kind is running for this bot"
 
 
 class SyncInProgress(Conflict):

@@ -9,7 +9,7 @@ from app.core.stores.postgres.database import Database
 
 
 async def make_key(
-    db: Database, account: str, scopes: Sequence[Scope] = ("write",), expires_in: timedelta | None = None
+    db: Database, account: str | None, scopes: Sequence[Scope] = ("write",), expires_in: timedelta | None = None
 ) -> str:
     return await ApiKeyAdmin(KeyStore(db)).create(account, scopes, expires_in=expires_in)
 

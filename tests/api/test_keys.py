@@ -61,7 +61,15 @@ def calls() -> list[Call]:
         Call(
             operation["operationId"],
             method.upper(),
-            path.format(chat_bot_id=uuid4(), session_id=uuid4(), doc_id=1, chunk_index=0, model="use-multilingual"),
+            path.format(
+                chat_bot_id=uuid4(),
+                session_id=uuid4(),
+                job_id=uuid4(),
+                prefix="cm_0a1b2c3d",
+                doc_id=1,
+                chunk_index=0,
+                model="use-multilingual",
+            ),
             "requestBody" in operation,
             operation["security"][-1]["header"][0] if "security" in operation else None,
         )
@@ -168,14 +176,14 @@ async def test_postgres_away_is_a_503_and_never_a_pass(
 # ------------------------------------------------------------------ to what
 
 
-RANKS: dict[Scope, int] = {"read": 0, "write": 1, "admin": 2}
+RANKS: dict[Scope, int] = {"read": 0, "write": 1, "admin": 2, "operator": 3}
 
 
 @pytest.mark.parametrize("scope", RANKS)
 async def test_a_scope_includes_those_before_it(
     services: Services, settings: Settings, db: Database, scope: Scope
 ) -> None:
-    own = bearer(await make_key(db, "mine", [scope]))
+    own = bearer(await make_key(db, None if scope == "operator" else "mine", [scope]))
     async with in_process(services, settings) as client:
         client._transport.client = ("10.0.0.7", 1)  # type: ignore[attr-defined]
         for call in calls():
@@ -196,6 +204,8 @@ def test_what_each_scope_is_for() -> None:
         "get_document",
         "get_document_by_external_id",
         "list_documents",
+        "list_jobs",
+        "get_job",
         "list_chunks",
         "get_chunk",
         "query_documents",
@@ -208,6 +218,7 @@ def test_what_each_scope_is_for() -> None:
         "ready",
     }
     assert {call.name for call in calls() if call.scope == "admin"} == {"metrics"}
+    assert {call.name for call in calls() if call.scope == "operator"} == {"list_keys", "create_key", "revoke_key"}
     assert {call.name for call in calls() if call.scope is None} == {"live"}
 
 

@@ -12,6 +12,7 @@ from app.core.ports import (
     GarbagePort,
     GenerationPort,
     IdempotencyPort,
+    JobPort,
     ListingPort,
     ModelMigrationPort,
     RebuildPort,
@@ -26,6 +27,7 @@ from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.garbage import GarbageStore
 from app.core.stores.postgres.generations import GenerationStore
 from app.core.stores.postgres.idempotency import IdempotencyStore
+from app.core.stores.postgres.jobs import JobStore
 from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
@@ -43,6 +45,7 @@ from tests.doubles.memory_store import (
     MemoryGarbageStore,
     MemoryGenerationStore,
     MemoryIdempotencyStore,
+    MemoryJobStore,
     MemoryListingStore,
     MemoryModelMigrationStore,
     MemoryRebuildStore,
@@ -75,6 +78,7 @@ class Record:
     listing: ListingPort
     statistics: StatisticsPort
     syncs: SyncPort
+    jobs: JobPort
     keys: Callable[[timedelta], IdempotencyPort]
     """The store of idempotency keys that keeps them for the given time."""
 
@@ -94,6 +98,7 @@ class Record:
             ListingStore(db),
             StatisticsStore(db),
             SyncStore(db, NO_TIME),
+            JobStore(db),
             partial(IdempotencyStore, db),
         )
 
@@ -114,6 +119,7 @@ class Record:
             MemoryListingStore(tables, matches),
             MemoryStatisticsStore(tables),
             MemorySyncStore(tables, NO_TIME),
+            MemoryJobStore(tables),
             partial(MemoryIdempotencyStore, tables),
         )
 

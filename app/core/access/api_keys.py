@@ -20,9 +20,9 @@ from app.core.ports import ApiKeyPort
 from app.schemas.operation_rows import ListedApiKey, StoredApiKey
 from app.utils.errors import DatabaseUnavailable, Forbidden, Unauthorized
 
-Scope = Literal["read", "write", "admin"]
-SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
-"""Each scope includes those before it."""
+Scope = Literal["read", "write", "admin", "operator"]
+SCOPES: tuple[Scope, ...] = ("read", "write", "admin", "operator")
+"""Each scope includes those before it. A key of an operator has no account: it is for the bots of every account."""
 
 KEY = re.compile(r"(cm_[a-z0-9]{8})_[A-Za-z0-9_-]{43}", re.ASCII)
 PREFIX_CHARS = 8
@@ -37,7 +37,10 @@ REFUSED = "The API key is not valid: it is wrong, expired or revoked."
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``account`` None: the bots of every account, as without authentication. ``rank``: of the highest scope."""
+    """``account`` None: the bots of every account, as with an operator's key or without authentication.
+
+    ``rank``: of the highest scope.
+    """
 
     account: str | None
     rank: int
@@ -138,9 +141,9 @@ class ApiKeyAdmin:
         self._store = store
 
     async def create(
-        self, account: str, scopes: Collection[Scope], note: str = "", expires_in: timedelta | None = None
+        self, account: str | None, scopes: Collection[Scope], note: str = "", expires_in: timedelta | None = None
     ) -> str:
-        """Makes a key and returns it. It cannot be shown again."""
+        """Makes a key and returns it. It cannot be shown again. ``account``: None exactly for an operator's key."""
         alphabet = string.ascii_lowercase + string.digits
         while True:
             prefix = "cm_" + "".join(secrets.choice(alphabet) for _ in range(PREFIX_CHARS))

@@ -11,6 +11,7 @@ time. Its outcome is then unknown: it may have been committed.
 from app.core.ports.access import ApiKeyPort
 from app.core.ports.bots import BotPort
 from app.core.ports.documents import DocumentPort
+from app.core.ports.jobs import JobPort
 from app.core.ports.listing import ListingPort
 from app.core.ports.operations import (
     BacklogPort,
@@ -60,6 +61,7 @@ __all__ = [
     "GenerationPort",
     "Hit",
     "IdempotencyPort",
+    "JobPort",
     "KeyRange",
     "ListingPort",
     "MarkerPort",

@@ -9,9 +9,16 @@ from app.schemas.operation_rows import ApiKeyRow, ListedApiKey, StoredApiKey
 
 class ApiKeyPort(Protocol):
     async def insert(
-        self, prefix: str, sha256: bytes, account: str, scopes: Sequence[str], note: str, expires_in: timedelta | None
+        self,
+        prefix: str,
+        sha256: bytes,
+        account: str | None,
+        scopes: Sequence[str],
+        note: str,
+        expires_in: timedelta | None,
     ) -> bool:
-        """Stores a key by its prefix and the SHA-256 of the whole key. ``expires_in`` None: it never expires.
+        """Stores a key by its prefix and the SHA-256 of the whole key. ``account`` None: an
+        operator's. ``expires_in`` None: it never expires.
 
         False when another key has the prefix; then nothing is stored.
         """

@@ -5,6 +5,7 @@ from tests.doubles.memory_store.documents import MemoryDocumentStore
 from tests.doubles.memory_store.garbage import MemoryGarbageStore
 from tests.doubles.memory_store.generations import MemoryGenerationStore
 from tests.doubles.memory_store.idempotency import MemoryIdempotencyStore
+from tests.doubles.memory_store.jobs import MemoryJobStore
 from tests.doubles.memory_store.listing import MemoryListingStore
 from tests.doubles.memory_store.model_migrations import MemoryModelMigrationStore
 from tests.doubles.memory_store.rebuild import MemoryRebuildStore
@@ -20,6 +21,7 @@ __all__ = [
     "MemoryGarbageStore",
     "MemoryGenerationStore",
     "MemoryIdempotencyStore",
+    "MemoryJobStore",
     "MemoryListingStore",
     "MemoryModelMigrationStore",
     "MemoryRebuildStore",

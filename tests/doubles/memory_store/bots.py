@@ -162,6 +162,7 @@ class MemoryBotStore:
             del tables.bots[bot_id]
             tables.rebuilds.pop(bot_id, None)
             tables.syncs.pop(bot_id, None)
+            tables.jobs = {key: row for key, row in tables.jobs.items() if row.job.bot_id != bot_id}
             tables.checks.pop(bot_id, None)
             tables.doubts.pop(bot_id, None)
             tables.frequencies.pop(bot_id, None)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from app.schemas.operation_rows import BotSize, Calibration, GenerationBlock, ModelMigration, TermCounts
+from app.schemas.operation_rows import BotSize, Calibration, GenerationBlock, Job, ModelMigration, TermCounts
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, Mode, Progress
 from app.utils.errors import NoGeneration
 
@@ -160,6 +160,13 @@ class SyncRow:
 
 
 @dataclass(slots=True)
+class JobRow:
+    job: Job
+    token: UUID
+    lease_until: datetime
+
+
+@dataclass(slots=True)
 class RebuildRow:
     bot_id: UUID
     before_generation: int
@@ -200,6 +207,7 @@ class Tables:
         self.sagas: dict[int, SagaRow] = {}
         self.garbage: dict[tuple[int, str], GarbageRow] = {}
         self.keys: dict[tuple[str, str], KeyRow] = {}
+        self.jobs: dict[UUID, JobRow] = {}
         self.migration_leases: dict[UUID, tuple[UUID, datetime]] = {}
         self.rebuilds: dict[UUID, RebuildRow] = {}
         self.syncs: dict[UUID, SyncRow] = {}

@@ -14,7 +14,13 @@ class KeyStore:
         self._db = db
 
     async def insert(
-        self, prefix: str, sha256: bytes, account: str, scopes: Sequence[str], note: str, expires_in: timedelta | None
+        self,
+        prefix: str,
+        sha256: bytes,
+        account: str | None,
+        scopes: Sequence[str],
+        note: str,
+        expires_in: timedelta | None,
     ) -> bool:
         return (
             await self._db.fetchrow(SQL["insert_api_key"], prefix, sha256, account, scopes, note, expires_in)
