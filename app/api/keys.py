@@ -31,7 +31,7 @@ async def create(request: Request, body: CreateKey, services: ServicesDep) -> Ke
     if request.state.authenticator is None:
         raise Forbidden("Keys are created here only where keys are required: use python -m app.cli.", scope="operator")
     days = None if body.days is None else timedelta(days=body.days)
-    return KeyCreated(key=await services.key_admin.create(body.account_name, [body.scope], body.note, days))
+    return KeyCreated(key=await services.key_admin.create(body.account_name, [body.scope], body.note or "", days))
 
 
 @router.delete("/{prefix}", responses=error_responses(404, *COMMON_ERRORS), operation_id="revoke_key")

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from app.models.base import Request, Response
 from app.models.collection import EXAMPLE_BOT
-from app.models.fields import INT32_MAX, INT64_MAX, AccountName, ChunkText, Integral
+from app.models.fields import INT32_MAX, AccountName, ChunkText, DocId, ExternalId, Integral, Title
 from app.schemas.operation_rows import JobKind, JobState, JobUnit
 
 MAX_QUESTIONS = 1_000
@@ -28,10 +28,10 @@ class JobQuestion(Request):
     """A question and its answer: a document, or a text that the right chunk contains. Exactly one of the four."""
 
     question: ChunkText
-    doc_id: Annotated[int, Strict(), Field(ge=1, le=INT64_MAX), Integral] | None = None
-    external_id: str | None = None
-    title: str | None = None
-    passage: str | None = None
+    doc_id: DocId | None = None
+    external_id: ExternalId | None = None
+    title: Title | None = None
+    passage: ChunkText | None = None
 
     @model_validator(mode="after")
     def _one_answer(self) -> Self:

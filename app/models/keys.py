@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.core.access.api_keys import Scope
 from app.models.base import Request, Response
-from app.models.fields import AccountName
+from app.models.fields import AccountName, Author
 
 MAX_DAYS = 36_500
 
@@ -20,7 +20,7 @@ class CreateKey(Request):
         None, description="The account whose bots the key is for. Omitted for the scope operator, and only there."
     )
     scope: Scope = Field(description="Each scope includes those before it: read, write, admin, operator.")
-    note: str = Field("", max_length=256, description="Where the key is used.")
+    note: Author | None = Field(None, description="Where the key is used.")
     days: Annotated[float, Field(gt=0, le=MAX_DAYS)] | None = Field(
         None, description="Days until the key expires. Default: never."
     )
