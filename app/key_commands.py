@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from app.config import Settings
-from app.core.access.api_keys import SCOPES, Scope
 from app.core.commands import open_keys
 from app.models.fields import AccountName
+from app.schemas.operation_rows import SCOPES, Scope
 
 
 async def create_key(

@@ -13,8 +13,9 @@ from starlette.types import Scope as HttpScope
 
 from app.api.bodies import parse_body_headers, reject
 from app.api.limits import hit_or_delay, rate_limit_key
-from app.core.access.api_keys import UNRESTRICTED, ApiKeyAuthenticator, Caller, Scope
+from app.core.access.api_keys import UNRESTRICTED, ApiKeyAuthenticator, Caller
 from app.core.embedding.cache import cache_account
+from app.schemas.operation_rows import Scope
 from app.utils.errors import AppError, BotNotFound, ErrorLocation, KeyMissing, Unauthorized
 
 MISSING = "Send an API key: Authorization: Bearer <key>, or X-API-Key: <key>."

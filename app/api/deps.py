@@ -11,12 +11,13 @@ from starlette.routing import BaseRoute
 from app.api.auth import AccountDep, caller_of
 from app.api.limits import ConcurrencyLimiter, Limits, hit_rate_limit
 from app.api.parameters import check_parameters
-from app.core.access.api_keys import ApiKeyAuthenticator, Scope
+from app.core.access.api_keys import ApiKeyAuthenticator
 from app.core.services import Services
 from app.models.collection import EXAMPLE_BOT
 from app.models.data import EXAMPLE_DOC_ID, InsertBatch, InsertDocument
 from app.models.fields import INT64_MAX, AccountName
 from app.models.inserts import Insert, InsertMany
+from app.schemas.operation_rows import Scope
 
 if TYPE_CHECKING:
     from app.api.integrations.mcp import McpSessions

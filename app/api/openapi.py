@@ -11,8 +11,8 @@ from pydantic.json_schema import models_json_schema
 from app.api.deps import scope_of
 from app.api.error_forms import OPENAI_PATHS
 from app.api.errors import PROBLEM_JSON, problem_response
-from app.core.access.api_keys import Scope
 from app.models.problem import OpenAIProblem, Problem
+from app.schemas.operation_rows import Scope
 
 DESCRIPTION = """\
 A multi-tenant RAG backend for chatbots: register a bot, insert documents as metadata and text chunks, search them.

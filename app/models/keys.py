@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.core.access.api_keys import Scope
 from app.models.base import Request, Response
 from app.models.fields import AccountName, Author
+from app.schemas.operation_rows import Scope
 
 MAX_DAYS = 36_500
 

@@ -180,6 +180,11 @@ class GenerationState:
         return self.last - max(self.newest, self.first - 1) if self.usable else 0
 
 
+Scope = Literal["read", "write", "admin", "operator"]
+SCOPES: tuple[Scope, ...] = ("read", "write", "admin", "operator")
+"""Each scope includes those before it. A key of an operator has no account: it is for the bots of every account."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredApiKey:
     """A usable API key. ``account_name`` None: an operator's. ``seconds_left`` until it expires; None: never."""

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from app.core.access.api_keys import ApiKeyAdmin, Scope
+from app.core.access.api_keys import ApiKeyAdmin
 from app.core.stores.postgres.api_keys import KeyStore
 from app.core.stores.postgres.database import Database
+from app.schemas.operation_rows import Scope
 
 
 async def make_key(

@@ -9,11 +9,12 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.core.access.api_keys import KEY, Scope
+from app.core.access.api_keys import KEY
 from app.core.services import Services
 from app.core.stores.postgres.api_keys import KeyStore
 from app.core.stores.postgres.database import Database
 from app.main import create_app
+from app.schemas.operation_rows import Scope
 from app.utils.errors import DatabaseUnavailable, StartupError
 from tests.api.keys import bearer, make_key
 from tests.conftest import in_process, register

@@ -13,12 +13,13 @@ from app.api.auth import Account
 from app.api.integrations.openai_ids import document_of
 from app.api.limits import ConcurrencyLimiter, Limits, check_document, check_query
 from app.api.search import confidence, run_query
-from app.core.access.api_keys import Caller, Scope
+from app.core.access.api_keys import Caller
 from app.core.search.query import Query, Result
 from app.core.services import Services
 from app.models import mcp as models
 from app.models.data import InsertDocument
 from app.models.inserts import Insert
+from app.schemas.operation_rows import Scope
 from app.schemas.rows import Chunk, Document, SearchChunk
 from app.utils.stopwatch import Stopwatch
 

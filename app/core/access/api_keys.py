@@ -14,15 +14,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from typing import Literal
 
 from app.core.ports import ApiKeyPort
-from app.schemas.operation_rows import ListedApiKey, StoredApiKey
+from app.schemas.operation_rows import SCOPES, ListedApiKey, Scope, StoredApiKey
 from app.utils.errors import DatabaseUnavailable, Forbidden, Unauthorized
-
-Scope = Literal["read", "write", "admin", "operator"]
-SCOPES: tuple[Scope, ...] = ("read", "write", "admin", "operator")
-"""Each scope includes those before it. A key of an operator has no account: it is for the bots of every account."""
 
 KEY = re.compile(r"(cm_[a-z0-9]{8})_[A-Za-z0-9_-]{43}", re.ASCII)
 PREFIX_CHARS = 8
