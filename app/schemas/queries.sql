@@ -196,7 +196,8 @@ WHERE bot_id = $1 AND (milvus_timestamp < $2 OR last_writer IS DISTINCT FROM $3)
 UPDATE bot_registry SET milvus_timestamp = greatest(milvus_timestamp, $2) WHERE bot_id = $1;
 
 -- name: creation_in_flight
-SELECT EXISTS (SELECT FROM sagas WHERE bot_id = $1 AND operation = 'create_bot');
+SELECT EXISTS (SELECT FROM sagas WHERE bot_id = $1 AND operation = 'create_bot'
+               AND ($2::bigint IS NULL OR generation < $2));
 
 -- name: drop_partitions
 SELECT drop_bot_partitions($1);

@@ -132,7 +132,7 @@ class Record:
         bot_id, token = uuid4(), uuid4()
         saga = await self.bots.insert(bot_id, "bot", f"c_{bot_id.hex}", account, token, HOUR)
         assert saga is not None
-        await self.bots.finish_creation(saga, bot_id, "hash", 64, token)
+        await self.bots.finish_creation(saga, bot_id, f"c_{bot_id.hex}", "hash", 64, token)
         bot = await self.bots.get(bot_id, account)
         assert bot is not None
         return bot

@@ -25,8 +25,8 @@ async def test_registered_bot(record: Record) -> None:
     assert bot.partition_name == f"documents_{bot_id.hex}"
     assert await record.bots.creation_in_flight(bot_id)
 
-    await record.bots.finish_creation(saga, bot_id, "hash", 64, TOKEN)
-    await record.bots.finish_creation(saga, bot_id, "other", 3, TOKEN)  # The first one counts.
+    assert await record.bots.finish_creation(saga, bot_id, "collection_a", "hash", 64, TOKEN)
+    assert await record.bots.finish_creation(saga, bot_id, "collection_a", "other", 3, TOKEN)  # The first one counts.
     bot = await record.bots.get(bot_id, None)
     assert bot is not None
     assert (bot.embedding_model, bot.dimension) == ("hash", 64)

@@ -8,6 +8,7 @@ from app.schemas.rows import Bot, ExpectedBot, Progress
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
 
 TOKEN, OTHER = uuid4(), uuid4()
+MODEL = ("hash", 64)
 
 
 async def filled(record: Record) -> tuple[Bot, Write]:
@@ -84,12 +85,12 @@ async def test_a_lost_collection_is_replaced_once(record: Record) -> None:
     replacements = [await record.bots.begin_replacement(bot.bot_id, TOKEN, HOUR) for _ in range(3)]
     names = [one.collection_name for one in replacements]
     assert len({*names, bot.milvus_collection}) == 4
-    assert not await record.bots.replace_collection(bot.bot_id, bot.milvus_collection, replacements[0], OTHER)
+    assert not await record.bots.replace_collection(bot, replacements[0], *MODEL, OTHER)
     under_way = Write(bot, document("c"))
     await record.transactions.begin([under_way], TOKEN, HOUR)
 
-    assert await record.bots.replace_collection(bot.bot_id, bot.milvus_collection, replacements[0], TOKEN)
-    assert not await record.bots.replace_collection(bot.bot_id, bot.milvus_collection, replacements[1], TOKEN)
+    assert await record.bots.replace_collection(bot, replacements[0], *MODEL, TOKEN)
+    assert not await record.bots.replace_collection(bot, replacements[1], *MODEL, TOKEN)
     moved = await now(record, bot)
     assert (moved.milvus_collection, moved.collection_name) == (names[0], bot.collection_name)
     assert moved.rebuild == Progress(0, 2)
@@ -103,6 +104,40 @@ async def test_a_lost_collection_is_replaced_once(record: Record) -> None:
     # The lost one is dropped should it appear again, and so is what nobody has taken.
     collections = {name for name, _ in await record.bots.collections(bot.bot_id, 64)}
     assert collections == {names[0], names[1], names[2], bot.milvus_collection}
+
+
+async def test_collection_of_a_bot_without_chunks_is_replaced_without_a_rebuild(record: Record) -> None:
+    bot = await record.bot()
+    replacement = await record.bots.begin_replacement(bot.bot_id, TOKEN, HOUR)
+    assert await record.bots.replace_collection(bot, replacement, "other", 3, TOKEN)
+    moved = await now(record, bot)
+    assert (moved.milvus_collection, moved.rebuild) == (replacement.collection_name, None)
+    assert (moved.embedding_model, moved.dimension) == MODEL
+
+
+async def test_later_creation_gives_a_bot_its_first_collection(record: Record) -> None:
+    """The earlier one, which is slow, then has to drop its own; a third one changes nothing."""
+    bot_id, name = uuid4(), f"c_{uuid4().hex}"
+    first = await record.bots.insert(bot_id, "bot", name, "chatty", OTHER, HOUR)
+    second = await record.bots.begin_creation(bot_id, TOKEN, HOUR)
+    assert first is not None
+    assert second is not None
+    assert not await record.bots.creation_in_flight(bot_id, before=first)
+    assert await record.bots.creation_in_flight(bot_id, before=second)
+    bot = await record.bots.get(bot_id, None)
+    assert bot is not None
+    replacements = [await record.bots.begin_replacement(bot_id, TOKEN, HOUR) for _ in range(2)]
+    assert await record.bots.replace_collection(bot, replacements[0], *MODEL, TOKEN)
+    assert not await record.bots.replace_collection(bot, replacements[1], *MODEL, TOKEN)
+    moved = await now(record, bot)
+    assert (moved.milvus_collection, moved.rebuild) == (replacements[0].collection_name, None)
+    assert (moved.embedding_model, moved.dimension) == MODEL
+    # That of another deployment may have the first name: only the first creation knows whether it is the bot's.
+    assert name not in {collection for collection, _ in await record.bots.collections(bot_id, 64)}
+    assert not await record.bots.finish_creation(first, bot_id, name, *MODEL, OTHER)
+    assert await record.bots.creation_in_flight(bot_id, before=second)
+    await record.bots.end_saga(first, OTHER)
+    assert not await record.bots.creation_in_flight(bot_id, before=second)
 
 
 async def test_what_is_deleted_meanwhile_is_collected_late(record: Record) -> None:

@@ -110,7 +110,7 @@ async def test_a_calibration_changes_the_versions_of_its_bots(record: Record) ->
         bot_id, token = uuid4(), uuid4()
         saga = await record.bots.insert(bot_id, "bot", f"c_{bot_id.hex}", "chatty", token, HOUR)
         assert saga is not None
-        await record.bots.finish_creation(saga, bot_id, model, dimension, token)
+        await record.bots.finish_creation(saga, bot_id, f"c_{bot_id.hex}", model, dimension, token)
         found = await record.bots.get(bot_id, None)
         assert found is not None
         bots.append(await stored(record, found))

@@ -29,6 +29,7 @@ from tests.doubles.memory_store import (
     idempotency,
 )
 from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
+from tests.simulation.embedder import DIMENSION
 from tests.simulation.run import simulate
 from tests.simulation.world import Violation
 
@@ -152,10 +153,13 @@ def without_the_mark_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_a_new_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost collection is created again under its name, and looks like that of a bot with few documents."""
 
-    async def has_lost_collection(_self: Bots, _bot: Bot) -> bool:
-        return False
+    async def create_again(self: Bots, bot: Bot, saga: int, _began_at: float) -> None:
+        await self._index.create(bot.milvus_collection, self._embedders.current.dimension)
+        await self._store.finish_creation(
+            saga, bot.bot_id, bot.milvus_collection, "simulated", DIMENSION, self._leases.token
+        )
 
-    monkeypatch.setattr(Bots, "_has_lost_collection", has_lost_collection)
+    monkeypatch.setattr(Bots, "_replace_collection", create_again)
 
 
 def without_doubting_counts_after_a_restore(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,20 @@
 
 Creating and dropping a collection are sagas. The row of a creation's saga is removed only when the outcome in Milvus is
 known. A deletion waits for such rows, so that no collection can appear after it.
+
+Only the earliest creation in flight of a bot without a model may create the collection that its row names. Every other
+creation takes a new name and switches the row. Otherwise a slow call could create a collection again, empty, that
+another process had created, filled and lost meanwhile.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from app.core.analyzers.analyzers import NEWEST
@@ -37,6 +43,8 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 """Pause between two looks at sagas of other processes."""
+CREATION_PATIENCE = 1.0
+"""Seconds that a first use waits for a creation in another process before it creates a collection with a new name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,7 @@ class Bots:
             raise BotExists("A bot with this chat_bot_id exists and has other values.")
         if saga is not None:
             try:
-                await self._create_collection(bot, saga, began_at)
+                await asyncio.shield(self._share(new.bot_id, self._create_collection(bot, saga, began_at)))
             except CollectionForeign:
                 await self.delete(new.bot_id, None)
                 raise
@@ -232,13 +240,10 @@ class Bots:
     async def ensure_collection(self, bot: Bot) -> None:
         """Creates the missing collection of a registered bot. Raises BotNotFound, CollectionForeign.
 
-        Raises CollectionMoved when the bot's row names another collection than ``bot``, or when Milvus lost a
-        collection that had rows: the bot then has a new collection and is being rebuilt.
+        Raises CollectionMoved when the bot's row names another collection than ``bot`` by now. So it does after a loss:
+        the bot then has a new collection, and is being rebuilt if it had chunks.
         """
-        task = self._creations.get(bot.bot_id)
-        if task is None:
-            task = self._creations[bot.bot_id] = asyncio.create_task(self._begin_creation(bot))
-            task.add_done_callback(partial(self._forget_creation, bot.bot_id))
+        task = self._creations.get(bot.bot_id) or self._share(bot.bot_id, self._begin_creation(bot))
         # Shielded: several callers share the task, and one may be cancelled.
         await asyncio.shield(task)
 
@@ -248,8 +253,7 @@ class Bots:
             state = await self._store.state(saga.bot_id)
             if saga.operation == CREATE_BOT and state is not None and state[0] == "active":
                 bot = await self.get(saga.bot_id, None)
-                if await self._has_lost_collection(bot):
-                    # An empty collection would look complete. The next call that needs it starts a rebuild.
+                if await self._store.creation_in_flight(saga.bot_id, before=saga.generation):
                     await self._store.end_saga(saga.generation, self._leases.token)
                     return
                 try:
@@ -285,13 +289,23 @@ class Bots:
 
     async def _with_collection(self, bot: Bot) -> Bot:
         if bot.embedding_model is None:
-            await self.ensure_collection(bot)
+            with suppress(CollectionMoved):
+                await self.ensure_collection(bot)
             bot = await self.get(bot.bot_id, None)
+            if bot.embedding_model is None:  # It was deleted and registered again meanwhile.
+                raise CollectionMoved()
         self._embedders.of(bot)
         return bot
 
+    def _share(self, bot_id: UUID, creation: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts the creation as a task that other callers of this process wait for."""
+        task = self._creations[bot_id] = asyncio.create_task(creation)
+        task.add_done_callback(partial(self._forget_creation, bot_id))
+        return task
+
     def _forget_creation(self, bot_id: UUID, task: asyncio.Task[None]) -> None:
-        del self._creations[bot_id]
+        if self._creations.get(bot_id) is task:
+            del self._creations[bot_id]
         if not task.cancelled():
             task.exception()  # Marks it as retrieved: every caller may have been cancelled.
 
@@ -301,6 +315,7 @@ class Bots:
         if saga is None:
             raise BotNotFound()
         # From here on no deletion can finish. The bot may have been deleted and registered again before.
+        is_earliest = bot.embedding_model is None and not await self._earlier_creation(bot.bot_id, saga)
         now = await self._store.get(bot.bot_id, None)
         if now is None or now.collection_name != bot.collection_name:
             await self._store.end_saga(saga, self._leases.token)
@@ -308,24 +323,30 @@ class Bots:
         if now.milvus_collection != bot.milvus_collection or now.created_at != bot.created_at:
             await self._store.end_saga(saga, self._leases.token)
             raise CollectionMoved()
-        if await self._has_lost_collection(now):
-            if now.milvus_collection not in await self._index.collections():
-                await self._replace_collection(now, saga, began_at)
-            await self._store.end_saga(saga, self._leases.token)  # Another process has created it meanwhile.
+        if now.embedding_model is None and is_earliest:
+            await self._create_collection(now, saga, began_at)
             return
-        await self._create_collection(now, saga, began_at)
+        if now.embedding_model is None or now.milvus_collection not in await self._index.collections():
+            await self._replace_collection(now, saga, began_at)
+        await self._store.end_saga(saga, self._leases.token)  # Another process has created it meanwhile.
 
-    async def _has_lost_collection(self, bot: Bot) -> bool:
-        """Whether a missing collection of the bot was lost by Milvus: it existed before and had rows."""
-        return bot.embedding_model is not None and await self._store.has_chunks(bot.bot_id)
+    async def _earlier_creation(self, bot_id: UUID, saga: int) -> bool:
+        """Whether a creation that began before ``saga`` is still in flight after CREATION_PATIENCE."""
+        end = asyncio.get_running_loop().time() + CREATION_PATIENCE
+        while in_flight := await self._store.creation_in_flight(bot_id, before=saga):
+            if asyncio.get_running_loop().time() > end:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        return in_flight
 
     async def _replace_collection(self, bot: Bot, saga: int, began_at: float) -> None:
-        """Gives a bot whose collection was lost an empty one, which a rebuild fills. Always raises CollectionMoved.
+        """Gives the bot an empty collection with a new name. Always raises CollectionMoved.
 
-        The collection is created first, under a saga that drops it if this process dies. Only then the bot's row names
-        it. So a collection that a bot's row names and Milvus does not have was always lost.
+        It is created first, under a saga that drops it if this process dies. Only then the bot's row names it. So a
+        collection that the row of a bot with a model names and Milvus does not have was lost. A bot that has chunks is
+        rebuilt.
         """
-        assert bot.dimension is not None
+        model = self._embedders.current
         with self._leases.holding([saga], since=began_at):
             begins_at = asyncio.get_running_loop().time()
             new = await self._store.begin_replacement(bot.bot_id, self._leases.token, self._leases.length)
@@ -334,11 +355,12 @@ class Bots:
                 if not self._leases.alive([saga, new.generation]):
                     raise LeaseLost("Creating the bot's collection took longer than its lease.")
                 await failpoint("rebuild.before_collection")
-                await self._index.create(new.collection_name, bot.dimension)
+                await self._index.create(new.collection_name, bot.dimension or model.dimension)
                 await failpoint("rebuild.after_collection")
-                lost = bot.milvus_collection
-                if await self._store.replace_collection(bot.bot_id, lost, new, self._leases.token):
-                    log.warning("bot %s: Milvus lost collection %s; it gets %s", bot.bot_id, lost, new.collection_name)
+                if await self._store.replace_collection(bot, new, model.model, model.dimension, self._leases.token):
+                    log.warning(
+                        "bot %s has collection %s now, not %s", bot.bot_id, new.collection_name, bot.milvus_collection
+                    )
                 else:
                     await self._index.drop(new.collection_name)
                     await self._store.end_saga(new.generation, self._leases.token)
@@ -347,25 +369,32 @@ class Bots:
         raise CollectionMoved()
 
     async def _create_collection(self, bot: Bot, saga: int, began_at: float | None = None) -> None:
+        """Creates the first collection of a bot. Its saga is the earliest creation in flight.
+
+        Nothing is written to the bot before its row has a model. So the collection cannot be one that had rows.
+        """
         model = self._embedders.current
         with self._leases.holding([saga], since=began_at):
             await failpoint("bot_create.before_collection")
-            if bot.embedding_model is None:
-                now = await self._store.get(bot.bot_id, None)
-                if now is not None and await self._has_lost_collection(now):
-                    # Another process has created the collection meanwhile, and rows were written to it.
+            now = await self._store.get(bot.bot_id, None)
+            if now is not None and now.embedding_model is None:
+                if not self._leases.alive([saga]):  # Recovery may have ended the saga, and the bot may be deleted.
+                    raise LeaseLost("Creating the bot's collection took longer than its lease.")
+                try:
+                    await self._index.create(bot.collection_name, model.dimension)
+                except CollectionForeign:
                     await self._store.end_saga(saga, self._leases.token)
+                    raise
+                await failpoint("bot_create.after_collection")
+                if await self._store.finish_creation(
+                    saga, bot.bot_id, bot.collection_name, model.model, model.dimension, self._leases.token
+                ):
+                    await failpoint("bot_create.after_finish")
                     return
-            if not self._leases.alive([saga]):  # Recovery may have ended the saga, and the bot may be deleted.
-                raise LeaseLost("Creating the bot's collection took longer than its lease.")
-            try:
-                await self._index.create(bot.milvus_collection, bot.dimension or model.dimension)
-            except CollectionForeign:
-                await self._store.end_saga(saga, self._leases.token)
-                raise
-            await failpoint("bot_create.after_collection")
-            await self._store.finish_creation(saga, bot.bot_id, model.model, model.dimension, self._leases.token)
-            await failpoint("bot_create.after_finish")
+                now = await self._store.get(bot.bot_id, None)
+            if now is not None and now.milvus_collection != bot.collection_name:  # A later creation was faster.
+                await self._index.drop(bot.collection_name, model.dimension)
+            await self._store.end_saga(saga, self._leases.token)
 
     async def _remove(self, bot_id: UUID) -> None:
         try:

@@ -62,11 +62,17 @@ class BotPort(Protocol):
     async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None:
         """Begins the saga CREATE_BOT that makes the collection of a registered bot.
 
-        Returns the saga's generation; None when the bot does not exist.
+        Returns the saga's generation, which is greater than those of the bot's earlier creations; None when the bot
+        does not exist.
         """
 
-    async def finish_creation(self, saga: int, bot_id: UUID, model: str, dimension: int, token: UUID) -> None:
-        """Ends the saga. A bot without a model gets this one."""
+    async def finish_creation(
+        self, saga: int, bot_id: UUID, collection: str, model: str, dimension: int, token: UUID
+    ) -> bool:
+        """Ends the saga that created ``collection``. A bot without a model gets this one.
+
+        False, with nothing done, when the bot has another collection by now.
+        """
 
     async def end_saga(self, saga: int, token: UUID) -> None:
         """Ends a saga of a whole bot. No effect when it is not ``token``'s."""
@@ -86,8 +92,8 @@ class BotPort(Protocol):
         Each with its dimension: ``dimension`` where the bot has no model yet, None where any may be dropped.
         """
 
-    async def creation_in_flight(self, bot_id: UUID) -> bool:
-        """Whether a saga CREATE_BOT of the bot is in flight."""
+    async def creation_in_flight(self, bot_id: UUID, before: int | None = None) -> bool:
+        """Whether a saga CREATE_BOT of the bot is in flight; with ``before``, one that began before this saga."""
 
     async def finish_deletion(self, bot_id: UUID) -> bool:
         """Drops the partitions, the registry row and the sagas of a bot that is being deleted.
@@ -103,14 +109,16 @@ class BotPort(Protocol):
         """Whether the bot has a document, or a write of one is in flight."""
 
     async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga:
-        """Begins a saga DROP_COLLECTION with a new collection name, for a collection that replaces a lost one.
+        """Begins a saga DROP_COLLECTION with a new collection name, for a collection that replaces the bot's.
 
         Unless ``replace_collection`` follows, recovery drops that collection once the lease has expired.
         """
 
-    async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool:
-        """Makes the replacement's collection the bot's, and marks the bot as one to be rebuilt.
+    async def replace_collection(self, bot: Bot, replacement: BotSaga, model: str, dimension: int, token: UUID) -> bool:
+        """Makes the replacement's collection the bot's, and marks a bot that has chunks as one to be rebuilt.
 
-        A collection that may still appear under the name ``lost`` is dropped after the late-write window. False, with
-        nothing done, when the bot does not exist, its collection is not ``lost``, or the saga is not ``token``'s.
+        A bot without a model gets this one; the creation of its first collection is in flight, and drops it. Of another
+        bot, a collection that may still appear under the former name is dropped after the late-write window. False,
+        with nothing done, when the bot does not exist, its collection or model is not that of ``bot`` any more, or the
+        saga is not ``token``'s.
         """

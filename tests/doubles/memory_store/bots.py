@@ -105,11 +105,16 @@ class MemoryBotStore:
             return None
         return self._tables.begin_saga(CREATE_BOT, bot_id, token, lease).generation
 
-    async def finish_creation(self, saga: int, bot_id: UUID, model: str, dimension: int, token: UUID) -> None:
+    async def finish_creation(
+        self, saga: int, bot_id: UUID, collection: str, model: str, dimension: int, token: UUID
+    ) -> bool:
+        if (active := self._tables.active(bot_id)) and active.collection != collection:
+            return False
         bot = self._tables.bots.get(bot_id)
         if bot and bot.embedding_model is None:
             bot.embedding_model, bot.dimension = model, dimension
         self._tables.end_sagas([saga], token)
+        return True
 
     async def end_saga(self, saga: int, token: UUID) -> None:
         self._tables.end_sagas([saga], token)
@@ -138,8 +143,11 @@ class MemoryBotStore:
             if (saga.bot_id, saga.operation) == (bot_id, DROP_COLLECTION) and saga.collection_name:
                 yield saga.collection_name
 
-    async def creation_in_flight(self, bot_id: UUID) -> bool:
-        return any((saga.bot_id, saga.operation) == (bot_id, CREATE_BOT) for saga in self._tables.sagas.values())
+    async def creation_in_flight(self, bot_id: UUID, before: int | None = None) -> bool:
+        return any(
+            (saga.bot_id, saga.operation) == (bot_id, CREATE_BOT) and (before is None or generation < before)
+            for generation, saga in self._tables.sagas.items()
+        )
 
     async def finish_deletion(self, bot_id: UUID) -> bool:
         now, tables = self._tables.now(), self._tables
@@ -177,15 +185,20 @@ class MemoryBotStore:
         saga.collection_name = f"r{saga.generation}"
         return BotSaga(saga.generation, DROP_COLLECTION, bot_id, saga.collection_name)
 
-    async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool:
-        bot = self._tables.active(bot_id)
-        if bot is None or bot.collection != lost:
+    async def replace_collection(self, bot: Bot, replacement: BotSaga, model: str, dimension: int, token: UUID) -> bool:
+        former, row = bot.milvus_collection, self._tables.active(bot.bot_id)
+        if row is None or (row.collection, row.embedding_model) != (former, bot.embedding_model):
             return False
         if not self._tables.end_sagas([replacement.generation], token):
             return False
-        bot.milvus_collection, bot.last_writer = replacement.collection_name, None
-        self._tables.begin_rebuild(bot_id, False)
-        self._tables.begin_saga(DROP_COLLECTION, bot_id, NO_PROCESS, self._late_write_window).collection_name = lost
+        if row.embedding_model is None:
+            row.embedding_model, row.dimension = model, dimension
+        row.milvus_collection, row.last_writer = replacement.collection_name, None
+        if await self.has_chunks(bot.bot_id):
+            self._tables.begin_rebuild(bot.bot_id, False)
+        if bot.embedding_model is not None:
+            drop = self._tables.begin_saga(DROP_COLLECTION, bot.bot_id, NO_PROCESS, self._late_write_window)
+            drop.collection_name = former
         return True
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:

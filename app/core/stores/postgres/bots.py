@@ -94,14 +94,21 @@ class BotStore:
 
     async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None:
         async with self._db.transaction() as conn:
-            if not await conn.fetch(SQL["lock_bot_for_use"], [bot_id]):
+            # Exclusively, so that a creation that began later has a greater generation.
+            if not await conn.fetch(SQL["lock_bot_exclusively"], bot_id):
                 return None
             return await self._begin(conn, CREATE_BOT, bot_id, token, lease)
 
-    async def finish_creation(self, saga: int, bot_id: UUID, model: str, dimension: int, token: UUID) -> None:
+    async def finish_creation(
+        self, saga: int, bot_id: UUID, collection: str, model: str, dimension: int, token: UUID
+    ) -> bool:
         async with self._db.transaction() as conn:
+            row = await conn.fetchrow(SQL["lock_bot_exclusively"], bot_id)
+            if row is not None and row["milvus_collection"] != collection:
+                return False
             await conn.execute(SQL["set_bot_model"], bot_id, model, dimension)
             await conn.execute(SQL["end_sagas"], [saga], token)
+        return True
 
     async def end_saga(self, saga: int, token: UUID) -> None:
         await self._db.execute(SQL["end_sagas"], [saga], token)
@@ -122,8 +129,8 @@ class BotStore:
         rows = await self._db.fetch(SQL["collections_of_bot"], bot_id, dimension)
         return [(row["collection_name"], row["dimension"]) for row in rows]
 
-    async def creation_in_flight(self, bot_id: UUID) -> bool:
-        row = await self._db.fetchrow(SQL["creation_in_flight"], bot_id)
+    async def creation_in_flight(self, bot_id: UUID, before: int | None = None) -> bool:
+        row = await self._db.fetchrow(SQL["creation_in_flight"], bot_id, before)
         return bool(row and row[0])
 
     async def finish_deletion(self, bot_id: UUID) -> bool:
@@ -151,16 +158,20 @@ class BotStore:
         assert row is not None
         return BotSaga(**row)
 
-    async def replace_collection(self, bot_id: UUID, lost: str, replacement: BotSaga, token: UUID) -> bool:
+    async def replace_collection(self, bot: Bot, replacement: BotSaga, model: str, dimension: int, token: UUID) -> bool:
+        former, bot_id = (bot.milvus_collection, bot.embedding_model), bot.bot_id
         async with self._db.transaction() as conn:
             row = await conn.fetchrow(SQL["lock_bot_exclusively"], bot_id)
-            if row is None or row["milvus_collection"] != lost:
+            if row is None or (row["milvus_collection"], row["embedding_model"]) != former:
                 return False
             if not await conn.fetch(SQL["end_sagas"], [replacement.generation], token):
                 return False
+            await conn.execute(SQL["set_bot_model"], bot_id, model, dimension)
             await conn.execute(SQL["replace_collection"], bot_id, replacement.collection_name)
-            await conn.execute(SQL["begin_rebuild"], bot_id, False)
-            await conn.fetchval(SQL["drop_collection_later"], bot_id, lost, uuid4(), self._late_write_window)
+            if await conn.fetchval(SQL["has_chunks"], bot_id):
+                await conn.execute(SQL["begin_rebuild"], bot_id, False)
+            if bot.embedding_model is not None:
+                await conn.fetchval(SQL["drop_collection_later"], bot_id, former[0], uuid4(), self._late_write_window)
         return True
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:
