@@ -1,6 +1,7 @@
 """The connections that a process keeps ready, and the errors of what is done with them."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
 
@@ -52,6 +53,55 @@ async def test_an_error_of_the_driver_is_translated_where_its_call_is(db: Databa
     async with db.connection() as conn:
         with pytest.raises(asyncpg.UndefinedTableError):  # A fault of ours, or one that the caller expects.
             await conn.execute("SELECT FROM no_such_table")
+
+
+ONE_ARGUMENT = "SELECT $1::int"
+
+
+async def two_calls_at_once(conn: Connection) -> None:
+    calls = (conn.fetch("SELECT pg_sleep(0.1)") for _ in range(2))
+    _, refused = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(refused, Exception)
+    raise refused
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda conn: conn.fetch(ONE_ARGUMENT), id="too few arguments"),
+        pytest.param(lambda conn: conn.fetchrow(ONE_ARGUMENT, 1, 2), id="too many"),
+        pytest.param(lambda conn: conn.fetchval(ONE_ARGUMENT, *range(1 << 15)), id="more than there can be"),
+        pytest.param(lambda conn: conn.execute(ONE_ARGUMENT, "text"), id="of a wrong type"),
+        pytest.param(two_calls_at_once, id="two calls at once"),
+    ],
+)
+@pytest.mark.parametrize("block", ["connection", "transaction"])
+async def test_wrong_call_is_not_told_as_a_store_that_does_not_answer(
+    db: Database, call: Callable[[Connection], Awaitable[object]], block: str
+) -> None:
+    with pytest.raises((asyncpg.InterfaceError, asyncpg.DataError)):
+        async with getattr(db, block)() as conn:
+            await call(conn)
+    assert await db.fetchrow("SELECT 1") is not None
+
+
+async def test_closed_connection_is_told_as_a_store_that_does_not_answer(db: Database) -> None:
+    async def use_closed_connection() -> None:
+        async with db.transaction() as conn:
+            await conn.driver.close()
+            await conn.fetch("SELECT 1")
+
+    with pytest.raises(DatabaseUnavailable) as raised:
+        await use_closed_connection()
+    assert isinstance(raised.value.__cause__, asyncpg.InterfaceError)
+    assert await db.fetchrow("SELECT 1") is not None
+
+
+async def test_pool_that_is_closing_is_told_as_a_store_that_does_not_answer(address: PostgresAddress) -> None:
+    database = await Database.connect(address, min_size=1, max_size=1, timeout=20)
+    await database.close()
+    with pytest.raises(DatabaseUnavailable):
+        await database.fetch("SELECT 1")
 
 
 async def test_a_lost_connection_is_not_used_again(db: Database) -> None:

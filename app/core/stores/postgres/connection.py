@@ -20,7 +20,6 @@ UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # A call between the server's last message and the end of the connection.
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InsufficientResourcesError,
@@ -44,13 +43,15 @@ class ErrorTranslation:
 
     DatabaseUnavailable when PostgreSQL does not answer, is full or is shutting down; DatabaseRightsMissing when it
     refuses the call, with what is missing in the log only. Other errors are faults of ours and pass unchanged.
-    ``broken``: whether the connection was lost in such a call.
+    ``broken``: whether the connection was lost in such a call. ``driver``: the connection whose methods are called;
+    None while there is none yet.
     """
 
-    __slots__ = ("broken",)
+    __slots__ = ("_driver", "broken")
 
-    def __init__(self) -> None:
+    def __init__(self, driver: "PoolConnectionProxy[asyncpg.Record] | None" = None) -> None:
         self.broken = False
+        self._driver = driver
 
     def __enter__(self) -> None: ...
 
@@ -63,15 +64,23 @@ class ErrorTranslation:
         if isinstance(exc, asyncpg.InsufficientPrivilegeError):
             log.error("PostgreSQL does not allow this to the server's role: %s", exc)  # It names tables, and no data.
             raise DatabaseRightsMissing("PostgreSQL does not allow this to the server's role: see its log.") from exc
-        # asyncpg makes a wrongly typed argument, a fault of ours, an InterfaceError and a ValueError. Python's ssl
-        # makes an untrusted certificate an OSError and a ValueError.
-        if not isinstance(exc, UNAVAILABLE) or (isinstance(exc, ValueError) and not isinstance(exc, OSError)):
+        if not isinstance(exc, UNAVAILABLE) and not self._means_lost(exc):
             return False
         if isinstance(exc, asyncpg.DiskFullError):
             log.error("no space left on PostgreSQL's disk: %s", exc)
             raise DatabaseFull("PostgreSQL has no space left on its disk: nothing was stored.") from exc
         kind = LockNotGranted if isinstance(exc, LOCK_ERRORS) else DatabaseUnavailable
         raise kind("PostgreSQL did not answer in time.") from exc
+
+    def _means_lost(self, exc: BaseException) -> bool:
+        """asyncpg raises InterfaceError on a closed connection, and also for faults of ours: a wrong number or type of
+        arguments, two calls at once. After these the connection is open."""
+        if not isinstance(exc, asyncpg.InterfaceError) or isinstance(exc, ValueError):
+            return False
+        try:
+            return self._driver is None or self._driver.is_closed()
+        except asyncpg.InterfaceError:  # The pool has taken the closed connection back.
+            return True
 
 
 class Connection:
@@ -81,7 +90,7 @@ class Connection:
 
     def __init__(self, driver: DriverConnection) -> None:
         self.driver = driver
-        self._translated = ErrorTranslation()
+        self._translated = ErrorTranslation(driver)
 
     @property
     def is_lost(self) -> bool:

@@ -244,7 +244,7 @@ class Database:
 
     async def _give_back(self, conn: Connection) -> None:
         """After an error, which is the one to be raised: one of the pool only means that the connection is closed."""
-        with suppress(*UNAVAILABLE):
+        with suppress(*UNAVAILABLE, asyncpg.InterfaceError):
             if conn.is_lost:
                 conn.driver.terminate()
             await self._pool.release(conn.driver)
