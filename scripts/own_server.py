@@ -18,6 +18,8 @@ from app.config import Settings
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 120
 STOP_SECONDS = 30
+KEEP_ALIVE = ["--timeout-keep-alive", "75"]
+"""As app.serve has it. By default uvicorn closes a connection after 5 s, as clients do, and a request may be lost."""
 
 
 @contextmanager
@@ -53,7 +55,7 @@ def own_key(folder: Path, account: str, scope: str) -> str:
 def server_in(folder: Path, app: str = "app.main:app", **settings: str) -> Iterator[str]:
     """Yields the address of a server whose data is in ``folder``, and is kept there."""
     port = free_port()
-    uvicorn = ["uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning"]
+    uvicorn = ["uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning", *KEEP_ALIVE]
     command = ["app.serve"] if app == "app.main:app" else uvicorn  # An operator's server tunes garbage collection.
     with running(command, folder, port, environment_of(folder, PORT=str(port), **settings)) as process:
         yield process.address

@@ -1191,6 +1191,9 @@ RETURNING bot_id, coalesce(lost_below, 0) AS lost_below, NOT EXISTS (
     SELECT FROM generation_blocks
     WHERE first_generation = lost_below AND reserved_at > now() - $2::interval) AS settled;
 
+-- name: extend_index_check
+UPDATE index_checks SET checked_at = now() WHERE bot_id = $1;
+
 -- name: trust_counts
 -- Unless PostgreSQL was restored again.
 UPDATE index_checks SET lost_below = NULL WHERE bot_id = $1 AND lost_below = $2;

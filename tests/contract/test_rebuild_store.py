@@ -163,6 +163,9 @@ async def test_each_bot_is_counted_by_one_process_at_a_time(record: Record) -> N
     bots = {(await filled(record))[0].bot_id for _ in range(2)}
     checks = [await record.rebuilds.claim_check(HOUR, NO_TIME) for _ in range(2)]
     assert {check.bot_id for check in checks if check} == bots
+    assert checks[0] is not None
+    await record.rebuilds.extend_check(checks[0])  # The other one has waited longer then.
+    assert await record.rebuilds.claim_check(NO_TIME, NO_TIME) == checks[1]
     assert await record.rebuilds.claim_check(HOUR, NO_TIME) is None
     again = await record.rebuilds.claim_check(NO_TIME, NO_TIME)
     assert again

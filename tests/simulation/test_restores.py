@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from app.core.operations import rebuild
 from app.schemas.rows import CHUNKS_PER_GENERATION
 from tests.simulation.faults import CHECK, LATE_WRITE_WINDOW, LEASE, Faults
 from tests.simulation.invariants import check_nothing_is_missing
@@ -108,3 +109,20 @@ def test_a_delete_from_before_a_restore_is_noticed(monkeypatch: pytest.MonkeyPat
     trusting_counts_while_deletes_may_be_late(monkeypatch)
     with pytest.raises(Violation, match="lacks vectors"):
         delete_from_before_a_restore_lands_after_its_first_check()
+
+
+def test_comparison_pauses_between_its_parts_and_keeps_its_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as each part took, so that a bot of millions takes at most half of the stores' time."""
+    monkeypatch.setattr(rebuild, "COMPARED_KEYS", 2)
+    with restores() as it:
+        it.insert(7)
+        it.restore(it.back_up())
+        it.world.rest()
+    calls = [(when, name) for when, _, name, *_ in it.world.history.events if name.startswith(("keys_from", "extend_"))]
+    ends = [number for number, (_, name) in enumerate(calls) if name.startswith("extend_check")]
+    assert len(ends) >= 3
+    for end in ends:
+        (began_at, begin), (extended_at, _), (next_at, following) = calls[end - 1 : end + 2]
+        assert begin.startswith("keys_from")
+        assert following.startswith("keys_from")
+        assert next_at - extended_at > 0.9 * (extended_at - began_at)

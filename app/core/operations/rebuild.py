@@ -37,6 +37,8 @@ BATCH_CHUNKS = 64
 """Chunks that are read, embedded and upserted together; more where the embedder takes more texts in one call."""
 COMPARED_KEYS = 50_000
 """Keys of a bot that are compared at a time, so that a bot of millions needs little memory."""
+COMPARISON_PAUSE = 1.0
+"""Pause after each of these parts, as a multiple of its duration: comparisons take at most half the time of a store."""
 REPAIR = "run python -m app.cli repair"
 
 OnProgress = Callable[[Progress], object]
@@ -134,7 +136,7 @@ class Rebuilder:
             unverified = await self._index.unverified_collections()
             if any(each.name == bot.milvus_collection for each in unverified):
                 return True  # IndexCheck compares it.
-            if await self._lacks_vectors(bot):
+            if await self._lacks_vectors(bot, check):
                 if await self._store.begin_in_place(bot_id, bot.milvus_collection):
                     log.warning("bot %s: Milvus lost vectors of collection %s", bot_id, bot.milvus_collection)
                 return False
@@ -148,9 +150,9 @@ class Rebuilder:
             await self._store.trust_counts(check)
         return True
 
-    async def _lacks_vectors(self, bot: Bot) -> bool:
+    async def _lacks_vectors(self, bot: Bot, check: Check) -> bool:
         """Whether a current chunk has no row in the bot's collection: by keys, from PostgreSQL, Milvus, PostgreSQL."""
-        first = 0
+        first, began_at = 0, asyncio.get_running_loop().time()
         while keys := await self._chunks.keys_from(bot.bot_id, first, COMPARED_KEYS):
             missing = set(keys)
             async for page in self._index.scan(bot.milvus_collection, key_range=(keys[0], keys[-1] + 1)):
@@ -160,6 +162,10 @@ class Rebuilder:
                 if await self._chunks.chunks_of_keys(bot.bot_id, lost[start : start + BATCH_CHUNKS]):
                     return True
             first = keys[-1] + 1
+            if len(keys) == COMPARED_KEYS:  # There may be more.
+                await self._store.extend_check(check)
+                await asyncio.sleep(COMPARISON_PAUSE * (asyncio.get_running_loop().time() - began_at))
+                began_at = asyncio.get_running_loop().time()
         return False
 
     async def rebuild(self, bot_id: UUID, on_progress: OnProgress = lambda _: None) -> bool:

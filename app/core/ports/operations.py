@@ -100,6 +100,9 @@ class RebuildPort(Protocol):
         ``settling``: how long after a restore a delete from before it may take effect.
         """
 
+    async def extend_check(self, check: Check) -> None:
+        """The bot counts as claimed now: a check that takes longer than the interval is not begun twice."""
+
     async def trust_counts(self, check: Check) -> None:
         """Forgets that PostgreSQL may have been restored: the bot has been compared since. No effect if it was restored
         again."""

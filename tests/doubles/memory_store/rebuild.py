@@ -70,6 +70,10 @@ class MemoryRebuildStore:
         lost_below, jumped_at = self._tables.doubts.get(bot_id, (0, never))
         return Check(bot_id, lost_below, jumped_at <= now - settling)
 
+    async def extend_check(self, check: Check) -> None:
+        if check.bot_id in self._tables.checks:
+            self._tables.checks[check.bot_id] = self._tables.now()
+
     async def trust_counts(self, check: Check) -> None:
         if check.bot_id in self._tables.doubts and self._tables.doubts[check.bot_id][0] == check.lost_below:
             del self._tables.doubts[check.bot_id]

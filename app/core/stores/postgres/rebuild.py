@@ -52,5 +52,8 @@ class RebuildStore:
         row = await self._db.fetchrow(SQL["claim_index_check"], interval, settling)
         return Check(**row) if row else None
 
+    async def extend_check(self, check: Check) -> None:
+        await self._db.execute(SQL["extend_index_check"], check.bot_id)
+
     async def trust_counts(self, check: Check) -> None:
         await self._db.execute(SQL["trust_counts"], check.bot_id, check.lost_below)
