@@ -70,6 +70,11 @@ class Settings(BaseSettings):
         "open",
         description="Access to `/docs`, `/redoc` and `/openapi.json`: for all, with an API key, or for none.",
     )
+    console: Literal["open", "off"] = Field(
+        "open",
+        description="`/console`, the page to search, load and watch bots in a browser: served, or not. It asks for an "
+        "API key where keys are required.",
+    )
     health_open: bool = Field(
         True,
         description="`false`: `/health` requires a key, and `/health/ready` lists dependencies only with one.",

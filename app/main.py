@@ -12,6 +12,7 @@ from fastapi.telemetry import TelemetryConfig
 from app.api import (
     chunks,
     collection,
+    console,
     data,
     docs,
     documents,
@@ -81,6 +82,7 @@ def create_app(
                 authenticator=None if chosen.auth_disabled else opened.keys,
                 health_open=chosen.health_open,
                 docs=chosen.docs,
+                console=chosen.console,
                 mcp=sessions,
             )
 
@@ -122,6 +124,7 @@ def create_app(
     ):
         app.include_router(module.router)
     docs.install(app)
+    console.install(app)
     openapi.install(app)
     return app
 

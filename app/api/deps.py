@@ -36,6 +36,7 @@ class State(TypedDict):
     authenticator: ApiKeyAuthenticator | None
     health_open: bool
     docs: Literal["open", "key", "off"]
+    console: Literal["open", "off"]
     mcp: "McpSessions"
 
 

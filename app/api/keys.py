@@ -5,12 +5,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 
-from app.api.deps import OPERATOR, AccountQuery, ServicesDep
+from app.api.auth import caller_of
+from app.api.deps import OPERATOR, READ, AccountQuery, ServicesDep
 from app.api.errors import BODY_ERRORS, COMMON_ERRORS, error_responses
-from app.models.keys import CreateKey, KeyCreated, KeyInfo, KeyList, KeyRevoked
+from app.core.access.api_keys import SCOPES
+from app.models.keys import CreateKey, KeyCreated, KeyInfo, KeyList, KeyRevoked, OwnKey
 from app.utils.errors import Forbidden, KeyNotFound
 
-router = APIRouter(prefix="/keys", tags=["keys"], dependencies=[OPERATOR])
+router = APIRouter(prefix="/keys", tags=["keys"])
 
 PrefixPath = Annotated[
     str,
@@ -18,14 +20,23 @@ PrefixPath = Annotated[
 ]
 
 
-@router.get("", responses=error_responses(*COMMON_ERRORS), operation_id="list_keys")
+@router.get("/self", dependencies=[READ], responses=error_responses(*COMMON_ERRORS), operation_id="get_own_key")
+async def own(request: Request) -> OwnKey:
+    """The account and the scope of the key with which this call is made. Without API keys: the highest scope."""
+    caller = await caller_of(request)
+    return OwnKey(account_name=caller.account, scope=SCOPES[caller.rank])
+
+
+@router.get("", dependencies=[OPERATOR], responses=error_responses(*COMMON_ERRORS), operation_id="list_keys")
 async def list_keys(services: ServicesDep, account: AccountQuery) -> KeyList:
     """The keys of all accounts, oldest first, without their secrets; also expired and revoked ones."""
     found = await services.key_admin.list(account)
     return KeyList(keys=[KeyInfo.model_validate(key) for key in found])
 
 
-@router.post("", status_code=201, responses=error_responses(*BODY_ERRORS), operation_id="create_key")
+@router.post(
+    "", dependencies=[OPERATOR], status_code=201, responses=error_responses(*BODY_ERRORS), operation_id="create_key"
+)
 async def create(request: Request, body: CreateKey, services: ServicesDep) -> KeyCreated:
     """Makes a key and shows it once. With AUTH_DISABLED=true it is a 403: a key would outlive that setting."""
     if request.state.authenticator is None:
@@ -34,7 +45,9 @@ async def create(request: Request, body: CreateKey, services: ServicesDep) -> Ke
     return KeyCreated(key=await services.key_admin.create(body.account_name, [body.scope], body.note or "", days))
 
 
-@router.delete("/{prefix}", responses=error_responses(404, *COMMON_ERRORS), operation_id="revoke_key")
+@router.delete(
+    "/{prefix}", dependencies=[OPERATOR], responses=error_responses(404, *COMMON_ERRORS), operation_id="revoke_key"
+)
 async def revoke(prefix: PrefixPath, services: ServicesDep) -> KeyRevoked:
     """Revokes a key. Servers accept it for at most API_KEY_CACHE_TTL more seconds."""
     if not await services.key_admin.revoke(prefix):

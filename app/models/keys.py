@@ -53,6 +53,12 @@ class KeyList(Response):
     keys: list[KeyInfo]
 
 
+class OwnKey(Response):
+    status: Literal["success"] = "success"
+    account_name: str | None = Field(description="null: the bots of every account.")
+    scope: Scope
+
+
 class KeyRevoked(Response):
     status: Literal["success"] = "success"
     prefix: str

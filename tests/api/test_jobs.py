@@ -272,6 +272,13 @@ class TestAccounts:
 
     async def test_keys(self, callers: dict[str, httpx.AsyncClient]) -> None:
         operator, mine = callers["operator"], callers["mine"]
+        for name, account, scope in (
+            ("mine", "mine", "write"),
+            ("reader", "mine", "read"),
+            ("operator", None, "operator"),
+        ):
+            own = (await callers[name].get("/keys/self")).json()
+            assert own == {"status": "success", "account_name": account, "scope": scope}
         for method, path in (("GET", "/keys"), ("DELETE", "/keys/cm_0a1b2c3d")):
             assert (await mine.request(method, path)).status_code == 403
         body = {"account_name": "mine", "scope": "read", "note": "a test", "days": 1}

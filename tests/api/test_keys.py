@@ -207,6 +207,7 @@ def test_what_each_scope_is_for() -> None:
         "list_documents",
         "list_jobs",
         "get_job",
+        "get_own_key",
         "list_chunks",
         "get_chunk",
         "query_documents",

@@ -1,0 +1,63 @@
+// Calls of the server's public API. The key is held in this module's memory and nowhere else.
+
+let key = null;
+let onRefused = () => {};
+
+// Where the server is: behind a proxy its paths may have a prefix.
+export const base = new URL(".", new URL("../..", import.meta.url)).href.replace(/\/$/, "");
+export const keysRequired = document.documentElement.dataset.keys === "required";
+
+export function setKey(value, refused) {
+  key = value;
+  if (refused) onRefused = refused;
+}
+
+export class ApiError extends Error {
+  // `problem`: the body of the answer; null where none came.
+  constructor(status, problem, text) {
+    super(problem?.detail || text);
+    this.status = status;
+    this.code = problem?.code || "unreachable";
+    this.locations = problem?.errors || [];
+    this.requestId = problem?.request_id || null;
+  }
+}
+
+// Returns the body of the answer. Throws ApiError. `accept`: statuses that are no error.
+export async function call(method, path, { query, body, signal, accept = [], text = false } = {}) {
+  const url = new URL(base + path);
+  for (const [name, value] of Object.entries(query || {})) {
+    if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
+  }
+  const headers = {};
+  if (key) headers.Authorization = `Bearer ${key}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, null, "");
+  }
+  if (text && answer.ok) return answer.text();
+  const received = await answer.json().catch(() => null);
+  if (answer.ok || accept.includes(answer.status)) return received;
+  const error = new ApiError(answer.status, received, answer.statusText);
+  if (answer.status === 401) onRefused(error);
+  throw error;
+}
+
+export const get = (path, query, options) => call("GET", path, { query, ...options });
+export const post = (path, body, options) => call("POST", path, { body, ...options });
+
+// All bots, without counts: two calls for 2,000 bots.
+export async function allBots() {
+  const bots = [];
+  let cursor = null;
+  do {
+    const page = await get("/collection/list", { limit: 1000, cursor });
+    bots.push(...page.bots);
+    cursor = page.next_cursor;
+  } while (cursor);
+  return bots;
+}
