@@ -50,6 +50,19 @@ export async function call(method, path, { query, body, signal, accept = [], tex
 export const get = (path, query, options) => call("GET", path, { query, ...options });
 export const post = (path, body, options) => call("POST", path, { body, ...options });
 
+// The bot that was chosen last, in any view.
+let lastBot = null;
+
+export function chosenBot(bots, wanted) {
+  const found = [wanted, lastBot].map((id) => bots.find((bot) => bot.chat_bot_id === id)).find(Boolean) ?? bots[0];
+  lastBot = found.chat_bot_id;
+  return found;
+}
+
+export function chooseBot(id) {
+  lastBot = id;
+}
+
 // All bots, without counts: two calls for 2,000 bots.
 export async function allBots() {
   const bots = [];

@@ -23,7 +23,9 @@ const VIEWS = {
 const SCOPES = ["read", "write", "admin", "operator"];
 
 function readRoute() {
-  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const whole = location.hash.replace(/^#\/?/, "");
+  const path = whole.split("?", 1)[0];
+  const query = whole.slice(path.length + 1);
   const [view, ...ids] = path.split("/").map(decodeURIComponent);
   return { view: Object.hasOwn(VIEWS, view) ? view : "search", ids, query: Object.fromEntries(new URLSearchParams(query)) };
 }
@@ -40,7 +42,7 @@ function App() {
     document.documentElement.dataset.theme = theme;
   }, [theme]);
   useEffect(() => {
-    const changed = () => setRoute(readRoute());
+    const changed = () => setRoute((old) => ({ ...readRoute(), visit: (old.visit ?? 0) + 1 }));
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
@@ -115,7 +117,7 @@ function App() {
       html`<p class="who">${caller.account ?? t("operator")}<span>${t(`scope.${SCOPES[caller.rank]}`)}</span></p>`}
       ${tools}
     </header>
-    <main id="main" ref=${main} tabindex="-1"><${View} key=${`${route.view} ${language}`} route=${route} caller=${caller} /></main>
+    <main id="main" ref=${main} tabindex="-1"><${View} key=${route.visit} route=${route} caller=${caller} /></main>
     ${help && html`<${HelpDialog} views=${views} onClose=${() => setHelp(false)} />`}
   </div>`;
 }

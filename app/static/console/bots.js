@@ -2,7 +2,7 @@
 
 import { Dialog, Empty, Field, Icon, Loading, Pager, Problem, html, useAction, useEffect, useLoaded, useState } from "./ui.js";
 import { allBots, call, get, post } from "./api.js";
-import { number, t, time } from "./i18n.js";
+import { day, number, t, time } from "./i18n.js";
 
 const ROWS = 50;
 const AT_ONCE = 6;
@@ -75,12 +75,12 @@ function BotRow({ bot, detail, mayWrite, onOpen }) {
   const waiting = detail ? detail.sagas_in_flight + detail.vector_gc_backlog : 0;
   return html`<tr>
     <td data-label=${t("name")}><a class="strong" href=${`#/documents/${bot.chat_bot_id}`}>${bot.bot_name}</a>
-      <span class="sub">${bot.account_name} · <code>${bot.chat_bot_id}</code></span></td>
+      <span class="sub one-line" title=${bot.chat_bot_id}>${bot.account_name} · <code>${bot.chat_bot_id}</code></span></td>
     <td class="right" data-label=${t("documents")}>${count("document_count")}</td>
     <td class="right" data-label=${t("chunks")}>${count("chunk_count")}</td>
     <td data-label=${t("model")}>${bot.embedding_model ?? "–"}<span class="sub">${bot.mode ? t(`mode.${bot.mode}`) : t("mode.default")}${bot.dense_weight === null ? "" : ` · ${bot.dense_weight}`}</span></td>
     <td data-label=${t("work")}>${waiting ? html`<span class="state running">${number(waiting)}</span>` : detail ? html`<span class="state ok">${t("work.none")}</span>` : "…"}</td>
-    <td data-label=${t("created")} class="nowrap">${time(bot.created_at)}</td>
+    <td data-label=${t("created")} class="nowrap"><span title=${time(bot.created_at)}>${day(bot.created_at)}</span></td>
     <td class="row-actions"><a class="small-button" href=${`#/search?bot=${bot.chat_bot_id}`}>${t("search")}</a>
       ${mayWrite && html`<button class="plain" aria-label=${`${t("edit")}: ${bot.bot_name}`} onClick=${() => onOpen({ kind: "edit", bot })}><${Icon} name="edit" /></button>
         <button class="plain danger" aria-label=${`${t("delete")}: ${bot.bot_name}`} onClick=${() => onOpen({ kind: "delete", bot })}><${Icon} name="trash" /></button>`}</td>

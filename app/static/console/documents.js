@@ -1,8 +1,8 @@
 // Documents of a bot by filter, and the way to one of them.
 
 import { BotSelect, Empty, Field, Icon, JsonArea, Loading, Pager, Problem, html, useEffect, useLoaded, useMemo, useState } from "./ui.js";
-import { allBots, post } from "./api.js";
-import { number, t, time } from "./i18n.js";
+import { allBots, chosenBot, post } from "./api.js";
+import { day, number, t, time } from "./i18n.js";
 import { checkedFilter, serverErrors } from "./filter.js";
 import { DocumentPage } from "./document.js";
 import { Upload } from "./upload.js";
@@ -19,7 +19,7 @@ export function DocumentsView({ route, caller }) {
     return html`<h1>${t("nav.documents")}</h1><${Empty} icon="bots" title=${t("bots.none")}><p>${t("bots.none.why")}</p>
       <a class="button primary" href="#/bots?new=1">${t("bots.register")}</a><//>`;
   }
-  const bot = bots.value.find((one) => one.chat_bot_id === botId) ?? bots.value[0];
+  const bot = chosenBot(bots.value, botId);
   if (docId) return html`<${DocumentPage} key=${docId} bot=${bot} docId=${docId} query=${route.query} mayWrite=${mayWrite} />`;
   return html`<${Listing} key=${bot.chat_bot_id} bots=${bots.value} bot=${bot} mayWrite=${mayWrite} />`;
 }
@@ -77,7 +77,7 @@ function Listing({ bots, bot, mayWrite }) {
         <td class="right" data-label=${t("chunks")}>${number(one.chunk_count)}</td>
         <td data-label=${t("tags")}><span class="tags">${one.tags.slice(0, 4).map((tag) => html`<span class="tag">${tag}</span>`)}</span></td>
         <td data-label=${t("metadata")}><code class="clip">${Object.keys(one.metadata).length ? JSON.stringify(one.metadata) : "–"}</code></td>
-        <td data-label=${t("updated")} class="nowrap">${time(one.updated_at)}</td></tr>`)}</tbody></table></div>
+        <td data-label=${t("updated")} class="nowrap"><span title=${time(one.updated_at)}>${day(one.updated_at)}</span></td></tr>`)}</tbody></table></div>
       <${Pager} from=${number(place * ROWS + 1)} to=${number(place * ROWS + documents.length)} total=${number(page.value.total)}
         onPrevious=${place > 0 && (() => setCursors(cursors.slice(0, -1)))} onNext=${page.value.next_cursor && (() => setCursors([...cursors, page.value.next_cursor]))} />`}
     ${uploading && html`<${Upload} bot=${bot} file=${uploading.file} onClose=${() => (setUploading(null), page.reload())} />`}

@@ -24,5 +24,5 @@ export function checkedFilter(text) {
 export function serverErrors(error, text, places, root = "filter") {
   return error.locations
     .filter((one) => one.loc === `body.${root}` || one.loc.startsWith(`body.${root}.`))
-    .map((one) => at(text, one.msg, placeOf(places, one.loc, root) ?? [0, text.length]));
+    .map((one) => at(text, one.msg.replace(/^Value error, /, ""), placeOf(places, one.loc, root) ?? [0, text.length]));
 }

@@ -80,7 +80,8 @@ function useMetrics(allowed) {
 function Line({ values, label }) {
   const known = (values ?? []).filter((value) => value !== null);
   const most = Math.max(...known, 1e-9);
-  const points = (values ?? []).map((value, at) => (value === null ? null : `${(at / (KEPT - 1)) * 200},${38 - (value / most) * 34}`)).filter(Boolean);
+  const first = KEPT - (values ?? []).length;
+  const points = (values ?? []).map((value, at) => (value === null ? null : `${((first + at) / (KEPT - 1)) * 200},${38 - (value / most) * 34}`)).filter(Boolean);
   return html`<svg class="line" viewBox="0 0 200 40" preserveAspectRatio="none" role="img" aria-label=${label}>
     <line x1="0" x2="200" y1="38" y2="38" />${points.length > 1 && html`<polyline points=${points.join(" ")} />`}</svg>`;
 }

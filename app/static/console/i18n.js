@@ -24,6 +24,10 @@ export const decimal = (value, digits = 3) => (value === null || value === undef
 export const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 export const percent = (value) => `${Math.round(value * 100)} %`;
 
+export function day(value) {
+  return new Date(value).toLocaleDateString(language, { dateStyle: "medium" });
+}
+
 export function time(value) {
   return new Date(value).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
 }

@@ -2,11 +2,11 @@
 
 import { CopyButton, Problem, Tabs, html, useState } from "./ui.js";
 import { base, keysRequired } from "./api.js";
-import { decimal, milliseconds, percent, t } from "./i18n.js";
+import { decimal, milliseconds, number, percent, t } from "./i18n.js";
 import { LANGUAGES, snippet } from "./snippets.js";
 import { marked } from "./words.js";
 
-const STAGES = ["embedding", "dense", "lexical", "filter", "postgres", "rerank"];
+const STAGES = ["embedding", "dense", "lexical", "filter", "postgres", "rerank", "total"];
 
 export function Column({ mode, answer, error, question, botId, longest }) {
   return html`<section class="column" aria-label=${t(`mode.${mode}`)}>
@@ -48,7 +48,7 @@ function Score({ name, value, kind, whole = 1, shown = decimal }) {
       <span>${value === null ? "–" : shown(value)}</span></dd></div>`;
 }
 
-// A line for each stage. Dense and lexical searches run at the same time, so the lines do not add up.
+// A line for each stage. Stages overlap, so the lines do not add up to the total.
 function Timing({ timings, longest }) {
   const stages = STAGES.filter((stage) => timings[`${stage}_ms`] > 0);
   return html`<details class="timing" open><summary>${t("timing")}</summary>
@@ -56,7 +56,7 @@ function Timing({ timings, longest }) {
       <dd><svg class=${`bar ${stage}`} viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">
         <rect class="track" width="100" height="6" rx="3" /><rect width=${Math.min(100, (timings[`${stage}_ms`] / longest) * 100)} height="6" rx="3" /></svg>
         <span>${milliseconds(timings[`${stage}_ms`])}</span></dd></div>`)}</dl>
-    <p class="small">${t("plan", { plan: timings.filter_plan ?? "–", rounds: timings.search_rounds })}</p>
+    ${timings.filter_plan && html`<p class="small">${t("plan", { plan: timings.filter_plan.replaceAll("_", " "), count: number(timings.matching_documents ?? 0) })}</p>`}
   </details>`;
 }
 

@@ -1,7 +1,7 @@
 // The search bench: one question to several modes side by side.
 
 import { BotSelect, Empty, Field, JsonArea, Loading, Problem, html, useAction, useEffect, useLoaded, useMemo, useRef, useState } from "./ui.js";
-import { allBots, post } from "./api.js";
+import { allBots, chooseBot, chosenBot, post } from "./api.js";
 import { t } from "./i18n.js";
 import { Column, Snippets } from "./results.js";
 import { checkedFilter, serverErrors } from "./filter.js";
@@ -20,8 +20,7 @@ export function SearchView({ route }) {
 }
 
 function Bench({ bots, route }) {
-  const named = bots.some((bot) => bot.chat_bot_id === route.query.bot) ? route.query.bot : bots[0].chat_bot_id;
-  const [botId, setBotId] = useState(named);
+  const [botId, setBotId] = useState(() => chosenBot(bots, route.query.bot).chat_bot_id);
   const [question, setQuestion] = useState(route.query.q || "");
   const [modes, setModes] = useState(MODES);
   const [limit, setLimit] = useState(5);
@@ -83,7 +82,7 @@ function Bench({ bots, route }) {
   return html`<header class="page"><h1>${t("nav.search")}</h1><p>${t("search.what")}</p></header>
     <form class="bench panel" onSubmit=${submit}>
       <div class="ask">
-        <${Field} label=${t("bot")}><${BotSelect} bots=${bots} chosen=${botId} onChoose=${setBotId} /><//>
+        <${Field} label=${t("bot")}><${BotSelect} bots=${bots} chosen=${botId} onChoose=${(id) => (chooseBot(id), setBotId(id))} /><//>
         <${Field} label=${t("question")} wide>
           <input type="search" data-first value=${question} placeholder=${t("question.example")} maxlength="8192"
             onInput=${(event) => setQuestion(event.target.value)} /><//>
@@ -121,7 +120,7 @@ function Bench({ bots, route }) {
 
 function Answers({ answers }) {
   const longest = Math.max(1, ...answers.found.map((one) => one.answer?.timings.total_ms ?? 0));
-  return html`<section class="columns" style=${{ "--columns": answers.found.length }} aria-label=${t("results")}>
+  return html`<section class="columns" style=${{ "--columns": answers.found.length }} aria-label=${t("results")} tabindex="0">
       ${answers.found.map((one) => html`<${Column} key=${one.mode} ...${one} question=${answers.question} botId=${answers.botId} longest=${longest} />`)}
     </section>
     <${Snippets} found=${answers.found} />`;

@@ -177,9 +177,9 @@ export function JsonArea({ value, onInput, errors, rows, label, placeholder }) {
   };
   return html`<div class="json">
     <div class="json-box">
-      <pre class="json-back" ref=${back} aria-hidden="true">${value.split("\n").map(
-        (line, at) => html`<span class=${bad.has(at + 1) ? "bad-line" : ""}>${line || " "}\n</span>`,
-      )}</pre>
+      <div class="json-back code" ref=${back} aria-hidden="true">${value.split("\n").map(
+        (line, at) => html`<div class=${bad.has(at + 1) ? "bad-line" : ""}>${line || "\u200b"}</div>`,
+      )}</div>
       <textarea ref=${area} class="code" rows=${rows} spellcheck=${false} autocapitalize="off" aria-label=${label}
         aria-invalid=${errors.length > 0} placeholder=${placeholder} value=${value} onScroll=${scrolled}
         onInput=${(event) => onInput(event.target.value)}></textarea>

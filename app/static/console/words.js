@@ -1,4 +1,4 @@
-// Marks the words of a question in a text. Korean words are compared without what follows their first syllables, because
+// Marks the words of a question in a text. A Korean word is also marked where only its first syllables agree, because
 // particles and endings differ between a question and its answer.
 
 import { html } from "./vendor/preact-htm.js";
@@ -19,7 +19,7 @@ function stems(question) {
 export function marked(text, question) {
   const wanted = question ? stems(question) : [];
   if (!wanted.length) return text;
-  const pattern = new RegExp(wanted.map((word) => (HANGUL.test(word) ? word : `(?<![\\p{L}\\p{N}])${word}`)).join("|"), "giu");
+  const pattern = new RegExp(`(?<![\\p{L}\\p{N}])(?:${wanted.join("|")})`, "giu");
   const parts = [];
   let end = 0;
   for (const match of text.matchAll(pattern)) {
