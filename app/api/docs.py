@@ -1,8 +1,9 @@
 """/docs (Swagger UI) and /redoc (ReDoc), without a request to another host.
 
 Their scripts are in the PyPI package fastapi-offline, which has a release for each release of theirs. An update is a
-changed pin, and this repository contains no minified code. The package's own pages are not used: their inline scripts
-would need a weaker Content-Security-Policy. All URLs are relative, so the pages also work under a proxy's path prefix.
+changed pin, and none of their minified code is in this repository. The package's own pages are not used: their inline
+scripts would need a weaker Content-Security-Policy. All URLs are relative, so the pages also work under a proxy's path
+prefix.
 """
 
 from pathlib import Path

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Request
 from app.api.auth import caller_of
 from app.api.deps import OPERATOR, READ, AccountQuery, ServicesDep
 from app.api.errors import BODY_ERRORS, COMMON_ERRORS, error_responses
-from app.core.access.api_keys import SCOPES
 from app.models.keys import CreateKey, KeyCreated, KeyInfo, KeyList, KeyRevoked, OwnKey
+from app.schemas.operation_rows import SCOPES
 from app.utils.errors import Forbidden, KeyNotFound
 
 router = APIRouter(prefix="/keys", tags=["keys"])

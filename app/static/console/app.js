@@ -47,6 +47,9 @@ function App() {
     return () => removeEventListener("hashchange", changed);
   }, []);
   useEffect(() => {
+    document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  }, [route.view, caller]);
+  useEffect(() => {
     document.title = `${t(`nav.${route.view}`)} · ${t("title")}`;
   }, [route.view, language]);
 
@@ -114,7 +117,7 @@ function App() {
         )}
       </nav>
       ${keysRequired &&
-      html`<p class="who">${caller.account ?? t("operator")}<span>${t(`scope.${SCOPES[caller.rank]}`)}</span></p>`}
+      html`<p class="who">${caller.account ?? t("all.accounts")}<span>${t(`scope.${SCOPES[caller.rank]}`)}</span></p>`}
       ${tools}
     </header>
     <main id="main" ref=${main} tabindex="-1"><${View} key=${route.visit} route=${route} caller=${caller} /></main>

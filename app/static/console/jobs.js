@@ -57,7 +57,7 @@ function summary(job) {
   if (job.kind === "verify") return result.findings ? t("job.found", { count: number(result.findings) }) : t("job.agree");
   if (job.kind === "repair") return t("job.repaired", { count: number(result.repaired), left: number(result.findings) });
   if (job.kind === "rebuild") return t("job.rebuilt", { count: number(result.chunks) });
-  if (job.kind === "tune") return t("job.best", { mode: t(`mode.${result.best.mode}`), weight: result.best.dense_weight ?? "", recall: decimal(result.best.recall_at_1) });
+  if (job.kind === "tune") return t("job.best", { mode: [t(`mode.${result.best.mode}`), result.best.dense_weight].filter((one) => one !== null).join(" "), recall: decimal(result.best.recall_at_1) });
   return t("job.moved", { changed: number(result.changed), bots: number(result.bots), chunks: number(result.chunks) });
 }
 

@@ -35,7 +35,8 @@ export function measure(sample, last) {
 }
 
 function quantile(sample, last, share) {
-  const counts = [...sample.buckets.entries()].map(([bound, count]) => [bound, count - (last?.buckets.get(bound) ?? 0)]).sort((one, other) => one[0] - other[0]);
+  if (!last) return null;
+  const counts = [...sample.buckets.entries()].map(([bound, count]) => [bound, count - (last.buckets.get(bound) ?? 0)]).sort((one, other) => one[0] - other[0]);
   const total = counts.length ? counts[counts.length - 1][1] : 0;
   if (!total) return null;
   let [lower, below] = [0, 0];
