@@ -12,6 +12,9 @@ from app.utils.errors import BotNotFound, ErrorLocation
 OPENAI_PATHS = "/v1/"
 DIFY_PATHS = "/integrations/dify/"
 OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+RETRY_AFTER = "Retry-After"
+NO_RETRY = {"x-should-retry": "false"}
+"""Read by OpenAI's clients before they look at the status."""
 DIFY_STATUSES = {401: 403, 422: 400}
 """Dify's check of a new API key looks for 403, 404 and 502, and takes any other status for success."""
 DIFY_BAD_HEADER, DIFY_BAD_KEY, DIFY_NO_KNOWLEDGE = 1001, 1002, 2001
@@ -25,8 +28,15 @@ class ErrorContent(NamedTuple):
     headers: Mapping[str, str]
 
 
-ErrorForm = Callable[[ErrorContent], tuple[int, dict[str, Any]]]
-"""Returns the status to send, and the members to add."""
+class Answer(NamedTuple):
+    """The status to send, and the members and headers to add."""
+
+    status: int
+    members: dict[str, Any]
+    headers: Mapping[str, str] = {}
+
+
+ErrorForm = Callable[[ErrorContent], Answer]
 
 error_form: ContextVar[ErrorForm | None] = ContextVar("error_form", default=None)
 """The form of errors of the request; None for problem documents alone."""
@@ -38,10 +48,10 @@ def form_of(path: str) -> ErrorForm | None:
     return _dify if path.startswith(DIFY_PATHS) else None
 
 
-def _openai(error: ErrorContent) -> tuple[int, dict[str, Any]]:
-    """OpenAI's clients show only the member ``error`` of an error."""
+def _openai(error: ErrorContent) -> Answer:
+    """OpenAI's clients show only the member ``error`` of an error. By default they repeat a 409 twice."""
     status, locations = error.status, error.locations
-    return status, {
+    members = {
         "error": {
             "message": error.detail,
             "type": OPENAI_TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error"),
@@ -49,9 +59,10 @@ def _openai(error: ErrorContent) -> tuple[int, dict[str, Any]]:
             "code": error.code,
         }
     }
+    return Answer(status, members, NO_RETRY if status == 409 and RETRY_AFTER not in error.headers else {})
 
 
-def _dify(error: ErrorContent) -> tuple[int, dict[str, Any]]:
+def _dify(error: ErrorContent) -> Answer:
     """``error_code`` is one of the three that Dify's documentation suggests, or the HTTP status."""
     status = DIFY_STATUSES.get(error.status, error.status)
     error_code = status
@@ -59,4 +70,4 @@ def _dify(error: ErrorContent) -> tuple[int, dict[str, Any]]:
         error_code = DIFY_BAD_KEY if "error=" in challenge else DIFY_BAD_HEADER
     elif error.code == BotNotFound.code:
         error_code = DIFY_NO_KNOWLEDGE
-    return status, {"error_code": error_code, "error_msg": error.detail}
+    return Answer(status, {"error_code": error_code, "error_msg": error.detail})

@@ -40,7 +40,8 @@ def problem(
 ) -> JSONResponse:
     added: Mapping[str, object] = {}
     if form := error_form.get():
-        status, added = form(ErrorContent(status, code, detail, locations, headers or {}))
+        status, added, more_headers = form(ErrorContent(status, code, detail, locations, headers or {}))
+        headers = {**(headers or {}), **more_headers}
     body: dict[str, Any] = {
         "type": f"urn:problem:{code}",
         "title": title,
