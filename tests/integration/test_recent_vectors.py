@@ -51,6 +51,12 @@ class TickingIndex(MemoryIndex):
         return max(self.timestamps.values())
 
 
+@pytest.fixture(autouse=True)
+def held_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine a search may come more than HELD_SECONDS after the write."""
+    monkeypatch.setattr(recent_vectors, "HELD_SECONDS", 600.0)
+
+
 @pytest.fixture
 def index() -> TickingIndex:
     return TickingIndex()
