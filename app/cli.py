@@ -28,6 +28,7 @@ from app.core.operations.verify import Finding, Verifier
 from app.core.services import Services, open_services
 from app.core.stores.postgres.migrations import schema_sql
 from app.key_commands import add_key_commands, run_key_command
+from app.load_command import add_load_command, run_load_command
 from app.schemas.rows import Progress
 from app.settings_check import checked_settings, settings_warnings
 from app.settings_page import settings_page
@@ -308,6 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     of_sync.add_argument("--delete-missing", action="store_true", help="delete documents that the file does not have")
     of_sync.add_argument("--dry-run", action="store_true", help="only print what would be done")
     commands.add_parser("settings", help="print every setting with its default and meaning, as Markdown")
+    add_load_command(commands)
     add_key_commands(commands)
     return parser
 
@@ -332,6 +334,8 @@ def main() -> int:
         if arguments.command == "adopt":
             asyncio.run(adopt(settings, arguments.keep_vectors))
             return 0
+        if arguments.command == "load":
+            return run_load_command(settings, arguments)
         if arguments.command == "keys":
             return run_key_command(settings, arguments)
         if arguments.command == "calibrate":

@@ -27,6 +27,7 @@ from app.api import (
     openapi,
     rerank,
     search,
+    streams,
     sync,
 )
 from app.api.auth import Authentication
@@ -41,7 +42,7 @@ from app.config import Settings
 from app.core.services import Services, open_services
 from app.settings_check import checked_settings, settings_warnings
 from app.utils import tracing
-from app.utils.errors import StartupError, TooManyReads, TooManyWrites
+from app.utils.errors import StartupError, TooManyReads, TooManyStreams, TooManyWrites
 from app.utils.logging import configure
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def create_app(
                 rate_limiter=_rate_limiter(chosen),
                 writes=ConcurrencyLimiter(chosen.max_concurrent_writes, TooManyWrites),
                 reads=ConcurrencyLimiter(chosen.max_concurrent_reads, TooManyReads),
+                streams=ConcurrencyLimiter(streams.MAX_STREAMS, TooManyStreams),
                 hosts=allowed_hosts(chosen.allowed_hosts),
                 authenticator=None if chosen.auth_disabled else opened.keys,
                 health_open=chosen.health_open,
@@ -111,6 +113,7 @@ def create_app(
         documents,
         external_ids,
         chunks,
+        streams,
         sync,
         collection,
         jobs,

@@ -1,11 +1,13 @@
 """Reads each request body before the request is routed, within limits for its size, its time and all bodies together.
 
 Compressed bodies are rejected. So a body takes as much memory as was sent, and a few bytes cannot become many. Bodies
-of routes that declare ``streamed_body`` are passed on in pieces instead, within limits for size and time.
+of routes that declare ``streamed_body`` are passed on in pieces instead, within limits for size and time; some of them
+may be compressed.
 """
 
 import asyncio
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -23,6 +25,8 @@ SMALL_BYTES = 64 << 10
 SMALL_SHARE = 8
 """A body of at most SMALL_BYTES, and at most this part of MAX_BODY_BYTES, is always buffered. Otherwise a few clients
 with large, slow bodies would keep all searches out. MAX_CONNECTIONS limits what all small bodies take together."""
+GZIP = b"gzip"
+SAFE_METHODS = frozenset({"GET", "HEAD"})
 BUFFERED_BODY = "buffered_body"
 """The key of the ASGI scope under which a buffered body stands."""
 LINGER_SECONDS = 1.0
@@ -36,7 +40,8 @@ class BodyHeaders(NamedTuple):
 
     length: int
     chunked: bool
-    encoded: bool
+    encoding: bytes
+    """Content-Encoding; empty where the body is as it is."""
     expects: bool
     """The client waits for ``100 Continue`` before it sends the body."""
 
@@ -54,16 +59,22 @@ class BodyGuard:
             await self._app(scope, receive, send)
             return
         headers = parse_body_headers(scope["headers"])
-        if not headers.length and not headers.chunked:
+        empty = not headers.length and not headers.chunked
+        if empty and scope["method"] in SAFE_METHODS:
             await self._app(scope, receive, send)
             return
         if self._streamed_routes is None:
             self._streamed_routes = StreamedRoutes(scope["app"])
-        limits: Limits = scope["state"]["limits"]
         streamed = self._streamed_routes.find(scope)
-        max_bytes = limits.body_bytes if streamed is None or streamed.max_bytes is None else streamed.max_bytes
+        if empty:
+            if streamed is not None:
+                scope[SCOPE_KEY] = streamed
+            await self._app(scope, receive, send)
+            return
+        limits: Limits = scope["state"]["limits"]
+        max_bytes = _max_bytes(streamed, limits)
         try:
-            _check_headers(headers, max_bytes)
+            _check_headers(headers, max_bytes, streamed)
             if streamed is None:
                 body = await self._buffer(limits, receive)
         except AppError as exc:
@@ -115,13 +126,13 @@ class BodyGuard:
         self,
         streamed: StreamedBody,
         headers: BodyHeaders,
-        max_bytes: int,
+        max_bytes: float,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
         scope[SCOPE_KEY] = streamed
-        body = _BodyStream(headers, max_bytes, scope["state"]["limits"], receive, send)
+        body = _BodyStream(headers, max_bytes, streamed.endless, scope["state"]["limits"], receive, send)
         with suppress(ClientDisconnect):
             await self._app(scope, body.receive, body.send)
 
@@ -129,12 +140,15 @@ class BodyGuard:
 class _BodyStream:
     """Passes a body on piece by piece and raises BodyTooLarge or BodyTooSlow from ``receive``.
 
-    Only time in which the application waits for the client counts. A response that begins before the end of the body
-    closes the connection.
+    Only time in which the application waits for the client counts, and of an ``endless`` body only that for one piece.
+    A response that begins before the end of the body closes the connection.
     """
 
-    def __init__(self, headers: BodyHeaders, max_bytes: int, limits: Limits, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, headers: BodyHeaders, max_bytes: float, endless: bool, limits: Limits, receive: Receive, send: Send
+    ) -> None:
         self._max_bytes = max_bytes
+        self._endless = endless
         self._limits = limits
         self._expects = headers.expects
         self._receive = receive
@@ -150,7 +164,7 @@ class _BodyStream:
         loop = asyncio.get_running_loop()
         start = loop.time()
         try:
-            async with asyncio.timeout(_allowed_seconds(self._limits, self._size) - self._waited_seconds):
+            async with asyncio.timeout(self._seconds_left()):
                 message = await self._receive()
         except TimeoutError as exc:
             raise _too_slow() from exc
@@ -163,16 +177,32 @@ class _BodyStream:
         self._complete = not message.get("more_body", False)
         return message
 
+    def _seconds_left(self) -> float:
+        if self._endless:
+            return self._limits.body_seconds
+        return _allowed_seconds(self._limits, self._size) - self._waited_seconds
+
     async def send(self, message: Message) -> None:
         if not self._response_begun and not self._complete:
-            self._send = _close_after_response(self._send, self._receive, linger=not self._expects)
+            self._send = _close_after_response(self._send, self._receive, lingers=self._lingers)
         self._response_begun = True
-        await self._send(message)
+        if not self._endless:
+            await self._send(message)
+            return
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                await self._send(message)
+        except TimeoutError as exc:
+            raise ClientDisconnect from exc
+
+    def _lingers(self) -> bool:
+        return not self._expects and not self._complete
 
 
 def parse_body_headers(headers: Iterable[tuple[bytes, bytes]]) -> BodyHeaders:
     length = 0
-    chunked = encoded = expects = False
+    chunked = expects = False
+    encoding = b""
     for name, value in headers:
         if name == b"content-length":
             with suppress(ValueError):
@@ -180,15 +210,21 @@ def parse_body_headers(headers: Iterable[tuple[bytes, bytes]]) -> BodyHeaders:
         elif name == b"transfer-encoding":
             chunked = True
         elif name == b"content-encoding":
-            encoded = value.strip().lower() not in (b"", b"identity")
+            encoding = value.strip().lower().removeprefix(b"identity")
         elif name == b"expect":
             expects = True
-    return BodyHeaders(length, chunked, encoded, expects)
+    return BodyHeaders(length, chunked, encoding, expects)
 
 
-def _check_headers(headers: BodyHeaders, max_bytes: int) -> None:
+def _max_bytes(streamed: StreamedBody | None, limits: Limits) -> float:
+    if streamed and streamed.endless:
+        return math.inf
+    return limits.body_bytes if streamed is None or streamed.max_bytes is None else streamed.max_bytes
+
+
+def _check_headers(headers: BodyHeaders, max_bytes: float, streamed: StreamedBody | None) -> None:
     """Raises EncodingUnsupported and BodyTooLarge."""
-    if headers.encoded:
+    if headers.encoding and not (streamed and streamed.endless and headers.encoding == GZIP):
         raise EncodingUnsupported("Send the body as it is: Content-Encoding is not supported.")
     if headers.length > max_bytes:
         raise _too_large(max_bytes)
@@ -203,7 +239,7 @@ def _allowed_seconds(limits: Limits, size: int) -> float:
     return limits.body_seconds + size / MIN_BYTES_PER_SECOND
 
 
-def _too_large(max_bytes: int) -> BodyTooLarge:
+def _too_large(max_bytes: float) -> BodyTooLarge:
     return BodyTooLarge(f"The body is longer than {max_bytes:,} bytes.")
 
 
@@ -233,19 +269,19 @@ async def reject(error: AppError, scope: Scope, receive: Receive, send: Send) ->
         response.headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3
     small = headers.length <= SMALL_BYTES and not headers.chunked and not headers.expects
     if not small or (headers.length and not await _drain(receive)):
-        send = _close_after_response(send, receive, linger=not headers.expects)
+        send = _close_after_response(send, receive, lingers=lambda: not headers.expects)
     await response(scope, receive, send)
 
 
-def _close_after_response(send: Send, receive: Receive, *, linger: bool) -> Send:
-    """Closes the connection with the response. With ``linger``, reads a part of the remaining body before that."""
+def _close_after_response(send: Send, receive: Receive, *, lingers: Callable[[], bool]) -> Send:
+    """Closes the connection with the response; before that, reads a part of the remaining body if ``lingers()``."""
 
     async def send_and_close(message: Message) -> None:
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             await send({**message, "more_body": True})
-            if linger:
+            if lingers():
                 await _drain(receive)
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await send(message)

@@ -269,12 +269,13 @@ def _result(index: int, item: Item | InvalidItem, outcome: Outcome) -> BatchResu
         "result": None if error else outcome.result,
         "total_chunks": item.total_chunks,
         "success": error is None,
-        "error": _item_error(index, error) if error else None,
+        "error": item_error(f"body.documents.{index}", error) if error else None,
     }
 
 
-def _item_error(index: int, error: AppError) -> ItemError:
-    locations = error.locations[:MAX_LOCATIONS] or [ErrorLocation(f"body.documents.{index}", error.detail)]
+def item_error(where: str, error: AppError) -> ItemError:
+    """``where``: the document's location in the body."""
+    locations = error.locations[:MAX_LOCATIONS] or [ErrorLocation(where, error.detail)]
     errors: list[ItemErrorLocation] = [{"loc": one.loc, "msg": one.msg} for one in locations]
     return {"code": error.code, "detail": error.detail, "errors": errors}
 

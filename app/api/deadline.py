@@ -4,11 +4,11 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api.bodies import SAFE_METHODS
 from app.api.limits import Limits
-from app.api.streaming import is_streamed
+from app.api.streaming import is_endless, is_streamed
 from app.utils.errors import DeadlineExceeded
 
-SAFE_METHODS = frozenset({"GET", "HEAD"})
 LONG_PATHS = (
     "/data/insert",
     "/v1/embeddings",
@@ -24,7 +24,7 @@ STORES = "/v1/vector_stores"
 
 
 class Deadline:
-    """ASGI middleware. Needs ``limits`` in the lifespan's state.
+    """ASGI middleware. Needs ``limits`` in the lifespan's state. Requests with an endless body have no deadline.
 
     A cancelled write is like a crash: recovery undoes it. If the response has begun, the connection is closed.
     """
@@ -33,7 +33,7 @@ class Deadline:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or is_endless(scope):
             await self._app(scope, receive, send)
             return
         limits: Limits = scope["state"]["limits"]

@@ -32,6 +32,7 @@ class State(TypedDict):
     rate_limiter: "RateLimiter | None"
     writes: ConcurrencyLimiter
     reads: ConcurrencyLimiter
+    streams: ConcurrencyLimiter
     hosts: frozenset[str] | None
     authenticator: ApiKeyAuthenticator | None
     health_open: bool

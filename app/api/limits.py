@@ -130,14 +130,15 @@ def check_documents(items: Sequence[Item | InvalidItem], limits: Limits) -> list
         raise InvalidInput.at("body.documents", f"holds more than {limits.documents:,} documents")
     if sum(len(item.chunks) for item in items if isinstance(item, Item)) > limits.chunks:
         raise InvalidInput.at("body.documents", f"holds more than {limits.chunks:,} chunks")
-    checked = [_checked(item, limits, f"body.documents.{number}") for number, item in enumerate(items)]
+    checked = [checked_item(item, limits, f"body.documents.{number}") for number, item in enumerate(items)]
     errors = [one for one in checked if isinstance(one, InvalidInput)]
     if len(errors) == len(checked):
         raise InvalidInput(errors[0].detail, locations=[location for error in errors for location in error.locations])
     return checked
 
 
-def _checked(item: Item | InvalidItem, limits: Limits, where: str) -> Item | InvalidInput:
+def checked_item(item: Item | InvalidItem, limits: Limits, where: str) -> Item | InvalidInput:
+    """The document, or why it is not valid. ``where``: its location in the body."""
     if isinstance(item, InvalidItem):
         locations = [error_location((where, *loc), msg) for loc, msg in item.errors]
         return InvalidInput(f"{locations[0].loc}: {locations[0].msg}", locations=locations)
@@ -148,11 +149,11 @@ def _checked(item: Item | InvalidItem, limits: Limits, where: str) -> Item | Inv
     return item
 
 
-def check_document(item: Item, limits: Limits) -> None:
+def check_document(item: Item, limits: Limits, where: str = "body") -> None:
     """Raises InvalidInput."""
     if len(item.chunks) > limits.chunks:
-        raise InvalidInput.at("body", f"holds more than {limits.chunks:,} chunks")
-    _check(item, limits, "body")
+        raise InvalidInput.at(where, f"holds more than {limits.chunks:,} chunks")
+    _check(item, limits, where)
 
 
 def _check(item: Item, limits: Limits, where: str) -> None:

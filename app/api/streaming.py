@@ -17,21 +17,26 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class StreamedBody:
-    """``max_bytes`` is the longest body; None for MAX_BODY_BYTES."""
+    """``max_bytes`` is the longest body; None for MAX_BODY_BYTES. ``endless``: there is no longest one."""
 
     max_bytes: int | None = None
+    endless: bool = False
 
 
-def streamed_body(max_bytes: int | None = None) -> Callable[[Endpoint], Endpoint]:
+def streamed_body(max_bytes: int | None = None, *, endless: bool = False) -> Callable[[Endpoint], Endpoint]:
     """Declares that an endpoint reads its body by ``request.stream()``, in pieces as they arrive.
 
     The endpoint takes the Request and has no body parameter. The body may be ``max_bytes`` long, MAX_BODY_BYTES if that
     is None, and must arrive in the time that any body has; time that the endpoint spends between two pieces does not
     count. The stream raises BodyTooLarge or BodyTooSlow. The whole request may take INGEST_TIMEOUT.
+
+    An ``endless`` body may have any length and take any time, as long as a piece of it arrives in each BODY_TIMEOUT. It
+    may have ``Content-Encoding: gzip``, which the endpoint has to inflate. A client that does not read its response for
+    BODY_TIMEOUT is disconnected.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        setattr(endpoint, ATTRIBUTE, StreamedBody(max_bytes))
+        setattr(endpoint, ATTRIBUTE, StreamedBody(max_bytes, endless))
         return endpoint
 
     return mark
@@ -40,6 +45,11 @@ def streamed_body(max_bytes: int | None = None) -> Callable[[Endpoint], Endpoint
 def is_streamed(scope: Scope) -> bool:
     """Whether the body of this request is read as a stream, and so must not be read by anything but the endpoint."""
     return SCOPE_KEY in scope
+
+
+def is_endless(scope: Scope) -> bool:
+    streamed: StreamedBody | None = scope.get(SCOPE_KEY)
+    return streamed is not None and streamed.endless
 
 
 class StreamedRoutes:

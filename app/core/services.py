@@ -52,11 +52,13 @@ from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.statistics import StatisticsStore
+from app.core.stores.postgres.streams import StreamStore
 from app.core.stores.postgres.sync import SyncStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.transfer.export import Exporter
 from app.core.transfer.importing import Importer
+from app.core.transfer.streams import Streams
 from app.core.transfer.sync import Sync
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.by_filter import ByFilter
@@ -76,6 +78,8 @@ log = logging.getLogger(__name__)
 
 KEEP_ANSWERS = timedelta(hours=24)
 """How long the answer to an Idempotency-Key can be asked for again."""
+KEEP_STREAMS = timedelta(days=7)
+"""How long after its last call a stream can be continued, and its results read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class Services:
     sync: Sync
     exporter: Exporter
     importer: Importer
+    streams: Streams
     search: Search
     embed: EmbeddingService
     reranking: RerankingService
@@ -187,6 +192,7 @@ async def build_services(
     writes = WriteStore(stores.db, stores.late_write_window)
     bot_store = BotStore(stores.db, stores.late_write_window)
     keys = IdempotencyStore(stores.db, KEEP_ANSWERS)
+    streams = StreamStore(stores.db, KEEP_STREAMS)
     leases = Leases(writes, settings.saga_lease_seconds)
     bots = Bots(bot_store, stores.index, embedders, leases, deadline=settings.saga_lease_seconds)
     recovery = Recovery(
@@ -196,7 +202,7 @@ async def build_services(
         bots,
         stores.index,
         leases,
-        keys,
+        [keys, streams],
         interval=settings.recovery_interval_seconds,
         claim=settings.saga_lease_seconds,
     )
@@ -277,7 +283,7 @@ async def build_services(
         loops += [rebuilder.check_forever(), rebuilder.rebuild_forever()]
     # An external_id that a dead process holds is free by then.
     patience = settings.saga_lease_seconds + settings.recovery_interval_seconds
-    ingest = Ingest(bots, documents, saga, keys, patience=patience)
+    ingest = Ingest(bots, documents, saga, keys, streams, patience=patience)
     vector_check = VectorCheck(verify_store, bot_store, stores.index, embedders)
     tuner = Tuner(bots, search)
     migrator = ModelMigrator(
@@ -307,6 +313,7 @@ async def build_services(
             sync=Sync(bots, SyncStore(stores.db, stores.late_write_window), documents, ingest, recovery),
             exporter=Exporter(bot_store, documents, stores.index),
             importer=Importer(bots, ingest, embedders, keys, patience=patience),
+            streams=Streams(bots, streams),
             embed=EmbeddingService(embedders),
             reranking=RerankingService(reranker),
             models=Models(embedders, None if reranker is None else reranker.model),

@@ -5,6 +5,7 @@ same, and msgspec reads them from JSON in a third of the time. A structure may r
 must never accept one that the model rejects. tests/unit/test_inserts.py compares them.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -181,6 +182,24 @@ class InsertMany:
         return cls(items, body.account_name, body.on_conflict)
 
 
+def read_item(content: bytes) -> Item | InvalidItem:
+    """A document with its chunks, from JSON. Raises ValueError if it is not JSON in UTF-8."""
+    item: Item | None = _decoded(_item_decoder, content)
+    if item and is_valid([item], None):
+        return item
+    from app.models.data import DocumentWithChunks  # Imports this module.
+
+    try:
+        value = json.loads(content.decode())
+    except RecursionError as exc:
+        raise ValueError("is nested too deep") from exc
+    try:
+        return convert(DocumentWithChunks.model_validate(value).model_dump(), Item)
+    except ValidationError as exc:
+        return InvalidItem.of(value, exc)
+
+
+_item_decoder = Decoder(Item)
 _insert_decoder = Decoder(Insert)
 _insert_many_decoder = Decoder(ManyItems)
 

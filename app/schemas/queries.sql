@@ -36,6 +36,8 @@ FROM (VALUES ('alembic_version', 'SELECT'),
              ('jobs', 'SELECT, INSERT, UPDATE, DELETE'),
              ('reembed_leases', 'SELECT, INSERT, UPDATE, DELETE'),
              ('sagas', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('stream_parts', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('stream_results', 'SELECT, INSERT'),
              ('sync_missing', 'SELECT, INSERT, DELETE'),
              ('sync_sessions', 'SELECT, INSERT, UPDATE, DELETE'),
              ('vector_gc', 'SELECT, INSERT, UPDATE, DELETE')) AS t (name, rights)
@@ -448,6 +450,64 @@ WHERE k.created_at < now() - CASE WHEN starts_with(k.key, 'import ') THEN $2::in
 
 -- name: forget_idempotency_keys
 DELETE FROM idempotency_keys WHERE account_name = $1 AND starts_with(key, $2) AND response IS NOT NULL;
+
+-- ---------------------------------------------------------------- parts of streams
+
+-- name: claim_part
+-- In both cases the row is locked, and its newest version returned.
+INSERT INTO stream_parts AS p (bot_id, stream_key, part) VALUES ($1, $2, $3)
+ON CONFLICT (bot_id, stream_key, part) DO UPDATE SET updated_at = now()
+RETURNING p.lines, p.generation;
+
+-- name: assign_part
+UPDATE stream_parts SET generation = $4 WHERE bot_id = $1 AND stream_key = $2 AND part = $3;
+
+-- name: lock_part
+SELECT part FROM stream_parts
+WHERE bot_id = $1 AND stream_key = $2 AND part = $3 AND lines = $4 AND generation = $5
+FOR UPDATE;
+
+-- name: store_lines
+WITH advanced AS (
+    UPDATE stream_parts
+    SET lines = $4, sha256 = $5, stored = stored + $6, failed = failed + $7, generation = NULL, updated_at = now()
+    WHERE bot_id = $1 AND stream_key = $2 AND part = $3
+    RETURNING bot_id, stream_key, part
+)
+INSERT INTO stream_results (bot_id, stream_key, part, last_line, failed, results)
+SELECT bot_id, stream_key, part, $4, $7, $8 FROM advanced;
+
+-- name: stream_part
+SELECT p.bot_id, p.part, p.lines, p.sha256, p.stored, p.failed, p.updated_at,
+       EXISTS (SELECT FROM sagas s WHERE s.generation = p.generation) AS in_flight
+FROM stream_parts p WHERE p.bot_id = $1 AND p.stream_key = $2 AND p.part = $3;
+
+-- name: stream_parts
+SELECT p.bot_id, p.part, p.lines, p.sha256, p.stored, p.failed, p.updated_at,
+       EXISTS (SELECT FROM sagas s WHERE s.generation = p.generation) AS in_flight
+FROM stream_parts p WHERE p.bot_id = $1 AND p.stream_key = $2 AND p.part > $3
+ORDER BY p.part LIMIT $4;
+
+-- name: stream_totals
+SELECT count(*) AS parts, coalesce(sum(lines), 0)::bigint AS lines, coalesce(sum(stored), 0)::bigint AS stored,
+       coalesce(sum(failed), 0)::bigint AS failed
+FROM stream_parts WHERE bot_id = $1 AND stream_key = $2;
+
+-- name: stream_results
+-- The rows with results after line $4 of part $3; each has those of one transaction.
+SELECT bot_id, part, last_line, results FROM stream_results
+WHERE bot_id = $1 AND stream_key = $2 AND (part, last_line) > ($3, $4) AND (failed > 0 OR NOT $5)
+ORDER BY part, last_line LIMIT $6;
+
+-- name: sweep_streams
+-- A stream is deleted as a whole: with only some of its parts gone, a client that goes on would load these again.
+DELETE FROM stream_parts p
+WHERE p.updated_at < now() - $1::interval
+  AND NOT EXISTS (SELECT FROM sagas s WHERE s.generation = p.generation)
+  AND NOT EXISTS (
+      SELECT FROM stream_parts q
+      WHERE q.bot_id = p.bot_id AND q.stream_key = p.stream_key AND q.updated_at >= now() - $1::interval
+  );
 
 -- ---------------------------------------------------------------- API keys
 

@@ -149,6 +149,11 @@ class TooManyJobs(AppError):
     status, code, title = 429, "too_many_jobs", "Too many running jobs"
 
 
+class TooManyStreams(TooManyWrites):
+    code, title = "too_many_streams", "Too many concurrent streams"
+    calls = "streams"
+
+
 class HostNotAllowed(AppError):
     status, code, title = 403, "host_not_allowed", "Host is not allowed"
 
@@ -183,6 +188,10 @@ class KeyNotFound(AppError):
 
 class JobNotFound(AppError):
     status, code, title = 404, "job_not_found", "No such job"
+
+
+class StreamNotFound(AppError):
+    status, code, title = 404, "stream_not_found", "No such stream"
 
 
 class ModelNotFound(AppError):
@@ -239,6 +248,17 @@ class RequestInFlight(Conflict):
         self, detail: str = "A request with this Idempotency-Key is still in progress, or was cut off a moment ago."
     ) -> None:
         super().__init__(detail, retry_after=1)
+
+
+class PartInProgress(Conflict):
+    code, title = "part_in_progress", "This part of the stream is in progress"
+
+    def __init__(self) -> None:
+        super().__init__("Another request loads this part, or was cut off a moment ago.", retry_after=1)
+
+
+class PartDiffers(Conflict):
+    code, title = "part_differs", "This part of the stream had other lines before"
 
 
 class ModelMismatch(Conflict):
@@ -354,6 +374,10 @@ class InstallationForeign(Unavailable):
 
 class GenerationsUsedUp(Unavailable):
     code, title = "generations_used_up", "No generation number is left"
+
+
+class ServerStopping(Unavailable):
+    code, title = "server_stopping", "The server is stopping"
 
 
 class DeadlineExceeded(Unavailable):

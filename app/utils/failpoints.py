@@ -30,6 +30,7 @@ POINTS = (
     "delete.after",
     "patch_many.before",
     "patch_many.after",
+    "stream.after_lines",
     "sync.after_found",
     "sync.before_delete",
     "sync.after_delete",

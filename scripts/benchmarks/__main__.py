@@ -31,6 +31,7 @@ from scripts.benchmarks import (
     search,
     soak,
     startup,
+    stream,
     sync,
     torch_embedding,
 )
@@ -48,6 +49,7 @@ PROGRAMS: tuple[ModuleType, ...] = (
     filters,
     listing,
     put,
+    stream,
     sync,
     reembed,
     cache_timing,

@@ -49,6 +49,8 @@ OF_JOB = {"get_job", "cancel_job"}
 OF_DOCUMENT = {name for name, (_, path, _) in OPERATIONS.items() if "{doc_id}" in path} | {"delete_documents"}
 EXTERNAL_ID = "guide/1"
 """Both tenants' documents have it."""
+STREAM = "load-2026-12-01"
+"""Both tenants have it."""
 ACCOUNT = "($2::text IS NULL OR account_name = $2)"
 ABSENT_DOC = 2**62
 
@@ -71,6 +73,8 @@ async def tenants(services: Services, settings: Settings, db: Database) -> Async
             doc_id = await bot.insert(
                 f"text of {account}", f"more of {account}", metadata={"whose": account}, external_id=EXTERNAL_ID
             )
+            params = {"chat_bot_id": str(bot.bot_id), "stream_key": STREAM, "part": 2}
+            assert (await http.post("/data/insert/stream", params=params, content=b"{}")).status_code == 200
             found.append(Tenant(account, http, bot, doc_id))
         yield found[0], found[1]
 
@@ -121,14 +125,20 @@ def request_of(name: str, bot_id: UUID, doc_id: int, account: str | None = None)
     request["url"] = (
         path.replace("{chat_bot_id}", str(bot_id)).replace("{doc_id}", str(doc_id)).replace("{chunk_index}", "1")
     )
-    names = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
+    request["url"] = request["url"].replace("{stream_key}", STREAM)
+    query = [parameter for parameter in operation.get("parameters", ()) if parameter["in"] == "query"]
+    names = {parameter["name"] for parameter in query}
+    request["params"] |= {one["name"]: one["example"] for one in query if one["required"]}
     if "chat_bot_id" in names:
         request["params"]["chat_bot_id"] = str(bot_id)
     if "external_id" in names:
         request["params"]["external_id"] = EXTERNAL_ID
     if account and "account_name" in names:
         request["params"]["account_name"] = account
-    if "requestBody" in operation:
+    if name == "load_part":
+        line = operation["requestBody"]["content"]["application/x-ndjson"]["example"]
+        request["content"] = json.dumps(with_ids(json.loads(line), bot_id, doc_id))
+    elif "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         example = DOCUMENT["components"]["schemas"][schema]["examples"][0]
         request["json"] = with_ids(example, bot_id, doc_id) | ({"account_name": account} if account else {})

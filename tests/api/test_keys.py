@@ -70,6 +70,7 @@ def calls() -> list[Call]:
                 doc_id=1,
                 chunk_index=0,
                 model="use-multilingual",
+                stream_key="s",
             ),
             "requestBody" in operation,
             operation["security"][-1]["header"][0] if "security" in operation else None,

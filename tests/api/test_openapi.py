@@ -51,8 +51,11 @@ def test_every_operation_is_described_with_an_example_of_what_it_needs() -> None
             assert parameter["description"], (path, parameter["name"])
             assert not parameter["required"] or parameter["example"], (path, parameter["name"])
         if "requestBody" in operation:
-            body = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-            assert find(document, body)["examples"], path
+            content = operation["requestBody"]["content"]
+            if "application/json" in content:
+                assert find(document, content["application/json"]["schema"]["$ref"])["examples"], path
+            else:
+                assert json.loads(content["application/x-ndjson"]["example"]), path
 
 
 def test_every_reference_and_link_leads_somewhere() -> None:

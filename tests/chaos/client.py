@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
@@ -12,6 +12,9 @@ import httpx
 from tests.chaos.answer_checks import check_document, check_results, check_walk
 from tests.chaos.chunk_text import UNEMBEDDABLE, title
 from tests.chaos.model import Bot, Document, History, Op, Violation, now
+
+if TYPE_CHECKING:
+    from tests.chaos.parts import Part
 
 UNDONE = {"vector_index_unavailable", "storage_full", "embedder_unavailable", "lease_lost"}
 """Codes of a 503 that mean that nothing of a document was stored. A bot's creation or deletion goes on."""
@@ -47,6 +50,8 @@ class World:
         self.reads = 0
         self.unanswered: list[Call] = []
         """Calls with an Idempotency-Key that were not answered: they can be sent again."""
+        self.cut_parts: list[Part] = []
+        """Parts of streams that were not answered, or not to the end."""
         self.sent_again = 0
 
     def new_bot(self) -> Bot:
@@ -86,7 +91,7 @@ class Client:
     # ------------------------------------------------------------------ documents
 
     async def insert(self, bot: Bot) -> None:
-        document, ops, body = self._new(bot)
+        document, ops, body = self.new(bot)
         if "external_id" in body["document"]:
             body["on_conflict"] = "replace"
 
@@ -98,7 +103,7 @@ class Client:
 
     async def insert_unembeddable(self, bot: Bot) -> None:
         """An insert that must fail as a whole: none of its chunks may ever be visible."""
-        document, ops, body = self._new(bot)
+        document, ops, body = self.new(bot)
         body["chunks"].append({"chunk_index": len(body["chunks"]), "text": UNEMBEDDABLE})
         answer = await self._write("POST", "/data/insert", ops, document.history, json=body)
         if answer is not None and answer.is_success:
@@ -106,7 +111,7 @@ class Client:
 
     async def batch(self, bots: list[Bot], chunks: int | None = None) -> None:
         """``chunks``: how many each document has; random when None."""
-        new = [self._new(bot, chunks) for bot in bots]
+        new = [self.new(bot, chunks) for bot in bots]
         self.world.operations += len(new) - 1
         ops = [op for _, of_document, _ in new for op in of_document]
         body = {"documents": [body for _, _, body in new]}
@@ -116,9 +121,9 @@ class Client:
                 document.history.add(f"batch: {result}")
                 if result["success"]:
                     document.doc_id = result["doc_id"]
-                    self._settle(of_document, "acknowledged")
+                    self.settle(of_document, "acknowledged")
                 else:
-                    self._settle(of_document, _outcome(503, result["error"]["code"]))
+                    self.settle(of_document, _outcome(503, result["error"]["code"]))
             return True
 
         history = new[0][0].history
@@ -218,7 +223,7 @@ class Client:
 
     # ------------------------------------------------------------------ internals
 
-    def _new(self, bot: Bot, chunks: int | None = None) -> tuple[Document, list[Op], dict[str, Any]]:
+    def new(self, bot: Bot, chunks: int | None = None) -> tuple[Document, list[Op], dict[str, Any]]:
         document = bot.new_document()
         _, ops, body = self._version(document, chunks)
         if self.random.random() < 0.5:
@@ -261,7 +266,7 @@ class Client:
             answer = await self.http.request(method, path, **options)
         except httpx.TransportError as exc:
             self.gone = True
-            self._settle(ops, "doubt")
+            self.settle(ops, "doubt")
             history.add(f"no answer ({type(exc).__name__})")
             if call.keyed:
                 self.world.unanswered.append(call)
@@ -273,14 +278,14 @@ class Client:
         call.history.add(f"{answer.status_code} {answer.text}")
         if answer.is_success:
             if not call.stored(answer):
-                self._settle(call.ops, "acknowledged")
+                self.settle(call.ops, "acknowledged")
         elif answer.status_code == 500:
             raise Violation(3, f"{call.method} {call.path} was answered with {answer.text}", call.history)
         elif answer.status_code in call.final:
-            self._settle(call.ops, "failed")
+            self.settle(call.ops, "failed")
         else:
             about_bot = call.path.startswith("/collection")
-            self._settle(call.ops, "doubt" if about_bot else _outcome(answer.status_code, answer.json()["code"]))
+            self.settle(call.ops, "doubt" if about_bot else _outcome(answer.status_code, answer.json()["code"]))
 
     async def send_again(self, call: Call) -> None:
         """Repeats a call whose answer was lost, with the same key. It must succeed, and be replayed from then on."""
@@ -313,7 +318,7 @@ class Client:
             raise Violation(2, f"{method} {path} was answered with {answer.text}")
         return answer if answer.status_code != 503 else None
 
-    def _settle(self, ops: list[Op], outcome: str) -> None:
+    def settle(self, ops: list[Op], outcome: str) -> None:
         if outcome == "acknowledged":
             self.world.acknowledged += 1
         elif outcome == "doubt":

@@ -27,6 +27,7 @@ from tests.chaos.breaks import NAMES
 from tests.chaos.client import Client, World
 from tests.chaos.fault import Fault
 from tests.chaos.model import Violation
+from tests.chaos.parts import send_again
 from tests.chaos.plan import DISK_FULL, FAULT_SECONDS, FullDisk, Round, plan_round
 from tests.chaos.processes import Api, StoreProcesses, config_for, store_processes
 from tests.chaos.rest_check import RestCheck
@@ -119,6 +120,8 @@ class CrashTest:
         unanswered, self.world.unanswered = self.world.unanswered, []
         client = Client(self.world, self._http, Random(f"{self._seed}/again"))
         await asyncio.gather(*(client.send_again(call) for call in unanswered))
+        parts, self.world.cut_parts = self.world.cut_parts, []
+        await asyncio.gather(*(send_again(client, part) for part in parts))
 
     async def _wait_for_fault_and_answers(self, traffic: Traffic, plan: Round) -> None:
         """Waits for the fault and then for ``plan.answers`` more answers, however long that takes."""
@@ -261,7 +264,7 @@ def _summary(test: CrashTest, seed: int, violation: Violation | None) -> str:
         *(f"  {count:5} {name}" for name, count in sorted(tally.kills.items())),
         *(f"  {count:5} faults: {name}" for name, count in sorted(tally.faults.items())),
         f"{world.operations} writes ({world.acknowledged} acknowledged, {world.doubts} in doubt), {world.reads} reads",
-        f"{world.sent_again} unanswered writes sent again by their Idempotency-Key",
+        f"{world.sent_again} unanswered writes sent again, by their Idempotency-Key or as a part of a stream",
         *(["the disk was never full: mounting one needs root"] if test.lacks_disk else []),
         f"{int(violation is not None)} violations, {time.monotonic() - tally.started:.0f} s",
     ]

@@ -1,7 +1,7 @@
 """The operations of the service, each small enough to run once for every fail point that it passes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace as replace_fields
 
+from app.api.limits import Limits
+from app.api.stream_lines import DocumentLines
 from app.config import Settings
 from app.core.bots.bots import NewBot
 from app.core.commands import model_migrator_over
@@ -19,10 +21,12 @@ from app.core.stores.postgres.bots import BotStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.writes import WriteStore
+from app.core.transfer.streams import BATCH_CHUNKS
 from app.core.write.chunk_edits import ReplaceChunk
 from app.core.write.write import Write
 from app.schemas.filter_tree import Column, Condition
 from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
+from app.schemas.stream_rows import PartName
 from app.utils.errors import AppError
 from app.utils.failpoints import install
 from app.utils.stopwatch import Stopwatch
@@ -111,6 +115,28 @@ async def delete_by_filter(services: Services, stores: Stores, target: Target) -
 async def patch_by_filter(services: Services, stores: Stores, target: Target) -> object:
     """It changes what it filters by."""
     return await services.by_filter.patch(target.bot_id, None, HAS_TITLE, {"title": "patched"}, {}, 100)
+
+
+class _Lines(DocumentLines):
+    """Two batches of one document."""
+
+    def read(self, number: int, line: bytes | None) -> tuple[UUID, NewDocument] | AppError:
+        return self._bot_id, document(NEW)
+
+    def chunks(self, content: tuple[UUID, NewDocument]) -> int:
+        return BATCH_CHUNKS
+
+
+async def stream(services: Services, stores: Stores, target: Target) -> object:
+    """A part of two lines, each a batch of its own."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{}\n{}\n"
+
+    handler = _Lines(services.ingest, target.bot_id, None, Limits(), "error")
+    name = PartName(target.bot_id, target.new_bot_id.hex, 1)
+    loading = await services.streams.load(name, None, body(), handler, 1_000)
+    return [results async for results in loading.run()]
 
 
 async def synchronize(services: Services, stores: Stores, target: Target) -> object:
@@ -247,6 +273,7 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     delete_batch: ("delete.before", "delete.after"),
     delete_by_filter: ("delete.before", "delete.after"),
     patch_by_filter: ("patch_many.before", "patch_many.after"),
+    stream: ("write.after_t1", "write.before_t2", "write.after_t2", "stream.after_lines"),
     synchronize: ("sync.after_found", "sync.before_delete", "sync.after_delete"),
     repair: ("repair.before", *_WRITE, "repair.after"),
     rebuild: ("rebuild.before_upsert", "rebuild.after_upsert", "rebuild.before_finish", "rebuild.after_finish"),
@@ -307,6 +334,7 @@ EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...]
     delete: ({OLD: 2}, {OLD: 1}),
     delete_batch: ({OLD: 2}, {}),
     delete_by_filter: ({OLD: 2}, {}),
+    stream: ({OLD: 2}, {OLD: 2, NEW: 2}),
     synchronize: ({OLD: 2}, {OLD: 2, NEW: 1}),
     collect: ({OLD: 2}, {OLD: 1, NEW: 1}),
     overtaken: ({OLD: 2}, {OLD: 2, NEW: 1}),

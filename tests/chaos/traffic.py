@@ -7,6 +7,7 @@ import httpx
 
 from tests.chaos.client import Client, World
 from tests.chaos.model import Bot, Document
+from tests.chaos.parts import load_part
 
 CLIENTS = 6
 HOT_CLIENTS = 12
@@ -18,6 +19,7 @@ MAX_DOCUMENTS = 25
 WEIGHTS = {
     "insert": 10,
     "batch": 4,
+    "load_part": 4,
     "replace": 14,
     "patch": 5,
     "delete": 4,
@@ -92,7 +94,7 @@ class Traffic:
                 await client.delete_bot(bots[-1])
             return
         known = [document for document in bot.known() if document.content.current() != {None}]
-        if name in ("insert", "batch") and len(known) > MAX_DOCUMENTS:
+        if name in ("insert", "batch", "load_part") and len(known) > MAX_DOCUMENTS:
             name = "delete_batch"
         if name == "insert":
             await client.insert(bot)
@@ -100,6 +102,8 @@ class Traffic:
             await client.insert_unembeddable(bot)
         elif name == "batch":
             await client.batch(random.choices(bots, k=random.randint(2, 6)))
+        elif name == "load_part":
+            await load_part(client, bot)
         elif name == "search":
             await client.search(bot, random.choice(known) if known else None)
         elif name == "walk":

@@ -17,6 +17,7 @@ from app.core.ports import (
     ModelMigrationPort,
     RebuildPort,
     StatisticsPort,
+    StreamPort,
     SyncPort,
     VerifyPort,
     WritePort,
@@ -32,6 +33,7 @@ from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.statistics import StatisticsStore
+from app.core.stores.postgres.streams import StreamStore
 from app.core.stores.postgres.sync import SyncStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
@@ -50,6 +52,7 @@ from tests.doubles.memory_store import (
     MemoryModelMigrationStore,
     MemoryRebuildStore,
     MemoryStatisticsStore,
+    MemoryStreamStore,
     MemorySyncStore,
     MemoryVerifyStore,
     MemoryWriteStore,
@@ -81,6 +84,8 @@ class Record:
     jobs: JobPort
     keys: Callable[[timedelta], IdempotencyPort]
     """The store of idempotency keys that keeps them for the given time."""
+    streams: Callable[[timedelta], StreamPort]
+    """The same of streams."""
 
     @classmethod
     def in_postgres(cls, db: Database) -> "Record":
@@ -100,6 +105,7 @@ class Record:
             SyncStore(db, NO_TIME),
             JobStore(db),
             partial(IdempotencyStore, db),
+            partial(StreamStore, db),
         )
 
     @classmethod
@@ -121,6 +127,7 @@ class Record:
             MemorySyncStore(tables, NO_TIME),
             MemoryJobStore(tables),
             partial(MemoryIdempotencyStore, tables),
+            partial(MemoryStreamStore, tables),
         )
 
     @property

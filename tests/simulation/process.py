@@ -75,7 +75,7 @@ class Process:
             self.bots,
             index,
             leases,
-            world.keys,  # Without faults: the sweep has nothing to do, and T1 checks the key again.
+            [world.keys],  # Without faults: the sweep has nothing to do, and T1 checks the key again.
             interval=1.0,
             claim=LEASE,
         )
@@ -85,7 +85,8 @@ class Process:
         )
         recent = RecentVectors(leases.token)
         saga = Saga(writes, self.bots, index, embedders, leases, throttle, self.generations, recent)
-        self.ingest = Ingest(self.bots, documents, saga, world.keys, patience=2 * LEASE, random=world.random)
+        streams = Database(self, world.streams)
+        self.ingest = Ingest(self.bots, documents, saga, world.keys, streams, patience=2 * LEASE, random=world.random)
         self.documents = Documents(self.bots, documents, recovery, Retitling(self.bots, documents, saga))
         self.by_filter = ByFilter(self.bots, documents, self.documents, part=2)
         self.listing = Listing(self.bots, Database(self, world.listing))

@@ -21,6 +21,7 @@ from tests.doubles.memory_store import (
     MemoryModelMigrationStore,
     MemoryRebuildStore,
     MemoryStatisticsStore,
+    MemoryStreamStore,
     MemoryVerifyStore,
     MemoryWriteStore,
     Tables,
@@ -40,6 +41,7 @@ BACKED_UP = (
     "sagas",
     "garbage",
     "keys",
+    "parts",
     "last_generation",
     "first_in_block",
     "last_in_block",
@@ -76,6 +78,7 @@ class World:
         self.bots = MemoryBotStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
         self.garbage = MemoryGarbageStore(self.tables)
         self.keys = MemoryIdempotencyStore(self.tables, timedelta(hours=24))
+        self.streams = MemoryStreamStore(self.tables, timedelta(days=7))
         self.generations = MemoryGenerationStore(self.tables)
         self.verify = MemoryVerifyStore(self.tables, LEASE)
         self.reserved = reserved

@@ -52,7 +52,7 @@ async def test_no_delete_begins_after_the_claim(late: bool, monkeypatch: pytest.
         Mock(),
         index,
         Mock(token=None, length=timedelta(seconds=CLAIM)),
-        Mock(sweep=AsyncMock()),
+        [Mock(sweep=AsyncMock())],
         interval=1.0,
         claim=CLAIM,
     )

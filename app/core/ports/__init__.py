@@ -24,6 +24,7 @@ from app.core.ports.operations import (
     VerifyPort,
 )
 from app.core.ports.statistics import StatisticsPort
+from app.core.ports.streams import StreamPort
 from app.core.ports.sync import SyncPort
 from app.core.ports.vector_index import (
     DELETE_KEYS,
@@ -42,6 +43,8 @@ from app.core.ports.writes import (
     FinishResult,
     IdempotencyPort,
     RenderAnswer,
+    RequestKey,
+    StoredAnswer,
     WriteFailure,
     WritePort,
 )
@@ -69,7 +72,10 @@ __all__ = [
     "NormalizePort",
     "RebuildPort",
     "RenderAnswer",
+    "RequestKey",
     "StatisticsPort",
+    "StoredAnswer",
+    "StreamPort",
     "SyncPort",
     "UnverifiedCollection",
     "VectorIndex",

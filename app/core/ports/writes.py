@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from app.schemas.rows import IdempotencyKey, WriteRow
+from app.schemas.stream_rows import LineResults, LinesKey
 
 
 class WriteFailure(Enum):
@@ -22,7 +23,7 @@ class WriteFailure(Enum):
     DOCUMENT_CHANGED = auto()
     """The generation that the write replaces is not current any more."""
     LEASE_LOST = auto()
-    """The write's saga is not the token's any more, or another request has taken over the idempotency key."""
+    """The write's saga is not the token's any more, or another request has taken over the key."""
 
 
 class BeginResult(NamedTuple):
@@ -51,13 +52,18 @@ class FinishResult:
     replaced_chunks: Mapping[int, int] = field(default_factory=dict)
 
 
-RenderAnswer = Callable[[FinishResult], bytes]
-"""Makes the body of an idempotent request's answer from T2's result."""
+RequestKey = IdempotencyKey | LinesKey
+"""What T1 and T2 record besides documents: an idempotent request, or lines of a part. All writes of lines are of the
+part's bot."""
+StoredAnswer = bytes | LineResults
+"""The body of an idempotent request's answer, or the results of lines."""
+RenderAnswer = Callable[[FinishResult], StoredAnswer]
+"""Makes what is stored under the key from T2's result. Where it raises, T2 does nothing, and raises the same."""
 
 
 class WritePort(Protocol):
     async def begin(
-        self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: IdempotencyKey | None = None
+        self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: RequestKey | None = None
     ) -> BeginResult:
         """T1: begins a saga for each write, gives it a generation and stores its chunks. Nothing is visible yet.
 
@@ -65,9 +71,9 @@ class WritePort(Protocol):
         ``previous_generation``, and fails when that is not ``rewrites``. With ``key`` the request takes the key, which
         its first begun write then represents, unless the key has an answer already. A write of a document with an
         ``external_id`` holds it until it ends: a write without doc_id expects that no document has it, another one that
-        it is its document's. Raises IdempotencyKeyReused, RequestInFlight, ExternalIdsHeld when this is not so or
-        another write holds it, and NoGeneration when a block of generations has to be reserved first; with each of them
-        nothing is done.
+        it is its document's. Raises IdempotencyKeyReused, RequestInFlight, PartInProgress when the part does not end
+        with line ``after`` or its next lines are in flight, ExternalIdsHeld when this is not so or another write holds
+        it, and NoGeneration when a block of generations has to be reserved first; with each of them nothing is done.
         """
 
     async def restart(
@@ -76,7 +82,7 @@ class WritePort(Protocol):
         collections: Mapping[UUID, str],
         token: UUID,
         lease: timedelta,
-        key: IdempotencyKey | None = None,
+        key: RequestKey | None = None,
     ) -> BeginResult:
         """T1 again for writes whose bot has moved: undoes them as ``compensate`` and begins them again, in one step.
 
@@ -89,7 +95,7 @@ class WritePort(Protocol):
         writes: Sequence[WriteRow],
         token: UUID,
         timestamps: Mapping[UUID, int],
-        key: IdempotencyKey | None = None,
+        key: RequestKey | None = None,
         answer: RenderAnswer | None = None,
     ) -> FinishResult:
         """T2: makes the writes visible, removes what they replace and ends their sagas.

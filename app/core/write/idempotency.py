@@ -37,6 +37,10 @@ class IdempotentRequest:
         self.answer = self.render(self.outcomes())
         return self.answer
 
+    def forget_answer(self) -> None:
+        """T2 was undone."""
+        self.answer = None
+
     def set_replay(self, answer: bytes) -> None:
         """The request was answered before: this is its stored answer."""
         self.answer, self.replayed = answer, True

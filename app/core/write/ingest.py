@@ -9,14 +9,16 @@ from msgspec.structs import replace
 
 from app.core.bots.bot_cache import BoundedCache
 from app.core.bots.bots import Bots
-from app.core.ports import DocumentPort, IdempotencyPort
+from app.core.ports import DocumentPort, IdempotencyPort, StreamPort
 from app.core.write.carrying import same_texts
 from app.core.write.chunk_edits import ChunkEdit, rewrite
 from app.core.write.idempotency import IdempotentRequest
+from app.core.write.recorded import LinesRequest
 from app.core.write.saga import Saga
 from app.core.write.upsert import Entry, ExternalId, OnConflict, Pauses, Upsert
 from app.core.write.write import Outcome, Write
 from app.schemas.rows import Bot, Document, NewDocument
+from app.schemas.stream_rows import LineResults
 from app.utils.errors import (
     AppError,
     BotNotFound,
@@ -40,6 +42,7 @@ class Ingest:
         documents: DocumentPort,
         saga: Saga,
         idempotency: IdempotencyPort,
+        streams: StreamPort,
         *,
         patience: float,
         random: Random | None = None,
@@ -51,6 +54,7 @@ class Ingest:
         self._documents = documents
         self._saga = saga
         self._idempotency = idempotency
+        self._streams = streams
         self._known = BoundedCache[tuple[UUID, str | None], Bot]()
 
     async def insert(
@@ -159,12 +163,35 @@ class Ingest:
             return []
         return await self._insert(account, documents, timings, request, on_conflict, unnamed=unnamed)
 
+    async def insert_lines(
+        self,
+        account: str | None,
+        documents: Sequence[Entry],
+        timings: Stopwatch,
+        request: LinesRequest,
+        on_conflict: OnConflict = "error",
+    ) -> LineResults:
+        """As ``insert_many``, for lines of a part, which are all of its bot; stores their results too, and returns
+        them.
+
+        Raises, with nothing stored, the errors of ``Bots.usable``, PartInProgress, and the error of a document that a
+        later attempt may not have.
+        """
+        bot_id = request.key.name.bot_id
+        await self._bots.usable(bot_id, account)
+        outcomes = await self._insert(account, documents, timings, request, on_conflict)
+        if request.results is None:  # No document was written.
+            request.outcomes = lambda: outcomes
+            await self._streams.advance(request.to_row(), request.set_answer())
+        assert request.results is not None
+        return request.results
+
     async def _insert(
         self,
         account: str | None,
         documents: Sequence[Entry],
         timings: Stopwatch,
-        request: IdempotentRequest | None,
+        request: IdempotentRequest | LinesRequest | None,
         on_conflict: OnConflict,
         *,
         single: bool = False,
@@ -199,7 +226,7 @@ class Ingest:
         account: str | None,
         documents: Sequence[Entry],
         timings: Stopwatch,
-        request: IdempotentRequest | None,
+        request: IdempotentRequest | LinesRequest | None,
     ) -> list[Outcome]:
         """Waits for other writes of the same external ids. Each round begins every write of the request, or none."""
         bots = await self._read_bots(account, _bots(documents))
@@ -224,7 +251,7 @@ class Ingest:
         account: str | None,
         documents: Sequence[Entry],
         timings: Stopwatch,
-        request: IdempotentRequest | None,
+        request: IdempotentRequest | LinesRequest | None,
     ) -> list[Outcome]:
         slots: list[Outcome | Write] = []
         for entry in documents:
@@ -254,7 +281,10 @@ class Ingest:
         return request.replayed
 
     async def _run(
-        self, slots: Sequence[Outcome | Write], timings: Stopwatch, request: IdempotentRequest | None
+        self,
+        slots: Sequence[Outcome | Write],
+        timings: Stopwatch,
+        request: IdempotentRequest | LinesRequest | None,
     ) -> list[Outcome]:
         def outcomes() -> list[Outcome]:
             return [slot.outcome if isinstance(slot, Write) else slot for slot in slots]
@@ -263,7 +293,7 @@ class Ingest:
             request.outcomes = outcomes
         if writes := [slot for slot in slots if isinstance(slot, Write)]:
             await self._saga.run(writes, timings, request)
-        elif request and any(outcome.error is None for outcome in outcomes()):
+        elif isinstance(request, IdempotentRequest) and any(outcome.error is None for outcome in outcomes()):
             answer = request.set_answer()
             stored = await self._idempotency.remember(request.to_row(), answer)
             if stored != answer:
@@ -285,7 +315,7 @@ def _bots(documents: Iterable[Entry]) -> set[UUID]:
 
 def _raise_common_error(outcomes: Sequence[Outcome]) -> None:
     errors = [outcome.error for outcome in outcomes if outcome.error]
-    if len(errors) < len(outcomes):
+    if not errors or len(errors) < len(outcomes):
         return
     first = errors[0]
     if all(error.status == 422 for error in errors):

@@ -13,7 +13,7 @@ from itertools import groupby
 
 from app.core.bots.bots import Bots
 from app.core.leases.leases import Leases
-from app.core.ports import DELETE_KEYS, BotPort, GarbagePort, IdempotencyPort, VectorIndex, WritePort
+from app.core.ports import DELETE_KEYS, BotPort, GarbagePort, IdempotencyPort, StreamPort, VectorIndex, WritePort
 from app.schemas.operation_rows import VectorGarbage
 from app.utils.errors import AppError, CollectionMissing
 from app.utils.failpoints import failpoint
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 SWEEP_SECONDS = 60.0
-"""Between two deletions of old Idempotency-Keys."""
+"""Between two deletions of old Idempotency-Keys and streams."""
 
 WIDE_SPAN = 1_024
 """Up to so many, all keys of a generation are named. A chunk_index can be 65,535, and naming all keys up to that takes
@@ -38,19 +38,20 @@ class Recovery:
         bots: Bots,
         index: VectorIndex,
         leases: Leases,
-        idempotency: IdempotencyPort,
+        answers: Sequence[IdempotencyPort | StreamPort],
         *,
         interval: float,
         claim: float,
     ) -> None:
-        """``interval``: seconds between rounds. ``claim``: seconds for which one process has a batch of garbage."""
+        """``answers``: what is stored only for some time. ``interval``: seconds between rounds. ``claim``: seconds for
+        which one process has a batch of garbage."""
         self._writes = writes
         self._garbage = garbage
         self._bot_store = bot_store
         self._bots = bots
         self._index = index
         self._leases = leases
-        self._idempotency = idempotency
+        self._answers = answers
         self._next_sweep = 0.0
         self._interval = interval
         self._claim = timedelta(seconds=claim)
@@ -84,7 +85,7 @@ class Recovery:
             log.info("resuming %s of bot %s", saga.operation, saga.bot_id)
             await failpoint("recovery.after_claim")
             await self._bots.resume(saga)
-        await self._sweep_keys()
+        await self._sweep_answers()
         while True:
             until = asyncio.get_running_loop().time() + self._claim.total_seconds()
             claimed = await self._garbage.claim(self._claim)
@@ -95,9 +96,10 @@ class Recovery:
             for collection, rows in groupby(by_collection, key=lambda row: row.collection_name):
                 await self._collect(collection, list(rows), until)
 
-    async def _sweep_keys(self) -> None:
+    async def _sweep_answers(self) -> None:
         if time.monotonic() >= self._next_sweep:
-            await self._idempotency.sweep()
+            for store in self._answers:
+                await store.sweep()
             self._next_sweep = time.monotonic() + SWEEP_SECONDS
 
     async def _keys_of(self, collection: str, rows: Sequence[VectorGarbage]) -> list[int]:

@@ -23,11 +23,11 @@ from app.core.leases.leases import Leases
 from app.core.ports import VectorIndex, WritePort
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.generations import Generations
-from app.core.write.idempotency import IdempotentRequest
 from app.core.write.indexing import Indexer, PrefetchedVectors
+from app.core.write.recorded import RecordedRequest
 from app.core.write.transactions import WriteTransactions
 from app.core.write.write import Write, live
-from app.utils.errors import AppError, CollectionMoved, DatabaseUnavailable
+from app.utils.errors import AppError, BotNotFound, CollectionMoved, DatabaseUnavailable, Unavailable
 from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch
 from app.utils.tasks import cancel_quietly
@@ -59,13 +59,13 @@ class Saga:
         self._generations = generations
         self._indexer = Indexer(bots, index, embedders, leases, throttle, recent)
 
-    async def run(self, writes: Sequence[Write], timings: Stopwatch, request: IdempotentRequest | None = None) -> None:
+    async def run(self, writes: Sequence[Write], timings: Stopwatch, request: RecordedRequest | None = None) -> None:
         """Finishes each write or undoes it and sets its ``error``.
 
         One transaction begins all of them and one makes all visible that succeeded. A ``request`` that was answered
         before begins no write. It has an answer then, and when a write succeeded. Raises DatabaseUnavailable when
-        PostgreSQL does not answer before T1 has begun, IdempotencyKeyReused, RequestInFlight, and the errors of
-        ``Generations.within_block``. Stages in ``timings``: postgres, embedding, milvus, throttle.
+        PostgreSQL does not answer before T1 has begun, IdempotencyKeyReused, RequestInFlight, PartInProgress, and the
+        errors of ``Generations.within_block``. Stages in ``timings``: postgres, embedding, milvus, throttle.
         """
         await failpoint("write.before_t1")
         began_at = asyncio.get_running_loop().time()
@@ -90,7 +90,7 @@ class Saga:
         prefetched: PrefetchedVectors,
         began_at: float,
         timings: Stopwatch,
-        request: IdempotentRequest | None,
+        request: RecordedRequest | None,
     ) -> None:
         """The steps after T1."""
         begun = live(writes)
@@ -121,7 +121,7 @@ class Saga:
                     await self._compensate(failed)
 
     async def _finish(
-        self, begun: Sequence[Write], timestamps: dict[UUID, int], timings: Stopwatch, request: IdempotentRequest | None
+        self, begun: Sequence[Write], timestamps: dict[UUID, int], timings: Stopwatch, request: RecordedRequest | None
     ) -> None:
         """T2 for all indexed writes. Not while one of them has to be restarted: one answer is stored for all."""
         indexed = live(begun)
@@ -129,7 +129,7 @@ class Saga:
             with timings.measure("postgres"):
                 await self._commit(indexed, timestamps, request)
 
-    async def _restart(self, moved: Sequence[Write], request: IdempotentRequest | None) -> None:
+    async def _restart(self, moved: Sequence[Write], request: RecordedRequest | None) -> None:
         """Undoes writes whose bot has moved, and begins them again for the bot as it is now."""
         await failpoint("write.before_restart")
         try:
@@ -149,21 +149,21 @@ class Saga:
                 write.fail(exc)
 
     async def _commit(
-        self, writes: Sequence[Write], timestamps: dict[UUID, int], request: IdempotentRequest | None
+        self, writes: Sequence[Write], timestamps: dict[UUID, int], request: RecordedRequest | None
     ) -> None:
         try:
             await failpoint("write.before_t2")
             await self._transactions.finish(writes, self._leases.token, request, timestamps)
             await failpoint("write.after_t2")
-        except DatabaseUnavailable as exc:
+        except (Unavailable, BotNotFound) as exc:
             for write in writes:
                 write.moved = False
             await self._decide_unknown(writes, exc)
             if request and all(write.error for write in writes):
-                request.answer = None
+                request.forget_answer()
 
-    async def _decide_unknown(self, writes: Sequence[Write], exc: DatabaseUnavailable) -> None:
-        """T2's result was lost. A write that can still be compensated was not committed."""
+    async def _decide_unknown(self, writes: Sequence[Write], exc: AppError) -> None:
+        """T2's result was lost, or its request refused it. A write that can still be compensated was not committed."""
         undone = await self._compensate(writes)
         for write in writes:
             if write.generation in undone or not await self._is_current(write):

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from app.core.ports import BeginResult, FinishResult, WriteFailure, WritePort
-from app.core.write.idempotency import IdempotentRequest
+from app.core.ports import BeginResult, FinishResult, StoredAnswer, WriteFailure, WritePort
+from app.core.write.recorded import RecordedRequest
 from app.core.write.write import Write
 from app.schemas.rows import Bot
 from app.utils.errors import AppError, BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost
@@ -18,13 +18,13 @@ LEASE_LOST = "The write took longer than its lease and was undone. Nothing of it
 
 class WriteTransactions:
     """Each method is one transaction of ``WritePort``, which says what it does and raises, and sets its results on the
-    writes and on the idempotent request. ``token`` and ``lease`` are those of the writes' sagas."""
+    writes and on the request. ``token`` and ``lease`` are those of the writes' sagas."""
 
     def __init__(self, store: WritePort) -> None:
         self._store = store
 
     async def begin(
-        self, writes: Sequence[Write], token: UUID, lease: timedelta, request: IdempotentRequest | None = None
+        self, writes: Sequence[Write], token: UUID, lease: timedelta, request: RecordedRequest | None = None
     ) -> None:
         """T1. Sets generations, or errors; for an answered ``request`` its stored answer, and begins no write."""
         key = request.to_row() if request else None
@@ -46,7 +46,7 @@ class WriteTransactions:
         bots: Mapping[UUID, Bot],
         token: UUID,
         lease: timedelta,
-        request: IdempotentRequest | None = None,
+        request: RecordedRequest | None = None,
     ) -> None:
         """T1 again, for writes whose bots have moved. ``bots``: these bots as they are now."""
         key = request.to_row() if request else None
@@ -63,7 +63,7 @@ class WriteTransactions:
         self,
         writes: Sequence[Write],
         token: UUID,
-        request: IdempotentRequest | None = None,
+        request: RecordedRequest | None = None,
         timestamps: Mapping[UUID, int] | None = None,
     ) -> None:
         """T2. Sets errors and numbers of replaced chunks, or which writes have to be restarted first."""
@@ -72,7 +72,7 @@ class WriteTransactions:
             _apply(await self._store.finish(rows, token, timestamps or {}), writes)
             return
 
-        def answer(result: FinishResult) -> bytes:
+        def answer(result: FinishResult) -> StoredAnswer:
             _apply(result, writes)  # Before the commit: the answer tells the outcome of every write.
             return request.set_answer()
 
@@ -88,7 +88,7 @@ def _apply(result: FinishResult, writes: Sequence[Write]) -> None:
         write.replaced_chunks = result.replaced_chunks.get(write.generation, 0)
 
 
-def _set_generation(request: IdempotentRequest | None, result: BeginResult) -> None:
+def _set_generation(request: RecordedRequest | None, result: BeginResult) -> None:
     if request and result.key_generation is not None:
         request.generation = result.key_generation
 

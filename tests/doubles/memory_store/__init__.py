@@ -10,6 +10,7 @@ from tests.doubles.memory_store.listing import MemoryListingStore
 from tests.doubles.memory_store.model_migrations import MemoryModelMigrationStore
 from tests.doubles.memory_store.rebuild import MemoryRebuildStore
 from tests.doubles.memory_store.statistics import MemoryStatisticsStore
+from tests.doubles.memory_store.streams import MemoryStreamStore
 from tests.doubles.memory_store.sync import MemorySyncStore
 from tests.doubles.memory_store.tables import Tables
 from tests.doubles.memory_store.verify import MemoryVerifyStore
@@ -26,6 +27,7 @@ __all__ = [
     "MemoryModelMigrationStore",
     "MemoryRebuildStore",
     "MemoryStatisticsStore",
+    "MemoryStreamStore",
     "MemorySyncStore",
     "MemoryVerifyStore",
     "MemoryWriteStore",

@@ -171,6 +171,8 @@ class MemoryBotStore:
             tables.rebuilds.pop(bot_id, None)
             tables.syncs.pop(bot_id, None)
             tables.jobs = {key: row for key, row in tables.jobs.items() if row.job.bot_id != bot_id}
+            for name in [name for name in tables.parts if name.bot_id == bot_id]:
+                del tables.parts[name]
             tables.checks.pop(bot_id, None)
             tables.doubts.pop(bot_id, None)
             tables.frequencies.pop(bot_id, None)

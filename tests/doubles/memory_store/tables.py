@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from app.schemas.operation_rows import BotSize, Calibration, GenerationBlock, Job, ModelMigration, TermCounts
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, Mode, Progress
+from app.schemas.stream_rows import LineResults, PartName
 from app.utils.errors import NoGeneration
 
 
@@ -167,6 +168,19 @@ class JobRow:
 
 
 @dataclass(slots=True)
+class PartRow:
+    """A part of a stream. ``results``: (last line, results) of each transaction."""
+
+    updated_at: datetime
+    lines: int = 0
+    sha256: bytes = b""
+    stored: int = 0
+    failed: int = 0
+    generation: int | None = None
+    results: list[tuple[int, LineResults]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class RebuildRow:
     bot_id: UUID
     before_generation: int
@@ -211,6 +225,7 @@ class Tables:
         self.migration_leases: dict[UUID, tuple[UUID, datetime]] = {}
         self.rebuilds: dict[UUID, RebuildRow] = {}
         self.syncs: dict[UUID, SyncRow] = {}
+        self.parts: dict[PartName, PartRow] = {}
         self.checks: dict[UUID, datetime] = {}
         self.doubts: dict[UUID, tuple[int, datetime]] = {}
         self.frequencies: dict[UUID, FrequencyRow] = {}

@@ -5,10 +5,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.core.ports import BeginResult, FinishResult, RenderAnswer, WriteFailure
+from app.core.ports import BeginResult, FinishResult, RenderAnswer, RequestKey, WriteFailure
 from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, IdempotencyKey, WriteRow
+from app.schemas.stream_rows import LinesKey
 from app.utils.errors import ExternalIdsHeld
-from tests.doubles.memory_store import idempotency as keys
+from tests.doubles.memory_store import idempotency, streams
+from tests.doubles.memory_store import request_keys as keys
 from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
 
 
@@ -18,11 +20,13 @@ class MemoryWriteStore:
         self._late_write_window = late_write_window
 
     async def begin(
-        self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: IdempotencyKey | None = None
+        self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: RequestKey | None = None
     ) -> BeginResult:
         self._tables.check_block(len(writes))
-        if key and (answer := keys.claim(self._tables, key)) is not None:
+        if isinstance(key, IdempotencyKey) and (answer := idempotency.claim(self._tables, key)) is not None:
             return BeginResult((), answer=answer)
+        if isinstance(key, LinesKey) and self._tables.active(key.name.bot_id):
+            streams.claim(self._tables, key)
         self._check_external_ids(writes)
         return self._open([self._checked(write) for write in writes], token, lease, key)
 
@@ -56,10 +60,10 @@ class MemoryWriteStore:
         collections: Mapping[UUID, str],
         token: UUID,
         lease: timedelta,
-        key: IdempotencyKey | None = None,
+        key: RequestKey | None = None,
     ) -> BeginResult:
         self._tables.check_block(len(writes))
-        if key and not keys.lock(self._tables, key):
+        if key and not self._has_key(key):
             return BeginResult([WriteFailure.LEASE_LOST] * len(writes))
         undone: set[int] = set()
         for write in writes:
@@ -79,7 +83,7 @@ class MemoryWriteStore:
         checked: Sequence[WriteRow | WriteFailure],
         token: UUID,
         lease: timedelta,
-        key: IdempotencyKey | None,
+        key: RequestKey | None,
     ) -> BeginResult:
         begun = [write if isinstance(write, WriteFailure) else self._begin(write, token, lease) for write in checked]
         first = next((write.generation for write in begun if isinstance(write, WriteRow)), None)
@@ -111,13 +115,13 @@ class MemoryWriteStore:
         writes: Sequence[WriteRow],
         token: UUID,
         timestamps: Mapping[UUID, int],
-        key: IdempotencyKey | None = None,
+        key: RequestKey | None = None,
         answer: RenderAnswer | None = None,
     ) -> FinishResult:
         for bot_id, timestamp in timestamps.items():
             if bot := self._tables.bots.get(bot_id):
                 bot.advance(timestamp, token)
-        if key and not keys.lock(self._tables, key):
+        if key and not self._has_key(key):
             return FinishResult(failed=dict.fromkeys((write.generation for write in writes), WriteFailure.LEASE_LOST))
         failed = {write.generation: WriteFailure.BOT_NOT_FOUND for write in writes if not self._is_same_bot(write)}
         live = [write for write in writes if write.generation not in failed]
@@ -127,34 +131,43 @@ class MemoryWriteStore:
         failed |= dict.fromkeys(self._lost(live, token), WriteFailure.LEASE_LOST)
         replaced: dict[int, int] = {}
         for write in live:
-            if write.generation in failed:
-                continue
+            if write.generation not in failed and write.previous_generation is not None:
+                if (old := self._replaced(write)) is None:
+                    failed[write.generation] = WriteFailure.DOCUMENT_CHANGED
+                else:
+                    replaced[write.generation] = old.chunk_count
+        done = [write for write in live if write.generation not in failed]
+        result = FinishResult(failed, moved, replaced)
+        if key and answer and done:  # Before anything changes: it may raise.
+            keys.store_answer(self._tables, key, answer(result))
+        for write in done:
             if write.previous_generation is None:
                 assert write.doc_id is not None
                 document = self._row(write, write.doc_id, write.document.created_at or self._tables.now())
                 self._tables.partition(write.bot_id).documents[write.doc_id] = document
-            elif (count := self._switch(write)) is None:
-                failed[write.generation] = WriteFailure.DOCUMENT_CHANGED
             else:
-                replaced[write.generation] = count
-        done = [write.generation for write in live if write.generation not in failed]
-        self._tables.end_sagas(done, token)
-        result = FinishResult(failed, moved, replaced)
-        if key and answer and done:
-            keys.store_answer(self._tables, key, answer(result))
+                self._switch(write)
+        self._tables.end_sagas([write.generation for write in done], token)
         return result
+
+    def _has_key(self, key: RequestKey) -> bool:
+        """Without the bot of lines, the writes fail because of that."""
+        gone = isinstance(key, LinesKey) and self._tables.active(key.name.bot_id) is None
+        return gone or keys.lock(self._tables, key)
 
     def _lost(self, writes: Iterable[WriteRow], token: UUID) -> set[int]:
         generations = {write.generation for write in writes}
         return generations - {saga.generation for saga in self._tables.held(generations, token)}
 
-    def _switch(self, write: WriteRow) -> int | None:
-        assert write.doc_id is not None
-        documents = self._tables.partition(write.bot_id).documents
-        old = documents.get(write.doc_id)
-        if old is None or old.generation != write.previous_generation:
-            return None
-        new = self._row(write, write.doc_id, old.created_at)
+    def _replaced(self, write: WriteRow) -> DocumentRow | None:
+        """The document that the write replaces; None when ``previous_generation`` is not current."""
+        old = self._tables.partition(write.bot_id).documents.get(write.doc_id or 0)
+        return old if old and old.generation == write.previous_generation else None
+
+    def _switch(self, write: WriteRow) -> None:
+        old = self._replaced(write)
+        assert old is not None
+        new = self._row(write, old.doc_id, old.created_at)
         if write.rewrites is not None:
             new = replace(
                 old,
@@ -164,9 +177,8 @@ class MemoryWriteStore:
                 chunk_span=new.chunk_span,
             )
         new.external_id = old.external_id
-        documents[write.doc_id] = new
+        self._tables.partition(write.bot_id).documents[old.doc_id] = new
         self._tables.discard(write.bot_id, old, self._late_write_window)
-        return old.chunk_count
 
     async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID | None) -> set[int]:
         mine = [saga.generation for saga in self._tables.held(generations, token) if saga.bot_id == bot_id]

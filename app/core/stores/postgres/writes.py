@@ -7,8 +7,9 @@ from uuid import UUID
 
 import asyncpg
 
-from app.core.ports import BeginResult, FinishResult, RenderAnswer, WriteFailure
-from app.core.stores.postgres import idempotency as keys
+from app.core.ports import BeginResult, FinishResult, RenderAnswer, RequestKey, WriteFailure
+from app.core.stores.postgres import idempotency, streams
+from app.core.stores.postgres import request_keys as keys
 from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.tenant_guard import only_bot
@@ -23,6 +24,7 @@ from app.schemas.rows import (
     IdempotencyKey,
     WriteRow,
 )
+from app.schemas.stream_rows import LinesKey
 from app.utils.errors import ExternalIdsHeld, NoGeneration
 from app.utils.tasks import cancel_quietly
 
@@ -35,12 +37,14 @@ class WriteStore:
         self._late_write_window = late_write_window
 
     async def begin(
-        self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: IdempotencyKey | None = None
+        self, writes: Sequence[WriteRow], token: UUID, lease: timedelta, key: RequestKey | None = None
     ) -> BeginResult:
         async with self._db.transaction() as conn:
-            if key and (answer := await keys.claim(conn, key)) is not None:
+            if isinstance(key, IdempotencyKey) and (answer := await idempotency.claim(conn, key)) is not None:
                 return BeginResult((), answer=answer)
             bots = await _lock_bots(conn, writes)
+            if isinstance(key, LinesKey) and key.name.bot_id in bots:
+                await streams.claim(conn, key)
             current = await _generations(conn, writes)
             checked: list[WriteRow | WriteFailure] = []
             for write in writes:
@@ -62,12 +66,12 @@ class WriteStore:
         collections: Mapping[UUID, str],
         token: UUID,
         lease: timedelta,
-        key: IdempotencyKey | None = None,
+        key: RequestKey | None = None,
     ) -> BeginResult:
         async with self._db.transaction() as conn:
-            if key and not await keys.lock(conn, key):
+            bots, locked = await _lock_bots_and_key(conn, writes, key)
+            if not locked:
                 return BeginResult([WriteFailure.LEASE_LOST] * len(writes))
-            bots = await _lock_bots(conn, writes)
             undone: set[int] = set()
             for bot_id in sorted({write.bot_id for write in writes}):
                 generations = [write.generation for write in writes if write.bot_id == bot_id]
@@ -89,7 +93,7 @@ class WriteStore:
         checked: Sequence[WriteRow | WriteFailure],
         token: UUID,
         lease: timedelta,
-        key: IdempotencyKey | None,
+        key: RequestKey | None,
     ) -> BeginResult:
         """Begins the sagas of the writes among ``checked`` and stores their chunks. Raises NoGeneration."""
         live = [write for write in checked if isinstance(write, WriteRow)]
@@ -130,7 +134,7 @@ class WriteStore:
         writes: Sequence[WriteRow],
         token: UUID,
         timestamps: Mapping[UUID, int],
-        key: IdempotencyKey | None = None,
+        key: RequestKey | None = None,
         answer: RenderAnswer | None = None,
     ) -> FinishResult:
         if not timestamps:
@@ -154,12 +158,12 @@ class WriteStore:
         conn: Connection,
         writes: Sequence[WriteRow],
         token: UUID,
-        key: IdempotencyKey | None,
+        key: RequestKey | None,
         answer: RenderAnswer | None,
     ) -> FinishResult:
-        if key and not await keys.lock(conn, key):
+        bots, locked = await _lock_bots_and_key(conn, writes, key)
+        if not locked:
             return FinishResult(failed=dict.fromkeys((write.generation for write in writes), WriteFailure.LEASE_LOST))
-        bots = await _lock_bots(conn, writes)
         failed = {write.generation: WriteFailure.BOT_NOT_FOUND for write in writes if not _is_same_bot(write, bots)}
         moved = frozenset(
             write.generation
@@ -260,6 +264,18 @@ async def _lock_bots(conn: Connection, writes: Sequence[WriteRow]) -> dict[UUID,
     """The rows of those bots that exist. None of them is deleted or moved before the commit."""
     bots = sorted({write.bot_id for write in writes})
     return {row["bot_id"]: row for row in await conn.fetch(SQL["lock_bot_for_use"], bots)}
+
+
+async def _lock_bots_and_key(
+    conn: Connection, writes: Sequence[WriteRow], key: RequestKey | None
+) -> tuple[dict[UUID, asyncpg.Record], bool]:
+    """In the order of T1. Also whether the request still has its key; if not, the bots may be missing."""
+    if isinstance(key, IdempotencyKey) and not await keys.lock(conn, key):
+        return {}, False
+    bots = await _lock_bots(conn, writes)
+    # Without the bot, whose deletion has deleted the part, the writes fail because of that.
+    part = key if isinstance(key, LinesKey) and key.name.bot_id in bots else None
+    return bots, part is None or await keys.lock(conn, part)
 
 
 def _is_same_bot(write: WriteRow, bots: Mapping[UUID, asyncpg.Record]) -> bool:
