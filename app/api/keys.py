@@ -16,7 +16,11 @@ router = APIRouter(prefix="/keys", tags=["keys"])
 
 PrefixPath = Annotated[
     str,
-    Path(max_length=64, description="cm_ and 8 characters, as the list shows it.", examples=["cm_0a1b2c3d"]),
+    Path(
+        pattern="^cm_[a-z0-9]{8}$",
+        description="cm_ and 8 characters, as the list shows it.",
+        examples=["cm_0a1b2c3d"],
+    ),
 ]
 
 

@@ -293,8 +293,12 @@ class TestAccounts:
         assert key[12:] not in str(listed)
         assert (await operator.delete(f"/keys/{new['prefix']}")).status_code == 200
         assert (await operator.delete(f"/keys/{new['prefix']}")).status_code == 404
-        for wrong in ({"scope": "read"}, {"scope": "operator", "account_name": "mine"}, body | {"days": 0}):
-            assert (await operator.post("/keys", json=wrong)).status_code == 422
+        for wrong in ("cm_%00a1b2c3d", "cm_", key, "%F0%9F%98%80"):
+            assert (await operator.delete(f"/keys/{wrong}")).status_code == 422
+        for note in ("\0", "x" * 257):
+            assert (await operator.post("/keys", json=body | {"note": note})).status_code == 422
+        for refused in ({"scope": "read"}, {"scope": "operator", "account_name": "mine"}, body | {"days": 0}):
+            assert (await operator.post("/keys", json=refused)).status_code == 422
 
     async def test_an_operator_works_with_bots_of_every_account(self, callers: dict[str, httpx.AsyncClient]) -> None:
         names = ("mine", "theirs")
