@@ -33,6 +33,8 @@ from app.schemas.rows import Progress
 from app.settings_check import checked_settings, settings_warnings
 from app.settings_page import settings_page
 from app.sync_command import sync
+from app.transfer_commands import COMMANDS as TRANSFER_COMMANDS
+from app.transfer_commands import add_transfer_commands, run_transfer_command
 from app.tune import tune
 from app.utils.errors import AppError, ModelMismatch, StartupError
 from app.utils.logging import configure
@@ -311,6 +313,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("settings", help="print every setting with its default and meaning, as Markdown")
     add_load_command(commands)
     add_key_commands(commands)
+    add_transfer_commands(commands)
     return parser
 
 
@@ -336,6 +339,8 @@ def main() -> int:
             return 0
         if arguments.command == "load":
             return run_load_command(settings, arguments)
+        if arguments.command in TRANSFER_COMMANDS:
+            return run_transfer_command(settings, arguments)
         if arguments.command == "keys":
             return run_key_command(settings, arguments)
         if arguments.command == "calibrate":

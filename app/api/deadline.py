@@ -2,7 +2,7 @@
 
 import asyncio
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.bodies import SAFE_METHODS
 from app.api.limits import Limits
@@ -37,14 +37,29 @@ class Deadline:
             await self._app(scope, receive, send)
             return
         limits: Limits = scope["state"]["limits"]
-        seconds = limits.ingest_seconds if _is_long(scope) else limits.request_seconds
+        seconds = limits.ingest_seconds if _is_long(scope) or is_export(scope) else limits.request_seconds
         try:
             async with asyncio.timeout(seconds) as deadline:
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, _renewing(send, deadline, seconds) if is_export(scope) else send)
         except TimeoutError as exc:
             if not deadline.expired():
                 raise
             raise DeadlineExceeded(f"The request was cancelled after {seconds:g} seconds.", retry_after=5) from exc
+
+
+def is_export(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return scope["method"] == "GET" and path.startswith("/collection/") and path.endswith("/export")
+
+
+def _renewing(send: Send, deadline: asyncio.Timeout, seconds: float) -> Send:
+    """An export takes as long as it takes. Each of its pieces has to be made, and taken by the client, in this time."""
+
+    async def renewed(message: Message) -> None:
+        await send(message)
+        deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    return renewed
 
 
 def _is_long(scope: Scope) -> bool:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 from app.config import Settings
 from app.core.access.api_keys import ApiKeyAdmin
@@ -17,13 +18,16 @@ from app.core.operations.normalize import Normalizer
 from app.core.operations.vector_check import VectorCheck
 from app.core.operations.vector_source import EmbedderOf
 from app.core.operations.verify import Verifier
+from app.core.ports import ApiKeyPort, BotPort
 from app.core.services import open_embedders, running
 from app.core.stores.postgres.api_keys import KeyStore
 from app.core.stores.postgres.bots import BotStore
+from app.core.stores.postgres.documents import DocumentStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.normalize import NormalizeStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
+from app.core.transfer.export import Exporter
 from app.core.write.generations import TakeOver
 from app.schemas.rows import Bot
 from app.utils.errors import ModelMismatch
@@ -87,6 +91,24 @@ async def open_keys(settings: Settings) -> AsyncIterator[ApiKeyAdmin]:
     """For the command line, with or without a running server. Needs no Milvus. Raises StartupError."""
     async with open_postgres(settings) as db:
         yield ApiKeyAdmin(KeyStore(db))
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSource:
+    """What a backup reads."""
+
+    exporter: Exporter
+    bots: BotPort
+    keys: ApiKeyPort
+
+
+@asynccontextmanager
+async def open_backup(settings: Settings) -> AsyncIterator[BackupSource]:
+    """For the command line, with or without a running server. Needs no model. Raises StartupError."""
+    async with open_stores(settings) as stores:
+        bots = BotStore(stores.db, stores.late_write_window)
+        documents = DocumentStore(stores.db, stores.late_write_window)
+        yield BackupSource(Exporter(bots, documents, stores.index), bots, KeyStore(stores.db))
 
 
 @asynccontextmanager

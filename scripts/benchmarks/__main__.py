@@ -34,6 +34,7 @@ from scripts.benchmarks import (
     stream,
     sync,
     torch_embedding,
+    transfer,
 )
 from scripts.benchmarks.embedders import NAMES
 from scripts.benchmarks.figures import Table, markdown, save
@@ -51,6 +52,7 @@ PROGRAMS: tuple[ModuleType, ...] = (
     put,
     stream,
     sync,
+    transfer,
     reembed,
     cache_timing,
     rls,

@@ -104,6 +104,7 @@ def take_down_bots(monkeypatch: pytest.MonkeyPatch) -> None:
         "get_document",
         "get_document_chunks",
         "list_documents",
+        "documents_with_chunks",
         "query_documents",
         "current_chunks",
         "neighbouring_chunks",

@@ -21,7 +21,14 @@ from app.core.transfer.importing import Imported
 from app.core.write.upsert import OnConflict
 from app.export_file import ExportFile, ExportWriter
 from app.schemas.rows import NewChunk, NewDocument
-from app.utils.errors import BotNotFound, ExportOvertaken, InvalidInput, VectorIndexUnavailable, VectorsDiffer
+from app.utils.errors import (
+    BotNotFound,
+    ExportOvertaken,
+    InvalidInput,
+    Unavailable,
+    VectorIndexUnavailable,
+    VectorsDiffer,
+)
 from app.utils.stopwatch import Stopwatch
 from tests.conftest import BotClient
 from tests.integration.conftest import Crash, FaultyEmbedder, FaultyIndex, assert_at_rest, expire
@@ -273,11 +280,36 @@ async def test_what_failed_for_a_while_is_stored_later_in_the_same_run(
     await insert(services, bot.bot_id, [document(number) for number in range(2)])
     file = await export_to(services, bot.bot_id, tmp_path / "bot.ndjson")
     target = await other_bot(services, bot)
+    monkeypatch.setattr(importing, "PAUSE_SECONDS", 0)
     index.fault = "before"
-    with pytest.raises(VectorIndexUnavailable):
+    with pytest.raises(Unavailable, match="Milvus did not answer"):
         await import_from(services, file, target)
     index.fault = None
     assert [one.result for one in await import_from(services, file, target)] == ["created"] * 2
+
+
+async def test_an_attempt_that_stored_nothing_is_repeated_as_it_was(
+    bot: BotClient, services: Services, tmp_path: Path, index: FaultyIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer documents it would have another record, and the next run would store them once more."""
+    await insert(services, bot.bot_id, [document(number, named=False) for number in range(2)])
+    file = await export_to(services, bot.bot_id, tmp_path / "bot.ndjson")
+    empty_document(file.path, 1)
+    monkeypatch.setattr(importing, "PAUSE_SECONDS", 0)
+    target = await other_bot(services, bot)
+    store = services.importer.store
+
+    async def available_at_the_second_attempt(*args: Any) -> Any:
+        index.fault = None if calls else "before"
+        calls.append(1)
+        return await store(*args)
+
+    calls: list[int] = []
+    monkeypatch.setattr(services.importer, "store", available_at_the_second_attempt)
+    for _ in range(2):
+        assert [one.result for one in await import_from(services, file, target)] == ["failed", "created"]
+    assert len(calls) == 3
+    assert (await services.bots.counts(target)).documents == 1
 
 
 def empty_document(path: Path, number: int) -> None:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 from app.core.ports import ApiKeyPort
-from app.schemas.operation_rows import SCOPES, ListedApiKey, Scope, StoredApiKey
+from app.schemas.operation_rows import SCOPES, ApiKeyRow, ListedApiKey, Scope, StoredApiKey
 from app.utils.errors import DatabaseUnavailable, Forbidden, Unauthorized
 
 KEY = re.compile(r"(cm_[a-z0-9]{8})_[A-Za-z0-9_-]{43}", re.ASCII)
@@ -149,6 +149,10 @@ class ApiKeyAdmin:
 
     async def list(self, account: str | None) -> Sequence[ListedApiKey]:
         return await self._store.list(account)
+
+    async def restore(self, row: ApiKeyRow) -> bool:
+        """Stores a key of a backup. False, with nothing changed, when there is one with this prefix."""
+        return await self._store.restore(row)
 
     async def revoke(self, key_or_prefix: str) -> bool:
         """Revokes the key. False when there is none, or it was revoked before."""

@@ -6,7 +6,7 @@
 
 The counts of the manifest are those of its moment, the counts of the end those of the lines. ``sha256`` is that of all
 bytes before the end's line. A file without that line, or with another hash, was cut off or changed. A vector is
-float32, little-endian, in base64. RAG_Milvus_API_Design.md, section 13, is the reference.
+float32, little-endian, in base64. RAG_Milvus_API_Design.md, section 3, is the reference.
 """
 
 from binascii import b2a_base64

@@ -33,8 +33,8 @@ from app.utils.stopwatch import Stopwatch
 SAMPLE_SHARE, SAMPLE_LEAST = 500, 2
 """Of the vectors of a batch, one in SAMPLE_SHARE is compared, but at least SAMPLE_LEAST."""
 PAUSE_SECONDS: Final = 0.5
-MAX_ATTEMPTS: Final = 20
-"""How often documents of one batch are tried that failed because something was unavailable."""
+MAX_FAILURES: Final = 10
+"""How often in a run documents of one batch are tried that fail because something is unavailable."""
 
 
 class Imported(NamedTuple):
@@ -132,6 +132,15 @@ class Importer:
                 )
 
 
+class _Done(NamedTuple):
+    """What one attempt did. ``recorded``: its results are in the database, which it was if something was stored.
+    ``replayed``: by an earlier run."""
+
+    results: Sequence[Imported]
+    recorded: bool
+    replayed: bool
+
+
 class Import:
     """An import into one bot, by ``Importer.begin``. A batch is stored once, however often it is given."""
 
@@ -160,26 +169,35 @@ class Import:
     async def store(self, batch: ImportBatch) -> list[Imported]:
         """What became of each document, now or when the batch was stored first. Raises as ``Importer.store``.
 
-        Documents that failed because something was unavailable are tried again.
+        Documents that failed because something was unavailable are tried again, for some seconds; then raises
+        Unavailable. An attempt that stored nothing has no record and is repeated as it was, now or by the next run:
+        otherwise the two runs would store the same documents in different attempts.
         """
         results = [Imported("failed", retry=True)] * len(batch.documents)
-        for attempt in range(MAX_ATTEMPTS):
-            left = [number for number, result in enumerate(results) if result.retry]
-            part = replace(batch, documents=[batch.documents[number] for number in left])
-            if attempt:
-                part = replace(part, sha256=sha256(batch.sha256 + orjson.dumps(left)).digest())
-                await asyncio.sleep(PAUSE_SECONDS)
-            for number, result in zip(left, await self._store_once(part, attempt), strict=True):
+        left, part, attempt, failures = list(range(len(results))), batch, 0, 0
+        while True:
+            done = await self._store_once(part, attempt)
+            for number, result in zip(left, done.results, strict=True):
                 results[number] = result
-            if not any(result.retry for result in results):
-                break
-        return results
+            if not any(result.retry for result in done.results):
+                return results
+            if done.recorded:
+                left = [number for number in left if results[number].retry]
+                digest = sha256(part.sha256 + orjson.dumps(left)).digest()
+                part = replace(batch, documents=[batch.documents[number] for number in left], sha256=digest)
+                attempt += 1
+            if done.replayed:
+                continue
+            failures += 1
+            if failures == MAX_FAILURES:
+                raise Unavailable(f"Documents could not be stored: {next(one.error for one in results if one.retry)}")
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def forget(self) -> None:
         """Forgets what was stored: the same export can then be imported once more."""
         await self._records.forget("", self._prefix)
 
-    async def _store_once(self, batch: ImportBatch, attempt: int) -> list[Imported]:
+    async def _store_once(self, batch: ImportBatch, attempt: int) -> "_Done":
         request = IdempotentRequest(self._key(batch, attempt), batch.sha256, _record)
         deadline = asyncio.get_running_loop().time() + self._patience
         while True:
@@ -192,13 +210,11 @@ class Import:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
-        if request.answer is not None:
-            self.repeated += len(batch.documents) if request.replayed else 0
-            return [Imported(*values) for values in orjson.loads(request.answer)]
-        unavailable = [one.error for one in outcomes if isinstance(one.error, Unavailable)]
-        if outcomes and len(unavailable) == len(outcomes):
-            raise unavailable[0]
-        return [_imported(one) for one in outcomes]
+        if request.answer is None:
+            return _Done([_imported(one) for one in outcomes], recorded=False, replayed=False)
+        self.repeated += len(batch.documents) if request.replayed else 0
+        results = [Imported(*values) for values in orjson.loads(request.answer)]
+        return _Done(results, recorded=True, replayed=request.replayed)
 
     def _key(self, batch: ImportBatch, attempt: int) -> str:
         return f"{self._prefix}{batch.first}.{attempt}"
