@@ -178,20 +178,59 @@ SELECT bot_id FROM bot_registry WHERE bot_id = ANY ($1::uuid[]) ORDER BY bot_id 
 
 -- name: advance_milvus_timestamps
 -- $3: the writer. Where another one was last, what he and others have raised is foreign to this one; that is noted even
--- if this write has the older timestamp.
+-- if this write has the older timestamp. The vectors of these writes are not in recent_vectors.
 UPDATE bot_registry r
 SET foreign_timestamp = CASE WHEN r.last_writer = $3::uuid THEN r.foreign_timestamp ELSE r.milvus_timestamp END,
-    last_writer = $3, milvus_timestamp = greatest(r.milvus_timestamp, w.milvus_timestamp)
+    last_writer = $3, milvus_timestamp = greatest(r.milvus_timestamp, w.milvus_timestamp),
+    unshared_timestamp = greatest(r.unshared_timestamp, w.milvus_timestamp)
 FROM unnest($1::uuid[], $2::bigint[]) AS w (bot_id, milvus_timestamp)
-WHERE r.bot_id = w.bot_id AND (r.milvus_timestamp < w.milvus_timestamp OR r.last_writer IS DISTINCT FROM $3);
+WHERE r.bot_id = w.bot_id AND (r.unshared_timestamp < w.milvus_timestamp OR r.last_writer IS DISTINCT FROM $3);
 
 -- name: advance_milvus_timestamp
 -- For one bot, in one statement that does not wait for the disk: set_config lasts until its commit.
 UPDATE bot_registry
 SET foreign_timestamp = CASE WHEN last_writer = $3::uuid THEN foreign_timestamp ELSE milvus_timestamp END,
-    last_writer = $3, milvus_timestamp = greatest(milvus_timestamp, $2)
-WHERE bot_id = $1 AND (milvus_timestamp < $2 OR last_writer IS DISTINCT FROM $3)
+    last_writer = $3, milvus_timestamp = greatest(milvus_timestamp, $2),
+    unshared_timestamp = greatest(unshared_timestamp, $2)
+WHERE bot_id = $1 AND (unshared_timestamp < $2 OR last_writer IS DISTINCT FROM $3)
   AND set_config('synchronous_commit', 'off', true) IS NOT NULL;
+
+-- name: advance_milvus_timestamp_and_share
+-- The same for a small write, whose vectors go to recent_vectors: keys $5, documents $6, vectors $7. Not if the bot has
+-- another collection than $4 by now, or is being deleted. A write with an older timestamp adds its vectors too.
+WITH raised AS (
+    UPDATE bot_registry
+    SET foreign_timestamp = CASE WHEN last_writer = $3::uuid THEN foreign_timestamp ELSE milvus_timestamp END,
+        last_writer = $3, milvus_timestamp = greatest(milvus_timestamp, $2),
+        unshared_timestamp = CASE
+            WHEN state = 'active' AND coalesce(milvus_collection, collection_name) = $4::text THEN unshared_timestamp
+            ELSE greatest(unshared_timestamp, $2)
+        END
+    WHERE bot_id = $1 AND set_config('synchronous_commit', 'off', true) IS NOT NULL
+    RETURNING state = 'active' AND coalesce(milvus_collection, collection_name) = $4 AS is_shared
+)
+INSERT INTO recent_vectors (bot_id, milvus_timestamp, chunk_id, doc_id, embedding)
+SELECT $1, $2, v.chunk_id, v.doc_id, v.embedding
+FROM raised, unnest($5::bigint[], $6::bigint[], $7::bytea[]) AS v (chunk_id, doc_id, embedding)
+WHERE raised.is_shared;
+
+-- name: sweep_recent_vectors
+-- What is taken out of recent_vectors raises unshared_timestamp. Bots that are being written to at this moment are left
+-- for the next time. An older server deletes bots without their rows here. The locks are not held until the disk is done.
+WITH bots AS MATERIALIZED (
+    SELECT bot_id FROM bot_registry
+    WHERE bot_id IN (SELECT bot_id FROM recent_vectors WHERE written_at < now() - $1::interval)
+      AND set_config('synchronous_commit', 'off', true) IS NOT NULL
+    FOR NO KEY UPDATE SKIP LOCKED
+), swept AS (
+    DELETE FROM recent_vectors r
+    WHERE r.written_at < now() - $1
+      AND (r.bot_id IN (SELECT bot_id FROM bots) OR NOT EXISTS (SELECT FROM bot_registry b WHERE b.bot_id = r.bot_id))
+    RETURNING r.bot_id, r.milvus_timestamp
+)
+UPDATE bot_registry b SET unshared_timestamp = greatest(b.unshared_timestamp, s.newest)
+FROM (SELECT bot_id, max(milvus_timestamp) AS newest FROM swept GROUP BY bot_id) AS s
+WHERE b.bot_id = s.bot_id;
 
 -- name: raise_milvus_timestamp
 -- By a rebuild, whose end makes the last writer unknown (migration 0020).
@@ -205,7 +244,9 @@ SELECT EXISTS (SELECT FROM sagas WHERE bot_id = $1 AND operation = 'create_bot'
 SELECT drop_bot_partitions($1);
 
 -- name: delete_bot_row
-DELETE FROM bot_registry WHERE bot_id = $1 AND state = 'deleting';
+-- Nothing was added to recent_vectors since the bot is being deleted.
+WITH deleted AS (DELETE FROM bot_registry WHERE bot_id = $1 AND state = 'deleting' RETURNING bot_id)
+DELETE FROM recent_vectors WHERE bot_id IN (SELECT bot_id FROM deleted);
 
 -- name: enqueue_bot_gc
 -- Before partitions and row are deleted. Late writes to the dropped collection could appear in a new collection of
@@ -241,9 +282,9 @@ RETURNING generation;
 -- There are fewer rows than writes if the block of generations is used up, or was not reserved by this database as
 -- it is now.
 INSERT INTO sagas (generation, operation, bot_id, doc_id, previous_generation, chunk_span, collection_name,
-                   lease_token, lease_until, names_writer)
+                   lease_token, lease_until, names_writer, shares_vectors)
 SELECT w.generation, 'write', w.bot_id, coalesce(w.doc_id, w.generation), w.previous_generation, w.chunk_span,
-       w.collection_name, $6, now() + $7::interval, true
+       w.collection_name, $6, now() + $7::interval, true, true
 FROM (SELECT nextval('generation_seq') AS generation, * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[],
                                                                     $4::integer[], $5::text[])
           AS u (bot_id, doc_id, previous_generation, chunk_span, collection_name) OFFSET 0) AS w
@@ -258,9 +299,9 @@ RETURNING generation;
 -- As begin_writes, where some of the documents have an external_id. A write whose external_id another saga holds gets
 -- no row. All insert in one order, so that they wait for each other and do not deadlock.
 INSERT INTO sagas (generation, operation, bot_id, doc_id, previous_generation, chunk_span, collection_name,
-                   lease_token, lease_until, names_writer, external_id)
+                   lease_token, lease_until, names_writer, shares_vectors, external_id)
 SELECT w.generation, 'write', w.bot_id, coalesce(w.doc_id, w.generation), w.previous_generation, w.chunk_span,
-       w.collection_name, $6, now() + $7::interval, true, w.external_id
+       w.collection_name, $6, now() + $7::interval, true, true, w.external_id
 FROM (SELECT nextval('generation_seq') AS generation, * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[],
                                                                     $4::integer[], $5::text[], $8::text[])
           AS u (bot_id, doc_id, previous_generation, chunk_span, collection_name, external_id) OFFSET 0) AS w
@@ -989,6 +1030,21 @@ LIMIT $3;
 -- name: write_timestamps
 SELECT milvus_timestamp, last_writer, foreign_timestamp, coalesce(milvus_collection, collection_name) AS milvus_collection
 FROM bot_registry WHERE bot_id = $1 AND state = 'active';
+
+-- name: recent_writes
+-- The same, and the vectors in recent_vectors of the last $2 before the newest timestamp, newest first, at most $3. Of
+-- one moment, as rows are swept. There is one row without a vector if there is no vector.
+SELECT b.milvus_timestamp, b.last_writer, b.foreign_timestamp, b.unshared_timestamp,
+       coalesce(b.milvus_collection, b.collection_name) AS milvus_collection,
+       v.milvus_timestamp AS written, v.chunk_id, v.doc_id, v.embedding
+FROM bot_registry b
+LEFT JOIN LATERAL (
+    SELECT * FROM recent_vectors v
+    WHERE v.bot_id = $1 AND v.milvus_timestamp > greatest(b.unshared_timestamp, b.milvus_timestamp - $2::bigint)
+    ORDER BY v.milvus_timestamp DESC
+    LIMIT $3
+) AS v ON true
+WHERE b.bot_id = $1 AND b.state = 'active';
 
 -- ---------------------------------------------------------------- confidence
 

@@ -40,6 +40,8 @@ CREATED_AT = "created_at"
 """Of ``documents``; now, if a row names none."""
 CHUNK_TABLE = "document_chunks"
 CHUNK_COLUMNS = ("bot_id", "chunk_id", "doc_id", "chunk_index", "text", "page_number")
+EMBEDDING = "<f4"
+"""The type of the numbers in ``recent_vectors.embedding``, for numpy."""
 
 
 Mode = Literal["dense", "lexical", "hybrid"]

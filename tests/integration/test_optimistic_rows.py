@@ -44,7 +44,11 @@ async def searched(bot: BotClient) -> BotClient:
 
 async def write_elsewhere(db: Database, bot: BotClient, timestamp: int) -> None:
     """As another process does before it acknowledges a write."""
-    await db.execute("UPDATE bot_registry SET milvus_timestamp = $2 WHERE bot_id = $1", bot.bot_id, timestamp)
+    await db.execute(
+        "UPDATE bot_registry SET milvus_timestamp = $2, unshared_timestamp = $2 WHERE bot_id = $1",
+        bot.bot_id,
+        timestamp,
+    )
 
 
 async def test_a_search_sees_what_another_process_has_written(

@@ -16,6 +16,7 @@ from app.core.ports import ChunkIds, Hit
 from app.core.services import build_services
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.documents import DocumentStore
+from app.core.stores.postgres.writes import WriteStore
 from app.schemas.queries import SQL
 from tests.conftest import BotClient, in_process, register
 from tests.doubles.hash_embedder import HashEmbedder
@@ -135,21 +136,95 @@ async def test_filters_thresholds_groups_and_context(bot: BotClient, index: Tick
     assert set(index.guarantees) == {0}
 
 
-async def test_writes_of_another_process_are_waited_for(
+async def test_small_writes_of_another_process_are_found_without_waiting(
+    bot: BotClient, other: httpx.AsyncClient, index: TickingIndex
+) -> None:
+    there = BotClient(other, bot.bot_id)
+    mine, gone = await bot.insert("own"), await bot.insert("own, to be deleted")
+    for _ in range(3):  # The row is assumed by now.
+        assert len(await texts(bot)) == 2
+    foreign = await there.insert("foreign")
+    for one in (bot, there, bot, there):
+        assert set(await texts(one)) == {"own", "own, to be deleted", "foreign"}
+    await replace(there, mine, "own, changed there")
+    await replace(bot, foreign, "foreign, changed here")
+    await delete(there, gone)
+    for one in (bot, there, bot, there):
+        assert set(await texts(one)) == {"own, changed there", "foreign, changed here"}
+    assert set(index.guarantees) == {0}
+    # What Milvus and the table both know counts once.
+    index.shown = index.newest
+    assert len(await texts(bot)) == len(await texts(there)) == 2
+
+
+async def test_large_writes_of_another_process_are_waited_for(
     bot: BotClient, other: httpx.AsyncClient, index: TickingIndex
 ) -> None:
     there = BotClient(other, bot.bot_id)
     for _ in range(2):
-        await bot.insert("own")
+        await bot.insert(*(f"own {number}" for number in range(9)))
         for _ in range(3):  # The row is assumed by now.
             await texts(bot)
-        await there.insert("foreign")
-        assert (await texts(bot)).count("foreign") == (await texts(there)).count("foreign")
+        await there.insert(*(f"foreign {number}" for number in range(9)))
+        query = {"query": "foreign 1", "limit": 100}
+        assert set(await texts(bot, **query)) == set(await texts(there, **query))  # type: ignore[arg-type]
         assert index.guarantees[-2] == index.newest
-        await bot.insert("own")
+        await bot.insert(*(f"own {number}" for number in range(9)))
         foreign, own = sorted(set(index.timestamps.values()))[-2:]
-        assert sorted(await texts(bot)) == sorted(await texts(there))
+        assert sorted(await texts(bot, **query)) == sorted(await texts(there, **query))  # type: ignore[arg-type]
         assert index.guarantees[-2:] == [foreign, own]
+
+
+async def test_a_slow_write_of_another_process_with_an_older_timestamp(
+    bot: BotClient, other: httpx.AsyncClient, at: Callable[..., asyncio.Event], index: TickingIndex
+) -> None:
+    there = BotClient(other, bot.bot_id)
+    doc_id = await bot.insert("text")
+    reached = at("write.after_upsert", lambda: there.insert("newer"))
+    await there.insert("older")
+    assert reached.is_set()
+    for one in (bot, there, bot):
+        assert set(await texts(one)) == {"text", "older", "newer"}
+    await delete(there, doc_id)
+    assert set(await texts(bot)) == {"older", "newer"}
+    assert set(index.guarantees) == {0}
+
+
+async def test_others_ask_for_recent_vectors_only_for_a_second(
+    bot: BotClient, other: httpx.AsyncClient, index: TickingIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = BotClient(other, bot.bot_id)
+    await bot.insert("text")
+    asked: list[str] = []
+    fetch = Database.fetch
+
+    async def told(self: Database, sql: str, *args: Any) -> Any:
+        asked.append(sql)
+        return await fetch(self, sql, *args)
+
+    async def statements() -> list[str]:
+        asked.clear()
+        assert await texts(there) == ["text"]
+        return [sql for sql in asked if sql in names]
+
+    names = {SQL[name]: name for name in ("get_bot", "recent_writes", "current_chunks")}
+    monkeypatch.setattr(Database, "fetch", told)
+    for _ in range(4):
+        assert [names[sql] for sql in await statements()] == ["get_bot", "recent_writes", "current_chunks"]
+    assert set(index.guarantees) == {0}
+    monkeypatch.setattr(recent_vectors, "HELD_SECONDS", -1.0)
+    assert [names[sql] for sql in await statements()] == ["current_chunks"]
+    assert index.guarantees[-1] == index.newest
+
+
+async def test_swept_vectors_are_waited_for(
+    bot: BotClient, other: httpx.AsyncClient, db: Database, index: TickingIndex
+) -> None:
+    await bot.insert("text")
+    await WriteStore(db, timedelta(0)).sweep_recent_vectors(timedelta(hours=-1))
+    assert await db.fetch("SELECT FROM recent_vectors") == []
+    assert await texts(BotClient(other, bot.bot_id)) == ["text"]
+    assert index.guarantees == [index.newest]
 
 
 async def test_what_is_not_held_is_waited_for(
@@ -160,7 +235,7 @@ async def test_what_is_not_held_is_waited_for(
     monkeypatch.setattr(recent_vectors, "HELD_SECONDS", -1.0)
     assert await texts(bot) == ["old"]
     assert index.guarantees[-1] == index.newest
-    monkeypatch.undo()
+    monkeypatch.setattr(recent_vectors, "HELD_SECONDS", 600.0)
     monkeypatch.setattr(recent_vectors, "WRITE_CHUNKS", 1)
     await bot.insert("large one", "large two")
     assert set(await texts(bot)) == {"old", "large one", "large two"}

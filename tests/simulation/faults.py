@@ -14,6 +14,8 @@ LATE_WRITE_WINDOW = 3.0
 """Seconds that a write to Milvus may still land after its call has ended."""
 CHECK = 5.0
 """Seconds between two counts of a bot's rows."""
+KEEP_RECENT = 1.5
+"""Seconds for which recent_vectors keeps vectors."""
 PATIENCE = 1.0
 """Seconds until a caller gets a timeout error."""
 

@@ -157,7 +157,7 @@ class SimulatedMilvus:
 
     def _append(self, found: SimulatedCollection) -> tuple[int, float]:
         now = self._now()
-        self._timestamp = max(self._timestamp + 1, int(now * 1e6))
+        self._timestamp = max(self._timestamp + 1, int(now * 1000) << 18)
         consumed = now + self._random.random() ** 2 * self._lag
         if found.log:
             consumed = max(consumed, found.log[-1][0])

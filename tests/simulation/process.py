@@ -18,7 +18,7 @@ from app.core.operations.copying import Copier
 from app.core.operations.rebuild import Rebuilder, RebuildLimit
 from app.core.operations.repair import Repairer
 from app.core.operations.verify import Verifier
-from app.core.ports import BeginResult, FinishResult
+from app.core.ports import BeginResult, FinishResult, RecentWrites
 from app.core.search.relevance import Relevance
 from app.core.search.search import Search
 from app.core.write.bulk_throttle import BulkWriteThrottle
@@ -33,7 +33,7 @@ from app.core.write.saga import Saga
 from app.schemas.operation_rows import Reservation
 from app.schemas.rows import WriteRow, WriteTimestamps
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
-from tests.simulation.faults import CHECK, LANDS_LATE, LATE_WRITE_WINDOW, LEASE, PATIENCE, Fate
+from tests.simulation.faults import CHECK, KEEP_RECENT, LANDS_LATE, LATE_WRITE_WINDOW, LEASE, PATIENCE, Fate
 from tests.simulation.loop import OUTSIDE, OWNER
 from tests.simulation.remote_stores import Database, Embedder, Index
 
@@ -78,6 +78,7 @@ class Process:
             [world.keys],  # Without faults: the sweep has nothing to do, and T1 checks the key again.
             interval=1.0,
             claim=LEASE,
+            keep_recent=KEEP_RECENT,
         )
         throttle = BulkWriteThrottle(bulk=1)
         self.generations = Generations(
@@ -272,6 +273,9 @@ def _brief(result: Any) -> str:
     if isinstance(result, FinishResult):
         failed = {generation: failure.name for generation, failure in result.failed.items()}
         return f"failed {failed} moved {sorted(result.moved)}"[:80]
+    if isinstance(result, RecentWrites):
+        keys = [one.chunk_id for one in result.vectors or ()]
+        return str((result.timestamps.newest, result.timestamps.foreign, result.unshared, keys))[:80]
     if isinstance(result, WriteTimestamps):
         return str((result.newest, result.foreign))  # The token of the last writer is not the seed's.
     if isinstance(result, set) and result and isinstance(next(iter(result)), str):

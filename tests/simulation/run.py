@@ -2,7 +2,9 @@
 
 import asyncio
 from random import Random
+from unittest.mock import patch
 
+from app.core.bots import recent_vectors
 from app.schemas.listing import Order
 from tests.simulation.faults import PATIENCE, Faults
 from tests.simulation.invariants import check_history, check_loop, check_nothing_is_missing, check_rest
@@ -13,6 +15,8 @@ CLIENTS, REQUESTS = 3, 8
 MORE = 0.25
 """How often a request is followed by one that lists, patches or deletes documents by filter."""
 LOSSES = ("all", "one", "one", "some", "some")
+RECENT = {"SHARED_CHUNKS": 2, "READ_CHUNKS": 5}
+"""Limits that the documents of a run, of up to 4 chunks, exceed."""
 LONG = 120.0
 """Seconds after which a client that still waits counts as forgotten by the server."""
 
@@ -30,7 +34,7 @@ def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> W
     loses = keys and not restores and seed % 4 in (1, 2)
     world = World(seed, faults, processes=processes or random.choice((1, 2, 2, 3)), reserved=not keys, loses=loses)
     try:
-        with internal_errors() as errors:
+        with internal_errors() as errors, patch.multiple(recent_vectors, **RECENT):
             clients = Clients(world, bots=random.choice((1, 2)), keys=keys, reuse_names=keys and seed % 2 == 1)
             if restores:
                 world.at(random.random() * 6, world.back_up)

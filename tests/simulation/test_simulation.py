@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 
 from app.core.bots.bots import Bots
+from app.core.ports import SharedVectors
 from app.core.write import generations
 from app.core.write.recovery import Recovery
 from app.schemas.listing import ListedDocument
@@ -28,7 +29,7 @@ from tests.doubles.memory_store import (
     MemoryWriteStore,
     idempotency,
 )
-from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
+from tests.doubles.memory_store.tables import BotRow, ChunkRow, DocumentRow, Tables
 from tests.simulation.embedder import DIMENSION
 from tests.simulation.run import simulate
 from tests.simulation.world import Violation
@@ -205,6 +206,31 @@ def without_the_filter_of_a_delete(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def without_vectors_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def share(_store: MemoryWriteStore, bot: BotRow, timestamp: int, shared: SharedVectors | None) -> None:
+        if shared is None:
+            bot.unshared_timestamp = max(bot.unshared_timestamp, timestamp)
+
+    monkeypatch.setattr(MemoryWriteStore, "_share", share)
+
+
+def without_the_timestamp_of_large_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    share = MemoryWriteStore._share
+
+    def share_only(self: MemoryWriteStore, bot: BotRow, timestamp: int, shared: SharedVectors | None) -> None:
+        if shared is not None:
+            share(self, bot, timestamp, shared)
+
+    monkeypatch.setattr(MemoryWriteStore, "_share", share_only)
+
+
+def without_the_timestamp_of_swept_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sweep(self: MemoryWriteStore, _age: timedelta) -> None:
+        self._tables.recent.clear()
+
+    monkeypatch.setattr(MemoryWriteStore, "sweep_recent_vectors", sweep)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -219,6 +245,9 @@ def without_the_filter_of_a_delete(monkeypatch: pytest.MonkeyPatch) -> None:
         without_doubting_counts_after_a_restore,
         without_the_doc_id_in_a_place,
         without_the_filter_of_a_delete,
+        without_vectors_for_others,
+        without_the_timestamp_of_large_writes,
+        without_the_timestamp_of_swept_vectors,
     ],
 )
 def test_broken_design_is_found(broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ BACKED_UP = (
     "bots",
     "partitions",
     "sagas",
+    "recent",
     "garbage",
     "keys",
     "parts",

@@ -46,7 +46,7 @@ async def test_no_delete_begins_after_the_claim(late: bool, monkeypatch: pytest.
     index = Mock(delete=delete, present=AsyncMock(return_value=set()))
     garbage = Mock(claim=AsyncMock(side_effect=[ROWS, []]), complete=AsyncMock(), reschedule=AsyncMock())
     recovery: Any = Recovery(
-        Mock(compensate_expired=AsyncMock(return_value=0)),
+        Mock(compensate_expired=AsyncMock(return_value=0), sweep_recent_vectors=AsyncMock()),
         garbage,
         Mock(claim_expired=AsyncMock(return_value=None)),
         Mock(),

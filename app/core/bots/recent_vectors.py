@@ -1,4 +1,4 @@
-"""Vectors that this process wrote in the last second, which Milvus may not show yet.
+"""Vectors of the last second, which Milvus may not show yet: those of this process, and small writes of all processes.
 
 A search under a guarantee timestamp waits until Milvus has processed its log up to there: for a write of this moment
 until the next time tick, 200 ms by default. A process that was the last to write to a bot need not wait for its own
@@ -6,6 +6,9 @@ writes: it ranks their vectors itself and merges them with what Milvus finds. Th
 
 - what other processes wrote: ``foreign_timestamp`` of the bot's row,
 - what this process wrote and does not hold any more: the floor of the collection.
+
+Within a second after it heard of a write of another process, it reads the vectors of all recent writes that are small
+from ``recent_vectors`` in PostgreSQL. Then the guarantee has to cover what is not in there.
 
 How long vectors are held is a guess about Milvus's tick. If the guess is wrong, searches wait; nothing is missing
 (docs/decisions/0024-recent-vectors.md).
@@ -20,7 +23,8 @@ from uuid import UUID
 
 import numpy as np
 
-from app.core.ports import ChunkIds, Hit, Vectors
+from app.core.bots.bot_cache import BoundedCache
+from app.core.ports import ChunkIds, Hit, RecentVector, RecentWrites, SharedVectors, Vectors
 from app.schemas.rows import Bot, ExpectedBot, WriteTimestamps
 
 HELD_SECONDS: Final = 1.0
@@ -32,6 +36,12 @@ COLLECTION_CHUNKS: Final = 2_048
 TOTAL_BYTES: Final = 64 << 20
 COLLECTIONS: Final = 4_096
 """Collections whose floor is known. The floor of a collection that was dropped from here is that of all of these."""
+SHARED_CHUNKS, SHARED_BYTES = 8, 32 << 10
+"""Most of one write that is put into ``recent_vectors``: until then that takes less time than T2, which runs beside."""
+READ_AGE: Final = 1_000 << 18
+"""In Milvus's timestamps, which are milliseconds and 18 bits: HELD_SECONDS."""
+READ_CHUNKS: Final = 256
+"""Vectors read from ``recent_vectors`` in one search, which takes about 1 ms; of more, the newest."""
 
 
 class Part(NamedTuple):
@@ -59,13 +69,15 @@ class Snapshot:
     """What a search has to ask of Milvus, and what it adds itself, at one moment.
 
     ``guarantee_timestamp`` for Milvus. ``writer``: the process's token if ``parts`` and guarantee together cover every
-    write of this process, else None. ``version``: changes with every write of the process.
+    write of this process, else None. ``version``: changes with every write of the process. ``shared``: the keys of
+    ``parts`` if they were read from ``recent_vectors``; then they and the guarantee cover all writes.
     """
 
     guarantee_timestamp: int
     writer: UUID | None = None
     version: int = 0
     parts: Sequence[Part] = ()
+    shared: frozenset[int] | None = None
 
     def expected(self, bot: Bot) -> ExpectedBot:
         """What the bot's row must still be for the search to have seen all that was acknowledged before it."""
@@ -80,11 +92,18 @@ class Snapshot:
             self.writer,
         )
 
-    def covers(self, timestamps: WriteTimestamps) -> bool:
-        """Whether the snapshot covers every write in a row with these timestamps, which was read after it was taken.
+    def covers(self, writes: RecentWrites) -> bool:
+        """Whether the snapshot covers every one of these writes, which were read after it was taken.
 
         Writes of this process that began since are not covered: see ``RecentVectors.is_unchanged``.
         """
+        if self.shared is not None:
+            # A process that was slow may have added one that is older than the newest.
+            guarantee_timestamp, vectors = _shared(writes)
+            return guarantee_timestamp <= self.guarantee_timestamp and all(
+                one.chunk_id in self.shared for one in vectors if one.timestamp > self.guarantee_timestamp
+            )
+        timestamps = writes.timestamps
         needed = timestamps.foreign if timestamps.last_writer == self.writer is not None else timestamps.newest
         return needed <= self.guarantee_timestamp
 
@@ -122,6 +141,8 @@ class RecentVectors:
         self._number = 0
         self._bytes = 0
         self._forgotten_floor = 0
+        self._foreign = BoundedCache[str, tuple[int, float]]()
+        """By collection: the newest timestamp of another process, and when this one heard of it."""
 
     def add(self, collection: str, timestamp: int, chunk_ids: ChunkIds, doc_ids: ChunkIds, embeddings: Vectors) -> None:
         """Holds the vectors (n, dimension) of a write that Milvus has acknowledged; not those of a large one."""
@@ -145,14 +166,33 @@ class RecentVectors:
         if len(self._collections) > COLLECTIONS:
             self._forget(next(iter(self._collections)))
 
-    def snapshot(self, collection: str, timestamps: WriteTimestamps) -> Snapshot:
-        """``timestamps``: of the bot's row, read before. An older row is possible: ``expected`` tells."""
+    def snapshot(self, collection: str, writes: RecentWrites) -> Snapshot:
+        """``writes``: read before. The timestamps may be those of an older row: ``expected`` tells."""
         self._drop_old()
-        recent = self._collections.get(collection)
+        recent, timestamps = self._collections.get(collection), writes.timestamps
         if recent is None:
-            return Snapshot(timestamps.newest)
-        needed = timestamps.foreign if timestamps.last_writer == self._token else timestamps.newest
-        return Snapshot(max(needed, recent.floor), self._token, recent.version, tuple(recent.parts))
+            own = Snapshot(timestamps.newest)
+        else:
+            needed = max(self._foreign_timestamp(timestamps), recent.floor)
+            own = Snapshot(needed, self._token, recent.version, tuple(recent.parts))
+        guarantee_timestamp, vectors = _shared(writes)
+        if guarantee_timestamp >= own.guarantee_timestamp:
+            return own
+        return Snapshot(guarantee_timestamp, None, 0, _parts(vectors), frozenset(one.chunk_id for one in vectors))
+
+    def heard_lately(self, bot: Bot) -> bool:
+        """Whether this process has heard within HELD_SECONDS, or hears now, of the newest write of another one."""
+        newest, now = self._foreign_timestamp(bot.timestamps), _now()
+        if not newest:
+            return False
+        known, heard_at = self._foreign.get(bot.milvus_collection) or (0, now)
+        if newest > known:
+            heard_at = now
+            self._foreign.put(bot.milvus_collection, (newest, now))
+        return now - heard_at < HELD_SECONDS
+
+    def _foreign_timestamp(self, timestamps: WriteTimestamps) -> int:
+        return timestamps.foreign if timestamps.last_writer == self._token else timestamps.newest
 
     def is_unchanged(self, collection: str, snapshot: Snapshot) -> bool:
         """Whether the snapshot holds every write of this process up to now that its guarantee does not cover.
@@ -192,6 +232,30 @@ class RecentVectors:
         while recent.parts:
             self._drop_first(recent)
         self._forgotten_floor = max(self._forgotten_floor, recent.floor)
+
+
+def shareable(vectors: SharedVectors) -> bool:
+    return len(vectors.chunk_ids) <= SHARED_CHUNKS and vectors.vectors.nbytes <= SHARED_BYTES
+
+
+def _shared(writes: RecentWrites) -> tuple[int, Sequence[RecentVector]]:
+    """A guarantee timestamp, and the vectors that make it enough for all of these writes: those with a newer one."""
+    if writes.vectors is None:
+        return writes.timestamps.newest, ()
+    oldest = max(writes.unshared, writes.timestamps.newest - READ_AGE)
+    if len(writes.vectors) >= READ_CHUNKS:  # There may be more, also of the write of the last one.
+        oldest = max(oldest, writes.vectors[-1].timestamp)
+    return oldest, [one for one in writes.vectors if one.timestamp > oldest]
+
+
+def _parts(vectors: Sequence[RecentVector]) -> Sequence[Part]:
+    if not vectors:
+        return ()
+    embeddings = np.array([one.vector for one in vectors])
+    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    chunk_ids = np.array([one.chunk_id for one in vectors], np.int64)
+    doc_ids = np.array([one.doc_id for one in vectors], np.int64)
+    return (Part(0, vectors[0].timestamp, chunk_ids, doc_ids, units),)
 
 
 def _now() -> float:

@@ -10,7 +10,7 @@ time. Its outcome is then unknown: it may have been committed.
 
 from app.core.ports.access import ApiKeyPort
 from app.core.ports.bots import BotPort
-from app.core.ports.documents import DocumentPort
+from app.core.ports.documents import DocumentPort, RecentVector, RecentWrites
 from app.core.ports.jobs import JobPort
 from app.core.ports.listing import ListingPort
 from app.core.ports.operations import (
@@ -44,6 +44,7 @@ from app.core.ports.writes import (
     IdempotencyPort,
     RenderAnswer,
     RequestKey,
+    SharedVectors,
     StoredAnswer,
     WriteFailure,
     WritePort,
@@ -71,8 +72,11 @@ __all__ = [
     "ModelMigrationPort",
     "NormalizePort",
     "RebuildPort",
+    "RecentVector",
+    "RecentWrites",
     "RenderAnswer",
     "RequestKey",
+    "SharedVectors",
     "StatisticsPort",
     "StoredAnswer",
     "StreamPort",

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
+from app.core.ports.vector_index import Vectors
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
 from app.schemas.rows import (
@@ -18,6 +19,27 @@ from app.schemas.rows import (
     StoredDocument,
     WriteTimestamps,
 )
+
+
+class RecentVector(NamedTuple):
+    """The vector (dimension,) of a chunk in ``recent_vectors``, and Milvus's timestamp of the write."""
+
+    timestamp: int
+    chunk_id: int
+    doc_id: int
+    vector: Vectors
+
+
+class RecentWrites(NamedTuple):
+    """The newest writes of a bot by all processes, of one moment.
+
+    ``unshared``: the vectors of all acknowledged writes with a newer timestamp are in ``recent_vectors``. ``vectors``:
+    those of them that were asked for, newest first; None if none were.
+    """
+
+    timestamps: WriteTimestamps
+    unshared: int = 0
+    vectors: Sequence[RecentVector] | None = None
 
 
 class DocumentPort(Protocol):
@@ -129,4 +151,10 @@ class DocumentPort(Protocol):
         """Milvus's timestamps of the bot's writes; the newest is 0 when the bot does not exist.
 
         Raises CollectionMoved when the bot has another collection than ``collection``: newer writes went there.
+        """
+
+    async def recent_writes(self, bot_id: UUID, collection: str, age: int, limit: int) -> RecentWrites:
+        """As ``write_timestamps``, and the vectors in ``recent_vectors``, at most ``limit``.
+
+        Their timestamps are above ``unshared`` and above ``age`` before the newest one.
         """

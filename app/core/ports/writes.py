@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from app.core.ports.vector_index import ChunkIds, Vectors
 from app.schemas.rows import IdempotencyKey, WriteRow
 from app.schemas.stream_rows import LineResults, LinesKey
 
@@ -50,6 +51,15 @@ class FinishResult:
     failed: Mapping[int, WriteFailure] = field(default_factory=dict)
     moved: frozenset[int] = frozenset()
     replaced_chunks: Mapping[int, int] = field(default_factory=dict)
+
+
+class SharedVectors(NamedTuple):
+    """The vectors (n, dimension) that a small write put into a bot's collection, for other processes."""
+
+    collection_name: str
+    chunk_ids: ChunkIds
+    doc_ids: ChunkIds
+    vectors: Vectors
 
 
 RequestKey = IdempotencyKey | LinesKey
@@ -97,13 +107,16 @@ class WritePort(Protocol):
         timestamps: Mapping[UUID, int],
         key: RequestKey | None = None,
         answer: RenderAnswer | None = None,
+        shared: SharedVectors | None = None,
     ) -> FinishResult:
         """T2: makes the writes visible, removes what they replace and ends their sagas.
 
         A write that fails keeps its saga, for ``compensate``. Where a bot has moved, nothing is done to any write.
         With ``key``, ``answer`` is called inside the transaction if a write succeeds, and what it returns is stored as
         the key's answer. ``timestamps``: Milvus's timestamps of the newest writes by bot_id; no search sees the writes
-        with an older timestamp than these.
+        with an older timestamp than these. ``shared``: all vectors of these writes, which are of one bot, for
+        ``recent_vectors``. Without them the bot's ``unshared_timestamp`` is raised, as well as when the bot has another
+        collection by now.
         """
 
     async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]:
@@ -124,6 +137,9 @@ class WritePort(Protocol):
 
     async def enqueue_vector_gc(self, bot_id: UUID, writes: Sequence[WriteRow]) -> None:
         """Puts the generations of these writes on ``vector_gc``, where they may be already; not one that is current."""
+
+    async def sweep_recent_vectors(self, age: timedelta) -> None:
+        """Deletes what was put into ``recent_vectors`` that long ago; raises ``unshared_timestamp`` accordingly."""
 
     async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None:
         """The document's current generation; None when there is no such document."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.core.embedding.port import Vectors
-from app.core.ports import Hit, KeyRange, by_rank
+from app.core.ports import Hit, KeyRange, RecentWrites, by_rank
 from app.core.search.fusion import relative_score_fusion
 from app.schemas.filter_tree import Filter
-from app.schemas.rows import Bot, CurrentChunk, WriteTimestamps
+from app.schemas.rows import Bot, CurrentChunk
 
 Hydrate = Literal["none", "likely", "all"]
 """Which hits get their texts in the statement that confirms them: none, the likely winners, or all."""
@@ -20,8 +20,8 @@ Hydrate = Literal["none", "likely", "all"]
 class RetrievalRequest:
     """What to retrieve from ``bot`` for each of ``texts``.
 
-    ``optimistic``: ``bot`` comes from the cache and has to be validated. ``timestamps``: of the bot's row; the search
-    sees all writes that they cover. ``vectors``: (n, dimension), possibly still pending; None if no dense list is
+    ``optimistic``: ``bot`` comes from the cache and has to be validated. ``writes``: the bot's newest, read
+    before; the search sees all of them. ``vectors``: (n, dimension), possibly still pending; None if no dense list is
     wanted. ``lexical``: whether lexical lists are wanted.
 
     Each list needs ``candidates`` confirmed hits from at least ``min_documents`` documents. ``limit``: results for each
@@ -32,7 +32,7 @@ class RetrievalRequest:
 
     bot: Bot
     optimistic: bool
-    timestamps: WriteTimestamps
+    writes: RecentWrites
     texts: Sequence[str]
     vectors: asyncio.Future[Vectors] | None
     lexical: bool

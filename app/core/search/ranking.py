@@ -151,7 +151,7 @@ class Ranker:
         if stored := list(missing - vectors.keys()):
             with timings.measure("cosines"):
                 vectors |= await self._index.embeddings(
-                    request.bot.milvus_collection, stored, guarantee_timestamp=request.timestamps.newest
+                    request.bot.milvus_collection, stored, guarantee_timestamp=request.writes.timestamps.newest
                 )
         if gone := list(missing - vectors.keys()):
             vectors |= zip(gone, await self._embed_again(request, found, gone, timings), strict=True)

@@ -11,11 +11,12 @@ from uuid import UUID
 
 import numpy as np
 
+from app.core.bots import recent_vectors
 from app.core.bots.bots import Bots
 from app.core.bots.recent_vectors import RecentVectors, Snapshot
 from app.core.embedding.port import Vectors
 from app.core.embedding.registry import EmbedderRegistry
-from app.core.ports import DocumentPort, Hit, KeyRange, VectorIndex
+from app.core.ports import DocumentPort, Hit, KeyRange, RecentWrites, VectorIndex
 from app.core.search.coalescing import RequestCoalescer
 from app.core.search.completion import Completion
 from app.core.search.hits import (
@@ -26,7 +27,7 @@ from app.core.search.hits import (
     merge_hits,
     take_all_confirmed,
 )
-from app.schemas.rows import CHUNKS_PER_GENERATION, CurrentChunk, ExpectedBot, WriteTimestamps
+from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, CurrentChunk, ExpectedBot
 from app.utils.errors import CollectionMissing, Unavailable
 from app.utils.stopwatch import Stopwatch
 
@@ -53,6 +54,10 @@ Searches with ``allowed_ids`` do not: PostgreSQL named the ids, and it names no 
 
 LexicalBatchKey = tuple[str, int, tuple[KeyRange, ...], int]
 """The same, and the version of the analyzer."""
+
+
+class AssumedRowChanged(Exception):
+    """Others have written since the bot's row was read that an optimistic search assumes."""
 
 
 @dataclass(slots=True)
@@ -90,6 +95,7 @@ class Retrieval:
         self._documents = documents
         self._index = index
         self._confirm_batcher = RequestCoalescer(self._confirm_batch)
+        self._writes_reader = RequestCoalescer(self._read_writes)
         self._dense_batcher = RequestCoalescer(self._search_dense_batch, MAX_CONCURRENT_SEARCHES)
         self._lexical_batcher = RequestCoalescer(self._search_lexical_batch, MAX_CONCURRENT_SEARCHES)
 
@@ -109,15 +115,16 @@ class Retrieval:
 
         With post-filtering most unconfirmed keys are current but fail the filter. A list that stays too short at
         Milvus's top-k limit makes the result incomplete. Raises CollectionMoved when the bot has another collection by
-        now, and Unavailable when more documents were replaced or deleted than MAX_ROUNDS searches can make up for.
+        now, AssumedRowChanged if the request is optimistic, and Unavailable when more documents were replaced or
+        deleted than MAX_ROUNDS searches can make up for.
         """
         k = min(request.candidates + SPARE_HITS, MAX_TOP_K)
-        timestamps = request.timestamps
+        writes = request.writes
         post_filter = request.where is not None and allowed_ids is None
         unconfirmed_before: set[int] = set()
         result = RetrievalResult([])
         for result.rounds in range(1, MAX_ROUNDS + 1):
-            snapshot = self._snapshot(request, timestamps)
+            snapshot = self._snapshot(request, writes)
             raw = await self._search(request, k, snapshot.guarantee_timestamp, allowed_ids, timings)
             with_recent = await _with_recent(request, raw, k, snapshot, allowed_ids)
             lists: Sequence[HitLists] = with_recent
@@ -130,15 +137,16 @@ class Retrieval:
             result.dropped = len(unconfirmed)
             # is_current: every unconfirmed key is stale, or its document's current chunks were added.
             is_current = unconfirmed <= unconfirmed_before or (
-                result.bot_unchanged and timestamps.newest > 0 and has_all_own
+                result.bot_unchanged and writes.timestamps.newest > 0 and has_all_own
             )
             if not is_current:
                 with timings.measure("postgres"):
-                    timestamps = await self._documents.write_timestamps(
-                        request.bot.bot_id, request.bot.milvus_collection
-                    )
-                is_current = timestamps.newest > 0 and snapshot.covers(timestamps) and has_all_own
-            if not is_current and (timestamps.newest or result.rounds > 1 or post_filter):
+                    writes = await self.recent_writes(request.bot, request.lexical)
+                is_current = writes.timestamps.newest > 0 and snapshot.covers(writes)
+                if request.optimistic and not result.rows and writes.timestamps.newest and not is_current:
+                    raise AssumedRowChanged
+                is_current = is_current and has_all_own
+            if not is_current and (writes.timestamps.newest or result.rounds > 1 or post_filter):
                 max_chunks = SMALL_COMPLETION if result.rounds <= SMALL_COMPLETION_ROUNDS else LARGE_COMPLETION
                 completed = await self._completion.complete(
                     request, raw, with_recent, k, result.rows, max_chunks, timings
@@ -163,11 +171,26 @@ class Retrieval:
             unconfirmed_before = unconfirmed
         raise Unavailable("Too many documents of this bot were replaced or deleted during the search.")
 
-    def _snapshot(self, request: RetrievalRequest, timestamps: WriteTimestamps) -> Snapshot:
-        """Of the recent vectors. Words are found by Milvus alone, so a search by words waits for every write."""
+    async def recent_writes(self, bot: Bot, lexical: bool) -> RecentWrites:
+        """The bot's newest writes, with their vectors if the search is not ``lexical``. Raises CollectionMoved."""
+        if lexical:
+            return RecentWrites(await self._documents.write_timestamps(bot.bot_id, bot.milvus_collection))
+        return await self._writes_reader((bot.bot_id, bot.milvus_collection), None)
+
+    async def _read_writes(self, key: tuple[UUID, str], calls: Sequence[None]) -> Sequence[RecentWrites]:
+        limits = (recent_vectors.READ_AGE, recent_vectors.READ_CHUNKS)
+        return [await self._documents.recent_writes(*key, *limits)] * len(calls)
+
+    def _snapshot(self, request: RetrievalRequest, writes: RecentWrites) -> Snapshot:
+        """Of the recent vectors. Words are found by Milvus alone, so a search by words waits for every write.
+
+        Those of other processes are no part of an optimistic search: it asks whether the row's timestamps are the same.
+        """
         if request.lexical:
-            return Snapshot(timestamps.newest)
-        return self._recent.snapshot(request.bot.milvus_collection, timestamps)
+            return Snapshot(writes.timestamps.newest)
+        if request.optimistic:
+            writes = RecentWrites(writes.timestamps)
+        return self._recent.snapshot(request.bot.milvus_collection, writes)
 
     async def _confirmed(
         self, request: RetrievalRequest, lists: Sequence[HitLists], snapshot: Snapshot
@@ -307,7 +330,7 @@ class Retrieval:
 async def _with_recent(
     request: RetrievalRequest, raw: list[HitLists], k: int, snapshot: Snapshot, allowed_ids: Sequence[int] | None
 ) -> list[HitLists]:
-    """The lists from Milvus with this process's recent vectors merged in."""
+    """The lists from Milvus with the recent vectors merged in."""
     if not snapshot.parts or request.vectors is None:
         return raw
     doc_ids, chunk_ids = (None, allowed_ids) if request.filters_chunks else (allowed_ids, None)

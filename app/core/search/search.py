@@ -11,7 +11,7 @@ from app.core.bots.modes import check_mode
 from app.core.bots.recent_vectors import RecentVectors
 from app.core.embedding.port import Embedder, Vectors
 from app.core.embedding.registry import EmbedderRegistry
-from app.core.ports import DocumentPort, VectorIndex
+from app.core.ports import DocumentPort, RecentWrites, VectorIndex
 from app.core.search.coalescing import RequestCoalescer
 from app.core.search.distinct import CANDIDATES, wider_request
 from app.core.search.filter_plan import FilterPlanner
@@ -22,7 +22,7 @@ from app.core.search.ranking import ChunkReplaced, Ranker
 from app.core.search.relevance import Relevance
 from app.core.search.rerank import NO_RERANKER, Reranker, check_pairs
 from app.core.search.response_size import MAX_LARGE_ANSWERS, AnswerThrottle, check_bytes, is_large
-from app.core.search.retrieval import Retrieval, in_flight_key_ranges
+from app.core.search.retrieval import AssumedRowChanged, Retrieval, in_flight_key_ranges
 from app.schemas.filter_tree import Normalized, references_chunks
 from app.schemas.rows import Bot, Chunk, Mode
 from app.utils.errors import (
@@ -74,7 +74,8 @@ class Search:
         self._large_slots = asyncio.Semaphore(MAX_LARGE_ANSWERS)
         self._rebuild_error = rebuild_error
         self._relevance = relevance
-        self._planner = FilterPlanner(documents, Retrieval(bots, documents, index, embedders, recent))
+        self._retrieval = Retrieval(bots, documents, index, embedders, recent)
+        self._planner = FilterPlanner(documents, self._retrieval)
         self._ranker = Ranker(documents, index, embedders)
         self._bot_reader = RequestCoalescer(self._read_bot)
         self._recent = recent
@@ -122,6 +123,8 @@ class Search:
             # What was in flight may have finished: the search would exclude its chunks or be refused for no reason.
             own = self._recent.without_own_writes(cached)
             cached = None if own.in_flight_generations or own.rebuild else replace(cached, in_flight_generations=())
+        if cached is not None and self._recent.heard_lately(cached):
+            cached = None  # Milvus may not show yet what others wrote, and they may go on.
         try:
             # With a single model, embedding need not wait for the bot's row.
             mode = _wanted_mode(query, cached)
@@ -138,6 +141,8 @@ class Search:
                     is_regular = not trace.dropped or cached.milvus_timestamp > 0
                     if trace.bot_unchanged and trace.rounds == 1 and is_regular:
                         return optimistic_outcome
+                except AssumedRowChanged:
+                    pass
                 except AppError as exc:
                     optimistic_outcome = exc
             bot = await self._bot_reader(key, None)
@@ -167,14 +172,18 @@ class Search:
         timings: Stopwatch,
     ) -> SearchResults:
         mode = _mode(query, bot, await self._supports_lexical(bot))
-        request = self._request(query, mode, bot, is_optimistic, None if mode == "lexical" else embedding)
+        writes = RecentWrites(bot.timestamps)
+        if mode == "dense" and not is_optimistic and self._recent.heard_lately(bot):
+            with timings.measure("postgres"):
+                writes = await self._retrieval.recent_writes(bot, lexical=False)
+        request = self._request(query, mode, bot, writes, is_optimistic, None if mode == "lexical" else embedding)
         trace = Trace()
         try:
             results = await self._results(query, mode, request, trace, timings)
         except ChunkReplaced:
             with timings.measure("postgres"):
-                timestamps = await self._documents.write_timestamps(bot.bot_id, bot.milvus_collection)
-            again = replace(request, timestamps=timestamps, hydrate="all")
+                writes = await self._retrieval.recent_writes(bot, request.lexical)
+            again = replace(request, writes=writes, hydrate="all")
             results = await self._results(query, mode, again, trace, timings)
         if query.rerank:
             results = await self._reranked(query, results, timings)
@@ -217,7 +226,13 @@ class Search:
             return self._index.bm25
 
     def _request(
-        self, query: Query, mode: Mode, bot: Bot, is_optimistic: bool, embedding: asyncio.Future[Vectors] | None
+        self,
+        query: Query,
+        mode: Mode,
+        bot: Bot,
+        writes: RecentWrites,
+        is_optimistic: bool,
+        embedding: asyncio.Future[Vectors] | None,
     ) -> RetrievalRequest:
         limit = query.limit
         if query.rerank and self._reranker is not None:
@@ -226,7 +241,7 @@ class Search:
         return RetrievalRequest(
             bot=bot,
             optimistic=is_optimistic,
-            timestamps=bot.timestamps,
+            writes=writes,
             texts=query.texts,
             vectors=embedding,
             lexical=mode != "dense",

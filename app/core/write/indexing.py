@@ -5,6 +5,7 @@ Vectors are invisible until T2, as no document names their generations.
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, islice
 from typing import NamedTuple
@@ -14,11 +15,11 @@ import numpy as np
 
 from app.core.analyzers.analyzers import analyzed_text
 from app.core.bots.bots import Bots
-from app.core.bots.recent_vectors import RecentVectors
+from app.core.bots.recent_vectors import RecentVectors, shareable
 from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
-from app.core.ports import ChunkIds, VectorIndex
+from app.core.ports import ChunkIds, SharedVectors, VectorIndex
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.carrying import ChunkText, chunk_vectors
 from app.core.write.transactions import LEASE_LOST
@@ -92,6 +93,23 @@ class ChunkBatch(NamedTuple):
         ]
 
 
+@dataclass(slots=True)
+class Indexed:
+    """What Milvus has acknowledged: its newest timestamp for each bot, where it has one.
+
+    ``vectors``: of the only upsert, if it was the only one and is small enough for other processes.
+    """
+
+    timestamps: dict[UUID, int] = field(default_factory=dict)
+    upserts: int = 0
+    vectors: SharedVectors | None = None
+
+    def add(self, bot_id: UUID, timestamp: int, vectors: SharedVectors) -> None:
+        self.timestamps[bot_id] = max(timestamp, self.timestamps.get(bot_id, 0))
+        self.upserts += 1
+        self.vectors = vectors if self.upserts == 1 and shareable(vectors) else None
+
+
 PrefetchedVectors = dict[Embedder, asyncio.Task[Vectors]]
 """By embedder: a task that embeds the texts of its first batch."""
 
@@ -133,24 +151,22 @@ class Indexer:
         }
 
     async def index(
-        self, writes: Sequence[Write], timings: Stopwatch, prefetched: PrefetchedVectors
-    ) -> dict[UUID, int]:
+        self, writes: Sequence[Write], timings: Stopwatch, prefetched: PrefetchedVectors, indexed: Indexed
+    ) -> None:
         """Embeds and upserts every chunk; embeds the next batch while the last one is being upserted.
 
         ``prefetched`` is what ``prefetch_vectors`` returned for the same writes, including those that failed since; or
-        empty. Returns Milvus's newest timestamp for each bot, where Milvus has one. A write whose bot has moved to
-        another collection is marked as moved. Stages in ``timings``: embedding, milvus, throttle.
+        empty. Adds to ``indexed`` what Milvus acknowledges. A write whose bot has moved to another collection is marked
+        as moved. Stages in ``timings``: embedding, milvus, throttle.
         """
-        timestamps: dict[UUID, int] = {}
         for embedder, group in self._by_embedder(writes).items():
-            await self._index_by(embedder, group, timestamps, timings, prefetched.get(embedder))
-        return timestamps
+            await self._index_by(embedder, group, indexed, timings, prefetched.get(embedder))
 
     async def _index_by(
         self,
         embedder: Embedder,
         writes: Sequence[Write],
-        timestamps: dict[UUID, int],
+        indexed: Indexed,
         timings: Stopwatch,
         prefetched: asyncio.Task[Vectors] | None,
     ) -> None:
@@ -171,7 +187,7 @@ class Indexer:
                 vectors = await self._embed(embedder, batch, timings, None if start else prefetched)
                 if upserting:
                     await upserting
-                upserting = asyncio.create_task(self._write_batch(batch, vectors, timestamps, timings))
+                upserting = asyncio.create_task(self._write_batch(batch, vectors, indexed, timings))
             if upserting:
                 await upserting
         finally:
@@ -195,15 +211,13 @@ class Indexer:
             return np.empty((len(batch.texts), embedder.dimension), np.float32)
         return vectors
 
-    async def _write_batch(
-        self, batch: ChunkBatch, vectors: Vectors, timestamps: dict[UUID, int], timings: Stopwatch
-    ) -> None:
+    async def _write_batch(self, batch: ChunkBatch, vectors: Vectors, indexed: Indexed, timings: Stopwatch) -> None:
         """Upserts a batch, one request for each bot at the same time."""
         async with self._throttle.slot(len(batch.texts), timings):
             with timings.measure("milvus"):
-                await asyncio.gather(*(self._upsert(one, own, timestamps) for one, own in batch.by_bot(vectors)))
+                await asyncio.gather(*(self._upsert(one, own, indexed) for one, own in batch.by_bot(vectors)))
 
-    async def _upsert(self, batch: ChunkBatch, vectors: Vectors, timestamps: dict[UUID, int]) -> None:
+    async def _upsert(self, batch: ChunkBatch, vectors: Vectors, indexed: Indexed) -> None:
         bot = batch.writes[0].bot
         upsert = partial(
             self._index.upsert,
@@ -237,7 +251,8 @@ class Indexer:
             _fail_all(batch, exc)
         else:
             if timestamp:
-                timestamps[bot.bot_id] = max(timestamp, timestamps.get(bot.bot_id, 0))
+                vectors_of = SharedVectors(bot.milvus_collection, batch.chunk_ids, batch.doc_ids, vectors)
+                indexed.add(bot.bot_id, timestamp, vectors_of)
 
     def _check_leases(self, batch: ChunkBatch) -> None:
         """Raises LeaseLost when recovery may have undone one of the writes: its vectors would stay in Milvus."""

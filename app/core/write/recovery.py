@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 SWEEP_SECONDS = 60.0
 """Between two deletions of old Idempotency-Keys and streams."""
 
+RECENT_SECONDS = 10.0
+"""How long vectors stay in ``recent_vectors``. Searches read those of the last second."""
+
 WIDE_SPAN = 1_024
 """Up to so many, all keys of a generation are named. A chunk_index can be 65,535, and naming all keys up to that takes
 Milvus Lite seconds."""
@@ -42,9 +45,11 @@ class Recovery:
         *,
         interval: float,
         claim: float,
+        keep_recent: float = RECENT_SECONDS,
     ) -> None:
         """``answers``: what is stored only for some time. ``interval``: seconds between rounds. ``claim``: seconds for
-        which one process has a batch of garbage."""
+        which one process has a batch of garbage. ``keep_recent``: for which ``recent_vectors`` keeps vectors; it is
+        swept twice in that time."""
         self._writes = writes
         self._garbage = garbage
         self._bot_store = bot_store
@@ -52,9 +57,10 @@ class Recovery:
         self._index = index
         self._leases = leases
         self._answers = answers
-        self._next_sweep = 0.0
+        self._next_sweep = self._next_recent_sweep = 0.0
         self._interval = interval
         self._claim = timedelta(seconds=claim)
+        self._keep_recent = keep_recent
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -86,6 +92,7 @@ class Recovery:
             await failpoint("recovery.after_claim")
             await self._bots.resume(saga)
         await self._sweep_answers()
+        await self._sweep_recent_vectors()
         while True:
             until = asyncio.get_running_loop().time() + self._claim.total_seconds()
             claimed = await self._garbage.claim(self._claim)
@@ -101,6 +108,12 @@ class Recovery:
             for store in self._answers:
                 await store.sweep()
             self._next_sweep = time.monotonic() + SWEEP_SECONDS
+
+    async def _sweep_recent_vectors(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_recent_sweep:
+            await self._writes.sweep_recent_vectors(timedelta(seconds=self._keep_recent))
+            self._next_recent_sweep = now + self._keep_recent / 2
 
     async def _keys_of(self, collection: str, rows: Sequence[VectorGarbage]) -> list[int]:
         """All keys that may exist; of generations with a large chunk_index those that do exist."""

@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from uuid import UUID
 
 from app.core.bots.bots import Bots
 from app.core.bots.recent_vectors import RecentVectors
@@ -23,7 +22,7 @@ from app.core.leases.leases import Leases
 from app.core.ports import VectorIndex, WritePort
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.generations import Generations
-from app.core.write.indexing import Indexer, PrefetchedVectors
+from app.core.write.indexing import Indexed, Indexer, PrefetchedVectors
 from app.core.write.recorded import RecordedRequest
 from app.core.write.transactions import WriteTransactions
 from app.core.write.write import Write, live
@@ -99,8 +98,9 @@ class Saga:
         with ExitStack() as leases:
             leases.enter_context(self._leases.holding([write.generation for write in begun], since=began_at))
             await failpoint("write.after_t1")
-            timestamps = await self._indexer.index(writes, timings, prefetched)
-            await self._finish(begun, timestamps, timings, request)
+            indexed = Indexed()
+            await self._indexer.index(writes, timings, prefetched, indexed)
+            await self._finish(begun, indexed, timings, request)
             for _ in range(MAX_RESTARTS):
                 moved = [write for write in live(begun) if write.moved]
                 if not moved:
@@ -111,8 +111,8 @@ class Saga:
                 again = [write for write in moved if write.is_live]
                 leases.enter_context(self._leases.holding([write.generation for write in again], since=began_at))
                 await failpoint("write.after_restart")
-                timestamps |= await self._indexer.index(again, timings, {})
-                await self._finish(begun, timestamps, timings, request)
+                await self._indexer.index(again, timings, {}, indexed)
+                await self._finish(begun, indexed, timings, request)
             if any(write.moved for write in live(begun)):  # Then T2 has finished none of them.
                 for write in begun:
                     write.fail(CollectionMoved())
@@ -121,13 +121,13 @@ class Saga:
                     await self._compensate(failed)
 
     async def _finish(
-        self, begun: Sequence[Write], timestamps: dict[UUID, int], timings: Stopwatch, request: RecordedRequest | None
+        self, begun: Sequence[Write], indexed: Indexed, timings: Stopwatch, request: RecordedRequest | None
     ) -> None:
         """T2 for all indexed writes. Not while one of them has to be restarted: one answer is stored for all."""
-        indexed = live(begun)
-        if indexed and not any(write.moved for write in indexed):
+        writes = live(begun)
+        if writes and not any(write.moved for write in writes):
             with timings.measure("postgres"):
-                await self._commit(indexed, timestamps, request)
+                await self._commit(writes, indexed, request)
 
     async def _restart(self, moved: Sequence[Write], request: RecordedRequest | None) -> None:
         """Undoes writes whose bot has moved, and begins them again for the bot as it is now."""
@@ -148,12 +148,10 @@ class Saga:
             for write in moved:
                 write.fail(exc)
 
-    async def _commit(
-        self, writes: Sequence[Write], timestamps: dict[UUID, int], request: RecordedRequest | None
-    ) -> None:
+    async def _commit(self, writes: Sequence[Write], indexed: Indexed, request: RecordedRequest | None) -> None:
         try:
             await failpoint("write.before_t2")
-            await self._transactions.finish(writes, self._leases.token, request, timestamps)
+            await self._transactions.finish(writes, self._leases.token, request, indexed.timestamps, indexed.vectors)
             await failpoint("write.after_t2")
         except (Unavailable, BotNotFound) as exc:
             for write in writes:

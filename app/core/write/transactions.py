@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from app.core.ports import BeginResult, FinishResult, StoredAnswer, WriteFailure, WritePort
+from app.core.ports import BeginResult, FinishResult, SharedVectors, StoredAnswer, WriteFailure, WritePort
 from app.core.write.recorded import RecordedRequest
 from app.core.write.write import Write
 from app.schemas.rows import Bot
@@ -65,18 +65,19 @@ class WriteTransactions:
         token: UUID,
         request: RecordedRequest | None = None,
         timestamps: Mapping[UUID, int] | None = None,
+        shared: SharedVectors | None = None,
     ) -> None:
         """T2. Sets errors and numbers of replaced chunks, or which writes have to be restarted first."""
         rows = [write.to_row() for write in writes]
         if request is None:
-            _apply(await self._store.finish(rows, token, timestamps or {}), writes)
+            _apply(await self._store.finish(rows, token, timestamps or {}, shared=shared), writes)
             return
 
         def answer(result: FinishResult) -> StoredAnswer:
             _apply(result, writes)  # Before the commit: the answer tells the outcome of every write.
             return request.set_answer()
 
-        _apply(await self._store.finish(rows, token, timestamps or {}, request.to_row(), answer), writes)
+        _apply(await self._store.finish(rows, token, timestamps or {}, request.to_row(), answer, shared), writes)
 
 
 def _apply(result: FinishResult, writes: Sequence[Write]) -> None:

@@ -168,6 +168,7 @@ class MemoryBotStore:
         tables.migration_leases.pop(bot_id, None)
         if (bot := tables.bots.get(bot_id)) and bot.state == "deleting":
             del tables.bots[bot_id]
+            tables.recent.pop(bot_id, None)
             tables.rebuilds.pop(bot_id, None)
             tables.syncs.pop(bot_id, None)
             tables.jobs = {key: row for key, row in tables.jobs.items() if row.job.bot_id != bot_id}
@@ -195,7 +196,8 @@ class MemoryBotStore:
             return False
         if row.embedding_model is None:
             row.embedding_model, row.dimension = model, dimension
-        row.milvus_collection, row.last_writer = replacement.collection_name, None
+        row.milvus_collection = replacement.collection_name
+        row.forget_writers()
         if await self.has_chunks(bot.bot_id):
             self._tables.begin_rebuild(bot.bot_id, False)
         if bot.embedding_model is not None:

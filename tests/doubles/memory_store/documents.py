@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+from app.core.ports import RecentWrites
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES, check_metadata
 from app.schemas.rows import (
@@ -238,6 +239,15 @@ class MemoryDocumentStore:
         if bot and bot.collection != collection:
             raise CollectionMoved()
         return bot.bot().timestamps if bot else WriteTimestamps(0)
+
+    async def recent_writes(self, bot_id: UUID, collection: str, age: int, limit: int) -> RecentWrites:
+        timestamps = await self.write_timestamps(bot_id, collection)
+        if (bot := self._tables.active(bot_id)) is None:
+            return RecentWrites(timestamps, vectors=())
+        above = max(bot.unshared_timestamp, bot.milvus_timestamp - age)
+        vectors = [row.vector for row in self._tables.recent.get(bot_id, ()) if row.vector.timestamp > above]
+        newest_first = sorted(vectors, key=lambda vector: -vector.timestamp)
+        return RecentWrites(timestamps, bot.unshared_timestamp, newest_first[:limit])
 
     def _is_expected(self, bot_id: UUID, expected: ExpectedBot) -> bool:
         row = self._tables.active(bot_id)

@@ -52,7 +52,7 @@ class MemoryGenerationStore:
             own = all(any(one.first <= row.generation <= one.last for one in kept) for row in documents)
             if bot.collection in abandon and not (kept and own):
                 bot.milvus_collection = f"r{self._tables.next_generation()}_{uuid4().hex}"
-                bot.last_writer = None
+                bot.forget_writers()
                 abandoned += 1
         return abandoned
 

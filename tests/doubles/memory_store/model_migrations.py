@@ -163,5 +163,6 @@ class MemoryCutover:
         bot.embedding_model, bot.dimension = self._migration.embedding_model, self._migration.dimension
         bot.analyzer_version = self._migration.analyzer_version
         bot.title_in_lexical = self._migration.title_in_lexical
-        bot.milvus_timestamp, bot.last_writer = max(bot.milvus_timestamp, timestamp), None
+        bot.milvus_timestamp = max(bot.milvus_timestamp, timestamp)
+        bot.forget_writers()
         self._tables.rebuilds.pop(bot.bot_id, None)

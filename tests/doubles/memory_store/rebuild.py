@@ -53,7 +53,8 @@ class MemoryRebuildStore:
         if bot is None or bot.collection != collection or row is None or row.lease_token != token:
             return False
         del self._tables.rebuilds[bot_id]
-        bot.milvus_timestamp, bot.last_writer = max(bot.milvus_timestamp, timestamp), None
+        bot.milvus_timestamp = max(bot.milvus_timestamp, timestamp)
+        bot.forget_writers()
         return True
 
     async def claim_check(self, interval: timedelta, settling: timedelta) -> Check | None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from app.core.ports import RecentVector
 from app.schemas.operation_rows import BotSize, Calibration, GenerationBlock, Job, ModelMigration, TermCounts
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, Mode, Progress
 from app.schemas.stream_rows import LineResults, PartName
@@ -25,6 +26,7 @@ class BotRow:
     milvus_timestamp: int = 0
     last_writer: UUID | None = None
     foreign_timestamp: int = 0
+    unshared_timestamp: int = 0
     milvus_collection: str | None = None
     next: ModelMigration | None = None
     analyzer_version: int = 1
@@ -43,6 +45,10 @@ class BotRow:
         if self.last_writer != writer:
             self.last_writer, self.foreign_timestamp = writer, self.milvus_timestamp
         self.milvus_timestamp = max(self.milvus_timestamp, timestamp)
+
+    def forget_writers(self) -> None:
+        """As migrations 0020 and 0028 do in triggers: nobody holds all recent vectors."""
+        self.last_writer, self.unshared_timestamp = None, self.milvus_timestamp
 
     def bot(self, rebuild: Progress | None = None) -> Bot:
         return Bot(
@@ -126,6 +132,12 @@ class SagaRow:
     chunk_span: int = 0
     collection_name: str | None = None
     external_id: str | None = None
+
+
+@dataclass(slots=True)
+class RecentRow:
+    vector: RecentVector
+    written_at: datetime
 
 
 @dataclass(slots=True)
@@ -219,6 +231,7 @@ class Tables:
         self.bots: dict[UUID, BotRow] = {}
         self.partitions: dict[UUID, Partition] = {}
         self.sagas: dict[int, SagaRow] = {}
+        self.recent: dict[UUID, list[RecentRow]] = {}
         self.garbage: dict[tuple[int, str], GarbageRow] = {}
         self.keys: dict[tuple[str, str], KeyRow] = {}
         self.jobs: dict[UUID, JobRow] = {}

@@ -5,13 +5,21 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.core.ports import BeginResult, FinishResult, RenderAnswer, RequestKey, WriteFailure
+from app.core.ports import (
+    BeginResult,
+    FinishResult,
+    RecentVector,
+    RenderAnswer,
+    RequestKey,
+    SharedVectors,
+    WriteFailure,
+)
 from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, IdempotencyKey, WriteRow
 from app.schemas.stream_rows import LinesKey
 from app.utils.errors import ExternalIdsHeld
 from tests.doubles.memory_store import idempotency, streams
 from tests.doubles.memory_store import request_keys as keys
-from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
+from tests.doubles.memory_store.tables import BotRow, ChunkRow, DocumentRow, RecentRow, Tables
 
 
 class MemoryWriteStore:
@@ -117,10 +125,12 @@ class MemoryWriteStore:
         timestamps: Mapping[UUID, int],
         key: RequestKey | None = None,
         answer: RenderAnswer | None = None,
+        shared: SharedVectors | None = None,
     ) -> FinishResult:
         for bot_id, timestamp in timestamps.items():
             if bot := self._tables.bots.get(bot_id):
                 bot.advance(timestamp, token)
+                self._share(bot, timestamp, shared if len(timestamps) == 1 else None)
         if key and not self._has_key(key):
             return FinishResult(failed=dict.fromkeys((write.generation for write in writes), WriteFailure.LEASE_LOST))
         failed = {write.generation: WriteFailure.BOT_NOT_FOUND for write in writes if not self._is_same_bot(write)}
@@ -154,6 +164,24 @@ class MemoryWriteStore:
         """Without the bot of lines, the writes fail because of that."""
         gone = isinstance(key, LinesKey) and self._tables.active(key.name.bot_id) is None
         return gone or keys.lock(self._tables, key)
+
+    def _share(self, bot: BotRow, timestamp: int, shared: SharedVectors | None) -> None:
+        if shared is None or bot.state != "active" or bot.collection != shared.collection_name:
+            bot.unshared_timestamp = max(bot.unshared_timestamp, timestamp)
+            return
+        keys = zip(shared.chunk_ids.tolist(), shared.doc_ids.tolist(), shared.vectors, strict=True)
+        rows = [RecentRow(RecentVector(timestamp, *one), self._tables.now()) for one in keys]
+        self._tables.recent.setdefault(bot.bot_id, []).extend(rows)
+
+    async def sweep_recent_vectors(self, age: timedelta) -> None:
+        until = self._tables.now() - age
+        for bot_id, rows in list(self._tables.recent.items()):
+            swept = [row.vector.timestamp for row in rows if row.written_at < until]
+            self._tables.recent[bot_id] = [row for row in rows if row.written_at >= until]
+            if swept and (bot := self._tables.bots.get(bot_id)):
+                bot.unshared_timestamp = max(bot.unshared_timestamp, *swept)
+            if not self._tables.recent[bot_id]:
+                del self._tables.recent[bot_id]
 
     def _lost(self, writes: Iterable[WriteRow], token: UUID) -> set[int]:
         generations = {write.generation for write in writes}

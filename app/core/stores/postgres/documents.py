@@ -7,6 +7,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
+from app.core.ports import RecentVector, RecentWrites
 from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.filter_sql import compile_filter
@@ -17,6 +20,7 @@ from app.schemas.metadata import metadata_bytes as metadata_length
 from app.schemas.queries import SQL
 from app.schemas.rows import (
     CHUNKS_PER_GENERATION,
+    EMBEDDING,
     Chunk,
     ChunkHash,
     CurrentChunk,
@@ -206,7 +210,24 @@ class DocumentStore:
             raise CollectionMoved()
         if row is None:
             return WriteTimestamps(0)
-        return WriteTimestamps(row["milvus_timestamp"], row["last_writer"], row["foreign_timestamp"])
+        return _timestamps(row)
+
+    async def recent_writes(self, bot_id: UUID, collection: str, age: int, limit: int) -> RecentWrites:
+        rows = await self._db.fetch(SQL["recent_writes"], bot_id, age, limit)
+        if not rows:
+            return RecentWrites(WriteTimestamps(0), vectors=())
+        if rows[0]["milvus_collection"] != collection:
+            raise CollectionMoved()
+        vectors = [
+            RecentVector(row["written"], row["chunk_id"], row["doc_id"], np.frombuffer(row["embedding"], EMBEDDING))
+            for row in rows
+            if row["written"] is not None
+        ]
+        return RecentWrites(_timestamps(rows[0]), rows[0]["unshared_timestamp"], vectors)
+
+
+def _timestamps(row: Any) -> WriteTimestamps:
+    return WriteTimestamps(row["milvus_timestamp"], row["last_writer"], row["foreign_timestamp"])
 
 
 class _TooLarge(Exception):

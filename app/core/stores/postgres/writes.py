@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from app.core.ports import BeginResult, FinishResult, RenderAnswer, RequestKey, WriteFailure
+from app.core.ports import BeginResult, FinishResult, RenderAnswer, RequestKey, SharedVectors, WriteFailure
 from app.core.stores.postgres import idempotency, streams
 from app.core.stores.postgres import request_keys as keys
 from app.core.stores.postgres.connection import Connection
@@ -21,6 +21,7 @@ from app.schemas.rows import (
     CREATED_AT,
     DOCUMENT_COLUMNS,
     DOCUMENT_TABLE,
+    EMBEDDING,
     IdempotencyKey,
     WriteRow,
 )
@@ -136,12 +137,13 @@ class WriteStore:
         timestamps: Mapping[UUID, int],
         key: RequestKey | None = None,
         answer: RenderAnswer | None = None,
+        shared: SharedVectors | None = None,
     ) -> FinishResult:
         if not timestamps:
             async with self._db.transaction() as conn:
                 return await self._finish(conn, writes, token, key, answer)
         connected = asyncio.Event()
-        advancing = asyncio.create_task(self._advance_timestamps(timestamps, token, connected))
+        advancing = asyncio.create_task(self._advance_timestamps(timestamps, token, shared, connected))
         try:
             # T2 holds a connection until the timestamps are committed. So their connection is acquired before its own:
             # no task that holds a connection waits for another to become free. A pooler does not keep to that order.
@@ -191,22 +193,28 @@ class WriteStore:
             await keys.store_answer(conn, key, answer(result))
         return result
 
-    async def _advance_timestamps(self, timestamps: Mapping[UUID, int], token: UUID, connected: asyncio.Event) -> None:
+    async def _advance_timestamps(
+        self, timestamps: Mapping[UUID, int], token: UUID, shared: SharedVectors | None, connected: asyncio.Event
+    ) -> None:
         """Commits before T2 and does not wait for the disk: the log is sequential, so T2's own flush covers it, and the
         bots' rows are not locked during that flush. ``connected`` is set when it has its connection, or has failed."""
         try:
             async with self._db.connection() as conn:
                 connected.set()
                 if len(timestamps) == 1:
-                    await conn.execute(SQL["advance_milvus_timestamp"], *next(iter(timestamps.items())), token)
+                    newest = (*next(iter(timestamps.items())), token)
+                    if shared is None:
+                        await conn.execute(SQL["advance_milvus_timestamp"], *newest)
+                    else:
+                        await conn.execute(SQL["advance_milvus_timestamp_and_share"], *newest, *_shared_values(shared))
                     return
                 async with conn.transaction():
                     await conn.execute("SET LOCAL synchronous_commit = off")
                     bots = sorted(timestamps)
                     # A statement of its own: an UPDATE locks rows in its plan's order, so that two batches deadlock.
                     await conn.execute(SQL["lock_bots_for_timestamps"], bots)
-                    newest = [timestamps[bot] for bot in bots]
-                    await conn.execute(SQL["advance_milvus_timestamps"], bots, newest, token)
+                    of_bots = [timestamps[bot] for bot in bots]
+                    await conn.execute(SQL["advance_milvus_timestamps"], bots, of_bots, token)
         finally:
             connected.set()
 
@@ -254,6 +262,9 @@ class WriteStore:
         await self._db.execute(
             SQL["enqueue_vector_gc"], bot_id, generations, spans, self._late_write_window, collections
         )
+
+    async def sweep_recent_vectors(self, age: timedelta) -> None:
+        await self._db.execute(SQL["sweep_recent_vectors"], age)
 
     async def generation_of(self, bot_id: UUID, doc_id: int) -> int | None:
         async with self._db.connection() as conn:
@@ -367,6 +378,12 @@ async def _lost(conn: Connection, statement: str, writes: Sequence[WriteRow], to
     rows = await conn.fetch(SQL[statement], [write.generation for write in writes], token)
     found = {row["generation"] for row in rows}
     return {write.generation: WriteFailure.LEASE_LOST for write in _without(writes, found)}
+
+
+def _shared_values(shared: SharedVectors) -> tuple[object, ...]:
+    """$4 to $7 of advance_milvus_timestamp_and_share."""
+    vectors = [vector.tobytes() for vector in shared.vectors.astype(EMBEDDING, copy=False)]
+    return shared.collection_name, shared.chunk_ids.tolist(), shared.doc_ids.tolist(), vectors
 
 
 def _chunk_records(writes: Sequence[WriteRow]) -> Iterable[tuple[object, ...]]:
