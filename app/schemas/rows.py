@@ -1,7 +1,7 @@
 """Rows that core and the stores exchange."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -131,6 +131,10 @@ class Bot:
     @property
     def timestamps(self) -> WriteTimestamps:
         return WriteTimestamps(self.milvus_timestamp, self.last_writer, self.foreign_timestamp)
+
+    def with_timestamps(self, timestamps: WriteTimestamps) -> "Bot":
+        newest, last_writer, foreign = timestamps
+        return replace(self, milvus_timestamp=newest, last_writer=last_writer, foreign_timestamp=foreign)
 
     def __hash__(self) -> int:
         """Of two fields, as each search hashes its bot several times; equality compares all."""

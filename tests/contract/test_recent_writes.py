@@ -83,7 +83,7 @@ async def test_a_deleted_bot_leaves_no_recent_vectors(record: Record) -> None:
     assert await record.bots.finish_deletion(bot.bot_id)
     creation = await record.bots.insert(bot.bot_id, "again", bot.collection_name, "chatty", TOKEN, HOUR)
     assert creation is not None
-    await record.bots.finish_creation(creation, bot.bot_id, "hash", 64, TOKEN)
+    await record.bots.finish_creation(creation, bot.bot_id, bot.collection_name, "hash", 64, TOKEN)
     assert await recent(record, bot) == (0, [])
 
 

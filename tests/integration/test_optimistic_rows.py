@@ -58,7 +58,7 @@ async def test_a_search_sees_what_another_process_has_written(
     index.guarantee_timestamps.clear()
     assert len(await searched.search("one", mode="dense")) == 1
     assert index.guarantee_timestamps[-1] == 7
-    # The row is not assumed until two reads of it were equal.
+    # The next search reads the timestamps again, as others may go on to write.
     index.guarantee_timestamps.clear()
     await searched.search("one", mode="dense")
     assert index.guarantee_timestamps == [7]

@@ -204,13 +204,21 @@ async def test_others_ask_for_recent_vectors_only_for_a_second(
 
     async def statements() -> list[str]:
         asked.clear()
-        assert await texts(there) == ["text"]
+        assert await texts(there, mode="dense") == ["text"]
         return [sql for sql in asked if sql in names]
 
     names = {SQL[name]: name for name in ("get_bot", "recent_writes", "current_chunks")}
     monkeypatch.setattr(Database, "fetch", told)
-    for _ in range(4):
-        assert [names[sql] for sql in await statements()] == ["get_bot", "recent_writes", "current_chunks"]
+    assert [names[sql] for sql in await statements()] == ["get_bot", "recent_writes", "current_chunks"]
+    for _ in range(4):  # Also until the statistics of the bot are there.
+        await statements()
+    for _ in range(2):  # The row is assumed.
+        assert [names[sql] for sql in await statements()] == ["recent_writes", "current_chunks"]
+    doc_id = await bot.insert("text")
+    asked.clear()
+    assert await texts(there, mode="dense") == ["text", "text"]
+    assert [names[sql] for sql in asked if sql in names] == ["recent_writes", "current_chunks"]
+    await delete(bot, doc_id)
     assert set(index.guarantees) == {0}
     monkeypatch.setattr(recent_vectors, "HELD_SECONDS", -1.0)
     assert [names[sql] for sql in await statements()] == ["current_chunks"]

@@ -42,6 +42,7 @@ READ_AGE: Final = 1_000 << 18
 """In Milvus's timestamps, which are milliseconds and 18 bits: HELD_SECONDS."""
 READ_CHUNKS: Final = 256
 """Vectors read from ``recent_vectors`` in one search, which takes about 1 ms; of more, the newest."""
+ANY_TIMESTAMP: Final = 2**63 - 1
 
 
 class Part(NamedTuple):
@@ -80,7 +81,10 @@ class Snapshot:
     shared: frozenset[int] | None = None
 
     def expected(self, bot: Bot) -> ExpectedBot:
-        """What the bot's row must still be for the search to have seen all that was acknowledged before it."""
+        """What the bot's row must still be for the search to have seen all that was acknowledged before it.
+
+        Its timestamps may be any if they were read together with the vectors that the snapshot has of others.
+        """
         return ExpectedBot(
             bot.created_at,
             bot.milvus_collection,
@@ -88,7 +92,7 @@ class Snapshot:
             bot.default_mode,
             bot.default_dense_weight,
             bot.default_min_confidence,
-            self.guarantee_timestamp,
+            self.guarantee_timestamp if self.shared is None else ANY_TIMESTAMP,
             self.writer,
         )
 

@@ -137,7 +137,7 @@ class Retrieval:
             result.dropped = len(unconfirmed)
             # is_current: every unconfirmed key is stale, or its document's current chunks were added.
             is_current = unconfirmed <= unconfirmed_before or (
-                result.bot_unchanged and writes.timestamps.newest > 0 and has_all_own
+                result.bot_unchanged and snapshot.shared is None and writes.timestamps.newest > 0 and has_all_own
             )
             if not is_current:
                 with timings.measure("postgres"):
@@ -184,11 +184,12 @@ class Retrieval:
     def _snapshot(self, request: RetrievalRequest, writes: RecentWrites) -> Snapshot:
         """Of the recent vectors. Words are found by Milvus alone, so a search by words waits for every write.
 
-        Those of other processes are no part of an optimistic search: it asks whether the row's timestamps are the same.
+        Those of other processes are part of an optimistic search only from its beginning: otherwise it asks whether the
+        row's timestamps are the same.
         """
         if request.lexical:
             return Snapshot(writes.timestamps.newest)
-        if request.optimistic:
+        if request.optimistic and request.writes.vectors is None:
             writes = RecentWrites(writes.timestamps)
         return self._recent.snapshot(request.bot.milvus_collection, writes)
 

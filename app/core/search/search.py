@@ -24,7 +24,7 @@ from app.core.search.rerank import NO_RERANKER, Reranker, check_pairs
 from app.core.search.response_size import MAX_LARGE_ANSWERS, AnswerThrottle, check_bytes, is_large
 from app.core.search.retrieval import AssumedRowChanged, Retrieval, in_flight_key_ranges
 from app.schemas.filter_tree import Normalized, references_chunks
-from app.schemas.rows import Bot, Chunk, Mode
+from app.schemas.rows import Bot, Chunk, Mode, WriteTimestamps
 from app.utils.errors import (
     AppError,
     CollectionMissing,
@@ -79,7 +79,7 @@ class Search:
         self._ranker = Ranker(documents, index, embedders)
         self._bot_reader = RequestCoalescer(self._read_bot)
         self._recent = recent
-        self._bot_cache = StableValueCache[tuple[UUID, str | None], Bot](recent.without_own_writes)
+        self._bot_cache = StableValueCache[tuple[UUID, str | None], Bot](_without_writes)
 
     async def query(self, query: Query, timings: Stopwatch) -> SearchResults:
         """For each text the best ``limit`` current chunks, or documents, best first.
@@ -123,8 +123,8 @@ class Search:
             # What was in flight may have finished: the search would exclude its chunks or be refused for no reason.
             own = self._recent.without_own_writes(cached)
             cached = None if own.in_flight_generations or own.rebuild else replace(cached, in_flight_generations=())
-        if cached is not None and self._recent.heard_lately(cached):
-            cached = None  # Milvus may not show yet what others wrote, and they may go on.
+        if cached is not None and self._recent.heard_lately(cached) and _wanted_mode(query, cached) != "dense":
+            cached = None  # Others may go on to write. With their vectors the timestamps are read again in any case.
         try:
             # With a single model, embedding need not wait for the bot's row.
             mode = _wanted_mode(query, cached)
@@ -173,9 +173,14 @@ class Search:
     ) -> SearchResults:
         mode = _mode(query, bot, await self._supports_lexical(bot))
         writes = RecentWrites(bot.timestamps)
-        if mode == "dense" and not is_optimistic and self._recent.heard_lately(bot):
+        if mode == "dense" and self._recent.heard_lately(bot):
+            # Milvus may not show yet what others wrote.
             with timings.measure("postgres"):
                 writes = await self._retrieval.recent_writes(bot, lexical=False)
+            bot = bot.with_timestamps(writes.timestamps)
+            self._recent.heard_lately(bot)
+            if is_optimistic:
+                self._bot_cache.observe((query.bot_id, query.account), bot)
         request = self._request(query, mode, bot, writes, is_optimistic, None if mode == "lexical" else embedding)
         trace = Trace()
         try:
@@ -296,6 +301,11 @@ class Search:
             return replace(result, context=context)
 
         return [[with_context(result) for result in found] for found in results]
+
+
+def _without_writes(bot: Bot) -> Bot:
+    """The row without what changes with every write."""
+    return replace(bot.with_timestamps(WriteTimestamps(0)), in_flight_generations=())
 
 
 def _wanted_mode(query: Query, bot: Bot | None) -> Mode | None:
