@@ -299,7 +299,6 @@ class Settings(BaseSettings):
     max_chunks: int = Field(65_536, ge=1, le=65_536, description="Chunks of a request.")
     max_text_chars: int = Field(8_192, ge=1, le=8_192, description="Characters of a chunk or a query.")
     max_metadata_bytes: int = Field(65_536, ge=2, le=65_536, description="A document's metadata as JSON in UTF-8.")
-    max_metadata_depth: int = Field(32, ge=1, le=32, description="Levels of nesting in it.")
     max_connections: int = Field(
         2_000, ge=1, description="Connections of one process; beyond it the one idle longest is closed."
     )
@@ -321,9 +320,6 @@ class Settings(BaseSettings):
 
     # Operation
     startup_timeout: float = Field(60.0, gt=0, description="Seconds to wait for both stores at start-up.")
-    health_timeout: float = Field(
-        2.0, gt=0, description="Seconds that a dependency has to answer a health check; less than the probe's own."
-    )
     saga_lease_seconds: float = Field(
         30.0, gt=0, description="A write whose process has not renewed its lease for this long is undone."
     )

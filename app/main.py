@@ -165,7 +165,6 @@ def _limits(settings: Settings) -> Limits:
         chunks=settings.max_chunks,
         text_chars=settings.max_text_chars,
         metadata_bytes=settings.max_metadata_bytes,
-        metadata_depth=settings.max_metadata_depth,
         body_seconds=settings.body_timeout,
         request_seconds=settings.request_timeout,
         ingest_seconds=settings.ingest_timeout,

@@ -151,7 +151,6 @@ def settings() -> Settings:
         auth_disabled=True,
         saga_lease_seconds=3,
         recovery_interval_seconds=0.1,
-        health_timeout=1,
         milvus_timeout=1,
         index_check_interval_seconds=0,  # Tests that remove vectors detect the loss themselves.
     )

@@ -15,7 +15,7 @@ from app.api.streaming import is_streamed
 from app.models.fields import TEXT_CHARS
 from app.models.inserts import InvalidItem, Item
 from app.models.search import MAX_LIMIT
-from app.schemas.metadata import METADATA_BYTES, METADATA_DEPTH, metadata_bytes
+from app.schemas.metadata import METADATA_BYTES, metadata_bytes
 from app.utils.errors import InvalidInput, RateLimited, TooManyReads, TooManyWrites
 from app.utils.unicode import nfc
 
@@ -38,7 +38,6 @@ class Limits:
     chunks: int = 65_536
     text_chars: int = 8_192
     metadata_bytes: int = METADATA_BYTES
-    metadata_depth: int = METADATA_DEPTH
     body_seconds: float = 10.0
     request_seconds: float = 30.0
     ingest_seconds: float = 900.0
@@ -172,11 +171,9 @@ def check_updates(metadata: dict[str, Any], limits: Limits, where: str = "body.m
 
 
 def _check_metadata(metadata: dict[str, Any], limits: Limits, where: str) -> None:
-    # The models have checked METADATA_BYTES and METADATA_DEPTH.
+    # The models have checked METADATA_BYTES.
     if limits.metadata_bytes < METADATA_BYTES and metadata_bytes(metadata) > limits.metadata_bytes:
         raise InvalidInput.at(where, f"is larger than {limits.metadata_bytes:,} bytes of JSON")
-    if limits.metadata_depth < METADATA_DEPTH and _depth(metadata) > limits.metadata_depth:
-        raise InvalidInput.at(where, f"is nested deeper than {limits.metadata_depth} levels")
 
 
 def check_query(texts: Sequence[str], limits: Limits) -> None:
@@ -190,16 +187,3 @@ def check_answer(texts: int, limit: int, context_chunks: int) -> None:
     if texts * limit * (1 + 2 * context_chunks) > MAX_LIMIT:
         reason = f"with this limit a response could hold more than {MAX_LIMIT:,} texts, context included"
         raise InvalidInput.at("body.context_chunks", reason)
-
-
-def _depth(value: Any) -> int:
-    level, depth = [value], 0
-    while level:
-        level = [
-            child
-            for item in level
-            if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-        depth += 1
-    return depth - 1

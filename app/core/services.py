@@ -76,6 +76,8 @@ LARGE_ANSWER_REST, LARGE_ANSWER_MAX_REST_SECONDS = 8.0, 2.0
 
 log = logging.getLogger(__name__)
 
+HEALTH_SECONDS = 2.0
+"""How long a dependency has to answer a health check."""
 KEEP_ANSWERS = timedelta(hours=24)
 """How long the answer to an Idempotency-Key can be asked for again."""
 KEEP_STREAMS = timedelta(days=7)
@@ -225,7 +227,7 @@ async def build_services(
             **({"previous_embedder": previous.ping} if previous else {}),
         },
         {"postgres": stores.db.is_full, "milvus": partial(_is_full, stores.index)},
-        timeout=settings.health_timeout,
+        timeout=HEALTH_SECONDS,
     )
     await generations.open()
     saga = Saga(writes, bots, stores.index, embedders, leases, throttle, generations, recent)

@@ -22,7 +22,6 @@ LIMITS = {
     "max_chunks": 3,
     "max_text_chars": 50,
     "max_metadata_bytes": 200,
-    "max_metadata_depth": 2,
     "max_concurrent_writes": 2,
     "max_concurrent_reads": 2,
     "body_timeout": 0.3,

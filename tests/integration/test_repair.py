@@ -20,7 +20,6 @@ def settings() -> Settings:
         _env_file=None,
         saga_lease_seconds=10,
         recovery_interval_seconds=0.05,
-        health_timeout=1,
         milvus_timeout=1,
         index_check_interval_seconds=0,
     )

@@ -108,7 +108,6 @@ async def outage() -> AsyncIterator[Outage]:
             "MILVUS_TIMEOUT": str(TIMEOUT),
             "SAGA_LEASE_SECONDS": str(LEASE),
             "RECOVERY_INTERVAL_SECONDS": "0.2",
-            "HEALTH_TIMEOUT": "1",
         }
         through = {"POSTGRES_HOST": str(folder / "proxy"), "MILVUS_URI": f"http://127.0.0.1:{milvus_port}"}
         http, process = await stack.enter_async_context(served(direct | through))
