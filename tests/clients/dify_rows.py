@@ -104,6 +104,8 @@ ROWS: list[Row] = [
     failed("an unknown bot", 404, 2001, "no bot", retrieve(knowledge_id="7f3c1e9a-2b4d-4c6e-8f10-000000000000")),
     failed("an unknown name", 404, 2001, "no bot", retrieve(knowledge_id="unknown_name")),
     failed("a name that is none", 404, 2001, "no bot", retrieve(knowledge_id="no-uuid")),
+    failed("a name with NUL", 404, 2001, "no bot", retrieve(knowledge_id="a\0b")),
+    failed("a query with NUL", 400, 400, "NUL", retrieve(query="a\0b")),
     failed("an empty object", 400, 400, "knowledge_id", Call("POST", PATH, {})),
     failed("a broken body", 400, 400, "JSON", Call("POST", PATH, content=b"{")),
     failed("a blank query", 400, 400, "white space", retrieve(query=" ")),

@@ -185,7 +185,7 @@ class Bots:
                 return UUID(name)
             except ValueError:
                 raise BotNotFound() from None
-        bot_id = await self._store.find(name, account)
+        bot_id = None if "\0" in name else await self._store.find(name, account)  # PostgreSQL refuses a text with NUL.
         if bot_id is None:
             raise BotNotFound()
         return bot_id

@@ -37,6 +37,8 @@ BATCH_CHUNKS = 64
 """Chunks that are read, embedded and upserted together; more where the embedder takes more texts in one call."""
 COMPARED_KEYS = 50_000
 """Keys of a bot that are compared at a time, so that a bot of millions needs little memory."""
+COMPARED_PAGE = 16_384
+"""Keys of one read of Milvus: as many as it returns. Milvus Lite looks at all rows of a collection for each."""
 COMPARISON_PAUSE = 1.0
 """Pause after each of these parts, as a multiple of its duration: comparisons take at most half the time of a store."""
 REPAIR = "run python -m app.cli repair"
@@ -155,7 +157,9 @@ class Rebuilder:
         first, began_at = 0, asyncio.get_running_loop().time()
         while keys := await self._chunks.keys_from(bot.bot_id, first, COMPARED_KEYS):
             missing = set(keys)
-            async for page in self._index.scan(bot.milvus_collection, key_range=(keys[0], keys[-1] + 1)):
+            async for page in self._index.scan(
+                bot.milvus_collection, page=COMPARED_PAGE, key_range=(keys[0], keys[-1] + 1)
+            ):
                 missing.difference_update(page)
             lost = sorted(missing)
             for start in range(0, len(lost), BATCH_CHUNKS):
