@@ -179,6 +179,8 @@ class RecentVectors:
         else:
             needed = max(self._foreign_timestamp(timestamps), recent.floor)
             own = Snapshot(needed, self._token, recent.version, tuple(recent.parts))
+        if writes.vectors is None:
+            return own
         guarantee_timestamp, vectors = _shared(writes)
         if guarantee_timestamp >= own.guarantee_timestamp:
             return own
