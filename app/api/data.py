@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.api.auth import AccountDep
+from app.api.conditions import ETAG, NOT_MODIFIED, PreconditionDep, not_modified
 from app.api.deps import READ, WRITE, AccountQuery, BotQuery, DocPath, InsertBody, InsertManyBody, ServicesDep
 from app.api.errors import BODY_ERRORS, COMMON_ERRORS, MAX_LOCATIONS, error_responses
 from app.api.fast_route import FastRoute
@@ -53,7 +54,7 @@ ChunkPageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum num
     dependencies=[WRITE],
     status_code=201,
     response_model=DocumentInserted,
-    responses={200: {"model": DocumentInserted}, **error_responses(404, 409, 502, *BODY_ERRORS)},
+    responses={200: {"model": DocumentInserted, **ETAG}, 201: ETAG, **error_responses(404, 409, 502, *BODY_ERRORS)},
     operation_id="insert_document",
 )
 async def insert(
@@ -101,13 +102,14 @@ async def insert_batch(
     def build(outcomes: Sequence[Outcome]) -> BatchInserted:
         return batch_inserted(body.documents, outcomes, timings)
 
-    return await respond(200, owner, run, build)
+    return await respond(200, owner, run, build, of_document=False)
 
 
 @router.get(
     "/document/{doc_id}",
     dependencies=[READ],
-    responses=error_responses(404, 409, *COMMON_ERRORS),
+    response_model=DocumentDetail,
+    responses={200: ETAG, 304: NOT_MODIFIED, **error_responses(404, 409, 412, *COMMON_ERRORS)},
     operation_id="get_document",
 )
 async def get(
@@ -115,11 +117,15 @@ async def get(
     bot_id: BotQuery,
     services: ServicesDep,
     account: AccountQuery,
+    condition: PreconditionDep,
+    response: Response,
     limit: ChunkPageSize = MAX_PAGE,
     cursor: Cursor = 0,
-) -> DocumentDetail:
+) -> DocumentDetail | Response:
     """A document and its chunks in order. Long documents are returned in pages of chunks."""
     document, chunks, next_cursor = await services.documents.get(bot_id, account, doc_id, cursor, limit)
+    if known := not_modified(condition, document.version, response):
+        return known
     return DocumentDetail(
         document=DocumentOut.model_validate(document),
         chunk_count=document.chunk_count,
@@ -150,7 +156,7 @@ async def list_documents(
     "/document/{doc_id}",
     dependencies=[WRITE],
     response_model=DocumentReplaced,
-    responses=error_responses(404, 409, 502, *BODY_ERRORS),
+    responses={200: ETAG, **error_responses(404, 409, 412, 502, *BODY_ERRORS)},
     operation_id="replace_document",
 )
 async def replace(
@@ -159,6 +165,7 @@ async def replace(
     services: ServicesDep,
     account: AccountDep,
     limits: LimitsDep,
+    condition: PreconditionDep,
     respond: ResponderDep,
 ) -> Response:
     """Replaces a document's metadata and chunks. Readers see the old document or the new one, never a mix.
@@ -171,7 +178,7 @@ async def replace(
     bot_id, owner, document = body.document.chat_bot_id, account.resolve(body.account_name), body.new_document()
 
     def run(idempotent: IdempotentRequest | None) -> Awaitable[Sequence[Outcome]]:
-        return services.ingest.replace(bot_id, owner, doc_id, document, timings, idempotent)
+        return services.ingest.replace(bot_id, owner, doc_id, document, timings, idempotent, condition)
 
     def build(outcomes: Sequence[Outcome]) -> DocumentReplaced:
         return {
@@ -189,33 +196,43 @@ async def replace(
 @router.patch(
     "/document/{doc_id}/metadata",
     dependencies=[WRITE],
-    responses=error_responses(404, *BODY_ERRORS),
+    responses={200: ETAG, **error_responses(404, 412, *BODY_ERRORS)},
     operation_id="patch_document_metadata",
 )
 async def patch_metadata(
-    doc_id: DocPath, body: PatchMetadata, services: ServicesDep, account: AccountDep, limits: LimitsDep
+    doc_id: DocPath,
+    body: PatchMetadata,
+    services: ServicesDep,
+    account: AccountDep,
+    limits: LimitsDep,
+    condition: PreconditionDep,
+    response: Response,
 ) -> MetadataPatched:
     """Changes only metadata. Nothing is embedded again, and filters use the new values at once."""
     timings = Stopwatch()
     fields, metadata = chosen_updates(body.metadata_updates)
     check_updates(metadata, limits)
-    updated_at = await services.documents.patch(
-        body.chat_bot_id, account.resolve(body.account_name), doc_id, fields, metadata, limits.metadata_bytes
+    owner = account.resolve(body.account_name)
+    version = await services.documents.patch(
+        body.chat_bot_id, owner, doc_id, fields, metadata, limits.metadata_bytes, condition
     )
-    return MetadataPatched(doc_id=doc_id, updated_at=updated_at, postgres_time_ms=timings.total)
+    response.headers["ETag"] = version.etag
+    return MetadataPatched(doc_id=doc_id, updated_at=version.updated_at, postgres_time_ms=timings.total)
 
 
 @router.delete(
     "/document/{doc_id}",
     dependencies=[WRITE],
-    responses=error_responses(404, *COMMON_ERRORS),
+    responses=error_responses(404, 412, *COMMON_ERRORS),
     operation_id="delete_document",
 )
-async def delete(doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account: AccountQuery) -> DocumentDeleted:
+async def delete(
+    doc_id: DocPath, bot_id: BotQuery, services: ServicesDep, account: AccountQuery, condition: PreconditionDep
+) -> DocumentDeleted:
     """Deletes a document. No reader sees it after this response."""
     timings = Stopwatch()
     with timings.measure("postgres"):
-        deleted_chunks = await services.documents.delete(bot_id, account, doc_id)
+        deleted_chunks = await services.documents.delete(bot_id, account, doc_id, condition)
     return DocumentDeleted(
         doc_id=doc_id, deleted_chunks=deleted_chunks, postgres_time_ms=timings["postgres"], total_time_ms=timings.total
     )

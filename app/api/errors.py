@@ -72,6 +72,8 @@ def render(error: AppError) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after)
     if error.challenge is not None:
         headers["WWW-Authenticate"] = error.challenge
+    if error.etag is not None:
+        headers["ETag"] = error.etag
     return problem(
         error.status, error.code, error.title, error.detail, locations=error.locations, headers=headers, more=error.more
     )
@@ -152,6 +154,7 @@ REASONS = {
     404: "Unknown, or of another account.",
     408: "The body did not arrive in time.",
     409: "Conflicts with stored data, or with a request that is in progress.",
+    412: "The document is not as If-Match or If-None-Match says; ETag has its version.",
     413: "The body is too large.",
     415: "The body is compressed.",
     422: "Invalid input; `errors` has the location of each error.",
@@ -162,6 +165,7 @@ REASONS = {
 }
 RETRY_AFTER = {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer", "minimum": 1}}
 
+ETAG = {"description": "The document's version now.", "schema": {"type": "string"}}
 CHALLENGE = {"description": "The challenge, after RFC 6750.", "schema": {"type": "string"}}
 
 
@@ -178,6 +182,8 @@ def problem_response(status: int) -> dict[str, Any]:
     }
     if status in (429, 503):
         response["headers"] = {"Retry-After": RETRY_AFTER}
+    if status == 412:
+        response["headers"] = {"ETag": ETAG}
     if status in (401, 403):
         response["headers"] = {"WWW-Authenticate": CHALLENGE}
     return response

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response
 
 from app.api import data
 from app.api.auth import AccountDep
+from app.api.conditions import ETAG, NOT_MODIFIED, PreconditionDep
 from app.api.deps import READ, WRITE, AccountQuery, BotQuery, InsertBody, ServicesDep
 from app.api.errors import BODY_ERRORS, COMMON_ERRORS, error_responses
 from app.api.idempotency import ResponderDep, created_or_ok
@@ -38,7 +39,8 @@ ExternalIdQuery = Annotated[
 @router.get(
     "",
     dependencies=[READ],
-    responses=error_responses(404, 409, *COMMON_ERRORS),
+    response_model=DocumentDetail,
+    responses={200: ETAG, 304: NOT_MODIFIED, **error_responses(404, 409, 412, *COMMON_ERRORS)},
     operation_id="get_document_by_external_id",
 )
 async def get(
@@ -46,19 +48,25 @@ async def get(
     bot_id: BotQuery,
     services: ServicesDep,
     account: AccountQuery,
+    condition: PreconditionDep,
+    response: Response,
     limit: data.ChunkPageSize = data.MAX_PAGE,
     cursor: data.Cursor = 0,
-) -> DocumentDetail:
+) -> DocumentDetail | Response:
     """A document and its chunks in order, as GET /data/document/{doc_id}."""
     doc_id = await services.documents.doc_id_of(bot_id, account, external_id)
-    return await data.get(doc_id, bot_id, services, account, limit, cursor)
+    return await data.get(doc_id, bot_id, services, account, condition, response, limit, cursor)
 
 
 @router.put(
     "",
     dependencies=[WRITE],
     response_model=DocumentInserted,
-    responses={201: {"model": DocumentInserted}, **error_responses(404, 409, 502, *BODY_ERRORS)},
+    responses={
+        200: ETAG,
+        201: {"model": DocumentInserted, **ETAG},
+        **error_responses(404, 409, 412, 502, *BODY_ERRORS),
+    },
     operation_id="put_document_by_external_id",
 )
 async def put(
@@ -67,11 +75,13 @@ async def put(
     services: ServicesDep,
     account: AccountDep,
     limits: LimitsDep,
+    condition: PreconditionDep,
     respond: ResponderDep,
 ) -> Response:
     """Stores a document under its external_id: creates it (201), or replaces the one that is there (200).
 
-    The body's document.external_id may be left out. A text that the replaced document had is not embedded again.
+    With If-None-Match: * it only creates one. The body's document.external_id may be left out. A text that the replaced
+    document had is not embedded again.
     """
     timings = Stopwatch()
     check_document(body, limits)
@@ -82,7 +92,7 @@ async def put(
     document = body.new_document(external_id)
 
     def run(idempotent: IdempotentRequest | None) -> Awaitable[Sequence[Outcome]]:
-        return services.ingest.insert(bot_id, owner, document, timings, idempotent, "replace")
+        return services.ingest.insert(bot_id, owner, document, timings, idempotent, "replace", condition)
 
     def build(outcomes: Sequence[Outcome]) -> DocumentInserted:
         return data.inserted(outcomes[0], len(body.chunks), timings)
@@ -93,27 +103,37 @@ async def put(
 @router.patch(
     "/metadata",
     dependencies=[WRITE],
-    responses=error_responses(404, *BODY_ERRORS),
+    responses={200: ETAG, **error_responses(404, 412, *BODY_ERRORS)},
     operation_id="patch_document_metadata_by_external_id",
 )
 async def patch_metadata(
-    external_id: ExternalIdQuery, body: PatchMetadata, services: ServicesDep, account: AccountDep, limits: LimitsDep
+    external_id: ExternalIdQuery,
+    body: PatchMetadata,
+    services: ServicesDep,
+    account: AccountDep,
+    limits: LimitsDep,
+    condition: PreconditionDep,
+    response: Response,
 ) -> MetadataPatched:
     """Changes only metadata, as PATCH /data/document/{doc_id}/metadata."""
     owner = account.resolve(body.account_name)
     doc_id = await services.documents.doc_id_of(body.chat_bot_id, owner, external_id)
-    return await data.patch_metadata(doc_id, body, services, account, limits)
+    return await data.patch_metadata(doc_id, body, services, account, limits, condition, response)
 
 
 @router.delete(
     "",
     dependencies=[WRITE],
-    responses=error_responses(404, *COMMON_ERRORS),
+    responses=error_responses(404, 412, *COMMON_ERRORS),
     operation_id="delete_document_by_external_id",
 )
 async def delete(
-    external_id: ExternalIdQuery, bot_id: BotQuery, services: ServicesDep, account: AccountQuery
+    external_id: ExternalIdQuery,
+    bot_id: BotQuery,
+    services: ServicesDep,
+    account: AccountQuery,
+    condition: PreconditionDep,
 ) -> DocumentDeleted:
     """Deletes a document. No reader sees it after this response."""
     doc_id = await services.documents.doc_id_of(bot_id, account, external_id)
-    return await data.delete(doc_id, bot_id, services, account)
+    return await data.delete(doc_id, bot_id, services, account, condition)

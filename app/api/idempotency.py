@@ -14,6 +14,7 @@ from app.core.write.write import Outcome
 
 VISIBLE_ASCII = r"[\x21-\x7e]"
 MAX_KEY_CHARS = 255
+CONDITIONS = ("If-Match", "If-None-Match")
 IDEMPOTENCY_KEY = re.compile(f"{VISIBLE_ASCII}{{1,{MAX_KEY_CHARS}}}".encode())
 IdempotencyKey = Annotated[
     str | None,
@@ -43,10 +44,13 @@ class IdempotentResponder:
         account: str | None,
         run: Callable[[IdempotentRequest | None], Awaitable[Sequence[Outcome]]],
         build: Callable[[Sequence[Outcome]], Mapping[str, object]],
+        *,
+        of_document: bool = True,
     ) -> Response:
         """``run`` does the work, ``build`` makes the body from its outcomes. ``status`` may depend on the body.
 
-        With an Idempotency-Key, ``build`` is called inside the transaction that commits the work. Raises TooManyWrites
+        With an Idempotency-Key, ``build`` is called inside the transaction that commits the work. ``of_document``: the
+        request writes one document, whose ETag the response has unless it is replayed. Raises TooManyWrites
         if ``account``, or the client's address where there is no account, has too many writes in progress.
         """
 
@@ -59,13 +63,16 @@ class IdempotentResponder:
             idempotent = None if key is None else IdempotentRequest(key, self._request_sha256(), render)
             outcomes = await run(idempotent)
         stored = idempotent.answer if idempotent else None
-        headers = {"Idempotency-Replayed": "true"} if idempotent and idempotent.replayed else None
+        headers = {"Idempotency-Replayed": "true"} if idempotent and idempotent.replayed else {}
+        if of_document and outcomes and (version := outcomes[0].version):
+            headers["ETag"] = version.etag
         content = render(outcomes) if stored is None else stored
         return Response(content, status if isinstance(status, int) else status(content), headers, "application/json")
 
     def _request_sha256(self) -> bytes:
         query = f"?{self._request.url.query}" if self._request.url.query else ""
-        head = f"{self._request.method} {self._request.url.path}{query}\n".encode()
+        conditions = "".join(f"\n{name}: {line}" for name in CONDITIONS for line in self._request.headers.getlist(name))
+        head = f"{self._request.method} {self._request.url.path}{query}{conditions}\n".encode()
         return sha256(head + self._body).digest()
 
 

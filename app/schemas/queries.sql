@@ -2,6 +2,7 @@
 -- Each statement on a partitioned table names bot_id, so that one partition is planned and locked.
 -- Rows for a caller include their owner: app.core.stores.postgres.tenant_guard compares it.
 -- A generation's chunks are the keys [generation * 65536, (generation + 1) * 65536).
+-- Each change of a row of documents makes its updated_at later, even if the clock was set back: ETags are made of it.
 
 -- name: schema_revision
 SELECT version_num AS revision FROM alembic_version;
@@ -341,7 +342,8 @@ ORDER BY generation
 FOR UPDATE;
 
 -- name: end_sagas
-DELETE FROM sagas WHERE generation = ANY ($1::bigint[]) AND lease_token = $2 RETURNING generation;
+-- now() is the updated_at of the documents that the transaction inserts.
+DELETE FROM sagas WHERE generation = ANY ($1::bigint[]) AND lease_token = $2 RETURNING generation, now() AS ended_at;
 
 -- name: compensate_writes
 -- $3: the caller's lease token; NULL for recovery, which has locked the rows. $4: the late-write window.
@@ -602,9 +604,11 @@ WITH old AS (
 ), switched AS (
     UPDATE documents d
     SET generation = $4, title = $5, file_path = $6, file_type = $7, author = $8, tags = $9::text[],
-        metadata = $10::jsonb, chunk_count = $11, chunk_span = $12, updated_at = now()
+        metadata = $10::jsonb, chunk_count = $11, chunk_span = $12,
+        updated_at = greatest(now(), d.updated_at + interval '1 microsecond')
     FROM old
     WHERE d.bot_id = $1 AND d.doc_id = $2
+    RETURNING d.updated_at
 ), chunks AS (
     DELETE FROM document_chunks c USING old
     WHERE c.bot_id = $1 AND c.chunk_id >= $3 * 65536 AND c.chunk_id < ($3 + 1) * 65536
@@ -614,7 +618,7 @@ WITH old AS (
            greatest(now(), CASE WHEN b.is_next THEN now() ELSE o.updated_at END + $13::interval)
     FROM old o, bot_collections b WHERE b.bot_id = $1
 )
-SELECT chunk_count FROM old;
+SELECT o.chunk_count, o.updated_at AS replaced_at, s.updated_at FROM old o, switched s;
 
 -- name: switch_generation
 -- As switch_document, for a write of the chunks alone. The row's other columns stay, with any PATCH since.
@@ -623,9 +627,12 @@ WITH old AS (
     WHERE bot_id = $1 AND doc_id = $2 AND generation = $3
     FOR UPDATE
 ), switched AS (
-    UPDATE documents d SET generation = $4, updated_at = now(), chunk_count = $6, chunk_span = $7
+    UPDATE documents d
+    SET generation = $4, chunk_count = $6, chunk_span = $7,
+        updated_at = greatest(now(), d.updated_at + interval '1 microsecond')
     FROM old
     WHERE d.bot_id = $1 AND d.doc_id = $2
+    RETURNING d.updated_at
 ), chunks AS (
     DELETE FROM document_chunks c USING old
     WHERE c.bot_id = $1 AND c.chunk_id >= $3 * 65536 AND c.chunk_id < ($3 + 1) * 65536
@@ -635,12 +642,12 @@ WITH old AS (
            greatest(now(), CASE WHEN b.is_next THEN now() ELSE o.updated_at END + $5::interval)
     FROM old o, bot_collections b WHERE b.bot_id = $1
 )
-SELECT chunk_count FROM old;
+SELECT o.chunk_count, o.updated_at AS replaced_at, s.updated_at FROM old o, switched s;
 
 -- name: lock_documents
 -- The bot is locked first, as in T2. A row that was changed while this waited for it must pass the filter as it is now.
 WITH bot AS MATERIALIZED (SELECT bot_id FROM bot_registry WHERE bot_id = $1 FOR KEY SHARE)
-SELECT d.bot_id, d.doc_id FROM documents d JOIN bot ON bot.bot_id = d.bot_id
+SELECT d.bot_id, d.doc_id, d.generation, d.updated_at FROM documents d JOIN bot ON bot.bot_id = d.bot_id
 WHERE d.bot_id = $1 AND d.doc_id = ANY ($2::bigint[]) AND (/*filter*/ true)
 ORDER BY d.doc_id
 FOR UPDATE OF d;
@@ -676,15 +683,15 @@ SET title      = CASE WHEN $3::boolean THEN $4::text ELSE title END,
     metadata   = (metadata - ARRAY(SELECT k FROM jsonb_object_keys(metadata) AS k
                                    WHERE k IS NOT NFC NORMALIZED AND normalize(k, NFC) = ANY ($16::text[]))
                   || $13::jsonb) - $14::text[],
-    updated_at = now()
+    updated_at = greatest(now(), updated_at + interval '1 microsecond')
 WHERE bot_id = $1 AND doc_id = $2
-RETURNING bot_id, updated_at, CASE WHEN octet_length(metadata::text) > $15 THEN metadata END AS large_metadata;
+RETURNING bot_id, generation, updated_at, CASE WHEN octet_length(metadata::text) > $15 THEN metadata END AS large_metadata;
 
 -- name: patch_documents
 -- As patch_document, for the documents $2, which are locked. A document that has these values already stays as it is.
 UPDATE documents d
 SET title = n.title, file_path = n.file_path, file_type = n.file_type, author = n.author, tags = n.tags,
-    metadata = n.metadata, updated_at = now()
+    metadata = n.metadata, updated_at = greatest(now(), d.updated_at + interval '1 microsecond')
 FROM (
     SELECT doc_id,
            CASE WHEN $3::boolean THEN $4::text ELSE title END      AS title,
@@ -705,7 +712,7 @@ RETURNING d.bot_id, d.doc_id, CASE WHEN octet_length(d.metadata::text) > $15 THE
 
 -- name: get_document
 SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at,
-       external_id
+       external_id, generation
 FROM documents
 WHERE bot_id = $1 AND doc_id = $2;
 
@@ -724,7 +731,7 @@ ORDER BY c.chunk_id;
 
 -- name: get_document_chunk
 -- With a chunk_id of NULL if the document has no chunk $3.
-SELECT d.bot_id, c.chunk_id, c.chunk_index, c.text, c.page_number
+SELECT d.bot_id, d.generation, d.updated_at, c.chunk_id, c.chunk_index, c.text, c.page_number
 FROM (SELECT * FROM documents d WHERE d.bot_id = $1 AND d.doc_id = $2 OFFSET 0) AS d
 LEFT JOIN LATERAL (
     SELECT * FROM document_chunks c WHERE c.bot_id = $1 AND c.chunk_id = d.generation * 65536 + $3 OFFSET 0
@@ -734,7 +741,7 @@ LEFT JOIN LATERAL (
 -- Hashes of the texts, which are compared with new ones: the texts themselves may be large. OFFSET 0: as in
 -- current_chunks. A document whose chunks are all lost has empty arrays.
 SELECT d.bot_id, d.doc_id, d.title, d.file_path, d.file_type, d.author, d.tags, d.metadata, d.chunk_count,
-       d.created_at, d.updated_at, d.external_id, c.chunk_ids, c.page_numbers, c.text_hashes
+       d.created_at, d.updated_at, d.external_id, d.generation, c.chunk_ids, c.page_numbers, c.text_hashes
 FROM unnest($2::bigint[]) AS w (doc_id)
 CROSS JOIN LATERAL (SELECT * FROM documents d WHERE d.bot_id = $1 AND d.doc_id = w.doc_id OFFSET 0) AS d
 CROSS JOIN LATERAL (
@@ -748,7 +755,7 @@ CROSS JOIN LATERAL (
 
 -- name: list_documents
 SELECT bot_id, doc_id, title, file_path, file_type, author, tags, metadata, chunk_count, created_at, updated_at,
-       external_id
+       external_id, generation
 FROM documents
 WHERE bot_id = $1 AND doc_id > $2
 ORDER BY doc_id
@@ -758,7 +765,7 @@ LIMIT $3;
 -- The next documents above $2 with all their chunks: at most $3, and no further one once these have $4 chunks.
 -- OFFSET 0: as in current_chunks. A document whose chunks are all lost has empty arrays.
 SELECT d.bot_id, d.doc_id, d.title, d.file_path, d.file_type, d.author, d.tags, d.metadata, d.chunk_count,
-       d.created_at, d.updated_at, d.external_id, c.chunk_ids, c.texts, c.page_numbers
+       d.created_at, d.updated_at, d.external_id, d.generation, c.chunk_ids, c.texts, c.page_numbers
 FROM (
     SELECT d.*, sum(d.chunk_count) OVER (ORDER BY d.doc_id) - d.chunk_count AS chunks_before
     FROM (SELECT * FROM documents d WHERE d.bot_id = $1 AND d.doc_id > $2 ORDER BY d.doc_id LIMIT $3) AS d
@@ -777,7 +784,7 @@ ORDER BY d.doc_id;
 -- name: query_documents
 -- Documents that pass the filter and come after a place in the order. With no index on the order all of them are sorted.
 SELECT d.bot_id, d.doc_id, d.title, d.file_path, d.file_type, d.author, d.tags, d.metadata, d.chunk_count, d.created_at,
-       d.updated_at, d.external_id, /*sorted*/ d.doc_id AS sort_value
+       d.updated_at, d.external_id, d.generation, /*sorted*/ d.doc_id AS sort_value
 FROM documents d
 WHERE d.bot_id = $1 AND (/*after*/ true) AND (/*filter*/ true)
 ORDER BY /*order*/ d.doc_id
@@ -1374,7 +1381,7 @@ WITH counted AS MATERIALIZED (
     FROM documents d
     WHERE d.bot_id = $1 AND d.doc_id = ANY ($2::bigint[])
 ), kept AS (
-    UPDATE documents d SET chunk_count = counted.chunks FROM counted
+    UPDATE documents d SET chunk_count = counted.chunks, updated_at = updated_at + interval '1 microsecond' FROM counted
     WHERE d.bot_id = $1 AND d.doc_id = counted.doc_id AND d.generation = counted.generation AND counted.chunks > 0
 )
 DELETE FROM documents d USING counted
@@ -1425,7 +1432,10 @@ ORDER BY doc_id
 FOR UPDATE;
 
 -- name: normalize_document
-UPDATE documents SET title = $3, file_path = $4, file_type = $5, author = $6, tags = $7, metadata = $8
+-- The document is another version then. A microsecond is nothing to filters by time.
+UPDATE documents
+SET title = $3, file_path = $4, file_type = $5, author = $6, tags = $7, metadata = $8,
+    updated_at = updated_at + interval '1 microsecond'
 WHERE bot_id = $1 AND doc_id = $2;
 
 -- name: mark_normalized

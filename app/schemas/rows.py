@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from app.schemas.versions import DocumentVersion, Precondition
 from app.utils.errors import IdempotencyKeyReused
 
 CHUNKS_PER_GENERATION = 65536
@@ -228,7 +229,8 @@ class WriteRow(NamedTuple):
     the document's vectors go. ``doc_id`` is None, and ``generation`` 0, before T1 gives out the numbers.
     ``previous_generation``: what the write replaces, known since T1; None for an insert. ``rewrites``: the generation
     whose chunks are written again or changed, the document's other columns staying as they are; None for any other
-    write. The saga of a document with an ``external_id`` holds it.
+    write. ``precondition``: on what it replaces, at the moment of T2. The saga of a document with an ``external_id``
+    holds it.
     """
 
     bot_id: UUID
@@ -239,6 +241,7 @@ class WriteRow(NamedTuple):
     generation: int = 0
     previous_generation: int | None = None
     rewrites: int | None = None
+    precondition: Precondition | None = None
 
 
 IMPORT_KEYS = "import "
@@ -277,6 +280,11 @@ class Document:
     created_at: datetime
     updated_at: datetime
     external_id: str | None
+    generation: int
+
+    @property
+    def version(self) -> DocumentVersion:
+        return DocumentVersion(self.generation, self.updated_at)
 
 
 class ExternalIdState(NamedTuple):

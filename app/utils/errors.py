@@ -28,6 +28,8 @@ class AppError(Exception):
     title: ClassVar[str] = "Internal error"
     challenge: str | None = None
     """The value of the header WWW-Authenticate."""
+    etag: str | None = None
+    """The value of the header ETag."""
 
     def __init__(self, detail: str, *, locations: Sequence[ErrorLocation] = (), retry_after: int | None = None) -> None:
         super().__init__(detail)
@@ -212,6 +214,16 @@ class CollectionNameTaken(Conflict):
 
 class DocumentChanged(Conflict):
     code, title = "document_changed", "Document was changed by another request"
+
+
+class PreconditionFailed(AppError):
+    """``etag``: of the document as it is; None if there is none."""
+
+    status, code, title = 412, "precondition_failed", "Document is not as the request expects"
+
+    def __init__(self, detail: str, *, etag: str | None) -> None:
+        super().__init__(detail)
+        self.etag = etag
 
 
 class LastChunk(Conflict):

@@ -15,7 +15,15 @@ from tests.clients.conftest import Platform
 ROOT = Path(__file__).resolve().parents[2] / "clients" / "python"
 sys.path.insert(0, str(ROOT / "src"))
 
-from chat_memory_client import AsyncChatMemory, Bot, ChatMemory, ChatMemoryError, Document, NotFound  # noqa: E402
+from chat_memory_client import (  # noqa: E402
+    AsyncChatMemory,
+    Bot,
+    ChatMemory,
+    ChatMemoryError,
+    Document,
+    NotFound,
+    PreconditionFailed,
+)
 
 PALACE = Document("궁", ["광화문", "경복궁은 화요일에 쉰다."], {"language": "ko"}, ["seoul"], author="안내소",
                   page_numbers=[1, None])  # fmt: skip
@@ -51,6 +59,14 @@ def test_a_bot_and_a_document_from_beginning_to_end(memory: ChatMemory) -> None:
     assert memory.document(bot, doc_id).metadata == {"author": "in metadata"}
     memory.replace(bot, doc_id, Document("한강", ["강"]))
     assert [one.title for one in memory.documents(bot)] == ["한강"]
+    changed = memory.document(bot, doc_id)
+    with pytest.raises(PreconditionFailed):
+        memory.replace(bot, doc_id, PALACE, if_match=stored.etag)
+    with pytest.raises(PreconditionFailed):
+        memory.patch_metadata(bot, doc_id, {"a": 1}, if_match=stored.etag)
+    assert memory.document(bot, doc_id) == changed
+    memory.patch_metadata(bot, doc_id, {"a": 1}, if_match=changed.etag)
+    memory.replace(bot, doc_id, PALACE, if_match=memory.document(bot, doc_id).etag)
     assert memory.delete(bot, [doc_id, doc_id + 1]) == 1
     with pytest.raises(NotFound, match="no document"):
         memory.document(bot, doc_id)

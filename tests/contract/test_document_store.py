@@ -57,7 +57,7 @@ async def test_replacement_becomes_visible_as_a_whole(record: Record) -> None:
 
     await record.transactions.finish([second], TOKEN)
 
-    assert (error(second), second.replaced_chunks) == (None, 3)
+    assert (error(second), second.outcome.replaced_chunks) == (None, 3)
     assert [chunk.text for chunk in await record.visible(bot.bot_id, *both)] == ["new"]
     assert await record.texts(bot.bot_id, first.doc_id) == ["new"]
     assert await record.garbage_due() == {first.generation: True}
@@ -225,7 +225,7 @@ async def test_patch_sets_merges_and_removes(record: Record) -> None:
     bot = await record.bot()
     write = Write(bot, document("a", author="before", file_type="pdf", metadata={"keep": 1, "go": 2, "deep": {"x": 1}}))
     await record.written(write)
-    updated_at = await record.documents.patch(
+    version = await record.documents.patch(
         bot.bot_id,
         write.generation,
         {"author": None, "title": "new", "tags": ["t"]},
@@ -237,7 +237,8 @@ async def test_patch_sets_merges_and_removes(record: Record) -> None:
     stored = found[0]
     assert (stored.title, stored.author, stored.file_type, stored.tags) == ("new", None, "pdf", ["t"])
     assert stored.metadata == {"keep": 1, "deep": {"y": 2}, "more": []}
-    assert updated_at == stored.updated_at >= stored.created_at
+    assert version == stored.version
+    assert stored.updated_at >= stored.created_at
     assert await record.documents.patch(bot.bot_id, 999_999, {}, {"a": 1}, []) is None
 
 

@@ -38,7 +38,10 @@ async def test_results_name_numbers_and_failures(record: Record) -> None:
     lost = insert._replace(generation=insert.generation + 99)
     result = await record.writes.finish([replacement, insert, lost], TOKEN, {})
     assert result.failed == {lost.generation: WriteFailure.LEASE_LOST}
-    assert (result.moved, result.replaced_chunks) == (frozenset(), {replacement.generation: 2})
+    assert (result.moved, {key: one.chunks for key, one in result.replaced.items()}) == (
+        frozenset(),
+        {replacement.generation: 2},
+    )
 
 
 async def test_an_answer_is_made_of_the_result_and_only_where_a_write_succeeds(record: Record) -> None:

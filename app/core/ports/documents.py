@@ -1,7 +1,6 @@
 """What core expects of the record about stored documents: reads, and changes that need no new vectors."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from app.schemas.rows import (
     StoredDocument,
     WriteTimestamps,
 )
+from app.schemas.versions import DocumentVersion, Precondition
 
 
 class RecentVector(NamedTuple):
@@ -45,10 +45,17 @@ class RecentWrites(NamedTuple):
 class DocumentPort(Protocol):
     """A chunk is current when its generation is the one that its document's row names."""
 
-    async def delete(self, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None = None) -> dict[int, int]:
+    async def delete(
+        self,
+        bot_id: UUID,
+        doc_ids: Sequence[int],
+        where: Filter | None = None,
+        precondition: Precondition | None = None,
+    ) -> dict[int, int]:
         """Deletes those of the documents that exist and pass the filter, for every reader at once.
 
-        Returns {doc_id: number of its chunks}. Their generations go to ``vector_gc``.
+        Returns {doc_id: number of its chunks}. Their generations go to ``vector_gc``. Raises PreconditionFailed, with
+        nothing deleted, when ``precondition`` does not hold for one of them.
         """
 
     async def patch(
@@ -59,11 +66,12 @@ class DocumentPort(Protocol):
         merge: dict[str, Any],
         remove: Sequence[str],
         metadata_bytes: int = METADATA_BYTES,
-    ) -> datetime | None:
+        precondition: Precondition | None = None,
+    ) -> DocumentVersion | None:
         """Sets ``columns``, merges ``merge`` into metadata and removes the keys ``remove`` from it.
 
-        Returns the new ``updated_at``; None when there is no such document. Raises MetadataTooLarge, with nothing
-        changed, when ``merge`` would make metadata larger than ``metadata_bytes``.
+        Returns the new version; None when there is no such document. Raises, with nothing changed, MetadataTooLarge
+        when ``merge`` would make metadata larger than ``metadata_bytes``, and PreconditionFailed.
         """
 
     async def patch_many(
@@ -90,8 +98,8 @@ class DocumentPort(Protocol):
         Both are of one moment. None when there is no such document.
         """
 
-    async def chunk(self, bot_id: UUID, doc_id: int, chunk_index: int) -> tuple[bool, Chunk | None]:
-        """Whether the document exists, and its current chunk with this index; None if it has none."""
+    async def chunk(self, bot_id: UUID, doc_id: int, chunk_index: int) -> tuple[DocumentVersion, Chunk | None] | None:
+        """The document's version, and its current chunk with this index, if it has one. None: no such document."""
 
     async def stored(self, bot_id: UUID, doc_ids: Sequence[int]) -> Sequence[StoredDocument]:
         """Those of the documents that exist, each with the hashes of its current chunks, of one moment."""

@@ -13,6 +13,7 @@ from uuid import UUID
 from app.core.ports.vector_index import ChunkIds, Vectors
 from app.schemas.rows import IdempotencyKey, WriteRow
 from app.schemas.stream_rows import LineResults, LinesKey
+from app.schemas.versions import DocumentVersion
 
 
 class WriteFailure(Enum):
@@ -23,6 +24,7 @@ class WriteFailure(Enum):
     DOCUMENT_NOT_FOUND = auto()
     DOCUMENT_CHANGED = auto()
     """The generation that the write replaces is not current any more."""
+    PRECONDITION_FAILED = auto()
     LEASE_LOST = auto()
     """The write's saga is not the token's any more, or another request has taken over the key."""
 
@@ -39,18 +41,27 @@ class BeginResult(NamedTuple):
     answer: bytes | None = None
 
 
+class Replaced(NamedTuple):
+    """What a replacement replaced: the number of its chunks, and the version of the document."""
+
+    chunks: int
+    version: DocumentVersion
+
+
 @dataclass(frozen=True, slots=True)
 class FinishResult:
     """What T2 did, by generation. A write that is in none of the three is an insert that was finished, or, where
     ``moved`` is not empty, a write that was left as it was.
 
     ``moved``: writes whose bot has another collection now than the one that their vectors are in.
-    ``replaced_chunks``: how many chunks each finished replacement has replaced.
+    ``replaced``: what each finished replacement has replaced. ``versions``: of the documents as finished writes have
+    made them, and of the present ones where a precondition failed; None where there is none any more.
     """
 
     failed: Mapping[int, WriteFailure] = field(default_factory=dict)
     moved: frozenset[int] = frozenset()
-    replaced_chunks: Mapping[int, int] = field(default_factory=dict)
+    replaced: Mapping[int, Replaced] = field(default_factory=dict)
+    versions: Mapping[int, DocumentVersion | None] = field(default_factory=dict)
 
 
 class SharedVectors(NamedTuple):
@@ -111,7 +122,8 @@ class WritePort(Protocol):
     ) -> FinishResult:
         """T2: makes the writes visible, removes what they replace and ends their sagas.
 
-        A write that fails keeps its saga, for ``compensate``. Where a bot has moved, nothing is done to any write.
+        A write whose precondition does not hold at this moment fails. A write that fails keeps its saga, for
+        ``compensate``. Where a bot has moved, nothing is done to any write.
         With ``key``, ``answer`` is called inside the transaction if a write succeeds, and what it returns is stored as
         the key's answer. ``timestamps``: Milvus's timestamps of the newest writes by bot_id; no search sees the writes
         with an older timestamp than these. ``shared``: all vectors of these writes, which are of one bot, for

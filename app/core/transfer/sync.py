@@ -110,7 +110,7 @@ class Sync:
         """What ``batch`` would do with each document. Nothing is stored."""
         bot = await self._bots.usable(bot_id, account)
         await self._found(bot_id, session_id, documents)
-        planned = await Upsert(self._documents, ON_CONFLICT, False).plan({bot_id: bot}, documents, True, set())
+        planned = await Upsert(self._documents, ON_CONFLICT).plan({bot_id: bot}, documents, True, set())
         return [_would_be(one) for one in planned or ()]
 
     async def _found(self, bot_id: UUID, session_id: UUID, documents: Sequence[Entry]) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from app.core.write.write import StoredVectors, Write
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, NewChunk, NewDocument
+from app.schemas.versions import Precondition
 from app.utils.errors import ChunkNotFound, ErrorLocation, InvalidInput, LastChunk
 
 
@@ -72,7 +73,13 @@ class DeleteChunk:
 
 
 def rewrite(
-    bot: Bot, document: Document, chunks: Sequence[Chunk], edit: ChunkEdit | None = None, *, carry: bool = True
+    bot: Bot,
+    document: Document,
+    chunks: Sequence[Chunk],
+    edit: ChunkEdit | None = None,
+    *,
+    carry: bool = True,
+    precondition: Precondition | None = None,
 ) -> Write:
     """A write of the document's chunks, as they are or as ``edit`` changes them. It fails if they were replaced.
 
@@ -86,7 +93,8 @@ def rewrite(
     stored = StoredVectors(bot.milvus_collection, keys) if carry else None
     # Of the document's columns only the title is read: the words have it.
     generation = chunks[0].chunk_id // CHUNKS_PER_GENERATION
-    return Write(bot, NewDocument(document.title, new), document.doc_id, rewrites=generation, stored=stored)
+    new_document = NewDocument(document.title, new)
+    return Write(bot, new_document, document.doc_id, rewrites=generation, stored=stored, precondition=precondition)
 
 
 def _position(chunks: Sequence[NewChunk], chunk_index: int | None) -> int:

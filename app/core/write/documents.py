@@ -1,7 +1,6 @@
 """Reads, patches and deletes stored documents."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from app.core.write.retitling import Retitling
 from app.schemas.filter_tree import Filter
 from app.schemas.metadata import METADATA_BYTES
 from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, Document, PatchedDocuments
+from app.schemas.versions import DocumentVersion, Precondition
 from app.utils.errors import ChunkNotFound, DocumentChanged, DocumentNotFound, ErrorLocation
 from app.utils.failpoints import failpoint
 
@@ -44,15 +44,18 @@ class Documents:
         page = chunks[:limit]
         return document, page, page[-1].chunk_id if len(chunks) > limit else None
 
-    async def chunk(self, bot_id: UUID, account: str | None, doc_id: int, chunk_index: int) -> Chunk:
-        """The document's chunk with this index. Raises ChunkNotFound if it has none."""
+    async def chunk(
+        self, bot_id: UUID, account: str | None, doc_id: int, chunk_index: int
+    ) -> tuple[DocumentVersion, Chunk]:
+        """The document's version, and its chunk with this index. Raises ChunkNotFound if it has none."""
         await self._bots.get(bot_id, account)
-        exists, chunk = await self._store.chunk(bot_id, doc_id, chunk_index)
-        if not exists:
+        found = await self._store.chunk(bot_id, doc_id, chunk_index)
+        if found is None:
             raise _not_found(doc_id)
+        version, chunk = found
         if chunk is None:
             raise ChunkNotFound(f"The document has no chunk {chunk_index}.")
-        return chunk
+        return version, chunk
 
     async def doc_id_of(self, bot_id: UUID, account: str | None, external_id: str) -> int:
         """The document with this external_id. Raises DocumentNotFound if there is none."""
@@ -79,22 +82,24 @@ class Documents:
         fields: Mapping[str, Any],
         metadata: Mapping[str, Any],
         metadata_bytes: int = METADATA_BYTES,
-    ) -> datetime:
+        precondition: Precondition | None = None,
+    ) -> DocumentVersion:
         """Sets ``fields`` and merges ``metadata`` into the document's; None empties a field or removes a key.
 
-        A new title is also written to the words of the chunks, where the bot's words have titles. Returns the new
-        ``updated_at``. Raises MetadataTooLarge, with nothing changed, when metadata would become larger than
-        ``metadata_bytes``, and the errors of ``Retitling.write_words``.
+        A new title is also written to the words of the chunks, where the bot's words have titles. Returns the version
+        that this call made, which another one may have followed already. Raises, with nothing changed, MetadataTooLarge
+        when metadata would become larger than ``metadata_bytes``, and PreconditionFailed; and the errors of
+        ``Retitling.write_words``.
         """
         await self._bots.get(bot_id, account)
-        updated_at = await self._store.patch(bot_id, doc_id, *_changes(fields, metadata), metadata_bytes)
-        if updated_at is None:
+        version = await self._store.patch(bot_id, doc_id, *_changes(fields, metadata), metadata_bytes, precondition)
+        if version is None:
             raise _not_found(doc_id)
         if "title" not in fields:
-            return updated_at
-        await self._retitling.write_words(bot_id, [doc_id])
-        found = await self._store.get(bot_id, doc_id, 0, 1)
-        return found[0].updated_at if found else updated_at
+            return version
+        written = await self._retitling.write_words(bot_id, [doc_id])
+        # Where others have changed the document in between, its newest version has more than this call knows of.
+        return written.get(version, version)
 
     async def patch_many(
         self,
@@ -117,23 +122,30 @@ class Documents:
             await self._retitling.write_words(bot_id, [*patched.changed, *patched.unchanged])
         return patched
 
-    async def delete(self, bot_id: UUID, account: str | None, doc_id: int) -> int:
-        """Deletes the document; returns the number of its chunks."""
-        deleted = await self.delete_many(bot_id, account, [doc_id])
+    async def delete(
+        self, bot_id: UUID, account: str | None, doc_id: int, precondition: Precondition | None = None
+    ) -> int:
+        """Deletes the document; returns the number of its chunks. Raises PreconditionFailed."""
+        deleted = await self.delete_many(bot_id, account, [doc_id], precondition=precondition)
         if doc_id not in deleted:
             raise _not_found(doc_id)
         return deleted[doc_id]
 
     async def delete_many(
-        self, bot_id: UUID, account: str | None, doc_ids: Sequence[int], where: Filter | None = None
+        self,
+        bot_id: UUID,
+        account: str | None,
+        doc_ids: Sequence[int],
+        where: Filter | None = None,
+        precondition: Precondition | None = None,
     ) -> dict[int, int]:
         """Deletes those of the documents that exist and pass the filter, and soon their vectors.
 
-        Returns {doc_id: number of its chunks}.
+        Returns {doc_id: number of its chunks}. Raises PreconditionFailed as ``DocumentPort.delete``.
         """
         bot = await self._bots.get(bot_id, account)
         await failpoint("delete.before")
-        deleted = await self._store.delete(bot_id, doc_ids, as_stored(where, bot))
+        deleted = await self._store.delete(bot_id, doc_ids, as_stored(where, bot), precondition)
         await failpoint("delete.after")
         if deleted:
             self._recovery.wake()

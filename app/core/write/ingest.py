@@ -19,6 +19,7 @@ from app.core.write.upsert import Entry, ExternalId, OnConflict, Pauses, Upsert
 from app.core.write.write import Outcome, Write
 from app.schemas.rows import Bot, Document, NewDocument
 from app.schemas.stream_rows import LineResults
+from app.schemas.versions import Precondition
 from app.utils.errors import (
     AppError,
     BotNotFound,
@@ -65,11 +66,16 @@ class Ingest:
         timings: Stopwatch,
         request: IdempotentRequest | None = None,
         on_conflict: OnConflict = "error",
+        precondition: Precondition | None = None,
     ) -> list[Outcome]:
-        """Stores one document. Raises the error because of which it is not stored."""
+        """Stores one document. Raises the error because of which it is not stored.
+
+        ``precondition``: on the document that has its ``external_id`` so far. Raises PreconditionFailed.
+        """
         if await self._answered(request, account):
             return []
-        outcomes = await self._insert(account, [(bot_id, document)], timings, request, on_conflict, single=True)
+        upsert = Upsert(self._documents, on_conflict, single=True, precondition=precondition)
+        outcomes = await self._insert(account, [(bot_id, document)], timings, request, upsert)
         if error := outcomes[0].error:
             raise error
         return outcomes
@@ -82,21 +88,24 @@ class Ingest:
         document: NewDocument,
         timings: Stopwatch,
         request: IdempotentRequest | None = None,
+        precondition: Precondition | None = None,
     ) -> list[Outcome]:
         """Replaces a document's metadata and chunks, in one step for every reader. Embeds only texts that it has not.
 
-        Raises DocumentNotFound, DocumentChanged when another request replaced or deleted it first, and any other error
-        of the write.
+        Raises DocumentNotFound, DocumentChanged when another request replaced or deleted it first, PreconditionFailed
+        (also in that case, if it then does not hold) and any other error of the write.
         """
         if await self._answered(request, account):
             return []
         bot = await self._bots.usable(bot_id, account)
         with timings.measure("postgres"):
             found = await self._documents.stored(bot_id, [doc_id])
+        if precondition and found:
+            precondition.check(found[0].document.version)
         if document.external_id is not None:
             document = _with_external_id_of(found[0].document if found else None, document)
         stored = same_texts(bot.milvus_collection, found[0] if found else None, document)
-        write = Write(bot, document, doc_id, stored=stored)
+        write = Write(bot, document, doc_id, stored=stored, precondition=precondition)
         outcomes = await self._run([write], timings, request)
         if write.error:
             raise write.error
@@ -110,10 +119,12 @@ class Ingest:
         edit: ChunkEdit,
         timings: Stopwatch,
         request: IdempotentRequest | None = None,
+        precondition: Precondition | None = None,
     ) -> list[Outcome]:
         """Changes chunks of a document, in one step for every reader. Its other fields stay. Embeds only a new text.
 
-        Raises DocumentNotFound, DocumentChanged as ``replace``, what ``edit`` raises, and any other error of the write.
+        Raises DocumentNotFound, DocumentChanged and PreconditionFailed as ``replace``, what ``edit`` raises, and any
+        other error of the write.
         """
         if await self._answered(request, account):
             return []
@@ -122,7 +133,9 @@ class Ingest:
             found = await self._documents.get(bot_id, doc_id)
         if found is None:
             raise DocumentNotFound(f"This bot has no document {doc_id}.")
-        write = rewrite(bot, *found, edit)
+        if precondition:
+            precondition.check(found[0].version)
+        write = rewrite(bot, *found, edit, precondition=precondition)
         outcomes = await self._run([write], timings, request)
         if write.error:
             raise write.error
@@ -161,7 +174,8 @@ class Ingest:
         """
         if await self._answered(request, account):
             return []
-        return await self._insert(account, documents, timings, request, on_conflict, unnamed=unnamed)
+        upsert = Upsert(self._documents, on_conflict, unnamed=unnamed)
+        return await self._insert(account, documents, timings, request, upsert)
 
     async def insert_lines(
         self,
@@ -179,7 +193,8 @@ class Ingest:
         """
         bot_id = request.key.name.bot_id
         await self._bots.usable(bot_id, account)
-        outcomes = await self._insert(account, documents, timings, request, on_conflict)
+        upsert = Upsert(self._documents, on_conflict)
+        outcomes = await self._insert(account, documents, timings, request, upsert)
         if request.results is None:  # No document was written.
             request.outcomes = lambda: outcomes
             await self._streams.advance(request.to_row(), request.set_answer())
@@ -192,14 +207,10 @@ class Ingest:
         documents: Sequence[Entry],
         timings: Stopwatch,
         request: IdempotentRequest | LinesRequest | None,
-        on_conflict: OnConflict,
-        *,
-        single: bool = False,
-        unnamed: bool = False,
+        upsert: Upsert,
     ) -> list[Outcome]:
         """Uses cached rows of bots first. Where T1 finds a bot changed, reads its row and tries its documents again."""
-        if on_conflict != "error" or any(isinstance(one, tuple) and one[1].external_id for one in documents):
-            upsert = Upsert(self._documents, on_conflict, single, unnamed=unnamed)
+        if upsert.concerns(documents):
             return await self._upsert(upsert, account, documents, timings, request)
         wanted = _bots(documents)
         if request:  # Only one T1 may claim the key.

@@ -12,6 +12,7 @@ from app.core.bots.bots import Bots
 from app.core.ports import DocumentPort
 from app.core.write.chunk_edits import rewrite
 from app.core.write.saga import Saga
+from app.schemas.versions import DocumentVersion
 from app.utils.errors import BotNotFound, DocumentChanged, DocumentNotFound, Unavailable
 from app.utils.stopwatch import Stopwatch
 
@@ -25,20 +26,22 @@ class Retitling:
         self._documents = documents
         self._saga = saga
 
-    async def write_words(self, bot_id: UUID, doc_ids: Sequence[int]) -> None:
+    async def write_words(self, bot_id: UUID, doc_ids: Sequence[int]) -> dict[DocumentVersion, DocumentVersion]:
         """Writes the chunks of these documents again, one document after the other; those that are gone are skipped.
 
-        Raises Unavailable when a store or the embedder does not answer: the titles are changed, and the words not. A
-        repeated call writes them.
+        Returns the new version by the one that it follows, for each document that was written. Raises Unavailable when
+        a store or the embedder does not answer: the titles are changed, and the words not. A repeated call writes them.
         """
+        versions: dict[DocumentVersion, DocumentVersion] = {}
         for doc_id in doc_ids:
             for _ in range(MAX_ATTEMPTS):
-                if await self._write_again(bot_id, doc_id):
+                if await self._write_again(bot_id, doc_id, versions):
                     break
             else:
                 raise Unavailable("The title was changed, but others replace the document: repeat the call.")
+        return versions
 
-    async def _write_again(self, bot_id: UUID, doc_id: int) -> bool:
+    async def _write_again(self, bot_id: UUID, doc_id: int, versions: dict[DocumentVersion, DocumentVersion]) -> bool:
         """False if the document was replaced meanwhile."""
         bot = await self._bots.get(bot_id, None)
         # Beside a migration that turns titles on: this row was read after the title was changed, so the migration reads
@@ -54,4 +57,6 @@ class Retitling:
             return False
         if write.error is not None and not isinstance(write.error, DocumentNotFound | BotNotFound):
             raise write.error
+        if write.replaced and write.version:
+            versions[write.replaced.version] = write.version
         return True

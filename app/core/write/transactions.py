@@ -11,8 +11,10 @@ from app.core.ports import BeginResult, FinishResult, SharedVectors, StoredAnswe
 from app.core.write.recorded import RecordedRequest
 from app.core.write.write import Write
 from app.schemas.rows import Bot
-from app.utils.errors import AppError, BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost
+from app.schemas.versions import DocumentVersion
+from app.utils.errors import AppError, BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost, PreconditionFailed
 
+CHANGED = "The document was changed or deleted while this request ran. Nothing of the request is stored."
 LEASE_LOST = "The write took longer than its lease and was undone. Nothing of it is stored."
 
 
@@ -84,9 +86,9 @@ def _apply(result: FinishResult, writes: Sequence[Write]) -> None:
     """Applying a result twice changes nothing."""
     for write in writes:
         if failure := result.failed.get(write.generation):
-            write.fail(_error(failure, write))
+            write.fail(_error(failure, write, result.versions.get(write.generation)))
         write.moved = write.generation in result.moved
-        write.replaced_chunks = result.replaced_chunks.get(write.generation, 0)
+        write.replaced, write.version = result.replaced.get(write.generation), result.versions.get(write.generation)
 
 
 def _set_generation(request: RecordedRequest | None, result: BeginResult) -> None:
@@ -94,7 +96,8 @@ def _set_generation(request: RecordedRequest | None, result: BeginResult) -> Non
         request.generation = result.key_generation
 
 
-def _error(failure: WriteFailure, write: Write) -> AppError:
+def _error(failure: WriteFailure, write: Write, version: DocumentVersion | None = None) -> AppError:
+    """``version``: the document's present one, where its precondition failed."""
     match failure:
         case WriteFailure.BOT_NOT_FOUND:
             return BotNotFound()
@@ -102,5 +105,7 @@ def _error(failure: WriteFailure, write: Write) -> AppError:
             return DocumentNotFound(f"This bot has no document {write.doc_id}.")
         case WriteFailure.DOCUMENT_CHANGED:
             return DocumentChanged(f"Document {write.doc_id} was replaced or deleted while this request ran.")
+        case WriteFailure.PRECONDITION_FAILED:
+            return PreconditionFailed(CHANGED, etag=version.etag if version else None)
         case WriteFailure.LEASE_LOST:
             return LeaseLost(LEASE_LOST)

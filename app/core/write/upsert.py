@@ -16,6 +16,7 @@ from app.core.ports import DocumentPort
 from app.core.write.carrying import same_texts, text_sha256
 from app.core.write.write import Outcome, Write
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, ExternalIdState, NewDocument, StoredDocument
+from app.schemas.versions import Precondition
 from app.utils.errors import AppError, ErrorLocation, ExternalIdInFlight, ExternalIdTaken, InvalidInput
 
 OnConflict = Literal["error", "replace", "skip", "replace_if_changed"]
@@ -50,13 +51,27 @@ class Pauses:
 
 class Upsert:
     """Plans the inserts of one request. ``on_conflict``: for every document of it that has an external_id. ``single``:
-    the request is no batch. ``unnamed``: a document without one is new, whatever ``on_conflict`` is."""
+    the request is no batch. ``unnamed``: a document without one is new, whatever ``on_conflict`` is. ``precondition``:
+    on each stored document that would be replaced, and on its absence."""
 
-    def __init__(self, store: DocumentPort, on_conflict: OnConflict, single: bool, *, unnamed: bool = False) -> None:
+    def __init__(
+        self,
+        store: DocumentPort,
+        on_conflict: OnConflict,
+        *,
+        single: bool = False,
+        unnamed: bool = False,
+        precondition: Precondition | None = None,
+    ) -> None:
         self._store = store
         self._unnamed = unnamed
         self._single = single
         self._on_conflict = on_conflict
+        self._precondition = precondition
+
+    def concerns(self, documents: Sequence[Entry]) -> bool:
+        """Whether any of them has to be looked up by its external_id, or should have one."""
+        return self._on_conflict != "error" or any(isinstance(one, tuple) and one[1].external_id for one in documents)
 
     async def plan(
         self, bots: Mapping[UUID, Bot | AppError], documents: Sequence[Entry], waited: bool, given_up: set[ExternalId]
@@ -136,6 +151,8 @@ class Upsert:
             raise ExternalIdInFlight("Another request is writing a document with this external_id.")
         doc_id = states[key].doc_id
         if doc_id is None:
+            if self._precondition:  # T1 confirms that there is none, and the saga keeps others from making one.
+                self._precondition.check(None)
             return Write(bot, document)
         if self._on_conflict == "error":
             raise ExternalIdTaken(f"Document {doc_id} of this bot has this external_id.")
@@ -143,8 +160,11 @@ class Upsert:
             return Outcome(doc_id, result="skipped")
         found = stored.get(doc_id)
         if found and self._on_conflict == "replace_if_changed" and is_same(found, document):
-            return Outcome(doc_id, result="unchanged")
-        return Write(bot, document, doc_id, stored=same_texts(bot.milvus_collection, found, document))
+            return Outcome(doc_id, result="unchanged", version=found.document.version)
+        if found and self._precondition:
+            self._precondition.check(found.document.version)
+        stored_vectors = same_texts(bot.milvus_collection, found, document)
+        return Write(bot, document, doc_id, stored=stored_vectors, precondition=self._precondition)
 
     def _invalid(self, number: int, reason: str) -> InvalidInput:
         location = f"{'body' if self._single else f'body.documents.{number}'}.document.external_id"

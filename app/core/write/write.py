@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from app.core.ports import Replaced
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, NewDocument, WriteRow
+from app.schemas.versions import DocumentVersion, Precondition
 from app.utils.errors import AppError
 
 WriteResult = Literal["created", "replaced", "unchanged", "skipped"]
@@ -11,7 +13,10 @@ WriteResult = Literal["created", "replaced", "unchanged", "skipped"]
 
 
 class Outcome(NamedTuple):
-    """The result for one document: its doc_id, or the error because of which nothing of it is stored."""
+    """The result for one document: its doc_id, or the error because of which nothing of it is stored.
+
+    ``version``: what the document is now, or was before any later write; None if that is not known.
+    """
 
     doc_id: int | None
     error: AppError | None = None
@@ -19,6 +24,7 @@ class Outcome(NamedTuple):
     embedded_chunks: int = 0
     result: WriteResult = "created"
     chunks: int = 0
+    version: DocumentVersion | None = None
 
 
 class StoredVectors(NamedTuple):
@@ -34,6 +40,7 @@ class Write:
     ``rewrites``: a generation whose chunks are written again, or some of them changed. Then only chunks and vectors are
     replaced, and only if that generation is still current.
     ``stored``: vectors that need not be embedded, as long as the bot has that collection.
+    ``precondition``: on the document that is replaced, which T2 checks. ``replaced`` and ``version``: set by T2.
     ``error``: why the write failed; no step but its compensation follows. ``moved``: its bot has another collection by
     now, so the write has to be restarted.
     """
@@ -46,16 +53,19 @@ class Write:
         *,
         rewrites: int | None = None,
         stored: StoredVectors | None = None,
+        precondition: Precondition | None = None,
     ) -> None:
         self.bot = bot
         self.document = document
         self.doc_id = doc_id
         self.rewrites = rewrites
         self.stored = stored
+        self.precondition = precondition
         self.carried_chunks = 0
         self.generation = 0
         self.previous_generation: int | None = None
-        self.replaced_chunks = 0
+        self.replaced: Replaced | None = None
+        self.version: DocumentVersion | None = None
         self.error: AppError | None = None
         self.moved = False
 
@@ -95,7 +105,8 @@ class Write:
             return Outcome(None, self.error)
         embedded = len(self.document.chunks) - self.carried_chunks
         result: WriteResult = "created" if self.previous_generation is None else "replaced"
-        return Outcome(self.doc_id, None, self.replaced_chunks, embedded, result, len(self.document.chunks))
+        replaced = self.replaced.chunks if self.replaced else 0
+        return Outcome(self.doc_id, None, replaced, embedded, result, len(self.document.chunks), self.version)
 
     def fail(self, error: AppError) -> None:
         """The first error is kept."""
@@ -111,6 +122,7 @@ class Write:
             self.generation,
             self.previous_generation,
             self.rewrites,
+            self.precondition,
         )
 
 

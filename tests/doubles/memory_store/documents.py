@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -24,6 +24,7 @@ from app.schemas.rows import (
     StoredDocument,
     WriteTimestamps,
 )
+from app.schemas.versions import DocumentVersion, Precondition
 from app.utils.errors import CollectionMoved, MetadataTooLarge
 from app.utils.unicode import is_nfc, nfc
 from tests.doubles.memory_store.tables import ChunkRow, DocumentRow, Tables
@@ -43,8 +44,17 @@ class MemoryDocumentStore:
         self._late_write_window = late_write_window
         self._matches = matches
 
-    async def delete(self, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None = None) -> dict[int, int]:
+    async def delete(
+        self,
+        bot_id: UUID,
+        doc_ids: Sequence[int],
+        where: Filter | None = None,
+        precondition: Precondition | None = None,
+    ) -> dict[int, int]:
         documents = self._tables.partition(bot_id).documents
+        if precondition:
+            for doc_id in self._existing(bot_id, doc_ids, None):
+                precondition.check(documents[doc_id].document().version)
         deleted = {}
         for doc_id in self._existing(bot_id, doc_ids, where):
             document = documents.pop(doc_id)
@@ -65,10 +75,13 @@ class MemoryDocumentStore:
         merge: dict[str, Any],
         remove: Sequence[str],
         metadata_bytes: int = METADATA_BYTES,
-    ) -> datetime | None:
+        precondition: Precondition | None = None,
+    ) -> DocumentVersion | None:
         document = self._document(bot_id, doc_id)
         if document is None:
             return None
+        if precondition:
+            precondition.check(document.document().version)
         kept = {
             key: value
             for key, value in document.metadata.items()
@@ -80,8 +93,8 @@ class MemoryDocumentStore:
         for name, value in columns.items():
             setattr(document, name, value)
         document.metadata = merged
-        document.updated_at = self._tables.now()
-        return document.updated_at
+        document.touch(self._tables.now())
+        return document.document().version
 
     async def patch_many(
         self,
@@ -118,11 +131,11 @@ class MemoryDocumentStore:
         chunks = [chunk for row, chunk in self._tables.current(bot_id) if row is document and chunk.chunk_id > after]
         return document.document(), sorted(chunks, key=lambda chunk: chunk.chunk_id)[:limit]
 
-    async def chunk(self, bot_id: UUID, doc_id: int, chunk_index: int) -> tuple[bool, Chunk | None]:
+    async def chunk(self, bot_id: UUID, doc_id: int, chunk_index: int) -> tuple[DocumentVersion, Chunk | None] | None:
         found = await self.get(bot_id, doc_id)
         if found is None:
-            return False, None
-        return True, next((chunk for chunk in found[1] if chunk.chunk_index == chunk_index), None)
+            return None
+        return found[0].version, next((chunk for chunk in found[1] if chunk.chunk_index == chunk_index), None)
 
     async def stored(self, bot_id: UUID, doc_ids: Sequence[int]) -> Sequence[StoredDocument]:
         found = []

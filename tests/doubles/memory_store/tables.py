@@ -12,6 +12,8 @@ from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, Mode, 
 from app.schemas.stream_rows import LineResults, PartName
 from app.utils.errors import NoGeneration
 
+MICROSECOND = timedelta(microseconds=1)
+
 
 @dataclass(slots=True)
 class BotRow:
@@ -104,7 +106,12 @@ class DocumentRow:
             self.created_at,
             self.updated_at,
             self.external_id,
+            self.generation,
         )
+
+    def touch(self, now: datetime) -> None:
+        """Makes ``updated_at`` later, even if the clock does not."""
+        self.updated_at = max(now, self.updated_at + MICROSECOND)
 
 
 @dataclass(slots=True)

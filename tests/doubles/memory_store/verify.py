@@ -8,7 +8,7 @@ from uuid import UUID
 from app.core.stores.postgres.verify import PAGE
 from app.schemas.operation_rows import SourceChunk
 from app.schemas.rows import CHUNKS_PER_GENERATION, BotState
-from tests.doubles.memory_store.tables import Partition, Tables
+from tests.doubles.memory_store.tables import MICROSECOND, Partition, Tables
 
 
 class MemoryVerifyStore:
@@ -94,6 +94,7 @@ class MemoryVerifyStore:
             left = sum(document.doc_id == doc_id for document, _ in self._tables.current(bot_id))
             if left:
                 documents[doc_id].chunk_count = left
+                documents[doc_id].updated_at += MICROSECOND
             else:
                 del documents[doc_id]
 

@@ -10,16 +10,18 @@ from app.core.ports import (
     FinishResult,
     RecentVector,
     RenderAnswer,
+    Replaced,
     RequestKey,
     SharedVectors,
     WriteFailure,
 )
 from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, IdempotencyKey, WriteRow
 from app.schemas.stream_rows import LinesKey
-from app.utils.errors import ExternalIdsHeld
+from app.schemas.versions import DocumentVersion
+from app.utils.errors import ExternalIdsHeld, PreconditionFailed
 from tests.doubles.memory_store import idempotency, streams
 from tests.doubles.memory_store import request_keys as keys
-from tests.doubles.memory_store.tables import BotRow, ChunkRow, DocumentRow, RecentRow, Tables
+from tests.doubles.memory_store.tables import MICROSECOND, BotRow, ChunkRow, DocumentRow, RecentRow, Tables
 
 
 class MemoryWriteStore:
@@ -139,15 +141,28 @@ class MemoryWriteStore:
         if moved:
             return FinishResult(failed, moved)
         failed |= dict.fromkeys(self._lost(live, token), WriteFailure.LEASE_LOST)
-        replaced: dict[int, int] = {}
+        replaced: dict[int, Replaced] = {}
+        versions: dict[int, DocumentVersion | None] = {}
+        made: dict[int | None, DocumentVersion] = {}
         for write in live:
-            if write.generation not in failed and write.previous_generation is not None:
-                if (old := self._replaced(write)) is None:
-                    failed[write.generation] = WriteFailure.DOCUMENT_CHANGED
-                else:
-                    replaced[write.generation] = old.chunk_count
+            if write.generation in failed:
+                continue
+            now = self._tables.now()
+            if write.previous_generation is None:
+                versions[write.generation] = DocumentVersion(write.generation, now)
+                continue
+            version = versions[write.generation] = made.get(write.doc_id) or self._version(write)
+            if not _holds(write, version):
+                failed[write.generation] = WriteFailure.PRECONDITION_FAILED
+            elif version is None or version.generation != write.previous_generation:
+                failed[write.generation] = WriteFailure.DOCUMENT_CHANGED
+            else:
+                old = self._tables.partition(write.bot_id).documents[write.doc_id or 0]
+                replaced[write.generation] = Replaced(old.chunk_count, version)
+                new = DocumentVersion(write.generation, max(now, version.updated_at + MICROSECOND))
+                made[write.doc_id] = versions[write.generation] = new
         done = [write for write in live if write.generation not in failed]
-        result = FinishResult(failed, moved, replaced)
+        result = FinishResult(failed, moved, replaced, versions)
         if key and answer and done:  # Before anything changes: it may raise.
             keys.store_answer(self._tables, key, answer(result))
         for write in done:
@@ -192,6 +207,10 @@ class MemoryWriteStore:
         old = self._tables.partition(write.bot_id).documents.get(write.doc_id or 0)
         return old if old and old.generation == write.previous_generation else None
 
+    def _version(self, write: WriteRow) -> DocumentVersion | None:
+        row = self._tables.partition(write.bot_id).documents.get(write.doc_id or 0)
+        return row.document().version if row else None
+
     def _switch(self, write: WriteRow) -> None:
         old = self._replaced(write)
         assert old is not None
@@ -200,11 +219,11 @@ class MemoryWriteStore:
             new = replace(
                 old,
                 generation=new.generation,
-                updated_at=new.updated_at,
                 chunk_count=new.chunk_count,
                 chunk_span=new.chunk_span,
             )
-        new.external_id = old.external_id
+        new.external_id, new.updated_at = old.external_id, old.updated_at
+        new.touch(self._tables.now())
         self._tables.partition(write.bot_id).documents[old.doc_id] = new
         self._tables.discard(write.bot_id, old, self._late_write_window)
 
@@ -262,3 +281,13 @@ class MemoryWriteStore:
             self._tables.now(),
             document.external_id,
         )
+
+
+def _holds(write: WriteRow, version: DocumentVersion | None) -> bool:
+    """Whether the precondition of the write holds for this version of the document that it replaces."""
+    try:
+        if write.precondition:
+            write.precondition.check(version)
+    except PreconditionFailed:
+        return False
+    return True

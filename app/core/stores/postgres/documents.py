@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +33,7 @@ from app.schemas.rows import (
     StoredDocument,
     WriteTimestamps,
 )
+from app.schemas.versions import DocumentVersion, Precondition
 from app.utils.errors import CollectionMoved
 
 PATCH_COLUMNS = ("title", "file_path", "file_type", "author", "tags")
@@ -50,9 +51,17 @@ class DocumentStore:
         self._db = db
         self._late_write_window = late_write_window
 
-    async def delete(self, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None = None) -> dict[int, int]:
+    async def delete(
+        self,
+        bot_id: UUID,
+        doc_ids: Sequence[int],
+        where: Filter | None = None,
+        precondition: Precondition | None = None,
+    ) -> dict[int, int]:
         try:
             async with self._db.transaction() as conn:
+                if precondition:
+                    await _check(conn, bot_id, doc_ids, precondition)
                 return await delete_documents(conn, bot_id, doc_ids, where, self._late_write_window)
         except TenantMismatch:
             return {}
@@ -65,17 +74,20 @@ class DocumentStore:
         merge: dict[str, Any],
         remove: Sequence[str],
         metadata_bytes: int = METADATA_BYTES,
-    ) -> datetime | None:
+        precondition: Precondition | None = None,
+    ) -> DocumentVersion | None:
         values = (bot_id, doc_id, *_patch_values(columns, merge, remove, metadata_bytes))
         try:
             async with self._db.transaction() as conn:
+                if precondition:
+                    await _check(conn, bot_id, [doc_id], precondition)
                 rows = await conn.fetch(SQL["patch_document"], *values)
                 check_only_bot(rows, bot_id)
                 if merge and rows and rows[0]["large_metadata"] is not None:
                     check_metadata(rows[0]["large_metadata"], metadata_bytes)
         except TenantMismatch:
             return None
-        return rows[0]["updated_at"] if rows else None
+        return _version(rows[0]) if rows else None
 
     async def patch_many(
         self,
@@ -91,7 +103,7 @@ class DocumentStore:
         too_large: set[int] = set()
         try:
             async with self._db.transaction() as conn:
-                own = await _lock(conn, bot_id, doc_ids, where)
+                own = list(await lock_documents(conn, bot_id, doc_ids, where))
                 while True:
                     try:
                         async with conn.transaction():
@@ -119,11 +131,11 @@ class DocumentStore:
             chunks = only_bot(await conn.fetch(SQL["get_document_chunks"], bot_id, doc_id, after, limit), bot_id)
         return document_of(rows[0]), [_chunk(chunk) for chunk in chunks]
 
-    async def chunk(self, bot_id: UUID, doc_id: int, chunk_index: int) -> tuple[bool, Chunk | None]:
+    async def chunk(self, bot_id: UUID, doc_id: int, chunk_index: int) -> tuple[DocumentVersion, Chunk | None] | None:
         rows = only_bot(await self._db.fetch(SQL["get_document_chunk"], bot_id, doc_id, chunk_index), bot_id)
         if not rows:
-            return False, None
-        return True, None if rows[0]["chunk_id"] is None else _chunk(rows[0])
+            return None
+        return _version(rows[0]), None if rows[0]["chunk_id"] is None else _chunk(rows[0])
 
     async def stored(self, bot_id: UUID, doc_ids: Sequence[int]) -> Sequence[StoredDocument]:
         rows = only_bot(await self._db.fetch(SQL["stored_documents"], bot_id, doc_ids), bot_id)
@@ -238,16 +250,25 @@ async def delete_documents(
     conn: Connection, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None, late_write_window: timedelta
 ) -> dict[int, int]:
     """``DocumentPort.delete`` in the caller's transaction. Raises TenantMismatch: then it has to be rolled back."""
-    own = await _lock(conn, bot_id, doc_ids, where)
-    rows = await conn.fetch(SQL["delete_documents"], bot_id, own, late_write_window)
+    own = await lock_documents(conn, bot_id, doc_ids, where)
+    rows = await conn.fetch(SQL["delete_documents"], bot_id, list(own), late_write_window)
     check_only_bot(rows, bot_id)
     return {row["doc_id"]: row["chunk_count"] for row in rows}
 
 
-async def _lock(conn: Connection, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None) -> list[int]:
-    """Locks those of the bot's documents that exist and pass the filter."""
+async def lock_documents(
+    conn: Connection, bot_id: UUID, doc_ids: Sequence[int], where: Filter | None = None
+) -> dict[int, DocumentVersion]:
+    """Locks those of the bot's documents that exist and pass the filter; returns their versions by doc_id."""
     sql, values = filtered(SQL["lock_documents"], where, first_param=3)
-    return [row["doc_id"] for row in only_bot(await conn.fetch(sql, bot_id, doc_ids, *values), bot_id)]
+    rows = only_bot(await conn.fetch(sql, bot_id, doc_ids, *values), bot_id)
+    return {row["doc_id"]: _version(row) for row in rows}
+
+
+async def _check(conn: Connection, bot_id: UUID, doc_ids: Sequence[int], precondition: Precondition) -> None:
+    """Locks those of the documents that exist. Raises PreconditionFailed."""
+    for version in (await lock_documents(conn, bot_id, doc_ids)).values():
+        precondition.check(version)
 
 
 def _patch_values(
@@ -260,6 +281,10 @@ def _patch_values(
 def _too_large(rows: Iterable[Any], most: int) -> set[int]:
     measured = ((row["doc_id"], row["large_metadata"]) for row in rows)
     return {doc_id for doc_id, metadata in measured if metadata is not None and metadata_length(metadata) > most}
+
+
+def _version(row: Any) -> DocumentVersion:
+    return DocumentVersion(row["generation"], row["updated_at"])
 
 
 def document_of(row: Any) -> Document:

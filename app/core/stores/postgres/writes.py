@@ -7,26 +7,19 @@ from uuid import UUID
 
 import asyncpg
 
-from app.core.ports import BeginResult, FinishResult, RenderAnswer, RequestKey, SharedVectors, WriteFailure
+from app.core.ports import BeginResult, FinishResult, RenderAnswer, Replaced, RequestKey, SharedVectors, WriteFailure
 from app.core.stores.postgres import idempotency, streams
 from app.core.stores.postgres import request_keys as keys
 from app.core.stores.postgres.connection import Connection
+from app.core.stores.postgres.copied_rows import chunk_records, insert_documents
 from app.core.stores.postgres.database import Database
+from app.core.stores.postgres.documents import lock_documents
 from app.core.stores.postgres.tenant_guard import only_bot
 from app.schemas.queries import SQL
-from app.schemas.rows import (
-    CHUNK_COLUMNS,
-    CHUNK_TABLE,
-    CHUNKS_PER_GENERATION,
-    CREATED_AT,
-    DOCUMENT_COLUMNS,
-    DOCUMENT_TABLE,
-    EMBEDDING,
-    IdempotencyKey,
-    WriteRow,
-)
+from app.schemas.rows import CHUNK_COLUMNS, CHUNK_TABLE, EMBEDDING, IdempotencyKey, WriteRow
 from app.schemas.stream_rows import LinesKey
-from app.utils.errors import ExternalIdsHeld, NoGeneration
+from app.schemas.versions import DocumentVersion
+from app.utils.errors import ExternalIdsHeld, NoGeneration, PreconditionFailed
 from app.utils.tasks import cancel_quietly
 
 
@@ -123,7 +116,7 @@ class WriteStore:
         live = [write for write in begun if isinstance(write, WriteRow)]
         if key:
             await keys.assign(conn, key, live[0].generation)
-        await conn.copy_records_to_table(CHUNK_TABLE, columns=CHUNK_COLUMNS, records=_chunk_records(live))
+        await conn.copy_records_to_table(CHUNK_TABLE, columns=CHUNK_COLUMNS, records=chunk_records(live))
         return BeginResult(begun, key_generation=live[0].generation if key else None)
 
     async def renew(self, generations: Sequence[int], token: UUID, lease: timedelta) -> set[int]:
@@ -174,21 +167,25 @@ class WriteStore:
         )
         if moved:
             return FinishResult(failed, moved)
-        replaced: dict[int, int] = {}
+        replaced: dict[int, Replaced] = {}
+        versions: dict[int, DocumentVersion | None] = {}
         if replacing := [write for write in writes if write.previous_generation is not None]:
             # A replacement may yet fail, and then its saga has to stay.
-            failed |= await _lost(conn, "lock_leases", _without(replacing, failed), token)
+            rows = await conn.fetch(SQL["lock_leases"], _generations_of(_without(replacing, failed)), token)
+            failed |= _lost(rows, _without(replacing, failed))
             for write in _without(replacing, failed):
-                count = await self._switch(conn, write)
-                if count is None:
-                    failed[write.generation] = WriteFailure.DOCUMENT_CHANGED
+                versions[write.generation], failure = await _refusal(conn, write)
+                if failure is None and (switched := await self._switch(conn, write)):
+                    replaced[write.generation], versions[write.generation] = switched
                 else:
-                    replaced[write.generation] = count
-        failed |= await _lost(conn, "end_sagas", _without(writes, failed), token)
+                    failed[write.generation] = failure or WriteFailure.DOCUMENT_CHANGED
+        ended = await conn.fetch(SQL["end_sagas"], _generations_of(_without(writes, failed)), token)
+        failed |= _lost(ended, _without(writes, failed))
         done = _without(writes, failed)
         if new := [write for write in done if write.previous_generation is None]:
-            await _insert_documents(conn, new)
-        result = FinishResult(failed, moved, replaced)
+            await insert_documents(conn, new)
+            versions |= {one.generation: DocumentVersion(one.generation, ended[0]["ended_at"]) for one in new}
+        result = FinishResult(failed, moved, replaced, versions)
         if key and answer and done:
             await keys.store_answer(conn, key, answer(result))
         return result
@@ -218,16 +215,15 @@ class WriteStore:
         finally:
             connected.set()
 
-    async def _switch(self, conn: Connection, write: WriteRow) -> int | None:
-        """The number of chunks that the write has replaced; None when ``previous_generation`` is not current."""
+    async def _switch(self, conn: Connection, write: WriteRow) -> tuple[Replaced, DocumentVersion] | None:
+        """What the write has replaced, and with what; None when ``previous_generation`` is not current."""
         document = write.document
         switch = (write.bot_id, write.doc_id, write.previous_generation, write.generation)
-        count: int | None
         if write.rewrites is not None:
             shape = (len(document.chunks), document.chunk_span)
-            count = await conn.fetchval(SQL["switch_generation"], *switch, self._late_write_window, *shape)
+            row = await conn.fetchrow(SQL["switch_generation"], *switch, self._late_write_window, *shape)
         else:
-            count = await conn.fetchval(
+            row = await conn.fetchrow(
                 SQL["switch_document"],
                 *switch,
                 document.title,
@@ -240,7 +236,11 @@ class WriteStore:
                 document.chunk_span,
                 self._late_write_window,
             )
-        return count
+        if row is None:
+            return None
+        assert write.previous_generation is not None
+        old = DocumentVersion(write.previous_generation, row["replaced_at"])
+        return Replaced(row["chunk_count"], old), DocumentVersion(write.generation, row["updated_at"])
 
     async def compensate(self, bot_id: UUID, generations: Sequence[int], token: UUID) -> set[int]:
         # A transaction that may be committing elsewhere holds its sagas' rows, so this waits for its outcome.
@@ -373,10 +373,25 @@ def _without(writes: Iterable[WriteRow], failed: Collection[int]) -> list[WriteR
     return [write for write in writes if write.generation not in failed]
 
 
-async def _lost(conn: Connection, statement: str, writes: Sequence[WriteRow], token: UUID) -> dict[int, WriteFailure]:
-    """Locks or ends the sagas of these writes; those that are not ``token``'s any more."""
-    rows = await conn.fetch(SQL[statement], [write.generation for write in writes], token)
-    found = {row["generation"] for row in rows}
+async def _refusal(conn: Connection, write: WriteRow) -> tuple[DocumentVersion | None, WriteFailure | None]:
+    """If the write's precondition does not hold: the document's version now, and the failure. Locks the document."""
+    if write.precondition is None or write.doc_id is None:
+        return None, None
+    version = (await lock_documents(conn, write.bot_id, [write.doc_id])).get(write.doc_id)
+    try:
+        write.precondition.check(version)
+    except PreconditionFailed:
+        return version, WriteFailure.PRECONDITION_FAILED
+    return None, None
+
+
+def _generations_of(writes: Iterable[WriteRow]) -> list[int]:
+    return [write.generation for write in writes]
+
+
+def _lost(held: Sequence[asyncpg.Record], writes: Sequence[WriteRow]) -> dict[int, WriteFailure]:
+    """Those of the writes whose sagas are not among ``held``: not the token's any more."""
+    found = {row["generation"] for row in held}
     return {write.generation: WriteFailure.LEASE_LOST for write in _without(writes, found)}
 
 
@@ -384,40 +399,3 @@ def _shared_values(shared: SharedVectors) -> tuple[object, ...]:
     """$4 to $7 of advance_milvus_timestamp_and_share."""
     vectors = [vector.tobytes() for vector in shared.vectors.astype(EMBEDDING, copy=False)]
     return shared.collection_name, shared.chunk_ids.tolist(), shared.doc_ids.tolist(), vectors
-
-
-def _chunk_records(writes: Sequence[WriteRow]) -> Iterable[tuple[object, ...]]:
-    """CHUNK_COLUMNS of every chunk."""
-    for write in writes:
-        first = write.generation * CHUNKS_PER_GENERATION
-        for chunk in write.document.chunks:
-            index = chunk.chunk_index
-            yield (write.bot_id, first + index, write.doc_id, index, chunk.text, chunk.page_number)
-
-
-async def _insert_documents(conn: Connection, writes: Sequence[WriteRow]) -> None:
-    """Those with a ``created_at`` of their own, which are imported, keep it."""
-    if new := [_document_record(write) for write in writes if write.document.created_at is None]:
-        await conn.copy_records_to_table(DOCUMENT_TABLE, columns=DOCUMENT_COLUMNS, records=new)
-    if len(new) < len(writes):
-        kept = [(*_document_record(write), at) for write in writes if (at := write.document.created_at) is not None]
-        await conn.copy_records_to_table(DOCUMENT_TABLE, columns=(*DOCUMENT_COLUMNS, CREATED_AT), records=kept)
-
-
-def _document_record(write: WriteRow) -> tuple[object, ...]:
-    """DOCUMENT_COLUMNS."""
-    document = write.document
-    return (
-        write.bot_id,
-        write.doc_id,
-        write.generation,
-        document.title,
-        document.file_path,
-        document.file_type,
-        document.author,
-        document.tags,
-        document.metadata,
-        len(document.chunks),
-        document.chunk_span,
-        document.external_id,
-    )

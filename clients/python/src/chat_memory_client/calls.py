@@ -1,5 +1,6 @@
 """The server's calls as data: what to send, and how to read the answer. Nothing here does input or output."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -16,7 +17,8 @@ PAGE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """``gone``: the result if a repeated call finds that an earlier attempt has deleted it."""
+    """``gone``: the result if a repeated call finds that an earlier attempt has deleted it. ``tag``: adds the header
+    ETag to the result."""
 
     method: str
     path: str
@@ -25,6 +27,7 @@ class Call(Generic[T]):
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     gone: T | None = None
+    tag: Callable[[T, str | None], T] | None = None
 
 
 def _once() -> dict[str, str]:
@@ -54,13 +57,14 @@ def insert_batch(chat_bot_id: BotId, documents: Sequence[Document]) -> Call[list
     return Call("POST", "/data/insert/batch", _outcomes, body, headers=_once())
 
 
-def replace(chat_bot_id: BotId, doc_id: int, document: Document) -> Call[int]:
-    return Call("PUT", f"/data/document/{doc_id}", _doc_id, _body(chat_bot_id, document), headers=_once())
+def replace(chat_bot_id: BotId, doc_id: int, document: Document, if_match: str | None) -> Call[int]:
+    headers = {**_once(), **_if_match(if_match)}
+    return Call("PUT", f"/data/document/{doc_id}", _doc_id, _body(chat_bot_id, document), headers=headers)
 
 
-def patch_metadata(chat_bot_id: BotId, doc_id: int, updates: Mapping[str, Any]) -> Call[int]:
+def patch_metadata(chat_bot_id: BotId, doc_id: int, updates: Mapping[str, Any], if_match: str | None) -> Call[int]:
     body = {"chat_bot_id": str(chat_bot_id), "metadata_updates": {"metadata": dict(updates)}}
-    return Call("PATCH", f"/data/document/{doc_id}/metadata", _doc_id, body)
+    return Call("PATCH", f"/data/document/{doc_id}/metadata", _doc_id, body, headers=_if_match(if_match))
 
 
 def delete_documents(chat_bot_id: BotId, doc_ids: Sequence[int]) -> Call[int]:
@@ -70,7 +74,8 @@ def delete_documents(chat_bot_id: BotId, doc_ids: Sequence[int]) -> Call[int]:
 
 
 def get_document(chat_bot_id: BotId, doc_id: int, cursor: str | None) -> Call[tuple[StoredDocument, str | None]]:
-    return Call("GET", f"/data/document/{doc_id}", _page_of_chunks, params=_page(chat_bot_id, cursor))
+    params = _page(chat_bot_id, cursor)
+    return Call("GET", f"/data/document/{doc_id}", _page_of_chunks, params=params, tag=_tagged)
 
 
 def list_documents(chat_bot_id: BotId, cursor: str | None) -> Call[tuple[list[StoredDocument], str | None]]:
@@ -84,6 +89,14 @@ def search(
     if filter is not None:
         body["filter"] = filter
     return Call("POST", "/search/query", lambda answer: [_result(one) for one in answer["results"]], body)
+
+
+def _if_match(etag: str | None) -> dict[str, str]:
+    return {} if etag is None else {"If-Match": etag}
+
+
+def _tagged(page: tuple[StoredDocument, str | None], etag: str | None) -> tuple[StoredDocument, str | None]:
+    return dataclasses.replace(page[0], etag=etag), page[1]
 
 
 def _page(chat_bot_id: BotId, cursor: str | None) -> dict[str, Any]:
@@ -124,7 +137,7 @@ def _outcomes(answer: Any) -> list[Outcome]:
 
 
 def _document(answer: Any, chunks: list[Chunk] | None = None) -> StoredDocument:
-    known = {one.name: answer[one.name] for one in fields(StoredDocument) if one.name != "chunks"}
+    known = {one.name: answer[one.name] for one in fields(StoredDocument) if one.name not in ("chunks", "etag")}
     times = {name: datetime.fromisoformat(known[name]) for name in ("created_at", "updated_at")}
     return StoredDocument(**{**known, **times}, chunks=chunks)
 

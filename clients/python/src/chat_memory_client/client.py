@@ -30,7 +30,8 @@ def _headers(api_key: str | None) -> dict[str, str]:
 def _read(call: Call[T], answer: httpx.Response, attempt: int) -> T:
     """Raises ChatMemoryError."""
     if answer.is_success:
-        return call.read(answer.json())
+        found = call.read(answer.json())
+        return found if call.tag is None else call.tag(found, answer.headers.get("ETag"))
     if answer.status_code == 404 and attempt and call.gone is not None:
         return call.gone
     try:
@@ -105,13 +106,18 @@ class ChatMemory:
                 count(len(part))
         return outcomes
 
-    def replace(self, chat_bot_id: BotId, doc_id: int, document: Document) -> None:
-        """Replaces a document. Readers see the old one or the new one, never a mix. Raises NotFound."""
-        self._send(calls.replace(chat_bot_id, doc_id, document))
+    def replace(self, chat_bot_id: BotId, doc_id: int, document: Document, *, if_match: str | None = None) -> None:
+        """Replaces a document. Readers see the old one or the new one, never a mix. Raises NotFound.
 
-    def patch_metadata(self, chat_bot_id: BotId, doc_id: int, updates: Mapping[str, Any]) -> None:
-        """Merges ``updates`` into the metadata; None removes a key. Raises NotFound."""
-        self._send(calls.patch_metadata(chat_bot_id, doc_id, updates))
+        ``if_match``: the ``etag`` that it must have. Raises PreconditionFailed if others have changed it since.
+        """
+        self._send(calls.replace(chat_bot_id, doc_id, document, if_match))
+
+    def patch_metadata(
+        self, chat_bot_id: BotId, doc_id: int, updates: Mapping[str, Any], *, if_match: str | None = None
+    ) -> None:
+        """Merges ``updates`` into the metadata; None removes a key. ``if_match`` as in ``replace``. Raises NotFound."""
+        self._send(calls.patch_metadata(chat_bot_id, doc_id, updates, if_match))
 
     def delete(self, chat_bot_id: BotId, doc_ids: Sequence[int]) -> int:
         """Deletes those of the documents that exist, and returns their number."""
@@ -215,11 +221,15 @@ class AsyncChatMemory:
                 count(len(part))
         return outcomes
 
-    async def replace(self, chat_bot_id: BotId, doc_id: int, document: Document) -> None:
-        await self._send(calls.replace(chat_bot_id, doc_id, document))
+    async def replace(
+        self, chat_bot_id: BotId, doc_id: int, document: Document, *, if_match: str | None = None
+    ) -> None:
+        await self._send(calls.replace(chat_bot_id, doc_id, document, if_match))
 
-    async def patch_metadata(self, chat_bot_id: BotId, doc_id: int, updates: Mapping[str, Any]) -> None:
-        await self._send(calls.patch_metadata(chat_bot_id, doc_id, updates))
+    async def patch_metadata(
+        self, chat_bot_id: BotId, doc_id: int, updates: Mapping[str, Any], *, if_match: str | None = None
+    ) -> None:
+        await self._send(calls.patch_metadata(chat_bot_id, doc_id, updates, if_match))
 
     async def delete(self, chat_bot_id: BotId, doc_ids: Sequence[int]) -> int:
         return await self._send(calls.delete_documents(chat_bot_id, doc_ids))

@@ -27,11 +27,15 @@ class NotFound(ChatMemoryError):
     """There is no such bot or document for this key."""
 
 
+class PreconditionFailed(ChatMemoryError):
+    """The document has another version than ``if_match``. A repeated PATCH may meet its own first attempt."""
+
+
 def error_of(status: int, body: Any, text: str) -> ChatMemoryError:
     """``body``: the parsed answer, None if it is not JSON, as from a proxy."""
     if not isinstance(body, dict):
         body = {"code": "http_error", "detail": text[:500]}
-    kind = NotFound if status == 404 else ChatMemoryError
+    kind = {404: NotFound, 412: PreconditionFailed}.get(status, ChatMemoryError)
     return kind(
         status, str(body.get("code")), str(body.get("detail")), body.get("errors") or (), body.get("request_id")
     )

@@ -51,7 +51,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """``chunks``: None where a list of documents was read."""
+    """``chunks`` and ``etag``: None where a list of documents was read. ``etag``: for ``if_match``."""
 
     doc_id: int
     title: str
@@ -64,6 +64,7 @@ class StoredDocument:
     created_at: datetime
     updated_at: datetime
     chunks: list[Chunk] | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
