@@ -1,75 +1,16 @@
 """The calls on a server. Each records in the model what its answer promises."""
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from random import Random
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import Any
 
 import httpx
 
 from tests.chaos.answer_checks import check_document, check_results, check_walk
-from tests.chaos.chunk_text import UNEMBEDDABLE, title
-from tests.chaos.model import Bot, Document, History, Op, Violation, now
-
-if TYPE_CHECKING:
-    from tests.chaos.parts import Part
-
-UNDONE = {"vector_index_unavailable", "storage_full", "embedder_unavailable", "lease_lost"}
-"""Codes of a 503 that mean that nothing of a document was stored. A bot's creation or deletion goes on."""
+from tests.chaos.calls import Caller, outcome_of
+from tests.chaos.chunk_text import UNEMBEDDABLE
+from tests.chaos.model import Bot, Document, Violation, now
 
 
-@dataclass(frozen=True)
-class Call:
-    """One write. ``final``: more statuses that mean that nothing was done. ``stored`` gets the answer of a success, and
-    returns True if it has settled the ops itself."""
-
-    method: str
-    path: str
-    ops: list[Op]
-    history: History
-    options: dict[str, Any]
-    final: tuple[int, ...] = ()
-    stored: Callable[[httpx.Response], bool] = lambda _: False
-
-    @property
-    def keyed(self) -> bool:
-        return "headers" in self.options
-
-
-class World:
-    """All bots, and the counts for the summary."""
-
-    def __init__(self, random: Random) -> None:
-        self.random = random
-        self.bots: list[Bot] = []
-        self.operations = 0
-        self.acknowledged = 0
-        self.doubts = 0
-        self.reads = 0
-        self.unanswered: list[Call] = []
-        """Calls with an Idempotency-Key that were not answered: they can be sent again."""
-        self.cut_parts: list[Part] = []
-        """Parts of streams that were not answered, or not to the end."""
-        self.sent_again = 0
-
-    def new_bot(self) -> Bot:
-        bot_id = UUID(int=self.random.getrandbits(128), version=4)
-        bot = Bot(bot_id.hex[:6], bot_id)
-        self.bots.append(bot)
-        return bot
-
-
-class Client:
-    """The calls of one task. ``gone``: the server died during a call."""
-
-    def __init__(self, world: World, http: httpx.AsyncClient, random: Random) -> None:
-        self.world = world
-        self.http = http
-        self.random = random
-        self.gone = False
-
+class Client(Caller):
     # ------------------------------------------------------------------ bots
 
     async def create_bot(self, bot: Bot) -> bool:
@@ -123,7 +64,7 @@ class Client:
                     document.doc_id = result["doc_id"]
                     self.settle(of_document, "acknowledged")
                 else:
-                    self.settle(of_document, _outcome(503, result["error"]["code"]))
+                    self.settle(of_document, outcome_of(503, result["error"]["code"]))
             return True
 
         history = new[0][0].history
@@ -133,6 +74,90 @@ class Client:
         _, ops, body = self._version(document)
         path = f"/data/document/{document.doc_id}"
         await self._write("PUT", path, ops, document.history, json=body, final=(404, 409), **self._key())
+
+    async def upsert(self, document: Document) -> None:
+        """A PUT by external_id that replaces, and never creates: the document keeps its doc_id."""
+        _, ops, body = self._version(document)
+        params, headers = {"external_id": document.external_id}, {"If-Match": "*", **self._key().get("headers", {})}
+        options = {"params": params, "json": body, "headers": headers}
+        await self._write("PUT", "/data/document", ops, document.history, final=(404, 409, 412), **options)
+
+    async def edit_chunk(self, document: Document) -> None:
+        """Reads the document, and replaces, adds or deletes a chunk if it is still the same."""
+        start, of_bot = now(), {"chat_bot_id": str(document.bot.bot_id)}
+        read = await self._read("GET", f"/data/document/{document.doc_id}", params=of_bot)
+        if read is None:
+            return
+        check_document(document, read, start, now())
+        if read.status_code != 200:
+            return
+        texts = [chunk["text"] for chunk in read.json()["chunks"]]
+        base = document.with_texts(texts)[-1]
+        number = self.random.randrange(len(texts) + 1)
+        path, headers = f"/data/document/{document.doc_id}/chunks", {"If-Match": read.headers["ETag"]}
+        if number == len(texts) > 1 and self.random.random() < 0.5:
+            version, method, path = document.shortened_version(base), "DELETE", f"{path}/{number - 1}"
+            options: dict[str, Any] = {"params": of_bot, "headers": headers}
+        else:
+            version = document.edited_version(base, number)
+            body = {**of_bot, "text": document.versions[version][number]}
+            options = {"json": body, "headers": headers | self._key().get("headers", {})}
+            method, path = ("POST", path) if number == len(texts) else ("PUT", f"{path}/{number}")
+        op = document.content.write(version)
+        await self._write(method, path, [op], document.history, final=(404, 409, 412), **options)
+
+    async def synchronize(self, bot: Bot) -> None:
+        """A session that has one new document, and so deletes all others that have an external_id."""
+        if bot.syncing:
+            return
+        bot.syncing = True
+        try:
+            await self._synchronize(bot)
+        finally:
+            bot.syncing = False
+
+    async def _synchronize(self, bot: Bot) -> None:
+        of_bot = {"chat_bot_id": str(bot.bot_id)}
+        if bot.session:
+            answer = await self._write("DELETE", f"/data/sync/{bot.session}", [], bot.history, params=of_bot)
+            if answer is None or answer.status_code not in (200, 404):
+                return
+            bot.session = None
+        before = [one for one in bot.documents.values() if one.external_id]
+        stored = [one for one in before if None not in one.content.current()]
+        answer = await self._write("POST", "/data/sync", [], bot.history, json=of_bot)
+        if answer is None or not answer.is_success:
+            return
+        bot.session = answer.json()["session_id"]
+        during = [one for one in bot.documents.values() if one.external_id and one not in before]
+        document, ops, body = self.new(bot)
+        document.external_id = body["document"]["external_id"] = f"document {document.label}"
+
+        def done(answer: httpx.Response) -> bool:
+            (result,) = answer.json()["results"]
+            if result["success"]:
+                document.doc_id = result["doc_id"]
+            self.settle(ops, "acknowledged" if result["success"] else outcome_of(503, result["error"]["code"]))
+            return True
+
+        path, sent = f"/data/sync/{bot.session}/documents", {"documents": [body]}
+        answer = await self._write("POST", path, ops, document.history, stored=done, params=of_bot, json=sent)
+        if answer is None or not answer.is_success:
+            return
+        deletes = []
+        for one in before + during:
+            op = one.content.write(None)
+            one.patch.join(op)
+            one.history.add("missing in a synchronization")
+            if one in stored:
+                deletes.append(op)
+            else:  # The session may have begun before it was stored.
+                op.doubt()
+        finish = {**of_bot, "delete_missing": True}
+        path = f"/data/sync/{bot.session}/finish"
+        answer = await self._write("POST", path, deletes, bot.history, final=(404,), json=finish)
+        if answer is not None and answer.is_success:
+            bot.session = None
 
     async def patch(self, document: Document) -> None:
         document.patches += 1
@@ -186,7 +211,7 @@ class Client:
     async def search(self, bot: Bot, sought: Document | None) -> None:
         """Searches for the exact text of a chunk of ``sought``, so that it must be found."""
         possible = [version for version in sought.content.current() if version] if sought else []
-        text = self.random.choice(sought.texts(possible[0])) if sought and possible else f"{self.random.random()}"
+        text = self.random.choice(sought.versions[possible[0]]) if sought and possible else f"{self.random.random()}"
         body = {"chat_bot_id": str(bot.bot_id), "query_text": text, "limit": self.random.choice((1, 5, 20))}
         start = now()
         answer = await self._read("POST", "/search/query", json=body)
@@ -221,122 +246,6 @@ class Client:
                 check_walk(bot, doc_ids, start, now())
                 return
 
-    # ------------------------------------------------------------------ internals
-
-    def new(self, bot: Bot, chunks: int | None = None) -> tuple[Document, list[Op], dict[str, Any]]:
-        document = bot.new_document()
-        _, ops, body = self._version(document, chunks)
-        if self.random.random() < 0.5:
-            body["document"]["external_id"] = f"document {document.label}"
-        return document, ops, body
-
-    def _version(self, document: Document, chunks: int | None = None) -> tuple[int, list[Op], dict[str, Any]]:
-        version = document.new_version(chunks or self.random.choice((1, 2, 3, 5)))
-        ops = [document.content.write(version), document.patch.write(f"v{version}")]
-        body = {
-            "document": {
-                "chat_bot_id": str(document.bot.bot_id),
-                "title": title(document.label, version),
-                "metadata": {"patch": f"v{version}"},
-            },
-            "chunks": [{"chunk_index": n, "text": text} for n, text in enumerate(document.texts(version))],
-        }
-        return version, ops, body
-
-    def _key(self) -> dict[str, Any]:
-        if self.random.random() < 0.5:
-            return {"headers": {"Idempotency-Key": f"{self.random.getrandbits(64):x}"}}
-        return {}
-
-    async def _write(
-        self,
-        method: str,
-        path: str,
-        ops: list[Op],
-        history: History,
-        *,
-        final: tuple[int, ...] = (),
-        stored: Callable[[httpx.Response], bool] = lambda _: False,
-        **options: Any,
-    ) -> httpx.Response | None:
-        self.world.operations += 1
-        call = Call(method, path, ops, history, options, final, stored)
-        history.add(f"{method} {path} {options.get('json', '')}")
-        try:
-            answer = await self.http.request(method, path, **options)
-        except httpx.TransportError as exc:
-            self.gone = True
-            self.settle(ops, "doubt")
-            history.add(f"no answer ({type(exc).__name__})")
-            if call.keyed:
-                self.world.unanswered.append(call)
-            return None
-        self._answered(call, answer)
-        return answer
-
-    def _answered(self, call: Call, answer: httpx.Response) -> None:
-        call.history.add(f"{answer.status_code} {answer.text}")
-        if answer.is_success:
-            if not call.stored(answer):
-                self.settle(call.ops, "acknowledged")
-        elif answer.status_code == 500:
-            raise Violation(3, f"{call.method} {call.path} was answered with {answer.text}", call.history)
-        elif answer.status_code in call.final:
-            self.settle(call.ops, "failed")
-        else:
-            about_bot = call.path.startswith("/collection")
-            self.settle(call.ops, "doubt" if about_bot else _outcome(answer.status_code, answer.json()["code"]))
-
-    async def send_again(self, call: Call) -> None:
-        """Repeats a call whose answer was lost, with the same key. It must succeed, and be replayed from then on."""
-        call.history.add(f"again {call.method} {call.path} {call.options['headers']}")
-        while True:
-            answer = await self.http.request(call.method, call.path, **call.options)
-            if answer.status_code != 409 or answer.json()["code"] != "request_in_flight":
-                break
-            await asyncio.sleep(0.05)  # Until recovery has compensated what the dead server had begun.
-        self.world.sent_again += 1
-        self._answered(call, answer)
-        if not answer.is_success:
-            return
-        once_more = await self.http.request(call.method, call.path, **call.options)
-        if once_more.content != answer.content or once_more.headers.get("Idempotency-Replayed") != "true":
-            raise Violation(6, f"one key, two answers: {answer.text} and {once_more.text}", call.history)
-        options = call.options | {"json": _another(call.options["json"])}
-        other = await self.http.request(call.method, call.path, **options)
-        if other.status_code != 422 or other.json()["code"] != "idempotency_key_reused":
-            raise Violation(6, f"another body under a used key: {other.status_code} {other.text}", call.history)
-
-    async def _read(self, method: str, path: str, **options: Any) -> httpx.Response | None:
-        self.world.reads += 1
-        try:
-            answer = await self.http.request(method, path, **options)
-        except httpx.TransportError:
-            self.gone = True
-            return None
-        if answer.status_code == 500:
-            raise Violation(2, f"{method} {path} was answered with {answer.text}")
-        return answer if answer.status_code != 503 else None
-
-    def settle(self, ops: list[Op], outcome: str) -> None:
-        if outcome == "acknowledged":
-            self.world.acknowledged += 1
-        elif outcome == "doubt":
-            self.world.doubts += 1
-        for op in ops:
-            {"acknowledged": op.acknowledge, "doubt": op.doubt, "failed": op.fail}[outcome]()
-
 
 def _among(doc_ids: list[int | None]) -> dict[str, Any]:
     return {"type": "in", "key": "doc_id", "value": doc_ids}
-
-
-def _outcome(status: int, code: str) -> str:
-    """What an answer with an error means for a document's write."""
-    return "doubt" if status >= 500 and code not in UNDONE and code != "embedding_invalid" else "failed"
-
-
-def _another(body: dict[str, Any]) -> dict[str, Any]:
-    if "documents" in body:
-        return body | {"documents": body["documents"] * 2}
-    return body | {"chunks": [*body["chunks"], {"chunk_index": 99, "text": "another"}]}

@@ -24,7 +24,8 @@ import httpx
 from tqdm import tqdm
 
 from tests.chaos.breaks import NAMES
-from tests.chaos.client import Client, World
+from tests.chaos.calls import World
+from tests.chaos.client import Client
 from tests.chaos.fault import Fault
 from tests.chaos.model import Violation
 from tests.chaos.parts import send_again

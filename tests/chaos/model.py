@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from tests.chaos.chunk_text import chunk_texts
+from tests.chaos.chunk_text import chunk_texts, title
 
 Value = Hashable
 now = time.monotonic
@@ -117,19 +117,41 @@ class Document:
     doc_id: int | None = None
     content: Register = field(default_factory=lambda: Register(None))
     patch: Register = field(default_factory=lambda: Register(None))
-    chunk_counts: dict[int, int] = field(default_factory=dict)
+    versions: dict[int, list[str]] = field(default_factory=dict)
+    """The texts of each version."""
+    titles: dict[int, str] = field(default_factory=dict)
+    external_id: str | None = None
     patches: int = 0
 
     def __post_init__(self) -> None:
         self.history = History(f"bot {self.bot.name} document {self.label}", self.bot.history)
 
     def new_version(self, count: int) -> int:
-        version = len(self.chunk_counts) + 1
-        self.chunk_counts[version] = count
+        version = len(self.versions) + 1
+        self.versions[version] = chunk_texts(self.bot.name, self.label, version, count)
+        self.titles[version] = title(self.label, version)
         return version
 
-    def texts(self, version: int) -> list[str]:
-        return chunk_texts(self.bot.name, self.label, version, self.chunk_counts[version])
+    def edited_version(self, base: int, number: int) -> int:
+        """``base`` with another text for this chunk, or with one more at its end."""
+        version = self.new_version(max(number + 1, len(self.versions[base])))
+        kept = self.versions[base]
+        self.versions[version] = [*kept[:number], self.versions[version][number], *kept[number + 1 :]]
+        self.titles[version] = self.titles[base]
+        return version
+
+    def shortened_version(self, base: int) -> int:
+        """``base`` without its last chunk."""
+        version = self.new_version(1)
+        self.versions[version], self.titles[version] = self.versions[base][:-1], self.titles[base]
+        return version
+
+    def with_texts(self, texts: list[str]) -> list[int]:
+        """The versions that have exactly these texts. An edit may bring back those of an earlier version."""
+        return [version for version, known in self.versions.items() if known == texts]
+
+    def with_text(self, text: str) -> list[int]:
+        return [version for version, texts in self.versions.items() if text in texts]
 
 
 @dataclass(eq=False)
@@ -140,6 +162,9 @@ class Bot:
     """True, or None when deleted. A deletion is one write to the bot and to all its documents."""
     documents: dict[int, Document] = field(default_factory=dict)
     deletions: list[Op] = field(default_factory=list)
+    session: str | None = None
+    """The synchronization that has not ended, as far as clients know."""
+    syncing: bool = False
 
     def __post_init__(self) -> None:
         self.history = History(f"bot {self.name} {self.bot_id}")

@@ -12,7 +12,7 @@ import numpy as np
 from pymilvus import MilvusClient, MilvusException
 
 from tests.chaos.answer_checks import cosines
-from tests.chaos.chunk_text import parse_chunk_text, title
+from tests.chaos.chunk_text import parse_chunk_text
 from tests.chaos.model import Bot, Document, Violation, now
 from tests.chaos.processes import StoreProcesses
 
@@ -177,18 +177,14 @@ class RestCheck:
         return existing
 
     def _check_documents(self, bot: Bot, rows: list[asyncpg.Record], chunks: dict[int, asyncpg.Record]) -> None:
-        by_title = {
-            title(label, version): (document, version)
-            for label, document in bot.documents.items()
-            for version in document.chunk_counts
-        }
+        by_title = {title: document for document in bot.documents.values() for title in document.titles.values()}
         expected: set[int] = set()
         present: dict[int, Document] = {}
         moment = now()
         for row in rows:
             if row["title"] not in by_title:
                 raise Violation(4, f"{bot.history.name} has a document that no client wrote: {dict(row)}", bot.history)
-            document, version = by_title[row["title"]]
+            document = by_title[row["title"]]
             history = document.history
             if document.label in present:
                 raise Violation(6, f"{history.name} is stored twice", history)
@@ -196,11 +192,14 @@ class RestCheck:
             if document.doc_id not in (None, row["doc_id"]):
                 raise Violation(3, f"{history.name} was acknowledged as another doc_id: {dict(row)}", history)
             document.doc_id = row["doc_id"]
-            texts = document.texts(version)
-            keys = [row["generation"] * CHUNKS_PER_GENERATION + number for number in range(len(texts))]
-            if [chunks[key]["text"] if key in chunks else None for key in keys] != texts:
-                raise Violation(3, f"{history.name} has lost chunks of version {version}: {dict(row)}", history)
+            keys = sorted(key for key in chunks if key // CHUNKS_PER_GENERATION == row["generation"])
+            versions = document.with_texts([chunks[key]["text"] for key in keys])
+            versions = [version for version in versions if document.titles[version] == row["title"]]
+            if not versions or len(keys) != row["chunk_count"]:
+                raise Violation(3, f"{history.name} has lost chunks: {dict(row)}", history)
             expected.update(keys)
+            possible = document.content.possible(moment, moment)
+            version = next((version for version in versions if version in possible), versions[0])
             self._settle(document, version, row["metadata"], moment)
         for document in list(bot.documents.values()):
             if document.label not in present:

@@ -5,7 +5,7 @@ from random import Random
 
 import httpx
 
-from tests.chaos.client import World
+from tests.chaos.calls import World
 from tests.chaos.traffic import Traffic
 
 

@@ -5,7 +5,8 @@ from random import Random
 
 import httpx
 
-from tests.chaos.client import Client, World
+from tests.chaos.calls import World
+from tests.chaos.client import Client
 from tests.chaos.model import Bot, Document
 from tests.chaos.parts import load_part
 
@@ -20,11 +21,14 @@ WEIGHTS = {
     "insert": 10,
     "batch": 4,
     "load_part": 4,
-    "replace": 14,
+    "replace": 10,
+    "upsert": 6,
+    "edit_chunk": 8,
     "patch": 5,
     "delete": 4,
     "delete_batch": 3,
     "patch_by_filter": 2,
+    "sync": 2,
     "walk": 5,
     "insert_unembeddable": 1,
     "create_bot": 1,
@@ -108,18 +112,30 @@ class Traffic:
             await client.search(bot, random.choice(known) if known else None)
         elif name == "walk":
             await client.walk(bot)
+        elif name == "sync":
+            await client.synchronize(bot)
         elif known:
             await self._on_document(client, name, known)
 
     async def _on_document(self, client: Client, name: str, known: list[Document]) -> None:
+        if name == "upsert":
+            known = [document for document in known if document.external_id] or known
         document = client.random.choice(known)
+        if name == "upsert" and document.external_id is None:
+            name = "replace"
         if name in ("delete_batch", "patch_by_filter"):
             several = client.random.sample(known, min(len(known), 5))
             await (client.delete_batch if name == "delete_batch" else client.patch_by_filter)(several)
         else:
-            await {"replace": client.replace, "patch": client.patch, "delete": client.delete, "get": client.get}[name](
-                document
-            )
+            calls = {
+                "replace": client.replace,
+                "upsert": client.upsert,
+                "edit_chunk": client.edit_chunk,
+                "patch": client.patch,
+                "delete": client.delete,
+                "get": client.get,
+            }
+            await calls[name](document)
 
 
 async def set_up(world: World, http: httpx.AsyncClient, seed: str) -> list[Bot]:

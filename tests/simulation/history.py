@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
+from app.schemas.versions import DocumentVersion
+
 Outcome = Literal["pending", "done", "failed", "unknown"]
 """failed: the server answered that nothing was done. unknown: the client got no certain answer."""
 
@@ -111,6 +113,10 @@ class History:
     """(number of the bot, [from, to]): when Milvus lacked rows and the loss was not detected yet."""
     current: dict[int, list[float]] = field(default_factory=dict)
     """{generation: [from, to]}: when it was the current generation of its document in PostgreSQL."""
+    lineage: dict[int, list[DocumentVersion]] = field(default_factory=dict)
+    """The versions that each document has had in PostgreSQL, in order."""
+    modified: list[tuple[int, DocumentVersion, DocumentVersion | None]] = field(default_factory=list)
+    """doc_id, the version that a client had read, and the one that its conditional change made, if it was told."""
     events: list[tuple[Any, ...]] = field(default_factory=list)
     doc_ids: set[int] = field(default_factory=set)
     """All doc_ids that clients ever got, also before restores."""

@@ -1,5 +1,7 @@
 """Checks the invariants of a run: 2, 3 and 4 on what clients saw, 1, 5, 7 and 8 on the stores at rest."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from app.schemas.rows import CHUNKS_PER_GENERATION
@@ -26,6 +28,7 @@ def check_history(history: History) -> None:
         _check_complete(history, search, by_text)
     for walk in history.walks:
         _check_walk(history, walk)
+    _check_versions(history)
     for bot in history.bots:
         for span in bot.unknown_to:
             made = any(create.done_before(span.start) for create in bot.creates)
@@ -61,6 +64,17 @@ def _check_walk(history: History, walk: Walk) -> None:
             raise Violation(f"{where} skips document {doc_id}")
         if doc_id in walk.doc_ids and (document.bot != walk.bot or _must_be_gone(history, document, walk.span)):
             raise Violation(f"{where} shows document {doc_id}, which was deleted or is another bot's")
+
+
+def _check_versions(history: History) -> None:
+    """No version comes twice, and a conditional change follows the version that its client had read."""
+    for doc_id, versions in history.lineage.items():
+        if len({version.etag for version in versions}) < len(versions):
+            raise Violation(f"document {doc_id} had a version twice: {versions}")
+    for doc_id, read, written in history.modified:
+        versions = history.lineage[doc_id]
+        if written is not None and (read, written) not in pairwise(versions):
+            raise Violation(f"an update of document {doc_id} was lost: {read} was read, {written} is in {versions}")
 
 
 def _check_patch(history: History, document: DocumentHistory, read: Read) -> None:

@@ -21,6 +21,7 @@ from app.core.operations.verify import Verifier
 from app.core.ports import BeginResult, FinishResult, RecentWrites
 from app.core.search.relevance import Relevance
 from app.core.search.search import Search
+from app.core.transfer.sync import Sync
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.by_filter import ByFilter
 from app.core.write.documents import Documents
@@ -91,6 +92,7 @@ class Process:
         self.documents = Documents(self.bots, documents, recovery, Retitling(self.bots, documents, saga))
         self.by_filter = ByFilter(self.bots, documents, self.documents, part=2)
         self.listing = Listing(self.bots, Database(self, world.listing))
+        self.sync = Sync(self.bots, Database(self, world.syncs), documents, self.ingest, recovery, part=1)
         limit = RebuildLimit(embedders, frozenset(), 0)
         self.search = Search(
             self.bots,

@@ -57,6 +57,7 @@ class Requests:
                     bot.number, [version], patches=patches, external_id=external_id
                 )
                 history.current[document.generation] = [now, float("inf")]
+        world.observe_versions()
         shown = {text for document in history.documents.values() for text in document.versions[0].texts}
         history.unsure = [version for version in before.unsure if shown.isdisjoint(version.texts)]
 

@@ -12,6 +12,8 @@ from tests.simulation.workload import EVERYTHING, Clients
 from tests.simulation.world import Violation, World, internal_errors
 
 CLIENTS, REQUESTS = 3, 8
+EDITS = 0.4
+"""How often it is followed by one that changes a part of a document, is conditional, or synchronizes a bot."""
 MORE = 0.25
 """How often a request is followed by one that lists, patches or deletes documents by filter."""
 LOSSES = ("all", "one", "one", "some", "some")
@@ -133,11 +135,14 @@ async def client(world: World, clients: Clients, random: Random, number: int) ->
             break
         await asyncio.sleep(0.5)
     more = Random(f"more {world.seed} {number}")  # Drawn separately, so that the kept seeds do not change.
+    edits = Random(f"edits {world.seed} {number}")
     for _ in range(REQUESTS):
         await asyncio.sleep(random.expovariate(3.0))
         await step(clients, random, random.randrange(bots))
         if not world.reserved and more.random() < MORE:
             await by_filter(clients, more, more.randrange(bots))
+        if not world.reserved and edits.random() < EDITS:
+            await edit(clients, edits, edits.randrange(bots))
 
 
 async def by_filter(clients: Clients, random: Random, bot: int) -> None:
@@ -150,6 +155,19 @@ async def by_filter(clients: Clients, random: Random, bot: int) -> None:
         await clients.patch_matching(bot, some)
     elif some:
         await clients.delete_matching(bot, some, random.randrange(2))
+
+
+async def edit(clients: Clients, random: Random, bot: int) -> None:
+    known = clients.doc_ids(bot)
+    what = random.random()
+    if what < 0.15:
+        await clients.create_only(bot, random.randrange(2))
+    elif what < 0.25:
+        await clients.synchronize(bot, random)
+    elif what < 0.6 and known:
+        await clients.edit_chunk(bot, random.choice(known), random)
+    elif known:
+        await clients.modify(bot, random.choice(known[-3:]), random)
 
 
 async def step(clients: Clients, random: Random, bot: int) -> None:

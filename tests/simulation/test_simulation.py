@@ -26,6 +26,7 @@ from tests.doubles.memory_store import (
     MemoryGenerationStore,
     MemoryListingStore,
     MemoryRebuildStore,
+    MemorySyncStore,
     MemoryWriteStore,
     idempotency,
 )
@@ -231,9 +232,32 @@ def without_the_timestamp_of_swept_vectors(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(MemoryWriteStore, "sweep_recent_vectors", sweep)
 
 
+def without_the_precondition_in_t2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PATCH during a PUT or an edit with If-Match would be lost: it does not change the generation."""
+    monkeypatch.setattr(MemoryWriteStore, "_holds", lambda _store, _write: (None, True))
+
+
+def without_another_version_after_a_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DocumentRow, "touch", lambda _row, _now: None)
+
+
+def without_noting_what_a_sync_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = MemorySyncStore.found
+
+    async def found_nothing(
+        self: MemorySyncStore, bot_id: UUID, session_id: UUID, _names: object, lease: timedelta, *, incomplete: bool
+    ) -> bool | None:
+        return await found(self, bot_id, session_id, [], lease, incomplete=incomplete)
+
+    monkeypatch.setattr(MemorySyncStore, "found", found_nothing)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
+        without_the_precondition_in_t2,
+        without_another_version_after_a_patch,
+        without_noting_what_a_sync_names,
         without_the_readers_join,
         without_waiting_for_late_writes,
         without_the_lease_check,

@@ -16,9 +16,9 @@ from app.schemas.listing import Order
 from app.schemas.rows import NewDocument
 from app.utils.errors import DatabaseUnavailable, Unavailable
 from app.utils.stopwatch import Stopwatch
-from tests.simulation.history import DocumentHistory, Found, Read, Searched, Span, Version, Walk
+from tests.simulation.edits import Edits
+from tests.simulation.history import Found, Read, Searched, Span, Version, Walk
 from tests.simulation.process import Process
-from tests.simulation.requests import Requests
 from tests.simulation.world import Violation
 
 
@@ -30,7 +30,7 @@ EVERYTHING = 200
 """More chunks than a run has: a search with this limit must find all."""
 
 
-class Clients(Requests):
+class Clients(Edits):
     """Each method is one request of one client, until its answer. It raises only Violation."""
 
     def upserts_now(self) -> bool:
@@ -127,10 +127,7 @@ class Clients(Requests):
         on_conflict: OnConflict = self._keeps.choice(("replace", "replace", "replace_if_changed", "skip", "error"))
         version, new = self._version(self._keeps.randint(1, 3), False, number)
         new = replace(new, external_id=external_id)
-        unknown = self._history.upserts.setdefault((bot, external_id), [])
-        self._history.unsure.append(version)
-        unknown.append(version)
-        history = self._history
+        self._begin_upsert(bot, external_id, version)
 
         def work(process: Process) -> Coroutine[Any, Any, Any]:
             bot_id, account = self._bot_id(bot), self._account(bot)
@@ -139,21 +136,13 @@ class Clients(Requests):
         outcomes = await self._ask(version.span, f"upsert {on_conflict} {number} {version.texts}", work, bot=bot)
         if outcomes is None:
             return
-        doc_id, result = outcomes[0].doc_id, outcomes[0].result
+        result = outcomes[0].result
         if result == "unchanged":
             raise Violation(f"{version.texts} were new, and the answer was that nothing changed")
         if result == "skipped":
             version.span.outcome = "failed"
             return
-        history.unsure.remove(version)
-        unknown.remove(version)
-        if result == "created":
-            if doc_id in history.created:
-                raise Violation(f"document {doc_id} was created twice")
-            history.created.add(doc_id)
-        history.doc_ids.add(doc_id)
-        known = history.documents.setdefault(doc_id, DocumentHistory(bot, [], external_id=external_id))
-        known.versions.append(version)
+        self._upserted(bot, external_id, version, outcomes[0])
 
     async def replace(self, bot: int, doc_id: int, chunks: int) -> None:
         document = self._history.documents[doc_id]

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from app.schemas.operation_rows import GenerationBlock
+from app.schemas.versions import DocumentVersion
 from tests.doubles.memory_store import (
     MemoryBotStore,
     MemoryDocumentStore,
@@ -22,6 +23,7 @@ from tests.doubles.memory_store import (
     MemoryRebuildStore,
     MemoryStatisticsStore,
     MemoryStreamStore,
+    MemorySyncStore,
     MemoryVerifyStore,
     MemoryWriteStore,
     Tables,
@@ -33,8 +35,9 @@ from tests.simulation.loop import OUTSIDE, VirtualLoop
 from tests.simulation.milvus import SimulatedMilvus
 from tests.simulation.process import Process
 
+PATCHES = ("patch", "patch_many")
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-CHANGING = frozenset({"finish", "delete", "finish_deletion"})
+CHANGING = frozenset({"finish", "delete", "finish_deletion", "delete_missing", "recount_chunks", *PATCHES})
 BACKED_UP = (
     "bots",
     "partitions",
@@ -48,6 +51,7 @@ BACKED_UP = (
     "last_in_block",
     "blocks",
     "doubts",
+    "syncs",
 )
 QUIET_WITHIN = 600.0
 """Seconds after the last fault until no work may be left. Rescheduled garbage may wait for 60 s more than once."""
@@ -87,6 +91,7 @@ class World:
             self.tables.blocks.append(GenerationBlock(UUID(int=1), 1, 1 << 30))
             self.tables.last_in_block = 1 << 30
         self.rebuilds = MemoryRebuildStore(self.tables)
+        self.syncs = MemorySyncStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
         self.statistics = MemoryStatisticsStore(self.tables)
         self.chunks = MemoryModelMigrationStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
         self.ever_paused = False
@@ -143,6 +148,7 @@ class World:
                 lacking[1] = now
         if method not in CHANGING:
             return
+        self.observe_versions()
         current = {
             row.generation for partition in self.tables.partitions.values() for row in partition.documents.values()
         }
@@ -152,6 +158,14 @@ class World:
         for generation, lifetime in known.items():
             if lifetime[1] == float("inf") and generation not in current:
                 lifetime[1] = now
+
+    def observe_versions(self) -> None:
+        for partition in self.tables.partitions.values():
+            for doc_id, row in partition.documents.items():
+                versions = self.history.lineage.setdefault(doc_id, [])
+                version = DocumentVersion(row.generation, row.updated_at)
+                if versions[-1:] != [version]:
+                    versions.append(version)
 
     def run_clients(self, within: float) -> None:
         """Runs until every client has ended, and raises what they raised."""
