@@ -80,6 +80,7 @@ async def create(body: CreateBot, services: ServicesDep, account: AccountDep, re
             default_mode=body.mode,
             default_dense_weight=body.dense_weight,
             default_min_confidence=body.min_confidence,
+            title_in_lexical=body.title_in_lexical,
         )
     )
     response.status_code = 201 if is_new else 200
@@ -179,4 +180,5 @@ def _fields(bot: Bot) -> dict[str, object]:
         "mode": bot.default_mode,
         "dense_weight": bot.default_dense_weight,
         "min_confidence": bot.default_min_confidence,
+        "title_in_lexical": bot.title_in_lexical,
     }

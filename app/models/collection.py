@@ -17,6 +17,7 @@ DEFAULT_DENSE_WEIGHT = 0.3
 DEFAULT_MODE = "The mode of searches that name none."
 SERVERS_MODE = "hybrid if the bot's collection supports lexical search, else dense"
 DEFAULT_CONFIDENCE = "The minimum confidence of results in searches that name none."
+TITLES = "Whether a document's title is part of the words by which its chunks are found."
 DEFAULT_WEIGHT = "The weight of the dense score in searches in hybrid mode that name none."
 
 SearchMode = Literal["dense", "lexical", "hybrid"]
@@ -47,6 +48,7 @@ class CreateBot(Request):
     min_confidence: MinConfidence | None = Field(
         None, description=f"{DEFAULT_CONFIDENCE} Default: results are not cut."
     )
+    title_in_lexical: Annotated[bool, Strict()] | None = Field(None, description=f"{TITLES} Default: true.")
 
 
 class BotCreated(Response):
@@ -71,6 +73,7 @@ class BotInfo(Response):
     mode: SearchMode | None = Field(description=f"{DEFAULT_MODE} null: {SERVERS_MODE}.")
     dense_weight: float | None = Field(description=f"{DEFAULT_WEIGHT} null: {DEFAULT_DENSE_WEIGHT}.")
     min_confidence: float | None = Field(description=f"{DEFAULT_CONFIDENCE} null: results are not cut.")
+    title_in_lexical: bool = Field(description=TITLES)
 
 
 class ListedBot(BotInfo):

@@ -65,6 +65,18 @@ async def test_defaults_from_the_creation(client: httpx.AsyncClient) -> None:
     assert scores(await answer(bot)) != scores(await answer(bot, dense_weight=0.3))
 
 
+async def test_titles_in_words_from_the_creation(client: httpx.AsyncClient) -> None:
+    for wanted, found in ((None, True), (True, True), (False, False)):
+        bot = await register(client, **({} if wanted is None else {"title_in_lexical": wanted}))
+        assert (await client.get(f"/collection/{bot.bot_id}")).json()["title_in_lexical"] is found
+        await bot.insert("버튼을 누른다", title="갤럭시")
+        assert len(await bot.search("갤럭시", mode="lexical")) == found
+    body = {"chat_bot_id": str(bot.bot_id), "bot_name": "bot", "collection_name": f"bot_{bot.bot_id.hex}"}
+    for again, status in (({}, 200), ({"title_in_lexical": False}, 200), ({"title_in_lexical": True}, 409)):
+        assert (await client.post("/collection/create", json=body | again)).status_code == status
+    await patch(bot, 422, title_in_lexical=True)
+
+
 @pytest.mark.parametrize("mode", ["dense", "lexical"])
 async def test_a_search_uses_what_it_does_not_name(bot: BotClient, mode: str) -> None:
     await bot.insert(*TEXTS)

@@ -56,8 +56,8 @@ class NewBot:
     collection_name: str
     account_name: str
     dimension: int | None = None
-    title_in_lexical: bool = True
-    """Whether the words of a document's title find each of its chunks."""
+    title_in_lexical: bool | None = None
+    """Whether the words of a document's title find each of its chunks; yes if it is not named."""
     default_mode: Mode | None = None
     default_dense_weight: float | None = None
     default_min_confidence: float | None = None
@@ -67,6 +67,7 @@ class NewBot:
         return (
             (bot.bot_name, bot.collection_name, bot.account_name)
             == (self.bot_name, self.collection_name, self.account_name)
+            and self.title_in_lexical in (None, bot.title_in_lexical)
             and self.default_mode in (None, bot.default_mode)
             and self.default_dense_weight in (None, bot.default_dense_weight)
             and self.default_min_confidence in (None, bot.default_min_confidence)
@@ -123,7 +124,7 @@ class Bots:
             default_mode=new.default_mode,
             default_dense_weight=new.default_dense_weight,
             default_min_confidence=new.default_min_confidence,
-            title_in_lexical=new.title_in_lexical,
+            title_in_lexical=new.title_in_lexical is not False,
         )
         await failpoint("bot_create.after_register")
         bot = await self._store.get(new.bot_id, None)
