@@ -621,10 +621,11 @@ WITH old AS (
 SELECT o.chunk_count, o.updated_at AS replaced_at, s.updated_at FROM old o, switched s;
 
 -- name: switch_generation
--- As switch_document, for a write of the chunks alone. The row's other columns stay, with any PATCH since.
+-- As switch_document, for a write of the chunks alone. The row's other columns stay, with any PATCH since; but the
+-- words may have the title $8, so it must still be that.
 WITH old AS (
     SELECT generation, chunk_count, chunk_span, updated_at FROM documents
-    WHERE bot_id = $1 AND doc_id = $2 AND generation = $3
+    WHERE bot_id = $1 AND doc_id = $2 AND generation = $3 AND title = $8
     FOR UPDATE
 ), switched AS (
     UPDATE documents d
@@ -794,13 +795,15 @@ LIMIT $2;
 SELECT count(*) AS documents FROM documents d WHERE d.bot_id = $1 AND (/*filter*/ true);
 
 -- name: facets_of_tags
+-- By bot_id too, for the second check of the owner.
 WITH counted AS (
-    SELECT v.value, count(*) AS documents
+    SELECT d.bot_id, v.value, count(*) AS documents
     FROM documents d CROSS JOIN LATERAL (SELECT DISTINCT unnest(/*key*/ d.tags)) AS v (value)
     WHERE d.bot_id = $1 AND (/*filter*/ true)
-    GROUP BY v.value
+    GROUP BY d.bot_id, v.value
 )
-SELECT value, documents, count(*) OVER () AS all_values, (sum(documents) OVER ())::bigint AS all_documents
+SELECT bot_id, value, documents, count(*) OVER (PARTITION BY bot_id) AS all_values,
+       (sum(documents) OVER (PARTITION BY bot_id))::bigint AS all_documents
 FROM counted
 ORDER BY documents DESC, value COLLATE "C"
 LIMIT $2;
@@ -808,15 +811,16 @@ LIMIT $2;
 -- name: facets
 -- Documents are grouped by all that they hold under the key; then arrays are split. Few groups hold most documents.
 WITH grouped AS (
-    SELECT /*key*/ d.title AS held, count(*) AS documents FROM documents d
+    SELECT d.bot_id, /*key*/ d.title AS held, count(*) AS documents FROM documents d
     WHERE d.bot_id = $1 AND (/*filter*/ true)
-    GROUP BY 1
+    GROUP BY 1, 2
 ), counted AS (
-    SELECT v.value, sum(g.documents)::bigint AS documents
+    SELECT g.bot_id, v.value, sum(g.documents)::bigint AS documents
     FROM grouped g CROSS JOIN LATERAL (/*values*/ SELECT g.held AS value) AS v
-    GROUP BY v.value
+    GROUP BY g.bot_id, v.value
 )
-SELECT value, documents, count(*) OVER () AS all_values, (sum(documents) OVER ())::bigint AS all_documents
+SELECT bot_id, value, documents, count(*) OVER (PARTITION BY bot_id) AS all_values,
+       (sum(documents) OVER (PARTITION BY bot_id))::bigint AS all_documents
 FROM counted
 ORDER BY documents DESC, value::text COLLATE "C"
 LIMIT $2;

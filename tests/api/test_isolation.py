@@ -71,7 +71,11 @@ async def tenants(services: Services, settings: Settings, db: Database) -> Async
             http = httpx.AsyncClient(transport=client._transport, base_url="http://server", headers=bearer(key))
             bot = await register(http, bot_name=account)
             doc_id = await bot.insert(
-                f"text of {account}", f"more of {account}", metadata={"whose": account}, external_id=EXTERNAL_ID
+                f"text of {account}",
+                f"more of {account}",
+                tags=[account],
+                metadata={"whose": account},
+                external_id=EXTERNAL_ID,
             )
             params = {"chat_bot_id": str(bot.bot_id), "stream_key": STREAM, "part": 2}
             assert (await http.post("/data/insert/stream", params=params, content=b"{}")).status_code == 200
@@ -106,6 +110,8 @@ def take_down_bots(monkeypatch: pytest.MonkeyPatch) -> None:
         "list_documents",
         "documents_with_chunks",
         "query_documents",
+        "facets",
+        "facets_of_tags",
         "current_chunks",
         "neighbouring_chunks",
         "matching_documents",
@@ -248,6 +254,11 @@ async def test_nothing_of_the_other_is_read_or_found(
     queried = (await me.http.post("/data/documents/query", json={"chat_bot_id": str(me.bot.bot_id)})).json()
     for found_documents in (listed["documents"], queried["documents"]):
         assert [document["doc_id"] for document in found_documents] == [me.doc_id]
+
+    for key, value in (("metadata.whose", "mine"), ("tags", me.account)):
+        counted = await me.http.post("/data/documents/facets", json={"chat_bot_id": str(me.bot.bot_id), "key": key})
+        assert counted.json()["values"] == [{"value": value, "documents": 1}]
+        assert (counted.json()["other_values"], counted.json()["other_documents"]) == (0, 0)
 
     store, bot_id = DocumentStore(db, timedelta(0)), me.bot.bot_id
     assert await store.current_chunks(bot_id, [theirs], [theirs], None) == {}

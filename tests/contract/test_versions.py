@@ -32,7 +32,8 @@ async def version_of(record: Record, bot_id: UUID, doc_id: int | None) -> Docume
 
 
 def rewriting(bot: Bot, old: Write, precondition: Precondition | None = None) -> Write:
-    return Write(bot, document("rewritten"), old.doc_id, rewrites=old.generation, precondition=precondition)
+    new = document("rewritten", title=old.document.title)
+    return Write(bot, new, old.doc_id, rewrites=old.generation, precondition=precondition)
 
 
 async def test_every_change_makes_another_version_which_its_answer_has(record: Record) -> None:
@@ -82,6 +83,20 @@ async def test_t2_checks_the_precondition_and_tells_the_present_version(record: 
     await record.transactions.finish([free], TOKEN)
     assert free.error is None
     assert await record.texts(bot.bot_id, old.doc_id) == ["rewritten"]
+
+
+async def test_chunks_are_not_written_again_with_a_title_that_was_patched(record: Record) -> None:
+    """Their words would keep the old title."""
+    bot = await record.bot()
+    old = Write(bot, document("old", title="old title"))
+    await record.written(old)
+    assert old.doc_id is not None
+    edit = rewriting(bot, old)
+    await record.transactions.begin([edit], TOKEN, HOUR)
+    await record.documents.patch(bot.bot_id, old.doc_id, {"title": "new title"}, {}, [])
+    await record.transactions.finish([edit], TOKEN)
+    assert isinstance(edit.error, DocumentChanged)
+    assert await record.texts(bot.bot_id, old.doc_id) == ["old"]
 
 
 async def test_t2_without_the_document(record: Record) -> None:

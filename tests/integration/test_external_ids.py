@@ -11,6 +11,7 @@ import pytest
 from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from app.schemas.rows import NewChunk, NewDocument
+from app.utils.failpoints import install
 from app.utils.stopwatch import Stopwatch
 from tests.conftest import BotClient, until
 from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, expire
@@ -134,4 +135,32 @@ async def test_a_failed_replacement_leaves_the_old_and_its_id(bot: BotClient, db
     index.fault = None
     assert [row["title"] for row in await stored(db)] == ["1"]
     assert (await insert(bot, 3, "replace")).json()["result"] == "replaced"
+    await assert_at_rest(db, index)
+
+
+@pytest.mark.parametrize("path", ["document", "chunk"])
+async def test_a_write_by_doc_id_that_ends_first_is_replaced(
+    bot: BotClient, db: Database, index: FaultyIndex, path: str
+) -> None:
+    """It does not hold the external_id, so the other one begins again."""
+    doc_id = (await insert(bot, 1, "replace")).json()["doc_id"]
+    overtaken: list[int] = []
+
+    async def overtake(point: str) -> None:
+        if point == "write.before_t2" and not overtaken:
+            overtaken.append(0)
+            if path == "document":
+                answer = await bot.http.put(f"/data/document/{doc_id}", json=bot.body("by doc_id", title="by doc_id"))
+            else:
+                edit = {"chat_bot_id": str(bot.bot_id), "text": "by doc_id"}
+                answer = await bot.http.put(f"/data/document/{doc_id}/chunks/0", json=edit)
+            overtaken[0] = answer.status_code
+
+    remove = install(overtake)
+    try:
+        answer = await insert(bot, 2, "replace")
+    finally:
+        remove()
+    assert (overtaken, answer.status_code, answer.json()["result"]) == ([200], 200, "replaced")
+    assert [(row["doc_id"], row["title"]) for row in await stored(db)] == [(doc_id, "2")]
     await assert_at_rest(db, index)

@@ -172,7 +172,7 @@ HOT = {
     "lock_documents": ([1],),
     "delete_documents": ([1], "LATE_WRITE_WINDOW"),
     "switch_document": (1, 2, 3, "t", None, None, None, [], {}, 1, 1, "LATE_WRITE_WINDOW"),
-    "switch_generation": (1, 2, 3, "LATE_WRITE_WINDOW", 1, 1),
+    "switch_generation": (1, 2, 3, "LATE_WRITE_WINDOW", 1, 1, "t"),
     "patch_document": (1, True, "t", False, None, False, None, False, None, False, None, {}, [], 65_536, []),
     "patch_documents": ([1], True, "t", False, None, False, None, False, None, False, None, {}, [], 65_536, []),
     "compensate_writes": ([1], None, "LATE_WRITE_WINDOW"),

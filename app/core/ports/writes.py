@@ -23,7 +23,7 @@ class WriteFailure(Enum):
     """Also where another bot was registered under the same bot_id since the write read its row."""
     DOCUMENT_NOT_FOUND = auto()
     DOCUMENT_CHANGED = auto()
-    """The generation that the write replaces is not current any more."""
+    """The generation that the write replaces is not current any more, or its title, where only chunks are written."""
     PRECONDITION_FAILED = auto()
     LEASE_LOST = auto()
     """The write's saga is not the token's any more, or another request has taken over the key."""

@@ -23,6 +23,7 @@ from app.schemas.versions import Precondition
 from app.utils.errors import (
     AppError,
     BotNotFound,
+    DocumentChanged,
     DocumentNotFound,
     ErrorLocation,
     ExternalIdsHeld,
@@ -247,7 +248,10 @@ class Ingest:
                 slots = await upsert.plan(bots, documents, pauses.over, given_up)
             if slots is not None:
                 try:
-                    return await self._run(slots, timings, request)
+                    outcomes = await self._run(slots, timings, request)
+                    # A write by doc_id holds no external_id, and may have ended first.
+                    if not upsert.single or pauses.over or not isinstance(outcomes[0].error, DocumentChanged):
+                        return outcomes
                 except ExternalIdsHeld as exc:
                     if pauses.over:
                         given_up |= exc.ids

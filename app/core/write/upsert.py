@@ -65,7 +65,7 @@ class Upsert:
     ) -> None:
         self._store = store
         self._unnamed = unnamed
-        self._single = single
+        self.single = single
         self._on_conflict = on_conflict
         self._precondition = precondition
 
@@ -167,7 +167,7 @@ class Upsert:
         return Write(bot, document, doc_id, stored=stored_vectors, precondition=self._precondition)
 
     def _invalid(self, number: int, reason: str) -> InvalidInput:
-        location = f"{'body' if self._single else f'body.documents.{number}'}.document.external_id"
+        location = f"{'body' if self.single else f'body.documents.{number}'}.document.external_id"
         return InvalidInput(f"{location}: {reason}", locations=[ErrorLocation(location, reason)])
 
 

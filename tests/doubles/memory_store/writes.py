@@ -154,7 +154,7 @@ class MemoryWriteStore:
             version = versions[write.generation] = made.get(write.doc_id) or self._version(write)
             if not _holds(write, version):
                 failed[write.generation] = WriteFailure.PRECONDITION_FAILED
-            elif version is None or version.generation != write.previous_generation:
+            elif version is None or not self._is_as_expected(write, version):
                 failed[write.generation] = WriteFailure.DOCUMENT_CHANGED
             else:
                 old = self._tables.partition(write.bot_id).documents[write.doc_id or 0]
@@ -202,18 +202,18 @@ class MemoryWriteStore:
         generations = {write.generation for write in writes}
         return generations - {saga.generation for saga in self._tables.held(generations, token)}
 
-    def _replaced(self, write: WriteRow) -> DocumentRow | None:
-        """The document that the write replaces; None when ``previous_generation`` is not current."""
-        old = self._tables.partition(write.bot_id).documents.get(write.doc_id or 0)
-        return old if old and old.generation == write.previous_generation else None
+    def _is_as_expected(self, write: WriteRow, version: DocumentVersion) -> bool:
+        """Whether its generation is ``previous_generation``, and its title that of the words, where chunks are written."""
+        row = self._tables.partition(write.bot_id).documents[write.doc_id or 0]
+        same_title = write.rewrites is None or row.title == write.document.title
+        return version.generation == write.previous_generation and same_title
 
     def _version(self, write: WriteRow) -> DocumentVersion | None:
         row = self._tables.partition(write.bot_id).documents.get(write.doc_id or 0)
         return row.document().version if row else None
 
     def _switch(self, write: WriteRow) -> None:
-        old = self._replaced(write)
-        assert old is not None
+        old = self._tables.partition(write.bot_id).documents[write.doc_id or 0]
         new = self._row(write, old.doc_id, old.created_at)
         if write.rewrites is not None:
             new = replace(

@@ -66,7 +66,7 @@ class ListingStore:
         statement = _Statement("facets_of_tags" if key == Column("tags") else "facets", [bot_id, limit])
         statement.key(key, in_nfc)
         statement.filter(where)
-        rows = await self._db.fetch(statement.sql, *statement.values)
+        rows = only_bot(await self._db.fetch(statement.sql, *statement.values), bot_id)
         if not rows:
             return Facets([], 0, 0)
         values = [FacetValue(row["value"], row["documents"]) for row in rows]

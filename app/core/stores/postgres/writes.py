@@ -220,7 +220,7 @@ class WriteStore:
         document = write.document
         switch = (write.bot_id, write.doc_id, write.previous_generation, write.generation)
         if write.rewrites is not None:
-            shape = (len(document.chunks), document.chunk_span)
+            shape = (len(document.chunks), document.chunk_span, document.title)
             row = await conn.fetchrow(SQL["switch_generation"], *switch, self._late_write_window, *shape)
         else:
             row = await conn.fetchrow(
