@@ -22,7 +22,7 @@ from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.writes import WriteStore
 from app.core.transfer.streams import BATCH_CHUNKS
-from app.core.write.chunk_edits import ReplaceChunk
+from app.core.write.chunk_edits import ChunkEdit, DeleteChunk, InsertChunk, ReplaceChunk
 from app.core.write.write import Write
 from app.schemas.filter_tree import Column, Condition
 from app.schemas.rows import CHUNKS_PER_GENERATION, NewChunk, NewDocument
@@ -35,7 +35,9 @@ from tests.doubles.hash_embedder import HashEmbedder
 
 HAS_TITLE = Condition("eq", Column("title"), "title")
 OLD, NEW = ("old one", "old two", "old three"), ("new one", "old two")
-EDITED = ("new one", *OLD[1:])
+EDITED, LONGER, SHORTER = ("new one", *OLD[1:]), (*OLD, "new one"), OLD[:-1]
+VERSIONS = (OLD, NEW, EDITED, LONGER, SHORTER)
+"""All that a document of the target may be."""
 ACCOUNT = "chatty"
 
 
@@ -95,8 +97,26 @@ async def upsert(services: Services, stores: Stores, target: Target) -> object:
     return await services.ingest.insert(target.bot_id, None, new, Stopwatch(), on_conflict="replace")
 
 
+async def upsert_existing(services: Services, stores: Stores, target: Target) -> object:
+    """An insert under the external_id of the first document."""
+    await stores.db.execute("UPDATE documents SET external_id = 'existing' WHERE doc_id = $1", target.doc_ids[0])
+    new = replace_fields(document(NEW), external_id="existing")
+    return await services.ingest.insert(target.bot_id, None, new, Stopwatch(), on_conflict="replace")
+
+
 async def edit_chunk(services: Services, stores: Stores, target: Target) -> object:
-    edit = ReplaceChunk(0, EDITED[0], None)
+    return await _edit(services, target, ReplaceChunk(0, EDITED[0], None))
+
+
+async def insert_chunk(services: Services, stores: Stores, target: Target) -> object:
+    return await _edit(services, target, InsertChunk(None, LONGER[-1], None))
+
+
+async def delete_chunk(services: Services, stores: Stores, target: Target) -> object:
+    return await _edit(services, target, DeleteChunk(len(SHORTER)))
+
+
+async def _edit(services: Services, target: Target, edit: ChunkEdit) -> object:
     return await services.ingest.edit_chunks(target.bot_id, None, target.doc_ids[0], edit, Stopwatch())
 
 
@@ -267,6 +287,9 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     batch: _WRITE,
     replace: ("write.before_carry", *_WRITE),
     upsert: ("write.after_t1", "write.before_t2", "write.after_t2"),
+    upsert_existing: ("write.before_carry", "write.before_t2", "write.after_t2"),
+    insert_chunk: ("write.before_t2",),
+    delete_chunk: ("write.before_t2",),
     edit_chunk: ("write.before_carry", "write.before_t2", "write.after_t2"),
     insert_unembeddable: ("write.before_compensate", "write.after_compensate"),
     delete: ("delete.before", "delete.after"),
@@ -330,6 +353,9 @@ EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...]
     batch: ({OLD: 2}, {OLD: 2, NEW: 3}),
     replace: ({OLD: 2}, {OLD: 1, NEW: 1}),
     upsert: ({OLD: 2}, {OLD: 2, NEW: 1}),
+    upsert_existing: ({OLD: 2}, {OLD: 1, NEW: 1}),
+    insert_chunk: ({OLD: 2}, {OLD: 1, LONGER: 1}),
+    delete_chunk: ({OLD: 2}, {OLD: 1, SHORTER: 1}),
     edit_chunk: ({OLD: 2}, {OLD: 1, EDITED: 1}),
     delete: ({OLD: 2}, {OLD: 1}),
     delete_batch: ({OLD: 2}, {}),

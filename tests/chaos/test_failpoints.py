@@ -28,13 +28,13 @@ from app.utils.stopwatch import Stopwatch
 from tests.chaos import operations
 from tests.chaos.killed_operation import LOST_REPLY, KilledOperation, run_until_killed, services_over, stores_at
 from tests.chaos.operations import (
-    EDITED,
     ENDLESS,
     EXPECTED,
     MIGRATIONS,
     NEW,
     OLD,
     PASSES,
+    VERSIONS,
     Operation,
     Target,
     document,
@@ -304,7 +304,7 @@ async def assert_readable(services: Services, target: Target, operation: Operati
         for doc_id in target.doc_ids:
             with suppress(DocumentNotFound):
                 _, chunks, _ = await services.documents.get(target.bot_id, None, doc_id, 0, 1000)
-                assert tuple(chunk.text for chunk in chunks) in (OLD, NEW, EDITED)
+                assert tuple(chunk.text for chunk in chunks) in VERSIONS
         query = operations.query(target.bot_id, OLD[0])
         (results,) = (await services.search.query(query, Stopwatch())).results
     except BotNotFound:
@@ -316,7 +316,7 @@ async def assert_readable(services: Services, target: Target, operation: Operati
     by_document: dict[int, set[str]] = {}
     for result in results:
         by_document.setdefault(result.chunk.doc_id, set()).add(result.chunk.text)
-    whole = (set(OLD), set(NEW), set(EDITED))
+    whole = tuple(map(set, VERSIONS))
     if operation is operations.repair:
         assert all(any(texts <= version for version in whole) for texts in by_document.values())
     else:

@@ -203,7 +203,7 @@ class MemoryWriteStore:
         return generations - {saga.generation for saga in self._tables.held(generations, token)}
 
     def _is_as_expected(self, write: WriteRow, version: DocumentVersion) -> bool:
-        """Whether its generation is ``previous_generation``, and its title that of the words, where chunks are written."""
+        """Whether the document is as T1 found it: its generation, and its title where only chunks are written."""
         row = self._tables.partition(write.bot_id).documents[write.doc_id or 0]
         same_title = write.rewrites is None or row.title == write.document.title
         return version.generation == write.previous_generation and same_title
