@@ -180,7 +180,15 @@ class Client(Caller):
         }
         for document in documents:
             document.history.add(f"named in a patch by filter: {value}")
-        await self._write("PATCH", "/data/documents/metadata", ops, bot.history, json=body, final=(404,))
+
+        def stored(answer: httpx.Response) -> bool:
+            if answer.json()["changed_documents"] == len(documents):
+                return False
+            self._settle(ops, "doubt")  # Others have deleted some of them, and the answer does not say which.
+            return True
+
+        path = "/data/documents/metadata"
+        await self._write("PATCH", path, ops, bot.history, stored=stored, json=body, final=(404,))
 
     async def delete(self, document: Document) -> None:
         op = document.content.write(None)
