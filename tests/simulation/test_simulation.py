@@ -30,6 +30,7 @@ from tests.doubles.memory_store import (
     MemoryWriteStore,
     idempotency,
 )
+from tests.doubles.memory_store import writes as memory_writes
 from tests.doubles.memory_store.tables import BotRow, ChunkRow, DocumentRow, Tables
 from tests.simulation.embedder import DIMENSION
 from tests.simulation.run import simulate
@@ -234,7 +235,7 @@ def without_the_timestamp_of_swept_vectors(monkeypatch: pytest.MonkeyPatch) -> N
 
 def without_the_precondition_in_t2(monkeypatch: pytest.MonkeyPatch) -> None:
     """A PATCH during a PUT or an edit with If-Match would be lost: it does not change the generation."""
-    monkeypatch.setattr(MemoryWriteStore, "_holds", lambda _store, _write: (None, True))
+    monkeypatch.setattr(memory_writes, "_holds", lambda _write, _version: True)
 
 
 def without_another_version_after_a_patch(monkeypatch: pytest.MonkeyPatch) -> None:
