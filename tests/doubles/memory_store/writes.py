@@ -166,12 +166,15 @@ class MemoryWriteStore:
         if key and answer and done:  # Before anything changes: it may raise.
             keys.store_answer(self._tables, key, answer(result))
         for write in done:
+            version = versions[write.generation]
+            assert version is not None
             if write.previous_generation is None:
                 assert write.doc_id is not None
-                document = self._row(write, write.doc_id, write.document.created_at or self._tables.now())
+                document = self._row(write, write.doc_id, write.document.created_at or version.updated_at)
+                document.updated_at = version.updated_at
                 self._tables.partition(write.bot_id).documents[write.doc_id] = document
             else:
-                self._switch(write)
+                self._switch(write, version.updated_at)
         self._tables.end_sagas([write.generation for write in done], token)
         return result
 
@@ -212,7 +215,7 @@ class MemoryWriteStore:
         row = self._tables.partition(write.bot_id).documents.get(write.doc_id or 0)
         return row.document().version if row else None
 
-    def _switch(self, write: WriteRow) -> None:
+    def _switch(self, write: WriteRow, updated_at: datetime) -> None:
         old = self._tables.partition(write.bot_id).documents[write.doc_id or 0]
         new = self._row(write, old.doc_id, old.created_at)
         if write.rewrites is not None:
@@ -222,8 +225,7 @@ class MemoryWriteStore:
                 chunk_count=new.chunk_count,
                 chunk_span=new.chunk_span,
             )
-        new.external_id, new.updated_at = old.external_id, old.updated_at
-        new.touch(self._tables.now())
+        new.external_id, new.updated_at = old.external_id, updated_at
         self._tables.partition(write.bot_id).documents[old.doc_id] = new
         self._tables.discard(write.bot_id, old, self._late_write_window)
 
