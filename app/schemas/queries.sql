@@ -139,6 +139,10 @@ FROM bot_registry WHERE bot_id = $1;
 -- All collections of the bot in Milvus. $2: the dimension, if the bot has none yet.
 SELECT collection_name, coalesce(dimension, $2) AS dimension FROM bot_collections WHERE bot_id = $1
 UNION ALL
+-- A slow first creation may have made it although the bot got another one.
+SELECT collection_name, coalesce(dimension, $2) FROM bot_registry
+WHERE bot_id = $1 AND collection_name <> milvus_collection
+UNION ALL
 SELECT collection_name, NULL FROM sagas WHERE bot_id = $1 AND operation = 'drop_collection';
 
 -- name: bot_counts

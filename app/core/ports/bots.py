@@ -89,6 +89,8 @@ class BotPort(Protocol):
     async def collections(self, bot_id: UUID, dimension: int) -> Sequence[tuple[str, int | None]]:
         """All collections that the bot has in Milvus: its own, the one being filled, and those that are to be dropped.
 
+        And the first one, which a slow creation may have made although the bot got another one.
+
         Each with its dimension: ``dimension`` where the bot has no model yet, None where any may be dropped.
         """
 

@@ -134,6 +134,8 @@ class MemoryBotStore:
         found: list[tuple[str, int | None]] = []
         if bot := self._tables.bots.get(bot_id):
             found.append((bot.collection, bot.dimension or dimension))
+            if bot.collection != bot.collection_name:
+                found.append((bot.collection_name, bot.dimension or dimension))
             if bot.next:
                 found.append((bot.next.collection_name, bot.next.dimension))
         return found + [(name, None) for name in self._to_drop(bot_id)]
