@@ -299,7 +299,7 @@ async def build_services(
         late_write_window=stores.late_write_window,
         grace=stores.late_write_window + leases.length,  # As in app.core.commands.
     )
-    work = JobWork(bots, verifier, vector_check, repairer, migrator, tuner)
+    work = JobWork(verifier, vector_check, repairer, migrator, tuner)
     jobs = Jobs(bots, JobStore(stores.db), work, leases.length)
     of_documents = Documents(bots, documents, recovery, Retitling(bots, documents, saga))
     async with running(*loops), closing(jobs):

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, Final
 from uuid import UUID
 
-from app.core.bots.bots import Bots
 from app.core.operations.model_migration import MigrationResult, ModelMigrator
 from app.core.operations.questions import Question
 from app.core.operations.repair import Repairer
@@ -32,14 +31,12 @@ class JobWork:
 
     def __init__(
         self,
-        bots: Bots,
         verifier: Verifier,
         vector_check: VectorCheck,
         repairer: Repairer,
         migrator: ModelMigrator,
         tuner: Tuner,
     ) -> None:
-        self._bots = bots
         self._verifier = verifier
         self._vector_check = vector_check
         self._repairer = repairer

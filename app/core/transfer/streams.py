@@ -109,14 +109,12 @@ class PartLoad(Generic[T]):
 
     def __init__(
         self,
-        store: StreamPort,
         name: PartName,
         state: PartState | None,
         body: AsyncIterator[bytes],
         handler: LineHandler[T],
         max_line: int,
     ) -> None:
-        self._store = store
         self._name = name
         self._body = body
         self._handler = handler
@@ -251,7 +249,7 @@ class Streams:
         state = await self._store.part(name)
         if state and state.in_flight:
             raise PartInProgress
-        return PartLoad(self._store, name, state, body, handler, max_line)
+        return PartLoad(name, state, body, handler, max_line)
 
     async def parts(
         self, bot_id: UUID, account: str | None, stream_key: str, after: int, limit: int
