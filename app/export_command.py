@@ -154,9 +154,7 @@ def summary(bot_id: UUID, counts: Counter[str], repeated: int) -> str:
 async def findings(services: Services, bot_id: UUID) -> int:
     """Verifies the bot and prints what is found. Returns the number of findings."""
     found = 0
-    for bot in await services.verifier.bots():
-        if bot.bot_id == bot_id:
-            async for finding in services.verifier.check_bot(bot):
-                found += 1
-                tqdm.write(f"found {finding.kind} bot={bot_id} {finding.detail}", file=sys.stdout)
+    async for finding in services.verifier.check_now(bot_id):
+        found += 1
+        tqdm.write(f"found {finding.kind} bot={bot_id} {finding.detail}", file=sys.stdout)
     return found

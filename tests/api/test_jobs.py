@@ -70,6 +70,13 @@ async def test_what_verify_finds_repair_repairs(bot: BotClient, index: MemoryInd
     assert (repaired["repaired"], repaired["findings"], repaired["failed_bots"]) == (1, 0, 0)
 
 
+async def test_what_a_repair_has_made_is_not_counted_as_left(bot: BotClient, db: Database) -> None:
+    await bot.insert("a")
+    await db.execute(f"DROP TABLE documents_{bot.bot_id.hex}, document_chunks_{bot.bot_id.hex}")
+    result = (await ended(bot.http, (await start(bot, "repair"))["job_id"]))["result"]
+    assert (result["by_kind"], result["findings"]) == ({"partition_missing": 1, "vector_orphan": 1}, 0)
+
+
 async def test_tuning(bot: BotClient) -> None:
     doc_id = await bot.insert("경복궁은 화요일에 문을 닫는다")
     questions = [{"question": "경복궁 화요일", "doc_id": doc_id}, {"question": "없는 것", "passage": "없다"}]

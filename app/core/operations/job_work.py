@@ -81,7 +81,7 @@ class JobWork:
                     await repaired.add(self._repairer.repair_found(bot.bot_id, findings))
             except AppError as exc:
                 failed.append(_failure(bot.bot_id, exc))
-            await left.add(self._verifier.check_bot(bot))
+            await left.add(self._verifier.check_now(bot.bot_id))  # ``bot`` is from before the repair.
         return {"repaired": repaired.total, "findings": left.total, **repaired.as_json(), **_failures(failed)}
 
     async def rebuild(self, bot_id: UUID | None, _: Mapping[str, Any], report: Report) -> Result:
@@ -129,7 +129,7 @@ class JobWork:
         }
 
     async def _each_state(self, bot_id: UUID | None, report: Report) -> AsyncIterator[BotState]:
-        bots = [bot for bot in await self._verifier.bots() if bot_id in (None, bot.bot_id)]
+        bots = await self._verifier.bots(bot_id)
         for done, bot in enumerate(bots):
             report(JobProgress(done, len(bots), "bots"))
             yield bot

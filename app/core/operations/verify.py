@@ -32,8 +32,8 @@ class Verifier:
         self._store = store
         self._index = index
 
-    async def bots(self) -> list[BotState]:
-        return list(await self._store.bots())
+    async def bots(self, only: UUID | None = None) -> list[BotState]:
+        return list(await self._store.bots(only))
 
     async def check_all(self) -> AsyncIterator[Finding]:
         """Findings that belong to no single bot."""
@@ -80,6 +80,12 @@ class Verifier:
             if now is None or now.state != "active":
                 return
             bot = now  # It has another collection now.
+
+    async def check_now(self, bot_id: UUID) -> AsyncIterator[Finding]:
+        """As ``check_bot``, of the bot as it is at this moment; nothing if there is none."""
+        for bot in await self._store.bots(bot_id):
+            async for finding in self.check_bot(bot):
+                yield finding
 
     async def _compare(self, bot: BotState) -> AsyncIterator[Finding]:
         """Raises CollectionMoved when something is found in a collection that is not the bot's any more."""
