@@ -77,6 +77,15 @@ async def test_what_a_repair_has_made_is_not_counted_as_left(bot: BotClient, db:
     assert (result["by_kind"], result["findings"]) == ({"partition_missing": 1, "vector_orphan": 1}, 0)
 
 
+async def test_a_repair_of_all_bots_also_counts_what_is_left_of_none(
+    bot: BotClient, services: Services, db: Database
+) -> None:
+    await db.execute("DELETE FROM bot_registry WHERE bot_id = $1", bot.bot_id)
+    job = await services.jobs.start("repair", None, None, {})
+    result = (await ended(bot.http, str(job.job_id)))["result"]
+    assert (result["repaired"], result["findings"]) == (0, 2), "two partitions without a bot"
+
+
 async def test_tuning(bot: BotClient) -> None:
     doc_id = await bot.insert("경복궁은 화요일에 문을 닫는다")
     questions = [{"question": "경복궁 화요일", "doc_id": doc_id}, {"question": "없는 것", "passage": "없다"}]

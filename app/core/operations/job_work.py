@@ -82,6 +82,8 @@ class JobWork:
             except AppError as exc:
                 failed.append(_failure(bot.bot_id, exc))
             await left.add(self._verifier.check_now(bot.bot_id))  # ``bot`` is from before the repair.
+        if bot_id is None:
+            await left.add(self._verifier.check_all())
         return {"repaired": repaired.total, "findings": left.total, **repaired.as_json(), **_failures(failed)}
 
     async def rebuild(self, bot_id: UUID | None, _: Mapping[str, Any], report: Report) -> Result:
