@@ -19,11 +19,10 @@ from app.core.operations.vector_check import VectorCheck
 from app.core.operations.vector_source import EmbedderOf
 from app.core.operations.verify import Verifier
 from app.core.ports import ApiKeyPort, BotPort
-from app.core.services import open_embedders, running
+from app.core.services import build_migrator, open_embedders, running
 from app.core.stores.postgres.api_keys import KeyStore
 from app.core.stores.postgres.bots import BotStore
 from app.core.stores.postgres.documents import DocumentStore
-from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.normalize import NormalizeStore
 from app.core.stores.postgres.verify import VerifyStore
 from app.core.stores.postgres.writes import WriteStore
@@ -69,21 +68,9 @@ async def model_migrator_over(
     async def unavailable(bot: Bot) -> Embedder:
         raise ModelMismatch(f"A vector of bot {bot.bot_id} is missing in Milvus, and there is no embedder.")
 
-    bot_store = BotStore(stores.db, stores.late_write_window)
     leases = Leases(WriteStore(stores.db, stores.late_write_window), settings.saga_lease_seconds)
     async with running(leases.renew_forever()):
-        yield ModelMigrator(
-            ModelMigrationStore(stores.db, stores.late_write_window),
-            bot_store,
-            VerifyStore(stores.db, settings.saga_lease_seconds),
-            stores.index,
-            embedder,
-            embedder_of or unavailable,
-            leases,
-            late_write_window=stores.late_write_window,
-            # A write that has read the old row ends within its lease, or loses it.
-            grace=stores.late_write_window + leases.length,
-        )
+        yield build_migrator(settings, stores, leases, embedder, embedder_of or unavailable)
 
 
 @asynccontextmanager

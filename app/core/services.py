@@ -33,6 +33,7 @@ from app.core.operations.rebuild import Rebuilder, RebuildLimit
 from app.core.operations.repair import Repairer
 from app.core.operations.tuning import Tuner
 from app.core.operations.vector_check import VectorCheck
+from app.core.operations.vector_source import EmbedderOf
 from app.core.operations.verify import Verifier
 from app.core.ports import VectorIndex
 from app.core.search.bot_settings import BotSettings
@@ -288,17 +289,7 @@ async def build_services(
     ingest = Ingest(bots, documents, saga, keys, streams, patience=patience)
     vector_check = VectorCheck(verify_store, bot_store, stores.index, embedders)
     tuner = Tuner(bots, search)
-    migrator = ModelMigrator(
-        chunks,
-        bot_store,
-        verify_store,
-        stores.index,
-        embedder,
-        embedder_of,
-        leases,
-        late_write_window=stores.late_write_window,
-        grace=stores.late_write_window + leases.length,  # As in app.core.commands.
-    )
+    migrator = build_migrator(settings, stores, leases, embedder, embedder_of)
     work = JobWork(verifier, vector_check, repairer, migrator, tuner)
     jobs = Jobs(bots, JobStore(stores.db), work, leases.length)
     of_documents = Documents(bots, documents, recovery, Retitling(bots, documents, saga))
@@ -329,6 +320,23 @@ async def build_services(
             bot_settings=BotSettings(bots, relevance),
             jobs=jobs,
         )
+
+
+def build_migrator(
+    settings: Settings, stores: Stores, leases: Leases, embedder: Embedder | None, embedder_of: EmbedderOf
+) -> ModelMigrator:
+    return ModelMigrator(
+        ModelMigrationStore(stores.db, stores.late_write_window),
+        BotStore(stores.db, stores.late_write_window),
+        VerifyStore(stores.db, settings.saga_lease_seconds),
+        stores.index,
+        embedder,
+        embedder_of,
+        leases,
+        late_write_window=stores.late_write_window,
+        # A write that has read the old row ends within its lease, or loses it.
+        grace=stores.late_write_window + leases.length,
+    )
 
 
 @asynccontextmanager
