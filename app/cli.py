@@ -126,8 +126,7 @@ async def _report(verifier: Verifier, check: VectorCheck | None = None, sample: 
 
 
 def _write(verb: str, finding: Finding) -> None:
-    bot = f" bot={finding.bot_id}" if finding.bot_id else ""
-    tqdm.write(f"{verb} {finding.kind}{bot} {finding.detail}", file=sys.stdout)
+    tqdm.write(f"{verb} {finding}", file=sys.stdout)
 
 
 async def reembed(settings: Settings, bot_ids: Sequence[UUID] | None, model: str) -> int:

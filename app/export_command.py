@@ -156,5 +156,5 @@ async def findings(services: Services, bot_id: UUID) -> int:
     found = 0
     async for finding in services.verifier.check_now(bot_id):
         found += 1
-        tqdm.write(f"found {finding.kind} bot={bot_id} {finding.detail}", file=sys.stdout)
+        tqdm.write(f"found {finding}", file=sys.stdout)
     return found

@@ -26,6 +26,10 @@ class Finding:
     key: int | None = None
     doc_id: int | None = None
 
+    def __str__(self) -> str:
+        bot = f" bot={self.bot_id}" if self.bot_id else ""
+        return f"{self.kind}{bot} {self.detail}"
+
 
 class Verifier:
     def __init__(self, store: VerifyPort, index: VectorIndex) -> None:
