@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import aiohttp
 from tqdm import tqdm
 
 from app.config import Settings
+from app.core.write.upsert import OnConflict
 from app.load_formats import FIELDS, FORMATS, Line, format_of, read_lines, record_count
 from app.utils.errors import AppError, InvalidInput, Unavailable
 
@@ -97,6 +98,13 @@ class Loader:
         """Sends the parts, a few at a time. Raises AppError."""
         stored = await self._stored()
         running: set[asyncio.Task[None]] = set()
+
+        async def one_done() -> None:
+            nonlocal running
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
+
         try:
             while part := await asyncio.to_thread(next, parts, None):
                 self.first_lines[part.number] = part.first
@@ -105,15 +113,11 @@ class Loader:
                     self._done(part, known, bar)
                     continue
                 if len(running) == PARTS_AT_ONCE:
-                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for one in done:
-                        one.result()
+                    await one_done()
                 running.add(asyncio.create_task(self._send(part, bar)))
                 await asyncio.sleep(0)
             while running:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for one in done:
-                    one.result()
+                await one_done()
         finally:
             for one in running:
                 one.cancel()
@@ -240,7 +244,7 @@ def add_load_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--on-conflict",
-        choices=("error", "replace", "skip", "replace_if_changed"),
+        choices=get_args(OnConflict),
         default="error",
         help="what happens if the bot has a document with the external_id (default: %(default)s)",
     )

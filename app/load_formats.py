@@ -8,7 +8,7 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path, PurePath
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
 import orjson
@@ -16,7 +16,7 @@ import orjson
 from app.utils.errors import InvalidInput
 
 Format = Literal["ndjson", "langchain", "llamaindex", "parquet", "csv"]
-FORMATS: tuple[Format, ...] = ("ndjson", "langchain", "llamaindex", "parquet", "csv")
+FORMATS: tuple[Format, ...] = get_args(Format)
 TITLE_CHARS = 80
 """Of a title that is made of the beginning of a text."""
 FIELDS = ("text", "title", "external_id", "file_path", "file_type", "author", "page_number")
