@@ -28,7 +28,6 @@ FORMAT: Final = "chat-memory-export"
 VERSION: Final = 1
 VECTOR_TYPE: Final = np.dtype("<f4")
 END: Final = b'{"end"'
-NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
 
 
 class ExportedBot(Struct, frozen=True):
@@ -101,32 +100,21 @@ _read_end = msgspec.json.Decoder(End).decode
 
 
 def manifest_line(export_id: UUID, now: datetime, bot: Bot, counts: BotCounts, *, vectors: bool) -> bytes:
-    return orjson.dumps(
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "export_id": export_id,
-            "exported_at": now,
-            "bot": {
-                "chat_bot_id": str(bot.bot_id),
-                "bot_name": bot.bot_name,
-                "collection_name": bot.collection_name,
-                "account_name": bot.account_name,
-                "created_at": bot.created_at,
-                "embedding_model": bot.embedding_model,
-                "dimension": bot.dimension,
-                "analyzer_version": bot.analyzer_version,
-                "title_in_lexical": bot.title_in_lexical,
-                "mode": bot.default_mode,
-                "dense_weight": bot.default_dense_weight,
-                "min_confidence": bot.default_min_confidence,
-            },
-            "vectors": vectors,
-            "documents": counts.documents,
-            "chunks": counts.chunks,
-        },
-        option=NEWLINE,
+    exported = ExportedBot(
+        bot.bot_id,
+        bot.bot_name,
+        bot.collection_name,
+        bot.account_name,
+        bot.created_at,
+        bot.embedding_model,
+        bot.dimension,
+        bot.analyzer_version,
+        bot.title_in_lexical,
+        bot.default_mode,
+        bot.default_dense_weight,
+        bot.default_min_confidence,
     )
+    return _line(Manifest(FORMAT, VERSION, export_id, now, exported, vectors, counts.documents, counts.chunks))
 
 
 def document_head(document: Document) -> bytes:
@@ -172,5 +160,9 @@ def chunk_items(chunks: Sequence[Chunk], vectors: Mapping[int, Vectors] | None) 
 
 
 def end_line(documents: int, chunks: int, vectors: int, sha256: str) -> bytes:
-    counts = {"end": True, "documents": documents, "chunks": chunks, "vectors": vectors, "sha256": sha256}
-    return orjson.dumps(counts, option=NEWLINE)
+    return _line(End(True, documents, chunks, vectors, sha256))
+
+
+def _line(content: Manifest | End) -> bytes:
+    # Times are left to orjson, as in the lines of documents.
+    return orjson.dumps(msgspec.to_builtins(content, builtin_types=(datetime,)), option=orjson.OPT_APPEND_NEWLINE)
