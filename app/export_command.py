@@ -40,11 +40,12 @@ async def export(settings: Settings, bot_id: UUID, path: Path, *, vectors: bool)
 async def export_bot(exporter: Exporter, bot_id: UUID, writer: ExportWriter, bar: Bar, *, vectors: bool) -> End:
     """Writes the whole file, or what is missing of it. ``bar`` counts chunks. Returns the last line."""
     if (kept := writer.kept()) is not None:
-        manifest, written, complete = kept
-        if complete:
-            return _completed(writer)
+        manifest, written, end = kept
         if (manifest.bot.chat_bot_id, manifest.vectors) == (bot_id, vectors):
             bar.update(written.chunks)
+            if end is not None:
+                writer.complete()
+                return end
             try:
                 pieces = await exporter.resume(manifest, written)
             except ExportOvertaken:  # It cannot be continued.
@@ -56,15 +57,15 @@ async def export_bot(exporter: Exporter, bot_id: UUID, writer: ExportWriter, bar
 
 
 async def _write(pieces: AsyncIterator[bytes], writer: ExportWriter, bar: Bar) -> End:
+    last = b""
     async for piece in pieces:
         writer.write(piece)
         bar.update(piece.count(b'"chunk_index":'))  # About right, as texts may have it too.
-    return _completed(writer)
-
-
-def _completed(writer: ExportWriter) -> End:
+        last = piece
+    end = End.read(last.splitlines()[-1])
+    assert end is not None, "an export that ends has a last line"
     writer.complete()
-    return ExportFile(writer.path).check().end
+    return end
 
 
 async def restore_bot(

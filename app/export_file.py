@@ -47,7 +47,7 @@ class _Kept:
     manifest: Manifest | None
     written: Written
     size: int = 0
-    complete: bool = False
+    end: End | None = None
 
 
 class ExportFile:
@@ -133,24 +133,27 @@ class ExportWriter:
         self._part = path.with_name(f"{path.name}.part")
         self._compressed = path.suffix == ".gz"
 
-    def kept(self) -> tuple[Manifest, Written, bool] | None:
-        """What an earlier run has written, and whether it is complete; the file continues there. None: it begins."""
+    def kept(self) -> tuple[Manifest, Written, End | None] | None:
+        """What an earlier run has written, with its last line if it is complete; the file continues there.
+
+        None: it begins.
+        """
         kept = _kept(self._part, self._compressed)
         if kept is None or kept.manifest is None:
             self.clear()
             return None
         os.truncate(self._part, kept.size)
-        return kept.manifest, kept.written, kept.complete
+        return kept.manifest, kept.written, kept.end
 
     def clear(self) -> None:
         self._part.unlink(missing_ok=True)
 
-    def write(self, piece: bytes) -> int:
-        """Appends; returns the number of bytes on the disk."""
+    def write(self, piece: bytes) -> None:
+        """Appends."""
         data = gzip.compress(piece, LEVEL, mtime=0) if self._compressed else piece
         try:
             with open(self._part, "ab", opener=private) as file:  # Path.open has no opener.
-                return file.write(data)
+                file.write(data)
         except OSError as exc:
             raise InvalidInput(f"{self._part} cannot be written: {exc.strerror}.") from exc
 
@@ -201,7 +204,7 @@ def _keep(kept: _Kept, line: bytes) -> None:
     elif end := End.read(line):
         if end.sha256 != written.hash.hexdigest():
             raise InvalidInput("The last line has another hash.")
-        kept.complete = True
+        kept.end = end
         return
     else:
         document: dict[str, Any] = orjson.loads(line)

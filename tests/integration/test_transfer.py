@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from app.core.embedding.port import Vectors
 from app.core.services import Services
@@ -19,6 +20,7 @@ from app.core.stores.postgres.database import Database
 from app.core.transfer import export, importing
 from app.core.transfer.importing import Imported
 from app.core.write.upsert import OnConflict
+from app.export_command import export_bot
 from app.export_file import ExportFile, ExportWriter
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.errors import (
@@ -505,6 +507,21 @@ async def test_a_file_that_was_cut_off_is_continued(
     assert without_ids(read(path)) == expected
     with pytest.raises(InvalidInput, match="exists already"):
         ExportWriter(path)
+
+
+async def test_a_complete_part_of_another_bot_is_not_taken(bot: BotClient, services: Services, tmp_path: Path) -> None:
+    await insert(services, bot.bot_id, [document(1)])
+    empty = await other_bot(services, bot)
+    path = tmp_path / "bot.ndjson"
+    for bot_id, documents in ((empty, 0), (bot.bot_id, 1)):
+        writer = ExportWriter(path)
+        async for piece in await services.exporter.open(empty, None):
+            writer.write(piece)  # By a run that was stopped before it gave the file its name.
+        with tqdm(disable=True) as bar:
+            end = await export_bot(services.exporter, bot_id, writer, bar, vectors=True)
+        assert end.documents == documents
+        assert ExportFile(path).check().manifest.bot.chat_bot_id == bot_id
+        path.unlink()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
