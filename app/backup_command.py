@@ -6,7 +6,6 @@ file is of its own time.
 
 import hashlib
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from app.config import Settings
 from app.core.commands import BackupSource, open_backup, open_keys
 from app.core.services import Services, open_services
-from app.export_command import Bar, bot_for, export_bot, findings, import_file, summary
+from app.export_command import Bar, bot_for, export_bot, import_and_verify
 from app.export_file import ExportFile, ExportWriter, private, publish
 from app.schemas.operation_rows import ApiKeyRow
 from app.utils.errors import AppError, BotNotFound, ExportOvertaken, InvalidInput
@@ -156,12 +155,11 @@ async def _restore_bot(services: Services, file: ExportFile, bar: Bar, *, vector
     manifest = file.manifest()
     bot = await bot_for(services, manifest.bot, None)
     begun = await services.importer.begin(bot.bot_id, manifest.export_id, "error")
-    first = next(iter(file.batches(bot.bot_id, vectors=vectors)), None)
-    if (await services.bots.counts(bot.bot_id)).documents and not (first and await begun.was_begun(first)):
-        raise InvalidInput("It has documents already. Use restore-bot to add those of the backup.")
-    counts: Counter[str] = await import_file(begun, file, bot.bot_id, bar, vectors=vectors)
-    tqdm.write(summary(bot.bot_id, counts, begun.repeated), file=sys.stdout)
-    return counts["failed"] + await findings(services, bot.bot_id)
+    if (await services.bots.counts(bot.bot_id)).documents:
+        first = next(file.batches(bot.bot_id, vectors=vectors), None)
+        if first is None or not await begun.was_begun(first):
+            raise InvalidInput("It has documents already. Use restore-bot to add those of the backup.")
+    return await import_and_verify(services, begun, file, bot.bot_id, bar, vectors=vectors)
 
 
 def _manifest(folder: Path) -> BackupManifest:

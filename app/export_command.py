@@ -79,9 +79,7 @@ async def restore_bot(
         if again:
             await begun.forget()
         with tqdm(total=end.chunks, desc="restore", unit="chunk", disable=None) as bar:
-            counts = await import_file(begun, file, bot.bot_id, bar, vectors=vectors)
-        tqdm.write(summary(bot.bot_id, counts, begun.repeated), file=sys.stdout)
-        return counts["failed"] + await findings(services, bot.bot_id)
+            return await import_and_verify(services, begun, file, bot.bot_id, bar, vectors=vectors)
 
 
 def checked(path: Path) -> tuple[ExportFile, Manifest, End]:
@@ -126,6 +124,24 @@ async def _created(services: Services, new: NewBot) -> Bot:
         return (await services.bots.create(replace(new, default_mode=None)))[0]
 
 
+async def import_and_verify(
+    services: Services, begun: Import, file: ExportFile, bot_id: UUID, bar: Bar, *, vectors: bool
+) -> int:
+    """As ``import_file``; prints a summary and what ``verify`` finds then.
+
+    Returns the number of documents that failed and of findings.
+    """
+    counts = await import_file(begun, file, bot_id, bar, vectors=vectors)
+    done = ", ".join(f"{counts[word]:,} {word}" for word in WORDS)
+    earlier = f"; {begun.repeated:,} of these documents by an earlier run" if begun.repeated else ""
+    tqdm.write(f"bot={bot_id} {done}; {counts['embedded']:,} chunks embedded{earlier}", file=sys.stdout)
+    found = 0
+    async for finding in services.verifier.check_now(bot_id):
+        found += 1
+        tqdm.write(f"found {finding}", file=sys.stdout)
+    return counts["failed"] + found
+
+
 async def import_file(begun: Import, file: ExportFile, bot_id: UUID, bar: Bar, *, vectors: bool) -> Counter[str]:
     """Stores the whole file, or what is missing of it, and prints what cannot be stored. ``bar`` counts chunks.
 
@@ -144,18 +160,3 @@ async def import_file(begun: Import, file: ExportFile, bot_id: UUID, bar: Bar, *
 
 def _chunks(batch: ImportBatch) -> int:
     return sum(len(one.chunks) for one in batch.documents if not isinstance(one, Exception))
-
-
-def summary(bot_id: UUID, counts: Counter[str], repeated: int) -> str:
-    done = ", ".join(f"{counts[word]:,} {word}" for word in WORDS)
-    earlier = f"; {repeated:,} of these documents by an earlier run" if repeated else ""
-    return f"bot={bot_id} {done}; {counts['embedded']:,} chunks embedded{earlier}"
-
-
-async def findings(services: Services, bot_id: UUID) -> int:
-    """Verifies the bot and prints what is found. Returns the number of findings."""
-    found = 0
-    async for finding in services.verifier.check_now(bot_id):
-        found += 1
-        tqdm.write(f"found {finding}", file=sys.stdout)
-    return found
