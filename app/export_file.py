@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 
 from app.core.transfer.export import Written
-from app.core.transfer.format import End, Manifest
+from app.core.transfer.format import End, Manifest, compressed
 from app.core.transfer.importing import ImportBatch
 from app.models.transfer import read_document
 from app.schemas.rows import NewDocument
@@ -27,8 +27,6 @@ BATCH_DOCUMENTS, BATCH_CHUNKS = 200, 2_000
 """Of one batch of an import. The records of what was stored depend on them: an import that another version of this
 program has begun cannot be continued if they differ."""
 READ_BYTES = 1 << 20
-LEVEL = 5
-"""Of the compression. Vectors shrink to three quarters, texts to a third, at any level."""
 Progress = Callable[[int], object]
 
 
@@ -150,7 +148,7 @@ class ExportWriter:
 
     def write(self, piece: bytes) -> None:
         """Appends."""
-        data = gzip.compress(piece, LEVEL, mtime=0) if self._compressed else piece
+        data = compressed(piece) if self._compressed else piece
         try:
             with open(self._part, "ab", opener=private) as file:  # Path.open has no opener.
                 file.write(data)

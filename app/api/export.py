@@ -1,7 +1,6 @@
 """Route of exports: a bot as one file."""
 
 import asyncio
-import gzip as gz
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -10,12 +9,11 @@ from fastapi.responses import StreamingResponse
 
 from app.api.deps import READ, AccountQuery, BotPath, ServicesDep
 from app.api.errors import COMMON_ERRORS, error_responses
+from app.core.transfer.format import compressed
 
 router = APIRouter(prefix="/collection", tags=["collection"])
 
 NDJSON, GZIP = "application/x-ndjson", "application/gzip"
-LEVEL = 5
-"""Of the compression. Vectors shrink to three quarters and texts to a third at any level."""
 
 
 @router.get(
@@ -58,6 +56,6 @@ async def export(
 
 
 async def _compressed(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Each piece as a member of its own, in a thread: the event loop serves others meanwhile."""
+    """In a thread: the event loop serves others meanwhile."""
     async for piece in pieces:
-        yield await asyncio.to_thread(gz.compress, piece, LEVEL, mtime=0)
+        yield await asyncio.to_thread(compressed, piece)

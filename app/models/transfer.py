@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 from msgspec import Meta, MsgspecError, Struct, convert
 from msgspec.json import Decoder
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from app.models.data import DocumentWithChunks
@@ -47,20 +48,8 @@ def read_document(line: bytes, bot_id: UUID, model: tuple[str, int] | None) -> N
     the field.
     """
     read, item = _read_fast(line, bot_id) or _read(line, bot_id)
-    document = item.new_document()
     vectors = None if model is None else _vectors(read.chunks, *model)
-    return NewDocument(
-        document.title,
-        document.chunks,
-        document.file_path,
-        document.file_type,
-        document.author,
-        document.tags,
-        document.metadata,
-        document.external_id,
-        read.created_at,
-        vectors,
-    )
+    return replace(item.new_document(), created_at=read.created_at, vectors=vectors)
 
 
 def _read_fast(line: bytes, bot_id: UUID) -> tuple[ImportedDocument, Item] | None:

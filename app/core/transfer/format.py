@@ -9,6 +9,7 @@ bytes before the end's line. A file without that line, or with another hash, was
 float32, little-endian, in base64. RAG_Milvus_API_Design.md, section 3, is the reference.
 """
 
+import gzip
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -28,6 +29,8 @@ FORMAT: Final = "chat-memory-export"
 VERSION: Final = 1
 VECTOR_TYPE: Final = np.dtype("<f4")
 END: Final = b'{"end"'
+LEVEL: Final = 5
+"""Of the compression. Vectors shrink to three quarters, texts to a third, at any level."""
 
 
 class ExportedBot(Struct, frozen=True):
@@ -157,6 +160,11 @@ def chunk_items(chunks: Sequence[Chunk], vectors: Mapping[int, Vectors] | None) 
             )
         items.append(item)
     return orjson.dumps(items)[1:-1]
+
+
+def compressed(piece: bytes) -> bytes:
+    """The piece as a gzip member of its own, so that a compressed export can be cut after any of them."""
+    return gzip.compress(piece, LEVEL, mtime=0)
 
 
 def end_line(documents: int, chunks: int, vectors: int, sha256: str) -> bytes:
