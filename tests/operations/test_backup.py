@@ -24,7 +24,7 @@ from app.settings_check import checked_settings
 from app.utils.stopwatch import Stopwatch
 from tests.conftest import fresh_database
 from tests.doubles.hash_embedder import HashEmbedder
-from tests.integration.test_transfer import assert_same, vectors_of, without_vectors
+from tests.integration.transfers import assert_same, vectors_of, without_vectors
 from tests.lite_server import LiteServer
 from tests.milvus_server import MilvusServer
 
