@@ -194,10 +194,8 @@ class Ingest:
         """
         bot_id = request.key.name.bot_id
         await self._bots.usable(bot_id, account)
-        upsert = Upsert(self._documents, on_conflict)
-        outcomes = await self._insert(account, documents, timings, request, upsert)
+        await self._insert(account, documents, timings, request, Upsert(self._documents, on_conflict))
         if request.results is None:  # No document was written.
-            request.outcomes = lambda: outcomes
             await self._streams.advance(request.to_row(), request.set_answer())
         assert request.results is not None
         return request.results
