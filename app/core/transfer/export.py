@@ -56,9 +56,9 @@ class Exporter:
         if bot is None:
             raise BotNotFound()
         counts = await self._bots.counts(bot_id)
-        pieces = _Pieces(Written())
-        pieces.add(manifest_line(uuid4(), datetime.now(UTC), bot, counts, vectors=vectors))
-        return await _begun(self._rest(bot, pieces, vectors))
+        export = self._export(bot, Written(), vectors=vectors)
+        export.pieces.add(manifest_line(uuid4(), datetime.now(UTC), bot, counts, vectors=vectors))
+        return await _begun(export.rest())
 
     async def resume(self, manifest: Manifest, written: Written) -> AsyncIterator[bytes]:
         """The rest of an export that was cut off, of which the lines ``written`` were kept.
@@ -75,56 +75,76 @@ class Exporter:
             embedding_model=exported.embedding_model,
             dimension=exported.dimension,
         )
-        await self._now(begun, manifest.vectors)
-        return self._rest(begun, _Pieces(written), manifest.vectors)
+        export = self._export(begun, written, vectors=manifest.vectors)
+        await export.now()
+        return export.rest()
 
-    async def _rest(self, bot: Bot, pieces: "_Pieces", vectors: bool) -> AsyncIterator[bytes]:
-        written = pieces.written
-        while page := await self._documents.with_chunks(bot.bot_id, written.last_doc_id, PAGE_DOCUMENTS, PAGE_CHUNKS):
-            now = await self._now(bot, vectors)
-            known = await self._vectors(now, [key for _, chunks in page for key in _first_keys(chunks)], vectors)
+    def _export(self, bot: Bot, written: Written, *, vectors: bool) -> "_Export":
+        return _Export(self._bots, self._documents, self._index, bot, _Pieces(written), vectors=vectors)
+
+
+class _Export:
+    """One export. ``bot``: its row when the export began. ``pieces``: what was exported and not yet passed on."""
+
+    def __init__(
+        self,
+        bots: BotPort,
+        documents: DocumentPort,
+        index: VectorIndex,
+        bot: Bot,
+        pieces: "_Pieces",
+        *,
+        vectors: bool,
+    ) -> None:
+        self._bots = bots
+        self._documents = documents
+        self._index = index
+        self._bot = bot
+        self._with_vectors = vectors
+        self.pieces = pieces
+
+    async def rest(self) -> AsyncIterator[bytes]:
+        """Everything after what was written."""
+        bot_id, pieces, written = self._bot.bot_id, self.pieces, self.pieces.written
+        while page := await self._documents.with_chunks(bot_id, written.last_doc_id, PAGE_DOCUMENTS, PAGE_CHUNKS):
+            now = await self.now()
+            known = await self._vectors(now, [key for _, chunks in page for key in _first_keys(chunks)])
             for document, chunks in page:
-                async for piece in self._document(bot, now, document, chunks, known, vectors, pieces):
+                async for piece in self._document(now, document, chunks, known):
                     yield piece
                 written.last_doc_id = document.doc_id
                 if pieces.size >= PIECE_BYTES:
                     yield pieces.take()
                     await asyncio.sleep(0)
-        await self._now(bot, vectors)
+        await self.now()
         end = end_line(written.documents, written.chunks, written.vectors, written.hash.hexdigest())
         yield pieces.take() + end
 
     async def _document(
-        self,
-        bot: Bot,
-        now: Bot,
-        document: Document,
-        chunks: Sequence[Chunk],
-        known: dict[int, Vectors] | None,
-        vectors: bool,
-        pieces: "_Pieces",
+        self, now: Bot, document: Document, chunks: Sequence[Chunk], known: dict[int, Vectors] | None
     ) -> AsyncIterator[bytes]:
         """Adds the document's line. A large document is passed on in parts, and its later vectors are read by then."""
         for _ in range(REREADS):
             if known is None or all(key in known for key in _first_keys(chunks)):
                 break
-            again = await self._documents.get(bot.bot_id, document.doc_id)
+            again = await self._documents.get(self._bot.bot_id, document.doc_id)
             if again is None:
                 return  # It was deleted meanwhile.
             if again[1] and chunks and again[1][0].chunk_id == chunks[0].chunk_id:
                 break  # It was not replaced: Milvus has lost the vector.
             document, chunks = again[0], again[1]
-            now = await self._now(bot, vectors)
-            known = await self._vectors(now, _first_keys(chunks), vectors)
+            now = await self.now()
+            known = await self._vectors(now, _first_keys(chunks))
         if not chunks:
             return  # All were lost, as ``verify`` reports.
+        pieces = self.pieces
         pieces.add(document_head(document))
         for start in range(0, len(chunks), VECTORS):
             part = chunks[start : start + VECTORS]
             if start:
                 if pieces.size >= PIECE_BYTES:
                     yield pieces.take()
-                known = await self._vectors(await self._now(bot, vectors), [one.chunk_id for one in part], vectors)
+                known = await self._vectors(await self.now(), [one.chunk_id for one in part])
                 pieces.add(b",")
             pieces.add(chunk_items(part, known))
             pieces.written.vectors += 0 if known is None else sum(one.chunk_id in known for one in part)
@@ -132,34 +152,35 @@ class Exporter:
         pieces.written.documents += 1
         pieces.written.chunks += len(chunks)
 
-    async def _now(self, bot: Bot, vectors: bool) -> Bot:
+    async def now(self) -> Bot:
         """The bot's row as it is now, whose timestamp is as new as every document that was read.
 
         Raises ExportOvertaken.
         """
+        bot = self._bot
         now = await self._bots.get(bot.bot_id, None)
         if now is None:
             raise ExportOvertaken("The bot was deleted during its export.")
         if now.created_at != bot.created_at:
             raise ExportOvertaken("The bot was deleted during its export, and another one has its chat_bot_id.")
         model = (bot.embedding_model, bot.dimension)
-        if vectors and bot.embedding_model and (now.embedding_model, now.dimension) != model:
+        if self._with_vectors and bot.embedding_model and (now.embedding_model, now.dimension) != model:
             raise ExportOvertaken("The bot was moved to another model during its export.")
         return now
 
-    async def _vectors(self, bot: Bot, keys: Sequence[int], vectors: bool) -> dict[int, Vectors] | None:
-        """By chunk_id, those that Milvus has; None without ``vectors``."""
-        if not vectors:
+    async def _vectors(self, bot: Bot, keys: Sequence[int]) -> dict[int, Vectors] | None:
+        """By chunk_id, those that Milvus has; None in an export without vectors."""
+        if not self._with_vectors:
             return None
         found: dict[int, Vectors] = {}
         for start in range(0, len(keys), VECTORS):
             part, timestamp = keys[start : start + VECTORS], bot.milvus_timestamp
             try:
                 found |= await self._index.embeddings(bot.milvus_collection, part, guarantee_timestamp=timestamp)
-            except CollectionMissing:  # Milvus lost it, or the bot has moved: then ``_now`` says so.
-                now = await self._now(bot, vectors)
+            except CollectionMissing:  # Milvus lost it, or the bot has moved: then ``now`` says so.
+                now = await self.now()
                 if now.milvus_collection != bot.milvus_collection:
-                    return await self._vectors(now, keys, vectors)
+                    return await self._vectors(now, keys)
         return {key: vector for key, vector in found.items() if vector.shape == (bot.dimension,)}
 
 
