@@ -10,6 +10,7 @@ import pytest
 from app.config import Settings
 from app.core.analyzers.analyzers import NEWEST
 from app.core.embedding.port import PartialEmbeddingError
+from app.core.operations.verify import Finding, Verifier
 from app.core.ports import ChunkIds, VectorIndex, Vectors
 from app.core.stores.postgres.database import Database
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid, VectorIndexUnavailable
@@ -23,6 +24,14 @@ COLLECTIONS = (
 )
 BAD = "no vector for this"
 Hook = Callable[[str], Awaitable[None]]
+
+
+async def findings(verifier: Verifier) -> list[Finding]:
+    """All that ``verify`` finds."""
+    found = [finding async for finding in verifier.check_all()]
+    for bot in await verifier.bots():
+        found += [finding async for finding in verifier.check_bot(bot)]
+    return found
 
 
 class Crash(BaseException):

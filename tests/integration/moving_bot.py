@@ -17,7 +17,7 @@ from app.core.write.idempotency import IdempotentRequest
 from app.schemas.rows import NewChunk, NewDocument
 from app.utils.stopwatch import Stopwatch
 from tests.doubles.hash_embedder import HashEmbedder
-from tests.integration.conftest import assert_at_rest
+from tests.integration.conftest import assert_at_rest, findings
 
 
 class Old(HashEmbedder):
@@ -74,14 +74,7 @@ class Place:
         assert (model, dimension) == ("new", 48)
         assert collection != self.name
         await assert_at_rest(self.stores.db, self.stores.index)
-        assert await findings(self.services) == []
-
-
-async def findings(services: Services) -> list[object]:
-    found: list[object] = [finding async for finding in services.verifier.check_all()]
-    for bot in await services.verifier.bots():
-        found += [finding async for finding in services.verifier.check_bot(bot)]
-    return found
+        assert await findings(self.services.verifier) == []
 
 
 @asynccontextmanager

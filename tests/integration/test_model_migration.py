@@ -26,8 +26,8 @@ from app.utils.errors import (
 )
 from app.utils.stopwatch import Stopwatch
 from tests.conftest import until
-from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, index_keys
-from tests.integration.moving_bot import New, Old, Place, Traffic, document, findings, opened
+from tests.integration.conftest import Crash, FaultyIndex, assert_at_rest, findings, index_keys
+from tests.integration.moving_bot import New, Old, Place, Traffic, document, opened
 from tests.lite_server import LiteServer
 from tests.milvus_index import connect_index
 
@@ -228,7 +228,7 @@ async def test_text_that_the_model_refuses_stops_the_move_and_nothing_else(place
     with pytest.raises(TextRefused):
         await place.move(Refusing())
     assert await place.texts("fine") == ["fine"]
-    assert await findings(place.services) == []  # A half-done move is no disagreement.
+    assert await findings(place.services.verifier) == []  # A half-done move is no disagreement.
     (state,) = await place.services.verifier.bots()
     assert state.next_model == "new"
     assert await place.move()

@@ -6,11 +6,10 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.core.operations.verify import Finding
 from app.core.services import Services
 from app.core.stores.postgres.database import Database
 from tests.conftest import BotClient, register
-from tests.integration.conftest import FaultyIndex, assert_at_rest, plant_vector
+from tests.integration.conftest import FaultyIndex, assert_at_rest, findings, plant_vector
 
 
 @pytest.fixture
@@ -33,15 +32,8 @@ def collection(bot: BotClient) -> str:
 async def repaired(services: Services, bot: BotClient) -> list[str]:
     """Kinds of what was mended; afterwards nothing is left to be found."""
     mended = [finding.kind async for finding in services.repairer.repair_bot(bot.bot_id)]
-    assert await findings(services) == []
+    assert await findings(services.verifier) == []
     return mended
-
-
-async def findings(services: Services) -> list[Finding]:
-    found = [finding async for finding in services.verifier.check_all()]
-    for bot in await services.verifier.bots():
-        found += [finding async for finding in services.verifier.check_bot(bot)]
-    return found
 
 
 async def document(bot: BotClient, doc_id: int) -> httpx.Response:

@@ -25,7 +25,7 @@ from app.utils.errors import DatabaseRightsMissing, StartupError
 from tests.conftest import BotClient, fresh_database, in_process, register, until
 from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
-from tests.integration.conftest import assert_at_rest
+from tests.integration.conftest import assert_at_rest, findings
 from tests.integration.test_schema import ROOT, run, session
 
 ROLES = ROOT / "migrations" / "roles.sql"
@@ -77,10 +77,7 @@ async def served(settings: Settings, address: PostgresAddress, index: MemoryInde
 
 
 async def found(services: Services) -> list[tuple[str, UUID | None]]:
-    findings = [finding async for finding in services.verifier.check_all()]
-    for bot in await services.verifier.bots():
-        findings += [finding async for finding in services.verifier.check_bot(bot)]
-    return [(finding.kind, finding.bot_id) for finding in findings]
+    return [(finding.kind, finding.bot_id) for finding in await findings(services.verifier)]
 
 
 async def test_the_server_s_role_owns_nothing_and_does_everything(

@@ -5,23 +5,16 @@ import asyncio
 import httpx
 import pytest
 
-from app.core.operations.verify import Finding, Verifier
+from app.core.operations.verify import Verifier
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.verify import VerifyStore
 from tests.conftest import BotClient, register
-from tests.integration.conftest import FaultyIndex, assert_at_rest, plant_vector
+from tests.integration.conftest import FaultyIndex, assert_at_rest, findings, plant_vector
 
 
 @pytest.fixture
 def verifier(db: Database, index: FaultyIndex) -> Verifier:
     return Verifier(VerifyStore(db, lease_seconds=30), index)
-
-
-async def findings(verifier: Verifier) -> list[Finding]:
-    found = [finding async for finding in verifier.check_all()]
-    for bot in await verifier.bots():
-        found += [finding async for finding in verifier.check_bot(bot)]
-    return found
 
 
 async def kinds(verifier: Verifier) -> list[tuple[str, object]]:
