@@ -184,7 +184,7 @@ class Client(Caller):
         def stored(answer: httpx.Response) -> bool:
             if answer.json()["changed_documents"] == len(documents):
                 return False
-            self._settle(ops, "doubt")  # Others have deleted some of them, and the answer does not say which.
+            self.settle(ops, "doubt")  # Others have deleted some of them, and the answer does not say which.
             return True
 
         path = "/data/documents/metadata"
