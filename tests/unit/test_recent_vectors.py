@@ -150,6 +150,16 @@ def test_shared_vectors_need_the_guarantee_of_what_is_not_among_them(recent: Rec
     assert recent.snapshot("c", RecentWrites(WriteTimestamps(NEWEST, OTHER, 0))) == Snapshot(NEWEST)
 
 
+def test_a_search_without_vectors_of_others_never_counts_as_one_with_them(recent: RecentVectors) -> None:
+    """Its row may be older than what this process wrote and does not hold any more."""
+    add(recent, 100, *range(recent_vectors.WRITE_CHUNKS + 1))
+    found = recent.snapshot("c", row(60, OTHER, 40))
+    assert (found.guarantee_timestamp, found.writer, found.shared) == (100, ME, None)
+    bot = Bot(ME, "b", "c", "a", "m", 2, 60, datetime.now(UTC), "p", "c", last_writer=OTHER)
+    assert found.expected(bot)[-2:] == (100, ME)
+    assert not found.covers(row(101, OTHER, 40))
+
+
 def test_own_writes_are_preferred_if_they_need_less(recent: RecentVectors) -> None:
     add(recent, NEWEST, 1)
     (*_, vectors) = shared(0, NEWEST)
