@@ -17,7 +17,7 @@ How long vectors are held is a guess about Milvus's tick. If the guess is wrong,
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -197,8 +197,12 @@ class RecentVectors:
             self._foreign.put(bot.milvus_collection, (newest, now))
         return now - heard_at < HELD_SECONDS
 
+    def wrote_last(self, timestamps: WriteTimestamps) -> bool:
+        """Whether no other process has written to the bot since this one."""
+        return timestamps.last_writer == self._token
+
     def _foreign_timestamp(self, timestamps: WriteTimestamps) -> int:
-        return timestamps.foreign if timestamps.last_writer == self._token else timestamps.newest
+        return timestamps.foreign if self.wrote_last(timestamps) else timestamps.newest
 
     def is_unchanged(self, collection: str, snapshot: Snapshot) -> bool:
         """Whether the snapshot holds every write of this process up to now that its guarantee does not cover.
@@ -209,12 +213,6 @@ class RecentVectors:
             return True
         recent = self._collections.get(collection)
         return recent is not None and recent.version == snapshot.version
-
-    def without_own_writes(self, bot: Bot) -> Bot:
-        """The row without what changes with every write of this process."""
-        if bot.last_writer != self._token:
-            return bot
-        return replace(bot, milvus_timestamp=bot.foreign_timestamp, in_flight_generations=())
 
     def _drop_old(self) -> None:
         limit = _now() - HELD_SECONDS

@@ -121,8 +121,8 @@ class Search:
         cached = self._bot_cache.stable_value(key)
         if cached is not None and (cached.in_flight_generations or cached.rebuild):
             # What was in flight may have finished: the search would exclude its chunks or be refused for no reason.
-            own = self._recent.without_own_writes(cached)
-            cached = None if own.in_flight_generations or own.rebuild else replace(cached, in_flight_generations=())
+            is_own = self._recent.wrote_last(cached.timestamps)
+            cached = replace(cached, in_flight_generations=()) if is_own and not cached.rebuild else None
         if cached is not None and self._recent.heard_lately(cached) and _wanted_mode(query, cached) != "dense":
             cached = None  # Others may go on to write. With their vectors the timestamps are read again in any case.
         try:
