@@ -149,13 +149,17 @@ async def test_what_is_deleted_meanwhile_is_collected_late(record: Record) -> No
 
 
 async def test_a_bot_with_a_write_under_way_has_something_to_lose(record: Record) -> None:
-    bot = await record.bot()
-    assert not await record.bots.has_chunks(bot.bot_id)
-    write = Write(bot, document("a"))
-    await record.transactions.begin([write], TOKEN, HOUR)
-    assert await record.bots.has_chunks(bot.bot_id)
-    await record.transactions.finish([write], TOKEN)
-    assert await record.bots.has_chunks(bot.bot_id)
+    cases = ((False, False, None), (True, False, Progress(0, 0)), (True, True, Progress(0, 1)))
+    for under_way, done, expected in cases:
+        bot = await record.bot()
+        write = Write(bot, document("a"))
+        if under_way:
+            await record.transactions.begin([write], TOKEN, HOUR)
+        if done:
+            await record.transactions.finish([write], TOKEN)
+        replacement = await record.bots.begin_replacement(bot.bot_id, TOKEN, HOUR)
+        assert await record.bots.replace_collection(bot, replacement, *MODEL, TOKEN)
+        assert (await now(record, bot)).rebuild == expected
 
 
 async def test_each_bot_is_counted_by_one_process_at_a_time(record: Record) -> None:

@@ -107,9 +107,6 @@ class BotPort(Protocol):
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:
         """Gives the oldest saga of a whole bot whose lease has expired to ``token``; None when there is none."""
 
-    async def has_chunks(self, bot_id: UUID) -> bool:
-        """Whether the bot has a document, or a write of one is in flight."""
-
     async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga:
         """Begins a saga DROP_COLLECTION with a new collection name, for a collection that replaces the bot's.
 
@@ -117,7 +114,8 @@ class BotPort(Protocol):
         """
 
     async def replace_collection(self, bot: Bot, replacement: BotSaga, model: str, dimension: int, token: UUID) -> bool:
-        """Makes the replacement's collection the bot's, and marks a bot that has chunks as one to be rebuilt.
+        """Makes the replacement's collection the bot's, and marks the bot as one to be rebuilt if it has a document, or
+        a write of one is in flight.
 
         A bot without a model gets this one; the creation of its first collection is in flight, and drops it. Of another
         bot, a collection that may still appear under the former name is dropped after the late-write window. False,

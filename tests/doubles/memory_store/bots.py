@@ -181,10 +181,6 @@ class MemoryBotStore:
             tables.frequencies.pop(bot_id, None)
         return True
 
-    async def has_chunks(self, bot_id: UUID) -> bool:
-        writes = ((saga.bot_id, saga.operation) for saga in self._tables.sagas.values())
-        return bool(self._tables.partition(bot_id).documents) or (bot_id, "write") in writes
-
     async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga:
         saga = self._tables.begin_saga(DROP_COLLECTION, bot_id, token, lease)
         saga.collection_name = f"r{saga.generation}"
@@ -200,12 +196,16 @@ class MemoryBotStore:
             row.embedding_model, row.dimension = model, dimension
         row.milvus_collection = replacement.collection_name
         row.forget_writers()
-        if await self.has_chunks(bot.bot_id):
+        if self._has_chunks(bot.bot_id):
             self._tables.begin_rebuild(bot.bot_id, False)
         if bot.embedding_model is not None:
             drop = self._tables.begin_saga(DROP_COLLECTION, bot.bot_id, NO_PROCESS, self._late_write_window)
             drop.collection_name = former
         return True
+
+    def _has_chunks(self, bot_id: UUID) -> bool:
+        writes = ((saga.bot_id, saga.operation) for saga in self._tables.sagas.values())
+        return bool(self._tables.partition(bot_id).documents) or (bot_id, "write") in writes
 
     async def claim_expired(self, token: UUID, lease: timedelta) -> BotSaga | None:
         now = self._tables.now()

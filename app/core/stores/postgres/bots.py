@@ -149,10 +149,6 @@ class BotStore:
                 return False
         return True
 
-    async def has_chunks(self, bot_id: UUID) -> bool:
-        row = await self._db.fetchrow(SQL["has_chunks"], bot_id)
-        return bool(row and row[0])
-
     async def begin_replacement(self, bot_id: UUID, token: UUID, lease: timedelta) -> BotSaga:
         row = await self._db.fetchrow(SQL["begin_replacement"], bot_id, token, lease)
         assert row is not None
