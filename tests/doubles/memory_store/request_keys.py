@@ -13,10 +13,6 @@ def assign(tables: Tables, key: RequestKey, generation: int) -> None:
         streams.assign(tables, key, generation)
 
 
-def lock(tables: Tables, key: RequestKey) -> bool:
-    return idempotency.lock(tables, key) if isinstance(key, IdempotencyKey) else streams.lock(tables, key)
-
-
 def store_answer(tables: Tables, key: RequestKey, answer: StoredAnswer) -> None:
     if isinstance(key, IdempotencyKey):
         assert isinstance(answer, bytes)

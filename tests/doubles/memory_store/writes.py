@@ -180,8 +180,9 @@ class MemoryWriteStore:
 
     def _has_key(self, key: RequestKey) -> bool:
         """Without the bot of lines, the writes fail because of that."""
-        gone = isinstance(key, LinesKey) and self._tables.active(key.name.bot_id) is None
-        return gone or keys.lock(self._tables, key)
+        if isinstance(key, IdempotencyKey):
+            return idempotency.lock(self._tables, key)
+        return self._tables.active(key.name.bot_id) is None or streams.lock(self._tables, key)
 
     def _share(self, bot: BotRow, timestamp: int, shared: SharedVectors | None) -> None:
         if shared is None or bot.state != "active" or bot.collection != shared.collection_name:

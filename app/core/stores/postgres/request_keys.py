@@ -14,11 +14,6 @@ async def assign(conn: Connection, key: RequestKey, generation: int) -> None:
         await streams.assign(conn, key, generation)
 
 
-async def lock(conn: Connection, key: RequestKey) -> bool:
-    """T2's part: locks the key; False when another request has taken it over."""
-    return await (idempotency.lock(conn, key) if isinstance(key, IdempotencyKey) else streams.lock(conn, key))
-
-
 async def store_answer(conn: Connection, key: RequestKey, answer: StoredAnswer) -> None:
     if isinstance(key, IdempotencyKey):
         assert isinstance(answer, bytes)

@@ -281,12 +281,13 @@ async def _lock_bots_and_key(
     conn: Connection, writes: Sequence[WriteRow], key: RequestKey | None
 ) -> tuple[dict[UUID, asyncpg.Record], bool]:
     """In the order of T1. Also whether the request still has its key; if not, the bots may be missing."""
-    if isinstance(key, IdempotencyKey) and not await keys.lock(conn, key):
+    if isinstance(key, IdempotencyKey) and not await idempotency.lock(conn, key):
         return {}, False
     bots = await _lock_bots(conn, writes)
     # Without the bot, whose deletion has deleted the part, the writes fail because of that.
-    part = key if isinstance(key, LinesKey) and key.name.bot_id in bots else None
-    return bots, part is None or await keys.lock(conn, part)
+    if isinstance(key, LinesKey) and key.name.bot_id in bots:
+        return bots, await streams.lock(conn, key)
+    return bots, True
 
 
 def _is_same_bot(write: WriteRow, bots: Mapping[UUID, asyncpg.Record]) -> bool:
