@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from app.core.bots.bots import Bots
+from app.core.bots.creations import Creations
 from app.core.ports import SharedVectors
 from app.core.write import generations
 from app.core.write.recovery import Recovery
@@ -157,13 +157,13 @@ def without_the_mark_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_a_new_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost collection is created again under its name, and looks like that of a bot with few documents."""
 
-    async def create_again(self: Bots, bot: Bot, saga: int, _began_at: float) -> None:
+    async def create_again(self: Creations, bot: Bot, saga: int, _began_at: float) -> None:
         await self._index.create(bot.milvus_collection, self._embedders.current.dimension)
         await self._store.finish_creation(
             saga, bot.bot_id, bot.milvus_collection, "simulated", DIMENSION, self._leases.token
         )
 
-    monkeypatch.setattr(Bots, "_replace_collection", create_again)
+    monkeypatch.setattr(Creations, "_replace", create_again)
 
 
 def without_doubting_counts_after_a_restore(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,23 +2,18 @@
 
 Creating and dropping a collection are sagas. The row of a creation's saga is removed only when the outcome in Milvus is
 known. A deletion waits for such rows, so that no collection can appear after it.
-
-Only the earliest creation in flight of a bot without a model may create the collection that its row names. Every other
-creation takes a new name and switches the row. Otherwise a slow call could create a collection again, empty, that
-another process had created, filled and lost meanwhile.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from typing import Any
 from uuid import UUID
 
 from app.core.analyzers.analyzers import NEWEST
+from app.core.bots.creations import POLL_SECONDS, Creations
 from app.core.bots.modes import check_mode
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
@@ -40,11 +35,6 @@ from app.utils.errors import (
 from app.utils.failpoints import failpoint
 
 log = logging.getLogger(__name__)
-
-POLL_SECONDS = 0.05
-"""Pause between two looks at sagas of other processes."""
-CREATION_PATIENCE = 1.0
-"""Seconds that a first use waits for a creation in another process before it creates a collection with a new name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +88,7 @@ class Bots:
         self._embedders = embedders
         self._leases = leases
         self._deadline = deadline
-        self._creations: dict[UUID, asyncio.Task[None]] = {}
+        self._creations = Creations(store, index, embedders, leases)
 
     async def create(self, new: NewBot) -> tuple[Bot, bool]:
         """Registers the bot and creates its collection. Returns the bot and whether it is new.
@@ -137,7 +127,7 @@ class Bots:
             raise BotExists("A bot with this chat_bot_id exists and has other values.")
         if saga is not None:
             try:
-                await asyncio.shield(self._share(new.bot_id, self._create_collection(bot, saga, began_at)))
+                await self._creations.first(bot, saga, began_at)
             except CollectionForeign:
                 await self.delete(new.bot_id, None)
                 raise
@@ -239,14 +229,8 @@ class Bots:
             return self._index.bm25
 
     async def ensure_collection(self, bot: Bot) -> None:
-        """Creates the missing collection of a registered bot. Raises BotNotFound, CollectionForeign.
-
-        Raises CollectionMoved when the bot's row names another collection than ``bot`` by now. So it does after a loss:
-        the bot then has a new collection, and is being rebuilt if it had chunks.
-        """
-        task = self._creations.get(bot.bot_id) or self._share(bot.bot_id, self._begin_creation(bot))
-        # Shielded: several callers share the task, and one may be cancelled.
-        await asyncio.shield(task)
+        """Creates the missing collection of a registered bot. Raises as ``Creations.ensure``."""
+        await self._creations.ensure(bot)
 
     async def resume(self, saga: BotSaga) -> None:
         """Finishes a saga whose process died. Raises Unavailable: the saga is resumed again after its new lease."""
@@ -258,7 +242,7 @@ class Bots:
                     await self._store.end_saga(saga.generation, self._leases.token)
                     return
                 try:
-                    await self._create_collection(bot, saga.generation)
+                    await self._creations.create(bot, saga.generation)
                 except CollectionForeign:
                     log.error("bot %s cannot have its collection: Milvus has a foreign one of that name", saga.bot_id)
             elif saga.operation == CREATE_BOT:
@@ -297,105 +281,6 @@ class Bots:
                 raise CollectionMoved()
         self._embedders.of(bot)
         return bot
-
-    def _share(self, bot_id: UUID, creation: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Starts the creation as a task that other callers of this process wait for."""
-        task = self._creations[bot_id] = asyncio.create_task(creation)
-        task.add_done_callback(partial(self._forget_creation, bot_id))
-        return task
-
-    def _forget_creation(self, bot_id: UUID, task: asyncio.Task[None]) -> None:
-        if self._creations.get(bot_id) is task:
-            del self._creations[bot_id]
-        if not task.cancelled():
-            task.exception()  # Marks it as retrieved: every caller may have been cancelled.
-
-    async def _begin_creation(self, bot: Bot) -> None:
-        began_at = asyncio.get_running_loop().time()
-        saga = await self._store.begin_creation(bot.bot_id, self._leases.token, self._leases.length)
-        if saga is None:
-            raise BotNotFound()
-        # From here on no deletion can finish. The bot may have been deleted and registered again before.
-        is_earliest = bot.embedding_model is None and not await self._earlier_creation(bot.bot_id, saga)
-        now = await self._store.get(bot.bot_id, None)
-        if now is None or now.collection_name != bot.collection_name:
-            await self._store.end_saga(saga, self._leases.token)
-            raise BotNotFound()
-        if now.milvus_collection != bot.milvus_collection or now.created_at != bot.created_at:
-            await self._store.end_saga(saga, self._leases.token)
-            raise CollectionMoved()
-        if now.embedding_model is None and is_earliest:
-            await self._create_collection(now, saga, began_at)
-            return
-        if now.embedding_model is None or now.milvus_collection not in await self._index.collections():
-            await self._replace_collection(now, saga, began_at)
-        await self._store.end_saga(saga, self._leases.token)  # Another process has created it meanwhile.
-
-    async def _earlier_creation(self, bot_id: UUID, saga: int) -> bool:
-        """Whether a creation that began before ``saga`` is still in flight after CREATION_PATIENCE."""
-        end = asyncio.get_running_loop().time() + CREATION_PATIENCE
-        while in_flight := await self._store.creation_in_flight(bot_id, before=saga):
-            if asyncio.get_running_loop().time() > end:
-                break
-            await asyncio.sleep(POLL_SECONDS)
-        return in_flight
-
-    async def _replace_collection(self, bot: Bot, saga: int, began_at: float) -> None:
-        """Gives the bot an empty collection with a new name. Always raises CollectionMoved.
-
-        It is created first, under a saga that drops it if this process dies. Only then the bot's row names it. So a
-        collection that the row of a bot with a model names and Milvus does not have was lost. A bot that has chunks is
-        rebuilt.
-        """
-        model = self._embedders.current
-        with self._leases.holding([saga], since=began_at):
-            begins_at = asyncio.get_running_loop().time()
-            new = await self._store.begin_replacement(bot.bot_id, self._leases.token, self._leases.length)
-            assert new.collection_name is not None
-            with self._leases.holding([new.generation], since=begins_at):
-                if not self._leases.alive([saga, new.generation]):
-                    raise LeaseLost("Creating the bot's collection took longer than its lease.")
-                await failpoint("rebuild.before_collection")
-                await self._index.create(new.collection_name, bot.dimension or model.dimension)
-                await failpoint("rebuild.after_collection")
-                if await self._store.replace_collection(bot, new, model.model, model.dimension, self._leases.token):
-                    log.warning(
-                        "bot %s has collection %s now, not %s", bot.bot_id, new.collection_name, bot.milvus_collection
-                    )
-                else:
-                    await self._index.drop(new.collection_name)
-                    await self._store.end_saga(new.generation, self._leases.token)
-                await failpoint("rebuild.after_switch")
-            await self._store.end_saga(saga, self._leases.token)
-        raise CollectionMoved()
-
-    async def _create_collection(self, bot: Bot, saga: int, began_at: float | None = None) -> None:
-        """Creates the first collection of a bot. Its saga is the earliest creation in flight.
-
-        Nothing is written to the bot before its row has a model. So the collection cannot be one that had rows.
-        """
-        model = self._embedders.current
-        with self._leases.holding([saga], since=began_at):
-            await failpoint("bot_create.before_collection")
-            now = await self._store.get(bot.bot_id, None)
-            if now is not None and now.embedding_model is None:
-                if not self._leases.alive([saga]):  # Recovery may have ended the saga, and the bot may be deleted.
-                    raise LeaseLost("Creating the bot's collection took longer than its lease.")
-                try:
-                    await self._index.create(bot.collection_name, model.dimension)
-                except CollectionForeign:
-                    await self._store.end_saga(saga, self._leases.token)
-                    raise
-                await failpoint("bot_create.after_collection")
-                if await self._store.finish_creation(
-                    saga, bot.bot_id, bot.collection_name, model.model, model.dimension, self._leases.token
-                ):
-                    await failpoint("bot_create.after_finish")
-                    return
-                now = await self._store.get(bot.bot_id, None)
-            if now is not None and now.milvus_collection != bot.collection_name:  # A later creation was faster.
-                await self._index.drop(bot.collection_name, model.dimension)
-            await self._store.end_saga(saga, self._leases.token)
 
     async def _remove(self, bot_id: UUID) -> None:
         try:
