@@ -142,7 +142,7 @@ def checked_item(item: Item | InvalidItem, limits: Limits, where: str) -> Item |
         locations = [error_location((where, *loc), msg) for loc, msg in item.errors]
         return InvalidInput(f"{locations[0].loc}: {locations[0].msg}", locations=locations)
     try:
-        _check(item, limits, where)
+        check_document(item, limits, where)
     except InvalidInput as exc:
         return exc
     return item
@@ -152,10 +152,6 @@ def check_document(item: Item, limits: Limits, where: str = "body") -> None:
     """Raises InvalidInput."""
     if len(item.chunks) > limits.chunks:
         raise InvalidInput.at(where, f"holds more than {limits.chunks:,} chunks")
-    _check(item, limits, where)
-
-
-def _check(item: Item, limits: Limits, where: str) -> None:
     _check_metadata(item.document.metadata, limits, f"{where}.document.metadata")
     if limits.text_chars >= TEXT_CHARS:  # The models have checked TEXT_CHARS.
         return

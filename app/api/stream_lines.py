@@ -7,13 +7,13 @@ from uuid import UUID
 import orjson
 
 from app.api.data import item_error
-from app.api.limits import Limits, check_document, checked_item
+from app.api.limits import Limits, checked_item
 from app.core.transfer.streams import LineHandler
 from app.core.write.ingest import Ingest
 from app.core.write.recorded import LinesRequest
 from app.core.write.upsert import NEEDS_EXTERNAL_ID, OnConflict
 from app.core.write.write import Outcome
-from app.models.inserts import Item, read_item
+from app.models.inserts import read_item
 from app.schemas.rows import NewDocument
 from app.schemas.stream_rows import LineResults
 from app.utils.errors import AppError, BodyTooLarge, ErrorLocation, InvalidInput, MalformedBody
@@ -50,18 +50,11 @@ class DocumentLines(LineHandler[Entry]):
             return _malformed(where, exc)
         if isinstance(item, AppError):
             return item
-        try:
-            self._check(item, where)
-        except InvalidInput as exc:
-            return exc
-        return self._bot_id, item.new_document()
-
-    def _check(self, item: Item, where: str) -> None:
-        check_document(item, self._limits, where)
         if item.document.chat_bot_id != self._bot_id:
-            raise InvalidInput.at(f"{where}.document.chat_bot_id", OTHER_BOT)
+            return InvalidInput.at(f"{where}.document.chat_bot_id", OTHER_BOT)
         if item.document.external_id is None and self._on_conflict != "error":
-            raise InvalidInput.at(f"{where}.document.external_id", NEEDS_EXTERNAL_ID)
+            return InvalidInput.at(f"{where}.document.external_id", NEEDS_EXTERNAL_ID)
+        return self._bot_id, item.new_document()
 
     def chunks(self, content: Entry) -> int:
         return len(content[1].chunks)
