@@ -237,6 +237,27 @@ def test_by_keyboard(watched: Watched, console: Console) -> None:
     assert page.evaluate("document.documentElement.lang") == "ko"
 
 
+def test_a_list_asks_once_and_from_its_beginning_in_another_order(watched: Watched, console: Console) -> None:
+    page = watched.page
+    asked: list[tuple[str, str | None]] = []
+
+    def documents(route: Route) -> None:
+        body = route.request.post_data_json
+        asked.append((body["sort"], body["cursor"]))
+        answer = route.fetch(post_data=json.dumps(body | {"cursor": None})).json()
+        route.fulfill(json={**answer, "next_cursor": "2"})
+
+    page.route("**/data/documents/query", documents)
+    enter(page, console, console.operator, f"documents/{console.bot_id}")
+    expect(page.locator("tbody tr")).to_have_count(len(GUIDE))
+    button(page, "Next").click()
+    expect(page.locator(".pager")).to_contain_text("51 to")
+    page.get_by_label("Order").select_option("title asc")
+    expect(page.locator("tbody tr").nth(1)).to_contain_text("경복궁 안내")
+    expect(page.locator(".pager")).to_contain_text("1 to 4")
+    assert asked == [("created_at", None), ("created_at", "2"), ("title", None)]
+
+
 def test_long_lists_have_few_rows(watched: Watched, console: Console) -> None:
     page = watched.page
 

@@ -1,6 +1,6 @@
 // Documents of a bot by filter, and the way to one of them.
 
-import { BotSelect, Empty, Field, Icon, JsonArea, Loading, Pager, Problem, html, useEffect, useLoaded, useMemo, useState } from "./ui.js";
+import { BotSelect, Empty, Field, Icon, JsonArea, Loading, Pager, Problem, html, useLoaded, useMemo, useState } from "./ui.js";
 import { allBots, chosenBot, post } from "./api.js";
 import { day, number, t, time } from "./i18n.js";
 import { checkedFilter, serverErrors } from "./filter.js";
@@ -50,16 +50,13 @@ function Listing({ bots, bot, mayWrite }) {
     setDragging(false);
     if (mayWrite && event.dataTransfer.files[0]) setUploading({ file: event.dataTransfer.files[0] });
   };
-  useEffect(() => {
-    setCursors([null]);
-  }, [sort]);
   const documents = page.value?.documents;
   return html`<div class=${`drop${dragging ? " dragging" : ""}`} onDragOver=${(event) => mayWrite && (event.preventDefault(), setDragging(true))}
       onDragLeave=${(event) => !event.currentTarget.contains(event.relatedTarget) && setDragging(false)} onDrop=${drop}>
     <header class="page"><h1>${t("nav.documents")}</h1><p>${t("documents.what")}</p>
       <div class="actions">${mayWrite ? html`<button class="primary" onClick=${() => setUploading({})}><${Icon} name="upload" />${t("upload")}</button>` : html`<span class="muted">${t("read.only")}</span>`}</div></header>
     <div class="bar-line"><${Field} label=${t("bot")}><${BotSelect} bots=${bots} chosen=${bot.chat_bot_id} onChoose=${(id) => (location.hash = `#/documents/${id}`)} /><//>
-      <${Field} label=${t("sort")}><select onChange=${(event) => setSort(event.target.value)}>${["created_at desc", "updated_at desc", "title asc", "doc_id asc"].map(
+      <${Field} label=${t("sort")}><select onChange=${(event) => (setCursors([null]), setSort(event.target.value))}>${["created_at desc", "updated_at desc", "title asc", "doc_id asc"].map(
         (one) => html`<option value=${one} selected=${one === sort}>${t(`sort.${one.split(" ")[0]}`)}</option>`)}</select><//></div>
     <details class="panel filter-panel"><summary>${t("filter")}${sent.filter ? html` <span class="state running">${t("filter.on")}</span>` : ""}</summary>
       <form onSubmit=${apply}><${JsonArea} value=${filterText} rows=${4} label=${t("filter")} errors=${filter.errors.length ? filter.errors : refused}
