@@ -1,6 +1,6 @@
 // Stores and embedder, and what the metrics say about the last minutes.
 
-import { Loading, Problem, html, useEffect, useLoaded, useRef, useState } from "./ui.js";
+import { Loading, Problem, html, useEffect, useLoaded, useRef } from "./ui.js";
 import { get } from "./api.js";
 import { milliseconds, number, t } from "./i18n.js";
 import { measure, parse } from "./metrics.js";
@@ -34,47 +34,31 @@ export function HealthView({ caller }) {
 
 const Card = ({ title, value, values }) => html`<article class="panel card"><header><h3>${title}</h3></header><p class="big">${value}</p><${Line} values=${values} label=${title} /></article>`;
 
+function keep(lines, name, value) {
+  lines[name] = [...(lines[name] ?? []), value].slice(-KEPT);
+}
+
 function useHistory(report) {
   const kept = useRef({});
   useEffect(() => {
-    for (const [name, one] of Object.entries(report?.dependencies ?? {})) {
-      kept.current[name] = [...(kept.current[name] ?? []), one.latency_ms].slice(-KEPT);
-    }
+    for (const [name, one] of Object.entries(report?.dependencies ?? {})) keep(kept.current, name, one.latency_ms);
   }, [report]);
   return kept.current;
 }
 
 function useMetrics(allowed) {
-  const [state, setState] = useState({ now: null, lines: {}, error: null });
-  useEffect(() => {
-    if (!allowed) return undefined;
-    let over = false;
-    let timer = null;
-    let last = null;
-    const read = async () => {
-      try {
-        const sample = parse(await get("/metrics", null, { text: true }), performance.now());
-        const now = measure(sample, last);
-        last = sample;
-        if (!over) {
-          setState((old) => {
-            const lines = {};
-            for (const [name, value] of Object.entries(now)) lines[name] = [...(old.lines[name] ?? []), value].slice(-KEPT);
-            return { now, lines, error: null };
-          });
-        }
-      } catch (error) {
-        if (!over) setState((old) => ({ ...old, error }));
-      }
-      if (!over) timer = setTimeout(read, SECONDS * 1000);
-    };
-    read();
-    return () => {
-      over = true;
-      clearTimeout(timer);
-    };
-  }, [allowed]);
-  return state;
+  const last = useRef(null);
+  const lines = useRef({});
+  const load = async (signal) => {
+    if (!allowed) return null;
+    const sample = parse(await get("/metrics", null, { text: true, signal }), performance.now());
+    const now = measure(sample, last.current);
+    last.current = sample;
+    for (const [name, value] of Object.entries(now)) keep(lines.current, name, value);
+    return now;
+  };
+  const { value, error } = useLoaded(load, [allowed], allowed ? SECONDS : 0);
+  return { now: value, lines: lines.current, error };
 }
 
 function Line({ values, label }) {
