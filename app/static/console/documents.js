@@ -1,7 +1,7 @@
 // Documents of a bot by filter, and the way to one of them.
 
-import { BotSelect, Empty, Field, Icon, JsonArea, Loading, Pager, Problem, html, useLoaded, useMemo, useState } from "./ui.js";
-import { allBots, chosenBot, post } from "./api.js";
+import { BotSelect, Empty, Field, Icon, JsonArea, Loading, Pager, Problem, WithBots, html, useLoaded, useMemo, useState } from "./ui.js";
+import { chosenBot, post } from "./api.js";
 import { day, number, t, time } from "./i18n.js";
 import { checkedFilter, serverErrors } from "./filter.js";
 import { DocumentPage } from "./document.js";
@@ -10,18 +10,14 @@ import { Upload } from "./upload.js";
 const ROWS = 50;
 
 export function DocumentsView({ route, caller }) {
-  const bots = useLoaded(() => allBots(), []);
   const [botId, docId] = route.ids;
   const mayWrite = caller.rank >= 1;
-  if (bots.error) return html`<h1>${t("nav.documents")}</h1><${Problem} error=${bots.error} />`;
-  if (!bots.value) return html`<h1>${t("nav.documents")}</h1><${Loading} />`;
-  if (!bots.value.length) {
-    return html`<h1>${t("nav.documents")}</h1><${Empty} icon="bots" title=${t("bots.none")}><p>${t("bots.none.why")}</p>
-      <a class="button primary" href="#/bots?new=1">${t("bots.register")}</a><//>`;
-  }
-  const bot = chosenBot(bots.value, botId);
-  if (docId) return html`<${DocumentPage} key=${docId} bot=${bot} docId=${docId} query=${route.query} mayWrite=${mayWrite} />`;
-  return html`<${Listing} key=${bot.chat_bot_id} bots=${bots.value} bot=${bot} mayWrite=${mayWrite} />`;
+  const view = (bots) => {
+    const bot = chosenBot(bots, botId);
+    if (docId) return html`<${DocumentPage} key=${docId} bot=${bot} docId=${docId} query=${route.query} mayWrite=${mayWrite} />`;
+    return html`<${Listing} key=${bot.chat_bot_id} bots=${bots} bot=${bot} mayWrite=${mayWrite} />`;
+  };
+  return html`<${WithBots} title=${t("nav.documents")}>${view}<//>`;
 }
 
 function Listing({ bots, bot, mayWrite }) {

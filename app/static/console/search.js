@@ -1,23 +1,15 @@
 // The search bench: one question to several modes side by side.
 
-import { BotSelect, Empty, Field, JsonArea, Loading, Problem, html, useAction, useEffect, useLoaded, useMemo, useRef, useState } from "./ui.js";
-import { allBots, chooseBot, chosenBot, post } from "./api.js";
+import { BotSelect, Empty, Field, JsonArea, Problem, WithBots, html, useAction, useEffect, useMemo, useRef, useState } from "./ui.js";
+import { chooseBot, chosenBot, post } from "./api.js";
 import { t } from "./i18n.js";
 import { Column, Snippets } from "./results.js";
 import { checkedFilter, serverErrors } from "./filter.js";
 
 const MODES = ["dense", "lexical", "hybrid"];
 
-export function SearchView({ route }) {
-  const bots = useLoaded(() => allBots(), []);
-  if (bots.error) return html`<h1>${t("nav.search")}</h1><${Problem} error=${bots.error} />`;
-  if (!bots.value) return html`<h1>${t("nav.search")}</h1><${Loading} />`;
-  if (!bots.value.length) {
-    return html`<h1>${t("nav.search")}</h1><${Empty} icon="bots" title=${t("bots.none")}>
-      <p>${t("bots.none.why")}</p><a class="button primary" href="#/bots?new=1">${t("bots.register")}</a><//>`;
-  }
-  return html`<${Bench} bots=${bots.value} route=${route} />`;
-}
+export const SearchView = ({ route }) =>
+  html`<${WithBots} title=${t("nav.search")}>${(bots) => html`<${Bench} bots=${bots} route=${route} />`}<//>`;
 
 function Bench({ bots, route }) {
   const [botId, setBotId] = useState(() => chosenBot(bots, route.query.bot).chat_bot_id);

@@ -1,9 +1,10 @@
 // Parts that all views share.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
+import { allBots } from "./api.js";
 import { t } from "./i18n.js";
 
-export { html, useEffect, useMemo, useRef, useState, useCallback } from "./vendor/preact-htm.js";
+export { html, useEffect, useMemo, useRef, useState } from "./vendor/preact-htm.js";
 
 const PATHS = {
   search: "M10.5 4a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13ZM15.5 15.5 20 20",
@@ -154,6 +155,16 @@ export function Pager({ from, to, total, onPrevious, onNext }) {
     <button type="button" class="small-button" disabled=${!onPrevious} onClick=${onPrevious}>${t("previous")}</button>
     <button type="button" class="small-button" disabled=${!onNext} onClick=${onNext}>${t("next")}</button>
   </nav>`;
+}
+
+// A view of some of the bots: `children` makes it from all of them. Where there is none, it leads to the registration.
+export function WithBots({ title, children }) {
+  const bots = useLoaded(() => allBots(), []);
+  if (bots.value?.length) return children(bots.value);
+  return html`<h1>${title}</h1><${Problem} error=${bots.error} />
+    ${!bots.value && !bots.error && html`<${Loading} />`}
+    ${bots.value && html`<${Empty} icon="bots" title=${t("bots.none")}><p>${t("bots.none.why")}</p>
+      <a class="button primary" href="#/bots?new=1">${t("bots.register")}</a><//>`}`;
 }
 
 export function BotSelect({ bots, chosen, onChoose }) {
