@@ -3,6 +3,9 @@
 This writes a picture of each view in every combination of colours, width and language:
 
     SCREENSHOTS=/tmp/console .venv/bin/python -m pytest tests/browser/test_console.py
+
+In docs/images, console-search.png is search-light-1280-en.png with 256 colours, console-document-ko.png is
+document-dark-1280-ko.png.
 """
 
 import gzip
@@ -285,6 +288,19 @@ def test_long_lists_have_few_rows(watched: Watched, console: Console) -> None:
     assert page.locator("tbody tr").count() <= MAX_ROWS
     page.get_by_label("Find by name, account or id").fill("bot 1999")
     expect(page.locator("tbody tr")).to_have_count(1)
+
+    def keys(route: Route) -> None:
+        one = route.fetch().json()["keys"][0]
+        route.fulfill(json={"keys": [{**one, "prefix": f"cm_{number:08}"} for number in range(300)]})
+
+    page.route("**/keys", keys)
+    page.goto(f"{console.url}/console#/keys")
+    expect(page.get_by_text("1 to 50 of 300")).to_be_visible()
+    for _ in range(5):
+        button(page, "Next").click()
+    expect(page.locator("tbody tr").last).to_contain_text("cm_00000000")
+    expect(button(page, "Next")).to_be_disabled()
+    assert page.locator("tbody tr").count() <= MAX_ROWS
 
 
 def test_a_server_that_does_not_answer_is_named_and_found_again(browser: Browser, console: Console) -> None:

@@ -1,5 +1,8 @@
 // Calls of the server's public API. The key is held in this module's memory and nowhere else.
 
+// Each includes those before it; `rank` is the place in this list.
+export const SCOPES = ["read", "write", "admin", "operator"];
+
 let key = null;
 let onRefused = () => {};
 

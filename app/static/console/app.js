@@ -2,7 +2,7 @@
 
 import { html, render } from "./vendor/preact-htm.js";
 import { Icon, useEffect, useRef, useState } from "./ui.js";
-import { get, keysRequired, setKey } from "./api.js";
+import { SCOPES, get, keysRequired, setKey } from "./api.js";
 import { currentLanguage, languages, setLanguage, t } from "./i18n.js";
 import { HelpDialog, KeyForm } from "./entry.js";
 import { SearchView } from "./search.js";
@@ -20,7 +20,6 @@ const VIEWS = {
   health: HealthView,
   keys: KeysView,
 };
-const SCOPES = ["read", "write", "admin", "operator"];
 
 function readRoute() {
   const whole = location.hash.replace(/^#\/?/, "");

@@ -1,6 +1,6 @@
 // Bots: list, register, change, delete.
 
-import { Dialog, Empty, Field, Icon, Loading, Pager, Problem, html, useAction, useEffect, useLoaded, useState } from "./ui.js";
+import { Dialog, Empty, Field, Icon, ListPager, Loading, Problem, html, useAction, useEffect, useLoaded, useState } from "./ui.js";
 import { allBots, call, get, post } from "./api.js";
 import { day, number, t, time } from "./i18n.js";
 
@@ -42,8 +42,7 @@ export function BotsView({ route, caller }) {
           <th class="right">${t("chunks")}</th><th>${t("model")}</th><th>${t("work")}</th><th>${t("created")}</th><th><span class="hidden">${t("actions")}</span></th></tr></thead>
         <tbody>${shown.map((bot) => html`<${BotRow} key=${bot.chat_bot_id} bot=${bot} detail=${details[bot.chat_bot_id]} mayWrite=${mayWrite} onOpen=${setOpen} />`)}</tbody>
       </table></div>
-      ${found.length > ROWS && html`<${Pager} from=${page * ROWS + 1} to=${page * ROWS + shown.length} total=${number(found.length)}
-        onPrevious=${page > 0 && (() => setPage(page - 1))} onNext=${(page + 1) * ROWS < found.length && (() => setPage(page + 1))} />`}`}
+      <${ListPager} page=${page} size=${ROWS} total=${found.length} onPage=${setPage} />`}
     ${open?.kind === "new" && html`<${BotForm} onClose=${close} caller=${caller} />`}
     ${open?.kind === "edit" && html`<${BotForm} bot=${open.bot} onClose=${close} caller=${caller} />`}
     ${open?.kind === "delete" && html`<${DeleteBot} bot=${open.bot} onClose=${close} />`}`;

@@ -1,15 +1,17 @@
 // API keys of all accounts, for operators.
 
-import { CopyButton, Dialog, Field, Icon, Loading, Problem, html, useAction, useLoaded, useState } from "./ui.js";
-import { call, get, post } from "./api.js";
+import { CopyButton, Dialog, Field, Icon, ListPager, Loading, Problem, html, useAction, useLoaded, useState } from "./ui.js";
+import { SCOPES, call, get, post } from "./api.js";
 import { t, time } from "./i18n.js";
 
-const SCOPES = ["read", "write", "admin", "operator"];
-const ROWS = 200;
+const ROWS = 50;
 
 export function KeysView() {
   const keys = useLoaded((signal) => get("/keys", null, { signal }), []);
   const [open, setOpen] = useState(null);
+  const [page, setPage] = useState(0);
+  const found = [...(keys.value?.keys ?? [])].reverse();
+  const shown = found.slice(page * ROWS, (page + 1) * ROWS);
   const close = () => {
     setOpen(null);
     keys.reload();
@@ -18,11 +20,12 @@ export function KeysView() {
       <div class="actions"><button class="primary" onClick=${() => setOpen({ kind: "new" })}><${Icon} name="plus" />${t("keys.create")}</button></div></header>
     <${Problem} error=${keys.error} />${!keys.value && !keys.error && html`<${Loading} />`}
     ${keys.value && html`<div class="table-box"><table class="rows"><thead><tr><th>${t("keys.prefix")}</th><th>${t("account")}</th><th>${t("scope")}</th><th>${t("state")}</th><th>${t("created")}</th><th><span class="hidden">${t("actions")}</span></th></tr></thead>
-      <tbody>${[...keys.value.keys].reverse().slice(0, ROWS).map((key) => html`<tr key=${key.prefix}><td data-label=${t("keys.prefix")}><code class="strong">${key.prefix}</code><span class="sub">${key.note}</span></td>
+      <tbody>${shown.map((key) => html`<tr key=${key.prefix}><td data-label=${t("keys.prefix")}><code class="strong">${key.prefix}</code><span class="sub">${key.note}</span></td>
         <td data-label=${t("account")}>${key.account_name ?? t("operator")}</td><td data-label=${t("scope")}>${key.scopes.map((scope) => t(`scope.${scope}`)).join(", ")}</td>
         <td data-label=${t("state")}><span class=${`state ${key.usable ? "ok" : ""}`}>${key.usable ? t("key.usable") : key.revoked_at ? t("key.revoked") : t("key.expired")}</span>${key.expires_at && html`<span class="sub">${t("expires", { at: time(key.expires_at) })}</span>`}</td>
         <td data-label=${t("created")} class="nowrap">${time(key.created_at)}</td>
-        <td class="row-actions">${key.usable && html`<button class="small-button danger" onClick=${() => setOpen({ kind: "revoke", key })}>${t("revoke")}</button>`}</td></tr>`)}</tbody></table></div>`}
+        <td class="row-actions">${key.usable && html`<button class="small-button danger" onClick=${() => setOpen({ kind: "revoke", key })}>${t("revoke")}</button>`}</td></tr>`)}</tbody></table></div>
+      <${ListPager} page=${page} size=${ROWS} total=${found.length} onPage=${setPage} />`}
     ${open?.kind === "new" && html`<${NewKey} onClose=${close} />`}
     ${open?.kind === "revoke" && html`<${Revoke} row=${open.key} onClose=${close} />`}`;
 }

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { allBots } from "./api.js";
-import { t } from "./i18n.js";
+import { number, t } from "./i18n.js";
 
 export { html, useEffect, useMemo, useRef, useState } from "./vendor/preact-htm.js";
 
@@ -156,6 +156,12 @@ export function Pager({ from, to, total, onPrevious, onNext }) {
     <button type="button" class="small-button" disabled=${!onNext} onClick=${onNext}>${t("next")}</button>
   </nav>`;
 }
+
+// The same for a list that is here as a whole.
+export const ListPager = ({ page, size, total, onPage }) =>
+  total > size &&
+  html`<${Pager} from=${page * size + 1} to=${Math.min((page + 1) * size, total)} total=${number(total)}
+    onPrevious=${page > 0 && (() => onPage(page - 1))} onNext=${(page + 1) * size < total && (() => onPage(page + 1))} />`;
 
 // A view of some of the bots: `children` makes it from all of them. Where there is none, it leads to the registration.
 export function WithBots({ title, children }) {
