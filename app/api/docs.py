@@ -18,6 +18,7 @@ from app.api.auth import caller_of
 from app.api.deps import OPEN
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
+FOLDER = STATIC / "docs"
 
 POLICY = "; ".join(
     (
@@ -37,12 +38,12 @@ HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", 
 
 async def _docs(request: Request) -> FileResponse:
     await _check(request)
-    return FileResponse(STATIC / "docs.html", headers=HEADERS)
+    return FileResponse(FOLDER / "docs.html", headers=HEADERS)
 
 
 async def _redoc(request: Request) -> FileResponse:
     await _check(request)
-    return FileResponse(STATIC / "redoc.html", headers=HEADERS)
+    return FileResponse(FOLDER / "redoc.html", headers=HEADERS)
 
 
 async def _document(request: Request) -> JSONResponse:
@@ -71,7 +72,7 @@ class _Files(StaticFiles):
 
 def install(app: FastAPI) -> None:
     """Adds both pages, their files and /openapi.json. FastAPI's own routes for these never require an API key."""
-    files = _Files(directory=STATIC, packages=[("fastapi_offline", "static")])
+    files = _Files(directory=FOLDER, packages=[("fastapi_offline", "static")])
     app.mount("/docs/assets", files, name="docs-assets")
     app.add_api_route("/openapi.json", _document, include_in_schema=False, dependencies=[OPEN])
     app.add_api_route("/docs", _docs, include_in_schema=False, dependencies=[OPEN])

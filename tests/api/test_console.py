@@ -49,7 +49,7 @@ async def test_the_page_knows_whether_keys_are_required(services: Services, sett
             assert f'data-keys="{expected}"' in (await client.get("/console")).text
 
 
-@pytest.mark.parametrize("path", ["/console", "/console/assets/app.js"])
+@pytest.mark.parametrize("path", ["/console", "/console/assets/app.js", "/docs/assets/console/app.js"])
 async def test_it_can_be_switched_off(services: Services, settings: Settings, path: str) -> None:
     async with in_process(services, settings.model_copy(update={"console": "off"})) as client:
         answer = await client.get(path)
@@ -57,5 +57,5 @@ async def test_it_can_be_switched_off(services: Services, settings: Settings, pa
 
 
 async def test_files_outside_of_the_folder_are_not_served(client: httpx.AsyncClient) -> None:
-    for path in ("/console/assets/", "/console/assets/../docs.html", "/console/assets/%2e%2e/docs.html"):
+    for path in ("/console/assets/", "/console/assets/../docs/docs.html", "/console/assets/%2e%2e/docs/docs.html"):
         assert (await client.get(path)).status_code == 404
