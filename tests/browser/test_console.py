@@ -303,6 +303,33 @@ def test_long_lists_have_few_rows(watched: Watched, console: Console) -> None:
     assert page.locator("tbody tr").count() <= MAX_ROWS
 
 
+def test_chunks_that_do_not_come_are_an_error_and_can_be_asked_for_again(watched: Watched, console: Console) -> None:
+    page = watched.page
+    first: dict[str, Any] = {}
+    refusing = True
+
+    def document(route: Route) -> None:
+        if "cursor=" not in route.request.url:
+            first.update(route.fetch().json())
+        elif refusing:
+            route.fulfill(status=422, json={"detail": "not now"})
+            return
+        start = 1_000 if "cursor=" in route.request.url else 0
+        chunks = [{**first["chunks"][0], "chunk_id": one, "chunk_index": one} for one in range(start, start + 1_000)]
+        route.fulfill(json={**first, "chunks": chunks, "chunk_count": 2_000, "next_cursor": None if start else "999"})
+
+    enter(page, console, console.operator, "health")
+    page.route("**/data/document/*", document)
+    page.goto(f"{console.url}/console#/documents/{console.bot_id}/{console.doc_id}?chunk=999")
+    expect(page.locator(".chunks .found .index")).to_have_text("999")
+    button(page, "Next").click()
+    expect(page.get_by_role("alert")).to_contain_text("not now")
+    refusing = False
+    button(page, "Next").click()
+    expect(page.locator(".chunks .index").first).to_have_text("1000")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_server_that_does_not_answer_is_named_and_found_again(browser: Browser, console: Console) -> None:
     watched = Watched(browser, console.url, locale="en-US")
     page = watched.page

@@ -39,16 +39,16 @@ export function DocumentPage({ bot, docId, query, mayWrite }) {
   useEffect(() => {
     target.current?.scrollIntoView({ block: "center" });
   }, [page]);
+  const paging = useAction(async (next) => {
+    if (next * ROWS >= loaded.value.chunks.length && loaded.value.cursor) await more(bot, docId, loaded.value);
+    setPage(next);
+  });
   const back = `#/documents/${bot.chat_bot_id}`;
   const crumbs = html`<nav class="crumbs" aria-label=${t("where")}><a href=${back}>${bot.bot_name}</a><span>/</span><span>${t("document.number", { id: docId })}</span></nav>`;
   if (!loaded.value) return html`${crumbs}<h1>${t("document")}</h1>${loaded.error ? html`<${Problem} error=${loaded.error} />` : html`<${Loading} />`}`;
   const { document, chunks, cursor } = loaded.value;
   const at = page ?? 0;
   const shown = chunks.slice(at * ROWS, (at + 1) * ROWS);
-  const goTo = async (next) => {
-    if (next * ROWS >= chunks.length && cursor) await more(bot, docId, loaded.value);
-    setPage(next);
-  };
   const close = (changed) => {
     setOpen(null);
     if (changed === "deleted") location.hash = back;
@@ -73,7 +73,8 @@ export function DocumentPage({ bot, docId, query, mayWrite }) {
         ${mayWrite && html`<button class="plain" aria-label=${t("chunk.edit", { index: chunk.chunk_index })} onClick=${() => setOpen({ kind: "chunk", chunk })}><${Icon} name="edit" /></button>`}</li>`;
     })}</ol>
     ${(chunks.length > ROWS || cursor) && html`<${Pager} from=${number(at * ROWS + 1)} to=${number(at * ROWS + shown.length)} total=${number(document.chunk_count)}
-      onPrevious=${at > 0 && (() => goTo(at - 1))} onNext=${(cursor || (at + 1) * ROWS < chunks.length) && (() => goTo(at + 1))} />`}
+      onPrevious=${at > 0 && !paging.busy && (() => paging.run(at - 1))} onNext=${(cursor || (at + 1) * ROWS < chunks.length) && !paging.busy && (() => paging.run(at + 1))} />`}
+    <${Problem} error=${paging.error} />
     ${open?.kind === "fields" && html`<${FieldsForm} bot=${bot} document=${document} onClose=${close} />`}
     ${open?.kind === "chunk" && html`<${ChunkForm} bot=${bot} docId=${docId} chunk=${open.chunk} last=${document.chunk_count === 1} onClose=${close} />`}
     ${open?.kind === "delete" && html`<${DeleteDocument} bot=${bot} document=${document} onClose=${close} />`}`;
