@@ -46,6 +46,7 @@ class BreakableEmbedder(HashEmbedder):
 @pytest.fixture(autouse=True)
 def each_check_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.core.operations.health.PROBE_SECONDS", 0)
+    monkeypatch.setattr("app.core.services.HEALTH_SECONDS", 1.0)
 
 
 @pytest.fixture
