@@ -33,6 +33,7 @@ from tests.doubles.memory_store import (
 from tests.doubles.memory_store import writes as memory_writes
 from tests.doubles.memory_store.tables import BotRow, ChunkRow, DocumentRow, Tables
 from tests.simulation.embedder import DIMENSION
+from tests.simulation.faults import Faults
 from tests.simulation.run import simulate
 from tests.simulation.world import Violation
 
@@ -119,6 +120,9 @@ def without_waiting_for_late_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_the_lease_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryWriteStore, "_lost", lambda _store, _writes, _token: set())
+    drawn = Faults.drawn
+    # Makes likely what may happen: a process outlives its lease while others are at work.
+    monkeypatch.setattr(Faults, "drawn", lambda random: replace(drawn(random), pauses=10.0))
 
 
 def without_the_claim_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
