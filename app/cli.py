@@ -40,6 +40,10 @@ from app.utils.errors import AppError, ModelMismatch, StartupError
 from app.utils.logging import configure
 
 NICENESS = 10
+RESUMED = frozenset({"load", "export", "restore-bot", "backup", "restore", "reembed", "reindex"})
+"""Commands that keep what they have done."""
+STOPPED = 130
+"""The exit code after Ctrl-C, as in a shell."""
 """Added to the niceness of a process that embeds while servers run on the same machine."""
 
 
@@ -317,56 +321,73 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Exit code 0, 1 if something is left to do (findings, bots that were not moved), 2 for an error."""
+    """Exit code 0, 1 if something is left to do (findings, bots that were not moved), 2 for an error, 130: Ctrl-C."""
     arguments = _parser().parse_args()
     try:
-        if arguments.command == "migrate" and arguments.sql:
-            sys.stdout.write(schema_sql())
-            return 0
-        if arguments.command == "settings":
-            sys.stdout.write(settings_page())
-            return 0
-        settings = checked_settings()
-        configure("WARNING")
-        for line in settings_warnings():
-            logging.getLogger("app").warning(line)
-        if arguments.command == "migrate":
-            asyncio.run(migrate(settings))
-            return 0
-        if arguments.command == "adopt":
-            asyncio.run(adopt(settings, arguments.keep_vectors))
-            return 0
-        if arguments.command == "load":
-            return run_load_command(settings, arguments)
-        if arguments.command in TRANSFER_COMMANDS:
-            return run_transfer_command(settings, arguments)
-        if arguments.command == "keys":
-            return run_key_command(settings, arguments)
-        if arguments.command == "calibrate":
-            asyncio.run(calibrate(settings, arguments.bot, arguments.questions))
-            return 0
-        if arguments.command == "tune":
-            print(*asyncio.run(tune(settings, arguments.bot, arguments.questions, arguments.apply)), sep="\n")
-            return 0
-        if arguments.command == "sync":
-            options = {"delete_missing": arguments.delete_missing, "dry_run": arguments.dry_run}
-            return 1 if asyncio.run(sync(settings, arguments.file, arguments.bot, **options)) else 0
-        if arguments.command == "normalize":
-            return 1 if asyncio.run(normalize(settings, arguments.bots or None)) else 0
-        if arguments.command == "reindex":
-            titles = None if arguments.titles is None else arguments.titles == "on"
-            chosen = None if arguments.all else arguments.bots
-            return 1 if asyncio.run(reindex(settings, chosen, titles)) else 0
-        if arguments.command == "reembed":
-            bots = None if arguments.all else arguments.bots
-            if arguments.abort:
-                return asyncio.run(abort(settings, bots))
-            return 1 if asyncio.run(reembed(settings, bots, arguments.to)) else 0
-        compare = repair if arguments.command == "repair" else verify
-        return 1 if asyncio.run(compare(settings, arguments.vectors or bool(arguments.sample), arguments.sample)) else 0
+        return _run(arguments)
     except (StartupError, AppError) as exc:
         print(exc, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"stopped: {_what_next(arguments)}", file=sys.stderr)
+        return STOPPED
+
+
+def _what_next(arguments: argparse.Namespace) -> str:
+    """After Ctrl-C."""
+    reads = arguments.command == "restore" and arguments.check
+    if arguments.command not in RESUMED or reads:
+        return "the same command begins again"
+    again = "without --again " if arguments.command == "restore-bot" and arguments.again else ""
+    return f"the same command {again}goes on where it was"
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Raises StartupError and AppError."""
+    if arguments.command == "migrate" and arguments.sql:
+        sys.stdout.write(schema_sql())
+        return 0
+    if arguments.command == "settings":
+        sys.stdout.write(settings_page())
+        return 0
+    settings = checked_settings()
+    configure("WARNING")
+    for line in settings_warnings():
+        logging.getLogger("app").warning(line)
+    if arguments.command == "migrate":
+        asyncio.run(migrate(settings))
+        return 0
+    if arguments.command == "adopt":
+        asyncio.run(adopt(settings, arguments.keep_vectors))
+        return 0
+    if arguments.command == "load":
+        return run_load_command(settings, arguments)
+    if arguments.command in TRANSFER_COMMANDS:
+        return run_transfer_command(settings, arguments)
+    if arguments.command == "keys":
+        return run_key_command(settings, arguments)
+    if arguments.command == "calibrate":
+        asyncio.run(calibrate(settings, arguments.bot, arguments.questions))
+        return 0
+    if arguments.command == "tune":
+        print(*asyncio.run(tune(settings, arguments.bot, arguments.questions, arguments.apply)), sep="\n")
+        return 0
+    if arguments.command == "sync":
+        options = {"delete_missing": arguments.delete_missing, "dry_run": arguments.dry_run}
+        return 1 if asyncio.run(sync(settings, arguments.file, arguments.bot, **options)) else 0
+    if arguments.command == "normalize":
+        return 1 if asyncio.run(normalize(settings, arguments.bots or None)) else 0
+    if arguments.command == "reindex":
+        titles = None if arguments.titles is None else arguments.titles == "on"
+        chosen = None if arguments.all else arguments.bots
+        return 1 if asyncio.run(reindex(settings, chosen, titles)) else 0
+    if arguments.command == "reembed":
+        bots = None if arguments.all else arguments.bots
+        if arguments.abort:
+            return asyncio.run(abort(settings, bots))
+        return 1 if asyncio.run(reembed(settings, bots, arguments.to)) else 0
+    compare = repair if arguments.command == "repair" else verify
+    return 1 if asyncio.run(compare(settings, arguments.vectors or bool(arguments.sample), arguments.sample)) else 0
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from uuid import UUID
 import orjson
 
 from app.core.transfer.export import Written
-from app.core.transfer.format import End, Manifest, compressed
+from app.core.transfer.format import End, Manifest, WholeCheck, compressed
 from app.core.transfer.importing import ImportBatch
 from app.models.transfer import read_document
 from app.schemas.rows import NewDocument
-from app.utils.errors import AppError, InvalidInput
+from app.utils.errors import AppError, InvalidInput, MalformedBody
 
 BATCH_DOCUMENTS, BATCH_CHUNKS = 200, 2_000
 """Of one batch of an import. The records of what was stored depend on them: an import that another version of this
@@ -59,26 +59,18 @@ class ExportFile:
 
     def check(self, progress: Progress = nothing) -> Checked:
         """Reads the whole file and compares its counts and its hash. ``progress``: of bytes on the disk."""
-        manifest, hashed, previous, documents = None, sha256(), None, 0
+        whole, hashed = WholeCheck(), sha256()
         for line in self._lines(progress):
-            if previous is not None:
-                hashed.update(previous)
-                documents += 1
-            else:
-                manifest = Manifest.read(line)
-            previous = line
-        end = End.read(previous) if previous is not None else None
-        if manifest is None or end is None:
-            raise InvalidInput(f"{self.path} was cut off: it has no last line.")
-        if end.sha256 != hashed.hexdigest() or end.documents != documents - 1:
-            raise InvalidInput(f"{self.path} was changed or is damaged: its hash is not the one in its last line.")
-        return Checked(manifest, end)
+            whole.see(line, hashed)
+            hashed.update(line)
+        if whole.torn or whole.manifest is None or whole.end is None:
+            raise InvalidInput(f"{self.path} {whole.torn}.")
+        return Checked(whole.manifest, whole.end)
 
     def batches(self, bot_id: UUID, *, vectors: bool) -> Iterator[ImportBatch]:
         """The documents, to be stored in this bot, a few at a time."""
         lines = self._lines(nothing)
-        source = Manifest.read(next(lines, b"")).bot
-        model = (source.embedding_model, source.dimension) if source.embedding_model and source.dimension else None
+        model = Manifest.read(next(lines, b"")).bot.model
         batch, chunks, first = list[NewDocument | AppError](), 0, 2
         hashed = sha256()
         for number, line in enumerate(lines, 2):
@@ -117,7 +109,7 @@ class ExportFile:
 def _document(line: bytes, bot_id: UUID, model: tuple[str, int] | None) -> NewDocument | AppError:
     try:
         return read_document(line, bot_id, model)
-    except InvalidInput as exc:
+    except (InvalidInput, MalformedBody) as exc:
         return exc
 
 

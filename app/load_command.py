@@ -159,7 +159,9 @@ class Loader:
                         self._done(part, answer, bar)
                         return
                     reason = answer.get("detail", response.reason)
-                    again = response.status in AGAIN or answer.get("code") in ("part_in_progress", "malformed_body")
+                    # A cut body looks malformed to the server.
+                    again = "Retry-After" in response.headers or answer.get("code") == "malformed_body"
+                    again = again or response.status in AGAIN
                     if response.status != 200 and not again:
                         raise InvalidInput(f"part {part.number}: {reason}")
                     wait = max(wait, float(response.headers.get("Retry-After", 0)))

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, get_args
@@ -14,8 +13,6 @@ from app.core.write.upsert import OnConflict
 from app.export_command import export, restore_bot
 
 COMMANDS = ("export", "restore-bot", "backup", "restore")
-STOPPED = 130
-"""The exit code after Ctrl-C, as in a shell."""
 
 
 def add_transfer_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -64,8 +61,4 @@ def run_transfer_command(settings: Settings, arguments: argparse.Namespace) -> i
 
 
 def _run(command: Coroutine[Any, Any, int | None]) -> int:
-    try:
-        return 1 if asyncio.run(command) else 0
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped: the same command goes on where it was\n")
-        return STOPPED
+    return 1 if asyncio.run(command) else 0

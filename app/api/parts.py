@@ -1,6 +1,6 @@
 """Loads a part from a request: for the lines of any route that takes parts."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -28,12 +28,26 @@ class LinesResponse(StreamingResponse):
         await self.stream_response(send)
 
 
+Finish = Callable[[PartLoaded], Awaitable[PartLoaded]]
+
+
+async def counted(loaded: PartLoaded) -> PartLoaded:
+    """The answer is the counts alone."""
+    return loaded
+
+
 async def load_part(
-    request: Request, name: PartName, account: str | None, handler: LineHandler[Any], answer: Literal["end", "stream"]
+    request: Request,
+    name: PartName,
+    account: str | None,
+    handler: LineHandler[Any],
+    answer: Literal["end", "stream"],
+    finish: Finish = counted,
 ) -> Response:
     """Loads the part that is the request's body. ``stream``: the response has the results of lines while they are
-    stored, and waits for its reader."""
-    answering = _answer(request, name, account, handler)
+    stored, and waits for its reader. ``finish``: what is done after the last line, and makes the answer of the counts.
+    """
+    answering = _answer(request, name, account, handler, finish)
     if answer == "stream":
         return LinesResponse(_with_error(answering), media_type=NDJSON)
     counts = b""
@@ -44,7 +58,7 @@ async def load_part(
 
 
 async def _answer(
-    request: Request, name: PartName, account: str | None, handler: LineHandler[Any]
+    request: Request, name: PartName, account: str | None, handler: LineHandler[Any], finish: Finish
 ) -> AsyncGenerator[bytes]:
     """The results of new lines, then the counts."""
     timings = Stopwatch()
@@ -56,7 +70,8 @@ async def _answer(
         async with aclosing(loading.run()) as stored:
             async for some in stored:
                 yield some.results
-    yield _counts(loading, name, timings).model_dump_json().encode() + b"\n"
+        counts = await finish(_counts(loading, name, timings))
+    yield counts.model_copy(update={"total_time_ms": timings.total}).model_dump_json().encode() + b"\n"
 
 
 async def _with_error(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

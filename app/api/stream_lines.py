@@ -8,6 +8,7 @@ import orjson
 
 from app.api.data import item_error
 from app.api.limits import Limits, checked_item
+from app.core.transfer.lines import Digest
 from app.core.transfer.streams import LineHandler
 from app.core.write.ingest import Ingest
 from app.core.write.recorded import LinesRequest
@@ -40,10 +41,12 @@ class DocumentLines(LineHandler[Entry]):
         self._limits = limits
         self._on_conflict = on_conflict
 
+    def see(self, line: bytes | None, before: Digest) -> None: ...
+
     def read(self, number: int, line: bytes | None) -> Entry | AppError:
         where = place(number)
         if line is None:
-            return BodyTooLarge(f"{where}: is longer than {self._limits.body_bytes:,} bytes")
+            return too_long(where, self._limits)
         try:
             item = checked_item(read_item(line), self._limits, where)
         except ValueError as exc:
@@ -66,21 +69,30 @@ class DocumentLines(LineHandler[Entry]):
         return await self._ingest.insert_lines(self._account, contents, Stopwatch(), request, self._on_conflict)
 
     def render(self, numbers: Sequence[int], outcomes: Sequence[Outcome]) -> LineResults:
-        failed = sum(outcome.error is not None for outcome in outcomes)
-        results = [
-            orjson.dumps(
-                {
-                    "line": number,
-                    "success": outcome.error is None,
-                    "doc_id": outcome.doc_id,
-                    "result": None if outcome.error else outcome.result,
-                    "error": item_error(place(number), outcome.error) if outcome.error else None,
-                },
-                option=orjson.OPT_APPEND_NEWLINE,
-            )
-            for number, outcome in zip(numbers, outcomes, strict=True)
-        ]
-        return LineResults(len(outcomes) - failed, failed, b"".join(results))
+        return rendered(numbers, outcomes)
+
+
+def too_long(where: str, limits: Limits) -> BodyTooLarge:
+    return BodyTooLarge(f"{where}: is longer than {limits.body_bytes:,} bytes")
+
+
+def rendered(numbers: Sequence[int], outcomes: Sequence[Outcome]) -> LineResults:
+    """The results of the lines with these numbers."""
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    results = [
+        orjson.dumps(
+            {
+                "line": number,
+                "success": outcome.error is None,
+                "doc_id": outcome.doc_id,
+                "result": None if outcome.error else outcome.result,
+                "error": item_error(place(number), outcome.error) if outcome.error else None,
+            },
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+        for number, outcome in zip(numbers, outcomes, strict=True)
+    ]
+    return LineResults(len(outcomes) - failed, failed, b"".join(results))
 
 
 def _malformed(where: str, exc: ValueError) -> MalformedBody:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import Field
 
@@ -26,6 +27,26 @@ class PartLoaded(PartCounts):
     part: int
     repeated: int = Field(description="Lines that an earlier request stored. They were skipped.")
     total_time_ms: Milliseconds
+
+
+class FoundInBot(Response):
+    kind: str
+    chat_bot_id: UUID | None
+    detail: str
+
+
+class BotVerified(Response):
+    """As the result of a job verify."""
+
+    findings: int
+    by_kind: dict[str, int]
+    first: list[FoundInBot]
+
+
+class PartImported(PartLoaded):
+    status: Literal["success", "partial", "failed", "torn"]  # type: ignore[assignment]
+    torn: str | None = Field(description="What is wrong if the export is not whole. What it has is stored.")
+    verified: BotVerified | None = Field(description="What verify found then; null with verify=false.")
 
 
 class Part(PartCounts):

@@ -1,6 +1,6 @@
 """The line of a document in an export or an import: ``app.core.transfer.format``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from app.models.data import DocumentWithChunks
 from app.models.fields import CHUNKS_PER_DOCUMENT
 from app.models.inserts import NUL, Chunk, DocumentFields, Item, is_valid
 from app.schemas.rows import GivenVectors, NewDocument
-from app.utils.errors import InvalidInput
+from app.utils.errors import InvalidInput, MalformedBody
 
 FLOAT = np.dtype("<f4")
 Time = Annotated[datetime, Meta(tz=True)]
@@ -41,13 +41,16 @@ class ImportedDocument(Struct, frozen=True, forbid_unknown_fields=True):
 _decoder = Decoder(ImportedDocument)
 
 
-def read_document(line: bytes, bot_id: UUID, model: tuple[str, int] | None) -> NewDocument:
+def read_document(
+    line: bytes, bot_id: UUID, model: tuple[str, int] | None, check: Callable[[Item], object] = lambda _item: None
+) -> NewDocument:
     """The document of one line, to be stored in this bot, from whatever bot it was exported.
 
-    ``model``: name and dimension of the model of its vectors; None to leave them out. Raises InvalidInput, which names
-    the field.
+    ``model``: name and dimension of the model of its vectors; None to leave them out. Raises MalformedBody if the line
+    is not JSON; InvalidInput, which names the field; and what ``check`` raises.
     """
     read, item = _read_fast(line, bot_id) or _read(line, bot_id)
+    check(item)
     vectors = None if model is None else _vectors(read.chunks, *model)
     return replace(item.new_document(), created_at=read.created_at, vectors=vectors)
 
@@ -65,11 +68,11 @@ def _read_fast(line: bytes, bot_id: UUID) -> tuple[ImportedDocument, Item] | Non
 
 
 def _read(line: bytes, bot_id: UUID) -> tuple[ImportedDocument, Item]:
-    """Puts strings into NFC. Raises InvalidInput."""
+    """Puts strings into NFC. Raises MalformedBody and InvalidInput."""
     try:
         content: Any = orjson.loads(line)
     except orjson.JSONDecodeError as exc:
-        raise InvalidInput(f"is not JSON in UTF-8: {exc}") from exc
+        raise MalformedBody(f"is not JSON in UTF-8: {exc}") from exc
     if not isinstance(content, dict) or not isinstance(content.get("document"), dict):
         raise InvalidInput("document: should be an object")
     chunks = content.get("chunks")

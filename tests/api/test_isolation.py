@@ -145,6 +145,8 @@ def request_of(name: str, bot_id: UUID, doc_id: int, account: str | None = None)
     if name == "load_part":
         line = operation["requestBody"]["content"]["application/x-ndjson"]["example"]
         request["content"] = json.dumps(with_ids(json.loads(line), bot_id, doc_id))
+    elif name == "import_collection":
+        request["content"] = operation["requestBody"]["content"]["application/x-ndjson"]["example"]
     elif "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         example = DOCUMENT["components"]["schemas"][schema]["examples"][0]

@@ -3,6 +3,10 @@
 import asyncio
 import csv
 import random
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -16,7 +20,7 @@ import pytest
 import uvicorn
 from pyarrow import parquet
 
-from app import load_command
+from app import cli, load_command
 from app.config import Settings
 from app.core.services import Services
 from app.load_command import default_key, load
@@ -115,6 +119,43 @@ async def test_lines_that_failed_are_named(
     printed = capsys.readouterr().out
     assert "line 50: body.lines.10" in printed
     assert "59 documents stored, 1 failed" in printed
+
+
+def test_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:
+    """While the server does not answer."""
+    path = own_file(tmp_path / "a.ndjson", 3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        command = [sys.executable, "-m", "app.cli", "load", str(path), "--bot", str(uuid4()), "--url", url]
+        loading = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        with server.accept()[0]:
+            loading.send_signal(signal.SIGINT)
+            errors = loading.communicate(timeout=60)[1]
+    assert loading.returncode == 130
+    assert errors.strip().splitlines()[-1] == "stopped: the same command goes on where it was"
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("command", "next_step"),
+    [
+        ("restore a --check", "the same command begins again"),
+        ("restore a", "the same command goes on where it was"),
+        ("restore-bot a --again", "the same command without --again goes on where it was"),
+        ("verify", "the same command begins again"),
+    ],
+)
+def test_what_to_do_after_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, next_step: str
+) -> None:
+    def pressed() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "checked_settings", pressed)
+    monkeypatch.setattr(sys, "argv", ["cli", *command.split()])
+    assert cli.main() == 130
+    assert capsys.readouterr().err == f"stopped: {next_step}\n"
 
 
 class Proxy:

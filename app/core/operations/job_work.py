@@ -1,8 +1,7 @@
 """What each kind of job does. The commands of ``app.cli`` call the same objects."""
 
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from app.core.operations.model_migration import MigrationResult, ModelMigrator
@@ -10,13 +9,10 @@ from app.core.operations.questions import Question
 from app.core.operations.repair import Repairer
 from app.core.operations.tuning import Measured, Tuner, thinned
 from app.core.operations.vector_check import VectorCheck
-from app.core.operations.verify import Finding, Verifier
+from app.core.operations.verify import SHOWN, Findings, Verifier
 from app.schemas.operation_rows import JobKind, JobProgress, JobUnit
 from app.schemas.rows import BotState, Progress
 from app.utils.errors import AppError, ModelMismatch
-
-SHOWN: Final = 100
-"""Findings and failures that a result has in full; all are counted."""
 
 Report = Callable[[JobProgress], object]
 Result = dict[str, Any]
@@ -56,7 +52,7 @@ class JobWork:
 
     async def verify(self, bot_id: UUID | None, options: Mapping[str, Any], report: Report) -> Result:
         """Compares the stores. ``vectors``: also embeds texts again; ``sample``: only so many of each bot."""
-        found = _Findings()
+        found = Findings()
         if bot_id is None:
             await found.add(self._verifier.check_all())
         failed = []
@@ -71,7 +67,7 @@ class JobWork:
 
     async def repair(self, bot_id: UUID | None, options: Mapping[str, Any], report: Report) -> Result:
         """Repairs what verify finds, then verifies again: ``findings`` are those that are left."""
-        repaired, left, failed = _Findings(), _Findings(), []
+        repaired, left, failed = Findings(), Findings(), []
         await self._repairer.finish_abandoned_sagas()
         async for bot in self._each_state(bot_id, report):
             try:
@@ -159,24 +155,6 @@ class JobWork:
                 changed += done is not None
                 chunks += done.copied if done else 0
         return {"bots": len(bots), "changed": changed, "chunks": chunks, **_failures(failed)}
-
-
-class _Findings:
-    def __init__(self) -> None:
-        self.total = 0
-        self._kinds: Counter[str] = Counter()
-        self._first: list[dict[str, str | None]] = []
-
-    async def add(self, findings: AsyncIterator[Finding]) -> None:
-        async for finding in findings:
-            self.total += 1
-            self._kinds[finding.kind] += 1
-            if len(self._first) < SHOWN:
-                bot_id = str(finding.bot_id) if finding.bot_id else None
-                self._first.append({"kind": finding.kind, "chat_bot_id": bot_id, "detail": finding.detail})
-
-    def as_json(self) -> Result:
-        return {"by_kind": dict(self._kinds), "first": self._first}
 
 
 class _Counted:

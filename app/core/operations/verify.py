@@ -4,8 +4,10 @@ The stores are read at different moments, so what looks wrong is read again befo
 Milvus, then PostgreSQL, then Milvus again; lost vectors from PostgreSQL, then Milvus, then PostgreSQL again.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from typing import Any, Final
 from uuid import UUID
 
 from app.core.ports import VectorIndex, VerifyPort
@@ -14,6 +16,8 @@ from app.utils.errors import CollectionMissing, CollectionMoved
 
 MAX_RANGES = 64
 """Key ranges in one call of ``VectorIndex.present``."""
+SHOWN: Final = 100
+"""Findings that a result has in full; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,27 @@ class Finding:
     def __str__(self) -> str:
         bot = f" bot={self.bot_id}" if self.bot_id else ""
         return f"{self.kind}{bot} {self.detail}"
+
+
+class Findings:
+    """``total``: how many were added."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._kinds: Counter[str] = Counter()
+        self._first: list[dict[str, str | None]] = []
+
+    async def add(self, findings: AsyncIterator[Finding]) -> None:
+        async for finding in findings:
+            self.total += 1
+            self._kinds[finding.kind] += 1
+            if len(self._first) < SHOWN:
+                bot_id = str(finding.bot_id) if finding.bot_id else None
+                self._first.append({"kind": finding.kind, "chat_bot_id": bot_id, "detail": finding.detail})
+
+    def as_json(self) -> dict[str, Any]:
+        """``by_kind``: numbers; ``first``: those that are shown."""
+        return {"by_kind": dict(self._kinds), "first": self._first}
 
 
 class Verifier:
@@ -90,6 +115,12 @@ class Verifier:
         for bot in await self._store.bots(bot_id):
             async for finding in self.check_bot(bot):
                 yield finding
+
+    async def report(self, bot_id: UUID) -> Findings:
+        """All findings of ``check_now``."""
+        found = Findings()
+        await found.add(self.check_now(bot_id))
+        return found
 
     async def _compare(self, bot: BotState) -> AsyncIterator[Finding]:
         """Raises CollectionMoved when something is found in a collection that is not the bot's any more."""

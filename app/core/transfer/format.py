@@ -22,6 +22,7 @@ import orjson
 from msgspec import Struct
 
 from app.core.embedding.port import Vectors
+from app.core.transfer.lines import Digest
 from app.schemas.rows import Bot, BotCounts, Chunk, Document, Mode
 from app.utils.errors import InvalidInput
 
@@ -48,6 +49,11 @@ class ExportedBot(Struct, frozen=True):
     mode: Mode | None = None
     dense_weight: float | None = None
     min_confidence: float | None = None
+
+    @property
+    def model(self) -> tuple[str, int] | None:
+        """Name and dimension."""
+        return (self.embedding_model, self.dimension) if self.embedding_model and self.dimension else None
 
 
 class Manifest(Struct, frozen=True):
@@ -96,6 +102,39 @@ class End(Struct, frozen=True):
             return _read_end(line)
         except msgspec.MsgspecError:
             return None
+
+
+class WholeCheck:
+    """Reads the lines of an export in order, and says whether it is whole.
+
+    ``manifest`` and ``end``: the first and the last line, as soon as they were read.
+    """
+
+    def __init__(self) -> None:
+        self.manifest: Manifest | None = None
+        self.end: End | None = None
+        self._lines = 0
+        self._torn: str | None = None
+
+    def see(self, line: bytes | None, before: Digest) -> None:
+        """The next line; None for one that is too long to be read. ``before``: the SHA-256 of the lines before it.
+
+        Raises InvalidInput if the first line is not a manifest.
+        """
+        self._lines += 1
+        if self.manifest is None:
+            self.manifest = Manifest.read(line or b"")
+        elif self.end is not None:
+            self._torn = "was changed: it has lines after its last one"
+        elif line is not None and (end := End.read(line)):
+            self.end = end
+            if end.sha256 != before.hexdigest() or end.documents != self._lines - 2:
+                self._torn = "was changed or is damaged: its hash or its count is not the one in its last line"
+
+    @property
+    def torn(self) -> str | None:
+        """What is wrong, as the rest of a sentence; None if the export is whole."""
+        return "was cut off: it has no last line" if self.end is None else self._torn
 
 
 _read_manifest = msgspec.json.Decoder(Manifest).decode

@@ -1,8 +1,9 @@
 """Stores the documents of an export in a bot.
 
 Vectors of the bot's own model are taken, after a sample of each batch was compared with what the model makes now; all
-other texts are embedded. The record of a batch that was stored is written in its T2, as that of an Idempotency-Key. So
-an import that was stopped can be run again: it stores exactly what is missing.
+other texts are embedded. The record of a batch that was stored is written in its T2: that of a file as the record of an
+Idempotency-Key, that of a request as a part (``app.core.transfer.streams``). So an import that was stopped can be run
+again: it stores exactly what is missing.
 """
 
 import asyncio
@@ -24,9 +25,11 @@ from app.core.ports import IdempotencyPort
 from app.core.write.carrying import is_usable
 from app.core.write.idempotency import IdempotentRequest
 from app.core.write.ingest import Ingest
+from app.core.write.recorded import REPEATABLE, LinesRequest
 from app.core.write.upsert import Entry, OnConflict
 from app.core.write.write import Outcome
 from app.schemas.rows import IMPORT_KEYS, IdempotencyKey, NewDocument
+from app.schemas.stream_rows import LineResults
 from app.utils.errors import AppError, RequestInFlight, Unavailable, VectorsDiffer
 from app.utils.stopwatch import Stopwatch
 
@@ -90,13 +93,31 @@ class Importer:
         Raises BotNotFound, ModelMismatch, Unavailable, and VectorsDiffer, with nothing stored, when a vector that came
         with the documents is not that of its text.
         """
+        entries = await self._entries(bot_id, account, documents)
+        return await self._ingest.insert_each(account, entries, timings, request, on_conflict, unnamed=True)
+
+    async def store_lines(
+        self,
+        account: str | None,
+        documents: Sequence[NewDocument | AppError],
+        request: LinesRequest,
+        on_conflict: OnConflict = "error",
+    ) -> LineResults:
+        """Stores lines of a part with their results, as ``Ingest.insert_lines``, and otherwise as ``store``."""
+        entries = await self._entries(request.key.name.bot_id, account, documents)
+        return await self._ingest.insert_lines(account, entries, Stopwatch(), request, on_conflict, unnamed=True)
+
+    async def _entries(
+        self, bot_id: UUID, account: str | None, documents: Sequence[NewDocument | AppError]
+    ) -> list[Entry]:
+        """The documents with those of their vectors that the bot can take. Raises as ``store``."""
         bot = await self._bots.usable(bot_id, account)
         embedder = self._embedders.of(bot)
         entries: list[Entry] = [
             one if isinstance(one, AppError) else (bot_id, _usable(one, embedder)) for one in documents
         ]
         await self._check_sample(embedder, [one[1] for one in entries if isinstance(one, tuple)])
-        return await self._ingest.insert_each(account, entries, timings, request, on_conflict, unnamed=True)
+        return entries
 
     async def begin(self, bot_id: UUID, source: UUID, on_conflict: OnConflict) -> "Import":
         """An import into this bot that can be continued. ``source``: the export_id. Raises BotNotFound."""
@@ -223,7 +244,7 @@ class Import:
 def _imported(outcome: Outcome) -> Imported:
     if outcome.error is None:
         return Imported(outcome.result, None, outcome.embedded_chunks)
-    return Imported("failed", outcome.error.detail, 0, isinstance(outcome.error, Unavailable))
+    return Imported("failed", outcome.error.detail, 0, isinstance(outcome.error, REPEATABLE))
 
 
 def _record(outcomes: Sequence[Outcome]) -> bytes:

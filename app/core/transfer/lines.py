@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
-from typing import Final
+from typing import Final, Protocol
 
 from app.utils.errors import BodyTooLarge, MalformedBody
 
@@ -14,13 +14,20 @@ RATIO_FREE_BYTES: Final = 1 << 20
 """So much may be inflated whatever the ratio."""
 
 
+class Digest(Protocol):
+    """A hash of ``hashlib``."""
+
+    def hexdigest(self) -> str: ...
+
+
 class LineSplitter:
     """Splits pieces into lines at LF. ``number`` and ``sha256`` are those of the lines that were returned so far: their
-    count, and the hash of their bytes, each line with one LF."""
+    count, and the hash of their bytes, each line with one LF. ``before``: the hash of those before the last one."""
 
     def __init__(self, max_bytes: int) -> None:
         self.number = 0
         self.sha256 = sha256()
+        self.before = self._ended_hash = self.sha256.copy()
         self._max_bytes = max_bytes
         self._begun = bytearray()
         self._size = 0
@@ -52,6 +59,7 @@ class LineSplitter:
         self._begun.clear()
         self._size = 0
         self.sha256.update(b"\n")
+        self.before, self._ended_hash = self._ended_hash, self.sha256.copy()
         self.number += 1
         return line
 

@@ -18,7 +18,7 @@ import orjson
 
 from app.core.bots.bots import Bots
 from app.core.ports import StreamPort
-from app.core.transfer.lines import LineSplitter
+from app.core.transfer.lines import Digest, LineSplitter
 from app.core.write.recorded import LinesRequest
 from app.core.write.write import Outcome
 from app.schemas.stream_rows import (
@@ -49,10 +49,16 @@ LineResult = tuple[ResultPlace, dict[str, Any]]
 
 
 class LineHandler(Protocol[T]):
-    """What the lines of a part are."""
+    """What the lines of a part are. A ``line`` of None is too long."""
 
-    def read(self, number: int, line: bytes | None) -> T | AppError:
-        """The line's content, or why it cannot be read: MalformedBody if it is not JSON. None: it is too long."""
+    def see(self, line: bytes | None, before: Digest) -> None:
+        """Called for each line in order, also if it is stored already. ``before``: the hash of the lines before it.
+
+        Raises AppError if the part cannot be loaded.
+        """
+
+    def read(self, number: int, line: bytes | None) -> T | AppError | None:
+        """The line's content, or why it cannot be read: MalformedBody if it is not JSON. None: it has no result."""
 
     def chunks(self, content: T) -> int: ...
 
@@ -175,6 +181,7 @@ class PartLoad(Generic[T]):
                 break
             ended = piece is None
             for line in self._splitter.rest() if piece is None else self._splitter.feed(piece):
+                self._handler.see(line, self._splitter.before)
                 if self._is_stored():
                     continue
                 number, content = self._splitter.number, self._read(line)

@@ -185,8 +185,10 @@ class Ingest:
         timings: Stopwatch,
         request: LinesRequest,
         on_conflict: OnConflict = "error",
+        *,
+        unnamed: bool = False,
     ) -> LineResults:
-        """As ``insert_many``, for lines of a part, which are all of its bot; stores their results too, and returns
+        """As ``insert_each``, for lines of a part, which are all of its bot; stores their results too, and returns
         them.
 
         Raises, with nothing stored, the errors of ``Bots.usable``, PartInProgress, and the error of a document that a
@@ -194,7 +196,7 @@ class Ingest:
         """
         bot_id = request.key.name.bot_id
         await self._bots.usable(bot_id, account)
-        await self._insert(account, documents, timings, request, Upsert(self._documents, on_conflict))
+        await self._insert(account, documents, timings, request, Upsert(self._documents, on_conflict, unnamed=unnamed))
         if request.results is None:  # No document was written.
             await self._streams.advance(request.to_row(), request.set_answer())
         assert request.results is not None
@@ -245,6 +247,8 @@ class Ingest:
             with timings.measure("postgres"):
                 slots = await upsert.plan(bots, documents, pauses.over, given_up)
             if slots is not None:
+                if isinstance(request, LinesRequest):  # Nothing is embedded for a batch that would be undone.
+                    request.check(slot for slot in slots if isinstance(slot, Outcome))
                 try:
                     outcomes = await self._run(slots, timings, request)
                     # A write by doc_id holds no external_id, and may have ended first.

@@ -1,13 +1,18 @@
 """Requests of which T1 and T2 record something besides documents."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from app.core.ports import RequestKey, StoredAnswer
 from app.core.write.write import Outcome
 from app.schemas.stream_rows import LineResults, LinesKey
-from app.utils.errors import BotNotFound, Unavailable
+from app.utils.errors import BotNotFound, DocumentChanged, ExternalIdInFlight, Unavailable
+
+REPEATABLE: Final = (Unavailable, ExternalIdInFlight, DocumentChanged)
+"""Errors of a document that a later attempt may not have."""
+UNDOING: Final = (*REPEATABLE, BotNotFound)
+"""Errors by which a request refuses T2."""
 
 
 class RecordedRequest(Protocol):
@@ -50,11 +55,17 @@ class LinesRequest:
     def set_answer(self) -> LineResults:
         """Raises the error of a document that a later attempt may not have, or BotNotFound."""
         outcomes = self.outcomes()
-        for outcome in outcomes:
-            if isinstance(outcome.error, Unavailable | BotNotFound):
-                raise outcome.error
+        self.check(outcomes)
         self.results = self.render(outcomes)
         return self.results
+
+    def check(self, outcomes: Iterable[Outcome]) -> None:
+        """Raises as ``set_answer``."""
+        for outcome in outcomes:
+            if isinstance(outcome.error, UNDOING):
+                if isinstance(outcome.error, DocumentChanged):  # The lines can be sent again as they are.
+                    outcome.error.retry_after = 1
+                raise outcome.error
 
     def forget_answer(self) -> None:
         self.results = None

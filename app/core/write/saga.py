@@ -23,10 +23,10 @@ from app.core.ports import VectorIndex, WritePort
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.generations import Generations
 from app.core.write.indexing import Indexed, Indexer, PrefetchedVectors
-from app.core.write.recorded import RecordedRequest
+from app.core.write.recorded import UNDOING, RecordedRequest
 from app.core.write.transactions import WriteTransactions
 from app.core.write.write import Write, live
-from app.utils.errors import AppError, BotNotFound, CollectionMoved, DatabaseUnavailable, Unavailable
+from app.utils.errors import AppError, CollectionMoved, DatabaseUnavailable
 from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch
 from app.utils.tasks import cancel_quietly
@@ -153,7 +153,7 @@ class Saga:
             await failpoint("write.before_t2")
             await self._transactions.finish(writes, self._leases.token, request, indexed.timestamps, indexed.vectors)
             await failpoint("write.after_t2")
-        except (Unavailable, BotNotFound) as exc:
+        except UNDOING as exc:
             for write in writes:
                 write.moved = False
             await self._decide_unknown(writes, exc)
