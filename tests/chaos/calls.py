@@ -51,6 +51,7 @@ class World:
         self.cut_parts: list[Part] = []
         """Parts of streams that were not answered, or not to the end."""
         self.sent_again = 0
+        self.whole_exports = 0
 
     def new_bot(self) -> Bot:
         bot_id = UUID(int=self.random.getrandbits(128), version=4)

@@ -264,7 +264,8 @@ def _summary(test: CrashTest, seed: int, violation: Violation | None) -> str:
         f"seed {seed}: {tally.total} kills, {sum(at_points.values())} of them at {len(at_points)} fail points",
         *(f"  {count:5} {name}" for name, count in sorted(tally.kills.items())),
         *(f"  {count:5} faults: {name}" for name, count in sorted(tally.faults.items())),
-        f"{world.operations} writes ({world.acknowledged} acknowledged, {world.doubts} in doubt), {world.reads} reads",
+        f"{world.operations} writes ({world.acknowledged} acknowledged, {world.doubts} in doubt), {world.reads} reads, "
+        f"{world.whole_exports} whole exports",
         f"{world.sent_again} unanswered writes sent again, by their Idempotency-Key or as a part of a stream",
         *(["the disk was never full: mounting one needs root"] if test.lacks_disk else []),
         f"{int(violation is not None)} violations, {time.monotonic() - tally.started:.0f} s",

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace as replace_fields
 
+from app.api.imports import ExportLines
 from app.api.limits import Limits
 from app.api.stream_lines import DocumentLines
 from app.config import Settings
@@ -32,6 +33,7 @@ from app.utils.failpoints import install
 from app.utils.stopwatch import Stopwatch
 from tests.chaos.chunk_text import UNEMBEDDABLE
 from tests.doubles.hash_embedder import HashEmbedder
+from tests.exports import encoded, export_of
 
 HAS_TITLE = Condition("eq", Column("title"), "title")
 OLD, NEW = ("old one", "old two", "old three"), ("new one", "old two")
@@ -157,6 +159,32 @@ async def stream(services: Services, stores: Stores, target: Target) -> object:
     name = PartName(target.bot_id, target.new_bot_id.hex, 1)
     loading = await services.streams.load(name, None, body(), handler, 1_000)
     return [results async for results in loading.run()]
+
+
+class _ExportLines(ExportLines):
+    """As ``_Lines``."""
+
+    def chunks(self, content: NewDocument) -> int:
+        return BATCH_CHUNKS
+
+
+async def import_lines(services: Services, stores: Stores, target: Target) -> object:
+    """An export of two documents, one with vectors."""
+    vectors = await HashEmbedder().embed_documents(NEW)
+    chunks = [{"chunk_index": number, "text": text} for number, text in enumerate(NEW)]
+    with_vectors = [chunk | {"vector": encoded(vector)} for chunk, vector in zip(chunks, vectors, strict=True)]
+    documents = [{"document": {"title": "title"}, "chunks": one} for one in (chunks, with_vectors)]
+    content = export_of(target.bot_id, documents, HashEmbedder.model, HashEmbedder().dimension)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield content
+
+    handler = _ExportLines(services.importer, target.bot_id, None, Limits(), "error", vectors=True)
+    name = PartName(target.bot_id, target.new_bot_id.hex, 1)
+    loading = await services.streams.load(name, None, body(), handler, 10_000)
+    results = [some async for some in loading.run()]
+    assert handler.torn is None
+    return results
 
 
 async def synchronize(services: Services, stores: Stores, target: Target) -> object:
@@ -297,6 +325,7 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     delete_by_filter: ("delete.before", "delete.after"),
     patch_by_filter: ("patch_many.before", "patch_many.after"),
     stream: ("write.after_t1", "write.before_t2", "write.after_t2", "stream.after_lines"),
+    import_lines: ("write.after_t1", "write.after_t2", "stream.after_lines"),
     synchronize: ("sync.after_found", "sync.before_delete", "sync.after_delete"),
     repair: ("repair.before", *_WRITE, "repair.after"),
     rebuild: ("rebuild.before_upsert", "rebuild.after_upsert", "rebuild.before_finish", "rebuild.after_finish"),
@@ -341,6 +370,8 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     recover_bot: ("recovery.after_claim",),
 }
 """The fail points that each operation passes."""
+BY_PARTS = (stream, import_lines)
+"""What these have stored stays, and a repeat does the rest."""
 ENDLESS = (collect, recover_write, recover_bot, reembed_drop, rebuild, rebuild_lost)
 """Operations whose work is done by the loops of the server."""
 REBUILDS = (rebuild, rebuild_lost)
@@ -361,6 +392,7 @@ EXPECTED: dict[Operation, tuple[dict[tuple[str, ...], int], dict[tuple[str, ...]
     delete_batch: ({OLD: 2}, {}),
     delete_by_filter: ({OLD: 2}, {}),
     stream: ({OLD: 2}, {OLD: 2, NEW: 2}),
+    import_lines: ({OLD: 2}, {OLD: 2, NEW: 2}),
     synchronize: ({OLD: 2}, {OLD: 2, NEW: 1}),
     collect: ({OLD: 2}, {OLD: 1, NEW: 1}),
     overtaken: ({OLD: 2}, {OLD: 2, NEW: 1}),

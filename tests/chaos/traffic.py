@@ -8,7 +8,7 @@ import httpx
 from tests.chaos.calls import World
 from tests.chaos.client import Client
 from tests.chaos.model import Bot, Document
-from tests.chaos.parts import load_part
+from tests.chaos.parts import export, load_part
 
 CLIENTS = 6
 HOT_CLIENTS = 12
@@ -30,6 +30,7 @@ WEIGHTS = {
     "patch_by_filter": 2,
     "sync": 2,
     "walk": 5,
+    "export": 3,
     "insert_unembeddable": 1,
     "create_bot": 1,
     "delete_bot": 1,
@@ -112,6 +113,8 @@ class Traffic:
             await client.search(bot, random.choice(known) if known else None)
         elif name == "walk":
             await client.walk(bot)
+        elif name == "export":
+            await export(client, bot)
         elif name == "sync":
             await client.synchronize(bot)
         elif known:

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from datetime import timedelta
+from random import Random
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -21,6 +22,9 @@ from app.core.operations.verify import Verifier
 from app.core.ports import BeginResult, FinishResult, RecentWrites
 from app.core.search.relevance import Relevance
 from app.core.search.search import Search
+from app.core.transfer.export import Exporter
+from app.core.transfer.importing import Importer
+from app.core.transfer.streams import Streams
 from app.core.transfer.sync import Sync
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.core.write.by_filter import ByFilter
@@ -93,6 +97,11 @@ class Process:
         self.by_filter = ByFilter(self.bots, documents, self.documents, part=2)
         self.listing = Listing(self.bots, Database(self, world.listing))
         self.sync = Sync(self.bots, Database(self, world.syncs), documents, self.ingest, recovery, part=1)
+        self.streams = Streams(self.bots, streams)
+        self.exporter = Exporter(bot_store, documents, index)
+        self.importer = Importer(
+            self.bots, self.ingest, embedders, world.keys, patience=2 * LEASE, random=Random(f"samples {world.seed}")
+        )
         limit = RebuildLimit(embedders, frozenset(), 0)
         self.search = Search(
             self.bots,

@@ -5,6 +5,7 @@ from random import Random
 from unittest.mock import patch
 
 from app.core.bots import recent_vectors
+from app.core.transfer import streams
 from app.schemas.listing import Order
 from tests.simulation.faults import PATIENCE, Faults
 from tests.simulation.invariants import check_history, check_loop, check_nothing_is_missing, check_rest
@@ -14,11 +15,15 @@ from tests.simulation.world import Violation, World, internal_errors
 CLIENTS, REQUESTS = 3, 8
 EDITS = 0.4
 """How often it is followed by one that changes a part of a document, is conditional, or synchronizes a bot."""
+TRANSFERS = 0.1
+"""How often it is followed by an export, or an import that is sent again until it is answered."""
 MORE = 0.25
 """How often a request is followed by one that lists, patches or deletes documents by filter."""
 LOSSES = ("all", "one", "one", "some", "some")
 RECENT = {"SHARED_CHUNKS": 2, "READ_CHUNKS": 5}
 """Limits that the documents of a run, of up to 4 chunks, exceed."""
+BATCHES = {"BATCH_DOCUMENTS": 2}
+"""So that a part has more than one batch."""
 LONG = 120.0
 """Seconds after which a client that still waits counts as forgotten by the server."""
 
@@ -36,7 +41,7 @@ def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> W
     loses = keys and not restores and seed % 4 in (1, 2)
     world = World(seed, faults, processes=processes or random.choice((1, 2, 2, 3)), reserved=not keys, loses=loses)
     try:
-        with internal_errors() as errors, patch.multiple(recent_vectors, **RECENT):
+        with internal_errors() as errors, patch.multiple(recent_vectors, **RECENT), patch.multiple(streams, **BATCHES):
             clients = Clients(world, bots=random.choice((1, 2)), keys=keys, reuse_names=keys and seed % 2 == 1)
             if restores:
                 world.at(random.random() * 6, world.back_up)
@@ -136,6 +141,7 @@ async def client(world: World, clients: Clients, random: Random, number: int) ->
         await asyncio.sleep(0.5)
     more = Random(f"more {world.seed} {number}")  # Drawn separately, so that the kept seeds do not change.
     edits = Random(f"edits {world.seed} {number}")
+    transfers = Random(f"transfers {world.seed} {number}")
     for _ in range(REQUESTS):
         await asyncio.sleep(random.expovariate(3.0))
         await step(clients, random, random.randrange(bots))
@@ -143,6 +149,9 @@ async def client(world: World, clients: Clients, random: Random, number: int) ->
             await by_filter(clients, more, more.randrange(bots))
         if not world.reserved and edits.random() < EDITS:
             await edit(clients, edits, edits.randrange(bots))
+        if not world.reserved and transfers.random() < TRANSFERS:
+            bot = transfers.randrange(bots)
+            await (clients.export(bot) if transfers.random() < 0.5 else clients.load(bot, transfers))
 
 
 async def by_filter(clients: Clients, random: Random, bot: int) -> None:

@@ -16,9 +16,9 @@ from app.schemas.listing import Order
 from app.schemas.rows import NewDocument
 from app.utils.errors import DatabaseUnavailable, Unavailable
 from app.utils.stopwatch import Stopwatch
-from tests.simulation.edits import Edits
 from tests.simulation.history import Found, Read, Searched, Span, Version, Walk
 from tests.simulation.process import Process
+from tests.simulation.transfers import Transfers
 from tests.simulation.world import Violation
 
 
@@ -30,7 +30,7 @@ EVERYTHING = 200
 """More chunks than a run has: a search with this limit must find all."""
 
 
-class Clients(Edits):
+class Clients(Transfers):
     """Each method is one request of one client, until its answer. It raises only Violation."""
 
     def upserts_now(self) -> bool:
