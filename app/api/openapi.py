@@ -26,6 +26,7 @@ TAGS = [
     {"name": "data", "description": "Documents: metadata and text chunks."},
     {"name": "jobs", "description": "Work that goes on after the answer: checks, repairs, moves to another model."},
     {"name": "keys", "description": "API keys of all accounts, for operators."},
+    {"name": "quotas", "description": "What accounts store, and what they may store."},
     {"name": "search", "description": "Searches in the documents of one bot."},
     {"name": "embeddings", "description": "The server's embedding model, compatible with OpenAI's API."},
     {"name": "rerank", "description": "The server's reranker, compatible with the APIs of Cohere and Jina."},

@@ -11,6 +11,7 @@ from functools import partial
 
 from app.config import PAID, Settings
 from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
+from app.core.access.quotas import Quotas
 from app.core.bots.bots import Bots
 from app.core.bots.recent_vectors import RecentVectors
 from app.core.connect import Stores, open_stores
@@ -51,6 +52,7 @@ from app.core.stores.postgres.idempotency import IdempotencyStore
 from app.core.stores.postgres.jobs import JobStore
 from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
+from app.core.stores.postgres.quotas import QuotaStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.statistics import StatisticsStore
 from app.core.stores.postgres.streams import StreamStore
@@ -91,6 +93,7 @@ class Services:
 
     keys: ApiKeyAuthenticator
     key_admin: ApiKeyAdmin
+    quotas: Quotas
     bots: Bots
     ingest: Ingest
     documents: Documents
@@ -297,6 +300,7 @@ async def build_services(
         yield Services(
             keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.api_key_cache_ttl),
             key_admin=ApiKeyAdmin(KeyStore(stores.db)),
+            quotas=Quotas(QuotaStore(stores.db), bot_store),
             bots=bots,
             ingest=ingest,
             documents=of_documents,

@@ -15,6 +15,13 @@ class RebuildProgress(Response):
     chunks_total: int
 
 
+class UsedUp(Response):
+    name: str = Field(description="bots, documents or chunks.")
+    used: int = Field(description="What the account has, with what is stored before this in the same request.")
+    limit: int
+    requested: int = Field(description="How many more the request needs.")
+
+
 class Problem(Response):
     """RFC 9457 problem details."""
 
@@ -27,6 +34,7 @@ class Problem(Response):
     code: str = Field(description="For programs. Stable across releases.")
     request_id: str = Field(description="Also in the server's log.")
     errors: list[ProblemLocation] | None = Field(None, description="The location of each error, at most 50.")
+    quota: UsedUp | None = Field(None, description="Only with quota_exceeded: which quota, and what is used.")
     progress: RebuildProgress | None = Field(None, description="Only with index_rebuilding: the progress.")
 
 

@@ -22,9 +22,11 @@ ORDER BY w.name;
 -- Rights that the statements of this file need and this role lacks, or that the owner of the functions here lacks.
 SELECT format('%s on %s', r.name, t.name) AS missing
 FROM (VALUES ('alembic_version', 'SELECT'),
+             ('account_quotas', 'SELECT, INSERT, UPDATE, DELETE'),
              ('api_keys', 'SELECT, INSERT, UPDATE'),
              ('bot_collections', 'SELECT'),
              ('bot_registry', 'SELECT, INSERT, UPDATE, DELETE'),
+             ('bot_usage', 'SELECT, INSERT, UPDATE, DELETE'),
              ('calibrations', 'SELECT, INSERT, UPDATE'),
              ('document_chunks', 'SELECT, INSERT, DELETE'),
              ('term_counts', 'SELECT, INSERT, UPDATE'),
@@ -158,7 +160,7 @@ SELECT (SELECT count(*) FROM documents WHERE bot_id = $1)                       
 -- overtakes a deletion that waits, which could then wait forever under a steady load. The advisory lock has a
 -- queue. It is taken first: a volatile function in a select list is called after the sort and before the row is
 -- locked.
-SELECT bot_id, created_at, coalesce(milvus_collection, collection_name) AS milvus_collection,
+SELECT bot_id, created_at, coalesce(milvus_collection, collection_name) AS milvus_collection, account_name, is_counted,
        pg_advisory_xact_lock_shared(hashtextextended('bot ' || bot_id, 0)) AS turn
 FROM bot_registry
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active'
@@ -594,10 +596,77 @@ RETURNING prefix;
 -- name: revoke_api_key
 UPDATE api_keys SET revoked_at = now() WHERE prefix = $1 AND revoked_at IS NULL RETURNING prefix;
 
+-- ---------------------------------------------------------------- quotas
+
+-- name: lock_account
+-- Of an account whose quota is changed, until the commit. Registrations take it shared: those that do not see the new
+-- quota have ended, and so their bots are seen.
+SELECT pg_advisory_xact_lock(hashtextextended('quota ' || $1::text, 0));
+
+-- name: lock_account_shared
+SELECT pg_advisory_xact_lock_shared(hashtextextended('quota ' || $1::text, 0));
+
+-- name: lock_quotas
+-- Writes of these accounts wait for each other until the commit. The usage is read by the next statement, which sees what
+-- those before have stored.
+SELECT account_name, bots, documents, chunks FROM account_quotas WHERE account_name = ANY ($1::text[])
+ORDER BY account_name
+FOR UPDATE;
+
+-- name: quotas
+SELECT account_name, bots, documents, chunks FROM account_quotas WHERE account_name = ANY ($1::text[]);
+
+-- name: usage_of_accounts
+-- Of accounts with a quota: by the counters of their bots.
+SELECT b.account_name, count(*) AS bots, coalesce(sum(u.documents), 0)::bigint AS documents,
+       coalesce(sum(u.chunks), 0)::bigint AS chunks
+FROM bot_registry b LEFT JOIN bot_usage u USING (bot_id)
+WHERE b.account_name = ANY ($1::text[]) AND b.state = 'active'
+GROUP BY b.account_name;
+
+-- name: add_usage
+UPDATE bot_usage SET documents = documents + $2, chunks = chunks + $3 WHERE bot_id = $1;
+
+-- name: set_quota
+INSERT INTO account_quotas (account_name, bots, documents, chunks) VALUES ($1, $2, $3, $4)
+ON CONFLICT (account_name) DO UPDATE
+SET bots = excluded.bots, documents = excluded.documents, chunks = excluded.chunks;
+
+-- name: remove_quota
+DELETE FROM account_quotas WHERE account_name = $1;
+
+-- name: account_of_bot
+SELECT account_name FROM bot_registry WHERE bot_id = $1;
+
+-- name: set_counted
+UPDATE bot_registry SET is_counted = $2 WHERE bot_id = $1 AND is_counted <> $2;
+
+-- name: count_usage
+-- After lock_bot_exclusively, so that no transaction that has not ended changes the bot's documents.
+INSERT INTO bot_usage (bot_id, documents, chunks)
+SELECT $1, count(*), coalesce(sum(chunk_count), 0) FROM documents WHERE bot_id = $1
+ON CONFLICT (bot_id) DO UPDATE SET documents = excluded.documents, chunks = excluded.chunks;
+
+-- name: forget_usage
+DELETE FROM bot_usage WHERE bot_id = $1;
+
+-- name: usage_by_bot
+SELECT b.account_name, b.bot_id, u.documents, u.chunks
+FROM bot_registry b LEFT JOIN bot_usage u ON u.bot_id = b.bot_id AND b.is_counted
+WHERE b.account_name = $1 AND b.state = 'active'
+ORDER BY b.bot_id;
+
+-- name: accounts
+-- Those with bots or with a quota.
+SELECT account_name FROM bot_registry WHERE state = 'active'
+UNION
+SELECT account_name FROM account_quotas
+ORDER BY account_name;
+
 -- ---------------------------------------------------------------- documents
 
 -- name: current_generations
-SELECT bot_id, doc_id, generation FROM documents WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[]);
+SELECT bot_id, doc_id, generation, chunk_count FROM documents WHERE bot_id = $1 AND doc_id = ANY ($2::bigint[]);
 
 -- name: switch_document
 -- Compare-and-set from generation $3 to $4. In the same statement the old generation's chunks are deleted and its
@@ -673,6 +742,10 @@ WITH gone AS (
     SELECT g.generation, $1, g.doc_id, b.collection_name, g.chunk_span,
            greatest(now(), CASE WHEN b.is_next THEN now() ELSE g.updated_at END + $3::interval)
     FROM gone g, bot_collections b WHERE b.bot_id = $1
+), counted AS (
+    UPDATE bot_usage u SET documents = u.documents - g.documents, chunks = u.chunks - g.chunks
+    FROM (SELECT count(*) AS documents, sum(chunk_count) AS chunks FROM gone) AS g
+    WHERE u.bot_id = $1 AND g.documents > 0
 )
 SELECT bot_id, doc_id, chunk_count FROM gone;
 
@@ -1384,7 +1457,7 @@ LIMIT 1000;
 -- name: recount_chunks
 -- Documents that lost chunks keep the rest; those that lost all are deleted. One that was replaced meanwhile stays.
 WITH counted AS MATERIALIZED (
-    SELECT d.doc_id, d.generation,
+    SELECT d.doc_id, d.generation, d.chunk_count,
            (SELECT count(*) FROM document_chunks c
             WHERE c.bot_id = $1 AND c.doc_id = d.doc_id AND c.chunk_id >> 16 = d.generation) AS chunks
     FROM documents d
@@ -1392,9 +1465,16 @@ WITH counted AS MATERIALIZED (
 ), kept AS (
     UPDATE documents d SET chunk_count = counted.chunks, updated_at = updated_at + interval '1 microsecond' FROM counted
     WHERE d.bot_id = $1 AND d.doc_id = counted.doc_id AND d.generation = counted.generation AND counted.chunks > 0
+    RETURNING counted.chunk_count - counted.chunks AS chunks
+), gone AS (
+    DELETE FROM documents d USING counted
+    WHERE d.bot_id = $1 AND d.doc_id = counted.doc_id AND d.generation = counted.generation AND counted.chunks = 0
+    RETURNING d.chunk_count AS chunks
 )
-DELETE FROM documents d USING counted
-WHERE d.bot_id = $1 AND d.doc_id = counted.doc_id AND d.generation = counted.generation AND counted.chunks = 0;
+UPDATE bot_usage
+SET documents = documents - (SELECT count(*) FROM gone),
+    chunks = chunks - (SELECT coalesce(sum(chunks), 0) FROM gone) - (SELECT coalesce(sum(chunks), 0) FROM kept)
+WHERE bot_id = $1;
 
 -- name: drop_stray_chunks
 DELETE FROM document_chunks c

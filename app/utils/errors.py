@@ -117,6 +117,16 @@ class Forbidden(AppError):
         self.challenge = f'Bearer realm="chat-memory", error="insufficient_scope", scope="{scope}"'
 
 
+class QuotaExceeded(AppError):
+    """``quota``: bots, documents or chunks. The account has ``used`` of ``limit``; ``wanted`` more were requested."""
+
+    status, code, title = 403, "quota_exceeded", "The account's quota is used up"
+
+    def __init__(self, quota: str, used: int, limit: int, wanted: int) -> None:
+        super().__init__(f"The account may have {limit} {quota} and has {used}: {wanted} more do not fit.")
+        self.more = {"quota": {"name": quota, "used": used, "limit": limit, "requested": wanted}}
+
+
 class BodyTooLarge(AppError):
     status, code, title = 413, "body_too_large", "Body is too large"
 

@@ -32,4 +32,4 @@ def test_each_route_declares_its_scope() -> None:
                         "POST /data/documents/query", "POST /data/documents/facets",
                         *(f"POST {path}" for path in INTEGRATION_READS)}  # fmt: skip
     assert not any(path.startswith("GET ") for path in found["write"])
-    assert found["operator"] == {"GET /keys", "POST /keys", "DELETE /keys/{prefix}"}
+    assert found["operator"] == {"GET /keys", "POST /keys", "DELETE /keys/{prefix}", "PUT /quotas"}

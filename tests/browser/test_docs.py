@@ -139,6 +139,9 @@ def test_the_examples_work_in_the_order_of_the_page(watched: Watched, server: st
     assert execute(watched, "keys", "create_key")[0] == "403"  # This server requires no keys.
     assert execute(watched, "keys", "revoke_key")[0] == "404"
 
+    for operation in ("get_usage", "set_quota"):
+        assert execute(watched, "quotas", operation)[0] == "200"
+
     for tag, operation in [
         ("collection", "list_collections"), ("collection", "update_collection"), ("collection", "get_collection"),
         ("collection", "export_collection"), ("collection", "import_collection"),

@@ -15,6 +15,7 @@ from app.core.ports import (
     JobPort,
     ListingPort,
     ModelMigrationPort,
+    QuotaPort,
     RebuildPort,
     StatisticsPort,
     StreamPort,
@@ -31,6 +32,7 @@ from app.core.stores.postgres.idempotency import IdempotencyStore
 from app.core.stores.postgres.jobs import JobStore
 from app.core.stores.postgres.listing import ListingStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
+from app.core.stores.postgres.quotas import QuotaStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.statistics import StatisticsStore
 from app.core.stores.postgres.streams import StreamStore
@@ -50,6 +52,7 @@ from tests.doubles.memory_store import (
     MemoryJobStore,
     MemoryListingStore,
     MemoryModelMigrationStore,
+    MemoryQuotaStore,
     MemoryRebuildStore,
     MemoryStatisticsStore,
     MemoryStreamStore,
@@ -82,6 +85,7 @@ class Record:
     statistics: StatisticsPort
     syncs: SyncPort
     jobs: JobPort
+    quotas: QuotaPort
     keys: Callable[[timedelta], IdempotencyPort]
     """The store of idempotency keys that keeps them for the given time."""
     streams: Callable[[timedelta], StreamPort]
@@ -104,6 +108,7 @@ class Record:
             StatisticsStore(db),
             SyncStore(db, NO_TIME),
             JobStore(db),
+            QuotaStore(db),
             partial(IdempotencyStore, db),
             partial(StreamStore, db),
         )
@@ -126,6 +131,7 @@ class Record:
             MemoryStatisticsStore(tables),
             MemorySyncStore(tables, NO_TIME),
             MemoryJobStore(tables),
+            MemoryQuotaStore(tables),
             partial(MemoryIdempotencyStore, tables),
             partial(MemoryStreamStore, tables),
         )

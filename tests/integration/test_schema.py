@@ -198,6 +198,7 @@ HOT = {
     "wrong_chunk_counts": (),
     "stray_chunks": (),
     "recount_chunks": ([1],),
+    "count_usage": (),
     "drop_stray_chunks": ([1],),
 }
 

@@ -23,6 +23,7 @@ from app.core.ports.operations import (
     RebuildPort,
     VerifyPort,
 )
+from app.core.ports.quotas import QuotaPort
 from app.core.ports.statistics import StatisticsPort
 from app.core.ports.streams import StreamPort
 from app.core.ports.sync import SyncPort
@@ -42,6 +43,7 @@ from app.core.ports.writes import (
     BeginResult,
     FinishResult,
     IdempotencyPort,
+    Refusal,
     RenderAnswer,
     Replaced,
     RequestKey,
@@ -72,9 +74,11 @@ __all__ = [
     "MarkerPort",
     "ModelMigrationPort",
     "NormalizePort",
+    "QuotaPort",
     "RebuildPort",
     "RecentVector",
     "RecentWrites",
+    "Refusal",
     "RenderAnswer",
     "Replaced",
     "RequestKey",

@@ -56,7 +56,8 @@ class BotPort(Protocol):
         """Registers the bot, makes its partitions and begins the saga CREATE_BOT that makes its collection.
 
         Returns the saga's generation; None when the bot_id is registered already. Raises CollectionNameTaken when
-        another bot has this ``collection_name``; then nothing is stored.
+        another bot has this ``collection_name``, and QuotaExceeded when the account has as many bots as its quota
+        allows; then nothing is stored.
         """
 
     async def begin_creation(self, bot_id: UUID, token: UUID, lease: timedelta) -> int | None:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from app.core.ports.vector_index import ChunkIds, Vectors
+from app.schemas.quotas import QuotaShortfall
 from app.schemas.rows import IdempotencyKey, WriteRow
 from app.schemas.stream_rows import LineResults, LinesKey
 from app.schemas.versions import DocumentVersion
@@ -29,6 +30,9 @@ class WriteFailure(Enum):
     """The write's saga is not the token's any more, or another request has taken over the key."""
 
 
+Refusal = WriteFailure | QuotaShortfall
+
+
 class BeginResult(NamedTuple):
     """What T1 did. ``writes`` are in the caller's order: rows with the numbers given out, or why a write failed.
 
@@ -36,7 +40,7 @@ class BeginResult(NamedTuple):
     ``answer``: the stored answer of this idempotency key; then no write was begun and ``writes`` is empty.
     """
 
-    writes: Sequence[WriteRow | WriteFailure]
+    writes: Sequence[WriteRow | Refusal]
     key_generation: int | None = None
     answer: bytes | None = None
 
@@ -58,7 +62,7 @@ class FinishResult:
     made them, and of the present ones where a precondition failed; None where there is none any more.
     """
 
-    failed: Mapping[int, WriteFailure] = field(default_factory=dict)
+    failed: Mapping[int, Refusal] = field(default_factory=dict)
     moved: frozenset[int] = frozenset()
     replaced: Mapping[int, Replaced] = field(default_factory=dict)
     versions: Mapping[int, DocumentVersion | None] = field(default_factory=dict)
@@ -92,9 +96,10 @@ class WritePort(Protocol):
         ``previous_generation``, and fails when that is not ``rewrites``. With ``key`` the request takes the key, which
         its first begun write then represents, unless the key has an answer already. A write of a document with an
         ``external_id`` holds it until it ends: a write without doc_id expects that no document has it, another one that
-        it is its document's. Raises IdempotencyKeyReused, RequestInFlight, PartInProgress when the part does not end
-        with line ``after`` or its next lines are in flight, ExternalIdsHeld when this is not so or another write holds
-        it, and NoGeneration when a block of generations has to be reserved first; with each of them nothing is done.
+        it is its document's. A write that does not fit into its account's quota, together with those before it, fails;
+        T2 decides again. Raises IdempotencyKeyReused, RequestInFlight, PartInProgress when the part does not end with
+        line ``after`` or its next lines are in flight, ExternalIdsHeld when this is not so or another write holds it,
+        and NoGeneration when a block of generations has to be reserved first; with each of them nothing is done.
         """
 
     async def restart(
@@ -122,7 +127,9 @@ class WritePort(Protocol):
     ) -> FinishResult:
         """T2: makes the writes visible, removes what they replace and ends their sagas.
 
-        A write whose precondition does not hold at this moment fails. A write that fails keeps its saga, for
+        A write whose precondition does not hold at this moment fails, and so does one that does not fit into its
+        account's quota: replacements come first, then new documents, in their order. No two writes of an account with a
+        quota are in T2 at a time, so that it is never exceeded. A write that fails keeps its saga, for
         ``compensate``. Where a bot has moved, nothing is done to any write.
         With ``key``, ``answer`` is called inside the transaction if a write succeeds, and what it returns is stored as
         the key's answer. ``timestamps``: Milvus's timestamps of the newest writes by bot_id; no search sees the writes

@@ -28,6 +28,7 @@ from app.utils.errors import (
     ErrorLocation,
     ExternalIdsHeld,
     InvalidInput,
+    QuotaExceeded,
     Unavailable,
 )
 from app.utils.stopwatch import Stopwatch
@@ -344,7 +345,7 @@ def _raise_common_error(outcomes: Sequence[Outcome]) -> None:
         raise first
     if len({type(error) for error in errors}) > 1:
         return
-    if isinstance(first, Unavailable):
+    if isinstance(first, Unavailable | QuotaExceeded):
         raise first
     if first.status == 404:
         first.locations = tuple(

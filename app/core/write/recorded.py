@@ -7,11 +7,11 @@ from typing import Final, Protocol
 from app.core.ports import RequestKey, StoredAnswer
 from app.core.write.write import Outcome
 from app.schemas.stream_rows import LineResults, LinesKey
-from app.utils.errors import BotNotFound, DocumentChanged, ExternalIdInFlight, Unavailable
+from app.utils.errors import BotNotFound, DocumentChanged, ExternalIdInFlight, QuotaExceeded, Unavailable
 
 REPEATABLE: Final = (Unavailable, ExternalIdInFlight, DocumentChanged)
 """Errors of a document that a later attempt may not have."""
-UNDOING: Final = (*REPEATABLE, BotNotFound)
+UNDOING: Final = (*REPEATABLE, BotNotFound, QuotaExceeded)
 """Errors by which a request refuses T2."""
 
 
@@ -53,7 +53,7 @@ class LinesRequest:
         return self.key._replace(generation=self.generation)
 
     def set_answer(self) -> LineResults:
-        """Raises the error of a document that a later attempt may not have, or BotNotFound."""
+        """Raises the error of a document that a later attempt may not have, BotNotFound or QuotaExceeded."""
         outcomes = self.outcomes()
         self.check(outcomes)
         self.results = self.render(outcomes)

@@ -7,12 +7,21 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from app.core.ports import BeginResult, FinishResult, SharedVectors, StoredAnswer, WriteFailure, WritePort
+from app.core.ports import BeginResult, FinishResult, Refusal, SharedVectors, StoredAnswer, WriteFailure, WritePort
 from app.core.write.recorded import RecordedRequest
 from app.core.write.write import Write
-from app.schemas.rows import Bot
+from app.schemas.quotas import QuotaShortfall
+from app.schemas.rows import Bot, WriteRow
 from app.schemas.versions import DocumentVersion
-from app.utils.errors import AppError, BotNotFound, DocumentChanged, DocumentNotFound, LeaseLost, PreconditionFailed
+from app.utils.errors import (
+    AppError,
+    BotNotFound,
+    DocumentChanged,
+    DocumentNotFound,
+    LeaseLost,
+    PreconditionFailed,
+    QuotaExceeded,
+)
 
 CHANGED = "The document was changed or deleted while this request ran. Nothing of the request is stored."
 LEASE_LOST = "The write took longer than its lease and was undone. Nothing of it is stored."
@@ -35,7 +44,7 @@ class WriteTransactions:
             request.set_replay(result.answer)
             return
         for write, begun in zip(writes, result.writes, strict=True):
-            if isinstance(begun, WriteFailure):
+            if not isinstance(begun, WriteRow):
                 write.fail(_error(begun, write))
             else:
                 write.set_previous(begun.previous_generation)
@@ -55,7 +64,7 @@ class WriteTransactions:
         collections = {bot_id: bot.milvus_collection for bot_id, bot in bots.items()}
         result = await self._store.restart([write.to_row() for write in writes], collections, token, lease, key)
         for write, begun in zip(writes, result.writes, strict=True):
-            if isinstance(begun, WriteFailure):
+            if not isinstance(begun, WriteRow):
                 write.fail(_error(begun, write))
             else:
                 write.restart(begun.generation, bots[begun.bot_id])
@@ -96,9 +105,11 @@ def _set_generation(request: RecordedRequest | None, result: BeginResult) -> Non
         request.generation = result.key_generation
 
 
-def _error(failure: WriteFailure, write: Write, version: DocumentVersion | None = None) -> AppError:
+def _error(failure: Refusal, write: Write, version: DocumentVersion | None = None) -> AppError:
     """``version``: the document's present one, where its precondition failed."""
     match failure:
+        case QuotaShortfall():
+            return QuotaExceeded(*failure)
         case WriteFailure.BOT_NOT_FOUND:
             return BotNotFound()
         case WriteFailure.DOCUMENT_NOT_FOUND:

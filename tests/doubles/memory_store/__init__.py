@@ -8,6 +8,7 @@ from tests.doubles.memory_store.idempotency import MemoryIdempotencyStore
 from tests.doubles.memory_store.jobs import MemoryJobStore
 from tests.doubles.memory_store.listing import MemoryListingStore
 from tests.doubles.memory_store.model_migrations import MemoryModelMigrationStore
+from tests.doubles.memory_store.quotas import MemoryQuotaStore
 from tests.doubles.memory_store.rebuild import MemoryRebuildStore
 from tests.doubles.memory_store.statistics import MemoryStatisticsStore
 from tests.doubles.memory_store.streams import MemoryStreamStore
@@ -25,6 +26,7 @@ __all__ = [
     "MemoryJobStore",
     "MemoryListingStore",
     "MemoryModelMigrationStore",
+    "MemoryQuotaStore",
     "MemoryRebuildStore",
     "MemoryStatisticsStore",
     "MemoryStreamStore",

@@ -5,8 +5,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from app.schemas.quotas import NO_QUOTA
 from app.schemas.rows import CREATE_BOT, DELETE_BOT, DROP_COLLECTION, Bot, BotChanges, BotCounts, BotSaga, Mode
-from app.utils.errors import CollectionNameTaken
+from app.utils.errors import CollectionNameTaken, QuotaExceeded
 from tests.doubles.memory_store.tables import BotRow, Partition, Tables
 
 NO_PROCESS = UUID(int=0)
@@ -85,6 +86,9 @@ class MemoryBotStore:
             return None
         if any(bot.collection_name == collection_name for bot in self._tables.bots.values()):
             raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.")
+        limit, used = self._tables.quotas.get(account, NO_QUOTA).bots, self._tables.usage(account).bots
+        if limit is not None and used >= limit:
+            raise QuotaExceeded("bots", used, limit, 1)
         self._tables.bots[bot_id] = BotRow(
             bot_id,
             bot_name,

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from app.core.ports import RecentVector
 from app.schemas.operation_rows import BotSize, Calibration, GenerationBlock, Job, ModelMigration, TermCounts
+from app.schemas.quotas import Quota, Usage
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Chunk, Document, Mode, Progress
 from app.schemas.stream_rows import LineResults, PartName
 from app.utils.errors import NoGeneration
@@ -250,6 +251,7 @@ class Tables:
         self.doubts: dict[UUID, tuple[int, datetime]] = {}
         self.frequencies: dict[UUID, FrequencyRow] = {}
         self.calibrations: dict[tuple[str | None, int | None, int], Calibration] = {}
+        self.quotas: dict[str, Quota] = {}
         self.last_generation = 0
         self.installation_id = uuid4()
         self.database = "memory"
@@ -271,6 +273,11 @@ class Tables:
     def active(self, bot_id: UUID, account: str | None = None) -> BotRow | None:
         bot = self.bots.get(bot_id)
         return bot if bot and bot.state == "active" and account in (None, bot.account_name) else None
+
+    def usage(self, account: str) -> Usage:
+        bots = [bot_id for bot_id in self.bots if self.active(bot_id, account)]
+        documents = [document for bot_id in bots for document in self.partition(bot_id).documents.values()]
+        return Usage(len(bots), len(documents), sum(document.chunk_count for document in documents))
 
     def progress(self, bot_id: UUID) -> Progress | None:
         row = self.rebuilds.get(bot_id)

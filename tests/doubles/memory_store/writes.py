@@ -9,6 +9,7 @@ from app.core.ports import (
     BeginResult,
     FinishResult,
     RecentVector,
+    Refusal,
     RenderAnswer,
     Replaced,
     RequestKey,
@@ -21,6 +22,7 @@ from app.schemas.versions import DocumentVersion
 from app.utils.errors import ExternalIdsHeld, PreconditionFailed
 from tests.doubles.memory_store import idempotency, streams
 from tests.doubles.memory_store import request_keys as keys
+from tests.doubles.memory_store.quotas import Meter
 from tests.doubles.memory_store.tables import MICROSECOND, BotRow, ChunkRow, DocumentRow, RecentRow, Tables
 
 
@@ -38,7 +40,8 @@ class MemoryWriteStore:
         if isinstance(key, LinesKey) and self._tables.active(key.name.bot_id):
             streams.claim(self._tables, key)
         self._check_external_ids(writes)
-        return self._open([self._checked(write) for write in writes], token, lease, key)
+        meter = Meter(self._tables)
+        return self._open([_within_quota(meter, self._checked(write)) for write in writes], token, lease, key)
 
     def _check_external_ids(self, writes: Sequence[WriteRow]) -> None:
         held: list[tuple[UUID, str]] = []
@@ -78,7 +81,7 @@ class MemoryWriteStore:
         undone: set[int] = set()
         for write in writes:
             undone |= await self.compensate(write.bot_id, [write.generation], token)
-        checked: list[WriteRow | WriteFailure] = []
+        checked: list[WriteRow | Refusal] = []
         for write in writes:
             if not self._is_same_bot(write):
                 checked.append(WriteFailure.BOT_NOT_FOUND)
@@ -90,12 +93,12 @@ class MemoryWriteStore:
 
     def _open(
         self,
-        checked: Sequence[WriteRow | WriteFailure],
+        checked: Sequence[WriteRow | Refusal],
         token: UUID,
         lease: timedelta,
         key: RequestKey | None,
     ) -> BeginResult:
-        begun = [write if isinstance(write, WriteFailure) else self._begin(write, token, lease) for write in checked]
+        begun = [self._begin(write, token, lease) if isinstance(write, WriteRow) else write for write in checked]
         first = next((write.generation for write in begun if isinstance(write, WriteRow)), None)
         if key is None or first is None:
             return BeginResult(begun)
@@ -135,7 +138,9 @@ class MemoryWriteStore:
                 self._share(bot, timestamp, shared if len(timestamps) == 1 else None)
         if key and not self._has_key(key):
             return FinishResult(failed=dict.fromkeys((write.generation for write in writes), WriteFailure.LEASE_LOST))
-        failed = {write.generation: WriteFailure.BOT_NOT_FOUND for write in writes if not self._is_same_bot(write)}
+        failed: dict[int, Refusal] = {
+            write.generation: WriteFailure.BOT_NOT_FOUND for write in writes if not self._is_same_bot(write)
+        }
         live = [write for write in writes if write.generation not in failed]
         moved = frozenset(write.generation for write in live if self._has_moved(write))
         if moved:
@@ -144,11 +149,16 @@ class MemoryWriteStore:
         replaced: dict[int, Replaced] = {}
         versions: dict[int, DocumentVersion | None] = {}
         made: dict[int | None, DocumentVersion] = {}
-        for write in live:
+        meter = Meter(self._tables)
+        for write in sorted(live, key=lambda write: write.previous_generation is None):
             if write.generation in failed:
                 continue
             now = self._tables.now()
             if write.previous_generation is None:
+                if shortfall := meter.refusal(write):
+                    failed[write.generation] = shortfall
+                    continue
+                meter.count(write)
                 versions[write.generation] = DocumentVersion(write.generation, now)
                 continue
             version = versions[write.generation] = made.get(write.doc_id) or self._version(write)
@@ -156,7 +166,10 @@ class MemoryWriteStore:
                 failed[write.generation] = WriteFailure.PRECONDITION_FAILED
             elif version is None or not self._is_as_expected(write, version):
                 failed[write.generation] = WriteFailure.DOCUMENT_CHANGED
+            elif shortfall := meter.refusal(write):
+                failed[write.generation] = shortfall
             else:
+                meter.count(write)
                 old = self._tables.partition(write.bot_id).documents[write.doc_id or 0]
                 replaced[write.generation] = Replaced(old.chunk_count, version)
                 new = DocumentVersion(write.generation, max(now, version.updated_at + MICROSECOND))
@@ -284,6 +297,14 @@ class MemoryWriteStore:
             self._tables.now(),
             document.external_id,
         )
+
+
+def _within_quota(meter: Meter, write: WriteRow | Refusal) -> WriteRow | Refusal:
+    if isinstance(write, WriteRow):
+        if shortfall := meter.refusal(write):
+            return shortfall
+        meter.count(write)
+    return write
 
 
 def _holds(write: WriteRow, version: DocumentVersion | None) -> bool:

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from app.core.stores.postgres import quotas
 from app.core.stores.postgres.connection import Connection, LockNotGranted
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.tenant_guard import (
@@ -87,6 +88,9 @@ class BotStore:
         row = (bot_id, bot_name, collection_name, account, *words, *defaults)
         async with self._db.transaction() as conn:
             if await conn.fetchval(SQL["insert_bot"], *row) is not None:
+                if await quotas.check_bot(conn, account):
+                    await conn.execute(SQL["count_usage"], bot_id)
+                    await conn.execute(SQL["set_counted"], bot_id, True)
                 return await self._begin(conn, CREATE_BOT, bot_id, token, lease)
             if await conn.fetchrow(SQL["bot_state"], bot_id) is None:
                 raise CollectionNameTaken(f"Another bot has the collection_name {collection_name!r}.")

@@ -61,7 +61,10 @@ class VerifyStore:
         return [row["generation"] for row in await self._db.fetch(SQL["expired_sagas"], self._grace)]
 
     async def recount_chunks(self, bot_id: UUID, doc_ids: Sequence[int]) -> None:
-        await self._db.execute(SQL["recount_chunks"], bot_id, doc_ids)
+        async with self._db.transaction() as conn:
+            # Not while the bot's documents are counted.
+            await conn.execute(SQL["lock_bot_for_use"], [bot_id])
+            await conn.execute(SQL["recount_chunks"], bot_id, doc_ids)
 
     async def drop_stray_chunks(self, bot_id: UUID, chunk_ids: Sequence[int]) -> None:
         await self._db.execute(SQL["drop_stray_chunks"], bot_id, chunk_ids)

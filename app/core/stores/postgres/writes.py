@@ -7,8 +7,17 @@ from uuid import UUID
 
 import asyncpg
 
-from app.core.ports import BeginResult, FinishResult, RenderAnswer, Replaced, RequestKey, SharedVectors, WriteFailure
-from app.core.stores.postgres import idempotency, streams
+from app.core.ports import (
+    BeginResult,
+    FinishResult,
+    Refusal,
+    RenderAnswer,
+    Replaced,
+    RequestKey,
+    SharedVectors,
+    WriteFailure,
+)
+from app.core.stores.postgres import idempotency, quotas, streams
 from app.core.stores.postgres import request_keys as keys
 from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.copied_rows import chunk_records, insert_documents
@@ -40,7 +49,7 @@ class WriteStore:
             if isinstance(key, LinesKey) and key.name.bot_id in bots:
                 await streams.claim(conn, key)
             current = await _generations(conn, writes)
-            checked: list[WriteRow | WriteFailure] = []
+            checked: list[WriteRow | Refusal] = []
             for write in writes:
                 if not _is_same_bot(write, bots):
                     checked.append(WriteFailure.BOT_NOT_FOUND)
@@ -49,6 +58,7 @@ class WriteStore:
                 else:
                     checked.append(_replacing(write, current.get((write.bot_id, write.doc_id))))
             _check_not_gone(writes, checked)
+            checked = await _within_quotas(conn, bots, checked)
             result = await self._open(conn, checked, token, lease, key)
             # After the sagas hold the external ids: what a write that held one before has done is visible now.
             await _check_external_ids(conn, [write for write in result.writes if isinstance(write, WriteRow)])
@@ -71,7 +81,7 @@ class WriteStore:
                 generations = [write.generation for write in writes if write.bot_id == bot_id]
                 rows = await conn.fetch(SQL["compensate_writes"], bot_id, generations, token, self._late_write_window)
                 undone |= {row["generation"] for row in rows}
-            checked: list[WriteRow | WriteFailure] = []
+            checked: list[WriteRow | Refusal] = []
             for write in writes:
                 if not _is_same_bot(write, bots):
                     checked.append(WriteFailure.BOT_NOT_FOUND)
@@ -84,7 +94,7 @@ class WriteStore:
     @staticmethod
     async def _open(
         conn: Connection,
-        checked: Sequence[WriteRow | WriteFailure],
+        checked: Sequence[WriteRow | Refusal],
         token: UUID,
         lease: timedelta,
         key: RequestKey | None,
@@ -112,7 +122,7 @@ class WriteStore:
         if len(rows) < len(live):
             raise NoGeneration
         generations = iter(sorted(row["generation"] for row in rows))
-        begun = [write if isinstance(write, WriteFailure) else _numbered(write, next(generations)) for write in checked]
+        begun = [_numbered(write, next(generations)) if isinstance(write, WriteRow) else write for write in checked]
         live = [write for write in begun if isinstance(write, WriteRow)]
         if key:
             await keys.assign(conn, key, live[0].generation)
@@ -159,7 +169,9 @@ class WriteStore:
         bots, locked = await _lock_bots_and_key(conn, writes, key)
         if not locked:
             return FinishResult(failed=dict.fromkeys((write.generation for write in writes), WriteFailure.LEASE_LOST))
-        failed = {write.generation: WriteFailure.BOT_NOT_FOUND for write in writes if not _is_same_bot(write, bots)}
+        failed: dict[int, Refusal] = {
+            write.generation: WriteFailure.BOT_NOT_FOUND for write in writes if not _is_same_bot(write, bots)
+        }
         moved = frozenset(
             write.generation
             for write in _without(writes, failed)
@@ -169,22 +181,36 @@ class WriteStore:
             return FinishResult(failed, moved)
         replaced: dict[int, Replaced] = {}
         versions: dict[int, DocumentVersion | None] = {}
-        if replacing := [write for write in writes if write.previous_generation is not None]:
-            # A replacement may yet fail, and then its saga has to stay.
-            rows = await conn.fetch(SQL["lock_leases"], _generations_of(_without(replacing, failed)), token)
-            failed |= _lost(rows, _without(replacing, failed))
-            for write in _without(replacing, failed):
-                versions[write.generation], failure = await _refusal(conn, write)
-                if failure is None and (switched := await self._switch(conn, write)):
-                    replaced[write.generation], versions[write.generation] = switched
-                else:
-                    failed[write.generation] = failure or WriteFailure.DOCUMENT_CHANGED
+        replacing = [write for write in writes if write.previous_generation is not None]
+        meter = await quotas.meter(conn, bots, _without(writes, failed), lock=True)
+        if undecided := writes if meter else replacing:
+            # A write that may yet fail has to keep its saga then.
+            rows = await conn.fetch(SQL["lock_leases"], _generations_of(_without(undecided, failed)), token)
+            failed |= _lost(rows, _without(undecided, failed))
+        for write in _without(replacing, failed):
+            versions[write.generation], failure = await _refusal(conn, write)
+            failure = failure or (meter.refusal(write) if meter else None)
+            if failure is None and (switched := await self._switch(conn, write)):
+                replaced[write.generation], versions[write.generation] = switched
+                if meter:
+                    meter.count(write)
+            else:
+                failed[write.generation] = failure or WriteFailure.DOCUMENT_CHANGED
+        if meter:
+            for write in _without(writes, failed):
+                if write.previous_generation is None:
+                    if shortfall := meter.refusal(write):
+                        failed[write.generation] = shortfall
+                    else:
+                        meter.count(write)
         ended = await conn.fetch(SQL["end_sagas"], _generations_of(_without(writes, failed)), token)
         failed |= _lost(ended, _without(writes, failed))
         done = _without(writes, failed)
         if new := [write for write in done if write.previous_generation is None]:
             await insert_documents(conn, new)
             versions |= {one.generation: DocumentVersion(one.generation, ended[0]["ended_at"]) for one in new}
+        if meter:
+            await meter.store(conn)
         result = FinishResult(failed, moved, replaced, versions)
         if key and answer and done:
             await keys.store_answer(conn, key, answer(result))
@@ -304,7 +330,7 @@ def _by_bot(writes: Iterable[WriteRow]) -> dict[UUID, dict[str, WriteRow]]:
     return found
 
 
-def _check_not_gone(writes: Sequence[WriteRow], checked: Sequence[WriteRow | WriteFailure]) -> None:
+def _check_not_gone(writes: Sequence[WriteRow], checked: Sequence[WriteRow | Refusal]) -> None:
     """Raises ExternalIdsHeld if a document was deleted since its external_id was looked up."""
     missing = [write for write, found in zip(writes, checked, strict=True) if found is WriteFailure.DOCUMENT_NOT_FOUND]
     if gone := _by_bot(missing):
@@ -356,6 +382,24 @@ async def _current_generations(conn: Connection, bot_id: UUID, doc_ids: Sequence
     return {row["doc_id"]: row["generation"] for row in rows}
 
 
+async def _within_quotas(
+    conn: Connection, bots: Mapping[UUID, asyncpg.Record], checked: Sequence[WriteRow | Refusal]
+) -> list[WriteRow | Refusal]:
+    """With a refusal in place of each write that does not fit as things are. T2 decides."""
+    meter = await quotas.meter(conn, bots, [write for write in checked if isinstance(write, WriteRow)], lock=False)
+    if meter is None:
+        return list(checked)
+    fitting: list[WriteRow | Refusal] = []
+    for write in checked:
+        if isinstance(write, WriteRow) and (shortfall := meter.refusal(write)):
+            fitting.append(shortfall)
+            continue
+        if isinstance(write, WriteRow):
+            meter.count(write)
+        fitting.append(write)
+    return fitting
+
+
 def _replacing(write: WriteRow, generation: int | None) -> WriteRow | WriteFailure:
     """``write``, which replaces the current ``generation``, or why it cannot."""
     if generation is None:
@@ -374,7 +418,7 @@ def _without(writes: Iterable[WriteRow], failed: Collection[int]) -> list[WriteR
     return [write for write in writes if write.generation not in failed]
 
 
-async def _refusal(conn: Connection, write: WriteRow) -> tuple[DocumentVersion | None, WriteFailure | None]:
+async def _refusal(conn: Connection, write: WriteRow) -> tuple[DocumentVersion | None, Refusal | None]:
     """If the write's precondition does not hold: the document's version now, and the failure. Locks the document."""
     if write.precondition is None or write.doc_id is None:
         return None, None
