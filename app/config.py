@@ -330,6 +330,13 @@ class Settings(BaseSettings):
         description="Seconds between two counts of a bot's vectors; 0: never, and vectors that Milvus lost are not "
         "made again by themselves.",
     )
+    max_loaded_collections: int = Field(
+        0,
+        ge=0,
+        description="Bots whose collections stay in Milvus's memory; of more, those are "
+        "[released](OPERATIONS.md#many-bots) whose last use is longest ago, and loaded again at their next use. "
+        "0: all. All servers need the same value.",
+    )
     rebuild_max_chunks: int = Field(
         100_000,
         ge=0,

@@ -18,11 +18,13 @@ from app.models.collection import (
     BotDetail,
     BotList,
     BotUpdated,
+    BotWarmed,
     CreateBot,
     ListedBot,
     UpdateBot,
 )
 from app.models.fields import CURSOR_CHARS
+from app.schemas.operation_rows import LoadState
 from app.schemas.rows import Bot
 from app.utils.errors import InvalidInput
 from app.utils.stopwatch import Stopwatch
@@ -81,6 +83,7 @@ async def create(body: CreateBot, services: ServicesDep, account: AccountDep, re
             default_dense_weight=body.dense_weight,
             default_min_confidence=body.min_confidence,
             title_in_lexical=body.title_in_lexical,
+            pinned=body.pinned,
         )
     )
     response.status_code = 201 if is_new else 200
@@ -102,7 +105,8 @@ async def list_bots(
         limit = _limit_with_counts(limit)
     after = decode_cursor(cursor, account, "query.cursor", read_time, UUID) if cursor is not None else None
     page = await services.bots.list(account, (after[0], after[1]) if after else None, limit, with_counts=counts)
-    bots = [_fields(bot) for bot in page.bots]
+    states = await services.bots.load_states(page.bots)
+    bots = [_fields(bot) | _load_fields(state) for bot, state in zip(page.bots, states, strict=True)]
     for bot, numbers in zip(bots, page.counts or (), strict=False):
         bot |= {"document_count": numbers.documents, "chunk_count": numbers.chunks}
     return BotList(
@@ -121,9 +125,11 @@ async def list_bots(
 async def get(bot_id: BotPath, services: ServicesDep, account: AccountQuery) -> BotDetail:
     """One bot, with the number of its documents and chunks and its unfinished background work."""
     bot, counts = await services.bots.get_with_counts(bot_id, account)
+    (state,) = await services.bots.load_states([bot])
     return BotDetail.model_validate(
         {
             **_fields(bot),
+            **_load_fields(state),
             "document_count": counts.documents,
             "chunk_count": counts.chunks,
             "sagas_in_flight": counts.sagas,
@@ -142,6 +148,25 @@ async def update(bot_id: BotPath, body: UpdateBot, services: ServicesDep, accoun
     """Changes fields of a bot. The fields that the body does not have stay as they are."""
     bot = await services.bot_settings.update(bot_id, account.resolve(body.account_name), body.changes)
     return BotUpdated.model_validate(_fields(bot))
+
+
+@router.post(
+    "/{chat_bot_id:bot}/warm",
+    dependencies=[READ],
+    responses={
+        202: {"model": BotWarmed, "description": "The bot is being loaded."},
+        **error_responses(404, 409, *COMMON_ERRORS),
+    },
+    operation_id="warm_collection",
+)
+async def warm(bot_id: BotPath, services: ServicesDep, account: AccountQuery, response: Response) -> BotWarmed:
+    """Loads the bot's vectors into Milvus's memory, and answers at once: 200 if they are loaded, 202 if that begins.
+
+    For front ends that open a session: a search of a bot that was not in use waits for it.
+    """
+    bot, state = await services.bots.warm(bot_id, account)
+    response.status_code = 200 if state == "loaded" else 202
+    return BotWarmed(chat_bot_id=bot.bot_id, load_state=state)
 
 
 @router.delete(
@@ -181,4 +206,12 @@ def _fields(bot: Bot) -> dict[str, object]:
         "dense_weight": bot.default_dense_weight,
         "min_confidence": bot.default_min_confidence,
         "title_in_lexical": bot.title_in_lexical,
+        "pinned": bot.pinned,
+    }
+
+
+def _load_fields(state: LoadState | None) -> dict[str, object]:
+    return {
+        "load_state": None if state is None else state.state,
+        "last_used_at": None if state is None else state.last_used_at,
     }

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.bodies import SAFE_METHODS
 from app.api.limits import Limits
 from app.api.streaming import is_endless, is_streamed
+from app.utils.deadline import REQUEST_DEADLINE
 from app.utils.errors import DeadlineExceeded
 
 LONG_PATHS = (
@@ -38,6 +39,8 @@ class Deadline:
             return
         limits: Limits = scope["state"]["limits"]
         seconds = limits.ingest_seconds if _is_long(scope) or is_export(scope) else limits.request_seconds
+        if not is_export(scope):  # Its deadline is renewed.
+            REQUEST_DEADLINE.set(asyncio.get_running_loop().time() + seconds)
         try:
             async with asyncio.timeout(seconds) as deadline:
                 await self._app(scope, receive, _renewing(send, deadline, seconds) if is_export(scope) else send)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from app.config import Settings
 from app.core.access.api_keys import ApiKeyAdmin
+from app.core.bots.loading_index import LoadingIndex
 from app.core.connect import Stores, open_postgres, open_stores
 from app.core.embedding.port import Embedder
 from app.core.embedding.providers.factory import open_embedder
@@ -69,8 +70,9 @@ async def model_migrator_over(
         raise ModelMismatch(f"A vector of bot {bot.bot_id} is missing in Milvus, and there is no embedder.")
 
     leases = Leases(WriteStore(stores.db, stores.late_write_window), settings.saga_lease_seconds)
+    index = LoadingIndex(stores.loads(settings))
     async with running(leases.renew_forever()):
-        yield build_migrator(settings, stores, leases, embedder, embedder_of or unavailable)
+        yield build_migrator(settings, stores, index, leases, embedder, embedder_of or unavailable)
 
 
 @asynccontextmanager
@@ -95,7 +97,7 @@ async def open_backup(settings: Settings) -> AsyncIterator[BackupSource]:
     async with open_stores(settings) as stores:
         bots = BotStore(stores.db, stores.late_write_window)
         documents = DocumentStore(stores.db, stores.late_write_window)
-        yield BackupSource(Exporter(bots, documents, stores.index), bots, KeyStore(stores.db))
+        yield BackupSource(Exporter(bots, documents, LoadingIndex(stores.loads(settings))), bots, KeyStore(stores.db))
 
 
 @asynccontextmanager
@@ -109,7 +111,7 @@ async def open_normalizer(settings: Settings) -> AsyncIterator[Normalizer]:
 async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
     """For the command line, with or without a running server."""
     async with open_stores(settings) as stores:
-        yield Verifier(VerifyStore(stores.db, settings.saga_lease_seconds), stores.index)
+        yield Verifier(VerifyStore(stores.db, settings.saga_lease_seconds), LoadingIndex(stores.loads(settings)))
 
 
 @asynccontextmanager
@@ -119,9 +121,9 @@ async def open_vector_check(settings: Settings, allowed: float | None) -> AsyncI
         stores = await stack.enter_async_context(open_stores(settings))
         embedders = await open_embedders(settings)
         stack.push_async_callback(embedders.close)
-        store = VerifyStore(stores.db, settings.saga_lease_seconds)
-        check = VectorCheck(store, BotStore(stores.db, stores.late_write_window), stores.index, embedders, allowed)
-        yield Verifier(store, stores.index), check
+        store, index = VerifyStore(stores.db, settings.saga_lease_seconds), LoadingIndex(stores.loads(settings))
+        check = VectorCheck(store, BotStore(stores.db, stores.late_write_window), index, embedders, allowed)
+        yield Verifier(store, index), check
 
 
 async def open_adoption(settings: Settings, *, keep_vectors: bool) -> TakeOver:

@@ -9,12 +9,15 @@ from datetime import timedelta
 
 from app.config import Settings
 from app.core.analyzers.analyzers import lexical_text
+from app.core.bots.loads import Loads
 from app.core.ports import VectorIndex
 from app.core.stores.address import MilvusTls, PostgresAddress, PostgresTls
 from app.core.stores.embedded.stores import embedded_stores
 from app.core.stores.milvus.index import MilvusIndex
 from app.core.stores.postgres.database import Database, Guards
+from app.core.stores.postgres.garbage import GarbageStore
 from app.core.stores.postgres.generations import GenerationStore
+from app.core.stores.postgres.loads import LoadStore
 from app.core.stores.postgres.migrations import bring_up_to_date
 from app.core.stores.postgres.refusal import silence_of
 from app.core.stores.postgres.rights import check_rights
@@ -41,6 +44,9 @@ class Stores:
     """The id of DATA_DIR (``folder_id``) if PostgreSQL is embedded."""
     own_index: bool = False
     """Whether both stores are embedded in the same DATA_DIR."""
+
+    def loads(self, settings: Settings) -> Loads:
+        return Loads(self.index, LoadStore(self.db), GarbageStore(self.db), bound=settings.max_loaded_collections)
 
     def generations(self) -> Generations:
         return Generations(GenerationStore(self.db, self.folder), self.index.marker, own_index=self.own_index)
@@ -159,6 +165,7 @@ async def _open_index(uri: str, token: str, settings: Settings) -> MilvusIndex:
             tls=MilvusTls(settings.milvus_tls_ca, settings.milvus_tls_cert, settings.milvus_tls_key),
             timeout=settings.milvus_timeout,
             wait=settings.startup_timeout,
+            releases=settings.max_loaded_collections > 0,
         )
     except VectorIndexUnavailable as exc:
         tls = " (https:// where it speaks TLS)" if uri.startswith("http://") else ""

@@ -13,6 +13,8 @@ from app.config import PAID, Settings
 from app.core.access.api_keys import ApiKeyAdmin, ApiKeyAuthenticator
 from app.core.access.quotas import Quotas
 from app.core.bots.bots import Bots
+from app.core.bots.loading_index import LoadingIndex
+from app.core.bots.loads import Loads
 from app.core.bots.recent_vectors import RecentVectors
 from app.core.connect import Stores, open_stores
 from app.core.embedding.models import Models
@@ -194,19 +196,21 @@ async def build_services(
     Milvus belongs to another installation.
     """
     embedders = EmbedderRegistry(embedder, previous)
+    loads = stores.loads(settings)
+    index = LoadingIndex(loads)
     documents = DocumentStore(stores.db, stores.late_write_window)
     writes = WriteStore(stores.db, stores.late_write_window)
     bot_store = BotStore(stores.db, stores.late_write_window)
     keys = IdempotencyStore(stores.db, KEEP_ANSWERS)
     streams = StreamStore(stores.db, KEEP_STREAMS)
     leases = Leases(writes, settings.saga_lease_seconds)
-    bots = Bots(bot_store, stores.index, embedders, leases, deadline=settings.saga_lease_seconds)
+    bots = Bots(bot_store, index, embedders, leases, deadline=settings.saga_lease_seconds, loads=loads)
     recovery = Recovery(
         writes,
         GarbageStore(stores.db),
         bot_store,
         bots,
-        stores.index,
+        index.without_loading,
         leases,
         [keys, streams],
         interval=settings.recovery_interval_seconds,
@@ -218,7 +222,7 @@ async def build_services(
 
     async def ping_milvus() -> None:
         generations.check()
-        await stores.index.ping()
+        await index.ping()
 
     async def embedder_of(bot: Bot) -> Embedder:
         return embedders.of(bot)
@@ -230,22 +234,22 @@ async def build_services(
             "embedder": embedder.ping,
             **({"previous_embedder": previous.ping} if previous else {}),
         },
-        {"postgres": stores.db.is_full, "milvus": partial(_is_full, stores.index)},
+        {"postgres": stores.db.is_full, "milvus": partial(_is_full, index)},
         timeout=HEALTH_SECONDS,
     )
     await generations.open()
-    saga = Saga(writes, bots, stores.index, embedders, leases, throttle, generations, recent)
+    saga = Saga(writes, bots, index.without_loading, embedders, leases, throttle, generations, recent)
     verify_store = VerifyStore(stores.db, settings.saga_lease_seconds)
-    verifier = Verifier(verify_store, stores.index)
+    verifier = Verifier(verify_store, index)
     chunks = ModelMigrationStore(stores.db, stores.late_write_window)
     limit = RebuildLimit(embedders, _paid(settings, embedders), settings.rebuild_max_chunks)
     rebuilder = Rebuilder(
         RebuildStore(stores.db),
         chunks,
         bots,
-        stores.index,
+        index,
         embedders,
-        Copier(chunks, verify_store, stores.index, stores.late_write_window, "rebuild"),
+        Copier(chunks, verify_store, index, stores.late_write_window, "rebuild"),
         limit,
         throttle,
         lease=leases.length,
@@ -253,10 +257,11 @@ async def build_services(
         check=settings.index_check_interval_seconds,
         # A claim of garbage, then a call, which is shorter than the window, then the window.
         settling=leases.length + 2 * stores.late_write_window,
+        counted=index.without_loading,
     )
-    repairer = Repairer(verifier, verify_store, documents, bots, saga, stores.index, recovery, rebuilder)
+    repairer = Repairer(verifier, verify_store, documents, bots, saga, index, recovery, rebuilder)
     index_check = IndexCheck(
-        stores.index,
+        index,
         verify_store,
         repairer,
         interval=settings.recovery_interval_seconds,
@@ -267,7 +272,7 @@ async def build_services(
     search = Search(
         bots,
         documents,
-        stores.index,
+        index,
         embedders,
         reranker,
         on_search=throttle.note_search,
@@ -275,6 +280,7 @@ async def build_services(
         rebuild_error=limit.error,
         relevance=relevance,
         recent=recent,
+        loads=loads,
     )
     metrics_sampler = MetricsSampler(BacklogStore(stores.db), stores.db.pool_state)
     loops = [
@@ -284,19 +290,20 @@ async def build_services(
         relevance.refresh_forever(),
         metrics_sampler.run_forever(),
         generations.run_forever(),
+        loads.run_forever(),
     ]
     if settings.index_check_interval_seconds:
         loops += [rebuilder.check_forever(), rebuilder.rebuild_forever()]
     # An external_id that a dead process holds is free by then.
     patience = settings.saga_lease_seconds + settings.recovery_interval_seconds
     ingest = Ingest(bots, documents, saga, keys, streams, patience=patience)
-    vector_check = VectorCheck(verify_store, bot_store, stores.index, embedders)
+    vector_check = VectorCheck(verify_store, bot_store, index, embedders)
     tuner = Tuner(bots, search)
-    migrator = build_migrator(settings, stores, leases, embedder, embedder_of)
+    migrator = build_migrator(settings, stores, index, leases, embedder, embedder_of)
     work = JobWork(verifier, vector_check, repairer, migrator, tuner)
     jobs = Jobs(bots, JobStore(stores.db), work, leases.length)
     of_documents = Documents(bots, documents, recovery, Retitling(bots, documents, saga))
-    async with running(*loops), closing(jobs):
+    async with closing(loads), running(*loops), closing(jobs):
         yield Services(
             keys=ApiKeyAuthenticator(KeyStore(stores.db), settings.api_key_cache_ttl),
             key_admin=ApiKeyAdmin(KeyStore(stores.db)),
@@ -308,7 +315,7 @@ async def build_services(
             by_filter=ByFilter(bots, documents, of_documents),
             search=search,
             sync=Sync(bots, SyncStore(stores.db, stores.late_write_window), documents, ingest, recovery),
-            exporter=Exporter(bot_store, documents, stores.index),
+            exporter=Exporter(bot_store, documents, index),
             importer=Importer(bots, ingest, embedders, keys, patience=patience),
             streams=Streams(bots, streams),
             embed=EmbeddingService(embedders),
@@ -327,13 +334,18 @@ async def build_services(
 
 
 def build_migrator(
-    settings: Settings, stores: Stores, leases: Leases, embedder: Embedder | None, embedder_of: EmbedderOf
+    settings: Settings,
+    stores: Stores,
+    index: VectorIndex,
+    leases: Leases,
+    embedder: Embedder | None,
+    embedder_of: EmbedderOf,
 ) -> ModelMigrator:
     return ModelMigrator(
         ModelMigrationStore(stores.db, stores.late_write_window),
         BotStore(stores.db, stores.late_write_window),
         VerifyStore(stores.db, settings.saga_lease_seconds),
-        stores.index,
+        index,
         embedder,
         embedder_of,
         leases,
@@ -344,11 +356,11 @@ def build_migrator(
 
 
 @asynccontextmanager
-async def closing(jobs: Jobs) -> AsyncIterator[None]:
+async def closing(tasks: Jobs | Loads) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await jobs.close()
+        await tasks.close()
 
 
 async def _is_full(index: VectorIndex) -> bool:

@@ -18,6 +18,7 @@ DEFAULT_MODE = "The mode of searches that name none."
 SERVERS_MODE = "hybrid if the bot's collection supports lexical search, else dense"
 DEFAULT_CONFIDENCE = "The minimum confidence of results in searches that name none."
 TITLES = "Whether a document's title is part of the words by which its chunks are found."
+PINNED = "Whether the bot's vectors stay in Milvus's memory once they were loaded, however long the bot is not used."
 DEFAULT_WEIGHT = "The weight of the dense score in searches in hybrid mode that name none."
 
 SearchMode = Literal["dense", "lexical", "hybrid"]
@@ -49,6 +50,7 @@ class CreateBot(Request):
         None, description=f"{DEFAULT_CONFIDENCE} Default: results are not cut."
     )
     title_in_lexical: Annotated[bool, Strict()] | None = Field(None, description=f"{TITLES} Default: true.")
+    pinned: Annotated[bool, Strict()] | None = Field(None, description=f"{PINNED} Default: false.")
 
 
 class BotCreated(Response):
@@ -74,9 +76,21 @@ class BotInfo(Response):
     dense_weight: float | None = Field(description=f"{DEFAULT_WEIGHT} null: {DEFAULT_DENSE_WEIGHT}.")
     min_confidence: float | None = Field(description=f"{DEFAULT_CONFIDENCE} null: results are not cut.")
     title_in_lexical: bool = Field(description=TITLES)
+    pinned: bool = Field(description=PINNED)
 
 
-class ListedBot(BotInfo):
+class LoadedBot(BotInfo):
+    load_state: Literal["loaded", "loading", "released"] | None = Field(
+        description="Whether the bot's vectors are in Milvus's memory, as seen some seconds ago. A released bot is "
+        "loaded at its next search, which takes seconds. null: the server has no MAX_LOADED_COLLECTIONS, so nothing is "
+        "released."
+    )
+    last_used_at: datetime | None = Field(
+        description="When the vectors were last read, some seconds old; null if that is not known."
+    )
+
+
+class ListedBot(LoadedBot):
     document_count: int | None = Field(None, description="null unless `counts` is true.")
     chunk_count: int | None = Field(None, description="null unless `counts` is true.")
 
@@ -88,12 +102,21 @@ class BotList(Response):
     next_cursor: str | None = Field(description="The cursor of the next page; null on the last page.")
 
 
-class BotDetail(BotInfo):
+class BotDetail(LoadedBot):
     status: Literal["success"] = "success"
     document_count: int
     chunk_count: int
     sagas_in_flight: int = Field(description="Writes of this bot that are not finished or undone yet.")
-    vector_gc_backlog: int = Field(description="Generations whose vectors are not removed from Milvus yet.")
+    vector_gc_backlog: int = Field(
+        description="Generations whose vectors are not removed from Milvus yet. Those of a released bot that were "
+        "deleted are looked for once more when it is loaded; until then they count here."
+    )
+
+
+class BotWarmed(Response):
+    status: Literal["success"] = "success"
+    chat_bot_id: UUID
+    load_state: Literal["loaded", "loading"]
 
 
 class UpdateBot(Request):
@@ -104,6 +127,7 @@ class UpdateBot(Request):
     mode: SearchMode | None = Field(None, description=f"{DEFAULT_MODE} null: {SERVERS_MODE}.")
     dense_weight: DenseWeight | None = Field(None, description=f"{DEFAULT_WEIGHT} null: {DEFAULT_DENSE_WEIGHT}.")
     min_confidence: MinConfidence | None = Field(None, description=f"{DEFAULT_CONFIDENCE} null: results are not cut.")
+    pinned: Annotated[bool, Strict()] | None = Field(None, description=PINNED)
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
@@ -113,10 +137,11 @@ class UpdateBot(Request):
 
     @property
     def changes(self) -> BotChanges:
-        """A bot_name of null is omitted, as elsewhere. null as a default sets it back to the server's."""
+        """A bot_name or pinned of null is omitted, as elsewhere. null as a default sets it back to the server's."""
         name = {} if self.bot_name is None else {"bot_name": self.bot_name}
+        pinned = {} if self.pinned is None else {"pinned": self.pinned}
         given = self.model_fields_set & {"mode", "dense_weight", "min_confidence"}
-        return {**name, **{f"default_{field}": getattr(self, field) for field in given}}
+        return {**name, **pinned, **{f"default_{field}": getattr(self, field) for field in given}}
 
 
 class BotUpdated(BotInfo):

@@ -286,3 +286,12 @@ class NormalizedPage:
     documents: int
     last: int
     rewritten: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadState:
+    """Whether a bot's collection is in Milvus's memory, as last seen."""
+
+    state: Literal["loaded", "loading", "released"]
+    last_used_at: datetime | None
+    """Of a search or another read; some seconds old."""

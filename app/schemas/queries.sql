@@ -28,6 +28,7 @@ FROM (VALUES ('alembic_version', 'SELECT'),
              ('bot_registry', 'SELECT, INSERT, UPDATE, DELETE'),
              ('bot_usage', 'SELECT, INSERT, UPDATE, DELETE'),
              ('calibrations', 'SELECT, INSERT, UPDATE'),
+             ('collection_loads', 'SELECT, INSERT, UPDATE, DELETE'),
              ('document_chunks', 'SELECT, INSERT, DELETE'),
              ('term_counts', 'SELECT, INSERT, UPDATE'),
              ('documents', 'SELECT, INSERT, UPDATE, DELETE'),
@@ -69,8 +70,8 @@ WHERE p.oid IN ('make_bot_partitions'::regproc, 'drop_bot_partitions'::regproc)
 
 -- name: insert_bot
 INSERT INTO bot_registry (bot_id, bot_name, collection_name, account_name, analyzer_version, title_in_lexical,
-                          default_mode, default_dense_weight, default_min_confidence)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                          default_mode, default_dense_weight, default_min_confidence, pinned)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 -- Without a conflict target: of two equal registrations at a time, either unique index may report the conflict.
 ON CONFLICT DO NOTHING
 RETURNING bot_id;
@@ -82,7 +83,7 @@ SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimensi
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
        analyzer_version, title_in_lexical, coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
        statistics_version, default_mode, default_dense_weight,
-       default_min_confidence, chunks_done, chunks_total,
+       default_min_confidence, pinned, chunks_done, chunks_total,
        ARRAY(SELECT generation FROM sagas WHERE bot_id = $1 AND operation = 'write' AND doc_id = generation)
            AS in_flight_generations
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
@@ -95,7 +96,7 @@ SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimensi
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
        analyzer_version, title_in_lexical, coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
        statistics_version, default_mode, default_dense_weight,
-       default_min_confidence, chunks_done, chunks_total
+       default_min_confidence, pinned, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE bot_id = ANY ($1::uuid[]) AND state = 'active' AND ($2::text IS NULL OR account_name = $2);
 
@@ -106,7 +107,7 @@ SELECT bot_id, bot_name, collection_name, account_name, embedding_model, dimensi
        coalesce(milvus_collection, collection_name) AS milvus_collection, unicode_normalized,
        analyzer_version, title_in_lexical, coalesce(next_title_in_lexical, false) AS next_title_in_lexical,
        statistics_version, default_mode, default_dense_weight,
-       default_min_confidence, chunks_done, chunks_total
+       default_min_confidence, pinned, chunks_done, chunks_total
 FROM bot_registry LEFT JOIN index_rebuilds USING (bot_id)
 WHERE state = 'active' AND ($1::text IS NULL OR account_name = $1)
   AND ($2::timestamptz IS NULL OR (created_at, bot_id) > ($2, $3::uuid))
@@ -130,7 +131,8 @@ SET bot_name = coalesce($3::jsonb ->> 'bot_name', bot_name),
     default_dense_weight = CASE WHEN $3 ? 'default_dense_weight' THEN ($3 ->> 'default_dense_weight')::float8
                                 ELSE default_dense_weight END,
     default_min_confidence = CASE WHEN $3 ? 'default_min_confidence' THEN ($3 ->> 'default_min_confidence')::float8
-                                  ELSE default_min_confidence END
+                                  ELSE default_min_confidence END,
+    pinned = coalesce(($3 ->> 'pinned')::boolean, pinned)
 WHERE bot_id = $1 AND state = 'active' AND ($2::text IS NULL OR account_name = $2)
 RETURNING bot_id, account_name;
 
@@ -1240,6 +1242,90 @@ UPDATE vector_gc g
 SET next_attempt_at = greatest(not_before, now() + least(power(2, least(attempts, 6)), 60) * interval '1 second')
 FROM unnest($1::bigint[], $2::text[]) AS w (generation, collection_name)
 WHERE g.generation = w.generation AND g.collection_name = w.collection_name;
+
+-- name: defer_garbage
+UPDATE vector_gc g
+SET next_attempt_at = 'infinity'
+FROM unnest($1::bigint[], $2::text[]) AS w (generation, collection_name)
+WHERE g.generation = w.generation AND g.collection_name = w.collection_name;
+
+-- name: deferred_garbage
+SELECT DISTINCT collection_name FROM vector_gc WHERE next_attempt_at = 'infinity';
+
+-- name: resume_garbage
+UPDATE vector_gc SET next_attempt_at = now() WHERE next_attempt_at = 'infinity' AND collection_name = ANY ($1::text[]);
+
+-- ---------------------------------------------------------------- collections in Milvus's memory
+
+-- name: lock_collection_loads
+-- The statements after it change many rows, or depend on rows that others change.
+SELECT pg_advisory_xact_lock(hashtextextended('collection_loads', 0));
+
+-- name: claim_load
+INSERT INTO collection_loads AS l (collection_name, is_loaded, action, lease_token, lease_until)
+VALUES ($1, false, 'load', $2, now() + $3::interval)
+ON CONFLICT (collection_name) DO UPDATE
+SET action = excluded.action, lease_token = excluded.lease_token, lease_until = excluded.lease_until, last_used_at = now()
+WHERE l.lease_until IS NULL OR l.lease_until < now() OR l.lease_token = excluded.lease_token
+RETURNING collection_name;
+
+-- name: load_action
+SELECT action FROM collection_loads WHERE collection_name = $1 AND lease_until >= now();
+
+-- name: claim_release
+-- Whether others have claimed the row meanwhile is asked of the row as it is then.
+UPDATE collection_loads l
+SET action = 'release', lease_token = $3, lease_until = now() + $4::interval
+WHERE l.collection_name = (
+    SELECT i.collection_name FROM collection_loads i
+    JOIN bot_registry b ON coalesce(b.milvus_collection, b.collection_name) = i.collection_name
+    WHERE i.is_loaded AND NOT b.pinned AND i.last_used_at < now() - $2::interval
+      AND (i.lease_until IS NULL OR i.lease_until < now())
+    ORDER BY i.last_used_at
+    LIMIT 1)
+  AND (l.lease_until IS NULL OR l.lease_until < now()) AND l.last_used_at < now() - $2::interval
+  AND (SELECT count(*) FROM collection_loads WHERE is_loaded) > $1
+  AND NOT EXISTS (SELECT FROM collection_loads WHERE action = 'release' AND lease_until >= now())
+RETURNING l.collection_name;
+
+-- name: end_load
+UPDATE collection_loads
+SET is_loaded = coalesce($3, is_loaded), action = NULL, lease_token = NULL, lease_until = NULL
+WHERE collection_name = $1 AND lease_token = $2;
+
+-- name: forget_loads
+-- Of bots that were deleted, and collections that were replaced.
+DELETE FROM collection_loads l
+WHERE NOT EXISTS (SELECT FROM bot_registry b WHERE coalesce(b.milvus_collection, b.collection_name) = l.collection_name);
+
+-- name: observe_loaded
+INSERT INTO collection_loads AS l (collection_name, is_loaded)
+SELECT n.name, true FROM unnest($1::text[]) AS n (name)
+WHERE EXISTS (SELECT FROM bot_registry b WHERE coalesce(b.milvus_collection, b.collection_name) = n.name)
+ON CONFLICT (collection_name) DO UPDATE SET is_loaded = true, last_used_at = now()
+WHERE NOT l.is_loaded AND (l.lease_until IS NULL OR l.lease_until < now());
+
+-- name: observe_released
+UPDATE collection_loads SET is_loaded = false
+WHERE is_loaded AND NOT collection_name = ANY ($1::text[]) AND (lease_until IS NULL OR lease_until < now());
+
+-- name: note_uses
+-- $2: seconds since each was used.
+UPDATE collection_loads l SET last_used_at = greatest(l.last_used_at, now() - u.ago * interval '1 second')
+FROM unnest($1::text[], $2::float8[]) AS u (name, ago)
+WHERE l.collection_name = u.name;
+
+-- name: count_loaded
+SELECT count(*) AS collections FROM collection_loads WHERE is_loaded;
+
+-- name: load_states
+SELECT collection_name, last_used_at,
+       CASE WHEN action = 'load' AND lease_until >= now() AND NOT is_loaded THEN 'loading'
+            WHEN action = 'release' AND lease_until >= now() THEN 'released'
+            WHEN is_loaded THEN 'loaded'
+            ELSE 'released' END AS state
+FROM collection_loads
+WHERE collection_name = ANY ($1::text[]);
 
 -- ---------------------------------------------------------------- model migrations and rebuilds
 

@@ -128,6 +128,8 @@ class Bot:
     default_dense_weight: float | None = None
     default_min_confidence: float | None = None
     """For searches that name none. None: the server's default."""
+    pinned: bool = False
+    """Whether its collection stays in Milvus's memory once it was loaded."""
 
     @property
     def timestamps(self) -> WriteTimestamps:
@@ -144,7 +146,7 @@ class Bot:
 
 BotChanges = dict[str, Any]
 """New values by column of ``bot_registry``: bot_name, default_mode, default_dense_weight,
-default_min_confidence."""
+default_min_confidence, pinned."""
 
 CREATE_BOT, DELETE_BOT, DROP_COLLECTION = "create_bot", "delete_bot", "drop_collection"
 """The operations of a BotSaga."""

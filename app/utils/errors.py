@@ -346,6 +346,23 @@ class CollectionUnverified(VectorIndexUnavailable):
     code, title = "index_rebuilding", "The bot's index is being checked"
 
 
+class CollectionReleased(VectorIndexUnavailable):
+    """Milvus has the collection, but not in memory: it takes writes, and no reads. ``LoadingIndex`` loads it."""
+
+    def __init__(self) -> None:
+        super().__init__("The bot's vectors are not in Milvus's memory. Try again in a moment.")
+
+
+class CollectionLoading(Unavailable):
+    """The bot was idle, and Milvus is loading its vectors. ``retry_after``: the estimated seconds until it has."""
+
+    code, title = "collection_loading", "The bot is being loaded"
+
+    def __init__(self, retry_after: int) -> None:
+        detail = f"The bot was not in use and is being loaded (a cold start). Try again in {retry_after} s."
+        super().__init__(detail, retry_after=retry_after)
+
+
 class IndexRebuilding(Unavailable):
     """Vectors of this bot are missing in Milvus. ``progress``: (indexed chunks, all chunks of the bot)."""
 

@@ -75,6 +75,10 @@ POINTS = (
     "gc.after_delete",
     "gc.before_end",
     "gc.after_end",
+    "load.before",
+    "load.after",
+    "release.before",
+    "release.after",
     "repair.before",
     "repair.after",
 )

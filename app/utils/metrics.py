@@ -104,6 +104,22 @@ FOREIGN_ROWS = Counter(
     "Rows from PostgreSQL that were dropped because they belong to another account or bot.",
     registry=registry,
 )
+COLD_STARTS = Counter(
+    "chat_memory_cold_starts", "Collections that were loaded because a released bot was used.", registry=registry
+)
+LOAD_SECONDS = Histogram(
+    "chat_memory_load_seconds",
+    "How long Milvus took to load a collection, the wait for other servers included.",
+    buckets=SECONDS,
+    registry=registry,
+)
+RELEASES = Counter("chat_memory_releases", "Collections that this server has released.", registry=registry)
+LOADED_COLLECTIONS = Gauge(
+    "chat_memory_loaded_collections",
+    "Collections of bots in Milvus's memory; only where MAX_LOADED_COLLECTIONS is set.",
+    multiprocess_mode="livemostrecent",
+    registry=registry,
+)
 LOOP_LAG = Histogram(
     "chat_memory_event_loop_lag_seconds", "Delay of the event loop.", buckets=SECONDS, registry=registry
 )

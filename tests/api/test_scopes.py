@@ -30,6 +30,7 @@ def test_each_route_declares_its_scope() -> None:
     changing = {path for path in found["read"] if not path.startswith(("GET ", "HEAD "))}
     assert changing == {"POST /search/query", "POST /search/batch", "POST /v1/embeddings", "POST /v1/rerank",
                         "POST /data/documents/query", "POST /data/documents/facets",
+                        "POST /collection/{chat_bot_id:bot}/warm",
                         *(f"POST {path}" for path in INTEGRATION_READS)}  # fmt: skip
     assert not any(path.startswith("GET ") for path in found["write"])
     assert found["operator"] == {"GET /keys", "POST /keys", "DELETE /keys/{prefix}", "PUT /quotas"}

@@ -63,8 +63,16 @@ class LossyDatabase(Database):
 
 
 class LossyIndex(MilvusIndex):
-    async def create(self, *args: Any) -> None:
-        await super().create(*args)
+    async def create(self, *args: Any, **options: Any) -> None:
+        await super().create(*args, **options)
+        self._answer()
+
+    async def load(self, *args: Any) -> None:
+        await super().load(*args)
+        self._answer()
+
+    async def release(self, *args: Any) -> None:
+        await super().release(*args)
         self._answer()
 
     async def drop(self, *args: Any) -> None:

@@ -14,11 +14,14 @@ from app.api.limits import Limits
 from app.api.stream_lines import DocumentLines
 from app.config import Settings
 from app.core.bots.bots import NewBot
+from app.core.bots.loads import Loads
 from app.core.commands import model_migrator_over
 from app.core.connect import Stores
 from app.core.search.query import Query
 from app.core.services import Services
 from app.core.stores.postgres.bots import BotStore
+from app.core.stores.postgres.garbage import GarbageStore
+from app.core.stores.postgres.loads import LoadStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.rebuild import RebuildStore
 from app.core.stores.postgres.writes import WriteStore
@@ -187,6 +190,22 @@ async def import_lines(services: Services, stores: Stores, target: Target) -> ob
     return results
 
 
+async def cold_start(services: Services, stores: Stores, target: Target) -> object:
+    """The bot is released by a server that may have none loaded, and loaded again."""
+    await stores.db.execute("DELETE FROM collection_loads")
+    collection = (await services.bots.get(target.bot_id, None)).milvus_collection
+    await stores.index.load(collection)
+    loads = Loads(stores.index, LoadStore(stores.db), GarbageStore(stores.db), bound=0, idle=0)
+    while collection in await stores.index.loaded():
+        await loads.run_round()
+    loads.bound = 1
+    try:
+        await loads.ready(collection)
+    finally:
+        await loads.close()
+    return None
+
+
 async def synchronize(services: Services, stores: Stores, target: Target) -> object:
     """The documents of the target have no external_id, and stay."""
     await stores.db.execute("UPDATE sync_sessions SET lease_until = now() - interval '1 hour'")
@@ -326,6 +345,7 @@ PASSES: dict[Operation, tuple[str, ...]] = {
     patch_by_filter: ("patch_many.before", "patch_many.after"),
     stream: ("write.after_t1", "write.before_t2", "write.after_t2", "stream.after_lines"),
     import_lines: ("write.after_t1", "write.after_t2", "stream.after_lines"),
+    cold_start: ("release.before", "release.after", "load.before", "load.after"),
     synchronize: ("sync.after_found", "sync.before_delete", "sync.after_delete"),
     repair: ("repair.before", *_WRITE, "repair.after"),
     rebuild: ("rebuild.before_upsert", "rebuild.after_upsert", "rebuild.before_finish", "rebuild.after_finish"),

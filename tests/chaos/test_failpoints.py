@@ -290,6 +290,7 @@ async def _assert_indexed(env: Environment, bot_id: UUID) -> None:
     chunks = await env.stores.db.fetch("SELECT chunk_id, text FROM document_chunks WHERE bot_id = $1", bot_id)
     (bot,) = await env.stores.db.fetch("SELECT * FROM bot_registry WHERE bot_id = $1", bot_id)
     collection, index = bot["milvus_collection"] or bot["collection_name"], env.stores.index
+    await index.load(collection)
     assert {key async for page in index.scan(collection) for key in page} == {row["chunk_id"] for row in chunks}
     for text in {row["text"] for row in chunks}:
         query = await HashEmbedder(bot["dimension"]).embed_queries([text])

@@ -14,6 +14,7 @@ from app.core.ports import (
     IdempotencyPort,
     JobPort,
     ListingPort,
+    LoadPort,
     ModelMigrationPort,
     QuotaPort,
     RebuildPort,
@@ -31,6 +32,7 @@ from app.core.stores.postgres.generations import GenerationStore
 from app.core.stores.postgres.idempotency import IdempotencyStore
 from app.core.stores.postgres.jobs import JobStore
 from app.core.stores.postgres.listing import ListingStore
+from app.core.stores.postgres.loads import LoadStore
 from app.core.stores.postgres.model_migrations import ModelMigrationStore
 from app.core.stores.postgres.quotas import QuotaStore
 from app.core.stores.postgres.rebuild import RebuildStore
@@ -51,6 +53,7 @@ from tests.doubles.memory_store import (
     MemoryIdempotencyStore,
     MemoryJobStore,
     MemoryListingStore,
+    MemoryLoadStore,
     MemoryModelMigrationStore,
     MemoryQuotaStore,
     MemoryRebuildStore,
@@ -86,6 +89,7 @@ class Record:
     syncs: SyncPort
     jobs: JobPort
     quotas: QuotaPort
+    loads: LoadPort
     keys: Callable[[timedelta], IdempotencyPort]
     """The store of idempotency keys that keeps them for the given time."""
     streams: Callable[[timedelta], StreamPort]
@@ -109,6 +113,7 @@ class Record:
             SyncStore(db, NO_TIME),
             JobStore(db),
             QuotaStore(db),
+            LoadStore(db),
             partial(IdempotencyStore, db),
             partial(StreamStore, db),
         )
@@ -132,6 +137,7 @@ class Record:
             MemorySyncStore(tables, NO_TIME),
             MemoryJobStore(tables),
             MemoryQuotaStore(tables),
+            MemoryLoadStore(tables),
             partial(MemoryIdempotencyStore, tables),
             partial(MemoryStreamStore, tables),
         )

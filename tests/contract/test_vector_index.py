@@ -9,7 +9,7 @@ import pytest
 
 from app.core.ports import Hit, UnverifiedCollection, VectorIndex, Vectors
 from app.schemas.milvus import MAX_TOP_K
-from app.utils.errors import CollectionForeign, CollectionMissing
+from app.utils.errors import CollectionForeign, CollectionMissing, CollectionReleased
 from tests.contract.conftest import DIMENSION, Backend, new_name
 
 GENERATION = 65_536
@@ -310,3 +310,32 @@ async def test_a_collection_without_failures_is_not_unverified(index: VectorInde
     assert collection not in {each.name for each in await index.unverified_collections(claim=1)}
     await index.finish_verification(UnverifiedCollection(collection, 0, True, True), complete=True)
     assert len(await nearest(index, collection, axis(0), 5, guarantee_timestamp=timestamp)) == 1
+
+
+async def test_a_released_collection_takes_writes_and_is_read_after_a_load(index: VectorIndex) -> None:
+    name = new_name()
+    await index.create(name, DIMENSION, load=False)
+    await index.release(name)  # On Milvus Lite it is loaded.
+    assert name not in await index.loaded()
+    await upsert(index, name, {1: axis(0), 2: axis(1), 3: axis(2)}, fresh=True)
+    await index.delete(name, [2])
+    for read in (nearest(index, name, axis(0), 3), index.embeddings(name, [1]), index.present(name, [(0, 9)])):
+        with pytest.raises(CollectionReleased):
+            await read
+    with pytest.raises(CollectionReleased):
+        await scanned(index, name)
+    await asyncio.gather(index.load(name), index.load(name))
+    assert name in await index.loaded()
+    assert await index.present(name, [(0, 9)]) == {1, 3}
+    await index.load(name)
+    await index.release(name)
+    await index.release(name)
+    assert name not in await index.loaded()
+    with pytest.raises(CollectionReleased):
+        await nearest(index, name, axis(0), 3)
+    await index.create(name, DIMENSION)
+    assert await scanned(index, name) == [[1, 3]]
+    await index.drop(name)
+    assert name not in await index.loaded()
+    with pytest.raises(CollectionMissing):
+        await index.load(name)

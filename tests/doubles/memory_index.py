@@ -11,7 +11,7 @@ from app.core.analyzers.analyzers import NEWEST, tokens
 from app.core.ports import ChunkIds, Hit, KeyRange, UnverifiedCollection, Vectors, by_rank
 from app.schemas import milvus as schema
 from app.schemas.operation_rows import Reservation
-from app.utils.errors import CollectionForeign, CollectionMissing
+from app.utils.errors import CollectionForeign, CollectionMissing, CollectionReleased
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class _Collection:
         self.supports_lexical = supports_lexical
         self.rows: dict[int, _Row] = {}  # by chunk_id
         self.analyzer_version: int | None = None
+        self.is_loaded = False
 
     def check_analyzer(self, version: int) -> None:
         """Raises AssertionError for another version than the one that the collection was used with before."""
@@ -70,12 +71,22 @@ class MemoryIndex:
     async def supports_lexical(self, collection: str) -> bool:
         return self._get(collection).supports_lexical
 
-    async def create(self, collection: str, dimension: int) -> None:
+    async def create(self, collection: str, dimension: int, *, load: bool = True) -> None:
         if not schema.COLLECTION_NAME.fullmatch(collection) or not 1 <= dimension <= schema.MAX_DIMENSION:
             raise ValueError(f"no collection {collection!r} of {dimension} dimensions")
         existing = self._collections.setdefault(collection, _Collection(dimension, self._bm25))
         if existing.dimension != dimension:
             raise CollectionForeign(f"Collection {collection} has another shape than {dimension} dimensions of ours.")
+        existing.is_loaded = existing.is_loaded or load
+
+    async def load(self, collection: str) -> None:
+        self._get(collection).is_loaded = True
+
+    async def release(self, collection: str) -> None:
+        self._get(collection).is_loaded = False
+
+    async def loaded(self) -> set[str]:
+        return {name for name, found in self._collections.items() if found.is_loaded}
 
     async def drop(self, collection: str, dimension: int | None = None) -> None:
         found = self._collections.get(collection)
@@ -124,7 +135,7 @@ class MemoryIndex:
         chunk_ids: Sequence[int] | None = None,
         exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[list[Hit]]:
-        found = self._get(collection)
+        found = self._readable(collection)
         if queries.shape[1:] != (found.dimension,):
             raise ValueError(f"expected queries of {found.dimension} dimensions, got {queries.shape}")
         units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
@@ -142,7 +153,7 @@ class MemoryIndex:
         chunk_ids: Sequence[int] | None = None,
         exclude_ranges: Sequence[KeyRange] = (),
     ) -> list[list[Hit]]:
-        found = self._get(collection)
+        found = self._readable(collection)
         if not found.supports_lexical:
             raise ValueError(f"collection {collection} has no lexical field")
         found.check_analyzer(analyzer_version)
@@ -155,18 +166,18 @@ class MemoryIndex:
     async def embeddings(
         self, collection: str, chunk_ids: Sequence[int], *, guarantee_timestamp: int = 0
     ) -> dict[int, Vectors]:
-        rows = self._get(collection).rows
+        rows = self._readable(collection).rows
         return {key: rows[key].unit for key in chunk_ids if key in rows}
 
     async def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
-        keys = self._get(collection).rows
+        keys = self._readable(collection).rows
         return {key for key in keys if any(first <= key < end for first, end in ranges)}
 
     async def scan(
         self, collection: str, *, page: int = 4096, key_range: KeyRange | None = None
     ) -> AsyncIterator[list[int]]:
         keys = sorted(
-            key for key in self._get(collection).rows if key_range is None or key_range[0] <= key < key_range[1]
+            key for key in self._readable(collection).rows if key_range is None or key_range[0] <= key < key_range[1]
         )
         for start in range(0, len(keys), page):
             yield keys[start : start + page]
@@ -184,6 +195,12 @@ class MemoryIndex:
 
     async def close(self) -> None:
         self._collections.clear()
+
+    def _readable(self, collection: str) -> _Collection:
+        found = self._get(collection)
+        if not found.is_loaded:
+            raise CollectionReleased
+        return found
 
     def _get(self, collection: str) -> _Collection:
         if collection not in self._collections:

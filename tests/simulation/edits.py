@@ -14,7 +14,7 @@ from app.schemas.rows import Chunk, Document, NewChunk, NewDocument
 from app.schemas.versions import ANY, DocumentVersion, Precondition
 from app.utils.errors import Unavailable
 from app.utils.stopwatch import Stopwatch
-from tests.simulation.history import DocumentHistory, Span, Version
+from tests.simulation.history import DocumentHistory, Session, Span, Version
 from tests.simulation.process import Process
 from tests.simulation.requests import Requests
 from tests.simulation.world import Violation
@@ -160,6 +160,8 @@ class Edits(Requests):
             if document.bot == bot and document.external_id not in (None, kept)
         ]
         whole, outcomes, ended = Span(self.world.loop.time()), [], None
+        ending = Session(bot, begun, whole, kept)
+        self._history.sessions.append(ending)
         for _ in range(3):
             ended = await self._ask(
                 whole,
@@ -175,6 +177,8 @@ class Edits(Requests):
         for doc_id, span in missing:
             span.end = whole.end
             span.outcome = self._deleted(doc_id, begun, ended) if whole.outcome == "done" else whole.outcome
+        for span in ending.late:
+            span.end = whole.end
 
     def _deleted(self, doc_id: int, begun: Span, ended: SyncEnd | None) -> Any:
         """Whether the end of the session must have deleted it: not what was stored since the session began."""
@@ -221,6 +225,10 @@ class Edits(Requests):
         history.doc_ids.add(doc_id)
         known = history.documents.setdefault(doc_id, DocumentHistory(bot, [], external_id=external_id))
         known.versions.append(version)
+        for session in history.sessions:
+            if session.may_have_deleted(bot, external_id, version.span):
+                session.late.append(Span(session.finish.start, session.finish.end, "unknown"))
+                known.deletes.append(session.late[-1])
 
 
 def _if_match(version: DocumentVersion | None) -> Precondition | None:

@@ -16,6 +16,8 @@ CHECK = 5.0
 """Seconds between two counts of a bot's rows."""
 KEEP_RECENT = 1.5
 """Seconds for which recent_vectors keeps vectors."""
+IDLE = 0.5
+"""Seconds for which a collection is not released after its last use."""
 PATIENCE = 1.0
 """Seconds until a caller gets a timeout error."""
 
@@ -28,7 +30,12 @@ FATES: dict[str, tuple[Fate, ...]] = {
     "drop": ("refused", "lost"),
     "read": ("refused",),
 }
-LANDS_LATE = frozenset({"upsert", "delete"})
+LOADS: dict[str, tuple[str, tuple[Fate, ...]]] = {
+    "load": ("create", ("refused", "lost")),
+    "release": ("drop", ("refused", "lost", "late")),
+}
+"""Calls whose faults are as frequent as those of another kind, so that the kept seeds do not change."""
+LANDS_LATE = frozenset({"upsert", "delete", "release"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +64,10 @@ class Faults:
         return cls({})
 
     def fate(self, kind: str, random: Random) -> Fate:
-        if random.random() >= self.rates.get(kind, 0.0):
+        like, fates = LOADS.get(kind) or (kind, FATES[kind])
+        if random.random() >= self.rates.get(like, 0.0):
             return "ok"
-        return random.choice(FATES[kind])
+        return random.choice(fates)
 
     def delay(self, random: Random) -> float:
         """Seconds that the request or the answer of a call takes."""

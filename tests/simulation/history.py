@@ -45,6 +45,23 @@ class DocumentHistory:
 
 
 @dataclass(slots=True)
+class Session:
+    """The end of a synchronization. ``late``: of documents that it may have deleted although the client heard of them
+    later."""
+
+    bot: int
+    begun: Span
+    finish: Span
+    kept: str
+    late: list[Span] = field(default_factory=list)
+
+    def may_have_deleted(self, bot: int, external_id: str, stored: Span) -> bool:
+        if bot != self.bot or external_id == self.kept or stored.end <= self.finish.start:
+            return False
+        return stored.start <= self.begun.end
+
+
+@dataclass(slots=True)
 class Read:
     """A get of ``doc_id``: the chunks' texts, or None for not found."""
 
@@ -100,6 +117,7 @@ class BotHistory:
 class History:
     bots: list[BotHistory] = field(default_factory=list)
     documents: dict[int, DocumentHistory] = field(default_factory=dict)
+    sessions: list[Session] = field(default_factory=list)
     unsure: list[Version] = field(default_factory=list)  # Inserts whose doc_id no client knows.
     upserts: dict[tuple[int, str], list[Version]] = field(default_factory=dict)
     """By number of the bot and external_id: versions whose doc_id no client knows. They are in ``unsure``

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 
 from app.core.ports import ChunkIds, Hit, KeyRange, Vectors
 from app.schemas.operation_rows import Reservation
-from app.utils.errors import CollectionForeign, CollectionMissing
+from app.utils.errors import CollectionForeign, CollectionMissing, CollectionReleased
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -42,21 +45,39 @@ class SimulatedMilvus:
         self._lag = lag
         self._timestamp = 0
         self.data: dict[str, SimulatedCollection] = {}
+        self.loaded = set[str]()
         self.marker: list[Reservation] = []
 
-    def create(self, collection: str, dimension: int) -> None:
+    def create(self, collection: str, dimension: int, *, load: bool = True) -> None:
         found = self.data.setdefault(collection, SimulatedCollection(dimension))
         if found.dimension != dimension:
             raise CollectionForeign(collection)
+        if load:
+            self.loaded.add(collection)
+
+    def load(self, collection: str) -> None:
+        self._get(collection)
+        self.loaded.add(collection)
+
+    def release(self, collection: str) -> None:
+        self.loaded.discard(collection)
+
+    def read(self, collection: str, effect: Callable[[], T]) -> T:
+        """What a client reads: only of a collection in memory."""
+        self._get(collection)
+        if collection not in self.loaded:
+            raise CollectionReleased
+        return effect()
 
     def drop(self, collection: str, dimension: int | None = None) -> None:
         found = self.data.get(collection)
         if found and dimension in (None, found.dimension):
-            del self.data[collection]
+            self.lose(collection)
 
     def lose(self, collection: str) -> None:
         """Loses the collection, without a call of the server."""
         self.data.pop(collection, None)
+        self.loaded.discard(collection)
 
     def lose_some(self, collection: str) -> None:
         """Loses half of its rows."""

@@ -12,6 +12,8 @@ from weakref import WeakSet
 import numpy as np
 
 from app.core.bots.bots import Bots
+from app.core.bots.loading_index import LoadingIndex
+from app.core.bots.loads import Loads
 from app.core.bots.recent_vectors import RecentVectors
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
@@ -38,7 +40,7 @@ from app.core.write.saga import Saga
 from app.schemas.operation_rows import Reservation
 from app.schemas.rows import WriteRow, WriteTimestamps
 from app.utils.errors import AppError, DatabaseUnavailable, EmbedderUnavailable, VectorIndexUnavailable
-from tests.simulation.faults import CHECK, KEEP_RECENT, LANDS_LATE, LATE_WRITE_WINDOW, LEASE, PATIENCE, Fate
+from tests.simulation.faults import CHECK, IDLE, KEEP_RECENT, LANDS_LATE, LATE_WRITE_WINDOW, LEASE, PATIENCE, Fate
 from tests.simulation.loop import OUTSIDE, OWNER
 from tests.simulation.remote_stores import Database, Embedder, Index
 
@@ -70,15 +72,23 @@ class Process:
         self._context = context
         documents, writes = Database(self, world.documents), Database(self, world.writes)
         bot_store = Database(self, world.bots)
-        index, embedders = Index(self), EmbedderRegistry(Embedder(self))
+        self.loads = Loads(
+            Index(self),
+            Database(self, world.loads),
+            Database(self, world.garbage),
+            bound=world.bound,
+            idle=IDLE,
+            interval=1.0,
+        )
+        index, embedders = LoadingIndex(self.loads), EmbedderRegistry(Embedder(self))
         leases = Leases(writes, LEASE)
-        self.bots = Bots(bot_store, index, embedders, leases, deadline=LEASE)
+        self.bots = Bots(bot_store, index, embedders, leases, deadline=LEASE, loads=self.loads)
         recovery = Recovery(
             writes,
             Database(self, world.garbage),
             bot_store,
             self.bots,
-            index,
+            index.without_loading,
             leases,
             [world.keys],  # Without faults: the sweep has nothing to do, and T1 checks the key again.
             interval=1.0,
@@ -90,7 +100,7 @@ class Process:
             Database(self, world.generations), index.marker, random=world.random, first_block=FIRST_BLOCK
         )
         recent = RecentVectors(leases.token)
-        saga = Saga(writes, self.bots, index, embedders, leases, throttle, self.generations, recent)
+        saga = Saga(writes, self.bots, index.without_loading, embedders, leases, throttle, self.generations, recent)
         streams = Database(self, world.streams)
         self.ingest = Ingest(self.bots, documents, saga, world.keys, streams, patience=2 * LEASE, random=world.random)
         self.documents = Documents(self.bots, documents, recovery, Retitling(self.bots, documents, saga))
@@ -113,6 +123,7 @@ class Process:
             rebuild_error=limit.error,
             relevance=Relevance(world.statistics),  # Without faults: it reads, and what it stores has no invariant.
             recent=recent,
+            loads=self.loads,
         )
         verify, chunks = Database(self, world.verify), Database(self, world.chunks)
         self.verifier = Verifier(verify, index)
@@ -129,13 +140,19 @@ class Process:
             interval=1.0,
             check=CHECK,
             settling=timedelta(seconds=LEASE + 2 * LATE_WRITE_WINDOW),
+            counted=index.without_loading,
         )
         self.repairer = Repairer(self.verifier, verify, documents, self.bots, saga, index, recovery, rebuilder)
         loops = [leases.renew_forever, recovery.run_forever]
         if world.reserved:
             self._run(loops)
         else:
-            loops += [self.generations.run_forever, rebuilder.check_forever, rebuilder.rebuild_forever]
+            loops += [
+                self.loads.run_forever,
+                self.generations.run_forever,
+                rebuilder.check_forever,
+                rebuilder.rebuild_forever,
+            ]
             self.spawn(self._open(loops))
 
     async def _open(self, loops: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:

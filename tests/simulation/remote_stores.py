@@ -93,8 +93,18 @@ class Index:
         self._milvus = process.world.milvus
         self.marker = Marker(process)
 
-    async def create(self, collection: str, dimension: int) -> None:
-        await self._call("create", f"create {collection}", partial(self._milvus.create, collection, dimension))
+    async def create(self, collection: str, dimension: int, *, load: bool = True) -> None:
+        create = partial(self._milvus.create, collection, dimension, load=load)
+        await self._call("create", f"create {collection}", create)
+
+    async def load(self, collection: str) -> None:
+        await self._call("load", f"load {collection}", partial(self._milvus.load, collection))
+
+    async def release(self, collection: str) -> None:
+        await self._call("release", f"release {collection}", partial(self._milvus.release, collection))
+
+    async def loaded(self) -> set[str]:
+        return set(await self._call("read", "loaded", lambda: set(self._milvus.loaded)))
 
     async def drop(self, collection: str, dimension: int | None = None) -> None:
         await self._call("drop", f"drop {collection}", partial(self._milvus.drop, collection, dimension))
@@ -157,25 +167,25 @@ class Index:
             chunk_ids=chunk_ids,
             exclude_ranges=exclude_ranges,
         )
-        return [await self._call("read", f"search {collection} {guarantee_timestamp}", search)]
+        return [await self._read(collection, f"search {collection} {guarantee_timestamp}", search)]
 
     async def embeddings(
         self, collection: str, chunk_ids: Sequence[int], *, guarantee_timestamp: int = 0
     ) -> dict[int, Vectors]:
         vectors = partial(self._milvus.vectors, collection, chunk_ids, guarantee_timestamp)
-        return dict(await self._call("read", f"vectors {collection} {list(chunk_ids)}", vectors))
+        return dict(await self._read(collection, f"vectors {collection} {list(chunk_ids)}", vectors))
 
     async def count(self, collection: str) -> int:
-        return len(await self._call("read", f"count {collection}", partial(self._milvus.rows, collection)))
+        return len(await self._read(collection, f"count {collection}", partial(self._milvus.rows, collection)))
 
     async def present(self, collection: str, ranges: Sequence[KeyRange]) -> set[int]:
-        found = await self._call("read", f"present {collection}", partial(self._milvus.present, collection, ranges))
+        found = await self._read(collection, f"present {collection}", partial(self._milvus.present, collection, ranges))
         return set(found)
 
     async def scan(
         self, collection: str, *, page: int = 4096, key_range: KeyRange | None = None
     ) -> AsyncIterator[list[int]]:
-        keys = await self._call("read", f"scan {collection}", partial(self._milvus.keys, collection))
+        keys = await self._read(collection, f"scan {collection}", partial(self._milvus.keys, collection))
         keys = [key for key in keys if key_range is None or key_range[0] <= key < key_range[1]]
         for start in range(0, len(keys), page):
             yield keys[start : start + page]
@@ -190,6 +200,9 @@ class Index:
 
     async def close(self) -> None:
         return None
+
+    async def _read(self, collection: str, name: str, effect: Callable[[], Any]) -> Any:
+        return await self._call("read", name, partial(self._milvus.read, collection, effect))
 
 
 class Embedder:

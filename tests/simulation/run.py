@@ -33,13 +33,16 @@ def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> W
 
     With ``keys``, some inserts are repeated with an Idempotency-Key. In every other run a deleted bot is created again
     with the same collection name. In two of five runs PostgreSQL is restored from a backup. In half of the others
-    Milvus loses collections or rows. The kept seeds of test_simulation.py are older than all that, and run without.
+    Milvus loses collections or rows. In half of all runs one collection may be loaded at a time, and others release
+    some. The kept seeds of test_simulation.py are older than all that, and run without.
     """
     random = Random(seed)
     faults = Faults.drawn(random)
     restores = Random(f"restores {seed}").choice((0, 0, 0, 1, 2)) if keys else 0
     loses = keys and not restores and seed % 4 in (1, 2)
-    world = World(seed, faults, processes=processes or random.choice((1, 2, 2, 3)), reserved=not keys, loses=loses)
+    bound = Random(f"bound {seed}").choice((0, 0, 1, 1)) if keys else 0
+    number = processes or random.choice((1, 2, 2, 3))
+    world = World(seed, faults, processes=number, reserved=not keys, loses=loses, bound=bound)
     try:
         with internal_errors() as errors, patch.multiple(recent_vectors, **RECENT), patch.multiple(streams, **BATCHES):
             clients = Clients(world, bots=random.choice((1, 2)), keys=keys, reuse_names=keys and seed % 2 == 1)
@@ -71,6 +74,11 @@ def drive(world: World, clients: Clients, random: Random) -> None:
     for _ in range(poisson(random, world.faults.pauses)):
         number, length = random.randrange(len(world.processes)), random.choice((0.5, 5.0, 9.0, 14.0))
         world.at(random.random() * 8, lambda number=number, length=length: pause(world, number, length))  # type: ignore[misc]
+    if world.bound:
+        released = Random(f"what others release in seed {world.seed}")
+        for _ in range(released.choice((0, 1, 4))):
+            bot = released.randrange(len(world.history.bots))
+            world.at(released.random() * 12, lambda bot=bot: world.release(bot))  # type: ignore[misc]
     if world.loses:
         lost = Random(f"what seed {world.seed} loses")  # Drawn separately, so that other runs do not change.
         for _ in range(lost.choice((1, 1, 2))):

@@ -19,6 +19,7 @@ from tests.doubles.memory_store import (
     MemoryGenerationStore,
     MemoryIdempotencyStore,
     MemoryListingStore,
+    MemoryLoadStore,
     MemoryModelMigrationStore,
     MemoryRebuildStore,
     MemoryStatisticsStore,
@@ -52,7 +53,10 @@ BACKED_UP = (
     "blocks",
     "doubts",
     "syncs",
+    "loads",
 )
+ALL = 1_000
+"""More collections than a run has."""
 QUIET_WITHIN = 600.0
 """Seconds after the last fault until no work may be left. Rescheduled garbage may wait for 60 s more than once."""
 
@@ -65,12 +69,20 @@ class Violation(AssertionError):
 
 class World:
     def __init__(
-        self, seed: int, faults: Faults, *, processes: int = 2, reserved: bool = False, loses: bool = False
+        self,
+        seed: int,
+        faults: Faults,
+        *,
+        processes: int = 2,
+        reserved: bool = False,
+        loses: bool = False,
+        bound: int = 0,
     ) -> None:
         """``reserved``: one block has generations for the whole run, and losses of Milvus are not looked for, as in
-        older versions of the server. ``loses``: Milvus may lose data."""
+        older versions of the server. ``loses``: Milvus may lose data. ``bound``: MAX_LOADED_COLLECTIONS."""
         self.seed = seed
         self.loses = loses
+        self.bound = bound
         self.random = Random(seed)
         self.faults = faults
         self.loop = VirtualLoop()
@@ -91,6 +103,7 @@ class World:
             self.tables.blocks.append(GenerationBlock(UUID(int=1), 1, 1 << 30))
             self.tables.last_in_block = 1 << 30
         self.rebuilds = MemoryRebuildStore(self.tables)
+        self.loads = MemoryLoadStore(self.tables)
         self.syncs = MemorySyncStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
         self.statistics = MemoryStatisticsStore(self.tables)
         self.chunks = MemoryModelMigrationStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
@@ -181,15 +194,18 @@ class World:
             process.close_unstarted()
 
     def rest(self) -> None:
-        """Ends all faults, starts dead processes and waits until recovery has finished all work."""
+        """Ends all faults, starts dead processes, loads all bots and waits until recovery has finished all work."""
         self.faults = Faults.none()
+        self.bound = self.bound and ALL
         for number, process in enumerate(self.processes):
             process.resume()
+            process.loads.bound = self.bound
             if process.dead:
                 self.restart(number)
         self.note("world", "no more faults")
         # Late writes land first: they may still make work for recovery.
         self.loop.run_until(lambda: False, self.loop.time() + LEASE + LATE_WRITE_WINDOW)
+        self.milvus.loaded.update(self.milvus.collections())  # As if somebody used each bot.
         self._quiet()
         if not self.reserved:  # Surplus vectors, which would hide losses from the counts, are gone by now.
             self.loop.run_until(lambda: False, self.loop.time() + 3 * CHECK)
@@ -202,6 +218,12 @@ class World:
             lambda: not (tables.restored or tables.sagas or tables.garbage or tables.rebuilds), deadline
         ):
             raise Violation(f"work is left: {tables.sagas} {tables.garbage} {tables.rebuilds}")
+
+    def release(self, bot: int) -> None:
+        """Somebody else releases the collection of a bot."""
+        if row := self.tables.bots.get(self.history.bots[bot].bot_id):
+            self.note("milvus", "releases", bot)
+            self.milvus.release(row.collection)
 
     def lose(self, how: str, bot: int) -> None:
         """Milvus loses all collections, the collection of a bot, or some of its rows."""

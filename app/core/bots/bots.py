@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from app.core.analyzers.analyzers import NEWEST
 from app.core.bots.creations import POLL_SECONDS, Creations
+from app.core.bots.loads import Loads
 from app.core.bots.modes import check_mode
 from app.core.embedding.registry import EmbedderRegistry
 from app.core.leases.leases import Leases
 from app.core.ports import BotPort, VectorIndex
+from app.schemas.operation_rows import LoadState
 from app.schemas.rows import CREATE_BOT, DROP_COLLECTION, Bot, BotChanges, BotCounts, BotSaga, Mode
 from app.utils.errors import (
     AppError,
@@ -51,6 +54,8 @@ class NewBot:
     default_mode: Mode | None = None
     default_dense_weight: float | None = None
     default_min_confidence: float | None = None
+    pinned: bool | None = None
+    """Whether the collection stays in Milvus's memory; no if it is not named."""
 
     def agrees_with(self, bot: Bot) -> bool:
         """Whether the bot has all values that are named here."""
@@ -61,6 +66,7 @@ class NewBot:
             and self.default_mode in (None, bot.default_mode)
             and self.default_dense_weight in (None, bot.default_dense_weight)
             and self.default_min_confidence in (None, bot.default_min_confidence)
+            and self.pinned in (None, bot.pinned)
         )
 
 
@@ -81,13 +87,21 @@ class Bots:
     """``deadline``: seconds that a deletion waits for other sagas before it leaves the rest to recovery."""
 
     def __init__(
-        self, store: BotPort, index: VectorIndex, embedders: EmbedderRegistry, leases: Leases, *, deadline: float
+        self,
+        store: BotPort,
+        index: VectorIndex,
+        embedders: EmbedderRegistry,
+        leases: Leases,
+        *,
+        deadline: float,
+        loads: Loads,
     ) -> None:
         self._store = store
         self._index = index
         self._embedders = embedders
         self._leases = leases
         self._deadline = deadline
+        self._loads = loads
         self._creations = Creations(store, index, embedders, leases)
 
     async def create(self, new: NewBot) -> tuple[Bot, bool]:
@@ -115,6 +129,7 @@ class Bots:
             default_dense_weight=new.default_dense_weight,
             default_min_confidence=new.default_min_confidence,
             title_in_lexical=new.title_in_lexical is not False,
+            pinned=new.pinned is True,
         )
         await failpoint("bot_create.after_register")
         bot = await self._store.get(new.bot_id, None)
@@ -220,6 +235,16 @@ class Bots:
         with self._leases.holding([saga]):
             await failpoint("bot_delete.after_mark")
             await self._remove(bot_id)
+
+    async def warm(self, bot_id: UUID, account: str | None) -> tuple[Bot, Literal["loaded", "loading"]]:
+        """Starts to load the bot's collection if it is not loaded, and returns at once. Raises as ``usable``."""
+        bot = await self.usable(bot_id, account)
+        return bot, await self._loads.begin(bot.milvus_collection)
+
+    async def load_states(self, bots: Sequence[Bot]) -> Sequence[LoadState | None]:
+        """Whether each bot's collection is loaded; None where that is not recorded."""
+        states = await self._loads.states([bot.milvus_collection for bot in bots])
+        return [None if states is None else states[bot.milvus_collection] for bot in bots]
 
     async def supports_lexical(self, bot: Bot) -> bool:
         """Whether the bot can be searched in lexical and hybrid mode."""

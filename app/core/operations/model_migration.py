@@ -240,6 +240,7 @@ class ModelMigrator:
         for _ in range(MAX_CUTOVERS):
             if await self._catch_up(run, progress) > MAX_CUTOVER_CHUNKS:
                 continue
+            await self._index.load(run.migration.collection_name)  # So that no search waits for it.
             await failpoint("reembed.before_switch")
             try:
                 async with self._store.cut_over(run.bot_id, run.migration) as cutover:

@@ -27,7 +27,14 @@ from app.core.ports import ModelMigrationPort, RebuildPort, VectorIndex
 from app.core.write.bulk_throttle import BulkWriteThrottle
 from app.schemas.operation_rows import Check, Rebuild
 from app.schemas.rows import CHUNKS_PER_GENERATION, Bot, Progress
-from app.utils.errors import AppError, BotNotFound, CollectionMissing, CollectionMoved, IndexRebuilding
+from app.utils.errors import (
+    AppError,
+    BotNotFound,
+    CollectionMissing,
+    CollectionMoved,
+    CollectionReleased,
+    IndexRebuilding,
+)
 from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch
 
@@ -71,7 +78,8 @@ class RebuildLimit:
 class Rebuilder:
     """``interval``: seconds between two searches for bots to rebuild. ``check``: seconds between two counts of a bot's
     rows, by any of the servers. ``settling``: how long after a restore of PostgreSQL a delete from before it may still
-    take effect in Milvus."""
+    take effect in Milvus. ``counted``: the index whose rows are counted; if it does not load a collection that is
+    released, only the loss of the whole collection is noticed until somebody does."""
 
     def __init__(
         self,
@@ -88,6 +96,7 @@ class Rebuilder:
         interval: float,
         check: float,
         settling: timedelta,
+        counted: VectorIndex,
     ) -> None:
         self._store = store
         self._chunks = chunks
@@ -101,6 +110,7 @@ class Rebuilder:
         self._interval = interval
         self._check = timedelta(seconds=check)
         self._settling = settling
+        self._counted = counted
         self._logged_refusals: set[UUID] = set()
 
     async def rebuild_forever(self) -> None:
@@ -133,7 +143,7 @@ class Rebuilder:
         bot_id = check.bot_id
         try:
             bot, counts = await self._bots.get_with_counts(bot_id, None)
-            if not check.lost_below and await self._index.count(bot.milvus_collection) >= counts.chunks:
+            if not check.lost_below and await self._counted.count(bot.milvus_collection) >= counts.chunks:
                 return True
             unverified = await self._index.unverified_collections()
             if any(each.name == bot.milvus_collection for each in unverified):
@@ -142,6 +152,8 @@ class Rebuilder:
                 if await self._store.begin_in_place(bot_id, bot.milvus_collection):
                     log.warning("bot %s: Milvus lost vectors of collection %s", bot_id, bot.milvus_collection)
                 return False
+        except CollectionReleased:
+            return True  # Milvus has the collection. Its rows are counted when it is loaded.
         except CollectionMissing:
             with suppress(CollectionMoved, BotNotFound):
                 await self._bots.ensure_collection(bot)

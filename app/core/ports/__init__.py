@@ -13,6 +13,7 @@ from app.core.ports.bots import BotPort
 from app.core.ports.documents import DocumentPort, RecentVector, RecentWrites
 from app.core.ports.jobs import JobPort
 from app.core.ports.listing import ListingPort
+from app.core.ports.loads import Claim, LoadPort
 from app.core.ports.operations import (
     BacklogPort,
     Cutover,
@@ -61,6 +62,7 @@ __all__ = [
     "BeginResult",
     "BotPort",
     "ChunkIds",
+    "Claim",
     "Cutover",
     "DocumentPort",
     "FinishResult",
@@ -71,6 +73,7 @@ __all__ = [
     "JobPort",
     "KeyRange",
     "ListingPort",
+    "LoadPort",
     "MarkerPort",
     "ModelMigrationPort",
     "NormalizePort",

@@ -52,6 +52,7 @@ class BotPort(Protocol):
         default_mode: Mode | None = None,
         default_dense_weight: float | None = None,
         default_min_confidence: float | None = None,
+        pinned: bool = False,
     ) -> int | None:
         """Registers the bot, makes its partitions and begins the saga CREATE_BOT that makes its collection.
 

@@ -36,6 +36,15 @@ class GarbagePort(Protocol):
     async def reschedule(self, rows: Sequence[VectorGarbage]) -> None:
         """Makes the rows due again: when late writes are over, or after a pause that grows with the attempts."""
 
+    async def defer(self, rows: Sequence[VectorGarbage]) -> None:
+        """Makes the rows due at no time, until ``resume`` names their collection."""
+
+    async def deferred(self) -> set[str]:
+        """The collections of deferred rows."""
+
+    async def resume(self, collections: Collection[str]) -> None:
+        """Makes the deferred rows of these collections due now."""
+
 
 class GenerationPort(Protocol):
     async def state(self) -> GenerationState:

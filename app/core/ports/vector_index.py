@@ -77,7 +77,8 @@ class VectorIndex(Protocol):
     Every method but ``close`` raises ``VectorIndexUnavailable`` when the index does not answer within its
     deadline (the outcome of a write is then unknown: it may still land), and ``CollectionMissing`` where the
     named collection does not exist. Of its kinds, ``VectorIndexFull`` says that a write did not land for want of space,
-    and ``CollectionUnverified`` that a search might not see every acknowledged row.
+    ``CollectionUnverified`` that a search might not see every acknowledged row, and ``CollectionReleased`` that a read
+    needs a collection in memory that is not. Writes, deletes by key and all else need none in memory; ``count`` may.
     """
 
     @property
@@ -90,11 +91,24 @@ class VectorIndex(Protocol):
     async def supports_lexical(self, collection: str) -> bool:
         """Whether the collection has a lexical field. Asks the server once for each collection."""
 
-    async def create(self, collection: str, dimension: int) -> None:
+    async def create(self, collection: str, dimension: int, *, load: bool = True) -> None:
         """Creates the collection and its indexes, and loads it. Idempotent, also when processes call it concurrently.
 
-        Raises CollectionForeign if a collection of that name has another schema or dimension.
+        Without ``load`` it need not be in memory afterwards, which is much faster. Raises CollectionForeign if a
+        collection of that name has another schema or dimension.
         """
+
+    async def load(self, collection: str) -> None:
+        """Returns when the collection is in memory; at once if it is. May take up to a minute."""
+
+    async def release(self, collection: str) -> None:
+        """Takes the collection out of memory, where only writes need none of it; no effect if it is not in memory.
+
+        Reads that are in progress may raise CollectionReleased.
+        """
+
+    async def loaded(self) -> set[str]:
+        """Names of the collections that are completely in memory, foreign ones too, except the marker."""
 
     async def drop(self, collection: str, dimension: int | None = None) -> None:
         """Drops the collection; a missing one is no error.

@@ -13,6 +13,7 @@ import numpy as np
 
 from app.core.bots import recent_vectors
 from app.core.bots.bots import Bots
+from app.core.bots.loads import Loads
 from app.core.bots.recent_vectors import RecentVectors, Snapshot
 from app.core.embedding.port import Vectors
 from app.core.embedding.registry import EmbedderRegistry
@@ -88,9 +89,11 @@ class Retrieval:
         index: VectorIndex,
         embedders: EmbedderRegistry,
         recent: RecentVectors,
+        loads: Loads,
     ) -> None:
         self._completion = Completion(documents, embedders)
         self._recent = recent
+        self._loads = loads
         self._bots = bots
         self._documents = documents
         self._index = index
@@ -233,7 +236,10 @@ class Retrieval:
         timings: Stopwatch,
     ) -> list[HitLists]:
         search = (request, k, guarantee_timestamp, allowed_ids, timings)
+        collection = request.bot.milvus_collection
         try:
+            if self._loads.is_cold(collection):  # Here, because what follows may serve several requests.
+                await self._loads.ready(collection)
             if request.lexical:
                 dense, lexical = await asyncio.gather(self._dense(*search), self._lexical(*search))
             else:  # Without the cost of two tasks.

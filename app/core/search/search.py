@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.core.bots.bot_cache import StableValueCache
 from app.core.bots.bots import Bots
+from app.core.bots.loads import Loads
 from app.core.bots.modes import check_mode
 from app.core.bots.recent_vectors import RecentVectors
 from app.core.embedding.port import Embedder, Vectors
@@ -63,6 +64,7 @@ class Search:
         rebuild_error: Callable[[Bot], AppError],
         relevance: Relevance,
         recent: RecentVectors,
+        loads: Loads,
     ) -> None:
         self._bots = bots
         self._documents = documents
@@ -74,7 +76,7 @@ class Search:
         self._large_slots = asyncio.Semaphore(MAX_LARGE_ANSWERS)
         self._rebuild_error = rebuild_error
         self._relevance = relevance
-        self._retrieval = Retrieval(bots, documents, index, embedders, recent)
+        self._retrieval = Retrieval(bots, documents, index, embedders, recent, loads)
         self._planner = FilterPlanner(documents, self._retrieval)
         self._ranker = Ranker(documents, index, embedders)
         self._bot_reader = RequestCoalescer(self._read_bot)

@@ -5,6 +5,7 @@ A stored vector is only a saving. One that cannot be read, or is not a vector of
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -14,7 +15,7 @@ from app.core.embedding.port import Embedder, PartialEmbeddingError, Vectors
 from app.core.ports import VectorIndex
 from app.core.write.write import StoredVectors, Write
 from app.schemas.rows import Bot, NewDocument, StoredDocument
-from app.utils.errors import AppError, CollectionMissing
+from app.utils.errors import AppError, CollectionMissing, CollectionReleased
 from app.utils.failpoints import failpoint
 from app.utils.stopwatch import Stopwatch
 
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 LENGTH_TOLERANCE: Final = 1e-3
 """How far the squared length of a stored vector may be from 1. This server stores vectors of unit length."""
+
+EMBEDDED_WITHOUT_LOADING: Final = 64
+"""Chunks that are rather embedded than read from a collection that would have to be loaded first."""
 
 
 class ChunkText(NamedTuple):
@@ -99,9 +103,16 @@ def _given(chunk: ChunkText, embedder: Embedder) -> Vectors | None:
 
 async def _read(index: VectorIndex, dimension: int, bot: Bot, keys: Collection[int]) -> Mapping[int, Vectors]:
     """The usable ones of the vectors with these keys in the bot's collection."""
+    read = partial(index.embeddings, bot.milvus_collection, sorted(keys), guarantee_timestamp=bot.milvus_timestamp)
     try:
         await failpoint("write.before_carry")
-        found = await index.embeddings(bot.milvus_collection, sorted(keys), guarantee_timestamp=bot.milvus_timestamp)
+        try:
+            found = await read()
+        except CollectionReleased:
+            if len(keys) <= EMBEDDED_WITHOUT_LOADING:
+                raise
+            await index.load(bot.milvus_collection)
+            found = await read()
     except (AppError, CollectionMissing) as exc:
         log.warning("%d stored vectors could not be read and are embedded: %s", len(keys), exc)
         return {}

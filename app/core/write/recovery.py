@@ -15,7 +15,7 @@ from app.core.bots.bots import Bots
 from app.core.leases.leases import Leases
 from app.core.ports import DELETE_KEYS, BotPort, GarbagePort, IdempotencyPort, StreamPort, VectorIndex, WritePort
 from app.schemas.operation_rows import VectorGarbage
-from app.utils.errors import AppError, CollectionMissing
+from app.utils.errors import AppError, CollectionMissing, CollectionReleased
 from app.utils.failpoints import failpoint
 
 log = logging.getLogger(__name__)
@@ -115,34 +115,46 @@ class Recovery:
             await self._writes.sweep_recent_vectors(timedelta(seconds=self._keep_recent))
             self._next_recent_sweep = now + self._keep_recent / 2
 
-    async def _keys_of(self, collection: str, rows: Sequence[VectorGarbage]) -> list[int]:
-        """All keys that may exist; of generations with a large chunk_index those that do exist."""
-        wide = [row.span for row in rows if row.chunk_span > WIDE_SPAN]
-        keys = [key for row in rows if row.chunk_span <= WIDE_SPAN for key in range(*row.span)]
-        return keys + sorted(await self._index.present(collection, wide)) if wide else keys
+    async def _present(self, collection: str, rows: Sequence[VectorGarbage]) -> set[int] | None:
+        """The keys of the rows that exist; None if the collection is released, and so cannot be read."""
+        try:
+            return await self._index.present(collection, [row.span for row in rows]) if rows else set()
+        except CollectionReleased:
+            return None
 
     async def _collect(self, collection: str, rows: Sequence[VectorGarbage], until: float) -> None:
         """Deletes by key. A row is complete when no late write can come and Milvus was then read without its keys.
+
+        Of a released collection that look waits until somebody has loaded it, and so does the deletion of what has no
+        list of all keys: generations with a large chunk_index.
 
         No delete begins after ``until``, when the claim ends. A restore of PostgreSQL may have made the generations
         current again, and ``Rebuilder`` waits only so long for deletes from before it.
         """
         final = [row for row in rows if row.window_passed]
+        wide = [row for row in rows if row.chunk_span > WIDE_SPAN]
+        deferred: list[VectorGarbage] = []
         await failpoint("gc.before_delete")
         try:
-            keys = await self._keys_of(collection, rows)
+            keys = [key for row in rows if row.chunk_span <= WIDE_SPAN for key in range(*row.span)]
+            if (found := await self._present(collection, wide)) is None:
+                deferred += wide
+            keys += sorted(found or ())
             for start in range(0, len(keys), DELETE_KEYS):
                 if asyncio.get_running_loop().time() >= until:
                     return
                 await self._index.delete(collection, keys[start : start + DELETE_KEYS])
-            left = await self._index.present(collection, [row.span for row in final]) if final else set()
+            if (left := await self._present(collection, final)) is None:
+                deferred += [row for row in final if row not in deferred]
         except CollectionMissing:
-            left = set()
+            left, deferred = set(), []
         await failpoint("gc.after_delete")
-        gone = [row for row in final if left.isdisjoint(range(*row.span))]
+        gone = [row for row in final if row not in deferred and (left or set()).isdisjoint(range(*row.span))]
         if gone:
             await failpoint("gc.before_end")
             await self._garbage.complete(gone)
             await failpoint("gc.after_end")
-        if kept := [row for row in rows if row not in gone]:
+        if deferred:
+            await self._garbage.defer(deferred)
+        if kept := [row for row in rows if row not in gone and row not in deferred]:
             await self._garbage.reschedule(kept)

@@ -7,6 +7,7 @@ from tests.doubles.memory_store.generations import MemoryGenerationStore
 from tests.doubles.memory_store.idempotency import MemoryIdempotencyStore
 from tests.doubles.memory_store.jobs import MemoryJobStore
 from tests.doubles.memory_store.listing import MemoryListingStore
+from tests.doubles.memory_store.loads import MemoryLoadStore
 from tests.doubles.memory_store.model_migrations import MemoryModelMigrationStore
 from tests.doubles.memory_store.quotas import MemoryQuotaStore
 from tests.doubles.memory_store.rebuild import MemoryRebuildStore
@@ -25,6 +26,7 @@ __all__ = [
     "MemoryIdempotencyStore",
     "MemoryJobStore",
     "MemoryListingStore",
+    "MemoryLoadStore",
     "MemoryModelMigrationStore",
     "MemoryQuotaStore",
     "MemoryRebuildStore",

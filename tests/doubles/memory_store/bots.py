@@ -81,6 +81,7 @@ class MemoryBotStore:
         default_mode: Mode | None = None,
         default_dense_weight: float | None = None,
         default_min_confidence: float | None = None,
+        pinned: bool = False,
     ) -> int | None:
         if bot_id in self._tables.bots:
             return None
@@ -100,6 +101,7 @@ class MemoryBotStore:
             default_mode=default_mode,
             default_dense_weight=default_dense_weight,
             default_min_confidence=default_min_confidence,
+            pinned=pinned,
         )
         self._tables.partitions[bot_id] = Partition()
         return self._tables.begin_saga(CREATE_BOT, bot_id, token, lease).generation

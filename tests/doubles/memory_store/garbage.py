@@ -1,11 +1,13 @@
 """GarbagePort in plain memory."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 
 from app.core.stores.postgres.garbage import BATCH
 from app.schemas.operation_rows import VectorGarbage
 from tests.doubles.memory_store.tables import Tables
+
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class MemoryGarbageStore:
@@ -36,3 +38,16 @@ class MemoryGarbageStore:
             if row := self._tables.garbage.get((reschedule.generation, reschedule.collection_name)):
                 pause = min(2 ** min(row.attempts, 6), 60)
                 row.next_attempt_at = max(row.not_before, now + timedelta(seconds=pause))
+
+    async def defer(self, rows: Sequence[VectorGarbage]) -> None:
+        for deferred in rows:
+            if row := self._tables.garbage.get((deferred.generation, deferred.collection_name)):
+                row.next_attempt_at = NEVER
+
+    async def deferred(self) -> set[str]:
+        return {row.collection_name for row in self._tables.garbage.values() if row.next_attempt_at == NEVER}
+
+    async def resume(self, collections: Collection[str]) -> None:
+        for row in self._tables.garbage.values():
+            if row.next_attempt_at == NEVER and row.collection_name in collections:
+                row.next_attempt_at = self._tables.now()

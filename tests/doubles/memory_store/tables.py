@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from app.core.ports import RecentVector
@@ -38,6 +38,7 @@ class BotRow:
     default_dense_weight: float | None = None
     default_min_confidence: float | None = None
     statistics_version: UUID | None = None
+    pinned: bool = False
 
     @property
     def collection(self) -> str:
@@ -75,6 +76,7 @@ class BotRow:
             default_dense_weight=self.default_dense_weight,
             default_min_confidence=self.default_min_confidence,
             statistics_version=self.statistics_version,
+            pinned=self.pinned,
         )
 
 
@@ -201,6 +203,18 @@ class PartRow:
 
 
 @dataclass(slots=True)
+class LoadRow:
+    is_loaded: bool
+    last_used_at: datetime
+    action: Literal["load", "release"] | None = None
+    lease_token: UUID | None = None
+    lease_until: datetime | None = None
+
+    def is_leased(self, now: datetime) -> bool:
+        return self.lease_until is not None and self.lease_until >= now
+
+
+@dataclass(slots=True)
 class RebuildRow:
     bot_id: UUID
     before_generation: int
@@ -245,6 +259,7 @@ class Tables:
         self.jobs: dict[UUID, JobRow] = {}
         self.migration_leases: dict[UUID, tuple[UUID, datetime]] = {}
         self.rebuilds: dict[UUID, RebuildRow] = {}
+        self.loads: dict[str, LoadRow] = {}
         self.syncs: dict[UUID, SyncRow] = {}
         self.parts: dict[PartName, PartRow] = {}
         self.checks: dict[UUID, datetime] = {}

@@ -131,6 +131,20 @@ async def _query(handler: Any, request: milvus_pb2.QueryRequest, *, timeout: flo
     return response
 
 
+async def loaded_collections(client: AsyncMilvusClient, timeout: float) -> set[str]:
+    """The names of the collections that are completely in memory. pymilvus has no call for it.
+
+    Milvus Lite returns all collections, and 0 as the share of one that is not loaded.
+    """
+    metadata = client._generate_call_context().to_grpc_metadata()
+    handler = await client._get_connection()
+    request = milvus_pb2.ShowCollectionsRequest(type=milvus_pb2.ShowType.InMemory)
+    response = await handler._async_stub.ShowCollections(request, timeout=timeout, metadata=metadata)
+    check_status(response.status)
+    shares = zip(response.collection_names, response.inMemory_percentages, strict=True)
+    return {name for name, share in shares if share == 100}
+
+
 async def unverified_collections(client: AsyncMilvusClient, claim: float, timeout: float) -> list[UnverifiedCollection]:
     """Asks the Milvus Lite process; see ``VectorIndex.unverified_collections``."""
     rows = await _call_lite(client, UNVERIFIED_COLLECTIONS, {"claim": claim}, timeout)

@@ -23,13 +23,13 @@ from app.core.stores.milvus.collections import MilvusCollections
 from app.core.stores.milvus.driver import (
     RECONNECT,
     finish_verification,
-    is_not_loaded,
     mute_pymilvus,
     send_write,
     unverified_collections,
     with_deadline,
 )
 from app.core.stores.milvus.marker import MilvusMarker
+from app.core.stores.milvus.memory import MilvusMemory
 from app.core.stores.milvus.packing import insert_request, request_slices
 from app.core.stores.milvus.refusal import MissingPrivileges, check_privileges, has_credentials, refusal
 from app.core.stores.milvus.search import MilvusSearch, SearchScope
@@ -69,10 +69,11 @@ class MilvusIndex:
         self._analyzer = analyzer
         self._bm25 = schema.has_bm25(version)
         self._lite = schema.is_lite(version)
-        self._search = MilvusSearch(client, self._read, timeout, analyzer)
+        self._memory = MilvusMemory(client, timeout)
+        self._search = MilvusSearch(client, self._memory.read, timeout, analyzer)
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="milvus")
         self._collections = MilvusCollections(client, blocking, self._threads, timeout)
-        self.marker = MilvusMarker(client, self._collections, self._read, timeout)
+        self.marker = MilvusMarker(client, self._collections, self._memory.read_loading, timeout)
         self._infos: dict[str, CollectionInfo] = {}
 
     @classmethod
@@ -86,13 +87,14 @@ class MilvusIndex:
         tls: MilvusTls | None = None,
         timeout: float = 10.0,
         wait: float = 30.0,
+        releases: bool = False,
     ) -> Self:
         """Connects to ``uri`` (http://host:19530, https:// for TLS, or unix:/path of Milvus Lite).
 
         ``analyzer``: prepares texts for the lexical field. ``timeout``: seconds each later call may take. ``wait``:
-        seconds to keep trying while the server is unavailable. Raises VectorIndexUnavailable after that, and
-        StartupError for an invalid URI and for what waiting does not solve: a refused token, missing privileges, a
-        missing database, a certificate.
+        seconds to keep trying while the server is unavailable. ``releases``: the user must be allowed to release
+        collections. Raises VectorIndexUnavailable after that, and StartupError for an invalid URI and for what waiting
+        does not solve: a refused token, missing privileges, a missing database, a certificate.
         """
         mute_pymilvus()
         options = {"token": token, "db_name": database, **(tls or MilvusTls()).options()}
@@ -101,7 +103,7 @@ class MilvusIndex:
         while True:
             try:
                 patience = max(0.1, min(timeout, deadline - time.monotonic()))
-                return await cls._connect_once(uri, options, timeout, patience, analyzer)
+                return await cls._connect_once(uri, options, timeout, patience, analyzer, releases)
             except (VectorIndexUnavailable, MissingPrivileges) as exc:
                 now = time.monotonic()
                 if (reason := refusal(exc, uri, database)) and now > refused_until:
@@ -114,7 +116,13 @@ class MilvusIndex:
 
     @classmethod
     async def _connect_once(
-        cls, uri: str, options: Mapping[str, Any], timeout: float, patience: float, analyzer: Analyzer
+        cls,
+        uri: str,
+        options: Mapping[str, Any],
+        timeout: float,
+        patience: float,
+        analyzer: Analyzer,
+        releases: bool,
     ) -> Self:
         # Dedicated connections, because pymilvus keeps shared ones open when their client is closed.
         options = {**options, "timeout": patience, "dedicated": True, "grpc_options": RECONNECT}
@@ -127,7 +135,7 @@ class MilvusIndex:
             await client.list_collections(timeout=patience)
             version = await client.get_server_version(timeout=patience)
             if has_credentials(uri, options["token"]):
-                await check_privileges(client, patience)
+                await check_privileges(client, patience, releases=releases)
             return await asyncio.to_thread(partial(MilvusClient, uri, **options)), version
 
         try:
@@ -155,7 +163,7 @@ class MilvusIndex:
         """
         return self._timeout + LATE_WRITE_SLACK_SECONDS
 
-    async def create(self, collection: str, dimension: int) -> None:
+    async def create(self, collection: str, dimension: int, *, load: bool = True) -> None:
         if not schema.COLLECTION_NAME.fullmatch(collection) or not 1 <= dimension <= schema.MAX_DIMENSION:
             raise ValueError(f"Milvus cannot have a collection {collection!r} of {dimension} dimensions")
 
@@ -172,10 +180,20 @@ class MilvusIndex:
             for field in schema.indexed_fields(description):
                 if await self._collections.describe_index(collection, field) is None:
                     await self._collections.create_index(collection, field)
-            await self._client.load_collection(collection, timeout=CREATE_SECONDS)
+            if load:
+                await self._client.load_collection(collection, timeout=CREATE_SECONDS)
             self._infos[collection] = CollectionInfo(dimension, schema.described_lexical(description))
 
         await with_deadline(CREATE_SECONDS, create)
+
+    async def load(self, collection: str) -> None:
+        await self._memory.load(collection)
+
+    async def release(self, collection: str) -> None:
+        await self._memory.release(collection)
+
+    async def loaded(self) -> set[str]:
+        return await self._memory.loaded()
 
     async def drop(self, collection: str, dimension: int | None = None) -> None:
         self._infos.pop(collection, None)
@@ -312,7 +330,7 @@ class MilvusIndex:
             consistency_level="Strong",
             timeout=self._timeout,
         )
-        return int((await self._read(collection, count))[0]["count(*)"])
+        return int((await self._memory.read(count))[0]["count(*)"])
 
     async def ping(self) -> None:
         # Not get_server_version: Milvus's proxy answers that by itself. This call reaches the coordinator behind it.
@@ -329,7 +347,7 @@ class MilvusIndex:
         while True:
             after_last = f"{schema.CHUNK_ID} > {last}{condition}"
             first_rows = partial(self._collections.first_rows, collection, after_last, [schema.CHUNK_ID], size)
-            rows = await self._read(collection, first_rows)
+            rows = await self._memory.read(first_rows)
             if not rows:
                 return
             keys = sorted(int(row[schema.CHUNK_ID]) for row in rows)
@@ -362,20 +380,6 @@ class MilvusIndex:
 
     async def _call(self, request: Callable[[], Awaitable[T]]) -> T:
         return await with_deadline(self._timeout, request)
-
-    async def _read(self, collection: str, request: Callable[[], Awaitable[T]]) -> T:
-        """Sends a request that needs the collection in memory, and loads it if it is not: after a restart of Milvus."""
-
-        async def attempt() -> T:
-            try:
-                return await request()
-            except MilvusException as error:
-                if not is_not_loaded(error):
-                    raise
-                await self._client.load_collection(collection, timeout=self._timeout)
-                return await request()
-
-        return await self._call(attempt)
 
 
 def _in_range(key_range: KeyRange) -> str:

@@ -24,7 +24,7 @@ CREATE_SECONDS: Final = 60.0
 
 
 class Read(Protocol):
-    """``MilvusIndex._read``: sends a request and loads the collection first if it is not in memory."""
+    """``MilvusMemory.read_loading``: sends a request and loads the collection first if it is not in memory."""
 
     async def __call__(self, collection: str, request: Callable[[], Awaitable[T]]) -> T: ...
 

@@ -29,6 +29,8 @@ PRIVILEGES: Final = (
     ("Query", "Query", milvus_pb2.QueryRequest),
 )
 """The calls that this server makes, and the privilege that each needs (documentation of Milvus 2.3 to 2.6)."""
+RELEASE: Final = ("Release", "ReleaseCollection", milvus_pb2.ReleaseCollectionRequest)
+"""Only a server with MAX_LOADED_COLLECTIONS makes this one."""
 
 
 class MissingPrivileges(Exception):
@@ -39,11 +41,12 @@ def has_credentials(uri: str, token: str) -> bool:
     return bool(token) or "@" in uri
 
 
-async def check_privileges(client: AsyncMilvusClient, timeout: float) -> None:
+async def check_privileges(client: AsyncMilvusClient, timeout: float, *, releases: bool = False) -> None:
     """Makes each call on a collection that does not exist, because Milvus checks the privilege first.
 
-    Raises MissingPrivileges with all that are missing.
+    ``releases``: RELEASE too. Raises MissingPrivileges with all that are missing.
     """
+    privileges = (*PRIVILEGES, *([RELEASE] if releases else []))
     handler = await client._get_connection()
     metadata = client._generate_call_context().to_grpc_metadata()
     name = f"no_such_collection_{uuid4().hex}"
@@ -58,8 +61,8 @@ async def check_privileges(client: AsyncMilvusClient, timeout: float) -> None:
             raise
         return False
 
-    denied = await asyncio.gather(*(is_missing(call, request) for _, call, request in PRIVILEGES))
-    missing = [privilege for (privilege, _, _), no in zip(PRIVILEGES, denied, strict=True) if no]
+    denied = await asyncio.gather(*(is_missing(call, request) for _, call, request in privileges))
+    missing = [privilege for (privilege, _, _), no in zip(privileges, denied, strict=True) if no]
     if missing:
         raise MissingPrivileges(", ".join(missing))
 

@@ -19,9 +19,12 @@ EXACT_ROWS: Final = 2048
 
 
 class Read(Protocol):
-    """Sends a request that needs the collection in memory: with a deadline, and with errors translated."""
+    """Sends a request that needs the collection in memory: with a deadline, and with errors translated.
 
-    async def __call__(self, collection: str, request: Callable[[], Awaitable[Any]]) -> Any: ...
+    Raises CollectionReleased if the collection is not in memory.
+    """
+
+    async def __call__(self, request: Callable[[], Awaitable[Any]]) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class MilvusSearch:
     async def _search(self, request: SearchRequest) -> list[dict[int, float]]:
         """For each query the scores of the keys that were found."""
         send = partial(search, self._client, request, self._timeout)
-        found = scores_by_key(await self._read(request.collection_name, send))
+        found = scores_by_key(await self._read(send))
         return found or [{} for _ in range(request.nq)]
 
     async def _embeddings(
@@ -126,7 +129,7 @@ class MilvusSearch:
         may be incomplete. Milvus Lite has no timestamps and searches every row.
         """
         request = vectors_request(collection, expression, limit, guarantee_timestamp)
-        return vectors_by_key(await self._read(collection, partial(query, self._client, request, self._timeout)))
+        return vectors_by_key(await self._read(partial(query, self._client, request, self._timeout)))
 
 
 def cosines(stored: Mapping[int, Vectors], query: Vectors) -> dict[int, float]:

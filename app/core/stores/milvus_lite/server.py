@@ -210,7 +210,11 @@ def _search(name: str) -> Callable[[SerialServicer, Any, grpc.ServicerContext], 
                 reason = f"collection {request.collection_name} must be compared with PostgreSQL first"
                 status = common_pb2.Status(code=UNVERIFIED, reason=reason)
                 return milvus_pb2.SearchResults(status=status)
-            if name == "Search" and (answer := direct.search(collection, request)) is not None:
+            if (
+                name == "Search"
+                and collection.load_state == "loaded"
+                and (answer := direct.search(collection, request)) is not None
+            ):
                 return answer
         return inner(self, request, context)
 

@@ -82,9 +82,10 @@ class BotStore:
         default_mode: Mode | None = None,
         default_dense_weight: float | None = None,
         default_min_confidence: float | None = None,
+        pinned: bool = False,
     ) -> int | None:
         words = (analyzer_version, title_in_lexical)
-        defaults = (default_mode, default_dense_weight, default_min_confidence)
+        defaults = (default_mode, default_dense_weight, default_min_confidence, pinned)
         row = (bot_id, bot_name, collection_name, account, *words, *defaults)
         async with self._db.transaction() as conn:
             if await conn.fetchval(SQL["insert_bot"], *row) is not None:

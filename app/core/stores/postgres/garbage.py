@@ -1,6 +1,6 @@
 """GarbagePort on PostgreSQL: ``vector_gc``."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from app.core.stores.postgres.database import Database
@@ -24,3 +24,13 @@ class GarbageStore:
     async def reschedule(self, rows: Sequence[VectorGarbage]) -> None:
         generations, names = [row.generation for row in rows], [row.collection_name for row in rows]
         await self._db.execute(SQL["reschedule_garbage"], generations, names)
+
+    async def defer(self, rows: Sequence[VectorGarbage]) -> None:
+        generations, names = [row.generation for row in rows], [row.collection_name for row in rows]
+        await self._db.execute(SQL["defer_garbage"], generations, names)
+
+    async def deferred(self) -> set[str]:
+        return {row["collection_name"] for row in await self._db.fetch(SQL["deferred_garbage"])}
+
+    async def resume(self, collections: Collection[str]) -> None:
+        await self._db.execute(SQL["resume_garbage"], list(collections))
