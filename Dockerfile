@@ -1,7 +1,9 @@
 FROM python:3.13.9-slim-trixie AS build
 WORKDIR /srv
-COPY requirements/server.txt requirements/server.txt
-RUN python -m venv .venv && .venv/bin/pip install --no-cache-dir -r requirements/server.txt
+COPY requirements requirements
+# More packages: --build-arg MORE="-r requirements/redis.txt -r requirements/tracing.txt"
+ARG MORE=""
+RUN python -m venv .venv && .venv/bin/pip install --no-cache-dir -r requirements/server.txt $MORE
 
 FROM python:3.13.9-slim-trixie
 # The embedded stores, if they are used, keep their data in /data: mount a volume there.

@@ -31,12 +31,14 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path, *, before: Sequence[str] = (), **settings: str) -> AsyncIterator[Served]:
+async def served(
+    folder: Path, *, before: Sequence[str] = (), port: int | None = None, **settings: str
+) -> AsyncIterator[Served]:
     """Starts a server on the data in ``folder``, yields it when it is ready, and stops it at the end.
 
-    ``before``: a command that becomes the server, such as ``nice``.
+    ``before``: a command that becomes the server, such as ``nice``. ``port``: one of ``free_ports``.
     """
-    (port,) = free_ports(1)
+    port = port or free_ports(1)[0]
     environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     environment |= {"DATA_DIR": str(folder / "data"), "PORT": str(port), "AUTH_DISABLED": "true", **settings}
     log = folder / f"{port}.log"
