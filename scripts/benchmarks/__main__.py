@@ -29,6 +29,7 @@ from scripts.benchmarks import (
     reembed,
     rls,
     search,
+    servers,
     soak,
     startup,
     stream,
@@ -56,6 +57,7 @@ PROGRAMS: tuple[ModuleType, ...] = (
     reembed,
     cache_timing,
     rls,
+    servers,
 )
 """Benchmarks that print by themselves: each has ``add_options(parser)`` and ``main(options)``, the exit code."""
 Options = argparse.Namespace

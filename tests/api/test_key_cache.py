@@ -1,6 +1,7 @@
 """Keys that were looked up are kept for a while: what that saves, and what it must never keep."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -107,3 +108,18 @@ async def test_a_lookup_that_hangs_is_given_up(db: Database, key: str, monkeypat
     keys = ApiKeyAuthenticator(Hanging(db), 300.0)
     outcomes = await asyncio.gather(*(keys.caller(key) for _ in range(20)), return_exceptions=True)
     assert all(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes)
+
+
+async def test_a_key_whose_scopes_are_of_a_later_version_is_not_valid(
+    db: Database, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers of two versions may run beside each other."""
+    store = KeyStore(db)
+    stored = await store.find(key[:11])
+    assert stored is not None
+
+    async def find(prefix: str) -> StoredApiKey:
+        return replace(stored, scopes=["auditor"])
+
+    monkeypatch.setattr(store, "find", find)
+    assert await is_refused(ApiKeyAuthenticator(store, 300.0), key)

@@ -134,6 +134,27 @@ async def test_ten_processes_migrate_at_once(address: PostgresAddress, postgres_
         assert dump(empty) == dump(address)
 
 
+async def test_a_migration_that_waits_does_not_hold_up_others(postgres_server: PostgresAddress) -> None:
+    """As an older server's writes beside a dump, which reads all tables for long."""
+    async with fresh_database(postgres_server, template=None) as old:
+        await asyncio.to_thread(migrate, old, "0028")
+        dump_of_tables, server = [await Database.connect(old, min_size=1, max_size=1, timeout=5) for _ in range(2)]
+        async with dump_of_tables.transaction() as conn:
+            await conn.fetch("SELECT FROM bot_registry")
+            migrating = asyncio.create_task(asyncio.to_thread(migrate, old))
+            for _ in range(20):
+                async with asyncio.timeout(3):  # Half a second, if the machine is idle.
+                    await server.execute("UPDATE bot_registry SET bot_name = bot_name")
+                await asyncio.sleep(0.1)
+            assert not migrating.done()
+        await asyncio.wait_for(migrating, 30)
+        row = await server.fetchrow(SQL["schema_revision"])
+        assert row is not None
+        assert row["revision"] == newest_revision()
+        await dump_of_tables.close()
+        await server.close()
+
+
 # ------------------------------------------------------------------ partitions
 
 

@@ -105,7 +105,8 @@ class ApiKeyAuthenticator:
         except TimeoutError as exc:
             raise DatabaseUnavailable("PostgreSQL did not answer in time.") from exc
         self._known.pop(prefix, None)
-        if stored is None:
+        # A scope of a later version is unknown here: servers of two versions may run beside each other.
+        if stored is None or not set(SCOPES) & set(stored.scopes):
             return None
         while len(self._known) >= CACHED_KEYS:
             del self._known[next(iter(self._known))]

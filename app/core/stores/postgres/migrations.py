@@ -2,9 +2,11 @@
 
 import asyncio
 import io
+import logging
 import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
@@ -15,11 +17,17 @@ from app.utils.errors import DatabaseRightsMissing, DatabaseUnavailable, Startup
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[4]
 
 # Every process that may migrate this database takes this lock: the second one waits, then finds nothing to do.
 MIGRATION_LOCK = 0x63686174
+LOCK_TIMEOUT: Final = "500ms"
+"""Shorter than PostgreSQL's deadlock_timeout: so it is the migration that gives way, and not a server's transaction."""
+PAUSE_SECONDS: Final = 1.0
 # Alembic's ``context`` and ``op`` are global to the process.
 _alembic = threading.Lock()
 
@@ -54,14 +62,16 @@ def _config() -> "Config":
     return config
 
 
-def migrate(address: PostgresAddress) -> None:
+def migrate(address: PostgresAddress, revision: str = "head") -> None:
     """Applies missing revisions in one transaction. Blocks the thread; several processes may do it at the same time.
+
+    Servers of an earlier version may be at work. A statement that waits for a lock on a table, say for a dump that
+    reads it, holds up all others on that table. So it waits for LOCK_TIMEOUT; then all is undone and begun again later.
 
     Raises DatabaseUnavailable when the database does not answer, and StartupError when the role may not change it.
     """
     import sqlalchemy
-    from alembic import command
-    from psycopg.errors import InsufficientPrivilege
+    from psycopg.errors import InsufficientPrivilege, LockNotAvailable
     from sqlalchemy.exc import OperationalError, ProgrammingError
     from sqlalchemy.pool import NullPool
 
@@ -74,15 +84,17 @@ def migrate(address: PostgresAddress) -> None:
     )
     # Behind a pooler, a prepared statement may be another client's.
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args={"prepare_threshold": None})
-    config = _config()
     try:
-        with _alembic, engine.begin() as connection:
-            # Without a limit of time: the role may have limits for the server's own statements.
-            for limit in ("statement_timeout", "lock_timeout"):
-                connection.execute(sqlalchemy.select(sqlalchemy.func.set_config(limit, "0", True)))
-            connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        while True:
+            try:
+                with _alembic, engine.begin() as connection:
+                    _upgrade(connection, revision)
+                return
+            except OperationalError as exc:
+                if not isinstance(exc.orig, LockNotAvailable):
+                    raise
+            log.warning("the schema is brought up to date when another transaction has released its tables")
+            time.sleep(PAUSE_SECONDS)
     except OperationalError as exc:
         raise DatabaseUnavailable("PostgreSQL did not answer while the schema was brought up to date.") from exc
     except ProgrammingError as exc:
@@ -94,6 +106,23 @@ def migrate(address: PostgresAddress) -> None:
         raise
     finally:
         engine.dispose()
+
+
+def _upgrade(connection: "Connection", revision: str) -> None:
+    import sqlalchemy
+    from alembic import command
+
+    def limit(name: str, value: str) -> None:
+        connection.execute(sqlalchemy.select(sqlalchemy.func.set_config(name, value, True)))
+
+    # Without a limit of time: the role may have limits for the server's own statements.
+    limit("statement_timeout", "0")
+    limit("lock_timeout", "0")
+    connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+    limit("lock_timeout", LOCK_TIMEOUT)
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def schema_sql() -> str:
