@@ -5,6 +5,7 @@
 
 from typing import Any
 
+from app.core.bots.loads import Loads
 from app.schemas.queries import SQL
 
 LITE_WRITE_LOCK = "lite-write-lock"
@@ -41,6 +42,12 @@ NAMES = (*_REPLACEMENTS, *LITE_BREAKS)
 def shorten_collector_pause() -> None:
     """The collector waits 2 s or longer before it looks again, and a crash test waits for it after each kill."""
     _replace("reschedule_garbage", "* interval '1 second'", "* interval '0.05 second'")
+
+
+def shorten_idle_time(seconds: float) -> None:
+    """A server looks every 5 s what it can release, and leaves what was used within 30 s."""
+    assert Loads.__init__.__kwdefaults__ is not None
+    Loads.__init__.__kwdefaults__.update(idle=seconds, interval=0.1)
 
 
 def break_statements(name: str) -> None:

@@ -226,6 +226,11 @@ class Client(Caller):
         if answer is not None:
             check_results(bot, answer, text, sought, start, now())
 
+    async def warm(self, bot: Bot) -> None:
+        answer = await self._read("POST", f"/collection/{bot.bot_id}/warm")
+        if answer is not None and answer.status_code not in (200, 202, 404, 409):
+            raise Violation(2, f"warming bot {bot.bot_id} was answered with {answer.status_code} {answer.text}")
+
     async def get(self, document: Document) -> None:
         start = now()
         params = {"chat_bot_id": str(document.bot.bot_id)}

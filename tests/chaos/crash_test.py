@@ -90,6 +90,7 @@ class CrashTest:
         plan = self.plan(number)
         traffic = Traffic(self.world, self._http, f"{self._seed}/{number}", plan.first, plan.hot)
         self._api.arm(plan.fault)
+        others = asyncio.create_task(self._release_some(Random(f"{self._seed}/{number}/others")))
         try:
             if plan.answers:
                 await self._wait_for_fault_and_answers(traffic, plan)
@@ -101,6 +102,7 @@ class CrashTest:
             if plan.full_disk:
                 await self._fill_disk(plan.full_disk, traffic)
         finally:
+            others.cancel()
             await self._kill(plan)
             await traffic.stop()
         if plan.full_disk:
@@ -116,6 +118,15 @@ class CrashTest:
             await self._check.reconnect()
         await self._send_again()
         await self._check_at_rest()
+
+    async def _release_some(self, random: Random) -> None:
+        """Another program releases collections of bots; not in every round."""
+        if self._broken is not None or random.random() < 0.5:
+            return
+        while True:
+            await asyncio.sleep(random.uniform(0.1, 1.5))
+            await self._check.release_some(random)
+            self.tally.faults["released by another program"] += 1
 
     async def _send_again(self) -> None:
         unanswered, self.world.unanswered = self.world.unanswered, []

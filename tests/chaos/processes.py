@@ -261,7 +261,7 @@ async def store_processes(folder: Path, milvus: str, broken: str | None) -> Asyn
 
 
 def config_for(stores: StoreProcesses, folder: Path, broken: str | None, *, name: str = "api") -> ServerConfig:
-    config = ServerConfig(stores.postgres, stores.milvus_uri, folder / f"{name}.sock", folder / f"{name}.log")
-    if stores.milvus_uri.startswith("http"):
-        config = replace(config, lease=1.5, late_write_window=1.5, milvus_timeout=5.0)
-    return replace(config, broken=broken)
+    config = ServerConfig(stores.postgres, stores.milvus_uri, folder / f"{name}.sock", folder / f"{name}.log", bound=2)
+    if stores.milvus_uri.startswith("http"):  # A load takes seconds.
+        config = replace(config, lease=1.5, late_write_window=1.5, milvus_timeout=5.0, bound=3, idle=2.0)
+    return config if broken is None else replace(config, broken=broken, bound=0)

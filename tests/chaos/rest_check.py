@@ -3,7 +3,9 @@
 import asyncio
 import json
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +19,8 @@ from tests.chaos.model import Bot, Document, Violation, now
 from tests.chaos.processes import StoreProcesses
 
 DRAIN_SECONDS = 30.0
+LOADS = 5
+"""Most attempts to read a collection that the server may release again."""
 CHUNKS_PER_GENERATION = 65536
 PAGE_ROWS = 8192
 INSTALLATION = "chat_memory_installation"
@@ -26,6 +30,7 @@ SELECT (SELECT string_agg(s::text, ' ') FROM sagas s) AS sagas,
        (SELECT string_agg(g::text, ' ') FROM vector_gc g) AS vector_gc,
        (SELECT string_agg(bot_id::text, ' ') FROM bot_registry WHERE state <> 'active') AS going
 """
+_WAITING = "SELECT DISTINCT collection_name FROM vector_gc WHERE next_attempt_at = 'infinity'"
 _CHUNKS = """
 SELECT bot_id, chunk_id, doc_id, chunk_index, text FROM document_chunks ORDER BY bot_id, chunk_id
 """
@@ -70,12 +75,17 @@ class RestCheck:
         self._postgres = self._milvus = None
 
     async def drained(self) -> None:
-        """Invariant 5: waits until no work is left. Raises Violation after DRAIN_SECONDS."""
+        """Invariant 5: waits until no work is left. Raises Violation after DRAIN_SECONDS.
+
+        Work that waits for a load of its collection is caused to go on.
+        """
         assert self._postgres is not None
         deadline = now() + DRAIN_SECONDS
         while (backlog := await self._postgres.fetchrow(_BACKLOG)) and any(backlog.values()):
             if now() > deadline:
                 raise Violation(5, f"not drained after {DRAIN_SECONDS:.0f} s: {dict(backlog)}")
+            if waiting := await self._postgres.fetch(_WAITING):
+                await asyncio.to_thread(self._load, [row["collection_name"] for row in waiting])
             await asyncio.sleep(0.03)
         while unverified := await asyncio.to_thread(self._stores.unverified_collections):
             if now() > deadline:
@@ -115,16 +125,35 @@ class RestCheck:
             _check_vectors(bot, only_bot[bot.bot_id], vectors[bot.collection])
         return existing
 
+    async def release_some(self, random: Random) -> None:
+        """Releases a bot's collection, as another program does."""
+        await asyncio.to_thread(self._release, random)
+
+    def _release(self, random: Random) -> None:
+        assert self._milvus is not None
+        with suppress(MilvusException):
+            if names := sorted(set(self._milvus.list_collections()) - {INSTALLATION}):
+                self._milvus.release_collection(random.choice(names))
+
+    def _load(self, collections: list[str]) -> None:
+        assert self._milvus is not None
+        for collection in collections:
+            with suppress(MilvusException):  # It was dropped, or is released again at this moment.
+                self._milvus.load_collection(collection)
+
     def _vectors(self) -> dict[str, dict[int, Vector]]:
         """What Milvus holds: {collection: {chunk_id: vector}}."""
         assert self._milvus is not None
         found = {}
         for collection in set(self._milvus.list_collections()) - {INSTALLATION}:
-            try:
-                rows = self._rows(collection)
-            except MilvusException:  # Milvus Lite loads nothing by itself after a restart.
-                self._milvus.load_collection(collection)
-                rows = self._rows(collection)
+            for attempt in range(LOADS):
+                try:
+                    rows = self._rows(collection)
+                    break
+                except MilvusException:  # It is released. Milvus Lite loads nothing by itself after a restart.
+                    if attempt == LOADS - 1:
+                        raise
+                    self._load([collection])
             found[collection] = {row["chunk_id"]: Vector(row["doc_id"], row["embedding"]) for row in rows}
             # While it flushes, Milvus Lite shows a row in the old place and the new one. It must be the same row.
             for row in rows:

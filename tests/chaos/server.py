@@ -25,7 +25,7 @@ from app.core.stores.milvus.index import MilvusIndex
 from app.main import create_app
 from app.utils.errors import EmbeddingInvalid
 from app.utils.failpoints import install
-from tests.chaos.breaks import break_statements, shorten_collector_pause
+from tests.chaos.breaks import break_statements, shorten_collector_pause, shorten_idle_time
 from tests.chaos.chunk_text import UNEMBEDDABLE
 from tests.chaos.fault import Fault, FaultInjector
 from tests.doubles.hash_embedder import HashEmbedder
@@ -42,6 +42,9 @@ class ServerConfig:
     lease: float = 0.6
     late_write_window: float = 0.6
     milvus_timeout: float = 2.0
+    bound: int = 0
+    idle: float = 0.3
+    """Collections that may be loaded, and the seconds after its last use in which one is not released."""
     broken: str | None = None
     armed: Fault | None = None
 
@@ -58,6 +61,7 @@ class ServerConfig:
             milvus_timeout=self.milvus_timeout,
             saga_lease_seconds=self.lease,
             recovery_interval_seconds=0.1,
+            max_loaded_collections=self.bound,
             startup_timeout=120,
             log_level="INFO",
         )
@@ -91,6 +95,7 @@ def run(config: ServerConfig, control: "Connection[Any, Any]") -> None:
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     shorten_collector_pause()
+    shorten_idle_time(config.idle)
     break_statements(config.broken or "")
 
     @asynccontextmanager

@@ -35,6 +35,7 @@ WEIGHTS = {
     "create_bot": 1,
     "delete_bot": 1,
     "search": 20,
+    "warm": 2,
     "get": 15,
 }
 
@@ -111,6 +112,8 @@ class Traffic:
             await load_part(client, bot)
         elif name == "search":
             await client.search(bot, random.choice(known) if known else None)
+        elif name == "warm":
+            await client.warm(bot)
         elif name == "walk":
             await client.walk(bot)
         elif name == "export":

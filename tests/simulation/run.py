@@ -19,6 +19,8 @@ TRANSFERS = 0.1
 """How often it is followed by an export, or an import that is sent again until it is answered."""
 MORE = 0.25
 """How often a request is followed by one that lists, patches or deletes documents by filter."""
+WARMS = 0.15
+"""How often it is followed by one that warms a bot, if not all may be loaded."""
 LOSSES = ("all", "one", "one", "some", "some")
 RECENT = {"SHARED_CHUNKS": 2, "READ_CHUNKS": 5}
 """Limits that the documents of a run, of up to 4 chunks, exceed."""
@@ -149,6 +151,7 @@ async def client(world: World, clients: Clients, random: Random, number: int) ->
         await asyncio.sleep(0.5)
     more = Random(f"more {world.seed} {number}")  # Drawn separately, so that the kept seeds do not change.
     edits = Random(f"edits {world.seed} {number}")
+    warms = Random(f"warms {world.seed} {number}")
     transfers = Random(f"transfers {world.seed} {number}")
     for _ in range(REQUESTS):
         await asyncio.sleep(random.expovariate(3.0))
@@ -157,6 +160,8 @@ async def client(world: World, clients: Clients, random: Random, number: int) ->
             await by_filter(clients, more, more.randrange(bots))
         if not world.reserved and edits.random() < EDITS:
             await edit(clients, edits, edits.randrange(bots))
+        if world.bound and warms.random() < WARMS:
+            await clients.warm(warms.randrange(bots))
         if not world.reserved and transfers.random() < TRANSFERS:
             bot = transfers.randrange(bots)
             await (clients.export(bot) if transfers.random() < 0.5 else clients.load(bot, transfers))

@@ -267,6 +267,11 @@ class Clients(Transfers):
             lacking = self._history.may_lack_vectors
             self._history.searches.append(Searched(span, bot, found, limit, kind, text, lacking))
 
+    async def warm(self, bot: int) -> None:
+        bot_id, account = self._bot_id(bot), self._account(bot)
+        span = Span(self.world.loop.time())
+        await self._ask(span, f"warm bot {bot}", lambda process: process.bots.warm(bot_id, account), bot=bot)
+
     async def trespass(self, bot: int) -> None:
         """Searches with another account, for which the bot does not exist."""
         span = Span(self.world.loop.time())

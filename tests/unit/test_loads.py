@@ -10,7 +10,7 @@ import pytest
 from app.core.bots.loading_index import LoadingIndex
 from app.core.bots.loads import ANSWER_SECONDS, Loads
 from app.core.ports import Hit, VectorIndex
-from app.utils.deadline import REQUEST_DEADLINE
+from app.utils.deadline import REQUEST_DEADLINE, without_deadline
 from app.utils.errors import CollectionLoading, CollectionMissing, CollectionReleased, VectorIndexUnavailable
 from tests.doubles.memory_index import MemoryIndex
 from tests.doubles.memory_store import MemoryBotStore, MemoryGarbageStore, MemoryLoadStore, Tables
@@ -217,3 +217,14 @@ async def test_without_a_bound_no_garbage_stays_deferred() -> None:
     await servers.garbage.defer(await servers.garbage.claim(timedelta(0)))
     await servers.all[0].run_forever()
     assert await servers.garbage.deferred() == set()
+
+
+async def test_a_task_that_outlives_its_request_waits_for_the_load() -> None:
+    servers = Servers(SlowIndex(0.1), bound=1)
+    name = await servers.bot()
+    token = REQUEST_DEADLINE.set(asyncio.get_running_loop().time())
+    try:
+        job = asyncio.create_task(search(servers.indexes[0], name), context=without_deadline())
+    finally:
+        REQUEST_DEADLINE.reset(token)
+    assert await job == [1]

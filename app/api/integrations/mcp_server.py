@@ -22,6 +22,7 @@ from app.api.auth import caller_of
 from app.api.errors import error_location
 from app.api.integrations.mcp_tools import BOT_TOOLS, TOOLS, Call, Tool
 from app.api.limits import Limits
+from app.utils.deadline import REQUEST_DEADLINE
 from app.utils.errors import AppError
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ async def _result(request: Request, params: types.CallToolRequestParams) -> Mapp
         raise ToolError(f"{location.loc}: {location.msg}") from None
     limits: Limits = request.state.limits
     seconds = limits.request_seconds if tool.scope == "read" else limits.ingest_seconds
+    REQUEST_DEADLINE.set(asyncio.get_running_loop().time() + seconds)
     try:
         async with asyncio.timeout(seconds):
             return await tool.run(Call(request, await caller_of(request)), arguments)

@@ -22,7 +22,7 @@ from uuid import uuid4
 from app.core.ports import GarbagePort, LoadPort, VectorIndex
 from app.schemas.operation_rows import LoadState
 from app.utils import metrics
-from app.utils.deadline import seconds_left
+from app.utils.deadline import seconds_left, without_deadline
 from app.utils.errors import AppError, CollectionLoading, CollectionMissing
 from app.utils.failpoints import failpoint
 
@@ -196,7 +196,9 @@ class Loads:
                 await asyncio.sleep(self._interval)
 
     def _begin(self, collection: str, released: bool) -> asyncio.Task[None]:
-        task = self._tasks[collection] = asyncio.create_task(self._load(collection, released))
+        task = self._tasks[collection] = asyncio.create_task(
+            self._load(collection, released), context=without_deadline()
+        )
         self._began[collection] = asyncio.get_running_loop().time()
         task.add_done_callback(partial(self._end, collection))
         return task

@@ -18,6 +18,7 @@ from app.core.bots.bots import Bots
 from app.core.operations.job_work import JobWork
 from app.core.ports import JobPort
 from app.schemas.operation_rows import Job, JobEnd, JobKind, JobProgress
+from app.utils.deadline import without_deadline
 from app.utils.errors import AppError, DatabaseUnavailable, JobNotFound, JobRunning, TooManyJobs
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Jobs:
         if job is None:
             subject = "all bots" if bot_id is None else "this bot"
             raise JobRunning(f"A job of the kind {kind} is running for {subject}: wait for it, or cancel it.")
-        task = asyncio.create_task(self._run(running, job))
+        task = asyncio.create_task(self._run(running, job), context=without_deadline())
         self._running[task] = running
         task.add_done_callback(lambda _: self._running.pop(task, None))
         return job
