@@ -11,6 +11,7 @@ from app.config import Settings
 from app.core.connect import Stores
 from app.core.services import Services, build_services
 from app.core.stores.postgres.database import Database
+from app.core.write.carrying import EMBEDDED_WITHOUT_LOADING
 from tests.conftest import BotClient, in_process, register
 from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
@@ -77,6 +78,14 @@ async def test_a_search_that_has_not_the_time_to_wait_is_told_to_come_again(bot:
     assert (await described(bot))["load_state"] == "loading"
     await asyncio.sleep(1.2)
     assert len(await bot.search("text")) == 1
+
+
+async def test_many_stored_vectors_are_loaded_rather_than_embedded(bot: BotClient, index: SlowIndex) -> None:
+    texts = [f"text {number}" for number in range(EMBEDDED_WITHOUT_LOADING + 2)]
+    doc_id = await bot.insert(*texts)
+    answer = await bot.http.put(f"/data/document/{doc_id}", json=bot.body("another", *texts[1:]))
+    assert answer.status_code == 200
+    assert len(await index.loaded()) == 1
 
 
 async def test_warming_begins_the_load_and_tells_the_state(bot: BotClient, index: SlowIndex) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from app.core.stores.address import MilvusTls
 from app.core.stores.milvus.index import MilvusIndex
-from app.core.stores.milvus.refusal import PRIVILEGES
+from app.core.stores.milvus.refusal import PRIVILEGES, RELEASE
 from app.utils.errors import StartupError
 from tests.guarded_milvus import PASSWORD, ROOT, GuardedMilvus, guarded_milvus
 from tests.milvus_index import connect_index
@@ -60,6 +60,20 @@ async def test_each_privilege_that_is_missing_is_named(guarded: Guarded) -> None
     token = await asyncio.to_thread(guarded.make_user, "reader", "Search", "Query", "Load")
     line = await guarded.refusal(token=token)
     assert "grant its role CreateCollection, DropCollection, CreateIndex, Insert, Upsert, Delete." in line
+
+
+async def test_only_a_server_that_releases_collections_needs_the_right_to(guarded: Guarded) -> None:
+    names = [name for name, _, _ in PRIVILEGES]
+    token = await asyncio.to_thread(guarded.make_user, "keeper", *names)
+    assert "grant its role Release." in await guarded.refusal(token=token, releases=True)
+    token = await asyncio.to_thread(guarded.make_user, "releaser", *names, RELEASE[0])
+    index = await guarded.connect(token, releases=True)
+    await index.create("released", 4, load=False)
+    await index.load("released")
+    await index.release("released")
+    assert "released" not in await index.loaded()
+    await index.drop("released")
+    await index.close()
 
 
 async def test_a_wrong_token_is_told(guarded: Guarded) -> None:

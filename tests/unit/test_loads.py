@@ -30,8 +30,9 @@ class SlowIndex(MemoryIndex):
         self.blocks = False
 
     async def load(self, collection: str) -> None:
-        self.loads += 1
-        await asyncio.sleep(self.seconds)
+        if collection not in await self.loaded():
+            self.loads += 1
+            await asyncio.sleep(self.seconds)
         await super().load(collection)
 
     async def search_dense(self, collection: str, *args: object, **options: object) -> list[list[Hit]]:  # type: ignore[override]
@@ -121,6 +122,31 @@ async def test_an_index_that_does_not_answer_is_an_error_if_the_collection_is_lo
         await servers.indexes[0].count(name)
     with pytest.raises(CollectionMissing):
         await search(servers.indexes[0], "unknown")
+
+
+async def test_a_read_that_hangs_right_after_a_load_by_another_server_waits_for_that_load() -> None:
+    """Milvus calls a collection loaded before it can be read."""
+
+    class CatchingUp(SlowIndex):
+        hangs = True
+
+        async def load(self, collection: str) -> None:
+            await super().load(collection)
+            self.hangs = False
+
+        async def count(self, collection: str) -> int:
+            if self.hangs:
+                raise VectorIndexUnavailable("no answer")
+            return await super().count(collection)
+
+    servers = Servers(index := CatchingUp(), bound=2, count=2)
+    name = await servers.bot()
+    await MemoryIndex.load(index, name)
+    await servers.all[1].run_round()
+    assert await servers.indexes[1].count(name) == 5
+    index.hangs = True
+    with pytest.raises(VectorIndexUnavailable, match="no answer"):  # It has answered before.
+        await servers.indexes[1].count(name)
 
 
 async def test_a_deadline_shorter_than_the_load_ends_the_wait_and_not_the_load() -> None:

@@ -183,12 +183,15 @@ class LoadingIndex:
         for _ in range(ATTEMPTS):
             loads.used(collection)
             try:
-                return await read()
+                answer = await read()
             except CollectionReleased:
                 pass
             except VectorIndexUnavailable:
-                # A server blocks a search during a load, which may take longer than the call.
-                if not loads.enabled or collection in await self._index.loaded():
+                # Milvus blocks reads during a load and for some time after it, perhaps longer than a call may take.
+                if loads.has_answered(collection) and (not loads.enabled or collection in await self._index.loaded()):
                     raise
+            else:
+                loads.answered(collection)
+                return answer
             await loads.ready(collection, released=True)
         return await read()

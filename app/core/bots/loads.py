@@ -67,6 +67,9 @@ class Loads:
         """Collections that were loaded when this process looked last."""
         self._uses: dict[str, float] = {}
         """By collection: the event loop's time of the last use since uses were stored."""
+        self._answered = set[str]()
+        """Those of ``_ready`` that this process has loaded or read. Of others it is not known whether Milvus has read
+        its log, for which reads wait."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._began: dict[str, float] = {}
         self._typical = TYPICAL_SECONDS
@@ -84,19 +87,28 @@ class Loads:
         if self.bound > 0:
             self._uses[collection] = asyncio.get_running_loop().time()
 
+    def answered(self, collection: str) -> None:
+        """Notes that the collection can be read."""
+        if self.bound > 0:
+            self._answered.add(collection)
+
+    def has_answered(self, collection: str) -> bool:
+        return self.bound == 0 or collection in self._answered
+
     def forget(self, collection: str) -> None:
-        """The collection is being dropped."""
+        """The collection is being dropped, or is not loaded."""
         self._ready.discard(collection)
+        self._answered.discard(collection)
         self._uses.pop(collection, None)
 
     async def ready(self, collection: str, *, released: bool = False) -> None:
-        """Returns when the collection is loaded. All callers wait for one load. ``released``: Milvus just said so.
+        """Returns when the collection is loaded. All callers wait for one load. ``released``: a read was not answered.
 
         Raises CollectionLoading shortly before the request is cancelled, CollectionMissing, VectorIndexUnavailable and
         DatabaseUnavailable. A load that has begun goes on without its callers.
         """
         if released:
-            self._ready.discard(collection)
+            self.forget(collection)
         task = self._tasks.get(collection) or self._begin(collection, released)
         left = seconds_left()
         done, _ = await asyncio.wait({task}, timeout=None if left == inf else max(0.0, left - ANSWER_SECONDS))
@@ -145,7 +157,8 @@ class Loads:
         """
         known = frozenset(self._ready)
         loaded = await self.index.loaded()
-        self._ready -= known - loaded
+        for collection in known - loaded:
+            self.forget(collection)
         self._ready |= loaded
         await self._observe(loaded)
         if deferred := await self._garbage.deferred():
@@ -177,7 +190,7 @@ class Loads:
         if collection in self._uses or collection in self._tasks:  # It was used a moment ago.
             await self._store.end(collection, self._release_token, loaded=None)
             return False
-        self._ready.discard(collection)
+        self.forget(collection)
         await failpoint("release.before")
         # After an error the lease stays: the release may still land within it.
         with suppress(CollectionMissing):
@@ -216,6 +229,7 @@ class Loads:
         if self.enabled:
             await self._load_under_lease(collection)
             self._ready.add(collection)
+            self._answered.add(collection)
         else:
             await self.index.load(collection)
         seconds = asyncio.get_running_loop().time() - began_at
@@ -228,6 +242,7 @@ class Loads:
         while (claim := await self._store.claim_load(collection, self._load_token, LEASE)) != "granted":
             await asyncio.sleep(POLL_SECONDS)
             if claim == "load" and collection in await self.index.loaded():
+                await self.index.load(collection)  # Returns when it can be read.
                 return
         try:
             await failpoint("load.before")

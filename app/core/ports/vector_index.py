@@ -99,7 +99,7 @@ class VectorIndex(Protocol):
         """
 
     async def load(self, collection: str) -> None:
-        """Returns when the collection is in memory; at once if it is. May take up to a minute."""
+        """Returns when the collection is in memory and can be read; at once if it is. May take up to two minutes."""
 
     async def release(self, collection: str) -> None:
         """Takes the collection out of memory, where only writes need none of it; no effect if it is not in memory.
