@@ -25,6 +25,10 @@ class Span:
         """It may have taken effect by then."""
         return self.outcome != "failed" and self.start < moment
 
+    def maybe_after(self, moment: float) -> bool:
+        """It may have taken effect afterwards."""
+        return self.outcome != "failed" and (self.end > moment or self.outcome == "unknown")
+
 
 @dataclass(slots=True)
 class Version:
@@ -129,6 +133,8 @@ class History:
     walks: list[Walk] = field(default_factory=list)
     lacking: list[tuple[int, list[float]]] = field(default_factory=list)
     """(number of the bot, [from, to]): when Milvus lacked rows and the loss was not detected yet."""
+    exceeded: list[str] = field(default_factory=list)
+    """When an account had more than its quota."""
     current: dict[int, list[float]] = field(default_factory=dict)
     """{generation: [from, to]}: when it was the current generation of its document in PostgreSQL."""
     lineage: dict[int, list[DocumentVersion]] = field(default_factory=dict)

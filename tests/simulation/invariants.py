@@ -29,6 +29,8 @@ def check_history(history: History) -> None:
     for walk in history.walks:
         _check_walk(history, walk)
     _check_versions(history)
+    if history.exceeded:
+        raise Violation(history.exceeded[0])
     for bot in history.bots:
         for span in bot.unknown_to:
             made = any(create.done_before(span.start) for create in bot.creates)

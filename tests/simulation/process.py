@@ -21,7 +21,7 @@ from app.core.operations.copying import Copier
 from app.core.operations.rebuild import Rebuilder, RebuildLimit
 from app.core.operations.repair import Repairer
 from app.core.operations.verify import Verifier
-from app.core.ports import BeginResult, FinishResult, RecentWrites
+from app.core.ports import BeginResult, FinishResult, RecentWrites, Refusal, WriteFailure
 from app.core.search.relevance import Relevance
 from app.core.search.search import Search
 from app.core.transfer.export import Exporter
@@ -293,13 +293,17 @@ class Process:
             raise
 
 
+def _name(failure: Refusal) -> str:
+    return failure.name if isinstance(failure, WriteFailure) else failure.quota
+
+
 def _brief(result: Any) -> str:
     if isinstance(result, list) and result and isinstance(result[0], Reservation):
         return str([(one.block.first, one.block.last) for one in result])[-80:]  # Their ids are not the seed's.
     if isinstance(result, BeginResult):
-        return str([one.generation if isinstance(one, WriteRow) else one.name for one in result.writes])[:80]
+        return str([one.generation if isinstance(one, WriteRow) else _name(one) for one in result.writes])[:80]
     if isinstance(result, FinishResult):
-        failed = {generation: failure.name for generation, failure in result.failed.items()}
+        failed = {generation: _name(failure) for generation, failure in result.failed.items()}
         return f"failed {failed} moved {sorted(result.moved)}"[:80]
     if isinstance(result, RecentWrites):
         keys = [one.chunk_id for one in result.vectors or ()]

@@ -14,6 +14,7 @@ from tests.simulation.process import Process, ProcessDied
 from tests.simulation.world import Violation, World
 
 T = TypeVar("T")
+ACCOUNTS = ("account 0", "account 1")
 
 
 class Requests:
@@ -147,4 +148,4 @@ class Requests:
         return f"c{bot}" if self._reuse_names else f"c{bot}_{self._history.bots[bot].names + deleted}"
 
     def _account(self, bot: int) -> str:
-        return f"account {bot % 2}"
+        return ACCOUNTS[bot % 2]

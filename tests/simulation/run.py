@@ -7,8 +7,10 @@ from unittest.mock import patch
 from app.core.bots import recent_vectors
 from app.core.transfer import streams
 from app.schemas.listing import Order
+from app.schemas.quotas import Quota
 from tests.simulation.faults import PATIENCE, Faults
 from tests.simulation.invariants import check_history, check_loop, check_nothing_is_missing, check_rest
+from tests.simulation.requests import ACCOUNTS
 from tests.simulation.workload import EVERYTHING, Clients
 from tests.simulation.world import Violation, World, internal_errors
 
@@ -26,6 +28,8 @@ RECENT = {"SHARED_CHUNKS": 2, "READ_CHUNKS": 5}
 """Limits that the documents of a run, of up to 4 chunks, exceed."""
 BATCHES = {"BATCH_DOCUMENTS": 2}
 """So that a part has more than one batch."""
+LIMITED = 0.2
+"""How many runs have quotas."""
 LONG = 120.0
 """Seconds after which a client that still waits counts as forgotten by the server."""
 
@@ -34,9 +38,10 @@ def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> W
     """Runs to the end and returns the world. Raises Violation with the events of the run in ``events``.
 
     With ``keys``, some inserts are repeated with an Idempotency-Key. In every other run a deleted bot is created again
-    with the same collection name. In two of five runs PostgreSQL is restored from a backup. In half of the others
-    Milvus loses collections or rows. In half of all runs one collection may be loaded at a time, and others release
-    some. The kept seeds of test_simulation.py are older than all that, and run without.
+    with the same collection name. In every fifth run accounts have quotas. In two of five runs PostgreSQL is restored
+    from a backup. In half of the others Milvus loses collections or rows. In half of all runs one collection may be
+    loaded at a time, and others release some. The kept seeds of test_simulation.py are older than all that, and run
+    without.
     """
     random = Random(seed)
     faults = Faults.drawn(random)
@@ -47,6 +52,9 @@ def simulate(seed: int, *, processes: int | None = None, keys: bool = True) -> W
     world = World(seed, faults, processes=number, reserved=not keys, loses=loses, bound=bound)
     try:
         with internal_errors() as errors, patch.multiple(recent_vectors, **RECENT), patch.multiple(streams, **BATCHES):
+            if keys and (quotas := Random(f"quotas {seed}")).random() < LIMITED:
+                for account in ACCOUNTS:
+                    world.tables.quotas[account] = Quota(None, quotas.choice((None, 2, 4)), quotas.choice((4, 8)))
             clients = Clients(world, bots=random.choice((1, 2)), keys=keys, reuse_names=keys and seed % 2 == 1)
             if restores:
                 world.at(random.random() * 6, world.back_up)

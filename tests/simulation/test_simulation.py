@@ -258,9 +258,15 @@ def without_noting_what_a_sync_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemorySyncStore, "found", found_nothing)
 
 
+def without_the_quota_in_t2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two writes that fitted when they began take the same place."""
+    monkeypatch.setattr(memory_writes.MemoryWriteStore, "_shortfall", lambda *_: None)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
+        without_the_quota_in_t2,
         without_the_precondition_in_t2,
         without_another_version_after_a_patch,
         without_noting_what_a_sync_names,

@@ -56,7 +56,7 @@ BACKED_UP = (
     "loads",
 )
 ALL = 1_000
-"""More collections than a run has."""
+"""More collections, documents and chunks than a run has."""
 QUIET_WITHIN = 600.0
 """Seconds after the last fault until no work may be left. Rescheduled garbage may wait for 60 s more than once."""
 
@@ -162,6 +162,7 @@ class World:
         if method not in CHANGING:
             return
         self.observe_versions()
+        self._check_quotas()
         current = {
             row.generation for partition in self.tables.partitions.values() for row in partition.documents.values()
         }
@@ -171,6 +172,12 @@ class World:
         for generation, lifetime in known.items():
             if lifetime[1] == float("inf") and generation not in current:
                 lifetime[1] = now
+
+    def _check_quotas(self) -> None:
+        for account, quota in self.tables.quotas.items():
+            used = self.tables.usage(account)
+            if used.documents > (quota.documents or ALL) or used.chunks > (quota.chunks or ALL):
+                self.history.exceeded.append(f"{account} had {used} of {quota} at {self.loop.time():.3f}")
 
     def observe_versions(self) -> None:
         for partition in self.tables.partitions.values():

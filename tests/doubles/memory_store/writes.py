@@ -16,6 +16,7 @@ from app.core.ports import (
     SharedVectors,
     WriteFailure,
 )
+from app.schemas.quotas import QuotaShortfall
 from app.schemas.rows import CHUNKS_PER_GENERATION, Chunk, IdempotencyKey, WriteRow
 from app.schemas.stream_rows import LinesKey
 from app.schemas.versions import DocumentVersion
@@ -155,7 +156,7 @@ class MemoryWriteStore:
                 continue
             now = self._tables.now()
             if write.previous_generation is None:
-                if shortfall := meter.refusal(write):
+                if shortfall := self._shortfall(meter, write):
                     failed[write.generation] = shortfall
                     continue
                 meter.count(write)
@@ -166,7 +167,7 @@ class MemoryWriteStore:
                 failed[write.generation] = WriteFailure.PRECONDITION_FAILED
             elif version is None or not self._is_as_expected(write, version):
                 failed[write.generation] = WriteFailure.DOCUMENT_CHANGED
-            elif shortfall := meter.refusal(write):
+            elif shortfall := self._shortfall(meter, write):
                 failed[write.generation] = shortfall
             else:
                 meter.count(write)
@@ -190,6 +191,9 @@ class MemoryWriteStore:
                 self._switch(write, version.updated_at)
         self._tables.end_sagas([write.generation for write in done], token)
         return result
+
+    def _shortfall(self, meter: Meter, write: WriteRow) -> QuotaShortfall | None:
+        return meter.refusal(write)
 
     def _has_key(self, key: RequestKey) -> bool:
         """Without the bot of lines, the writes fail because of that."""
