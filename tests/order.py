@@ -33,6 +33,7 @@ LONGEST = (
     "tests/contract/test_bot_store.py",
     "tests/operations/test_keys.py",
     "tests/outages/test_changing_documents.py",
+    "tests/operations/test_servers.py",
 )
 """The files that take longest, the longest first: ``scripts/test --junitxml FILE`` measures them."""
 
