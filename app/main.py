@@ -28,6 +28,7 @@ from app.api import (
     openai_models,
     openapi,
     quotas,
+    recent_errors,
     rerank,
     search,
     streams,
@@ -47,6 +48,7 @@ from app.settings_check import checked_settings, settings_warnings
 from app.utils import tracing
 from app.utils.errors import StartupError, TooManyReads, TooManyStreams, TooManyWrites
 from app.utils.logging import configure
+from app.utils.recent_errors import RecentErrors
 
 if TYPE_CHECKING:
     from app.api.rate_limiter import RateLimiter
@@ -89,6 +91,7 @@ def create_app(
                 docs=chosen.docs,
                 console=chosen.console,
                 mcp=sessions,
+                recent_errors=RecentErrors(),
             )
 
     app = FastAPI(
@@ -129,6 +132,7 @@ def create_app(
         openai_models,
         *INTEGRATIONS,
         health,
+        recent_errors,
         metrics,
     ):
         app.include_router(module.router)

@@ -18,6 +18,7 @@ from app.models.data import EXAMPLE_DOC_ID, InsertBatch, InsertDocument
 from app.models.fields import INT64_MAX, AccountName
 from app.models.inserts import Insert, InsertMany
 from app.schemas.operation_rows import Scope
+from app.utils.recent_errors import RecentErrors
 
 if TYPE_CHECKING:
     from app.api.integrations.mcp import McpSessions
@@ -39,6 +40,7 @@ class State(TypedDict):
     docs: Literal["open", "key", "off"]
     console: Literal["open", "off"]
     mcp: "McpSessions"
+    recent_errors: RecentErrors
 
 
 async def _services(request: Request) -> Services:

@@ -13,6 +13,7 @@ from starlette.routing import Match
 from app.api.error_forms import ErrorContent, error_form
 from app.utils.errors import AppError, ErrorLocation, InvalidInput, MalformedBody, StorageFull
 from app.utils.logging import request_id
+from app.utils.recent_errors import answered_error
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def problem(
     if form := error_form.get():
         status, added, more_headers = form(ErrorContent(status, code, detail, locations, headers or {}))
         headers = {**(headers or {}), **more_headers}
+    answered_error.set((status, code))
     body: dict[str, Any] = {
         "type": f"urn:problem:{code}",
         "title": title,

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from app.utils import metrics, tracing
 from app.utils.errors import AppError, StartupError
 from app.utils.lifecycle import process
 from app.utils.logging import request_id, summarize
+from app.utils.recent_errors import RecentError, RecentErrors, answered_error
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("app.access")
@@ -44,6 +46,7 @@ class RequestContext:
         began = time.perf_counter()
         response = ResponseWatcher(_request_id(scope), send)
         token = request_id.set(response.id)
+        answered = answered_error.set(None)
         form = error_form.set(form_of(scope["path"].removeprefix(scope.get("root_path", ""))))
         metrics.IN_FLIGHT.inc()
         try:
@@ -56,6 +59,8 @@ class RequestContext:
         finally:
             metrics.IN_FLIGHT.dec()
             _record(scope, response.status, time.perf_counter() - began)
+            _remember_error(scope, response)
+            answered_error.reset(answered)
             error_form.reset(form)
             request_id.reset(token)
 
@@ -115,6 +120,17 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     if access.isEnabledFor(level):
         fields = {"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 3)}
         access.log(level, "%s %s %d %.1f ms", method, route, status, seconds * 1000, extra={"fields": fields})
+
+
+def _remember_error(scope: Scope, response: ResponseWatcher) -> None:
+    """Keeps an error for operators. One after the beginning of the response has another status than the response."""
+    status, code = answered_error.get() or (response.status, None)
+    route = _route(scope)
+    if (code is None and status < 500) or route in PROBES:
+        return
+    recent: RecentErrors = scope["state"]["recent_errors"]
+    method = scope["method"] if scope["method"] in METHODS else "OTHER"
+    recent.add(RecentError(response.id, datetime.now(UTC), method, route, status, code))
 
 
 def _describe_span(span: Any, scope: Scope, status: int) -> None:

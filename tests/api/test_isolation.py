@@ -40,7 +40,7 @@ OPERATIONS = {
 }
 NAMES_NOBODY = {"health", "ready", "live", "metrics", "create_embeddings", "rerank", "list_collections",
                 "list_models", "get_model", "list_keys", "create_key", "revoke_key", "get_own_key",
-                "set_quota", "get_usage"}  # fmt: skip
+                "set_quota", "get_usage", "list_errors"}  # fmt: skip
 """Calls without an id; what they may show is tested for each."""
 CREATES = {"create_collection"}
 OF_SESSION = {"sync_documents", "finish_sync", "cancel_sync"}

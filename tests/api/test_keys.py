@@ -224,7 +224,12 @@ def test_what_each_scope_is_for() -> None:
         "ready",
     }
     assert {call.name for call in calls() if call.scope == "admin"} == {"metrics"}
-    assert {call.name for call in calls() if call.scope == "operator"} == {"list_keys", "create_key", "revoke_key"}
+    assert {call.name for call in calls() if call.scope == "operator"} == {
+        "list_keys",
+        "create_key",
+        "revoke_key",
+        "list_errors",
+    }
     assert {call.name for call in calls() if call.scope is None} == {"live"}
 
 

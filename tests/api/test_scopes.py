@@ -33,4 +33,10 @@ def test_each_route_declares_its_scope() -> None:
                         "POST /collection/{chat_bot_id:bot}/warm",
                         *(f"POST {path}" for path in INTEGRATION_READS)}  # fmt: skip
     assert not any(path.startswith("GET ") for path in found["write"])
-    assert found["operator"] == {"GET /keys", "POST /keys", "DELETE /keys/{prefix}", "PUT /quotas"}
+    assert found["operator"] == {
+        "GET /keys",
+        "POST /keys",
+        "DELETE /keys/{prefix}",
+        "PUT /quotas",
+        "GET /errors",
+    }

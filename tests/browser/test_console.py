@@ -30,8 +30,12 @@ CONSOLE = Path(__file__).parents[2] / "app" / "static" / "console"
 AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
 MAX_ROWS = 200
 MAX_COMPRESSED = 250_000
-COMBINATIONS = list(itertools.product(("light", "dark"), (1280, 400), ("en-US", "ko-KR")))
+COMBINATIONS = list(itertools.product(("light", "dark"), (1920, 1280, 400), ("en-US", "ko-KR")))
 SHOWN = COMBINATIONS if "SCREENSHOTS" in os.environ else [COMBINATIONS[0], COMBINATIONS[-1]]
+FOCUSED = """() => {
+    const focused = document.activeElement;
+    return focused.getAttribute("aria-label") ?? focused.textContent.trim();
+}"""
 EXPECTED_ERROR = re.compile(r"the server responded with a status of (401|422)")
 """Chromium itself writes this to the console for an answer that the test provokes."""
 GUIDE = {
@@ -153,6 +157,15 @@ def test_from_an_empty_bot_to_its_deletion(watched: Watched, console: Console, t
     assert hybrid.locator(".timing dt").all_inner_texts()[-1] == "Total"
     page.get_by_role("tab", name="Python").click()
     expect(page.locator(".snippets code")).to_contain_text('"query_text": "Which day is the palace closed, Tuesday?"')
+    page.get_by_role("tab", name="MCP").click()
+    call = json.loads(page.locator(".snippets code").inner_text().partition("-d '")[2].rstrip("'"))
+    headers = {"Authorization": f"Bearer {console.operator}", "Accept": "application/json, text/event-stream"}
+    answer = httpx.post(f"{console.url}/mcp", json=call, headers=headers).json()
+    assert answer["result"]["structuredContent"]["results"][0]["text"] == "It closes on Tuesday."
+    page.get_by_text("Options and filter").click()
+    page.get_by_label("Hybrid, reranked").check()
+    button(page, "Search").click()
+    expect(page.get_by_role("region", name="Hybrid, reranked").get_by_role("alert")).to_contain_text("RERANK_MODEL")
 
     hybrid.get_by_role("link", name="Palace").first.click()
     expect(page.locator(".chunks .found p")).to_have_text("It closes on Tuesday.")
@@ -182,6 +195,7 @@ def test_an_error_of_a_filter_is_shown_at_its_place(watched: Watched, console: C
     enter(page, console, console.operator, f"search?bot={console.bot_id}")
     page.get_by_text("Options and filter").click()
     page.get_by_role("searchbox").fill("palace")
+    page.get_by_role("tab", name="JSON").click()
     area = page.locator(".json textarea")
     area.fill('{"type": "eq",\n "key": }')
     expect(page.locator(".json-error")).to_contain_text("Line 2, column 9")
@@ -218,26 +232,192 @@ def test_a_key_that_only_reads(watched: Watched, console: Console) -> None:
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
 
 
-def test_by_keyboard(watched: Watched, console: Console) -> None:
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def tab_to(page: Page, name: str) -> None:
+    """Presses Tab until the element with this name or text has the focus."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate(FOCUSED) == name:
+            return
+    raise AssertionError(f"Tab does not lead to {name}")
+
+
+def test_from_an_empty_bot_to_its_deletion_by_keyboard(watched: Watched, console: Console, tmp_path: Path) -> None:
     page = watched.page
-    enter(page, console, console.operator, "bots")
+    page.goto(f"{console.url}/console#/bots")
+    page.locator("input[type=password]").wait_for()
+    press(page, "Tab", "Tab", "Tab", "Tab")
+    page.keyboard.type(console.operator)
+    press(page, "Enter")
     page.locator("tbody tr").first.wait_for()
-    page.keyboard.press("?")
+    press(page, "?")
     expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
-    page.keyboard.press("Escape")
+    press(page, "Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    page.keyboard.press("g")
-    page.keyboard.press("s")
+
+    press(page, "n")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.type("By keyboard")
+    press(page, "Enter")
+    page.get_by_role("link", name="By keyboard").wait_for()
+    tab_to(page, "By keyboard")
+    press(page, "Enter")
+    expect(page.get_by_text("This bot has no documents yet")).to_be_visible()
+    line = {"document": {"title": "Tower", "external_id": "t"}, "chunks": ["A cable car goes up.", "It is free."]}
+    file = tmp_path / "tower.ndjson"
+    file.write_text(json.dumps(line), encoding="utf-8")
+    press(page, "n")
+    page.get_by_role("dialog").wait_for()
+    with page.expect_file_chooser() as chooser:
+        press(page, "Tab", "Enter")
+    chooser.value.set_files(file)
+    expect(page.get_by_role("dialog").get_by_text("1 of 1 documents")).to_be_visible()
+    press(page, "Escape")
+
+    press(page, "g", "s")
     expect(page.get_by_role("heading", level=1)).to_have_text("Search bench")
-    page.locator(".ask select").select_option(console.bot_id)
-    page.locator("main").focus()
-    page.keyboard.press("/")
-    page.keyboard.type("museum")
-    page.keyboard.press("Enter")
+    press(page, "/")
+    page.keyboard.type("Does a cable car go up?")
+    press(page, "Enter")
     page.locator(".result").first.wait_for()
+    tab_to(page, "Tower")
+    press(page, "Enter")
+    expect(page.locator(".chunks .found p")).to_have_text("A cable car goes up.")
+    tab_to(page, "Edit chunk 0")
+    press(page, "Enter")
+    page.get_by_role("dialog").wait_for()
+    press(page, "ControlOrMeta+a")
+    page.keyboard.type("A lift goes up.")
+    tab_to(page, "Save")
+    press(page, "Enter")
+    expect(page.locator(".chunks p").first).to_have_text("A lift goes up.")
+    page.locator("main").focus()
+    tab_to(page, "Delete")
+    press(page, "Enter")
+    page.get_by_role("dialog").wait_for()
+    tab_to(page, "Delete")
+    press(page, "Enter")
+    expect(page.get_by_text("This bot has no documents yet")).to_be_visible()
+
+    press(page, "g", "b")
+    page.get_by_role("link", name="By keyboard").wait_for()
+    tab_to(page, "Delete: By keyboard")
+    press(page, "Enter")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.type("By keyboard")
+    press(page, "Enter")
+    expect(page.get_by_role("link", name="By keyboard")).to_have_count(0)
+    press(page, "t")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     page.get_by_label("Language").select_option("ko")
-    expect(page.get_by_role("heading", level=1)).to_have_text("검색 시험")
+    expect(page.get_by_role("heading", level=1)).to_have_text("봇")
     assert page.evaluate("document.documentElement.lang") == "ko"
+
+
+def test_questions_are_saved_and_compared_with_the_run_before(
+    watched: Watched, console: Console, tmp_path: Path
+) -> None:
+    page = watched.page
+    enter(page, console, console.operator, f"search?bot={console.bot_id}&q=경복궁은 무슨 요일에 쉬나요?")
+    lexical = page.get_by_role("region", name="Lexical")
+    assert "화요일" in lexical.locator(".passage").first.inner_text()
+    button(lexical.locator(".result").first, "Save the question").click()
+    expect(button(lexical.locator(".result").first, "Saved")).to_be_disabled()
+    page.get_by_role("link", name="Questions").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    file = tmp_path / "questions.jsonl"
+    lines = [json.dumps({"question": "When is it closed?", "passage": "open every day"}), "{", '{"question": "a"}']
+    file.write_text("\n".join(lines), encoding="utf-8")
+    page.locator("main input[type=file]").set_input_files(file)
+    expect(page.get_by_role("alert")).to_contain_text("2, 3")
+    press(page, "n")
+    page.keyboard.type("Which bird is it?")
+    press(page, "Tab")
+    page.keyboard.type("a magpie")
+    press(page, "Tab", "Tab", "Enter")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    button(page, "Run all").click()
+    cells = page.locator("tbody tr").filter(has_text="경복궁은").locator("td.right")
+    expect(cells.nth(1)).to_have_text("1")
+    expect(page.locator("tbody tr").last.locator("td.right").first).to_have_text("not found")
+    expect(page.locator(".recall article").nth(1).locator("b").first).to_have_text(re.compile(r"(33|67) %"))
+    # In the run before, the passage came later.
+    changed = """name => {
+        const content = JSON.parse(localStorage.getItem(name));
+        for (const modes of Object.values(content.runs[0].ranks)) modes.lexical = modes.lexical === null ? null : 3;
+        localStorage.setItem(name, JSON.stringify(content));
+    }"""
+    page.evaluate(changed, f"console.questions.{console.bot_id}")
+    page.get_by_role("link", name="Health").click()
+    page.get_by_role("link", name="Questions").click()
+    button(page, "Run all").click()
+    expect(cells.nth(1)).to_contain_text("better than in the last run: 3")
+    expect(page.locator(".recall article").nth(1)).to_contain_text("▲")
+    assert console.operator not in page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})")
+    with page.expect_download() as saved:
+        button(page, "Save as a file").click()
+    assert [json.loads(line)["passage"] for line in saved.value.path().read_text(encoding="utf-8").splitlines()] == [
+        "경복궁은 화요일에 문을 닫는다.",
+        "open every day",
+        "a magpie",
+    ]
+    for _ in range(3):
+        page.locator("tbody .danger").first.click()
+    expect(page.get_by_text("No question is saved for this bot")).to_be_visible()
+
+
+def test_a_filter_as_a_form(watched: Watched, console: Console) -> None:
+    page = watched.page
+    enter(page, console, console.operator, f"documents/{console.bot_id}")
+    page.locator("tbody tr").first.wait_for()
+    page.get_by_text("Values and their numbers").click()
+    page.locator(".facets select").select_option("metadata.language")
+    page.get_by_role("button", name="ko: 3 documents").click()
+    expect(page.locator("tbody tr")).to_have_count(3)
+    page.locator(".filter-panel summary").click()
+    first = page.get_by_role("group", name="Condition 1")
+    expect(first.get_by_label("Value")).to_have_value("ko")
+    button(page, "Add a condition").click()
+    second = page.get_by_role("group", name="Condition 2")
+    second.get_by_label("Field").fill("tags")
+    second.get_by_label("Comparison").select_option("gte")
+    second.get_by_label("Value").fill("3")
+    button(page, "Apply").click()
+    expect(second.get_by_role("alert")).to_contain_text("no order")
+    expect(first.get_by_role("alert")).to_have_count(0)
+    second.get_by_label("Field").fill("title")
+    second.get_by_label("Comparison").select_option("starts_with")
+    second.get_by_label("Value").fill("경복궁")
+    button(page, "Apply").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.get_by_role("tab", name="JSON").click()
+    expect(page.locator(".json textarea")).to_have_value(re.compile('"type": "starts_with"'))
+    page.locator(".json textarea").fill('{"type": "not", "filter": {"type": "eq", "key": "title", "value": "a"}}')
+    page.get_by_role("tab", name="Form").click()
+    expect(page.get_by_text("The form cannot show this filter.")).to_be_visible()
+    button(page, "Remove the filter").click()
+    expect(page.locator("tbody tr")).to_have_count(len(GUIDE))
+    with page.expect_download() as exported:
+        button(page, "Export").click()
+    lines = gzip.decompress(exported.value.path().read_bytes()).splitlines()
+    assert [json.loads(line)["documents"] for line in (lines[0], lines[-1])] == [len(GUIDE)] * 2
+
+
+def test_an_error_is_found_by_its_request_id(watched: Watched, console: Console) -> None:
+    page = watched.page
+    body = {"chat_bot_id": console.bot_id}
+    headers = {"Authorization": f"Bearer {console.operator}"}
+    refused = httpx.post(f"{console.url}/search/query", json=body, headers=headers)
+    enter(page, console, console.operator, "health")
+    page.get_by_role("searchbox", name="Request").fill(refused.headers["x-request-id"])
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("tbody tr")).to_contain_text("invalid_input")
+    page.get_by_role("searchbox", name="Request").fill("unknown")
+    expect(page.get_by_text("This server process knows no error of this request.")).to_be_visible()
 
 
 def test_a_list_asks_once_and_from_its_beginning_in_another_order(watched: Watched, console: Console) -> None:
@@ -281,11 +461,13 @@ def test_long_lists_have_few_rows(watched: Watched, console: Console) -> None:
     page.goto(f"{console.url}/console#/documents/{console.bot_id}/{console.doc_id}?chunk=4321")
     expect(page.locator(".chunks .found .index")).to_have_text("4321")
     assert page.locator(".chunks li").count() <= MAX_ROWS
+    sys.stdout.write(f"long tasks, ms: 5,000 chunks {long_tasks(page)}")
     page.route("**/collection/list*", bots)
     page.route("**/collection/0*", lambda route: route.fulfill(json=NO_COUNTS))
     page.goto(f"{console.url}/console#/bots")
     expect(page.get_by_text("2,000 bots")).to_be_visible()
     assert page.locator("tbody tr").count() <= MAX_ROWS
+    sys.stdout.write(f", 2,000 bots {long_tasks(page)}\n")
     page.get_by_label("Find by name, account or id").fill("bot 1999")
     expect(page.locator("tbody tr")).to_have_count(1)
 
@@ -301,6 +483,25 @@ def test_long_lists_have_few_rows(watched: Watched, console: Console) -> None:
     expect(page.locator("tbody tr").last).to_contain_text("cm_00000000")
     expect(button(page, "Next")).to_be_disabled()
     assert page.locator("tbody tr").count() <= MAX_ROWS
+
+
+def long_tasks(page: Page) -> list[float]:
+    """Milliseconds of each task of over 50 ms while the view is scrolled down and up, and paged. For people to read."""
+    page.evaluate(
+        """() => {
+            window.longTasks = [];
+            new PerformanceObserver(list => window.longTasks.push(...list.getEntries().map(one => one.duration)))
+                .observe({ entryTypes: ["longtask"] });
+        }"""
+    )
+    page.mouse.move(640, 450)
+    for turn in (600,) * 15 + (-600,) * 15:
+        page.mouse.wheel(0, turn)
+        page.evaluate("() => new Promise(requestAnimationFrame)")
+    button(page, "Next").click()
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+    found: list[float] = page.evaluate("window.longTasks")
+    return found
 
 
 def test_chunks_that_do_not_come_are_an_error_and_can_be_asked_for_again(watched: Watched, console: Console) -> None:
@@ -345,6 +546,7 @@ def test_a_server_that_does_not_answer_is_named_and_found_again(browser: Browser
 NO_COUNTS = {"document_count": 0, "chunk_count": 0, "sagas_in_flight": 0, "vector_gc_backlog": 0}
 VIEWS = {
     "search": "search?bot={bot}&q=경복궁은 무슨 요일에 쉬나요?",
+    "questions": "questions?bot={bot}",
     "bots": "bots",
     "documents": "documents/{bot}",
     "document": "documents/{bot}/{doc}?chunk=1&q=경복궁 화요일",
@@ -354,6 +556,7 @@ VIEWS = {
 }
 READY = {
     "search": ".result",
+    "questions": ".recall b",
     "bots": ".state.ok",
     "documents": "tbody tr",
     "document": ".found",
@@ -373,6 +576,7 @@ def test_each_view_is_accessible_and_fits(
     page.locator("input[type=password]").wait_for()
     accessible(page, "key")
     enter(page, console, console.operator)
+    page.evaluate("([name, value]) => localStorage.setItem(name, value)", questions_of(console))
     for name, path in VIEWS.items():
         page.goto(f"{console.url}/console#/{path.format(bot=console.bot_id, doc=console.doc_id)}")
         page.locator(READY[name]).first.wait_for()
@@ -383,6 +587,27 @@ def test_each_view_is_accessible_and_fits(
     page.close()
     assert watched.other_hosts == {}
     assert watched.errors == []
+
+
+def questions_of(console: Console) -> list[str]:
+    """Of the first bot, with two runs, as the page keeps them."""
+    asked = [
+        ("경복궁은 무슨 요일에 쉬나요?", "경복궁은 화요일에 문을 닫는다."),
+        ("When is it closed?", "New Year's Day"),
+    ]
+    ranks = ([(1, 2, 1), (1, None, 2)], [(1, 3, 2), (1, 1, 2)])
+    runs = [
+        {
+            "at": f"2026-12-01T09:0{5 - number}:00Z",
+            "ranks": {
+                question: dict(zip(("dense", "lexical", "hybrid"), of_question, strict=True))
+                for (question, _), of_question in zip(asked, run, strict=True)
+            },
+        }
+        for number, run in enumerate(ranks)
+    ]
+    questions = [{"question": question, "passage": passage} for question, passage in asked]
+    return [f"console.questions.{console.bot_id}", json.dumps({"questions": questions, "runs": runs})]
 
 
 def accessible(page: Page, name: str) -> None:

@@ -146,7 +146,8 @@ def test_the_examples_work_in_the_order_of_the_page(watched: Watched, server: st
         ("collection", "list_collections"), ("collection", "update_collection"), ("collection", "get_collection"),
         ("collection", "export_collection"), ("collection", "import_collection"),
         ("embeddings", "create_embeddings"), ("embeddings", "list_models"), ("embeddings", "get_model"),
-        ("health", "health"), ("health", "ready"), ("health", "live"), ("metrics", "metrics"),
+        ("health", "health"), ("health", "ready"), ("health", "live"), ("health", "list_errors"),
+        ("metrics", "metrics"),
         ("collection", "delete_collection"),
     ]:  # fmt: skip
         assert execute(watched, tag, operation)[0] == "200", operation

@@ -26,8 +26,7 @@ export class ApiError extends Error {
   }
 }
 
-// Returns the body of the answer. Throws ApiError. `accept`: statuses that are no error.
-export async function call(method, path, { query, body, signal, accept = [], text = false } = {}) {
+async function send(method, path, { query, body, signal }) {
   const url = new URL(base + path);
   for (const [name, value] of Object.entries(query || {})) {
     if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
@@ -35,19 +34,45 @@ export async function call(method, path, { query, body, signal, accept = [], tex
   const headers = {};
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  let answer;
   try {
-    answer = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal });
+    return await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, null, "");
   }
+}
+
+// Returns the body of the answer. Throws ApiError. `accept`: statuses that are no error.
+export async function call(method, path, { query, body, signal, accept = [], text = false } = {}) {
+  const answer = await send(method, path, { query, body, signal });
   if (text && answer.ok) return answer.text();
   const received = await answer.json().catch(() => null);
   if (answer.ok || accept.includes(answer.status)) return received;
   const error = new ApiError(answer.status, received, answer.statusText);
   if (answer.status === 401) onRefused(error);
   throw error;
+}
+
+// Returns the body as a Blob. Throws ApiError, also when the body is cut off. `progress` is told the bytes that have come.
+export async function file(path, query, progress) {
+  const answer = await send("GET", path, { query });
+  if (!answer.ok) {
+    const error = new ApiError(answer.status, await answer.json().catch(() => null), answer.statusText);
+    if (answer.status === 401) onRefused(error);
+    throw error;
+  }
+  const pieces = [];
+  let size = 0;
+  try {
+    const reader = answer.body.getReader();
+    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+      pieces.push(piece.value);
+      progress((size += piece.value.length));
+    }
+  } catch {
+    throw new ApiError(0, null, "");
+  }
+  return new Blob(pieces, { type: answer.headers.get("Content-Type") });
 }
 
 export const get = (path, query, options) => call("GET", path, { query, ...options });

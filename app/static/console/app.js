@@ -6,6 +6,7 @@ import { SCOPES, get, keysRequired, setKey } from "./api.js";
 import { currentLanguage, languages, setLanguage, t } from "./i18n.js";
 import { HelpDialog, KeyForm } from "./entry.js";
 import { SearchView } from "./search.js";
+import { QuestionsView } from "./questions.js";
 import { BotsView } from "./bots.js";
 import { DocumentsView } from "./documents.js";
 import { HealthView } from "./health.js";
@@ -14,6 +15,7 @@ import { KeysView } from "./keys.js";
 
 const VIEWS = {
   search: SearchView,
+  questions: QuestionsView,
   bots: BotsView,
   documents: DocumentsView,
   jobs: JobsView,
@@ -79,6 +81,8 @@ function App() {
         return;
       } else if (armed && views.some((view) => view[0] === event.key)) {
         location.hash = `#/${views.find((view) => view[0] === event.key)}`;
+      } else if (event.key === "n") {
+        document.querySelector("main .page .primary")?.click();
       } else if (event.key === "t") setTheme((now) => (now === "dark" ? "light" : "dark"));
       armed = false;
     };

@@ -1,6 +1,6 @@
 // Bots: list, register, change, delete.
 
-import { Dialog, Empty, Field, Icon, ListPager, Loading, Problem, html, useAction, useEffect, useLoaded, useState } from "./ui.js";
+import { Dialog, Empty, Field, Icon, ListPager, Loading, Problem, html, useAction, useEffect, useLoaded, useMemo, useState } from "./ui.js";
 import { allBots, call, get, post } from "./api.js";
 import { day, number, t, time } from "./i18n.js";
 
@@ -18,9 +18,7 @@ export function BotsView({ route, caller }) {
     setOpen(null);
     if (changed) bots.reload();
   };
-  const found = (bots.value ?? [])
-    .filter((bot) => `${bot.bot_name} ${bot.account_name} ${bot.chat_bot_id}`.toLowerCase().includes(wanted.toLowerCase()))
-    .sort((one, other) => (sort === "bot_name" ? one.bot_name.localeCompare(other.bot_name) : other.created_at.localeCompare(one.created_at)));
+  const found = useMemo(() => listed(bots.value ?? [], wanted.toLowerCase(), sort), [bots.value, wanted, sort]);
   const shown = found.slice(page * ROWS, (page + 1) * ROWS);
   const details = useDetails(shown);
 
@@ -46,6 +44,14 @@ export function BotsView({ route, caller }) {
     ${open?.kind === "new" && html`<${BotForm} onClose=${close} caller=${caller} />`}
     ${open?.kind === "edit" && html`<${BotForm} bot=${open.bot} onClose=${close} caller=${caller} />`}
     ${open?.kind === "delete" && html`<${DeleteBot} bot=${open.bot} onClose=${close} />`}`;
+}
+
+const byName = new Intl.Collator(undefined, { numeric: true }).compare;
+
+function listed(bots, wanted, sort) {
+  const found = bots.filter((bot) => `${bot.bot_name} ${bot.account_name} ${bot.chat_bot_id}`.toLowerCase().includes(wanted));
+  const newestFirst = (one, other) => (one.created_at < other.created_at ? 1 : one.created_at > other.created_at ? -1 : 0);
+  return found.sort(sort === "bot_name" ? (one, other) => byName(one.bot_name, other.bot_name) : newestFirst);
 }
 
 // Numbers of the bots that are shown, a few calls at a time.

@@ -1,10 +1,13 @@
 // Documents of a bot by filter, and the way to one of them.
 
-import { BotSelect, Empty, Field, Icon, JsonArea, Loading, Pager, Problem, WithBots, html, useLoaded, useMemo, useState } from "./ui.js";
+import { BotSelect, Empty, Field, Icon, Loading, Pager, Problem, WithBots, html, useLoaded, useMemo, useRef, useState } from "./ui.js";
 import { chosenBot, post } from "./api.js";
 import { day, number, t, time } from "./i18n.js";
 import { checkedFilter, serverErrors } from "./filter.js";
 import { DocumentPage } from "./document.js";
+import { ExportButton } from "./download.js";
+import { Facets, narrowed } from "./facets.js";
+import { FilterEditor, metadataKeys } from "./filter-form.js";
 import { Upload } from "./upload.js";
 
 const ROWS = 50;
@@ -27,7 +30,9 @@ function Listing({ bots, bot, mayWrite }) {
   const [cursors, setCursors] = useState([null]);
   const [uploading, setUploading] = useState(null);
   const [dragging, setDragging] = useState(false);
+  const [exportError, setExportError] = useState(null);
   const filter = useMemo(() => checkedFilter(filterText), [filterText]);
+  const allKeys = useRef([]); // Of metadata, of all pages that were shown.
   const place = cursors.length - 1;
   const [by, order] = sort.split(" ");
   const page = useLoaded(
@@ -35,11 +40,18 @@ function Listing({ bots, bot, mayWrite }) {
     [sent, sort, cursors],
   );
   const refused = page.error ? serverErrors(page.error, sent.text, sent.places) : [];
+  const send = (text, checked) => {
+    setCursors([null]);
+    setSent({ filter: checked.value, text, places: checked.places });
+  };
   const apply = (event) => {
     event.preventDefault();
-    if (filter.errors.length) return;
-    setCursors([null]);
-    setSent({ filter: filter.value, text: filterText, places: filter.places });
+    if (!filter.errors.length) send(filterText, filter);
+  };
+  const narrow = (condition) => {
+    const text = JSON.stringify(narrowed(sent.filter, condition), null, 2);
+    setFilterText(text);
+    send(text, checkedFilter(text));
   };
   const drop = (event) => {
     event.preventDefault();
@@ -47,17 +59,22 @@ function Listing({ bots, bot, mayWrite }) {
     if (mayWrite && event.dataTransfer.files[0]) setUploading({ file: event.dataTransfer.files[0] });
   };
   const documents = page.value?.documents;
+  const seen = metadataKeys(documents);
+  if (seen.length) allKeys.current = [...new Set([...allKeys.current, ...seen])];
+  const keys = allKeys.current;
   return html`<div class=${`drop${dragging ? " dragging" : ""}`} onDragOver=${(event) => mayWrite && (event.preventDefault(), setDragging(true))}
       onDragLeave=${(event) => !event.currentTarget.contains(event.relatedTarget) && setDragging(false)} onDrop=${drop}>
     <header class="page"><h1>${t("nav.documents")}</h1><p>${t("documents.what")}</p>
-      <div class="actions">${mayWrite ? html`<button class="primary" onClick=${() => setUploading({})}><${Icon} name="upload" />${t("upload")}</button>` : html`<span class="muted">${t("read.only")}</span>`}</div></header>
+      <div class="actions"><${ExportButton} bot=${bot} onError=${setExportError} />${mayWrite ? html`<button class="primary" onClick=${() => setUploading({})}><${Icon} name="upload" />${t("upload")}</button>` : html`<span class="muted">${t("read.only")}</span>`}</div></header>
     <div class="bar-line"><${Field} label=${t("bot")}><${BotSelect} bots=${bots} chosen=${bot.chat_bot_id} onChoose=${(id) => (location.hash = `#/documents/${id}`)} /><//>
       <${Field} label=${t("sort")}><select onChange=${(event) => (setCursors([null]), setSort(event.target.value))}>${["created_at desc", "updated_at desc", "title asc", "doc_id asc"].map(
         (one) => html`<option value=${one} selected=${one === sort}>${t(`sort.${one.split(" ")[0]}`)}</option>`)}</select><//></div>
     <details class="panel filter-panel"><summary>${t("filter")}${sent.filter ? html` <span class="state running">${t("filter.on")}</span>` : ""}</summary>
-      <form onSubmit=${apply}><${JsonArea} value=${filterText} rows=${4} label=${t("filter")} errors=${filter.errors.length ? filter.errors : refused}
-          placeholder=${'{"type": "contains", "key": "tags", "value": "guide"}'} onInput=${setFilterText} />
-        <button class="small-button" disabled=${filter.errors.length > 0}>${t("filter.apply")}</button></form></details>
+      <form onSubmit=${apply}><${FilterEditor} text=${filterText} rows=${4} filter=${filter} errors=${filterText === sent.text ? refused : []} keys=${keys} onInput=${setFilterText} />
+        <div class="actions"><button class="small-button" disabled=${filter.errors.length > 0}>${t("filter.apply")}</button>
+          ${sent.filter && html`<button type="button" class="small-button" onClick=${() => (setFilterText(""), send("", checkedFilter("")))}>${t("filter.clear")}</button>`}</div></form></details>
+    <${Facets} bot=${bot} filter=${sent.filter} keys=${keys} onChoose=${narrow} />
+    <${Problem} error=${exportError} />
     ${page.error && !refused.length && html`<${Problem} error=${page.error} />`}
     ${!page.value && !page.error && html`<${Loading} />`}
     ${documents?.length === 0 && (sent.filter

@@ -31,6 +31,7 @@ export function HelpDialog({ views, onClose }) {
   const rows = [
     ["/", t("help.first")],
     ...views.map((view) => [`g ${view[0]}`, t("help.go", { view: t(`nav.${view}`) })]),
+    ["n", t("help.new")],
     ["t", t("help.theme")],
     ["Esc", t("help.escape")],
     ["?", t("help.this")],

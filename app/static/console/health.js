@@ -4,6 +4,7 @@ import { Loading, Problem, html, useEffect, useLoaded, useRef } from "./ui.js";
 import { get } from "./api.js";
 import { milliseconds, number, t } from "./i18n.js";
 import { measure, parse } from "./metrics.js";
+import { RecentErrors } from "./errors.js";
 
 const SECONDS = 5;
 const KEPT = 60;
@@ -29,7 +30,8 @@ export function HealthView({ caller }) {
         <${Card} title=${t("errors.5xx")} value=${number(metrics.now.errors)} values=${metrics.lines.errors} />
         <${Card} title=${t("sagas")} value=${number(metrics.now.sagas)} values=${metrics.lines.sagas} />
         <${Card} title=${t("vector_gc")} value=${number(metrics.now.garbage)} values=${metrics.lines.garbage} /></div>
-        <p class="small">${t("health.own")}</p>` : !metrics.error && html`<${Loading} />`}`}`;
+        <p class="small">${t("health.own")}</p>` : !metrics.error && html`<${Loading} />`}`}
+    ${caller.rank >= 3 && html`<${RecentErrors} />`}`;
 }
 
 const Card = ({ title, value, values }) => html`<article class="panel card"><header><h3>${title}</h3></header><p class="big">${value}</p><${Line} values=${values} label=${title} /></article>`;

@@ -5,6 +5,7 @@ import { base, keysRequired } from "./api.js";
 import { decimal, milliseconds, number, percent, t } from "./i18n.js";
 import { LANGUAGES, snippet } from "./snippets.js";
 import { marked } from "./words.js";
+import { addQuestion, saved } from "./saved.js";
 
 const STAGES = ["embedding", "dense", "lexical", "filter", "postgres", "rerank", "total"];
 
@@ -32,12 +33,24 @@ function Result({ result, rank, mode, question, botId }) {
       <${Score} name=${t("lexical")} value=${result.lexical_score} kind="lexical" whole=${mode === "lexical" ? Math.max(result.lexical_score ?? 1, 10) : 10} />
       <${Score} name=${t("coverage")} value=${result.lexical_coverage} kind="coverage" shown=${percent} />
       <${Score} name=${t("confidence")} value=${result.confidence} kind="confidence" shown=${percent} />
+      ${mode === "rerank" && html`<${Score} name=${t("rerank")} value=${result.rerank_score} kind="rerank" />`}
     </dl>
     <footer class="tags"><span>${t("chunk", { index: result.chunk_index })}</span>
       ${result.page_number !== null && html`<span>${t("page", { page: result.page_number })}</span>`}
       ${result.duplicates?.count > 0 && html`<span>${t("duplicates", { count: result.duplicates.count })}</span>`}
-      ${result.document.tags.slice(0, 4).map((tag) => html`<span class="tag">${tag}</span>`)}</footer>
+      ${result.document.tags.slice(0, 4).map((tag) => html`<span class="tag">${tag}</span>`)}
+      <${KeepButton} botId=${botId} question=${question} passage=${result.chunk_text} /></footer>
   </article>`;
+}
+
+// Makes the question one of the saved ones, with this passage as the one that should come.
+function KeepButton({ botId, question, passage }) {
+  const [kept, setKept] = useState(() => saved(botId).questions.some((one) => one.question === question.trim() && one.passage === passage));
+  const keep = () => {
+    addQuestion(botId, question.trim(), passage);
+    setKept(true);
+  };
+  return html`<button type="button" class="keep" disabled=${kept} title=${t("keep.what")} onClick=${keep}>${t(kept ? "kept" : "keep")}</button>`;
 }
 
 function Score({ name, value, kind, whole = 1, shown = decimal }) {
@@ -63,8 +76,8 @@ function Timing({ timings, longest }) {
 export function Snippets({ found }) {
   const [language, setLanguage] = useState(LANGUAGES[0]);
   const [mode, setMode] = useState(found[found.length - 1].mode);
-  const body = (found.find((one) => one.mode === mode) ?? found[0]).body;
-  const text = snippet(language, `${base}/search/query`, body, keysRequired);
+  const { body } = (found.find((one) => one.mode === mode) ?? found[0]);
+  const text = snippet(language, base, body, keysRequired);
   return html`<section class="panel snippets"><header><h2>${t("request")}</h2>
       <${Tabs} names=${LANGUAGES} chosen=${language} onChoose=${setLanguage} label=${t("request")} />
       <select aria-label=${t("modes")} onChange=${(event) => setMode(event.target.value)}>${found.map(

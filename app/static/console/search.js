@@ -1,20 +1,29 @@
 // The search bench: one question to several modes side by side.
 
-import { BotSelect, Empty, Field, JsonArea, Problem, WithBots, html, useAction, useEffect, useMemo, useRef, useState } from "./ui.js";
+import { BotSelect, Empty, Field, Problem, WithBots, html, useAction, useEffect, useLoaded, useMemo, useRef, useState } from "./ui.js";
 import { chooseBot, chosenBot, post } from "./api.js";
 import { t } from "./i18n.js";
 import { Column, Snippets } from "./results.js";
 import { checkedFilter, serverErrors } from "./filter.js";
+import { FilterEditor, metadataKeys } from "./filter-form.js";
+import { MODES as SEARCHES } from "./saved.js";
 
-const MODES = ["dense", "lexical", "hybrid"];
+// The last one is a hybrid search whose results are reranked, which a server need not offer.
+const MODES = [...SEARCHES, "rerank"];
 
 export const SearchView = ({ route }) =>
   html`<${WithBots} title=${t("nav.search")}>${(bots) => html`<${Bench} bots=${bots} route=${route} />`}<//>`;
 
+// Keys of metadata that the newest documents have.
+async function someKeys(botId, signal) {
+  const page = await post("/data/documents/query", { chat_bot_id: botId, limit: 50 }, { signal });
+  return metadataKeys(page.documents);
+}
+
 function Bench({ bots, route }) {
   const [botId, setBotId] = useState(() => chosenBot(bots, route.query.bot).chat_bot_id);
   const [question, setQuestion] = useState(route.query.q || "");
-  const [modes, setModes] = useState(MODES);
+  const [modes, setModes] = useState(SEARCHES);
   const [limit, setLimit] = useState(5);
   const [weight, setWeight] = useState("");
   const [confidence, setConfidence] = useState("");
@@ -24,6 +33,7 @@ function Bench({ bots, route }) {
   const [answers, setAnswers] = useState(null);
   const [filterErrors, setFilterErrors] = useState([]);
   const running = useRef(null);
+  const keys = useLoaded((signal) => someKeys(botId, signal), [botId]);
   const filter = useMemo(() => checkedFilter(filterText), [filterText]);
   const bot = bots.find((one) => one.chat_bot_id === botId);
 
@@ -31,8 +41,9 @@ function Bench({ bots, route }) {
     chat_bot_id: botId,
     query_text: question,
     limit,
-    mode,
-    ...(mode === "hybrid" && weight !== "" ? { dense_weight: Number(weight) } : {}),
+    mode: mode === "rerank" ? "hybrid" : mode,
+    ...(mode === "rerank" ? { rerank: true } : {}),
+    ...(["hybrid", "rerank"].includes(mode) && weight !== "" ? { dense_weight: Number(weight) } : {}),
     ...(confidence !== "" ? { min_confidence: Number(confidence) } : {}),
     ...(byDocument ? { group_by_document: true } : {}),
     ...(distinct ? { distinct: true } : {}),
@@ -99,10 +110,8 @@ function Bench({ bots, route }) {
             <label class="check"><input type="checkbox" checked=${distinct} onChange=${() => setDistinct(!distinct)} />${t("distinct")}</label>
           </fieldset>
         </div>
-        <div class="field wide"><span class="label">${t("filter")}</span>
-          <${JsonArea} value=${filterText} rows=${5} label=${t("filter")} errors=${filter.errors.length ? filter.errors : filterErrors}
-            placeholder=${'{"type": "eq", "key": "metadata.language", "value": "ko"}'}
-            onInput=${(text) => (setFilterErrors([]), setFilterText(text))} /></div>
+        <${FilterEditor} text=${filterText} rows=${5} filter=${filter} errors=${filterErrors} keys=${keys.value ?? []}
+          onInput=${(text) => (setFilterErrors([]), setFilterText(text))} />
       </details>
     </form>
     <${Problem} error=${search.error} />

@@ -13,11 +13,21 @@ function python(value, indent) {
   return members.length ? `{\n${members.join("\n")}\n${indent}}` : "{}";
 }
 
-export const LANGUAGES = ["curl", "Python", "JavaScript"];
+export const LANGUAGES = ["curl", "Python", "JavaScript", "MCP"];
 
-export function snippet(language, url, body, withKey) {
+// A call of the tool that models call. It has fewer options than the API.
+function mcp(base, body, header) {
+  const { chat_bot_id, query_text: query, limit, mode, filter } = body;
+  const call = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "search", arguments: { chat_bot_id, query, limit, mode, ...(filter ? { filter } : {}) } } };
+  return `curl -s ${base}/mcp${header} \\\n  -H 'Content-Type: application/json' \\\n  -H 'Accept: application/json, text/event-stream' \\\n  -d ${quoted(JSON.stringify(call, null, 2))}`;
+}
+
+// `base`: where the server is.
+export function snippet(language, base, body, withKey) {
+  const url = `${base}/search/query`;
+  const header = withKey ? ` \\\n  -H "Authorization: Bearer $API_KEY"` : "";
+  if (language === "MCP") return mcp(base, body, header);
   if (language === "curl") {
-    const header = withKey ? ` \\\n  -H "Authorization: Bearer $API_KEY"` : "";
     return `curl -s ${url}${header} \\\n  -H 'Content-Type: application/json' \\\n  -d ${quoted(JSON.stringify(body, null, 2))}`;
   }
   if (language === "Python") {
