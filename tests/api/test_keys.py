@@ -222,6 +222,8 @@ def test_what_each_scope_is_for() -> None:
         "rerank",
         "health",
         "ready",
+        "get_usage",
+        "warm_collection",
     }
     assert {call.name for call in calls() if call.scope == "admin"} == {"metrics"}
     assert {call.name for call in calls() if call.scope == "operator"} == {
@@ -229,6 +231,7 @@ def test_what_each_scope_is_for() -> None:
         "create_key",
         "revoke_key",
         "list_errors",
+        "set_quota",
     }
     assert {call.name for call in calls() if call.scope is None} == {"live"}
 
