@@ -144,7 +144,7 @@ def test_the_examples_work_in_the_order_of_the_page(watched: Watched, server: st
 
     for tag, operation in [
         ("collection", "list_collections"), ("collection", "update_collection"), ("collection", "get_collection"),
-        ("collection", "export_collection"), ("collection", "import_collection"),
+        ("collection", "export_collection"), ("collection", "import_collection"), ("collection", "warm_collection"),
         ("embeddings", "create_embeddings"), ("embeddings", "list_models"), ("embeddings", "get_model"),
         ("health", "health"), ("health", "ready"), ("health", "live"), ("health", "list_errors"),
         ("metrics", "metrics"),

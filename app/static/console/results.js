@@ -50,7 +50,7 @@ function KeepButton({ botId, question, passage }) {
     addQuestion(botId, question.trim(), passage);
     setKept(true);
   };
-  return html`<button type="button" class="keep" disabled=${kept} title=${t("keep.what")} onClick=${keep}>${t(kept ? "kept" : "keep")}</button>`;
+  return html`<button type="button" class="keep" disabled=${kept} aria-label=${kept ? undefined : t("keep.label")} title=${t("keep.what")} onClick=${keep}>${t(kept ? "kept" : "keep")}</button>`;
 }
 
 function Score({ name, value, kind, whole = 1, shown = decimal }) {
