@@ -370,7 +370,7 @@ def test_questions_are_saved_and_compared_with_the_run_before(
     expect(page.get_by_text("No question is saved for this bot")).to_be_visible()
 
 
-def test_a_filter_as_a_form(watched: Watched, console: Console) -> None:
+def test_a_filter_as_a_form_and_an_export_that_comes_back(watched: Watched, console: Console, tmp_path: Path) -> None:
     page = watched.page
     enter(page, console, console.operator, f"documents/{console.bot_id}")
     page.locator("tbody tr").first.wait_for()
@@ -403,8 +403,18 @@ def test_a_filter_as_a_form(watched: Watched, console: Console) -> None:
     expect(page.locator("tbody tr")).to_have_count(len(GUIDE))
     with page.expect_download() as exported:
         button(page, "Export").click()
-    lines = gzip.decompress(exported.value.path().read_bytes()).splitlines()
+    whole = gzip.decompress(exported.value.path().read_bytes())
+    lines = whole.splitlines(keepends=True)
     assert [json.loads(line)["documents"] for line in (lines[0], lines[-1])] == [len(GUIDE)] * 2
+    torn = tmp_path / "torn.ndjson"
+    torn.write_bytes(b"".join(lines[:-1]))
+    for file, text in ((exported.value.path(), "The stores agree."), (torn, "no last line")):
+        button(page, "Upload").first.click()
+        page.locator("dialog input[type=file]").set_input_files(file)
+        expect(page.get_by_role("dialog")).to_contain_text(f"{len(GUIDE)} documents stored, 0 failed")
+        expect(page.get_by_role("dialog")).to_contain_text(text)
+        press(page, "Escape")
+    expect(page.locator("tbody tr")).to_have_count(len(GUIDE))  # Nothing has changed.
 
 
 def test_an_error_is_found_by_its_request_id(watched: Watched, console: Console) -> None:
@@ -470,6 +480,12 @@ def test_long_lists_have_few_rows(watched: Watched, console: Console) -> None:
     sys.stdout.write(f", 2,000 bots {long_tasks(page)}\n")
     page.get_by_label("Find by name, account or id").fill("bot 1999")
     expect(page.locator("tbody tr")).to_have_count(1)
+
+    page.route("**/data/documents/query", lambda route: route.fulfill(json={"documents": [], "next_cursor": None}))
+    page.goto(f"{console.url}/console#/search")
+    page.get_by_role("searchbox", name="Find a bot").fill("BOT 1999")
+    expect(page.locator(".ask option").last).to_have_text("bot 1999")
+    assert page.locator(".ask option").count() <= MAX_ROWS
 
     def keys(route: Route) -> None:
         one = route.fetch().json()["keys"][0]

@@ -26,16 +26,17 @@ export class ApiError extends Error {
   }
 }
 
-async function send(method, path, { query, body, signal }) {
+// `content`: a file as the body, with `headers` of its own.
+async function send(method, path, { query, body, content, headers: own, signal }) {
   const url = new URL(base + path);
   for (const [name, value] of Object.entries(query || {})) {
     if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
   }
-  const headers = {};
+  const headers = { ...own };
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   try {
-    return await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal });
+    return await fetch(url, { method, headers, body: body === undefined ? content : JSON.stringify(body), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, null, "");
@@ -43,8 +44,8 @@ async function send(method, path, { query, body, signal }) {
 }
 
 // Returns the body of the answer. Throws ApiError. `accept`: statuses that are no error.
-export async function call(method, path, { query, body, signal, accept = [], text = false } = {}) {
-  const answer = await send(method, path, { query, body, signal });
+export async function call(method, path, { accept = [], text = false, ...request } = {}) {
+  const answer = await send(method, path, request);
   if (text && answer.ok) return answer.text();
   const received = await answer.json().catch(() => null);
   if (answer.ok || accept.includes(answer.status)) return received;

@@ -160,7 +160,7 @@ export const en = {
   "back.search": "Back to the search",
   "upload": "Upload",
   "upload.to": "Upload to {bot}",
-  "upload.drop": "Drop an NDJSON file here",
+  "upload.drop": "Drop an NDJSON file or an export here",
   "upload.choose": "or click to choose one",
   "upload.replace": "Replace documents with the same external_id if they changed",
   "upload.format": "A document in each line:",
@@ -336,4 +336,9 @@ export const en = {
   "errors.code": "Code",
   "errors.at": "Time",
   "errors.own": "The last 200 errors and the last 200 refusals of this server process. The log has the details.",
+  "bot.find": "Find a bot",
+  "import": "Import",
+  "import.running": "The export is being imported …",
+  "import.done": "{stored} documents stored, {failed} failed",
+  "import.torn": "The file is not whole: it {reason}. What it has is stored.",
 };

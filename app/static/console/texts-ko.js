@@ -160,7 +160,7 @@ export const ko = {
   "back.search": "검색으로 돌아가기",
   "upload": "올리기",
   "upload.to": "{bot}에 올리기",
-  "upload.drop": "NDJSON 파일을 여기에 놓으세요",
+  "upload.drop": "NDJSON 파일이나 내보낸 파일을 여기에 놓으세요",
   "upload.choose": "또는 눌러서 고르세요",
   "upload.replace": "external_id가 같고 내용이 바뀐 문서는 교체",
   "upload.format": "한 줄에 문서 하나:",
@@ -336,4 +336,9 @@ export const ko = {
   "errors.code": "코드",
   "errors.at": "때",
   "errors.own": "이 서버 프로세스의 최근 오류 200개와 거부 200개입니다. 자세한 내용은 로그에 있습니다.",
+  "bot.find": "봇 찾기",
+  "import": "가져오기",
+  "import.running": "내보낸 파일을 가져오는 중 …",
+  "import.done": "문서 {stored}개 저장, {failed}개 실패",
+  "import.torn": "파일이 온전하지 않습니다({reason}). 들어 있는 문서는 저장했습니다.",
 };

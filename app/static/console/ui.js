@@ -175,10 +175,21 @@ export function WithBots({ title, children }) {
       <a class="button primary" href="#/bots?new=1">${t("bots.register")}</a><//>`}`;
 }
 
+const MOST_OPTIONS = 100;
+
+// Of more bots than MOST_OPTIONS those are offered whose name has what is typed.
 export function BotSelect({ bots, chosen, onChoose }) {
-  // The same objects again: Preact then compares none of 2,000 options at each letter that is typed beside them.
-  const options = useMemo(() => bots.map((bot) => html`<option value=${bot.chat_bot_id} selected=${bot.chat_bot_id === chosen}>${bot.bot_name}</option>`), [bots, chosen]);
-  return html`<select value=${chosen} onChange=${(event) => onChoose(event.target.value)}>${options}</select>`;
+  const [wanted, setWanted] = useState("");
+  const many = bots.length > MOST_OPTIONS;
+  const options = useMemo(() => {
+    const found = many ? bots.filter((bot) => bot.bot_name.toLowerCase().includes(wanted.toLowerCase())).slice(0, MOST_OPTIONS) : bots;
+    const own = bots.find((bot) => bot.chat_bot_id === chosen);
+    return found.includes(own) || !own ? found : [own, ...found];
+  }, [bots, chosen, wanted]);
+  const select = html`<select aria-label=${many ? t("bot") : undefined} value=${chosen} onChange=${(event) => onChoose(event.target.value)}>
+    ${options.map((bot) => html`<option key=${bot.chat_bot_id} value=${bot.chat_bot_id} selected=${bot.chat_bot_id === chosen}>${bot.bot_name}</option>`)}</select>`;
+  if (!many) return select;
+  return html`<span class="bot-select"><input type="search" aria-label=${t("bot.find")} placeholder=${t("bot.find")} value=${wanted} onInput=${(event) => setWanted(event.target.value)} />${select}</span>`;
 }
 
 // A text area for JSON that marks the line of an error. `errors`: [{line, column, message, start, end}].

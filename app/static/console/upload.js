@@ -1,7 +1,7 @@
 // Uploads NDJSON in parts through the batch call, with progress, and with errors by line.
 
 import { Dialog, Icon, Problem, html, useEffect, useRef, useState } from "./ui.js";
-import { post } from "./api.js";
+import { call, post } from "./api.js";
 import { number, t } from "./i18n.js";
 import { JsonError, readJson } from "./json.js";
 
@@ -44,6 +44,22 @@ function* parts(entries) {
   if (part.length) yield part;
 }
 
+const MANIFEST = '{"format":"chat-memory-export"';
+
+// The headers with which this file is imported; null if it is no export.
+async function headersOfExport(file) {
+  const [first, second] = new Uint8Array(await file.slice(0, 2).arrayBuffer());
+  const type = { "Content-Type": "application/x-ndjson" };
+  if (first === 0x1f && second === 0x8b) return { ...type, "Content-Encoding": "gzip" };
+  return (await file.slice(0, MANIFEST.length).text()) === MANIFEST ? type : null;
+}
+
+// The same file, sent again, goes on where it was cut off.
+function importFile(bot, file, headers, replace, signal) {
+  const query = { chat_bot_id: bot.chat_bot_id, stream_key: `console-${file.size}-${file.lastModified}`, on_conflict: replace ? "replace_if_changed" : "error" };
+  return call("POST", "/collection/import", { query, content: file, headers, signal });
+}
+
 // Sends documents that have an external_id apart from those without: only the former can replace what is stored.
 async function send(part, replace, signal) {
   const results = [];
@@ -66,6 +82,18 @@ export function Upload({ bot, file, onClose }) {
   const control = useRef(new AbortController());
   const start = async (chosen) => {
     setProblem(null);
+    const headers = await headersOfExport(chosen);
+    if (headers) {
+      setState({ name: chosen.name, imported: {} });
+      try {
+        setState({ name: chosen.name, imported: await importFile(bot, chosen, headers, replace, control.current.signal), ended: true });
+      } catch (error) {
+        if (error.name === "AbortError") return;
+        setProblem(error);
+        setState({ name: chosen.name, imported: {}, ended: true });
+      }
+      return;
+    }
     const { entries, errors } = readLines(await chosen.text(), bot.chat_bot_id);
     const now = { name: chosen.name, total: entries.length, done: 0, failed: [...errors], counts: {}, ended: false };
     setState({ ...now });
@@ -96,10 +124,15 @@ export function Upload({ bot, file, onClose }) {
     footer=${html`<button type="button" class=${state?.ended ? "primary" : ""} onClick=${onClose}>${state && !state.ended ? t("cancel") : t("close")}</button>`}>
     ${!state && html`<label class=${`dropzone${over ? " over" : ""}`} onDragOver=${(event) => (event.preventDefault(), setOver(true))} onDragLeave=${() => setOver(false)} onDrop=${drop}>
         <${Icon} name="upload" /><strong>${t("upload.drop")}</strong><span class="muted">${t("upload.choose")}</span>
-        <input type="file" class="hidden" accept=".ndjson,.jsonl,.json,.txt" onChange=${(event) => event.target.files[0] && start(event.target.files[0])} /></label>
+        <input type="file" class="hidden" accept=".ndjson,.jsonl,.json,.txt,.gz" onChange=${(event) => event.target.files[0] && start(event.target.files[0])} /></label>
       <label class="check"><input type="checkbox" checked=${replace} onChange=${() => setReplace(!replace)} />${t("upload.replace")}</label>
       <p class="small">${t("upload.format")}</p><pre class="code-block" tabindex="0" aria-label=${t("upload.format")}><code>${EXAMPLE}</code></pre>`}
-    ${state && html`<p>${state.name}</p><progress max=${Math.max(1, state.total)} value=${state.done} aria-label=${t("upload")}></progress>
+    ${state?.imported && html`<p>${state.name}</p>${!state.ended && html`<progress aria-label=${t("import")}></progress>`}
+      <p role="status">${state.imported.stored === undefined ? state.ended ? "" : t("import.running") : t("import.done", { stored: number(state.imported.stored), failed: number(state.imported.failed) })}</p>
+      ${state.imported.torn && html`<p class="notice bad" role="alert">${t("import.torn", { reason: state.imported.torn })}</p>`}
+      ${state.imported.verified && html`<p class="small">${state.imported.verified.findings ? t("job.found", { count: number(state.imported.verified.findings) }) : t("job.agree")}</p>`}
+      <${Problem} error=${problem} />`}
+    ${state && !state.imported && html`<p>${state.name}</p><progress max=${Math.max(1, state.total)} value=${state.done} aria-label=${t("upload")}></progress>
       <p role="status">${t("upload.done", { done: number(state.done), total: number(state.total) })}
         ${Object.entries(state.counts).map(([result, count]) => html` · ${t(`result.${result}`)} ${number(count)}`)}
         ${state.failed.length > 0 && html` · <b class="bad-text">${t("result.failed")} ${number(state.failed.length)}</b>`}</p>
