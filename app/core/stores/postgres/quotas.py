@@ -5,6 +5,7 @@ from uuid import UUID
 
 import asyncpg
 
+from app.core.ports import Refusal
 from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.tenant_guard import only_account
@@ -105,6 +106,22 @@ async def meter(conn: Connection, bots: Bots, writes: Sequence[WriteRow], *, loc
         rows = await conn.fetch(SQL["current_generations"], bot_id, doc_ids)
         chunks |= {(row["bot_id"], row["doc_id"]): row["chunk_count"] for row in rows}
     return Meter(Allowance(quotas, used), bots, chunks)
+
+
+async def within(conn: Connection, bots: Bots, checked: Sequence[WriteRow | Refusal]) -> list[WriteRow | Refusal]:
+    """With a refusal in place of each write that does not fit as things are. T2 decides."""
+    found = await meter(conn, bots, [write for write in checked if isinstance(write, WriteRow)], lock=False)
+    if found is None:
+        return list(checked)
+    fitting: list[WriteRow | Refusal] = []
+    for write in checked:
+        if isinstance(write, WriteRow) and (shortfall := found.refusal(write)):
+            fitting.append(shortfall)
+            continue
+        if isinstance(write, WriteRow):
+            found.count(write)
+        fitting.append(write)
+    return fitting
 
 
 async def check_bot(conn: Connection, account: str) -> bool:

@@ -17,7 +17,7 @@ from app.core.ports import (
     SharedVectors,
     WriteFailure,
 )
-from app.core.stores.postgres import idempotency, quotas, streams
+from app.core.stores.postgres import external_ids, idempotency, quotas, streams
 from app.core.stores.postgres import request_keys as keys
 from app.core.stores.postgres.connection import Connection
 from app.core.stores.postgres.copied_rows import chunk_records, insert_documents
@@ -28,7 +28,7 @@ from app.schemas.queries import SQL
 from app.schemas.rows import CHUNK_COLUMNS, CHUNK_TABLE, EMBEDDING, IdempotencyKey, WriteRow
 from app.schemas.stream_rows import LinesKey
 from app.schemas.versions import DocumentVersion
-from app.utils.errors import ExternalIdsHeld, NoGeneration, PreconditionFailed
+from app.utils.errors import NoGeneration, PreconditionFailed
 from app.utils.tasks import cancel_quietly
 
 
@@ -57,11 +57,11 @@ class WriteStore:
                     checked.append(write)
                 else:
                     checked.append(_replacing(write, current.get((write.bot_id, write.doc_id))))
-            _check_not_gone(writes, checked)
-            checked = await _within_quotas(conn, bots, checked)
+            external_ids.check_not_gone(writes, checked)
+            checked = await quotas.within(conn, bots, checked)
             result = await self._open(conn, checked, token, lease, key)
             # After the sagas hold the external ids: what a write that held one before has done is visible now.
-            await _check_external_ids(conn, [write for write in result.writes if isinstance(write, WriteRow)])
+            await external_ids.check_unchanged(conn, [write for write in result.writes if isinstance(write, WriteRow)])
             return result
 
     async def restart(
@@ -112,11 +112,11 @@ class WriteStore:
             token,
             lease,
         )
-        external_ids = [write.document.external_id for write in live]
-        if any(external_ids):
-            rows = await conn.fetch(SQL["begin_writes_with_external_ids"], *values, external_ids)
+        names = [write.document.external_id for write in live]
+        if any(names):
+            rows = await conn.fetch(SQL["begin_writes_with_external_ids"], *values, names)
             if len(rows) < len(live):
-                await _check_not_held(conn, live, {(row["bot_id"], row["external_id"]) for row in rows})
+                await external_ids.check_not_held(conn, live, {(row["bot_id"], row["external_id"]) for row in rows})
         else:
             rows = await conn.fetch(SQL["begin_writes"], *values)
         if len(rows) < len(live):
@@ -321,49 +321,6 @@ def _is_same_bot(write: WriteRow, bots: Mapping[UUID, asyncpg.Record]) -> bool:
     return bot is not None and bot["created_at"] == write.bot_created_at
 
 
-def _by_bot(writes: Iterable[WriteRow]) -> dict[UUID, dict[str, WriteRow]]:
-    """The writes that have an external_id, by bot and external_id."""
-    found: dict[UUID, dict[str, WriteRow]] = {}
-    for write in writes:
-        if write.document.external_id is not None:
-            found.setdefault(write.bot_id, {})[write.document.external_id] = write
-    return found
-
-
-def _check_not_gone(writes: Sequence[WriteRow], checked: Sequence[WriteRow | Refusal]) -> None:
-    """Raises ExternalIdsHeld if a document was deleted since its external_id was looked up."""
-    missing = [write for write, found in zip(writes, checked, strict=True) if found is WriteFailure.DOCUMENT_NOT_FOUND]
-    if gone := _by_bot(missing):
-        raise ExternalIdsHeld([(bot_id, external_id) for bot_id, ids in gone.items() for external_id in ids])
-
-
-async def _check_not_held(
-    conn: Connection, writes: Sequence[WriteRow], begun: Collection[tuple[UUID, str | None]]
-) -> None:
-    """Raises ExternalIdsHeld if other sagas hold external ids of the writes that are not in ``begun``."""
-    held: set[tuple[UUID, str]] = set()
-    for bot_id, by_external_id in _by_bot(writes).items():
-        wanted = [external_id for external_id in by_external_id if (bot_id, external_id) not in begun]
-        held |= {(bot_id, row["external_id"]) for row in await conn.fetch(SQL["held_external_ids"], bot_id, wanted)}
-    if held:
-        raise ExternalIdsHeld(held)
-
-
-async def _check_external_ids(conn: Connection, writes: Sequence[WriteRow]) -> None:
-    """Raises ExternalIdsHeld where a document was written or deleted since its external_id was looked up."""
-    changed: set[tuple[UUID, str]] = set()
-    for bot_id, by_external_id in _by_bot(writes).items():
-        rows = await conn.fetch(SQL["documents_by_external_id"], bot_id, list(by_external_id))
-        current = {row["external_id"]: (row["doc_id"], row["generation"]) for row in only_bot(rows, bot_id)}
-        for external_id, write in by_external_id.items():
-            replaced = write.previous_generation
-            expected = None if replaced is None else (write.doc_id, replaced)
-            if current.get(external_id) != expected:
-                changed.add((bot_id, external_id))
-    if changed:
-        raise ExternalIdsHeld(changed)
-
-
 async def _generations(conn: Connection, writes: Iterable[WriteRow]) -> dict[tuple[UUID, int], int]:
     """By bot_id and doc_id, the current generations of those documents that the writes replace and that exist."""
     replaced: dict[UUID, list[int]] = {}
@@ -380,24 +337,6 @@ async def _generations(conn: Connection, writes: Iterable[WriteRow]) -> dict[tup
 async def _current_generations(conn: Connection, bot_id: UUID, doc_ids: Sequence[int]) -> dict[int, int]:
     rows = only_bot(await conn.fetch(SQL["current_generations"], bot_id, doc_ids), bot_id)
     return {row["doc_id"]: row["generation"] for row in rows}
-
-
-async def _within_quotas(
-    conn: Connection, bots: Mapping[UUID, asyncpg.Record], checked: Sequence[WriteRow | Refusal]
-) -> list[WriteRow | Refusal]:
-    """With a refusal in place of each write that does not fit as things are. T2 decides."""
-    meter = await quotas.meter(conn, bots, [write for write in checked if isinstance(write, WriteRow)], lock=False)
-    if meter is None:
-        return list(checked)
-    fitting: list[WriteRow | Refusal] = []
-    for write in checked:
-        if isinstance(write, WriteRow) and (shortfall := meter.refusal(write)):
-            fitting.append(shortfall)
-            continue
-        if isinstance(write, WriteRow):
-            meter.count(write)
-        fitting.append(write)
-    return fitting
 
 
 def _replacing(write: WriteRow, generation: int | None) -> WriteRow | WriteFailure:
