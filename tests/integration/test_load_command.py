@@ -27,7 +27,8 @@ from app.load_command import default_key, load
 from app.load_formats import Format, format_of, read_lines, record_count
 from app.main import create_app
 from app.utils.errors import InvalidInput
-from tests.conftest import BotClient, _with_state, register
+from app.utils.failpoints import install
+from tests.conftest import BotClient, _with_state, register, until
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +120,38 @@ async def test_lines_that_failed_are_named(
     printed = capsys.readouterr().out
     assert "line 50: body.lines.10" in printed
     assert "59 documents stored, 1 failed" in printed
+
+
+async def test_a_document_that_another_request_writes_is_loaded_afterwards(
+    url: str, target: BotClient, services: Services, tmp_path: Path
+) -> None:
+    services.ingest._patience = 0.1
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def wait(point: str) -> None:
+        if point == "write.before_t2" and not begun.is_set():
+            begun.set()
+            await over.wait()
+
+    async def refused() -> bool:
+        found = (await target.http.get("/errors")).json()["errors"]
+        return any(one["code"] == "external_id_in_flight" for one in found)
+
+    remove = install(wait)
+    try:
+        other = asyncio.create_task(target.insert("of another request", external_id="x"))
+        await begun.wait()
+        item = {"document": {"title": "loaded", "external_id": "x"}, "chunks": [{"chunk_index": 0, "text": "loaded"}]}
+        path = write(tmp_path / "a.ndjson", item)
+        lines = read_lines(path, format_of(path), target.bot_id, {})
+        loading = asyncio.create_task(load(url, target.bot_id, lines, default_key(path), "replace"))
+        await until(refused)
+        over.set()
+        await other
+        assert await loading == 0
+    finally:
+        remove()
+    assert await titles(target) == ["loaded"]
 
 
 def test_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:
