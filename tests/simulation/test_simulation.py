@@ -15,11 +15,13 @@ import pytest
 
 from app.core.bots.creations import Creations
 from app.core.ports import SharedVectors
+from app.core.transfer.streams import PartLoad
 from app.core.write import generations
 from app.core.write.recovery import Recovery
 from app.schemas.listing import ListedDocument
 from app.schemas.operation_rows import Check, GenerationBlock, VectorGarbage
 from app.schemas.rows import Bot, IdempotencyKey
+from app.schemas.stream_rows import LinesKey
 from app.utils.errors import RequestInFlight
 from tests.doubles.memory_store import (
     MemoryDocumentStore,
@@ -30,8 +32,9 @@ from tests.doubles.memory_store import (
     MemoryWriteStore,
     idempotency,
 )
+from tests.doubles.memory_store import streams as memory_streams
 from tests.doubles.memory_store import writes as memory_writes
-from tests.doubles.memory_store.tables import BotRow, ChunkRow, DocumentRow, Tables
+from tests.doubles.memory_store.tables import BotRow, ChunkRow, DocumentRow, PartRow, Tables
 from tests.simulation.embedder import DIMENSION
 from tests.simulation.faults import Faults
 from tests.simulation.run import simulate
@@ -263,10 +266,27 @@ def without_the_quota_in_t2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_writes.MemoryWriteStore, "_shortfall", lambda *_: None)
 
 
+def without_skipping_the_stored_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that is sent again stores its lines once more."""
+    monkeypatch.setattr(PartLoad, "_is_stored", lambda _: False)
+
+
+def without_the_claim_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two requests that send a part at once both store its lines."""
+
+    def claim(tables: Tables, key: LinesKey) -> None:
+        tables.parts.setdefault(key.name, PartRow(tables.now()))
+
+    monkeypatch.setattr(memory_streams, "claim", claim)
+    monkeypatch.setattr(memory_streams, "lock", lambda *_: True)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
         without_the_quota_in_t2,
+        without_skipping_the_stored_lines,
+        without_the_claim_of_lines,
         without_the_precondition_in_t2,
         without_another_version_after_a_patch,
         without_noting_what_a_sync_names,

@@ -88,6 +88,8 @@ class Transfers(Edits):
             answers.clear()  # The part was deleted with the bot, and a later attempt loaded it again.
         if any(answer != answers[0] for answer in answers):
             raise Violation(f"one part, several results: {answers}")
+        if answers and len(answers[0]) != len(made):
+            raise Violation(f"{len(made)} lines have {len(answers[0])} results")
         results = answers[0] if answers else [None] * len(made)
         for (version, _), result in zip(made, results, strict=True):
             version.span.end = self.world.loop.time()
