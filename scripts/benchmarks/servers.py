@@ -1,6 +1,6 @@
 """Several servers on one PostgreSQL and one Milvus server: what a request costs, and what restarts and upgrades break.
 
-- throughput: searches, and an insert after every third, with 1, 2 and 4 server processes; CPU of these processes alone
+- throughput: searches, and an insert as every fourth call, with 1, 2 and 4 server processes; CPU of these alone
 - writes: read by id and by search on one server as soon as the other has acknowledged them; those missed
 - restart: two servers behind nginx, stopped and started in turn under load; failed requests
 - upgrade: the same from another commit to this one, with the migration before it
@@ -45,6 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seconds", type=float, default=15, help="of each number of processes (default: %(default)s)")
+    parser.add_argument("--insert", type=int, default=4, metavar="N", help="every Nth call is one; 0: none")
     parser.add_argument("--writes", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=3, help="restarts of both servers (default: %(default)s)")
     parser.add_argument("--old", default="HEAD", metavar="COMMIT", help="the commit that is upgraded from")
@@ -60,7 +61,7 @@ async def _measure(options: argparse.Namespace) -> int:
     if {"throughput", "writes"} & set(options.only):
         async with opened_world("server", {"proxy.timeTickInterval": 50}) as world:
             if "throughput" in options.only:
-                tables.append(await _throughput(world, options.processes, options.seconds))
+                tables.append(await _throughput(world, options.processes, options.seconds, options.insert))
             if "writes" in options.only:
                 table, missed = await _writes(world, options.writes)
                 tables.append(table)
@@ -80,7 +81,7 @@ async def _measure(options: argparse.Namespace) -> int:
 # ---------------------------------------------------------------- side by side
 
 
-async def _throughput(world: World, counts: Sequence[int], seconds: float) -> Table:
+async def _throughput(world: World, counts: Sequence[int], seconds: float, insert: int) -> Table:
     table = Table("servers", f"{CLIENTS} clients for each process, {DOCUMENTS} documents, no embedder, Milvus server")
     for count in counts:
         with ExitStack() as stack:
@@ -93,7 +94,7 @@ async def _throughput(world: World, counts: Sequence[int], seconds: float) -> Ta
                 await setup.call("POST", "/data/insert/batch", {"documents": batch})
             before, milliseconds = _cpu(processes), []
             began = time.perf_counter()
-            clients = [_mixed(url, bot, began + seconds, milliseconds) for url in urls for _ in range(CLIENTS)]
+            clients = [_mixed(url, bot, insert, began + seconds, milliseconds) for url in urls for _ in range(CLIENTS)]
             await asyncio.gather(*clients)
             elapsed, spent = time.perf_counter() - began, _cpu(processes) - before
             milliseconds.sort()
@@ -107,12 +108,12 @@ async def _throughput(world: World, counts: Sequence[int], seconds: float) -> Ta
     return table
 
 
-async def _mixed(url: str, bot: str, until: float, milliseconds: list[float]) -> None:
+async def _mixed(url: str, bot: str, insert: int, until: float, milliseconds: list[float]) -> None:
     connection, draw = await Connection.open(url), random.Random()
     number = 0
     while (began := time.perf_counter()) < until:
         number += 1
-        if number % 4:
+        if not insert or number % insert:
             body = {"chat_bot_id": bot, "query_text": f"text {draw.randrange(DOCUMENTS)}", "mode": "dense"}
             await connection.call("POST", "/search/query", body)
         else:
