@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -69,6 +70,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alone", type=float, default=60, help="seconds without cold starts (default: %(default)s)")
     parser.add_argument("--cold", type=int, default=60, help="cold starts (default: %(default)s)")
     parser.add_argument("--every", type=float, default=3, help="seconds between two of them (default: %(default)s)")
+    parser.add_argument(
+        "--unflushed", action="store_true", help="as just written: Milvus flushes by itself within ten minutes"
+    )
     parser.add_argument("--loaded", type=int, help="bots that are loaded at last, to compare (default: all)")
 
 
@@ -90,6 +94,8 @@ async def _measure(options: argparse.Namespace) -> int:
             active = await _filled(main_connection, options.active, options.chunks)
             alone = await _in_use(url, active, options.alone)
             idle = await _filled(main_connection, options.bots - options.active, options.chunks)
+            if not options.unflushed:
+                await asyncio.to_thread(_flush, world)
             cold = Answers()
             beside = await _in_use(url, active, None, _cold_starts(url, idle, cold, options))
             for name, answers in (("in use, alone", alone), ("in use, beside cold starts", beside), ("cold", cold)):
@@ -102,7 +108,7 @@ async def _measure(options: argparse.Namespace) -> int:
         cpu.add(loaded=str(await asyncio.to_thread(_loaded, world)), cores=await _cpu(world))
     command = (
         f"scripts/bench idle --bots {options.bots} --active {options.active} --bound {options.bound} "
-        f"--chunks {options.chunks} --cold {options.cold}"
+        f"--chunks {options.chunks} --cold {options.cold}{' --unflushed' if options.unflushed else ''}"
     )
     print(markdown(command, [searches, cpu]))
     for line in failed[:10]:
@@ -200,10 +206,13 @@ def _loaded(world: World) -> int:
         return sum(client.get_load_state(name)["state"].name == "Loaded" for name in _names(client))
 
 
+def _flush(world: World) -> None:
+    with _milvus(world) as client, ThreadPoolExecutor(LOADERS) as pool:
+        list(pool.map(lambda name: client.flush(name, timeout=120), _names(client)))
+
+
 def _load_more(world: World, count: int) -> None:
     """Loads bots until ``count`` are, several at once; no server runs that would release them."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with _milvus(world) as client, ThreadPoolExecutor(LOADERS) as pool:
         list(pool.map(client.load_collection, _names(client)[:count]))
 
