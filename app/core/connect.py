@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from app.config import Settings
 from app.core.analyzers.analyzers import lexical_text
-from app.core.bots.loads import Loads
+from app.core.bots.loads import INTERVAL_SECONDS, Loads
 from app.core.ports import VectorIndex
 from app.core.stores.address import MilvusTls, PostgresAddress, PostgresTls
 from app.core.stores.embedded.stores import embedded_stores
@@ -46,7 +46,13 @@ class Stores:
     """Whether both stores are embedded in the same DATA_DIR."""
 
     def loads(self, settings: Settings) -> Loads:
-        return Loads(self.index, LoadStore(self.db), GarbageStore(self.db), bound=settings.max_loaded_collections)
+        return Loads(
+            self.index,
+            LoadStore(self.db),
+            GarbageStore(self.db),
+            bound=settings.max_loaded_collections,
+            settle=2 * INTERVAL_SECONDS + settings.milvus_timeout + 1,
+        )
 
     def generations(self) -> Generations:
         return Generations(GenerationStore(self.db, self.folder), self.index.marker, own_index=self.own_index)

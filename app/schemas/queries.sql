@@ -1266,27 +1266,40 @@ INSERT INTO collection_loads AS l (collection_name, is_loaded, action, lease_tok
 VALUES ($1, false, 'load', $2, now() + $3::interval)
 ON CONFLICT (collection_name) DO UPDATE
 SET action = excluded.action, lease_token = excluded.lease_token, lease_until = excluded.lease_until, last_used_at = now()
-WHERE l.lease_until IS NULL OR l.lease_until < now() OR l.lease_token = excluded.lease_token
+-- A lease without an action announces a release, which this prevents.
+WHERE l.lease_until IS NULL OR l.lease_until < now() OR l.lease_token = excluded.lease_token OR l.action IS NULL
 RETURNING collection_name;
 
 -- name: load_action
 SELECT action FROM collection_loads WHERE collection_name = $1 AND lease_until >= now();
 
--- name: claim_release
--- Whether others have claimed the row meanwhile is asked of the row as it is then.
+-- name: announce_releases
+-- Whether others have claimed a row meanwhile is asked of the row as it is then.
 UPDATE collection_loads l
-SET action = 'release', lease_token = $3, lease_until = now() + $4::interval
-WHERE l.collection_name = (
+SET action = NULL, lease_token = $3, lease_until = now() + $4::interval
+WHERE l.collection_name IN (
     SELECT i.collection_name FROM collection_loads i
     JOIN bot_registry b ON coalesce(b.milvus_collection, b.collection_name) = i.collection_name
     WHERE i.is_loaded AND NOT b.pinned AND i.last_used_at < now() - $2::interval
       AND (i.lease_until IS NULL OR i.lease_until < now())
     ORDER BY i.last_used_at
-    LIMIT 1)
+    LIMIT (SELECT greatest(0, count(*) - $1::bigint
+                              - count(*) FILTER (WHERE lease_until >= now() AND action IS DISTINCT FROM 'load'))
+           FROM collection_loads WHERE is_loaded))
   AND (l.lease_until IS NULL OR l.lease_until < now()) AND l.last_used_at < now() - $2::interval
-  AND (SELECT count(*) FROM collection_loads WHERE is_loaded) > $1
+RETURNING l.collection_name;
+
+-- name: begin_release
+-- Not of a collection that somebody has claimed or used since it was announced.
+UPDATE collection_loads l
+SET action = 'release', lease_until = now() + $3::interval
+WHERE l.collection_name = $1 AND l.lease_token = $2 AND l.action IS NULL AND l.lease_until >= now()
+  AND l.last_used_at < now() - $4::interval
   AND NOT EXISTS (SELECT FROM collection_loads WHERE action = 'release' AND lease_until >= now())
 RETURNING l.collection_name;
+
+-- name: leaving_collections
+SELECT collection_name FROM collection_loads WHERE lease_until >= now() AND action IS DISTINCT FROM 'load';
 
 -- name: end_load
 UPDATE collection_loads

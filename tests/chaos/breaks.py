@@ -5,7 +5,11 @@
 
 from typing import Any
 
+from app.config import Settings
 from app.core.bots.loads import Loads
+from app.core.connect import Stores
+from app.core.stores.postgres.garbage import GarbageStore
+from app.core.stores.postgres.loads import LoadStore
 from app.schemas.queries import SQL
 
 LITE_WRITE_LOCK = "lite-write-lock"
@@ -45,9 +49,13 @@ def shorten_collector_pause() -> None:
 
 
 def shorten_idle_time(seconds: float) -> None:
-    """A server looks every 5 s what it can release, and leaves what was used within 30 s."""
-    assert Loads.__init__.__kwdefaults__ is not None
-    Loads.__init__.__kwdefaults__.update(idle=seconds, interval=0.1)
+    """A server looks every 5 s what it can release, leaves what was used within 30 s, and waits 20 s before it does."""
+
+    def loads(self: Stores, settings: Settings) -> Loads:
+        stores = (self.index, LoadStore(self.db), GarbageStore(self.db))
+        return Loads(*stores, bound=settings.max_loaded_collections, idle=seconds, interval=0.1, settle=0.3)
+
+    replace(Stores, "loads", loads)
 
 
 def break_statements(name: str) -> None:

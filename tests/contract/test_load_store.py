@@ -1,7 +1,7 @@
 """What LoadPort promises, and GarbagePort about deferred rows, checked on plain memory and PostgreSQL."""
 
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from app.core.write.write import Write
 from tests.contract.records import HOUR, NO_TIME, PAST, Record, document
@@ -47,24 +47,46 @@ async def test_a_lease_that_is_over_is_taken(record: Record) -> None:
     assert await state(record, name) == "released"
 
 
-async def test_the_least_recently_used_is_released_and_one_at_a_time(record: Record) -> None:
+async def released(record: Record, bound: int, token: UUID, lease: timedelta = HOUR) -> list[str]:
+    """The collections whose release was announced, and begun while nothing prevents it."""
+    announced = await record.loads.announce_releases(bound, NO_TIME, token, lease)
+    return [name for name in announced if await record.loads.begin_release(name, token, HOUR, NO_TIME)]
+
+
+async def test_the_least_recently_used_are_released_and_one_at_a_time(record: Record) -> None:
     first, second, third = await bots(record, 3)
-    assert await record.loads.observe([first, second, third], {third: 0, first: 0, second: 0}) == 3
+    assert (await record.loads.observe([first, second, third], {third: 0, first: 0, second: 0})).loaded == 3
     for name in (second, first, third):
         await record.loads.claim_load(name, ONE, HOUR)
         await record.loads.end(name, ONE, loaded=True)
-    assert await record.loads.claim_release(3, NO_TIME, ONE, HOUR) is None
-    assert await record.loads.claim_release(2, HOUR, ONE, HOUR) is None
-    assert await record.loads.claim_release(1, NO_TIME, ONE, HOUR) == second
+    assert await record.loads.announce_releases(3, NO_TIME, ONE, HOUR) == []
+    assert await record.loads.announce_releases(2, HOUR, ONE, HOUR) == []
+    assert set(await record.loads.announce_releases(1, NO_TIME, ONE, HOUR)) == {second, first}
+    assert await state(record, second) == "loaded"
+    assert await record.loads.announce_releases(1, NO_TIME, TWO, HOUR) == []  # As many as are to be released.
+    assert not await record.loads.begin_release(second, TWO, HOUR, NO_TIME)
+    assert not await record.loads.begin_release(second, ONE, HOUR, HOUR)
+    assert await record.loads.begin_release(second, ONE, HOUR, NO_TIME)
+    assert not await record.loads.begin_release(first, ONE, HOUR, NO_TIME)
     assert await state(record, second) == "released"
     assert await record.loads.claim_load(second, TWO, HOUR) == "release"
-    assert await record.loads.claim_release(1, NO_TIME, TWO, HOUR) is None
+    assert (await record.loads.observe([first, second, third], {})).leaving == {first, second}
     await record.loads.end(second, ONE, loaded=False)
-    assert await record.loads.claim_release(1, NO_TIME, TWO, PAST) == first
-    assert await record.loads.claim_release(1, NO_TIME, ONE, HOUR) == first
+    assert await record.loads.begin_release(first, ONE, HOUR, NO_TIME)
     await record.loads.end(first, ONE, loaded=False)
-    assert await record.loads.claim_release(1, NO_TIME, TWO, HOUR) is None
+    assert await released(record, 1, TWO) == []
     assert await state(record, third) == "loaded"
+
+
+async def test_a_use_prevents_the_release_that_was_announced(record: Record) -> None:
+    (name,) = await bots(record, 1)
+    assert await record.loads.announce_releases(0, NO_TIME, ONE, HOUR) == [name]
+    assert await record.loads.claim_load(name, TWO, HOUR) == "granted"
+    assert not await record.loads.begin_release(name, ONE, HOUR, NO_TIME)
+    await record.loads.end(name, TWO, loaded=True)
+    assert not await record.loads.begin_release(name, ONE, HOUR, NO_TIME)
+    assert await record.loads.announce_releases(0, NO_TIME, ONE, PAST) == [name]
+    assert not await record.loads.begin_release(name, ONE, HOUR, NO_TIME)
 
 
 async def test_pinned_bots_and_those_that_are_being_loaded_are_not_released(record: Record) -> None:
@@ -74,29 +96,29 @@ async def test_pinned_bots_and_those_that_are_being_loaded_are_not_released(reco
     names = [pinned.milvus_collection, loading.milvus_collection]
     await record.loads.observe(names, {})
     assert await record.loads.claim_load(loading.milvus_collection, ONE, HOUR) == "granted"
-    assert await record.loads.claim_release(0, NO_TIME, TWO, HOUR) is None
+    assert await released(record, 0, TWO) == []
     await record.loads.end(loading.milvus_collection, ONE, loaded=True)
-    assert await record.loads.claim_release(0, NO_TIME, TWO, HOUR) == loading.milvus_collection
+    assert await released(record, 0, TWO) == [loading.milvus_collection]
 
 
 async def test_what_is_seen_in_milvus_counts(record: Record) -> None:
     name, other = (await record.bot()).milvus_collection, (await record.bot()).milvus_collection
-    assert await record.loads.observe([name, other, "of_nobody"], {}) == 2
+    assert (await record.loads.observe([name, other, "of_nobody"], {})).loaded == 2
     assert set(await record.loads.states([name, other, "of_nobody"])) == {name, other}
     used = (await record.loads.states([name]))[name].last_used_at
     assert used is not None
-    assert await record.loads.observe([other], {name: 3600.0}) == 1
+    assert (await record.loads.observe([other], {name: 3600.0})).loaded == 1
     assert await state(record, name) == "released"
     found = (await record.loads.states([name]))[name]
     assert found.last_used_at == used
-    assert await record.loads.observe([name, other], {}) == 2
+    assert (await record.loads.observe([name, other], {})).loaded == 2
     assert ((await record.loads.states([name]))[name].last_used_at or used) > used
 
 
 async def test_a_lease_overrules_what_was_seen_before_it(record: Record) -> None:
     name = (await record.bot()).milvus_collection
     await record.loads.observe([name], {})
-    assert await record.loads.claim_release(0, NO_TIME, ONE, HOUR) == name
+    assert await released(record, 0, ONE) == [name]
     await record.loads.observe([name], {})
     assert await state(record, name) == "released"
     await record.loads.end(name, ONE, loaded=False)

@@ -79,6 +79,7 @@ class Process:
             bound=world.bound,
             idle=IDLE,
             interval=1.0,
+            settle=2 + PATIENCE,
         )
         index, embedders = LoadingIndex(self.loads), EmbedderRegistry(Embedder(self))
         leases = Leases(writes, LEASE)

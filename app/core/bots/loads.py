@@ -33,6 +33,8 @@ INTERVAL_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 30.0
 """A collection that was used within this time is not released: longer than a read and INTERVAL_SECONDS together. So the
 bound can be exceeded while more bots than that are in use, which would otherwise release each other's collections."""
+ANNOUNCED: Final = timedelta(seconds=60)
+"""How long a release is announced that does not happen."""
 LEASE: Final = timedelta(seconds=15)
 """A load that takes longer may be repeated by another server, which has no effect."""
 POLL_SECONDS: Final = 0.2
@@ -44,7 +46,10 @@ TYPICAL_SECONDS: Final = 4.0
 
 
 class Loads:
-    """Of one process. ``bound``: collections that may be loaded; 0: any number, and nothing is recorded or released."""
+    """Of one process. ``bound``: collections that may be loaded; 0: any number, and nothing is recorded or released.
+
+    ``settle``: seconds between the announcement of a release and the release.
+    """
 
     def __init__(
         self,
@@ -55,6 +60,7 @@ class Loads:
         bound: int,
         idle: float = IDLE_SECONDS,
         interval: float = INTERVAL_SECONDS,
+        settle: float = 0.0,
     ) -> None:
         self.index = index
         self.bound = bound
@@ -63,8 +69,12 @@ class Loads:
         self._idle = timedelta(seconds=idle)
         self._interval = interval
         self._load_token, self._release_token = uuid4(), uuid4()
-        self._ready = set[str]()
-        """Collections that were loaded when this process looked last."""
+        self._settle = settle
+        self._ready: dict[str, float] = {}
+        """Collections that were loaded when this process looked last, and until when they can be read: twice the
+        interval, so that this process has heard of a release before it happens."""
+        self._announced: dict[str, float] = {}
+        """Releases that this process has announced, and when."""
         self._uses: dict[str, float] = {}
         """By collection: the event loop's time of the last use since uses were stored."""
         self._answered = set[str]()
@@ -80,7 +90,7 @@ class Loads:
 
     def is_cold(self, collection: str) -> bool:
         """Whether a read has to wait for ``ready`` first."""
-        return self.bound > 0 and collection not in self._ready
+        return self.bound > 0 and self._ready.get(collection, 0.0) < asyncio.get_running_loop().time()
 
     def used(self, collection: str) -> None:
         """Notes a read of the collection."""
@@ -97,7 +107,7 @@ class Loads:
 
     def forget(self, collection: str) -> None:
         """The collection is being dropped, or is not loaded."""
-        self._ready.discard(collection)
+        self._ready.pop(collection, None)
         self._answered.discard(collection)
         self._uses.pop(collection, None)
 
@@ -109,7 +119,7 @@ class Loads:
         """
         if released:
             self.forget(collection)
-        task = self._tasks.get(collection) or self._begin(collection, released)
+        task = self._tasks.get(collection) or self._begin(collection)
         left = seconds_left()
         done, _ = await asyncio.wait({task}, timeout=None if left == inf else max(0.0, left - ANSWER_SECONDS))
         if not done:
@@ -124,7 +134,7 @@ class Loads:
         if collection in await self.index.loaded():
             return "loaded"
         if collection not in self._tasks:
-            self._begin(collection, True)
+            self._begin(collection)
         return "loading"
 
     async def states(self, collections: list[str]) -> dict[str, LoadState] | None:
@@ -155,15 +165,19 @@ class Loads:
 
         Returns whether it has released one: there may be more.
         """
-        known = frozenset(self._ready)
+        began_at, known = asyncio.get_running_loop().time(), frozenset(self._ready)
         loaded = await self.index.loaded()
-        for collection in known - loaded:
+        leaving = await self._observe(loaded)
+        for collection in (known - loaded) | leaving:
             self.forget(collection)
-        self._ready |= loaded
-        await self._observe(loaded)
+        for collection in loaded - leaving:
+            self._is_ready(collection, began_at)
         if deferred := await self._garbage.deferred():
             gone = deferred - set(await self.index.collections())
             await self._garbage.resume(gone | (deferred & loaded))
+        now = asyncio.get_running_loop().time()
+        for collection in await self._store.announce_releases(self.bound, self._idle, self._release_token, ANNOUNCED):
+            self._announced[collection] = now
         return await self._release_one()
 
     async def close(self) -> None:
@@ -173,32 +187,50 @@ class Loads:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _observe(self, loaded: set[str]) -> None:
+    def _is_ready(self, collection: str, seen_at: float) -> None:
+        self._ready[collection] = max(self._ready.get(collection, 0.0), seen_at + 2 * self._interval)
+
+    async def _observe(self, loaded: set[str]) -> frozenset[str]:
+        """Returns the collections that are about to be released."""
         uses, self._uses = self._uses, {}
         now = asyncio.get_running_loop().time()
         try:
-            count = await self._store.observe(sorted(loaded), {name: now - at for name, at in uses.items()})
+            observed = await self._store.observe(sorted(loaded), {name: now - at for name, at in uses.items()})
         except AppError:
             self._uses = uses | self._uses
             raise
-        metrics.LOADED_COLLECTIONS.set(count)
+        metrics.LOADED_COLLECTIONS.set(observed.loaded)
+        return observed.leaving
 
     async def _release_one(self) -> bool:
-        collection = await self._store.claim_release(self.bound, self._idle, self._release_token, LEASE)
-        if collection is None:
-            return False
-        if collection in self._uses or collection in self._tasks:  # It was used a moment ago.
-            await self._store.end(collection, self._release_token, loaded=None)
-            return False
+        """Releases one of the announced collections that nobody has used since.
+
+        All servers have heard of the announcement by then, or believe nothing of what they saw before it, and their
+        reads from before have ended: during a release Milvus may answer a search without all rows.
+        """
+        now = asyncio.get_running_loop().time()
+        for collection, at in list(self._announced.items()):
+            if now - at < self._settle:
+                continue
+            if now - at > ANNOUNCED.total_seconds():
+                del self._announced[collection]
+            elif await self._store.begin_release(collection, self._release_token, LEASE, self._idle):
+                del self._announced[collection]
+                await self._release(collection)
+                return True
+        return False
+
+    async def _release(self, collection: str) -> None:
         self.forget(collection)
+        began_at = asyncio.get_running_loop().time()
         await failpoint("release.before")
-        # After an error the lease stays: the release may still land within it.
-        with suppress(CollectionMissing):
-            await self.index.release(collection)
+        if asyncio.get_running_loop().time() - began_at < LEASE.total_seconds():
+            # After an error the lease stays: the release may still land within it.
+            with suppress(CollectionMissing):
+                await self.index.release(collection)
         await failpoint("release.after")
         await self._store.end(collection, self._release_token, loaded=False)
         metrics.RELEASES.inc()
-        return True
 
     async def _resume_all(self) -> None:
         """Rows that were deferred when collections were released, by servers with another setting."""
@@ -208,10 +240,8 @@ class Loads:
             except AppError:
                 await asyncio.sleep(self._interval)
 
-    def _begin(self, collection: str, released: bool) -> asyncio.Task[None]:
-        task = self._tasks[collection] = asyncio.create_task(
-            self._load(collection, released), context=without_deadline()
-        )
+    def _begin(self, collection: str) -> asyncio.Task[None]:
+        task = self._tasks[collection] = asyncio.create_task(self._load(collection), context=without_deadline())
         self._began[collection] = asyncio.get_running_loop().time()
         task.add_done_callback(partial(self._end, collection))
         return task
@@ -221,15 +251,15 @@ class Loads:
         if not task.cancelled() and (error := task.exception()):  # Every caller may be gone.
             log.info("collection %s was not loaded: %s", collection, error)
 
-    async def _load(self, collection: str, released: bool) -> None:
-        if not released and collection in await self.index.loaded():
-            self._ready.add(collection)
-            return
+    async def _load(self, collection: str) -> None:
         began_at = asyncio.get_running_loop().time()
         if self.enabled:
+            was_loaded = collection in await self.index.loaded()
             await self._load_under_lease(collection)
-            self._ready.add(collection)
+            self._is_ready(collection, asyncio.get_running_loop().time())
             self._answered.add(collection)
+            if was_loaded:
+                return
         else:
             await self.index.load(collection)
         seconds = asyncio.get_running_loop().time() - began_at

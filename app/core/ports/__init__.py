@@ -13,7 +13,7 @@ from app.core.ports.bots import BotPort
 from app.core.ports.documents import DocumentPort, RecentVector, RecentWrites
 from app.core.ports.jobs import JobPort
 from app.core.ports.listing import ListingPort
-from app.core.ports.loads import Claim, LoadPort
+from app.core.ports.loads import Claim, LoadPort, Observed
 from app.core.ports.operations import (
     BacklogPort,
     Cutover,
@@ -77,6 +77,7 @@ __all__ = [
     "MarkerPort",
     "ModelMigrationPort",
     "NormalizePort",
+    "Observed",
     "QuotaPort",
     "RebuildPort",
     "RecentVector",

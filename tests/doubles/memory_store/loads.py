@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from app.core.ports import Claim
+from app.core.ports import Claim, Observed
 from app.schemas.operation_rows import LoadState
 from tests.doubles.memory_store.tables import LoadRow, Tables
 
@@ -16,28 +16,36 @@ class MemoryLoadStore:
     async def claim_load(self, collection: str, token: UUID, lease: timedelta) -> Claim:
         now = self._tables.now()
         row = self._tables.loads.setdefault(collection, LoadRow(False, now))
-        if row.is_leased(now) and row.lease_token != token:
-            return row.action or "load"
+        if row.is_leased(now) and row.lease_token != token and row.action is not None:
+            return row.action
         row.action, row.lease_token, row.lease_until, row.last_used_at = "load", token, now + lease, now
         return "granted"
 
-    async def claim_release(self, bound: int, idle: timedelta, token: UUID, lease: timedelta) -> str | None:
+    async def announce_releases(self, bound: int, idle: timedelta, token: UUID, lease: timedelta) -> list[str]:
         now, rows = self._tables.now(), self._tables.loads
-        kept = {bot.collection for bot in self._tables.bots.values() if bot.pinned}
-        known = {bot.collection for bot in self._tables.bots.values()}
-        releasing = any(row.action == "release" and row.is_leased(now) for row in rows.values())
-        if releasing or sum(row.is_loaded for row in rows.values()) <= bound:
-            return None
-        candidates = [
+        free = {bot.collection for bot in self._tables.bots.values() if not bot.pinned}
+        loaded = [row for row in rows.values() if row.is_loaded]
+        leaving = sum(row.is_leased(now) and row.action != "load" for row in loaded)
+        candidates = sorted(
             (row.last_used_at, name)
             for name, row in rows.items()
-            if row.is_loaded and not row.is_leased(now) and row.last_used_at < now - idle and name in known - kept
-        ]
-        if not candidates:
-            return None
-        _, name = min(candidates)
-        rows[name].action, rows[name].lease_token, rows[name].lease_until = "release", token, now + lease
-        return name
+            if row.is_loaded and not row.is_leased(now) and row.last_used_at < now - idle and name in free
+        )
+        chosen = [name for _, name in candidates[: max(0, len(loaded) - bound - leaving)]]
+        for name in chosen:
+            rows[name].action, rows[name].lease_token, rows[name].lease_until = None, token, now + lease
+        return chosen
+
+    async def begin_release(self, collection: str, token: UUID, lease: timedelta, idle: timedelta) -> bool:
+        now, row = self._tables.now(), self._tables.loads.get(collection)
+        if any(one.action == "release" and one.is_leased(now) for one in self._tables.loads.values()):
+            return False
+        if row is None or row.lease_token != token or row.action or not row.is_leased(now):
+            return False
+        if row.last_used_at >= now - idle:
+            return False
+        row.action, row.lease_until = "release", now + lease
+        return True
 
     async def end(self, collection: str, token: UUID, *, loaded: bool | None) -> None:
         row = self._tables.loads.get(collection)
@@ -45,7 +53,7 @@ class MemoryLoadStore:
             row.is_loaded = row.is_loaded if loaded is None else loaded
             row.action = row.lease_token = row.lease_until = None
 
-    async def observe(self, loaded: Sequence[str], uses: Mapping[str, float]) -> int:
+    async def observe(self, loaded: Sequence[str], uses: Mapping[str, float]) -> Observed:
         now, rows = self._tables.now(), self._tables.loads
         known = {bot.collection for bot in self._tables.bots.values()}
         for name in rows.keys() - known:
@@ -60,7 +68,8 @@ class MemoryLoadStore:
         for name, ago in uses.items():
             if name in rows:
                 rows[name].last_used_at = max(rows[name].last_used_at, now - timedelta(seconds=ago))
-        return sum(row.is_loaded for row in rows.values())
+        leaving = {name for name, row in rows.items() if row.is_leased(now) and row.action != "load"}
+        return Observed(sum(row.is_loaded for row in rows.values()), frozenset(leaving))
 
     async def states(self, collections: Sequence[str]) -> dict[str, LoadState]:
         now, found = self._tables.now(), self._tables.loads

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from app.core.ports import Claim
+from app.core.ports import Claim, Observed
 from app.core.stores.postgres.database import Database
 from app.schemas.operation_rows import LoadState
 from app.schemas.queries import SQL
@@ -21,16 +21,21 @@ class LoadStore:
             action: Claim | None = await conn.fetchval(SQL["load_action"], collection)
         return action or "load"  # It has ended meanwhile.
 
-    async def claim_release(self, bound: int, idle: timedelta, token: UUID, lease: timedelta) -> str | None:
+    async def announce_releases(self, bound: int, idle: timedelta, token: UUID, lease: timedelta) -> list[str]:
         async with self._db.transaction() as conn:
             await conn.execute(SQL["lock_collection_loads"])
-            collection: str | None = await conn.fetchval(SQL["claim_release"], bound, idle, token, lease)
-        return collection
+            rows = await conn.fetch(SQL["announce_releases"], bound, idle, token, lease)
+        return [row["collection_name"] for row in rows]
+
+    async def begin_release(self, collection: str, token: UUID, lease: timedelta, idle: timedelta) -> bool:
+        async with self._db.transaction() as conn:
+            await conn.execute(SQL["lock_collection_loads"])
+            return await conn.fetchval(SQL["begin_release"], collection, token, lease, idle) is not None
 
     async def end(self, collection: str, token: UUID, *, loaded: bool | None) -> None:
         await self._db.execute(SQL["end_load"], collection, token, loaded)
 
-    async def observe(self, loaded: Sequence[str], uses: Mapping[str, float]) -> int:
+    async def observe(self, loaded: Sequence[str], uses: Mapping[str, float]) -> Observed:
         async with self._db.transaction() as conn:
             await conn.execute(SQL["lock_collection_loads"])
             await conn.execute(SQL["forget_loads"])
@@ -39,7 +44,8 @@ class LoadStore:
             if uses:
                 await conn.execute(SQL["note_uses"], list(uses), list(uses.values()))
             count: int = await conn.fetchval(SQL["count_loaded"])
-        return count
+            leaving = await conn.fetch(SQL["leaving_collections"])
+        return Observed(count, frozenset(row["collection_name"] for row in leaving))
 
     async def states(self, collections: Sequence[str]) -> dict[str, LoadState]:
         rows = await self._db.fetch(SQL["load_states"], collections)
