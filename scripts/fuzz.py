@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from typing import Any
 from scripts.fuzz_integrations import document
 from scripts.own_server import ROOT, own_folder, own_key, server_in
 
+ACCOUNT = "chatty"
+"""That of ``scripts/fuzz.toml``."""
 BOT = "f0220000-0000-4000-8000-000000000001"
 WORKERS = "1"
 """Threads of Schemathesis. Hypothesis sets the recursion limit of the whole process while a thread draws a value. With
@@ -34,7 +36,8 @@ def main() -> int:
     started, seed, findings = time.monotonic(), options.seed, False
     with ExitStack() as stack:
         folder = stack.enter_context(own_folder())
-        key = own_key(folder, "chatty", "admin")  # The account that scripts/fuzz.toml names.
+        key = own_key(folder, ACCOUNT, "admin")
+        keys = {"FUZZ_KEY": key, "FUZZ_OPERATOR_KEY": own_key(folder, None, "operator"), "FUZZ_ACCOUNT": ACCOUNT}
         address = stack.enter_context(server_in(folder, AUTH_DISABLED="false"))
         while statuses.total() < options.requests and not findings:
             # Its cases do not depend on the seed: once is enough.
@@ -45,7 +48,7 @@ def main() -> int:
             no_answers_known = ("--checks", "not_a_server_error", "--url", address, "--header", f"X-API-Key: {key}")
             for schema, checks in ((f"{address}/openapi.json", ()), (str(integrations), no_answers_known)):
                 counts = folder / f"{seed}.json"
-                findings = not _round(schema, checks, key, seed, phases, options.examples, counts) or findings
+                findings = not _round(schema, checks, keys, seed, phases, options.examples, counts) or findings
                 statuses.update(json.loads(counts.read_text(encoding="utf-8")))
             seed += 1
     by_status = ", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items()))
@@ -78,8 +81,17 @@ def _store(address: str, key: str) -> None:
     call("POST", "/data/insert/batch", {"documents": documents})
 
 
-def _round(schema: str, checks: Sequence[str], key: str, seed: int, phases: str, examples: int, counts: Path) -> bool:
-    """Whether the round found nothing. ``schema``: an OpenAPI document, as a file or an address."""
+def _round(
+    schema: str,
+    checks: Sequence[str],
+    keys: Mapping[str, str],
+    seed: int,
+    phases: str,
+    examples: int,
+    counts: Path,
+) -> bool:
+    """Whether the round found nothing. ``schema``: an OpenAPI document, as a file or an address. ``keys``: what
+    ``scripts/fuzz_hooks.py`` reads."""
     schemathesis = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "scripts" / "fuzz.toml")]
     run = ["run", schema, *checks, "--phases", phases, "--seed", str(seed), "--max-examples", str(examples)]
     environment = {
@@ -87,7 +99,7 @@ def _round(schema: str, checks: Sequence[str], key: str, seed: int, phases: str,
         "SCHEMATHESIS_HOOKS": "scripts.fuzz_hooks",
         "PYTHONPATH": str(ROOT),
         "FUZZ_STATUSES": str(counts),
-        "FUZZ_KEY": key,
+        **keys,
     }
     done = subprocess.run(
         [*schemathesis, *run, "--workers", WORKERS, "--continue-on-failure", "--warnings", "off"],

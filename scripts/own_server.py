@@ -45,9 +45,10 @@ def environment_of(folder: Path, **settings: str) -> dict[str, str]:
     return environment | given | settings
 
 
-def own_key(folder: Path, account: str, scope: str) -> str:
-    """Creates an API key for a server in ``folder`` and returns it."""
-    command = [sys.executable, "-m", "app.cli", "keys", "create", "--account", account, "--scope", scope]
+def own_key(folder: Path, account: str | None, scope: str) -> str:
+    """Creates an API key for a server in ``folder`` and returns it. ``account``: None for the scope operator."""
+    of = () if account is None else ("--account", account)
+    command = [sys.executable, "-m", "app.cli", "keys", "create", *of, "--scope", scope]
     return subprocess.check_output(command, cwd=folder, env=environment_of(folder), text=True).strip()
 
 

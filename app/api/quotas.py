@@ -10,7 +10,7 @@ from app.schemas.quotas import Quota
 router = APIRouter(tags=["quotas"])
 
 
-@router.get("/usage", dependencies=[READ], responses=error_responses(*COMMON_ERRORS), operation_id="get_usage")
+@router.get("/usage", dependencies=[READ], responses=error_responses(404, *COMMON_ERRORS), operation_id="get_usage")
 async def usage(services: ServicesDep, account: AccountQuery) -> UsageList:
     """Bots, documents and chunks of the key's account, and its quota. For operators and without keys: of all accounts,
     or of the one that the request names."""

@@ -15,6 +15,15 @@ class RebuildProgress(Response):
     chunks_total: int
 
 
+class PartProgress(Response):
+    """Of the part of a stream, until the error."""
+
+    lines: int
+    repeated: int
+    stored: int
+    failed: int
+
+
 class UsedUp(Response):
     name: str = Field(description="bots, documents or chunks.")
     used: int = Field(description="What the account has, with what is stored before this in the same request.")
@@ -35,7 +44,9 @@ class Problem(Response):
     request_id: str = Field(description="Also in the server's log.")
     errors: list[ProblemLocation] | None = Field(None, description="The location of each error, at most 50.")
     quota: UsedUp | None = Field(None, description="Only with quota_exceeded: which quota, and what is used.")
-    progress: RebuildProgress | None = Field(None, description="Only with index_rebuilding: the progress.")
+    progress: RebuildProgress | PartProgress | None = Field(
+        None, description="Only with index_rebuilding, and of a part of a stream: how far it is."
+    )
 
 
 class OpenAIError(Response):
