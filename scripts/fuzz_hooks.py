@@ -12,7 +12,7 @@ import schemathesis
 
 BATCH = "POST /data/insert/batch"
 SHADOWED = ("/data/document/metadata", "/collection/import", "/keys/self")
-"""Also paths of /data/document/{doc_id} and the like, with other methods: the document does not name all their calls."""
+"""Also paths of /data/document/{doc_id} and the like: the OpenAPI document does not name all their methods."""
 METHODS = ("ST204", "ST205")
 OPERATORS = ("/keys", "/keys/{prefix}", "/errors", "/quotas")
 """Paths that need a key with the scope operator."""
