@@ -273,6 +273,7 @@ async def test_concurrent_writers_lose_nothing_at_kill(data_dir: Path) -> None:
     async with embedded_stores(data_dir, postgres=False, milvus=True, database=DATABASE) as opened:
         assert opened.milvus_uri is not None
         index = await connect_index(opened.milvus_uri)
+        await index.load("t")  # Milvus Lite opens collections without loading them.
         assert await index.present("t", [(0, 65536)]) == acknowledged
         await index.close()
     assert len(acknowledged) == 320
