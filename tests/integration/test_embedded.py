@@ -31,8 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The temporary directory, where sockets are whose path would be too long. It is short, and deleted afterwards."""
+    tmp_path_factory.getbasetemp()  # Of the whole run: else it is made in this folder, and deleted with it.
     with tempfile.TemporaryDirectory(prefix="chat-memory-") as folder:
         os.chmod(folder, 0o755)  # PostgreSQL runs as another user where tests run as root.
         monkeypatch.setenv("TMPDIR", folder)
