@@ -102,6 +102,7 @@ def measured(folder: Path, options: argparse.Namespace) -> tuple[Table, bool]:
         again = {name: f"{text} 다시." for name, text in texts.items()}
         at_the_kill = killed(folder, server, again, **settings)
         page = {"chat_bot_id": BOT, "limit": 1000}
+        server = ApiClient(url)  # The server has closed the connection, which was idle.
         left = server.call("POST", "/data/documents/query", page)["documents"]
         good &= 0 < at_the_kill < len(again) and {one["external_id"] for one in left} == set(again)
     verify = [sys.executable, "-m", "app.cli", "verify"]
