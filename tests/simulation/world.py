@@ -108,6 +108,7 @@ class World:
         self.statistics = MemoryStatisticsStore(self.tables)
         self.chunks = MemoryModelMigrationStore(self.tables, timedelta(seconds=LATE_WRITE_WINDOW))
         self.ever_paused = False
+        self.at_rest = False
         self.ever_restored = False
         self.backups: list[dict[str, Any]] = []
         self.clients: list[asyncio.Task[Any]] = []
@@ -202,7 +203,7 @@ class World:
 
     def rest(self) -> None:
         """Ends all faults, starts dead processes, loads all bots and waits until recovery has finished all work."""
-        self.faults = Faults.none()
+        self.faults, self.at_rest = Faults.none(), True
         self.bound = self.bound and ALL
         for number, process in enumerate(self.processes):
             process.resume()
@@ -228,7 +229,8 @@ class World:
 
     def release(self, bot: int) -> None:
         """Somebody else releases the collection of a bot."""
-        if row := self.tables.bots.get(self.history.bots[bot].bot_id):
+        row = self.tables.bots.get(self.history.bots[bot].bot_id)
+        if row and not self.at_rest:
             self.note("milvus", "releases", bot)
             self.milvus.release(row.collection)
 

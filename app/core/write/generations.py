@@ -223,8 +223,9 @@ class Generations:
         """
         mark = max(_mark(rows), _last(state.blocks), state.newest)
         if not rows:
+            known = await self._store.known_collections()  # Again below: a bot may get another collection in between.
             names = await self._marker.bot_collections()
-            if names and not (set(names) & await self._store.known_collections()):
+            if names and not (set(names) & (known | await self._store.known_collections())):
                 raise self._refuse(state, ())
             mark = await self._greatest(names, mark)
             if not state.blocks:
