@@ -3,9 +3,10 @@
 import asyncio
 
 import pytest
+from pymilvus import MilvusException
 
 from app.core.stores.milvus.driver import with_deadline
-from app.utils.errors import VectorIndexUnavailable
+from app.utils.errors import CollectionReleased, VectorIndexUnavailable
 
 
 async def test_a_cancellation_together_with_the_answer_is_not_lost() -> None:
@@ -37,3 +38,15 @@ async def test_a_task_that_was_cancelled_before_may_still_call() -> None:
 async def test_a_call_past_its_deadline() -> None:
     with pytest.raises(VectorIndexUnavailable):
         await with_deadline(0.01, asyncio.Event().wait)
+
+
+@pytest.mark.parametrize("error", [MilvusException(code=100, message="collection not found"), CollectionReleased()])
+async def test_a_cancellation_that_comes_with_an_error_is_not_lost(error: Exception) -> None:
+    """What runs for ever, and goes on after this error, would never end."""
+    answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(with_deadline(5, lambda: asyncio.wait_for(answer, 5)))
+    await asyncio.sleep(0)
+    answer.set_exception(error)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -174,7 +174,7 @@ async def with_deadline(seconds: float, request: Callable[[], Awaitable[T]]) -> 
     """Awaits a request of pymilvus for at most ``seconds`` and translates its exceptions.
 
     pymilvus's own timeout does not cover its attempts to reconnect. And pymilvus uses ``asyncio.wait_for``, which on
-    Python 3.11 loses a cancellation that comes together with the result
+    Python 3.11 loses a cancellation that comes together with the result or the error
     (https://github.com/python/cpython/issues/86296).
     """
     task = asyncio.current_task()
@@ -183,13 +183,13 @@ async def with_deadline(seconds: float, request: Callable[[], Awaitable[T]]) -> 
     try:
         async with asyncio.timeout(seconds):
             answer = await request()
-    except (MilvusException, grpc.RpcError, TimeoutError) as error:
-        raise _translate(error) from error
-    except asyncio.CancelledError as error:
-        # grpc.aio raises CancelledError also when a connection is closed during a call.
+    except (Exception, asyncio.CancelledError) as error:
         if task.cancelling() > cancellations:
-            raise
-        raise _translate(error) from error
+            raise asyncio.CancelledError from error
+        # grpc.aio raises CancelledError also when a connection is closed during a call.
+        if isinstance(error, MilvusException | grpc.RpcError | TimeoutError | asyncio.CancelledError):
+            raise _translate(error) from error
+        raise
     if task.cancelling() > cancellations:
         raise asyncio.CancelledError
     return answer
