@@ -1,5 +1,6 @@
-"""Milvus Lite makes a collection where a killed one has left a folder in the way."""
+"""Collections of Milvus Lite beside others that are created and dropped, or were left behind by a kill."""
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -27,3 +28,23 @@ async def test_a_folder_without_a_schema_is_not_in_the_way(tmp_path: Path) -> No
             await index.create(collection, DIMENSION)  # Repeatable.
             assert ids(await nearest(index, collection, axis(0), 5)) == [row]
         await index.close()
+
+
+async def test_collections_are_listed_while_others_are_created_and_dropped(lite_server: LiteServer) -> None:
+    index = await connect_index(lite_server.uri)
+
+    async def change() -> None:
+        for _ in range(10):
+            name = new_name()
+            await index.create(name, DIMENSION)
+            await index.drop(name)
+
+    kept = new_name()
+    await index.create(kept, DIMENSION)
+    changing = asyncio.gather(change(), change())
+    while not changing.done():
+        assert kept in await index.collections()
+        assert kept in await index.loaded()
+    await changing
+    await index.drop(kept)
+    await index.close()
