@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -25,6 +25,7 @@ from app.core.stores.address import PostgresAddress
 from app.core.stores.postgres.database import Database
 from app.core.stores.postgres.migrations import migrate
 from app.main import create_app
+from app.utils.failpoints import install
 from tests.containers import docker_answers, postgres_container
 from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
@@ -249,6 +250,33 @@ async def until(condition, *, seconds: float = 10.0) -> None:  # type: ignore[no
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def at() -> Iterator[Callable[..., asyncio.Event]]:
+    """at(point, act): runs ``act`` (or raises it) the first time that ``point`` is reached; the event says it was."""
+    removers: list[Callable[[], None]] = []
+
+    def arm(point: str, act: Callable[[], Awaitable[object]] | BaseException, *, times: int = 1) -> asyncio.Event:
+        reached = asyncio.Event()
+        left = times
+
+        async def hook(name: str) -> None:
+            nonlocal left
+            if name != point or left == 0:
+                return
+            left -= 1
+            reached.set()
+            if isinstance(act, BaseException):
+                raise act
+            await act()
+
+        removers.append(install(hook))
+        return reached
+
+    yield arm
+    for remove in removers:
+        remove()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

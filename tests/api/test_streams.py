@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
@@ -301,55 +301,38 @@ async def test_an_unavailable_store_ends_the_part(bot: BotClient, embedder: Coun
 
 
 async def test_a_document_that_another_request_writes_ends_the_part(
-    bot: BotClient, embedder: CountingEmbedder, services: Services
+    bot: BotClient, embedder: CountingEmbedder, services: Services, at: Callable[..., asyncio.Event]
 ) -> None:
     """It may be there a moment later, and so its line has no result yet."""
     services.ingest._patience = 0.3
-    writing, over = asyncio.Event(), asyncio.Event()
-
-    async def wait(point: str) -> None:
-        if point == "write.before_t2" and not writing.is_set():
-            writing.set()
-            await over.wait()
-
-    remove = install(wait)
-    try:
-        item = bot.body("of another request", external_id="x")
-        other = asyncio.create_task(bot.http.post("/data/insert", json=item))
-        await writing.wait()
-        embedder.embedded.clear()
-        body = lines(bot, 4) + line(bot, "text 5", external_id="x")
-        params = {"chat_bot_id": str(bot.bot_id), "stream_key": "load", "part": "1", "on_conflict": "error"}
-        answer = await bot.http.post(URL, params=params, content=body)
-        assert (answer.status_code, answer.json()["code"]) == (409, "external_id_in_flight")
-        assert answer.headers["retry-after"] == "1"
-        assert answer.json()["progress"] == {"lines": 3, "repeated": 0, "stored": 3, "failed": 0}
-        assert embedder.embedded == texts(1, 2, 3)  # Nothing of the batch that would be undone.
-        over.set()
-        assert (await other).status_code == 201
-    finally:
-        remove()
+    over = asyncio.Event()
+    writing = at("write.before_t2", over.wait)
+    item = bot.body("of another request", external_id="x")
+    other = asyncio.create_task(bot.http.post("/data/insert", json=item))
+    await writing.wait()
+    embedder.embedded.clear()
+    body = lines(bot, 4) + line(bot, "text 5", external_id="x")
+    params = {"chat_bot_id": str(bot.bot_id), "stream_key": "load", "part": "1", "on_conflict": "error"}
+    answer = await bot.http.post(URL, params=params, content=body)
+    assert (answer.status_code, answer.json()["code"]) == (409, "external_id_in_flight")
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["progress"] == {"lines": 3, "repeated": 0, "stored": 3, "failed": 0}
+    assert embedder.embedded == texts(1, 2, 3)  # Nothing of the batch that would be undone.
+    over.set()
+    assert (await other).status_code == 201
     assert counts(await send(bot, body)) == (5, 3, 4, 1)
     assert [one["error"]["code"] for one in await results(bot, failed=True)] == ["external_id_taken"]
 
 
-async def test_a_document_that_another_request_changes_ends_the_part(bot: BotClient, services: Services) -> None:
+async def test_a_document_that_another_request_changes_ends_the_part(
+    bot: BotClient, at: Callable[..., asyncio.Event]
+) -> None:
     """As above. Its replacement finds the newer one when the part is sent again."""
     doc_id = await bot.insert("old", external_id="x")
-    changed = False
-
-    async def change(point: str) -> None:
-        nonlocal changed
-        if point == "write.before_t2" and not changed:
-            changed = True
-            await bot.http.put(f"/data/document/{doc_id}", json=bot.body("of another request"))
-
+    changed = bot.body("of another request")
+    at("write.before_t2", lambda: bot.http.put(f"/data/document/{doc_id}", json=changed))
     body = line(bot, "text 1", external_id="y") + line(bot, "text 2", external_id="x")
-    remove = install(change)
-    try:
-        answer = await send(bot, body, status=409, on_conflict="replace")
-    finally:
-        remove()
+    answer = await send(bot, body, status=409, on_conflict="replace")
     assert (answer["code"], answer["progress"]["lines"]) == ("document_changed", 0)
     assert counts(await send(bot, body, on_conflict="replace")) == (2, 0, 2, 0)
     assert [one["result"] for one in await results(bot)] == ["created", "replaced"]

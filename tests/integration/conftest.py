@@ -1,7 +1,6 @@
 """Stores that fail on demand, crashes at named points, and what must hold when all is quiet again."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,7 +13,6 @@ from app.core.operations.verify import Finding, Verifier
 from app.core.ports import ChunkIds, VectorIndex, Vectors
 from app.core.stores.postgres.database import Database
 from app.utils.errors import EmbedderUnavailable, EmbeddingInvalid, VectorIndexUnavailable
-from app.utils.failpoints import install
 from tests.conftest import until
 from tests.doubles.hash_embedder import HashEmbedder
 from tests.doubles.memory_index import MemoryIndex
@@ -98,33 +96,6 @@ def settings(settings: Settings) -> Settings:
 @pytest.fixture
 def index() -> FaultyIndex:
     return FaultyIndex()
-
-
-@pytest.fixture
-def at() -> Iterator[Callable[..., asyncio.Event]]:
-    """at(point, act): runs ``act`` (or raises it) the first time that ``point`` is reached; the event says it was."""
-    removers: list[Callable[[], None]] = []
-
-    def arm(point: str, act: Callable[[], Awaitable[object]] | BaseException, *, times: int = 1) -> asyncio.Event:
-        reached = asyncio.Event()
-        left = times
-
-        async def hook(name: str) -> None:
-            nonlocal left
-            if name != point or left == 0:
-                return
-            left -= 1
-            reached.set()
-            if isinstance(act, BaseException):
-                raise act
-            await act()
-
-        removers.append(install(hook))
-        return reached
-
-    yield arm
-    for remove in removers:
-        remove()
 
 
 async def expire(db: Database) -> None:

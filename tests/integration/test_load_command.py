@@ -27,7 +27,6 @@ from app.load_command import default_key, load
 from app.load_formats import Format, format_of, read_lines, record_count
 from app.main import create_app
 from app.utils.errors import InvalidInput
-from app.utils.failpoints import install
 from tests.conftest import BotClient, _with_state, register, until
 
 
@@ -123,34 +122,26 @@ async def test_lines_that_failed_are_named(
 
 
 async def test_a_document_that_another_request_writes_is_loaded_afterwards(
-    url: str, target: BotClient, services: Services, tmp_path: Path
+    url: str, target: BotClient, services: Services, tmp_path: Path, at: Callable[..., asyncio.Event]
 ) -> None:
     services.ingest._patience = 0.1
-    begun, over = asyncio.Event(), asyncio.Event()
-
-    async def wait(point: str) -> None:
-        if point == "write.before_t2" and not begun.is_set():
-            begun.set()
-            await over.wait()
+    over = asyncio.Event()
+    begun = at("write.before_t2", over.wait)
 
     async def refused() -> bool:
         found = (await target.http.get("/errors")).json()["errors"]
         return any(one["code"] == "external_id_in_flight" for one in found)
 
-    remove = install(wait)
-    try:
-        other = asyncio.create_task(target.insert("of another request", external_id="x"))
-        await begun.wait()
-        item = {"document": {"title": "loaded", "external_id": "x"}, "chunks": [{"chunk_index": 0, "text": "loaded"}]}
-        path = write(tmp_path / "a.ndjson", item)
-        lines = read_lines(path, format_of(path), target.bot_id, {})
-        loading = asyncio.create_task(load(url, target.bot_id, lines, default_key(path), "replace"))
-        await until(refused)
-        over.set()
-        await other
-        assert await loading == 0
-    finally:
-        remove()
+    other = asyncio.create_task(target.insert("of another request", external_id="x"))
+    await begun.wait()
+    item = {"document": {"title": "loaded", "external_id": "x"}, "chunks": [{"chunk_index": 0, "text": "loaded"}]}
+    path = write(tmp_path / "a.ndjson", item)
+    lines = read_lines(path, format_of(path), target.bot_id, {})
+    loading = asyncio.create_task(load(url, target.bot_id, lines, default_key(path), "replace"))
+    await until(refused)
+    over.set()
+    await other
+    assert await loading == 0
     assert await titles(target) == ["loaded"]
 
 
