@@ -3,6 +3,7 @@
 from pydantic import ConfigDict, Field
 
 from app.models.base import Response
+from app.models.streams import PartProgress
 
 
 class ProblemLocation(Response):
@@ -13,15 +14,6 @@ class ProblemLocation(Response):
 class RebuildProgress(Response):
     chunks_indexed: int
     chunks_total: int
-
-
-class PartProgress(Response):
-    """Of the part of a stream, until the error."""
-
-    lines: int
-    repeated: int
-    stored: int
-    failed: int
 
 
 class UsedUp(Response):

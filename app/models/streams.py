@@ -13,6 +13,7 @@ from app.models.fields import Milliseconds
 Lines = Annotated[int, Field(description="The first lines of the part: their results are stored.")]
 Stored = Annotated[int, Field(description="Lines that succeeded.")]
 Failed = Annotated[int, Field(description="Lines that failed. They are not tried again.")]
+Repeated = Annotated[int, Field(description="Lines that an earlier request stored. They were skipped.")]
 
 
 class PartCounts(Response):
@@ -21,11 +22,17 @@ class PartCounts(Response):
     failed: Failed
 
 
+class PartProgress(PartCounts):
+    """Of a part, until an error."""
+
+    repeated: Repeated
+
+
 class PartLoaded(PartCounts):
     status: Literal["success", "partial", "failed"]
     stream_key: str
     part: int
-    repeated: int = Field(description="Lines that an earlier request stored. They were skipped.")
+    repeated: Repeated
     total_time_ms: Milliseconds
 
 

@@ -1290,7 +1290,7 @@ WHERE l.collection_name IN (
 RETURNING l.collection_name;
 
 -- name: begin_release
--- Not of a collection that somebody has claimed or used since it was announced.
+-- Not of a collection that was claimed or used since it was announced.
 UPDATE collection_loads l
 SET action = 'release', lease_until = now() + $3::interval
 WHERE l.collection_name = $1 AND l.lease_token = $2 AND l.action IS NULL AND l.lease_until >= now()

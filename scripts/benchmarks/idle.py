@@ -1,7 +1,7 @@
 """Few bots in use beside many that are not, with MAX_LOADED_COLLECTIONS.
 
 On a Milvus server: searches of the bots in use, alone and while others that were released are searched now and then;
-how long the first answer of such a bot takes; errors; and the CPU time of Milvus while nobody searches, with the bound
+how long the first answer of such a bot takes; errors; and the CPU time of Milvus without searches, with the bound
 and with all bots loaded. Exits 1 if a client saw an error. The default size takes about ten minutes.
 """
 
@@ -86,7 +86,7 @@ async def _measure(options: argparse.Namespace) -> int:
         f"by {CLIENTS} clients that search every {PAUSE_SECONDS:g} s."
     )
     searches = Table("idle-searches", "Searches of bots in use, and first searches of released ones", note=note)
-    cpu = Table("idle-cpu", "CPU time of Milvus while nobody searches", note="In shares of a core.")
+    cpu = Table("idle-cpu", "CPU time of Milvus without searches", note="In shares of a core.")
     failed: list[str] = []
     async with opened_world("server") as world:
         with world.api("hash", MAX_LOADED_COLLECTIONS=str(options.bound)) as url:

@@ -28,9 +28,9 @@ class LoadingIndex:
 
     @property
     def without_loading(self) -> VectorIndex:
-        """For work that can wait until somebody uses the bot: its reads raise CollectionReleased.
+        """For work that can wait until the bot is used: its reads raise CollectionReleased.
 
-        Without a bound nobody releases a collection on purpose, so they load there too.
+        Without a bound the servers release no collection, so there its reads load too.
         """
         return self._index if self._loads.enabled else self
 

@@ -203,7 +203,7 @@ class Loads:
         return observed.leaving
 
     async def _release_one(self) -> bool:
-        """Releases one of the announced collections that nobody has used since.
+        """Releases one of the announced collections that were not used since.
 
         All servers have heard of the announcement by then, or believe nothing of what they saw before it, and their
         reads from before have ended: during a release Milvus may answer a search without all rows.

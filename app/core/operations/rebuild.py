@@ -79,7 +79,7 @@ class Rebuilder:
     """``interval``: seconds between two searches for bots to rebuild. ``check``: seconds between two counts of a bot's
     rows, by any of the servers. ``settling``: how long after a restore of PostgreSQL a delete from before it may still
     take effect in Milvus. ``counted``: the index whose rows are counted; if it does not load a collection that is
-    released, only the loss of the whole collection is noticed until somebody does."""
+    released, only the loss of the whole collection is noticed until its next load."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ class LoadPort(Protocol):
         """
 
     async def begin_release(self, collection: str, token: UUID, lease: timedelta, idle: timedelta) -> bool:
-        """Whether the announced collection may be released now: nobody has claimed it or used it within ``idle``, and
+        """Whether the announced collection may be released now: it was neither claimed nor used within ``idle``, and
         no other release runs."""
 
     async def end(self, collection: str, token: UUID, *, loaded: bool | None) -> None:

@@ -125,7 +125,7 @@ class Recovery:
     async def _collect(self, collection: str, rows: Sequence[VectorGarbage], until: float) -> None:
         """Deletes by key. A row is complete when no late write can come and Milvus was then read without its keys.
 
-        Of a released collection that look waits until somebody has loaded it, and so does the deletion of what has no
+        Of a released collection that look waits for its next load, and so does the deletion of what has no
         list of all keys: generations with a large chunk_index.
 
         No delete begins after ``until``, when the claim ends. A restore of PostgreSQL may have made the generations

@@ -30,7 +30,7 @@ class MilvusMemory:
                     await self._client.load_collection(collection, timeout=LOAD_SECONDS)
                     await self._catch_up(collection)
                     return
-                except MilvusException as error:  # Somebody has released it during the load.
+                except MilvusException as error:  # Released by another client during the load.
                     if not is_not_loaded(error):
                         raise
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -73,11 +73,9 @@ class MilvusMemory:
 
         async def attempt() -> T:
             try:
-                return await request()
-            except MilvusException as error:
-                if not is_not_loaded(error):
-                    raise
+                return await self.read(request)
+            except CollectionReleased:
                 await self._client.load_collection(collection, timeout=self._timeout)
-                return await request()
+                return await self.read(request)
 
         return await with_deadline(self._timeout, attempt)

@@ -166,7 +166,7 @@ class SerialServicer(MilvusServicer):
         """
         names = self._lite.list_collections(database_name=self._database_name(request, context))
         if request.collection_names:
-            names = [name for name in names if name in set(request.collection_names)]
+            names = sorted(set(names).intersection(request.collection_names))
         found = [self._lite.find(name) for name in names]
         is_loaded = [collection is not None and collection.load_state == "loaded" for collection in found]
         return milvus_pb2.ShowCollectionsResponse(

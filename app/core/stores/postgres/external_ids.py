@@ -1,4 +1,4 @@
-"""What T1 checks about external ids: that nobody else writes them, and that they are where they were looked up."""
+"""What T1 checks about external ids: that no other request writes them, and that they are where they were looked up."""
 
 from collections.abc import Collection, Iterable, Sequence
 from uuid import UUID
