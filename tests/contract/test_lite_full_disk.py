@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.core.ports import UnverifiedCollection
-from app.core.stores.milvus.index import MilvusIndex
+from app.core.ports import UnverifiedCollection, VectorIndex
 from app.utils.errors import CollectionUnverified, VectorIndexFull
 from tests.conftest import until
 from tests.contract.conftest import DIMENSION, new_name
 from tests.contract.test_vector_index import nearest, random_vectors
 from tests.lite_server import LiteServer
-from tests.milvus_index import connect_index
+from tests.milvus_index import connect_index, loading
 from tests.small_disk import SmallDisk, disk
 
 __all__ = ["disk"]
@@ -25,7 +24,7 @@ PART = 50
 class Rows:
     """Rows written to one collection of a Milvus Lite process, and those that were acknowledged."""
 
-    def __init__(self, server: LiteServer, index: MilvusIndex) -> None:
+    def __init__(self, server: LiteServer, index: VectorIndex) -> None:
         self.server = server
         self.index = index
         self.name = new_name()
@@ -71,7 +70,7 @@ class Rows:
         self.server.kill()
         self.server.start()
         await self.index.close()
-        self.index = await connect_index(self.server.uri)
+        self.index = loading(await connect_index(self.server.uri))
 
     async def finish_verification(self) -> None:
         for collection in await self.index.unverified_collections():
@@ -85,7 +84,7 @@ class Rows:
 @pytest.fixture
 async def rows(disk: SmallDisk) -> AsyncIterator[Rows]:
     with LiteServer(disk.folder) as server:
-        rows = Rows(server, await connect_index(server.uri))
+        rows = Rows(server, loading(await connect_index(server.uri)))
         await rows.index.create(rows.name, DIMENSION)
         for _ in range(4):
             await rows.write()

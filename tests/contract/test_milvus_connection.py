@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app.core.stores.milvus.index import MilvusIndex
+from app.core.ports import VectorIndex
 from app.utils.errors import StartupError, VectorIndexUnavailable
 from tests.contract.conftest import DIMENSION, new_name
 from tests.contract.milvus_backends import Server, connected, name, server
 from tests.contract.test_vector_index import CALLS, axis, ids, nearest, scanned, upsert
 from tests.lite_server import LiteServer
-from tests.milvus_index import connect_index
+from tests.milvus_index import connect_index, loading
 from tests.milvus_server import free_ports
 
 __all__ = ["name", "server"]
@@ -23,7 +23,7 @@ TIMEOUT = 1.0
 async def test_released_collection_is_loaded_at_its_next_use(server: Server, name: str) -> None:
     async with connected(server) as index:
         await index._client.release_collection(name, timeout=10)
-        assert len(await nearest(index, name, axis(0), 1)) == 1
+        assert len(await nearest(loading(index), name, axis(0), 1)) == 1
 
 
 async def test_nobody_listens() -> None:
@@ -102,7 +102,8 @@ async def test_crash_and_restart(tmp_path: Path) -> None:
     """On Lite, whose restart is quick. The index reconnects by itself and finds what was acknowledged."""
     name = new_name()
     with LiteServer(tmp_path) as server:
-        async with connected(server, TIMEOUT) as index:
+        async with connected(server, TIMEOUT) as connection:
+            index = loading(connection)
             await index.create(name, DIMENSION)
             await upsert(index, name, {1: axis(0), 2: axis(1)})
             await index.delete(name, [2])
@@ -119,7 +120,7 @@ async def test_crash_and_restart(tmp_path: Path) -> None:
             assert await scanned(index, name) == [[3]]
 
 
-async def eventually_pings(index: MilvusIndex) -> None:
+async def eventually_pings(index: VectorIndex) -> None:
     for _ in range(50):
         try:
             return await index.ping()

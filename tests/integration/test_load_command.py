@@ -152,7 +152,12 @@ def test_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:
         server.settimeout(60)
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         command = [sys.executable, "-m", "app.cli", "load", str(path), "--bot", str(uuid4()), "--url", url]
-        loading = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        # Tests that run in a shell's background have SIGINT ignored, and what they start would have so, too.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            loading = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
         with server.accept()[0]:
             loading.send_signal(signal.SIGINT)
             errors = loading.communicate(timeout=60)[1]
